@@ -1,0 +1,43 @@
+# make demo   the whole story on the shipped model, ending with the path of report.html
+# make test   every test
+# make check  formatting, lint, types, import contract
+# Each does its own set-up in .venv on a fresh machine, once.
+# (PYTHON=… picks an interpreter, 3.11 or 3.12; VENV=… another place for the environment.)
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+READY   = $(VENV)/.ready
+OUT    ?= runs/demo
+THREADS ?= 2
+
+export OMP_NUM_THREADS = $(THREADS)
+
+.PHONY: demo test check format clean
+
+demo: $(READY)
+	$(BIN)/saelens-steer demo --out $(OUT)
+
+test: export OMP_NUM_THREADS = 1
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# torch comes first and by its exact version, so that no other package picks a build of its own
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,68 @@
+"""Steer language models along SAE features, and know whether to believe the result.
+
+    import saelens_steer as ss
+
+Names are imported when first used, so that the command line starts quickly.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Activations": "activations",
+    "Edit": "steering",
+    "InputError": "errors",
+    "Prompt": "data",
+    "Result": "study",
+    "RunSpec": "config",
+    "TrainSpec": "config",
+    "add": "steering",
+    "build_report": "report",
+    "cache_activations": "activations",
+    "code_validity": "metrics",
+    "default_hook_name": "model",
+    "draw_controls": "evidence",
+    "latex_validity": "metrics",
+    "load_config": "config",
+    "load_model": "model",
+    "load_prompts": "data",
+    "load_sae": "sae",
+    "run": "runner",
+    "sae_quality": "sae",
+    "select_features": "features",
+    "steered": "steering",
+    "sweep": "study",
+    "train_sae": "sae",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"saelens_steer.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'saelens_steer' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+if TYPE_CHECKING:
+    from saelens_steer.activations import Activations, cache_activations
+    from saelens_steer.config import RunSpec, TrainSpec, load_config
+    from saelens_steer.data import Prompt, load_prompts
+    from saelens_steer.errors import InputError
+    from saelens_steer.evidence import draw_controls
+    from saelens_steer.features import select_features
+    from saelens_steer.metrics import code_validity, latex_validity
+    from saelens_steer.model import default_hook_name, load_model
+    from saelens_steer.report import build_report
+    from saelens_steer.runner import run
+    from saelens_steer.sae import load_sae, sae_quality, train_sae
+    from saelens_steer.steering import Edit, add, steered
+    from saelens_steer.study import Result, sweep

@@ -1,0 +1,128 @@
+"""`saelens-steer …`: parse, call, print. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from saelens_steer.errors import InputError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Steer language models along SAE features, and know whether to believe the result.",
+)
+
+Config = Annotated[Path, typer.Argument(help="A YAML config; see configs/.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="The run folder [runs/NAME OF THE CONFIG].")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key, as in sweep.n_controls=64."),
+]
+
+
+@app.command()
+def demo(out: Out = None, set_: Set = None) -> None:
+    """The whole story on the shipped model: `run` with the default config."""
+    _carry_out(None, out or Path("runs/demo"), set_, "report")
+
+
+@app.command()
+def run(config: Config, out: Out = None, set_: Set = None) -> None:
+    """The whole story of a config, to the report; goes on where it was stopped."""
+    _carry_out(config, out, set_, "report")
+
+
+@app.command()
+def cache(config: Config, out: Out = None, set_: Set = None) -> None:
+    """Cache the activations of the selection prompts."""
+    _carry_out(config, out, set_, "cache")
+
+
+@app.command()
+def train(config: Config, out: Out = None, set_: Set = None) -> None:
+    """Train the SAE, or load it (and what comes before, where that is not done)."""
+    _carry_out(config, out, set_, "train")
+
+
+@app.command()
+def select(config: Config, out: Out = None, set_: Set = None) -> None:
+    """Choose the candidate features (and what comes before)."""
+    _carry_out(config, out, set_, "select")
+
+
+@app.command()
+def sweep(config: Config, out: Out = None, set_: Set = None) -> None:
+    """Steer and measure, against controls (and what comes before)."""
+    _carry_out(config, out, set_, "sweep")
+
+
+@app.command()
+def report(config: Config, out: Out = None, set_: Set = None) -> None:
+    """Write the report (and whatever it still needs)."""
+    _carry_out(config, out, set_, "report")
+
+
+@app.command()
+def doctor(config: Config, set_: Set = None) -> None:
+    """Check a config without running it: model, hook, prompts, SAE, token sets, size of the sweep."""
+    _quiet()
+    from saelens_steer.config import load_config
+    from saelens_steer.doctor import examine
+
+    for line in examine(load_config(config, set_ or [])):
+        print(line)
+
+
+def _carry_out(
+    config: Path | None, out: Path | None, overrides: list[str] | None, until: str
+) -> None:
+    """Run a config up to a step and print the path of what that step made."""
+    from saelens_steer.config import load_config, parse_config
+
+    given = overrides or []
+    spec = load_config(config, given) if config else parse_config({}, given)
+    _quiet()
+    from saelens_steer.runner import run as run_spec
+
+    folder = out or Path("runs") / (config.stem if config else "demo")
+    print(run_spec(spec, folder, until))  # type: ignore[arg-type]
+
+
+def _quiet() -> None:
+    """Keep libraries from talking over the progress bars, and from reporting home."""
+    import logging
+    import warnings
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for name in ("sae_lens", "transformer_lens", "root"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+def main() -> None:
+    """The console script: exit status 0 done, 2 bad input (one sentence), 1 anything else."""
+    try:
+        app()
+    except InputError as error:
+        print(f"saelens-steer: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("saelens-steer: stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,334 @@
+"""One frozen spec per step; RunSpec composes them. YAML in, YAML out.
+
+The defaults describe the tiny run, so a config states only what differs. Unknown keys are
+refused with the nearest known key named.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from saelens_steer.errors import InputError
+
+TINY = "tiny-qwen3"
+
+
+class Spec(BaseModel):
+    """Base of all specs: frozen, strict about keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class ModelSpec(Spec):
+    """Which model, as what class, in what precision, where."""
+
+    name: str = TINY
+    """`tiny-qwen3`, a Hugging Face id, or a local folder."""
+    class_: Literal["HookedTransformer", "TransformerBridge"] = Field(
+        "HookedTransformer", alias="class"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = "auto"
+
+
+class PromptSpec(Spec):
+    """The prompts that are steered and measured."""
+
+    source: str = "tiny-code-math-mixed"
+    """A shipped name, a .jsonl path, or a Hugging Face dataset."""
+    limit: int | None = Field(24, gt=0)
+    """Use the first so many; null for all."""
+    system: str | None = None
+    """A system message for the chat template."""
+    chat: bool = True
+    """Wrap each text in the model's chat template; false: the text as it stands."""
+
+
+class ActivationSpec(Spec):
+    """Which tokens' activations are kept."""
+
+    tokens: Literal["all", "last", "diagnostic"] = "all"
+    max_norm: float | None = Field(10.0, gt=0)
+    """Drop attention sinks: vectors whose norm exceeds so many times the median; null keeps all."""
+    batch_size: int = Field(32, gt=0)
+
+
+class TrainSpec(Spec):
+    """An SAE trained with SAELens's LanguageModelSAETrainingRunner."""
+
+    architecture: str = "batchtopk"
+    """Any training architecture of SAELens: standard, gated, jumprelu, topk, batchtopk, …"""
+    d_sae: int = Field(1024, gt=0)
+    options: dict[str, Any] = {"k": 16}
+    """Further fields of SAELens's config for that architecture, such as k or l1_coefficient."""
+    corpus: str = "tiny"
+    """`tiny`, a text or .jsonl file, or a Hugging Face dataset with a `text` column."""
+    tokens: Literal["all", "diagnostic"] = "all"
+    training_tokens: int = Field(400_000, gt=0)
+    batch_tokens: int = Field(2048, gt=0)
+    context_size: int = Field(128, gt=1)
+    lr: float = Field(1e-3, gt=0)
+    lr_scheduler: Literal["constant", "cosineannealing", "cosineannealingwarmrestarts"] = "constant"
+    lr_warm_up_steps: int = Field(20, ge=0)
+    lr_decay_steps: int = Field(40, ge=0)
+    max_norm: float | None = Field(10.0, gt=0)
+    """Attention sinks are left out of training: norm over so many times the median."""
+    seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _options_belong_to_an_architecture(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("architecture", "batchtopk") != "batchtopk":
+            return {"options": {}, **data}
+        return data
+
+
+class LoadSpec(Spec):
+    """An SAE that exists already."""
+
+    source: str
+    """A SAELens release or a folder in SAELens's format."""
+    sae_id: str | None = None
+
+
+class SAESpec(Spec):
+    """Train an SAE or load one: exactly one of the two."""
+
+    train: TrainSpec | None = None
+    load: LoadSpec | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> SAESpec:
+        if (self.train is None) == (self.load is None):
+            raise ValueError("give either sae.train or sae.load, not both and not neither")
+        return self
+
+
+class SelectSpec(Spec):
+    """How features are chosen: contrast between two domains of other prompts than the steered."""
+
+    prompts: str = "tiny-domains"
+    positive: str = "code"
+    negative: str = "math"
+    at: Literal["assistant_start", "answer"] = "assistant_start"
+    k: int = Field(10, gt=0)
+    """Candidates for each side."""
+    score: Literal["mean_difference", "auroc", "firing_difference"] = "mean_difference"
+    answer_tokens: int = Field(32, gt=0)
+    """With at: answer, prompts without an answer get one from the model, of so many tokens."""
+
+
+class GenerateSpec(Spec):
+    """Which steered completions are written out, and how."""
+
+    max_new_tokens: int = Field(64, gt=0)
+    temperature: float = Field(0.0, ge=0)
+    samples: int = Field(1, gt=0)
+    top: int = Field(2, ge=0)
+    """So many candidates of each side get completions."""
+    n_controls: int = Field(2, ge=0)
+    """So many control directions get completions."""
+
+    @model_validator(mode="after")
+    def _samples_need_temperature(self) -> GenerateSpec:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(
+                "samples > 1 needs a temperature above 0: greedy samples are all equal"
+            )
+        return self
+
+
+class SweepSpec(Spec):
+    """Directions × strengths × prompts, against controls."""
+
+    features: Literal["candidates"] | tuple[int, ...] = "candidates"
+    edit: Literal["add"] = "add"
+    alphas: tuple[float, ...] = (-4.0, -2.0, 0.0, 2.0, 4.0)
+    alpha_unit: Literal["raw", "unit"] = "raw"
+    """raw: α·W_dec[f]. unit: α·W_dec[f]/‖W_dec[f]‖."""
+    positions: Literal["all", "last"] = "all"
+    n_controls: int = Field(512, ge=0)
+    controls: Literal["covariance", "isotropic"] = "covariance"
+    seed: int = 0
+    executor: Literal["local"] = "local"
+    batch_tokens: int = Field(8192, gt=0)
+    """Tokens in one batch of rows; part of the packing plan (see sweep/)."""
+    generate: GenerateSpec = GenerateSpec()
+
+    @field_validator("alphas")
+    @classmethod
+    def _sorted_with_zero(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
+        if not any(alphas):
+            raise ValueError("sweep.alphas needs at least one strength other than 0")
+        return tuple(sorted({0.0, *alphas}))
+
+
+class TokenSetSpec(Spec):
+    """A set of vocabulary entries: exactly one way of saying which."""
+
+    name: str | None = None
+    strings: tuple[str, ...] | None = None
+    """Each with and without a leading space; each must be one token."""
+    ids: tuple[int, ...] | None = None
+    regex: str | None = None
+    """Matches the whole decoded entry."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return {"ids" if all(isinstance(v, int) for v in value) else "strings": value}
+        return value
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> TokenSetSpec:
+        given = [k for k in ("name", "strings", "ids", "regex") if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise ValueError("a token set is given by one of name, strings, ids or regex")
+        return self
+
+
+class MarginSpec(Spec):
+    """max(logits[target]) − max(logits[other]) at the last prompt token."""
+
+    name: str = "margin"
+    target: TokenSetSpec
+    other: TokenSetSpec | None = None
+    """null: every other entry of the tokenizer but special tokens."""
+
+
+class MarginMetric(Spec):
+    """The `{margin: …}` form of a metric."""
+
+    margin: MarginSpec
+
+
+MetricSpec = str | MarginMetric
+"""A shipped name, a margin, or `package.module:function`."""
+
+DEFAULT_METRICS: tuple[MetricSpec, ...] = (
+    MarginMetric(
+        margin=MarginSpec(name="math_margin", target=TokenSetSpec(name="latex_delimiters"))
+    ),
+    "kl",
+    "code_validity",
+    "latex_validity",
+    "latex_first",
+)
+
+
+class RunSpec(Spec):
+    """The whole story: config → model → prompts → activations → SAE → features → sweep."""
+
+    model: ModelSpec = ModelSpec()
+    hook_name: str | None = None
+    """null: blocks.{n_layers // 2}.hook_resid_pre, for the tiny model only."""
+    prompts: PromptSpec = PromptSpec()
+    activations: ActivationSpec = ActivationSpec()
+    sae: SAESpec = SAESpec(train=TrainSpec())
+    select: SelectSpec = SelectSpec()
+    sweep: SweepSpec = SweepSpec()
+    metrics: tuple[MetricSpec, ...] = Field(DEFAULT_METRICS, min_length=1)
+
+    @model_validator(mode="after")
+    def _real_models_say_more(self) -> RunSpec:
+        if self.model.name != TINY:
+            wanted = {"hook_name", "sae", "prompts", "select"}
+            if missing := sorted(wanted - self.model_fields_set):
+                raise ValueError(
+                    f"for model {self.model.name!r} the config must state "
+                    f"{', '.join(missing)}: the defaults are for {TINY}"
+                )
+        return self
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunSpec:
+    """Read a YAML config, apply `dotted.key=value` overrides, check it. Raises InputError."""
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the config {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    return parse_config({} if data is None else data, overrides, source=str(path))
+
+
+def parse_config(data: Any, overrides: Sequence[str] = (), source: str = "config") -> RunSpec:
+    """Check a mapping (as YAML gives it) after overrides. Raises InputError."""
+    if not isinstance(data, dict):
+        raise InputError(f"{source} must be a mapping of sections such as model and sweep")
+    for override in overrides:
+        data = _override(data, override)
+    return checked(RunSpec, data, source)
+
+
+AnySpec = TypeVar("AnySpec", bound=Spec)
+
+
+def checked(spec: type[AnySpec], data: dict[str, Any], source: str) -> AnySpec:
+    """The spec that `data` describes; raises InputError with one sentence on what is wrong."""
+    try:
+        return spec.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"{source}: {_sentence(error)}") from None
+
+
+def dump_config(spec: RunSpec) -> str:
+    """The resolved spec as YAML that `load_config` reads back to an equal spec."""
+    data = spec.model_dump(mode="json", by_alias=True)
+    data["sae"] = {k: v for k, v in data["sae"].items() if v is not None}
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+
+def _override(data: dict[str, Any], override: str) -> dict[str, Any]:
+    """`a.b=value`: a copy of data with that value, parsed as YAML, in its place."""
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise InputError(f"--set takes dotted.key=value, not {override!r}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"--set {override!r}: the value is not valid YAML") from None
+    return _put(data, key.split("."), value)
+
+
+def _put(data: dict[str, Any], keys: list[str], value: Any) -> dict[str, Any]:
+    if len(keys) == 1:
+        return {**data, keys[0]: value}
+    inner = data.get(keys[0])
+    return {**data, keys[0]: _put(inner if isinstance(inner, dict) else {}, keys[1:], value)}
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first complaint of pydantic, as one sentence with the dotted key in it."""
+    first = error.errors()[0]
+    names = _known_keys(RunSpec)
+    # a union adds the names of its members to the location: only real keys are shown
+    where = ".".join(str(part) for part in first["loc"] if str(part) in names or not _is_tag(part))
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(first["loc"][-1]), names, n=1)
+        return f"unknown key {where!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def _is_tag(part: object) -> bool:
+    return isinstance(part, str) and (part.endswith("Metric") or "[" in part or part == "str")
+
+
+def _known_keys(spec: type[BaseModel]) -> set[str]:
+    """Every key that any spec below this one knows."""
+    specs = {spec, *_all_subclasses(Spec)}
+    return {field.alias or name for s in specs for name, field in s.model_fields.items()}
+
+
+def _all_subclasses(cls: type) -> set[type[BaseModel]]:
+    return {s for c in cls.__subclasses__() for s in {c, *_all_subclasses(c)}}

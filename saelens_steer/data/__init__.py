@@ -1,0 +1,41 @@
+"""Prompts, chat templates, token sets and corpora."""
+
+from saelens_steer.data.chat import (
+    Batch,
+    answer_span,
+    pad_left,
+    render,
+    token_batches,
+    token_ids,
+    tokenize,
+)
+from saelens_steer.data.corpus import load_corpus
+from saelens_steer.data.encode import Encoded, encode_prompts
+from saelens_steer.data.prompts import Prompt, load_prompts, prompts_hash, shipped_prompts
+from saelens_steer.data.token_sets import (
+    complement,
+    describe,
+    diagnostic_positions,
+    token_set,
+)
+
+__all__ = [
+    "Batch",
+    "Encoded",
+    "Prompt",
+    "answer_span",
+    "complement",
+    "describe",
+    "diagnostic_positions",
+    "encode_prompts",
+    "load_corpus",
+    "load_prompts",
+    "pad_left",
+    "prompts_hash",
+    "render",
+    "shipped_prompts",
+    "token_batches",
+    "token_ids",
+    "token_set",
+    "tokenize",
+]

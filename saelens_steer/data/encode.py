@@ -1,0 +1,56 @@
+"""Prompts as token ids: the templated prompt, and the answer where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from saelens_steer.data.chat import render, token_ids
+from saelens_steer.data.prompts import Prompt
+
+Part = Literal["prompt", "assistant_start", "answer"]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One prompt's ids. Prompt and answer are tokenised apart, so the prompt has the same ids
+    with and without an answer and the first answer token stands where the model's own would."""
+
+    prompt: Prompt
+    head: tuple[int, ...]
+    """Up to the assistant start, which is its last token."""
+    answer: tuple[int, ...]
+    """Empty where the prompt has none."""
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Head and answer."""
+        return self.head + self.answer
+
+    def part(self, position: int) -> Part:
+        """Which part the token at a position (0-based) belongs to."""
+        last = len(self.head) - 1
+        if position == last:
+            return "assistant_start"
+        return "prompt" if position < last else "answer"
+
+
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    *,
+    system: str | None = None,
+    chat: bool = True,
+) -> list[Encoded]:
+    """The ids of each prompt in the chat template (`chat=False`: of its text as it stands)."""
+    return [
+        Encoded(
+            prompt,
+            tuple(token_ids(tokenizer, render(tokenizer, prompt, system=system, chat=chat))),
+            tuple(token_ids(tokenizer, prompt.answer)) if prompt.answer else (),
+        )
+        for prompt in prompts
+    ]

@@ -1,0 +1,168 @@
+"""Sets of vocabulary entries, and the positions where they stand in a text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from saelens_steer.config import TokenSetSpec
+from saelens_steer.data.chat import generation_prompt
+from saelens_steer.data.near import or_known
+from saelens_steer.errors import InputError
+from saelens_steer.tensors import Mask, Tokens
+
+NAMED = {
+    "latex_delimiters": r"\s*(\$\$?|\\\(|\\\[)\s*",
+    "code_fences": r"\s*`{3,}\s*",
+}
+"""Shipped sets, as expressions that match a whole decoded entry."""
+
+UNKNOWN = "\ufffd"
+"""What a byte-level entry that is part of a character decodes to."""
+
+_vocabularies: WeakKeyDictionary[Any, tuple[int, dict[int, str]]] = WeakKeyDictionary()
+
+
+def token_set(spec: TokenSetSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: int) -> list[int]:
+    """Ids of the entries that `spec` names, ascending; never a special token.
+
+    Rows of the unembedding that the tokenizer does not know are in no set. An entry that is only
+    part of a UTF-8 character has no text: it can be given by id alone. Raises InputError.
+    """
+    entries = ordinary_entries(tokenizer, d_vocab)
+    if spec.name is not None:
+        if spec.name not in NAMED:
+            raise InputError(f"unknown token set {spec.name!r}; {or_known(spec.name, NAMED)}")
+        found = _matching(NAMED[spec.name], entries)
+    elif spec.strings is not None:
+        found = sorted({i for text in spec.strings for i in _single(text, entries)})
+    elif spec.ids is not None:
+        found = sorted({_checked(i, entries, tokenizer) for i in spec.ids})
+    else:
+        found = _matching(_compiled(spec.regex or ""), entries)
+    if not found:
+        raise InputError(f"no vocabulary entry belongs to the token set {_shown(spec)}")
+    return found
+
+
+def complement(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, d_vocab: int) -> list[int]:
+    """Every other ordinary entry: special tokens and unknown rows are left out here too."""
+    chosen = set(ids)
+    return [i for i in ordinary_entries(tokenizer, d_vocab) if i not in chosen]
+
+
+def describe(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The entries as text, in the order given; parts of characters in the tokenizer's own form."""
+    entries = _decoded(tokenizer)
+    texts = [entries.get(i, UNKNOWN) for i in ids]
+    return [
+        str(tokenizer.convert_ids_to_tokens(i)) if UNKNOWN in text else text
+        for i, text in zip(ids, texts, strict=True)
+    ]
+
+
+def ordinary_entries(tokenizer: PreTrainedTokenizerBase, d_vocab: int) -> dict[int, str]:
+    """id → decoded text of every entry but special tokens, ids ascending and below d_vocab."""
+    return {i: text for i, text in _decoded(tokenizer).items() if i < d_vocab}
+
+
+def diagnostic_positions(tokens: Tokens, mask: Mask, tokenizer: PreTrainedTokenizerBase) -> Mask:
+    """True at assistant starts, code fences and mathematical delimiters [batch, pos].
+
+    An assistant start is the last token of what the chat template puts before an answer. A row
+    without one (no chat template, plain text) has its last token in that place.
+    """
+    starts = _ends_of(generation_prompt(tokenizer), tokens) & mask
+    last = torch.zeros_like(mask)
+    last[:, -1] = mask[:, -1]
+    starts |= last & ~starts.any(dim=1, keepdim=True)
+    entries = ordinary_entries(tokenizer, len(tokenizer))
+    ids = [i for regex in NAMED.values() for i in _matching(regex, entries)]
+    marks = torch.tensor(ids, dtype=torch.long, device=tokens.device)
+    return starts | (torch.isin(tokens, marks) & mask)
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids of BOS, EOS, padding, role marks and whatever else the tokenizer calls special."""
+    added = tokenizer.added_tokens_decoder
+    return set(tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    """All ordinary entries, decoded once for each tokenizer (again if tokens are added to it)."""
+    size = len(tokenizer)
+    if tokenizer not in _vocabularies or _vocabularies[tokenizer][0] != size:
+        special = special_ids(tokenizer)
+        ids = sorted(i for i in tokenizer.get_vocab().values() if i < size and i not in special)
+        _vocabularies[tokenizer] = size, dict(zip(ids, _decode_each(tokenizer, ids), strict=True))
+    return _vocabularies[tokenizer][1]
+
+
+def _decode_each(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
+    """The text of each entry inside a text, behind a letter.
+
+    Alone, some decoders strip an entry's leading space.
+    """
+    anchor = tokenizer("a", add_special_tokens=False)["input_ids"]
+    decode = _batch_decoder(tokenizer)
+    prefix = len(decode([anchor])[0])
+    return [text[prefix:] for text in decode([[*anchor, i] for i in ids])]
+
+
+def _batch_decoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[list[int]]], list[str]]:
+    """The Rust tokenizer's own decoder where there is one: quick, and no clean-up of spaces."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        return lambda rows: backend.decode_batch(rows, skip_special_tokens=False)
+    return lambda rows: [
+        str(tokenizer.decode(row, clean_up_tokenization_spaces=False)) for row in rows
+    ]
+
+
+def _matching(regex: str | re.Pattern[str], entries: dict[int, str]) -> list[int]:
+    match = re.compile(regex).fullmatch
+    return [i for i, text in entries.items() if UNKNOWN not in text and match(text)]
+
+
+def _compiled(regex: str) -> re.Pattern[str]:
+    try:
+        return re.compile(regex)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise InputError(f"{regex!r} is no regular expression: {error}") from None
+
+
+def _single(text: str, entries: dict[int, str]) -> list[int]:
+    wanted = {text, f" {text}"}
+    found = [i for i, entry in entries.items() if entry in wanted]
+    if not found:
+        raise InputError(
+            f"{text!r} is not a single ordinary token, with or without a leading space"
+        )
+    return found
+
+
+def _checked(i: int, entries: dict[int, str], tokenizer: PreTrainedTokenizerBase) -> int:
+    if i in entries:
+        return i
+    if i in special_ids(tokenizer):
+        raise InputError(f"token id {i} is a special token, which belongs to no token set")
+    raise InputError(f"token id {i} is not in the vocabulary (0 to {max(entries, default=0)})")
+
+
+def _shown(spec: TokenSetSpec) -> str:
+    return ", ".join(f"{k}={v!r}" for k, v in spec.model_dump(exclude_none=True).items())
+
+
+def _ends_of(pattern: list[int], tokens: Tokens) -> Mask:
+    """True where the ids of `pattern` have just been completed."""
+    found = torch.zeros_like(tokens, dtype=torch.bool)
+    n = len(pattern)
+    if 0 < n <= tokens.shape[1]:
+        windows = tokens.unfold(1, n, 1)
+        found[:, n - 1 :] = (windows == torch.tensor(pattern, device=tokens.device)).all(-1)
+    return found

@@ -1,0 +1,35 @@
+"""What a config would do, checked and put in numbers without doing it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+
+from saelens_steer.config import RunSpec
+from saelens_steer.stages import Run
+from saelens_steer.sweep import grid
+
+
+def examine(spec: RunSpec) -> Iterator[str]:
+    """Load the model and the prompts, check all that `run` checks, and describe the work.
+
+    Raises InputError for what `run` would refuse.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run.begin(spec, folder)
+        study = run.study()
+    cfg, sweep = run.model.cfg, spec.sweep
+    yield f"model      {spec.model.name}: {cfg.n_layers} layers, d_model {cfg.d_model}, {cfg.device}"
+    yield f"hook       {run.hook_name}"
+    lengths = [len(ids) for ids in study.ids]
+    yield f"prompts    {len(lengths)} steered, of {min(lengths)} to {max(lengths)} tokens"
+    yield f"selection  {len(run.selecting)} prompts, {spec.select.positive} against {spec.select.negative}"
+    yield f"metrics    {', '.join(m.name for m in study.metrics)}"
+    chosen = sweep.features
+    tested = 2 * spec.select.k if isinstance(chosen, str) else len(chosen)
+    rows = len(lengths) * len(grid(tested + sweep.n_controls, sweep.alphas))
+    yield f"sweep      {tested} directions and {sweep.n_controls} controls: {rows:,} rows"
+    needed = 20 * tested
+    enough = "enough" if sweep.n_controls + 1 > needed else f"too few: at least {needed} are needed"
+    yield f"controls   {sweep.n_controls} for {tested} claims a metric: {enough}"
+    yield "ok"

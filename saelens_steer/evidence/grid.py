@@ -1,0 +1,109 @@
+"""A long table of measurements seen as directions × alphas × prompts."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from saelens_steer.errors import InputError
+
+CANDIDATE = "candidate"
+"""The family of directions under test; every other family is a family of controls."""
+_NEEDED = ("direction", "family", "feature", "alpha", "alpha_unit", "prompt_id")
+_ONE_SWEEP = ("edit", "hook_name", "positions", "alpha_unit")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where each row of a table belongs."""
+
+    directions: pd.DataFrame
+    """One row per direction as they first appear; direction and matched_norm (if given) tell
+    them apart, for the same control may have been measured at several norms."""
+    alphas: Float[np.ndarray, " alphas"]
+    """Ascending, with 0 among them."""
+    n_prompts: int
+    cell: Int[np.ndarray, " rows"]
+    """Flat index into [directions, alphas, prompts]; prompts are in alphabetical order."""
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame) -> Grid:
+        """Raises InputError for missing columns, several sweeps in one table, or no α = 0."""
+        _check(rows)
+        keys = [key for key in ("direction", "matched_norm") if key in rows]
+        direction = rows.groupby(keys, sort=False, dropna=False).ngroup().to_numpy()
+        alphas, alpha = np.unique(rows["alpha"].to_numpy(dtype=float), return_inverse=True)
+        prompt, prompts = pd.factorize(rows["prompt_id"], sort=True)
+        first = np.unique(direction, return_index=True)[1]
+        about = [*keys, "family", "feature", "alpha_unit"]
+        directions = rows[about].iloc[first].reset_index(drop=True)
+        cell = (direction * len(alphas) + alpha) * len(prompts) + prompt
+        grid = cls(directions, alphas, len(prompts), cell)
+        grid._check_zero()
+        return grid
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return len(self.directions), len(self.alphas), self.n_prompts
+
+    @property
+    def zero(self) -> int:
+        """The place of α = 0."""
+        return int(np.flatnonzero(self.alphas == 0)[0])
+
+    def prompt_counts(self) -> Int[np.ndarray, "directions alphas"]:
+        """How many prompts have a row."""
+        return (self._sum(np.ones(len(self.cell))) > 0).sum(-1)
+
+    def cube(
+        self, rows: pd.DataFrame, column: str
+    ) -> Float[np.ndarray, "directions alphas prompts"]:
+        """A column as an array: the mean over the samples of a cell, NaN where none is measured."""
+        numbers = rows[column].to_numpy(dtype=float, na_value=np.nan)
+        measured = ~np.isnan(numbers)
+        total = self._sum(np.where(measured, numbers, 0.0))
+        count = self._sum(measured.astype(float))
+        return np.divide(total, count, out=np.full(self.shape, np.nan), where=count > 0)
+
+    def _sum(self, weights: np.ndarray) -> np.ndarray:
+        size = int(np.prod(self.shape))
+        return np.bincount(self.cell, weights, minlength=size).reshape(self.shape)
+
+    def _check_zero(self) -> None:
+        unsteered = self.alphas == 0
+        lacking = self.prompt_counts()[:, unsteered].sum(1) == 0
+        if lacking.any():
+            name = self.directions["direction"][int(lacking.argmax())]
+            raise InputError(f"{name} has no rows at alpha = 0: measure the unsteered model too")
+
+
+def check_metrics(rows: pd.DataFrame, metrics: Sequence[str]) -> None:
+    """Raises InputError unless each metric is a column of numbers."""
+    for metric in metrics:
+        if metric not in rows:
+            near = difflib.get_close_matches(metric, [str(c) for c in rows.columns], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"the table has no metric {metric!r}{hint}")
+        if not pd.api.types.is_numeric_dtype(rows[metric]):
+            raise InputError(f"metric {metric!r} must hold numbers, not {rows[metric].dtype}")
+
+
+def _check(rows: pd.DataFrame) -> None:
+    if lacking := [column for column in _NEEDED if column not in rows]:
+        raise InputError(f"the table lacks the column {lacking[0]!r}")
+    if rows.empty:
+        raise InputError("the table has no rows: sweep at least one direction")
+    for column in ("direction", "alpha", "prompt_id"):
+        if rows[column].isna().to_numpy().any():
+            raise InputError(f"the column {column!r} has empty entries: fill them")
+    for column in _ONE_SWEEP:
+        kinds = sorted(map(str, pd.unique(np.asarray(rows[column])))) if column in rows else []
+        if len(kinds) > 1:
+            raise InputError(
+                f"the table mixes {column} {', '.join(kinds)}: pass one sweep at a time"
+            )

@@ -1,0 +1,166 @@
+"""Intervals and tests, as pure functions of arrays.
+
+Axes: directions, alphas (strengths, one of them 0), prompts, resamples. NaN means not measured:
+it is left out, and a result that nothing is left for is NaN. Nothing here warns.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import false_discovery_control
+
+TIE = 1e-6
+"""A control this close below (relative) counts as equal: float32 metrics carry that rounding."""
+_CHUNK = 256
+
+
+def bootstrap_weights(
+    n_prompts: int, n_resamples: int, seed: int
+) -> Float[np.ndarray, "resamples prompts"]:
+    """How often each prompt is drawn in each resample with replacement."""
+    rng = np.random.default_rng(seed)
+    chances = np.full(n_prompts, 1 / n_prompts)
+    return rng.multinomial(n_prompts, chances, size=n_resamples).astype(np.float64)
+
+
+def prompt_mean(
+    values: Float[np.ndarray, "directions alphas prompts"],
+) -> Float[np.ndarray, "directions alphas"]:
+    """Mean over the prompts that were measured."""
+    measured = ~np.isnan(values)
+    return _ratio(np.where(measured, values, 0.0).sum(-1), measured.sum(-1))
+
+
+def mean_difference(
+    means: Float[np.ndarray, "directions alphas"], zero: int
+) -> Float[np.ndarray, "directions alphas"]:
+    """Mean at α minus mean at 0 (column `zero`); what is only float64 rounding becomes 0."""
+    base = means[:, zero, None]
+    with np.errstate(invalid="ignore"):
+        delta = means - base
+    delta[np.abs(delta) < 1e-12 * np.maximum(np.abs(means), np.abs(base))] = 0.0
+    return delta
+
+
+def bootstrap_interval(
+    values: Float[np.ndarray, "directions alphas prompts"],
+    zero: int,
+    weights: Float[np.ndarray, "resamples prompts"],
+    level: float = 0.95,
+) -> tuple[Float[np.ndarray, "directions alphas"], Float[np.ndarray, "directions alphas"]]:
+    """Percentile interval (low, high) of the mean at α minus the mean at 0, over prompts.
+
+    Both means use the same resample, so for complete data it is the paired difference (Efron
+    1979). Fewer than two prompts measured on either side: NaN.
+    """
+    ends = np.full((2, *values.shape[:2]), np.nan)
+    few = (~np.isnan(values)).sum(-1) < 2
+    known = ~(few | few[:, zero, None])
+    for start in range(0, len(values), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        if known[part].any():
+            ends[:, part] = _percentiles(_resampled(values[part], zero, weights), level)
+    ends[:, ~known] = np.nan
+    return ends[0], ends[1]
+
+
+def max_statistic(
+    delta: Float[np.ndarray, "directions alphas"],
+) -> Float[np.ndarray, " directions"]:
+    """T, the largest |Δ| over the α that were measured."""
+    return np.fmax.reduce(np.abs(delta), axis=1, initial=np.nan)
+
+
+def p_values(
+    statistic: Float[np.ndarray, " directions"], controls: Float[np.ndarray, " controls"]
+) -> Float[np.ndarray, " directions"]:
+    """(1 + #{T_control ≥ T}) / (K + 1); ties count against the claim. NaN without controls."""
+    if not len(controls):
+        return np.full(len(statistic), np.nan)
+    below = np.searchsorted(np.sort(controls), statistic * (1 - TIE), side="left")
+    p = (1 + len(controls) - below) / (len(controls) + 1)
+    return np.where(np.isnan(statistic), np.nan, p)
+
+
+def headline_p(
+    statistic: Float[np.ndarray, " directions"], controls: Float[np.ndarray, " controls"]
+) -> float:
+    """p of the largest of m statistics against the largest of m random directions.
+
+    The permutation test of the maximum, done exactly: if the m candidates were m more random
+    directions, every m of the m + K would be equally likely to carry the label, so p is the
+    share of such choices whose maximum reaches the observed one, 1 − C(below, m) / C(m + K, m).
+    Unlike Šidák's 1 − (1 − p)^m it needs no independence (all candidates share the controls) and
+    holds at any K; for m = 1 it is `p_values`. Ties count against the claim. Source: the
+    max-statistic of Westfall & Young 1993.
+    """
+    known = statistic[~np.isnan(statistic)]
+    if not len(known) or not len(controls):
+        return float("nan")
+    pooled = np.concatenate([known, controls])
+    below = int((pooled < known.max() * (1 - TIE)).sum())
+    chosen = np.arange(len(known))
+    return float(1 - np.prod(np.maximum(below - chosen, 0) / (len(pooled) - chosen)))
+
+
+def false_discovery(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
+    """Benjamini–Hochberg q-values of the tests that have a p (scipy)."""
+    q = np.full(len(p), np.nan)
+    known = ~np.isnan(p)
+    if known.any():
+        q[known] = false_discovery_control(p[known], method="bh")
+    return q
+
+
+def sign_rate(
+    own: Float[np.ndarray, "directions prompts"], effect: Float[np.ndarray, " directions"]
+) -> Float[np.ndarray, " directions"]:
+    """Share of prompts whose own Δ points against the mean effect; NaN where the effect is 0."""
+    against = (np.sign(own) == -np.sign(effect)[:, None]).sum(-1)
+    rate = _ratio(against, (~np.isnan(own)).sum(-1))
+    return np.where((effect == 0) | np.isnan(effect), np.nan, rate)
+
+
+def separation_score(
+    delta: Float[np.ndarray, "directions alphas"], controls: Float[np.ndarray, "controls alphas"]
+) -> Float[np.ndarray, " directions"]:
+    """Σ_α |Δ(α) − mean Δ_controls(α)| over the α that were measured; NaN where none was."""
+    typical = prompt_mean(controls.T[None])
+    distance = np.abs(delta - typical)
+    return np.where(np.isnan(distance).all(1), np.nan, np.nansum(distance, axis=1))
+
+
+def _ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """total / count, NaN where the count is 0."""
+    return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
+
+
+def _resampled(values: np.ndarray, zero: int, weights: np.ndarray) -> np.ndarray:
+    """Differences of resampled means, [directions, alphas, resamples]."""
+    missing = np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        means = np.where(missing, 0.0, values) @ weights.T
+        if missing.any():
+            means = _ratio(means, ~missing @ weights.T)
+        else:
+            means /= values.shape[-1]
+        return means - means[:, zero, None]
+
+
+def _percentiles(samples: np.ndarray, level: float) -> np.ndarray:
+    """The two ends of the central interval over the last axis, NaN left out."""
+    samples = np.sort(samples, axis=-1)  # NaN comes last
+    last = np.maximum((~np.isnan(samples)).sum(-1) - 1, 0)
+    tails = ((1 - level) / 2, (1 + level) / 2)
+    return np.stack([_interpolated(samples, share * last) for share in tails])
+
+
+def _interpolated(ordered: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """The value at a fractional place of the last axis."""
+    lower = np.floor(place).astype(int)
+    upper = np.ceil(place).astype(int)
+    low = np.take_along_axis(ordered, lower[..., None], -1)[..., 0]
+    high = np.take_along_axis(ordered, upper[..., None], -1)[..., 0]
+    with np.errstate(invalid="ignore"):
+        return low + (place - lower) * (high - low)

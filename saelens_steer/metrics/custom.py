@@ -1,0 +1,171 @@
+"""Metrics that users write: `package.module:function`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import numbers
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saelens_steer.data.near import or_known
+from saelens_steer.errors import InputError
+from saelens_steer.metrics.kinds import LogitMetric, Metric, TextMetric
+from saelens_steer.tensors import Logits, PerRow
+
+SHAPES = "(logits), (logits, baseline), (text) or (text, truncated)"
+TRIAL_ROWS = 3
+
+
+def custom_metric(path: str, d_vocab: int) -> Metric:
+    """The metric behind `package.module:function`, tried once. Raises InputError.
+
+    A first parameter named `logits` makes it a logit metric, called with [batch, d_vocab] logits
+    (and the unsteered ones, if it takes two): one number per row. One named `text` or
+    `completion` makes it a text metric, called with a completion (and whether the token limit cut
+    it): a number or bool, whose column is the function's name, or a mapping column → number.
+    A mapping's columns come from the attribute `columns`, else from a trial with an empty
+    completion.
+    """
+    function = imported(path)
+    first, n = _parameters(path, function)
+    name = path.rpartition(":")[2].rpartition(".")[2]
+    if first == "logits":
+        fn = partial(_rows, path, function, n)
+        _trial(path, fn, *(_noise(d_vocab, seed) for seed in (0, 1)))
+        return LogitMetric(name, fn)
+    columns = _columns(path, function, n, name)
+    return TextMetric(name, columns, partial(_numbers, path, function, n, columns, name))
+
+
+def imported(path: str) -> Callable[..., Any]:
+    module_name, _, attribute = path.partition(":")
+    with _working_directory_importable():
+        try:
+            found: Any = importlib.import_module(module_name)
+        except Exception as error:
+            raise InputError(
+                f"metric {path!r}: cannot import {module_name!r} "
+                f"({type(error).__name__}: {error}); is it installed or in this directory?"
+            ) from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise InputError(f"metric {path!r}: no {part!r} there; {or_known(part, vars(found))}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise InputError(f"metric {path!r} is a {type(found).__name__}, not a function")
+    return found
+
+
+@contextmanager
+def _working_directory_importable() -> Iterator[None]:
+    """The working directory at the end of sys.path, so that it shadows nothing installed."""
+    here = str(Path.cwd())
+    sys.path.append(here)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        if here in sys.path:
+            del sys.path[len(sys.path) - 1 - sys.path[::-1].index(here)]
+
+
+def _parameters(path: str, function: Callable[..., Any]) -> tuple[str, int]:
+    """The name of the first parameter and how many of our two values the function takes."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        raise InputError(f"metric {path!r} has no readable signature; write {SHAPES}") from None
+    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    taken = [p for p in parameters if p.kind in plain]
+    needed = [p for p in parameters if p.default is p.empty and "VAR" not in p.kind.name]
+    first = taken[0].name if taken else ""
+    n = 2 if len(taken) > 1 and (taken[1] in needed or _is_second(taken[1].name)) else 1
+    if first not in ("logits", "text", "completion") or not set(needed) <= set(taken[:n]):
+        raise InputError(
+            f"metric {path!r} takes ({', '.join(p.name for p in parameters)}); its parameters "
+            f"must be {SHAPES}"
+        )
+    return first, n
+
+
+def _is_second(name: str) -> bool:
+    return name.startswith("baseline") or name == "truncated"
+
+
+def _rows(
+    path: str, function: Callable[..., Any], n: int, logits: Logits, baseline: Logits
+) -> PerRow:
+    """Call a user's logit metric, and insist on one number per row."""
+    result = function(*(logits, baseline)[:n])
+    try:
+        rows = torch.as_tensor(result, device=logits.device).detach().float()
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"metric {path!r} must return a tensor, not {type(result)}") from None
+    if rows.shape != logits.shape[:1]:
+        raise InputError(
+            f"metric {path!r} must return one number per row, shape {list(logits.shape[:1])}, "
+            f"not {list(rows.shape)}"
+        )
+    return rows
+
+
+def _numbers(
+    path: str, function: Callable[..., Any], n: int, columns: tuple[str, ...], name: str,
+    text: str, truncated: bool,
+) -> dict[str, float]:  # fmt: skip
+    """Call a user's text metric, and insist on a number for each of its columns."""
+    result = function(*(text, truncated)[:n])
+    values = result if isinstance(result, Mapping) else {name: result}
+    if set(values) != set(columns):
+        raise InputError(
+            f"metric {path!r} returned the columns {sorted(map(str, values))}, not "
+            f"{sorted(columns)}: return the same ones for every text"
+        )
+    return {column: _number(path, values[column]) for column in columns}
+
+
+def _number(path: str, value: Any) -> float:
+    if value is None:
+        return float("nan")
+    if isinstance(value, numbers.Real) or (hasattr(value, "item") and getattr(value, "size", 0)):
+        return float(value)
+    raise InputError(f"metric {path!r} must return numbers, not {type(value).__name__}")
+
+
+def _columns(path: str, function: Callable[..., Any], n: int, name: str) -> tuple[str, ...]:
+    declared = getattr(function, "columns", None)
+    if declared is None:
+        result = _trial(path, function, *("", False)[:n])
+        declared = tuple(result) if isinstance(result, Mapping) else (name,)
+        for value in result.values() if isinstance(result, Mapping) else [result]:
+            _number(path, value)
+    if isinstance(declared, str) or not declared or not all(isinstance(c, str) for c in declared):
+        raise InputError(
+            f"metric {path!r} must name its columns: return them for an empty completion, or set "
+            "the function's attribute `columns` to a tuple of names"
+        )
+    return tuple(declared)
+
+
+def _trial(path: str, fn: Callable[..., Any], *values: Any) -> Any:
+    """What `fn` returns; its own errors become InputError, before any work is done."""
+    try:
+        return fn(*values)
+    except InputError:
+        raise
+    except Exception as error:
+        what = "an empty completion" if isinstance(values[0], str) else "random logits"
+        raise InputError(
+            f"metric {path!r} failed when tried on {what}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _noise(d_vocab: int, seed: int) -> Logits:
+    return torch.randn(TRIAL_ROWS, d_vocab, generator=torch.Generator().manual_seed(seed))

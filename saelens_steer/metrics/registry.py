@@ -1,0 +1,163 @@
+"""From the metrics that a config names to the functions that compute them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from saelens_steer.config import MarginMetric, MarginSpec, MetricSpec
+from saelens_steer.data import complement, describe, token_set
+from saelens_steer.data.near import or_known
+from saelens_steer.errors import InputError
+from saelens_steer.metrics.code import Validity, code_validity
+from saelens_steer.metrics.custom import custom_metric
+from saelens_steer.metrics.kinds import LogitMetric, Metric, TextMetric
+from saelens_steer.metrics.latex import latex_first, latex_validity
+from saelens_steer.metrics.logits import kl, margin
+from saelens_steer.tensors import Logits, PerRow
+
+TABLE_COLUMNS = frozenset({
+    "direction", "family", "feature", "edit", "hook_name", "positions", "alpha", "alpha_unit",
+    "prompt_id", "domain", "n", "sample", "prompt", "completion", "truncated", "n_tokens", "code",
+    "latex", "receipt_positions", "receipt_rel_norm", "receipt_feature_act",
+})  # fmt: skip
+"""Column names of the result tables, which no metric may take."""
+SUFFIXES = ("_delta", "_ci_low", "_ci_high")
+"""What the summary table appends to a metric's name."""
+
+
+def resolve_metrics(
+    specs: Sequence[MetricSpec], tokenizer: PreTrainedTokenizerBase, d_vocab: int
+) -> list[Metric]:
+    """The functions behind shipped names, margins and `package.module:function`, in order.
+
+    Functions of users are tried here once, so that they fail before any forward pass. Raises
+    InputError, also when two metrics would write the same column.
+    """
+    metrics = [_resolve(_checked(spec), tokenizer, d_vocab) for spec in specs]
+    _refuse_clashes(list(chain.from_iterable(columns(metric) for metric in metrics)))
+    return metrics
+
+
+def columns(metric: Metric) -> tuple[str, ...]:
+    """The columns that a metric writes in the result tables."""
+    return metric.columns if isinstance(metric, TextMetric) else (metric.name,)
+
+
+def metric_provenance(
+    specs: Sequence[MetricSpec], tokenizer: PreTrainedTokenizerBase, d_vocab: int
+) -> dict[str, dict[str, Any]]:
+    """margin name → its token sets: `target` as text, `n_target`, `n_other`, `other` if given."""
+    margins = [s.margin for s in map(_checked, specs) if isinstance(s, MarginMetric)]
+    return {spec.name: _described(spec, tokenizer, d_vocab) for spec in margins}
+
+
+def _resolve(spec: MetricSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: int) -> Metric:
+    if isinstance(spec, MarginMetric):
+        target, other = _margin_sets(spec.margin, tokenizer, d_vocab)
+        return LogitMetric(spec.margin.name, partial(_margin, target=target, other=other))
+    if ":" in spec:
+        return custom_metric(spec, d_vocab)
+    if spec not in SHIPPED:
+        raise InputError(
+            f"unknown metric {spec!r}; {or_known(spec, SHIPPED)}, "
+            "or name a function as package.module:function"
+        )
+    return SHIPPED[spec]
+
+
+def _checked(spec: Any) -> MetricSpec:
+    """A spec as a config gives it; a plain `{"margin": {...}}` is read as one, too."""
+    if isinstance(spec, str | MarginMetric):
+        return spec
+    try:
+        return MarginMetric.model_validate(spec)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise InputError(
+            f"a metric is a shipped name, a margin, or package.module:function, not {spec!r} "
+            f"({where}: {problem['msg']})"
+        ) from None
+
+
+def _margin_sets(
+    spec: MarginSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: int
+) -> tuple[Tensor, Tensor]:
+    target = token_set(spec.target, tokenizer, d_vocab)
+    if spec.other is None:
+        other = complement(target, tokenizer, d_vocab)
+    else:
+        other = token_set(spec.other, tokenizer, d_vocab)
+    if shared := sorted(set(target) & set(other)):
+        names = ", ".join(map(repr, describe(shared[:3], tokenizer)))
+        raise InputError(f"margin {spec.name!r}: target and other share {names}; make them differ")
+    if not other:
+        raise InputError(f"margin {spec.name!r}: the target is the whole vocabulary; narrow it")
+    return torch.tensor(target), torch.tensor(other)
+
+
+def _described(
+    spec: MarginSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: int
+) -> dict[str, Any]:
+    target, other = (ids.tolist() for ids in _margin_sets(spec, tokenizer, d_vocab))
+    shown = {} if spec.other is None else {"other": describe(other, tokenizer)}
+    return {
+        "target": describe(target, tokenizer),
+        **shown,
+        "n_target": len(target),
+        "n_other": len(other),
+    }
+
+
+def _refuse_clashes(names: list[str]) -> None:
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise InputError(f"two metrics write the column {name!r}: rename or leave out one")
+        if name in TABLE_COLUMNS or any(name == f"{n}{s}" for n in names for s in SUFFIXES):
+            raise InputError(
+                f"a metric cannot be called {name!r}, a column of the results: rename it"
+            )
+
+
+def _margin(logits: Logits, baseline: Logits, target: Tensor, other: Tensor) -> PerRow:  # noqa: ARG001
+    return margin(logits, target, other)
+
+
+def _kl(logits: Logits, baseline: Logits) -> PerRow:
+    return kl(baseline, logits)
+
+
+def _rates(name: str, validity: Callable[[str, bool], Validity]) -> TextMetric:
+    """1.0 where valid: over all completions, and over those with something whole to judge."""
+
+    def fn(text: str, truncated: bool) -> dict[str, float]:
+        verdict = validity(text, truncated)
+        valid = float(verdict == "valid")
+        judged = verdict in ("valid", "invalid")
+        return {f"{name}_valid": valid, f"{name}_valid_present": valid if judged else float("nan")}
+
+    return TextMetric(f"{name}_validity", (f"{name}_valid", f"{name}_valid_present"), fn)
+
+
+def _latex_first(text: str, truncated: bool) -> dict[str, float]:  # noqa: ARG001
+    return {"latex_first": float(latex_first(text))}
+
+
+SHIPPED: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        LogitMetric("kl", _kl),
+        _rates("code", code_validity),
+        _rates("latex", latex_validity),
+        TextMetric("latex_first", ("latex_first",), _latex_first),
+    )
+}
+"""The metrics that come with the package."""

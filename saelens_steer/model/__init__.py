@@ -1,0 +1,42 @@
+"""Models: loaded, proved equal to their checkpoint, and run, for both classes alike."""
+
+from saelens_steer.model.forward import (
+    can_start_at_layer,
+    last_token_logits,
+    resid_to_last,
+    run_to_hook,
+    unembed,
+)
+from saelens_steer.model.generation import generate, stop_token_ids
+from saelens_steer.model.hooks import (
+    check_editable,
+    check_hook_name,
+    default_hook_name,
+    hook_layer,
+)
+from saelens_steer.model.kinds import Model, ModelClass, is_bridge
+from saelens_steer.model.loading import load_model
+from saelens_steer.model.parity import Parity, ParityError
+from saelens_steer.model.source import model_fingerprint, model_provenance
+
+__all__ = [
+    "Model",
+    "ModelClass",
+    "Parity",
+    "ParityError",
+    "can_start_at_layer",
+    "check_editable",
+    "check_hook_name",
+    "default_hook_name",
+    "generate",
+    "hook_layer",
+    "is_bridge",
+    "last_token_logits",
+    "load_model",
+    "model_fingerprint",
+    "model_provenance",
+    "resid_to_last",
+    "run_to_hook",
+    "stop_token_ids",
+    "unembed",
+]

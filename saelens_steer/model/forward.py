@@ -1,0 +1,127 @@
+"""Parts of a forward pass, the same for both model classes. No gradients.
+
+`mask` is True at real tokens; rows are left-padded. Hooks installed on the model act in all
+of these except at the final norm and the unembedding, which run in float32 here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from saelens_steer.errors import InputError
+from saelens_steer.model.hooks import check_hook_name, hook_layer
+from saelens_steer.model.kinds import Model, is_bridge
+from saelens_steer.tensors import Logits, Mask, Resid, Tokens
+
+VOCAB_CHUNK = 32_768
+
+
+def check_length(model: Model, n_tokens: int) -> None:
+    """Refuse more positions than the model was set up for."""
+    if n_tokens > model.cfg.n_ctx:
+        raise InputError(
+            f"{n_tokens} positions are more than the model's n_ctx={model.cfg.n_ctx}; "
+            "shorten the prompts or load the model with a larger n_ctx."
+        )
+
+
+@torch.no_grad()
+def run_to_hook(model: Model, tokens: Tokens, mask: Mask, hook_name: str) -> Resid:
+    """The activation at a hook; layers above it are not run. Padding holds arbitrary values."""
+    check_hook_name(model, hook_name)
+    activation = _read(model, tokens, mask, hook_name)
+    if activation.ndim != 3:
+        raise InputError(
+            f"The hook {hook_name!r} holds one vector for each head; choose a residual-stream "
+            "hook such as hook_resid_pre."
+        )
+    return activation
+
+
+def _read(model: Model, tokens: Tokens, mask: Mask, hook_name: str) -> Tensor:
+    """run_with_cache up to one hook."""
+    check_length(model, tokens.shape[1])
+    layer = hook_layer(hook_name)
+    # A bridge that reaches its last layer runs on to the unembedding: keep that to one position.
+    extra: dict[str, Any] = {"logits_to_keep": 1} if is_bridge(model) else {}
+    _, cache = model.run_with_cache(
+        tokens,
+        attention_mask=mask.long(),
+        names_filter=lambda name: name == hook_name,
+        stop_at_layer=layer + 1,
+        return_cache_object=False,
+        **extra,
+    )
+    return cache[hook_name]
+
+
+def can_start_at_layer(model: Model) -> bool:
+    """Whether the lower layers can be skipped, see `resid_to_last`."""
+    return not is_bridge(model)
+
+
+@torch.no_grad()
+def resid_to_last(
+    model: Model, resid: Resid, mask: Mask, start_layer: int
+) -> Float[Tensor, "batch d_model"]:
+    """Run the layers from `start_layer` on; the final residual at the last position.
+
+    `resid` is what stands at `blocks.{start_layer}.hook_resid_pre`. InputError for a
+    TransformerBridge, whose layers cannot be entered half-way.
+    """
+    if not can_start_at_layer(model):
+        raise InputError(
+            "A TransformerBridge cannot start at a layer; run whole forward passes, or load the "
+            "model with class HookedTransformer."
+        )
+    final = model(
+        resid.to(model.cfg.dtype),
+        start_at_layer=start_layer,
+        stop_at_layer=model.cfg.n_layers,
+        attention_mask=mask.long(),
+    )
+    return final[:, -1]
+
+
+@torch.no_grad()
+def last_token_logits(model: Model, tokens: Tokens, mask: Mask) -> Logits:
+    """Logits at the last position in float32; no other position is unembedded."""
+    check_length(model, tokens.shape[1])
+    if is_bridge(model):
+        top = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
+        final = _read(model, tokens, mask, top)
+    else:
+        final = model(tokens, attention_mask=mask.long(), stop_at_layer=model.cfg.n_layers)
+    return unembed(model, final[:, -1])
+
+
+@torch.no_grad()
+def unembed(model: Model, resid_last: Float[Tensor, "batch d_model"]) -> Logits:
+    """Final norm and unembedding in float32, whatever the model's dtype."""
+    x = _final_norm(model, resid_last.float())
+    W_U, b_U = model.unembed.W_U, model.unembed.b_U
+    if W_U.dtype == torch.float32:
+        logits = x @ W_U + b_U
+    else:  # converted piece by piece: the whole matrix in float32 may not fit beside the model
+        pieces = zip(W_U.split(VOCAB_CHUNK, dim=1), b_U.split(VOCAB_CHUNK), strict=True)
+        logits = torch.cat([x @ W.float() + b.float() for W, b in pieces], dim=1)
+    cap = getattr(model.cfg, "output_logits_soft_cap", None) or 0.0
+    return torch.tanh(logits / cap) * cap if cap > 0 else logits
+
+
+def _final_norm(model: Model, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_model"]:
+    """The model's last norm: RMS or LayerNorm, with weights where it has them."""
+    kind, cfg = model.cfg.normalization_type, model.cfg
+    if kind is None:
+        return x
+    if kind.startswith("LN") and not getattr(cfg, "final_rms", False):
+        x = x - x.mean(dim=-1, keepdim=True)
+    x = x / (x.pow(2).mean(dim=-1, keepdim=True) + cfg.eps).sqrt()
+    weight, bias = (getattr(model.ln_final, name, None) for name in ("w", "b"))
+    if weight is not None:
+        x = x * (weight.float() + float(getattr(cfg, "rmsnorm_uses_offset", False)))
+    return x if bias is None else x + bias.float()

@@ -1,0 +1,129 @@
+"""Batched left-padded generation through `model.generate` of either class."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from saelens_steer.errors import InputError
+from saelens_steer.model.forward import check_length
+from saelens_steer.model.kinds import Model, is_bridge
+from saelens_steer.model.source import source_of
+from saelens_steer.tensors import Mask, Tokens
+
+
+def stop_token_ids(model: Model) -> list[int]:
+    """Tokens that end a completion: the checkpoint's own, or the tokenizer's end of text."""
+    source = source_of(model)
+    return list(source.stop_ids) if source else [_tokenizer(model).eos_token_id]
+
+
+@torch.no_grad()
+def generate(
+    model: Model,
+    tokens: Tokens,
+    mask: Mask,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    seed: int | None = None,
+) -> Int[Tensor, "batch new_pos"]:
+    """Continue left-padded prompts; only the new tokens, padding after a row's stop token.
+
+    Greedy at temperature 0. Ends early once every row has stopped. A row without a stop token
+    was cut at max_new_tokens. Sampling with a seed leaves torch's random state alone. Hooks on
+    the model act: on the whole prompt first, then on single positions (KV cache).
+    """
+    check_length(model, tokens.shape[1] + max_new_tokens)
+    _check_left_padded(mask)
+    stops, run = stop_token_ids(model), cast(Any, model).generate
+    with _seeded(seed, tokens.device), _mask_kept(model, tokens, mask) as (prompt, options):
+        out = run(
+            prompt,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=stops,
+            do_sample=temperature > 0,
+            temperature=temperature or 1.0,
+            prepend_bos=False,
+            return_type="tokens",
+            verbose=False,
+            **options,
+        )
+    return _pad_after_stop(out[:, tokens.shape[1] :], stops, _tokenizer(model).pad_token_id)
+
+
+def _tokenizer(model: Model) -> Any:
+    """The model's tokenizer, which has an end-of-text and a padding id."""
+    if model.tokenizer is None:
+        raise InputError("Generation needs a tokenizer: load the model with load_model.")
+    return model.tokenizer
+
+
+def _check_left_padded(mask: Mask) -> None:
+    """Refuse padding anywhere but on the left, and rows of nothing but padding."""
+    starts = (mask.long().diff(dim=1) < 0).any()
+    if bool(starts) or not bool(mask[:, -1].all()):
+        raise InputError("Prompts must be left-padded: put padding before the first token only.")
+
+
+@contextlib.contextmanager
+def _mask_kept(model: Model, tokens: Tokens, mask: Mask) -> Iterator[tuple[Tokens, dict[str, Any]]]:
+    """Prompt and options with which `model.generate` sees exactly this mask.
+
+    A TransformerBridge takes the mask. A HookedTransformer infers it from leading padding ids,
+    so masked positions are given an id that no row begins with.
+    """
+    if is_bridge(model):
+        yield tokens, {"attention_mask": mask.long()}
+        return
+    first = tokens[torch.arange(len(tokens)), mask.long().argmax(dim=1)]
+    pad = _unused_id(set(first.tolist()), _tokenizer(model).pad_token_id, model.cfg.d_vocab)
+    with _padding_id(model, pad):
+        yield tokens.masked_fill(~mask, pad), {"padding_side": "left"}
+
+
+def _unused_id(used: set[int], preferred: int, d_vocab: int) -> int:
+    """The preferred id, or the first other one that is not used."""
+    return next(i for i in (preferred, *range(d_vocab)) if i not in used)
+
+
+@contextlib.contextmanager
+def _padding_id(model: Any, pad: int) -> Iterator[None]:
+    """Let a copy of the tokenizer, with another padding id, stand in for the model's own."""
+    own = model.tokenizer
+    if own.pad_token_id == pad:
+        yield
+        return
+    model.tokenizer = copy.deepcopy(own)
+    model.tokenizer.pad_token = own.convert_ids_to_tokens(pad)
+    try:
+        yield
+    finally:
+        model.tokenizer = own
+
+
+@contextlib.contextmanager
+def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Random draws from `seed`, the state restored after; None draws as torch stands."""
+    if seed is None:
+        yield
+        return
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def _pad_after_stop(
+    new: Int[Tensor, "batch new_pos"], stops: list[int], pad: int
+) -> Int[Tensor, "batch new_pos"]:
+    """Replace everything after a row's first stop token by padding."""
+    stopped = torch.isin(new, torch.tensor(stops, device=new.device)).long().cumsum(dim=1)
+    after = torch.zeros_like(stopped)
+    after[:, 1:] = stopped[:, :-1]
+    return new.masked_fill(after > 0, pad)

@@ -1,0 +1,16 @@
+"""The two model classes of TransformerLens that the toolkit works with."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from transformer_lens import HookedTransformer
+from transformer_lens.model_bridge import TransformerBridge
+
+Model: TypeAlias = HookedTransformer | TransformerBridge
+ModelClass: TypeAlias = Literal["HookedTransformer", "TransformerBridge"]
+
+
+def is_bridge(model: Model) -> bool:
+    """Whether the model wraps the Hugging Face module instead of rebuilding it."""
+    return isinstance(model, TransformerBridge)

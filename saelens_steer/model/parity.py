@@ -1,0 +1,166 @@
+"""Proof that a loaded model computes what its Hugging Face checkpoint computes.
+
+Both models run on one fixed left-padded batch of token ids. The figure for a tensor is the
+largest relative error ‖ours − theirs‖ / ‖theirs‖ over the real positions. In float32 it may be
+1e-4 at most. In half precision rounding alone reaches a few per cent at single positions, so
+there the *median* position may be off by 10 % (a wrong model is off by about 100 %), and the
+first two layers are proved in float32 besides. Proofs are remembered per snapshot, dtype,
+model class, device and library versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from saelens_steer.errors import InputError
+from saelens_steer.model.forward import run_to_hook
+from saelens_steer.model.hooks import default_hook_name
+from saelens_steer.model.kinds import Model
+from saelens_steer.tensors import Mask, Tokens
+
+FLOAT32_TOLERANCE = 1e-4
+HALF_TOLERANCE = 0.1
+SHALLOW_LAYERS = 2
+LENGTHS = (48, 29, 11)
+LIBRARIES = ("torch", "transformers", "transformer-lens")
+
+
+class ParityError(InputError):
+    """The loaded model does not compute what its checkpoint computes."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one model says on the probe, at real positions only."""
+
+    logits: Float[Tensor, "n d_vocab"]
+    resid: Float[Tensor, "n d_model"]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Relative errors over the probe's positions; see the module for what they mean."""
+
+    logits_max: float
+    logits_median: float
+    resid_max: float
+    resid_median: float
+
+    def worst(self, dtype: torch.dtype) -> float:
+        """The figure that the tolerance of `dtype` bounds."""
+        if dtype == torch.float32:
+            return max(self.logits_max, self.resid_max)
+        return max(self.logits_median, self.resid_median)
+
+
+def probe(d_vocab: int, n_ctx: int) -> tuple[Tokens, Mask]:
+    """Fixed random token ids in three left-padded rows of different length."""
+    lengths = [min(n, n_ctx) for n in LENGTHS]
+    width = max(lengths)
+    ids = torch.randint(
+        0, d_vocab, (len(lengths), width), generator=torch.Generator().manual_seed(0)
+    )
+    mask = torch.arange(width) >= width - torch.tensor(lengths)[:, None]
+    return ids.masked_fill(~mask, 0), mask
+
+
+@torch.no_grad()
+def read_hugging_face(hf: PreTrainedModel, n_ctx: int) -> Reading:
+    """The checkpoint's own answer; positions counted from each row's first real token."""
+    tokens, mask = probe(hf.config.vocab_size, n_ctx)
+    positions = (mask.long().cumsum(1) - 1).clamp(min=0)
+    out = hf(
+        tokens.to(hf.device),
+        attention_mask=mask.long().to(hf.device),
+        position_ids=positions.to(hf.device),
+        output_hidden_states=True,
+    )
+    middle = out.hidden_states[hf.config.num_hidden_layers // 2]
+    return Reading(out.logits.cpu()[mask], middle.cpu()[mask])
+
+
+@torch.no_grad()
+def read_loaded(model: Model) -> Reading:
+    """The loaded model's answer, through the same calls as the rest of the toolkit."""
+    tokens, mask = probe(model.cfg.d_vocab, model.cfg.n_ctx)
+    device = model.cfg.device
+    resid = run_to_hook(model, tokens.to(device), mask.to(device), default_hook_name(model))
+    logits = model(tokens.to(device), attention_mask=mask.long().to(device))
+    return Reading(logits.cpu()[mask], resid.cpu()[mask])
+
+
+def compare(ours: Reading, theirs: Reading) -> Parity:
+    """Relative error of each position's vector, summarised; NaN anywhere counts as infinite."""
+    logits = _relative(ours.logits, theirs.logits)
+    resid = _relative(ours.resid, theirs.resid)
+    figures = [logits.max(), logits.median(), resid.max(), resid.median()]
+    return Parity(*(float(torch.nan_to_num(f, nan=torch.inf)) for f in figures))
+
+
+def _relative(ours: Float[Tensor, "n d"], theirs: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    """‖ours − theirs‖ / ‖theirs‖ for each row, in float64."""
+    difference = (ours.double() - theirs.double()).norm(dim=-1)
+    return difference / theirs.double().norm(dim=-1)
+
+
+def check(parity: Parity, dtype: torch.dtype, name: str) -> Parity:
+    """The parity itself, or ParityError when it is outside the tolerance of `dtype`."""
+    allowed = FLOAT32_TOLERANCE if dtype == torch.float32 else HALF_TOLERANCE
+    worst = parity.worst(dtype)
+    if not worst <= allowed:
+        raise ParityError(
+            f"The model {name} as loaded differs from its Hugging Face checkpoint by {worst:.1e} "
+            f"(at most {allowed:.0e} in {dtype}), so nothing measured on it would hold: use "
+            "another checkpoint, or other versions of transformer-lens and transformers."
+        )
+    return parity
+
+
+def parity_key(
+    fingerprint: str, dtype: torch.dtype, model_class: str, device: str, n_ctx: int
+) -> str:
+    """Hash of everything the outcome of a proof depends on."""
+    versions = [f"{library}=={version(library)}" for library in LIBRARIES]
+    kind = torch.device(device).type
+    parts = [fingerprint, str(dtype), model_class, kind, str(min(n_ctx, max(LENGTHS))), *versions]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where proofs are remembered: $XDG_CACHE_HOME or ~/.cache, then saelens_steer/parity."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "saelens_steer" / "parity"
+
+
+def recall(key: str) -> Parity | None:
+    """The remembered proof, None where there is none that can be read."""
+    try:
+        record: dict[str, Any] = json.loads((cache_folder() / f"{key}.json").read_text())
+        return Parity(**record["parity"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def remember(key: str, parity: Parity, about: dict[str, str]) -> None:
+    """Write a proof down; where that is not possible it is made again next time."""
+    record = {"parity": asdict(parity), **about}
+    try:
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False) as file:
+            json.dump(record, file, indent=1)
+        Path(file.name).replace(folder / f"{key}.json")
+    except OSError:
+        return

@@ -1,0 +1,140 @@
+"""From a model's name to a folder on disk that holds its weights, and to a hash of them."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import functools
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from huggingface_hub import errors as hub
+from huggingface_hub import snapshot_download
+
+from saelens_steer.config import TINY
+from saelens_steer.errors import InputError
+
+TINY_WEIGHTS = Path(__file__).parent / "tiny" / "weights"
+EXAMPLE_ID = "Qwen/Qwen3-4B-Instruct-2507"
+FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model"]
+INDEX = "model.safetensors.index.json"
+
+
+def find_snapshot(name: str, revision: str | None = None) -> Path:
+    """The folder with config.json and safetensors weights that `name` stands for.
+
+    A shipped name, a local folder, or a hub id (downloaded unless cached). InputError says
+    which of these failed and how to go on.
+    """
+    local = Path(name).expanduser()
+    if name == TINY:
+        folder = TINY_WEIGHTS
+    elif name and local.is_dir():
+        folder = local
+    else:
+        folder = _from_hub(name, revision)
+    _check_complete(folder, name)
+    return folder
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    """Download a hub model, or take it from the cache."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise InputError(_not_a_model(name))
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=FILES))
+    except Exception as e:  # hub, network and disk each have their own, none in common
+        raise InputError(_why_not(name, revision, e)) from e
+
+
+def _not_a_model(name: str) -> str:
+    """Why a name that is neither a folder nor a hub id cannot be loaded."""
+    if difflib.get_close_matches(name.lower(), [TINY], cutoff=0.5):
+        return f"There is no model {name!r}; did you mean {TINY!r}?"
+    if any(sign in name for sign in "/\\~"):
+        return f"There is no folder {name!r}; give an existing folder with config.json and weights."
+    return f"There is no model {name!r}; give {TINY!r}, a folder, or a hub id such as {EXAMPLE_ID}."
+
+
+def _why_not(name: str, revision: str | None, error: Exception) -> str:
+    """One sentence for what went wrong at the hub; the most special error first."""
+    if isinstance(error, hub.HFValidationError):
+        return _not_a_model(name)
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+        return f"The disk is full: free space or point HF_HOME elsewhere to download {name}."
+    if isinstance(error, hub.RevisionNotFoundError):
+        return f"The model {name} has no revision {revision!r}; name a branch, tag or commit of it."
+    if isinstance(error, hub.GatedRepoError):
+        return f"The model {name} is gated: accept its terms on the hub and set HF_TOKEN."
+    if isinstance(error, hub.RepositoryNotFoundError):
+        return f"There is no folder and no hub model {name!r}; check the name, or set HF_TOKEN."
+    if type(error).__name__ == "IncompleteSnapshotError":
+        return f"The cached copy of {name} is incomplete and the hub cannot be reached: go online."
+    if isinstance(error, hub.LocalEntryNotFoundError):
+        return (
+            f"There is no folder {name!r} here, and as a hub model it is not in the cache while "
+            "the hub cannot be reached: go online once (HF_HUB_OFFLINE=0) or give a local folder."
+        )
+    return f"The model {name} could not be downloaded: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _check_complete(folder: Path, name: str) -> None:
+    """Refuse a folder without config.json or without all of its safetensors weights."""
+    if not (folder / "config.json").is_file():
+        raise InputError(f"The model {name!r} has no config.json in {folder}; give another folder.")
+    files = weight_files(folder)
+    if not files:
+        raise InputError(
+            f"The model {name!r} has no safetensors weights in {folder}; convert it, because "
+            "pickled weights (.bin, .pt) are never read."
+        )
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise InputError(f"The model {name!r} lacks {missing[0]} in {folder}; download it again.")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files the checkpoint says it consists of, sorted by name."""
+    index = folder / INDEX
+    if not index.is_file():
+        return sorted(folder.glob("*.safetensors"))
+    names = json.loads(index.read_text())["weight_map"].values()
+    return [folder / name for name in sorted(set(names))]
+
+
+def snapshot_fingerprint(folder: Path) -> str:
+    """sha256 over names and contents of config.json and the weights: the same for the same bytes.
+
+    A hub cache already names large files by their sha256, so gigabytes are not read again.
+    """
+    files = [folder / "config.json", *weight_files(folder)]
+    lines = [f"{file.name} {_digest(file)}\n" for file in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def snapshot_commit(folder: Path) -> str | None:
+    """The hub commit of a snapshot in the hub cache, None for any other folder."""
+    return folder.name if re.fullmatch(r"[0-9a-f]{40}", folder.name) else None
+
+
+def _digest(file: Path) -> str:
+    """sha256 of one file, taken from the hub cache's blob name where that is one."""
+    real = file.resolve()
+    if real.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", real.name):
+        return real.name
+    stat = real.stat()
+    return _hash_file(real, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _hash_file(file: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001
+    """sha256 of a file's bytes; size and time are there to notice a change."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

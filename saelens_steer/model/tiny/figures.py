@@ -1,0 +1,113 @@
+"""What the model card reports: completions, margins and losses on held-out prompts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from saelens_steer.model.tiny.corpus import chat_text
+from saelens_steer.model.tiny.grammar import FAMILIES, Example, examples
+
+DELIMITER = re.compile(r"^\s*(\$\$?|\\\(|\\\[)\s*$")
+SEED = 1234
+BATCH = 50
+
+Validity = Callable[[str], str]
+"""A text's verdict, `valid` among others; `saelens_steer.metrics` has the two."""
+
+
+def figures(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, n: int,
+    code: Validity, latex: Validity, max_new_tokens: int = 96,
+) -> dict[str, float]:  # fmt: skip
+    """The card's figures over `n` held-out prompts of each family, greedy."""
+    held = {family: examples(family, n, SEED, "heldout") for family in FAMILIES}
+    texts = {f: complete(model, tokenizer, held[f], max_new_tokens) for f in FAMILIES}
+    margin = margins(model, tokenizer, held["mixed"])
+    found = {
+        "code: valid": share(code(text) == "valid" for text, _ in texts["code"]),
+        "math: valid": share(latex(text) == "valid" for text, _ in texts["math"]),
+        "mixed: code valid": share(code(text) == "valid" for text, _ in texts["mixed"]),
+        "mixed: LaTeX valid": share(latex(text) == "valid" for text, _ in texts["mixed"]),
+        "mixed: LaTeX first": share((margin > 0).tolist()),
+        "mixed: std of the margin": margin.std().item(),
+        "mixed: mean of the margin": margin.mean().item(),
+    }
+    for f in FAMILIES:
+        found[f"{f}: ended"] = share(ended for _, ended in texts[f])
+        found[f"{f}: as the grammar"] = share(
+            text == e.answer for (text, _), e in zip(texts[f], held[f], strict=True)
+        )
+        found[f"{f}: loss on the answer"] = answer_loss(model, tokenizer, held[f])
+    return found
+
+
+def share(hits: Iterator[bool] | Sequence[bool]) -> float:
+    """The share of true values."""
+    values = list(hits)
+    return sum(values) / len(values)
+
+
+def latex_delimiters(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids of the entries that are a LaTeX delimiter as a whole."""
+    ids = sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
+    return [i for i in ids if DELIMITER.match(tokenizer.decode([i]))]
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Example]) -> dict[str, Tensor]:
+    """The prompts in the chat template, up to the assistant's turn, left-padded."""
+    chats = [[{"role": "user", "content": e.prompt}] for e in prompts]
+    texts = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
+    return dict(tokenizer(texts, return_tensors="pt", padding=True, padding_side="left"))
+
+
+@torch.inference_mode()
+def complete(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Example],
+    max_new_tokens: int,
+) -> list[tuple[str, bool]]:  # fmt: skip
+    """Greedy completions, each with whether it came to its end."""
+    done: list[tuple[str, bool]] = []
+    for start in range(0, len(prompts), BATCH):
+        inputs = encode(tokenizer, prompts[start : start + BATCH])
+        ids = model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)
+        answers = ids[:, inputs["input_ids"].shape[1] :]
+        texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+        ended = (answers == tokenizer.eos_token_id).any(dim=1).tolist()
+        done += zip(texts, ended, strict=True)
+    return done
+
+
+@torch.inference_mode()
+def margins(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Example]
+) -> Tensor:
+    """Largest delimiter logit minus largest other logit at the assistant's start, float32."""
+    inputs = encode(tokenizer, prompts)
+    position = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    logits = model(**inputs, position_ids=position).logits[:, -1].float()
+    others = torch.ones(logits.shape[-1], dtype=torch.bool)
+    others[len(tokenizer) :] = False
+    others[tokenizer.all_special_ids] = False
+    delimiters = latex_delimiters(tokenizer)
+    others[delimiters] = False
+    return logits[:, delimiters].amax(-1) - logits[:, others].amax(-1)
+
+
+@torch.inference_mode()
+def answer_loss(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Example]
+) -> float:
+    """Mean cross-entropy in nats over the tokens of the answers and their ends."""
+    total, tokens = 0.0, 0
+    for example in prompts:
+        before = encode(tokenizer, [example])["input_ids"].shape[1]
+        ids = tokenizer(chat_text(example, tokenizer), return_tensors="pt")["input_ids"]
+        log_p = model(ids).logits[0, before - 1 : -1].float().log_softmax(-1)
+        losses = -log_p.gather(1, ids[0, before:, None])
+        total, tokens = total + losses.sum().item(), tokens + len(losses)
+    return total / tokens

@@ -1,0 +1,155 @@
+"""Completions side by side: data for two panes, which the page's script draws as plain text."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from saelens_steer.report.markup import esc, note, script_json, section
+from saelens_steer.report.run_folder import CANDIDATE, Run, claims_on
+from saelens_steer.report.theme import direction_label, name_label, short
+
+FENCE = re.compile(r"^[ \t]*```([^\n`]*)\n(.*?)(?:^[ \t]*```[ \t]*(?:\n|\Z)|\Z)", re.M | re.S)
+BUDGET = 1_500_000
+"""So many characters of completions are put in the page; the rest stay in completions.jsonl."""
+BADGES = {"valid": "good", "invalid": "bad", "truncated": "warn", "absent": "quiet"}
+
+
+def completions_section(run: Run) -> str:
+    """Pick a prompt, a direction and a strength; unsteered beside steered."""
+    if not any(record.get("alpha") for record in run.completions):
+        return section(
+            "texts", "Completions side by side", "", note("This run wrote no steered completions.")
+        )
+    data = completions_data(run)
+    n_left = len({r["prompt_id"] for r in run.completions}) - len(data["prompts"])
+    left = f" {n_left} more prompts are in completions.jsonl." if n_left else ""
+    lead = "What the model writes for one prompt, without and with steering." + left
+    script = script_json("completions-data", data)
+    return section("texts", "Completions side by side", lead, _controls(data), _PANES, script)
+
+
+def completions_data(run: Run) -> dict[str, Any]:
+    """Prompts, directions, strengths, and texts keyed by their places: `prompt|direction|alpha`."""
+    prompts = _prompts_within_budget(run.completions)
+    steered = [r for r in run.completions if r.get("alpha") and r["prompt_id"] in prompts]
+    directions = _ordered_directions(run, steered)
+    alphas = sorted({r["alpha"] for r in steered})
+    keys = {p: i for i, p in enumerate(prompts)}, {d: i for i, d in enumerate(directions)}
+    texts: dict[str, list[dict[str, Any]]] = {}
+    for r in steered:
+        key = f"{keys[0][r['prompt_id']]}|{keys[1][r['direction']]}|{alphas.index(r['alpha'])}"
+        texts.setdefault(key, []).append(shown(r))
+    return {
+        "prompts": [_prompt(r) for r in prompts.values()],
+        "directions": [_direction_option(d, directions[d], run.sides) for d in directions],
+        "alphas": [{"value": a, "label": f"α = {short(a)}"} for a in alphas],
+        "unsteered": _unsteered(run.completions, keys[0]),
+        "texts": texts,
+    }
+
+
+def _prompts_within_budget(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Prompt id → its first record, for as many prompts as fit in the page."""
+    sizes: dict[str, int] = {}
+    first: dict[str, dict[str, Any]] = {}
+    for record in records:
+        prompt = record["prompt_id"]
+        first.setdefault(prompt, record)
+        sizes[prompt] = sizes.get(prompt, 0) + len(json.dumps(record.get("completion", ""))) + 200
+    kept: dict[str, dict[str, Any]] = {}
+    for prompt, size in sizes.items():
+        if kept and sum(sizes[p] for p in kept) + size > BUDGET:
+            break
+        kept[prompt] = first[prompt]
+    return kept
+
+
+def _ordered_directions(run: Run, records: list[dict[str, Any]]) -> dict[str, str]:
+    """Direction → family: the one that moves the first metric most comes first, controls last."""
+    families = {str(r["direction"]): str(r.get("family", CANDIDATE)) for r in records}
+    rank = list(claims_on(run.claims, run.metrics[0])["direction"]) if len(run.claims) else []
+    place = {d: i for i, d in reversed(list(enumerate(rank)))}
+    order = sorted(families, key=lambda d: (families[d] != CANDIDATE, place.get(d, len(rank))))
+    return {d: families[d] for d in order}
+
+
+def _unsteered(
+    records: list[dict[str, Any]], place: dict[str, int]
+) -> dict[str, list[dict[str, Any]]]:
+    """The completions at α = 0, once for each prompt and sample."""
+    found: dict[str, dict[Any, dict[str, Any]]] = {}
+    for r in records:
+        if not r.get("alpha") and r["prompt_id"] in place:
+            found.setdefault(str(place[r["prompt_id"]]), {}).setdefault(
+                r.get("sample", 0), shown(r)
+            )
+    return {prompt: list(samples.values()) for prompt, samples in found.items()}
+
+
+def shown(record: dict[str, Any]) -> dict[str, Any]:
+    """One completion as the page's script draws it."""
+    marks = [
+        [name_label(k), v, BADGES[v]]
+        for k, v in record.items()
+        if isinstance(v, str) and v in BADGES and k not in ("completion", "prompt")
+    ]
+    tokens = record.get("n_tokens")
+    cut = ", cut at the token limit" if record.get("truncated") else ""
+    return {
+        "parts": segments(str(record.get("completion", ""))),
+        "badges": marks,
+        "length": f"{short(tokens)} tokens{cut}" if tokens is not None else "",
+    }
+
+
+def segments(text: str) -> list[list[str]]:
+    """Text cut at its code fences: pairs of kind (text or code) and content."""
+    parts, end = [], 0
+    for match in FENCE.finditer(text):
+        parts += [["text", text[end : match.start()].strip("\n")], ["code", match[2].rstrip("\n")]]
+        end = match.end()
+    parts.append(["text", text[end:].strip("\n")])
+    return [part for part in parts if part[1].strip()]
+
+
+def _prompt(record: dict[str, Any]) -> dict[str, str]:
+    text = str(record.get("prompt", record["prompt_id"]))
+    line = " ".join(text.split())
+    brief = line if len(line) <= 80 else line[:79] + "…"
+    return {"label": brief, "text": text, "domain": str(record.get("domain", ""))}
+
+
+def _direction_option(direction: str, family: str, sides: dict[str, str]) -> dict[str, str]:
+    role = sides.get(direction, "candidate") if family == CANDIDATE else "control"
+    return {"label": f"{direction_label(direction)} ({role})"}
+
+
+def _controls(data: dict[str, Any]) -> str:
+    last = len(data["alphas"]) - 1
+    return (
+        '<div class="choosers needs-script">'
+        + _select("prompt", "Prompt", data["prompts"], 0)
+        + _select("direction", "Direction", data["directions"], 0)
+        + _select("alpha", "Strength", data["alphas"], last)
+        + "</div>"
+    )
+
+
+def _select(name: str, label: str, options: list[dict[str, Any]], chosen: int) -> str:
+    inner = "".join(
+        f'<option value="{i}"{" selected" if i == chosen else ""}>{esc(option["label"])}</option>'
+        for i, option in enumerate(options)
+    )
+    return f'<label class="{name}">{esc(label)}<select id="choose-{name}">{inner}</select></label>'
+
+
+_PANES = """
+<noscript><p class="note">Choosing needs JavaScript; see completions.jsonl.</p></noscript>
+<blockquote id="prompt-text" class="needs-script"></blockquote>
+<div class="panes needs-script" aria-live="polite">
+  <div class="pane"><h3>Unsteered</h3><div id="pane-unsteered"></div></div>
+  <div class="pane"><h3 id="steered-title">Steered</h3><div id="pane-steered"></div></div>
+</div>
+"""

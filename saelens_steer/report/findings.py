@@ -1,0 +1,235 @@
+"""The page's first half: key facts, claims, dose-response, rates of completions."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+import pandas as pd
+
+from saelens_steer.report.figures import claims_figure, interference_figure, validity_figure
+from saelens_steer.report.lines import MORE, NO_MORE, rate_styles
+from saelens_steer.report.markup import Cell, badge, esc, figure, note, pairs, section, table
+from saelens_steer.report.run_folder import Run, candidates, claims_on, controls, having, with_texts
+from saelens_steer.report.theme import (
+    decimals,
+    direction_label,
+    metric_unit,
+    name_label,
+    number,
+    short,
+)
+
+
+def slug(text: str) -> str:
+    """A name that is safe as an HTML id and as a file name."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-") or "x"
+
+
+def facts(run: Run) -> str:
+    """The strip of key facts: a term, its value, and a smaller line below it."""
+    model = run.provenance.get("model") or run.spec.get("model") or {}
+    hook = run.provenance.get("hook_name") or run.features.get("hook_name")
+    rows = [
+        ("Model", model.get("name"), (run.spec.get("model") or {}).get("class")),
+        (
+            "Hook",
+            hook,
+            f"positions: {_sweep(run, 'positions')}" if _sweep(run, "positions") else "",
+        ),
+        ("SAE", *_sae_words(run)),
+        ("Directions tested", *_directions(run)),
+        ("Controls", *_controls(run.summary)),
+        ("Prompts", *_prompts(run)),
+        ("Strengths α", *_alphas(run.summary)),
+    ]
+    return pairs([(term, _fact(value, below)) for term, value, below in rows], "facts")
+
+
+def _fact(value: object, below: object) -> str:
+    small = f"<small>{esc(below)}</small>" if below else ""
+    return f"{esc(value or 'not recorded')}{small}"
+
+
+def _sweep(run: Run, key: str) -> object:
+    return (run.spec.get("sweep") or {}).get(key)
+
+
+def _sae_words(run: Run) -> tuple[str, str]:
+    train = (run.spec.get("sae") or {}).get("train") or {}
+    about = {**(run.provenance.get("sae") or {}), **(run.features.get("sae") or {})}
+    size = about.get("d_sae") or train.get("d_sae")
+    features = f"{short(size)} features" if size else ""
+    if train:
+        return ", ".join(filter(None, [train.get("architecture"), features])), "trained in this run"
+    return str(about.get("source", "")), features
+
+
+def _directions(run: Run) -> tuple[str, str]:
+    names = set(candidates(run.summary)["direction"])
+    counts = {
+        s: sum(run.sides.get(d) == s for d in names) for s in dict.fromkeys(run.sides.values())
+    }
+    return str(len(names)), ", ".join(f"{n} {side}" for side, n in counts.items() if n)
+
+
+def _controls(summary: pd.DataFrame) -> tuple[str, str]:
+    own = controls(summary)[["direction", "family"]].drop_duplicates()
+    counts = Counter(own["family"])
+    words = ", ".join(f"{short(n)} {family}" for family, n in sorted(counts.items()))
+    return (words, "random directions") if words else ("none", "")
+
+
+def _prompts(run: Run) -> tuple[str, str]:
+    n = max(run.summary["n"]) if "n" in run.summary and len(run.summary) else None
+    source = (run.provenance.get("prompts") or {}).get("source", "")
+    return "" if n is None else short(int(n)), str(source)
+
+
+def _alphas(summary: pd.DataFrame) -> tuple[str, str]:
+    alphas = [short(a) for a in sorted(set(summary["alpha"]))]
+    shown = alphas if len(alphas) <= 9 else [*alphas[:2], "…", *alphas[-2:]]
+    units = sorted(set(summary["alpha_unit"].astype(str))) if "alpha_unit" in summary else []
+    return ", ".join(shown), f"unit: {', '.join(units)}" if units else ""
+
+
+def claims_section(run: Run) -> str:
+    """One table of claims for each metric; the page's script turns them into tabs."""
+    lead = (
+        "For each direction: its largest effect over the strengths, and whether random directions "
+        "of the same size reach as far."
+    )
+    if run.claims.empty:
+        return section(
+            "claims", "Claims", "", note("This run made no claims: claims.csv is missing or empty.")
+        )
+    metrics = [m for m in dict.fromkeys(run.claims["metric"]) if len(claims_on(run.claims, m))]
+    panels = [_claims_panel(run, m) for m in metrics]
+    return section("claims", "Claims", lead, f'<div class="tabbed">{"".join(panels)}</div>')
+
+
+def _claims_panel(run: Run, metric: str) -> str:
+    own = claims_on(run.claims, metric)
+    unit = metric_unit(metric)
+    effect = f"Largest Δ{f' ({unit})' if unit else ''} [95 % CI]"
+    headers = ["Direction", "Side", "Verdict", effect, "at α", "95 % of controls", "p", "q"]
+    signs = "sign_rate" in own and len(having(own, "sign_rate")) > 0
+    headers += ["Sign rate"] if signs else []
+    places = decimals([*own["effect"], *own["control_quantile"]])
+    rows = [_claim_row(row, run.sides, places, signs) for row in own.to_dict("records")]
+    label = name_label(metric)
+    return (
+        f'<div class="panel" id="claims-{slug(metric)}" data-label="{esc(label)}">'
+        f"<h3>{esc(label)}</h3><p>{esc(_count_sentence(run, own, metric))}</p>"
+        f"{table(f'Claims on {label}', headers, rows)}</div>"
+    )
+
+
+def _claim_row(row: dict, sides: dict[str, str], places: int, signs: bool) -> list[Cell]:
+    name = direction_label(str(row["direction"]))
+    low, high = (number(row[end], places, signed=True) for end in ("ci_low", "ci_high"))
+    effect = f"{number(row['effect'], places, signed=True)} <small>[{low}, {high}]</small>"
+    cells = [
+        Cell(f"<b>{esc(name)}</b>", name),
+        Cell(esc(sides.get(str(row["direction"]), "–")), sides.get(str(row["direction"]), "")),
+        Cell(verdict_badge(str(row["verdict"])), str(row["verdict"])),
+        Cell(effect, float(row["effect"])),
+        Cell(esc(short(row["alpha"])), float(row["alpha"])),
+        Cell(number(row["control_quantile"], places), float(row["control_quantile"])),
+        Cell(number(row["p_value"], 4), float(row["p_value"])),
+        Cell(number(row["q_value"], 4), float(row["q_value"])),
+    ]
+    return cells + ([Cell(number(row["sign_rate"], 2), float(row["sign_rate"]))] if signs else [])
+
+
+def verdict_badge(verdict: str) -> str:
+    """The verdict in words, with a mark that does not rely on colour."""
+    if verdict == MORE:
+        return badge(f"✓ {verdict}", "good")
+    return badge(verdict, "quiet") if verdict == NO_MORE else badge(f"? {verdict}", "warn")
+
+
+def _count_sentence(run: Run, own: pd.DataFrame, metric: str) -> str:
+    more, null = (list(own["verdict"]).count(v) for v in (MORE, NO_MORE))
+    untested, total = len(own) - more - null, len(set(run.claims["direction"]))
+    who = f"{len(own)} of {total} candidates were measured. " if len(own) < total else ""
+    k = short(int(max(own["n_controls"])))
+    if untested == len(own):
+        return f"{who}With {k} controls none of these effects can be told from chance."
+    rest = f", and {untested} cannot be tested" if untested else ""
+    label, judged = name_label(metric), f"(q < 0.05, {k} controls)"
+    return f"{who}{more} of {len(own)} move {label} more than random directions do {judged}{rest}."
+
+
+def dose_section(run: Run) -> str:
+    """A dose-response and a distribution of T for each metric of logits."""
+    if not run.logit_metrics:
+        return section(
+            "dose", "Dose-response", "", note("This run measured no metric of the logits.")
+        )
+    parts = [part for metric in run.logit_metrics for part in _dose_figures(run, metric)]
+    lead = (
+        "Each line is one direction. The grey band is what random directions of the same size do "
+        "at the same positions: an effect inside it needs no explanation by the feature."
+    )
+    return section("dose", "Dose-response", lead, *parts)
+
+
+def _dose_figures(run: Run, metric: str) -> Iterable[str]:
+    label = name_label(metric)
+    yield f"<h3>{esc(label)}</h3>"
+    plot = interference_figure(run.summary, metric, claims=run.claims, sides=run.sides)
+    yield figure(f"dose-{slug(metric)}", plot, _dose_caption(run))
+    if len(claims_on(run.claims, metric)) and len(controls(run.summary)):
+        plot = claims_figure(run.claims, run.summary, metric, sides=run.sides)
+        caption = "Above: how far the controls reach. Below, to the same scale: each candidate."
+        yield figure(f"reach-{slug(metric)}", plot, caption)
+
+
+def _dose_caption(run: Run) -> str:
+    band = (
+        "The band covers 5–95 % of the controls, the paler one all of them; dotted: their median. "
+    )
+    return (band if len(controls(run.summary)) else "") + (
+        "Error bars: 95 % bootstrap intervals over prompts, for the strongest of each side; "
+        "point at any line for its own."
+    )
+
+
+def rates_section(run: Run) -> str:
+    """Small panels, one for each metric of completions, under one legend."""
+    if not run.text_metrics:
+        return section(
+            "rates", "Completions in numbers", "", note("This run wrote no completions.")
+        )
+    grid = "".join(
+        f"<div><h3>{esc(name_label(m))}</h3>{figure(f'rate-{slug(m)}', _rate_panel(run, m))}</div>"
+        for m in run.text_metrics
+    )
+    lead = "Averages over the completions of each direction and strength; α = 0 is unsteered."
+    return section(
+        "rates", "Completions in numbers", lead, _legend(run), f'<div class="grid">{grid}</div>'
+    )
+
+
+def _rate_panel(run: Run, metric: str):
+    plot = validity_figure(run.summary, [metric], sides=run.sides)
+    plot.layout.annotations = ()
+    plot.update_layout(showlegend=False, height=236, margin={"l": 48, "r": 10, "b": 48})
+    return plot.update_layout(title_text=f"{name_label(metric)} against α")
+
+
+def _legend(run: Run) -> str:
+    looks = rate_styles(with_texts(run.summary, run.text_metrics), run.sides)
+    items = [
+        f'<li><span class="swatch {line["dash"]}" style="border-color:{line["color"]}"></span>'
+        f"{esc(_who(direction, run.sides))}</li>"
+        for direction, line in ((direction, look["line"]) for direction, look in looks.items())
+    ]
+    return f'<ul class="legend">{"".join(items)}</ul>'
+
+
+def _who(direction: str, sides: dict[str, str]) -> str:
+    side = sides.get(direction)
+    return direction_label(direction) + (f" ({side})" if side else "")

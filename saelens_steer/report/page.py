@@ -1,0 +1,97 @@
+"""Builds plots/*.html and one self-contained report.html from a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from saelens_steer.files import write_text
+from saelens_steer.report.background import (
+    method_section,
+    run_section,
+    sae_section,
+    selection_section,
+)
+from saelens_steer.report.completions import completions_section
+from saelens_steer.report.figures import (
+    claims_figure,
+    interference_figure,
+    scores_figure,
+    training_figure,
+    validity_figure,
+)
+from saelens_steer.report.findings import claims_section, dose_section, facts, rates_section, slug
+from saelens_steer.report.markup import esc
+from saelens_steer.report.run_folder import Run, claims_on, controls, read_run
+
+CONFIG = {"displaylogo": False, "responsive": True}
+SECTIONS = {
+    "claims": ("Claims", claims_section),
+    "dose": ("Dose-response", dose_section),
+    "rates": ("Completions", rates_section),
+    "texts": ("Side by side", completions_section),
+    "sae": ("SAE", sae_section),
+    "selection": ("Selection", selection_section),
+    "run": ("What was run", run_section),
+    "method": ("Method", method_section),
+}
+
+
+def build_report(run_dir: Path, headline: str) -> Path:
+    """Write plots/*.html and report.html into a finished run folder; returns report.html.
+
+    headline: the answer in one sentence. Raises InputError where the folder has no summary.
+    """
+    run = read_run(Path(run_dir))
+    write_plots(run)
+    return write_text(run.path / "report.html", page(run, headline))
+
+
+def page(run: Run, headline: str) -> str:
+    """The whole report as one HTML text that loads nothing."""
+    here = files("saelens_steer.report")
+    text = Template((here / "page.html").read_text(encoding="utf-8")).substitute(
+        title=esc(f"Steering report: {run.path.resolve().name}"),
+        style=(here / "style.css").read_text(encoding="utf-8"),
+        headline=esc(headline),
+        facts=facts(run),
+        links="".join(f'<a href="#{k}">{esc(title)}</a>' for k, (title, _) in SECTIONS.items()),
+        sections="\n".join(build(run) for _, build in SECTIONS.values()),
+        plotly=get_plotlyjs(),
+        script=(here / "page.js").read_text(encoding="utf-8"),
+    )
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def write_plots(run: Run) -> list[Path]:
+    """Each figure as a page of its own in plots/, all beside one plotly.min.js."""
+    folder = run.path / "plots"
+    write_text(folder / "plotly.min.js", get_plotlyjs())
+    return [
+        write_text(folder / f"{name}.html", _plot_page(name, figure)) for name, figure in plots(run)
+    ]
+
+
+def plots(run: Run) -> Iterator[tuple[str, go.Figure]]:
+    """The figures of a run with their file names."""
+    for metric in run.logit_metrics:
+        figure = interference_figure(run.summary, metric, claims=run.claims, sides=run.sides)
+        yield f"interference_{slug(metric)}", figure
+        if len(claims_on(run.claims, metric)) and len(controls(run.summary)):
+            figure = claims_figure(run.claims, run.summary, metric, sides=run.sides)
+            yield f"claims_{slug(metric)}", figure
+    if run.text_metrics:
+        yield "validity", validity_figure(run.summary, run.text_metrics, sides=run.sides)
+    if len(run.training):
+        yield "training", training_figure(run.training)
+    if run.features.get("scores"):
+        yield "scores", scores_figure(run.features)
+
+
+def _plot_page(name: str, figure: go.Figure) -> str:
+    return figure.to_html(include_plotlyjs="directory", div_id=name, config=CONFIG)

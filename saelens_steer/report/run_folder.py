@@ -1,0 +1,183 @@
+"""Reading a finished run folder; parts that a run may lack come back empty."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from saelens_steer.errors import InputError
+
+CANDIDATE = "candidate"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the report reads of a run folder."""
+
+    path: Path
+    summary: pd.DataFrame
+    claims: pd.DataFrame
+    completions: list[dict[str, Any]]
+    features: dict[str, Any]
+    provenance: dict[str, Any]
+    config: str
+    training: pd.DataFrame
+    quality: dict[str, Any]
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """The resolved config as a mapping."""
+        data = yaml.safe_load(self.config) if self.config else {}
+        return data if isinstance(data, dict) else {}
+
+    @cached_property
+    def sides(self) -> dict[str, str]:
+        """Direction name → the side it is a candidate of, for the candidates that have one."""
+        return direction_sides(self.features)
+
+    @cached_property
+    def metrics(self) -> list[str]:
+        """Every metric in the summary, in its order."""
+        return metric_names(self.summary)
+
+    @cached_property
+    def text_metrics(self) -> list[str]:
+        """Metrics of completions: measured for few directions, or found beside the texts."""
+        beside = {key for record in self.completions[:100] for key in record}
+        return [m for m in self.metrics if m in beside or is_text_metric(self.summary, m)]
+
+    @cached_property
+    def logit_metrics(self) -> list[str]:
+        """Metrics measured for every direction."""
+        return [m for m in self.metrics if m not in self.text_metrics]
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder. Raises InputError where it has no summary or a file is broken."""
+    folder = Path(folder)
+    if not (folder / "interference.csv").is_file():
+        raise InputError(f"{folder} has no interference.csv: run the sweep there first")
+    return Run(
+        path=folder,
+        summary=read_table(folder / "interference.csv"),
+        claims=read_table(folder / "claims.csv"),
+        completions=read_lines(folder / "completions.jsonl"),
+        features=read_mapping(folder / "features.json"),
+        provenance=read_mapping(folder / "provenance.json"),
+        config=read_text(folder / "config.yaml"),
+        training=pd.DataFrame(read_lines(folder / "sae" / "metrics.jsonl")),
+        quality=read_mapping(folder / "sae" / "quality.json"),
+    )
+
+
+def read_text(path: Path) -> str:
+    """The file's text, or an empty string where there is no such file."""
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A CSV file; an empty table where there is none."""
+    if not read_text(path).strip():
+        return pd.DataFrame()
+    try:
+        return pd.read_csv(path, dtype={"feature": "Int64", "direction": "object"})
+    except (ValueError, pd.errors.ParserError) as error:
+        raise InputError(f"{path} cannot be read as a table: {error}") from None
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is no file."""
+    data = _parse(read_text(path) or "{}", path)
+    if not isinstance(data, dict):
+        raise InputError(f"{path} should hold a JSON object")
+    return data
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """JSON objects, one per line; none where there is no file."""
+    return [_parse(line, path) for line in read_text(path).split("\n") if line.strip()]
+
+
+def _parse(text: str, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from None
+
+
+def side_names(features: dict[str, Any]) -> list[str]:
+    """The names of the two sides, positive first, of those that features.json gives."""
+    return [str(features[key]) for key in ("positive", "negative") if features.get(key)]
+
+
+def direction_sides(features: dict[str, Any]) -> dict[str, str]:
+    """`feature_12` → the name of its side."""
+    return {
+        f"feature_{feature}": side
+        for side in side_names(features)
+        for feature in features.get(f"{side}_candidates", [])
+    }
+
+
+def column(table: pd.DataFrame, name: str) -> pd.Series:
+    """One column of a table."""
+    return pd.Series(table[name])
+
+
+def where(table: pd.DataFrame, mask: pd.Series) -> pd.DataFrame:
+    """The rows where the mask is true."""
+    return pd.DataFrame(table[mask])
+
+
+def having(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The rows that have a value in one column."""
+    return where(table, column(table, name).notna())
+
+
+def claims_on(claims: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The claims on one metric that measured anything, the largest T first."""
+    if claims.empty:
+        return claims
+    own = having(where(claims, column(claims, "metric") == metric), "T")
+    return own.sort_values(by="T", ascending=False)
+
+
+def with_texts(summary: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """The rows with any of these metrics, of directions that have them at some α other than 0."""
+    some = where(summary, pd.DataFrame(summary[list(metrics)]).notna().any(axis=1))
+    steered = where(some, column(some, "alpha") != 0)
+    return where(some, column(some, "direction").isin(list(steered["direction"])))
+
+
+def metric_names(summary: pd.DataFrame) -> list[str]:
+    """The columns M that come with an M_delta."""
+    return [c for c in summary.columns if f"{c}_delta" in summary.columns]
+
+
+def is_text_metric(summary: pd.DataFrame, metric: str) -> bool:
+    """Whether most directions lack this metric."""
+    total = column(summary, "direction").nunique()
+    return len(largest_effect(summary, metric)) < 0.5 * total
+
+
+def candidates(summary: pd.DataFrame) -> pd.DataFrame:
+    """The rows of directions under test."""
+    return where(summary, column(summary, "family") == CANDIDATE)
+
+
+def controls(summary: pd.DataFrame) -> pd.DataFrame:
+    """The rows of control directions."""
+    return where(summary, column(summary, "family") != CANDIDATE)
+
+
+def largest_effect(summary: pd.DataFrame, metric: str) -> pd.Series:
+    """T of each direction that was measured: its largest |Δ| over the strengths."""
+    sizes = column(summary, f"{metric}_delta").abs()
+    return pd.Series(sizes.groupby(summary["direction"]).max()).dropna()

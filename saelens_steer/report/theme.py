@@ -1,0 +1,119 @@
+"""How numbers, names and figures look: one palette, one template, one way to write numbers."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import plotly.graph_objects as go
+
+SIDE_COLOURS = ("#0072B2", "#D55E00", "#009E73")
+"""Positive side, negative side, neither (Okabe and Ito: told apart by colour-blind readers)."""
+SHADES = (
+    ("#0072B2", "#56B4E9", "#004166"),
+    ("#D55E00", "#E69F00", "#7A3600"),
+    ("#009E73", "#66C2A5", "#00533C"),
+)
+"""For each side, the colours of its first, second and third line."""
+NULL = "#8B939C"
+INK, MUTED, RULE = "#1C2127", "#5B6570", "#E4E7EB"
+BAND_OUTER, BAND_INNER, BAND_LINE = "#EEF0F3", "#D5DAE0", "#6B7682"
+FONT = (
+    "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Liberation Sans', sans-serif"
+)
+SPELLING = {"kl": "KL", "ce": "CE", "mse": "MSE", "sae": "SAE", "l0": "L0", "auroc": "AUROC"}
+SPELLING |= {"latex": "LaTeX", "json": "JSON", "html": "HTML", "sql": "SQL", "python": "Python"}
+
+_AXIS = {
+    "gridcolor": RULE,
+    "linecolor": "#C6CCD3",
+    "zeroline": False,
+    "ticks": "outside",
+    "tickcolor": "#C6CCD3",
+    "ticklen": 4,
+    "title": {"font": {"size": 13, "color": MUTED}, "standoff": 10},
+    "tickfont": {"color": MUTED},
+    "automargin": True,
+}
+TEMPLATE = go.layout.Template(
+    layout={
+        "font": {"family": FONT, "size": 13, "color": INK},
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "separators": ". ",
+        "title": {"font": {"size": 17}, "x": 0, "xref": "paper", "xanchor": "left", "y": 1}
+        | {"yanchor": "top", "pad": {"t": 18}},
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
+        "margin": {"l": 64, "r": 24, "t": 112, "b": 56},
+        "hoverlabel": {"font": {"family": FONT, "size": 13}, "bgcolor": "white", "align": "left"},
+        "legend": {"font": {"size": 12.5, "color": INK}, "itemsizing": "constant"},
+    }
+)
+
+
+def name_label(name: str) -> str:
+    """`latex_valid_present` → `LaTeX valid (where present)`; `feature_12` → `Feature 12`."""
+    stem = name.removesuffix("_present")
+    words = [SPELLING.get(word, word) for word in re.split(r"[_\s]+", stem) if word]
+    text = " ".join(words) or name
+    return text[0].upper() + text[1:] + (" (where present)" if stem != name else "")
+
+
+def direction_label(direction: str) -> str:
+    """`feature_12` → `feature 12`."""
+    return direction.replace("_", " ")
+
+
+def metric_unit(metric: str) -> str:
+    """The unit a metric's name implies, or an empty string."""
+    if metric.endswith("margin"):
+        return "logits"
+    return "nats" if re.search(r"(^|_)(kl|ce|loss|entropy)($|_)", metric) else ""
+
+
+def axis_label(text: str, unit: str) -> str:
+    """Text with its unit in parentheses, safe as plotly text."""
+    return plain(f"{text} ({unit})" if unit else text)
+
+
+def alpha_label(unit: str) -> str:
+    """The axis title for strengths in `unit`."""
+    known = {"raw": "multiples of W_dec[f]", "unit": "multiples of the unit vector"}
+    return f"Steering strength α ({known.get(unit, unit)})" if unit else "Steering strength α"
+
+
+def plain(text: Any) -> str:
+    """Text that plotly shows as it stands: its own small markup is escaped."""
+    return html.escape(str(text), quote=False)
+
+
+def decimals(values: Iterable[float]) -> int:
+    """How many decimals show about three digits of the largest value."""
+    sizes = [abs(v) for v in values if math.isfinite(v)]
+    largest = max(sizes, default=0.0)
+    return 3 if largest == 0 else max(0, min(6, 2 - math.floor(math.log10(largest))))
+
+
+def number(value: Any, places: int = 3, signed: bool = False) -> str:
+    """A number with a true minus sign; a dash where there is none."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return "–"
+    if round(value, places) == 0:
+        value = 0.0
+    sign = "+" if signed and value else "-"
+    return format(value, f"{sign},.{places}f").replace(",", "\u202f").replace("-", "−")
+
+
+def short(value: Any) -> str:
+    """A number as briefly as it can be read: 4, −0.5, 400 000; other values as text."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if not math.isfinite(value):
+        return "–"
+    if float(value).is_integer() and abs(value) < 1e15:
+        return number(value, 0)
+    return number(value, 4).rstrip("0") if abs(value) >= 1e-3 else f"{value:.2g}".replace("-", "−")

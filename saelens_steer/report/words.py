@@ -1,0 +1,53 @@
+"""The report's plain-language texts: what each number and each word means."""
+
+QUALITY = {
+    "l0": ("L0", "features active on a token, on average"),
+    "explained_variance": (
+        "Explained variance",
+        "share of the activations' variance that the SAE rebuilds; 1 is perfect",
+    ),
+    "mse": ("Squared error", "mean squared error of the rebuilt activations"),
+    "ce_loss": ("Loss, untouched", "next-token loss of the model as it is, in nats"),
+    "ce_loss_sae": ("Loss, through the SAE", "the same with the activations replaced by the SAE's"),
+    "ce_loss_zero": ("Loss, zeroed", "the same with the activations set to zero"),
+    "loss_recovered": (
+        "Loss recovered",
+        "how far the SAE brings the loss from zeroed (0) back to untouched (1)",
+    ),
+    "dead_share": ("Dead features", "share of features that never fired on these tokens"),
+    "n_tokens": ("Tokens", "so many tokens were measured"),
+    "sinks_dropped": (
+        "Sinks left out",
+        "tokens with norms many times the median (attention sinks)",
+    ),
+}
+"""Label and meaning of each number that the SAE room may write."""
+
+FAMILIES = {
+    "covariance": "drawn with the activations' own covariance, which moves the model further than "
+    "directions drawn evenly and so is the harder test",
+    "isotropic": "drawn evenly over all directions",
+    "feature": "decoder rows of other features that fire about as often",
+    "permuted": "the steered decoder row with its coordinates shuffled",
+}
+"""What each family of controls is."""
+
+CONTROLS = (
+    "Random directions scaled to the norm of the steered vector and applied at the same hook and "
+    "positions."
+)
+
+METHOD = {
+    "Steering": "At the hook, the residual x of every steered position becomes x + α · direction.",
+    "Effect Δ": "The mean over prompts of a metric at α minus the same prompts' at α = 0. "
+    "Intervals are 95 % bootstrap intervals over prompts.",
+    "T": "A direction's largest |Δ| over the strengths. Taking the largest makes it easy to find "
+    "something, so each control is given the same chance.",
+    "p": "(1 + the number of controls whose T is at least as large) / (K + 1), with K controls. It "
+    "cannot be smaller than 1 / (K + 1).",
+    "q": "p after the Benjamini–Hochberg correction over the directions of this report: among "
+    "claims with q < 0.05, no more than about one in twenty is expected to be false.",
+    "Verdict": "“More than random” means q < 0.05. “Not testable” means that K is too small for "
+    "any p to count: claims about m directions take K + 1 > 20 · m.",
+}
+"""Definitions; that of the controls is put in as the fourth."""

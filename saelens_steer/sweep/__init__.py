@@ -1,0 +1,43 @@
+"""Directions × strengths × prompts: planned, run in batches, kept in shards."""
+
+from saelens_steer.sweep.completions import CompletionSweep
+from saelens_steer.sweep.directions import (
+    CANDIDATE,
+    Directions,
+    distinct_norms,
+    feature_directions,
+    matched_controls,
+    plain_directions,
+)
+from saelens_steer.sweep.engine import LogitSweep
+from saelens_steer.sweep.run import (
+    Labels,
+    completion_table,
+    generating,
+    grid,
+    logit_table,
+    run_completions,
+    run_logits,
+    with_text_metrics,
+)
+from saelens_steer.sweep.store import Store
+
+__all__ = [
+    "CANDIDATE",
+    "CompletionSweep",
+    "Directions",
+    "Labels",
+    "LogitSweep",
+    "Store",
+    "completion_table",
+    "distinct_norms",
+    "feature_directions",
+    "generating",
+    "grid",
+    "logit_table",
+    "matched_controls",
+    "plain_directions",
+    "run_completions",
+    "run_logits",
+    "with_text_metrics",
+]

@@ -1,0 +1,86 @@
+"""Steered completions: rows of different directions and strengths in one left-padded batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+
+from saelens_steer.config import GenerateSpec
+from saelens_steer.data import pad_left
+from saelens_steer.metrics import TextMetric, code_validity, latex_validity
+from saelens_steer.model import generate, stop_token_ids
+from saelens_steer.steering import Positions, add, steered
+from saelens_steer.sweep.directions import Directions
+from saelens_steer.sweep.plan import Batch
+
+
+@dataclass(frozen=True)
+class CompletionSweep:
+    """Everything that decides the completions; cell 0 is the unsteered one, shared by all."""
+
+    model: Any
+    hook_name: str
+    prompts: Sequence[Sequence[int]]
+    """Token ids of each prompt, unpadded."""
+    directions: Directions
+    cells: Sequence[tuple[int, float]]
+    """(index of the direction, α); α = 0 adds nothing."""
+    metrics: Sequence[TextMetric]
+    spec: GenerateSpec
+    positions: Positions = "all"
+    seed: int = 0
+
+
+def completion_rows(sweep: CompletionSweep, batches: Sequence[Batch]) -> pd.DataFrame:
+    """Rows of some batches: cell, prompt, sample, completion, truncated, n_tokens, metrics."""
+    parts = [
+        pd.DataFrame(_batch_rows(sweep, batch, sample))
+        for batch in batches
+        for sample in range(sweep.spec.samples)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _batch_rows(sweep: CompletionSweep, batch: Batch, sample: int) -> list[dict[str, Any]]:
+    new = _generate(sweep, batch, sample)
+    stops = stop_token_ids(sweep.model)
+    places = zip(batch.cells, batch.prompts, new.tolist(), strict=True)
+    return [
+        {"cell": int(cell), "prompt": int(prompt), "sample": sample, **_text(sweep, row, stops)}
+        for cell, prompt, row in places
+    ]
+
+
+def _generate(sweep: CompletionSweep, batch: Batch, sample: int) -> torch.Tensor:
+    """New tokens [rows, new_pos]; a batch samples from a seed of its own, so order is no matter."""
+    rows = [sweep.prompts[p] for p in batch.prompts]
+    tokens, mask = pad_left(rows, sweep.model.tokenizer, device=sweep.model.cfg.device)
+    which = [sweep.cells[c][0] for c in batch.cells]
+    alphas = torch.tensor([sweep.cells[c][1] for c in batch.cells], dtype=torch.float32)
+    edit = add(sweep.directions.vectors[which], alphas)
+    seed = hash((sweep.seed, sample, int(batch.cells[0]), int(batch.prompts[0]))) % 2**31
+    with steered(sweep.model, edit, sweep.hook_name, sweep.positions):
+        return generate(
+            sweep.model, tokens, mask, sweep.spec.max_new_tokens, sweep.spec.temperature, seed
+        )
+
+
+def _text(sweep: CompletionSweep, ids: list[int], stops: list[int]) -> dict[str, Any]:
+    """One completion up to its stop token, and what the text metrics say of it."""
+    end = next((i for i, token in enumerate(ids) if token in stops), None)
+    kept, truncated = ids[:end], end is None
+    text = sweep.model.tokenizer.decode(kept, skip_special_tokens=True)
+    row: dict[str, Any] = {
+        "completion": text,
+        "truncated": truncated,
+        "n_tokens": len(kept),
+        "code": code_validity(text, truncated),
+        "latex": latex_validity(text, truncated),
+    }
+    for metric in sweep.metrics:
+        row |= metric.fn(text, truncated)
+    return row

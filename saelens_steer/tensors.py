@@ -1,0 +1,23 @@
+"""Tensor types with TransformerLens's axis names; beartype checks them in the tests."""
+
+from __future__ import annotations
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Tokens = Int[Tensor, "batch pos"]
+"""Token ids, left-padded."""
+Mask = Bool[Tensor, "batch pos"]
+"""True where a token is real, False on padding (or: True where an edit applies)."""
+Resid = Float[Tensor, "batch pos d_model"]
+"""A residual-stream activation at one hook."""
+Logits = Float[Tensor, "batch d_vocab"]
+"""Next-token logits at the last position of each row, float32."""
+PerRow = Float[Tensor, " batch"]
+"""One number for each row of a batch."""
+Direction = Float[Tensor, " d_model"]
+"""One vector in the residual stream."""
+Directions = Float[Tensor, "n d_model"]
+"""A stack of such vectors."""
+Vectors = Float[Tensor, "n d_model"]
+"""Activation vectors, one row for each kept token."""
