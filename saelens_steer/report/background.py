@@ -25,7 +25,10 @@ from saelens_steer.report.words import CONTROLS, FAMILIES, METHOD, QUALITY
 def sae_section(run: Run) -> str:
     """How good the SAE is, and how its training went."""
     parts = [_quality(run.quality), _training(run)]
-    lead = "An effect means no more than its feature does: how well the SAE rebuilds activations."
+    lead = (
+        "Steering with a feature means no more than the SAE it comes from: here is how well that "
+        "SAE rebuilds the model's activations."
+    )
     return section("sae", "The SAE", lead, *parts)
 
 

@@ -36,7 +36,8 @@ class Receipt:
         """Count one pass."""
         self.passes += 1
         self.positions += int(mask.sum())
-        self.rel_norm_sum += float(relative_norms(before, after)[mask].sum())
+        with torch.no_grad():
+            self.rel_norm_sum += float(relative_norms(before, after)[mask].sum())
 
 
 def relative_norms(before: Resid, after: Resid) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -27,26 +27,38 @@ def figures(
     """The card's figures over `n` held-out prompts of each family, greedy."""
     held = {family: examples(family, n, SEED, "heldout") for family in FAMILIES}
     texts = {f: complete(model, tokenizer, held[f], max_new_tokens) for f in FAMILIES}
-    margin = margins(model, tokenizer, held["mixed"])
     found = {
         "code: valid": share(code(text) == "valid" for text, _ in texts["code"]),
         "math: valid": share(latex(text) == "valid" for text, _ in texts["math"]),
         "mixed: code valid": share(code(text) == "valid" for text, _ in texts["mixed"]),
         "mixed: LaTeX valid": share(latex(text) == "valid" for text, _ in texts["mixed"]),
-        "mixed: LaTeX first": share((margin > 0).tolist()),
-        "mixed: std of the margin": margin.std().item(),
-        "mixed: mean of the margin": margin.mean().item(),
     }
+    found |= _first_token(margins(model, tokenizer, held["mixed"]))
     for f in FAMILIES:
-        found[f"{f}: ended"] = share(ended for _, ended in texts[f])
-        found[f"{f}: as the grammar"] = share(
-            text == e.answer for (text, _), e in zip(texts[f], held[f], strict=True)
-        )
+        found |= _against_grammar(f, texts[f], held[f])
         found[f"{f}: loss on the answer"] = answer_loss(model, tokenizer, held[f])
     return found
 
 
-def share(hits: Iterator[bool] | Sequence[bool]) -> float:
+def _first_token(margin: Tensor) -> dict[str, float]:
+    return {
+        "mixed: LaTeX first": share((margin > 0).tolist()),
+        "mixed: std of the margin": margin.std().item(),
+        "mixed: mean of the margin": margin.mean().item(),
+    }
+
+
+def _against_grammar(
+    family: str, texts: Sequence[tuple[str, bool]], held: Sequence[Example]
+) -> dict[str, float]:
+    same = [text == example.answer for (text, _), example in zip(texts, held, strict=True)]
+    return {
+        f"{family}: ended": share(ended for _, ended in texts),
+        f"{family}: as the grammar": share(same),
+    }
+
+
+def share(hits: Iterable[bool]) -> float:
     """The share of true values."""
     values = list(hits)
     return sum(values) / len(values)

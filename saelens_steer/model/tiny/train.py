@@ -33,7 +33,7 @@ def main() -> None:
     """Reads the arguments, trains and saves."""
     parser = argparse.ArgumentParser(description="Train the tiny model.")
     parser.add_argument("--out", type=Path, default=WEIGHTS)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=2)
@@ -47,8 +47,7 @@ def train(
     """Trains for `steps` steps and writes the Hugging Face folder `out`."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device(device)
     tokenizer = train_tokenizer(seed)
     model = Qwen3ForCausalLM(configuration(tokenizer)).to(device)
     optimizer = _optimizer(model)
@@ -63,6 +62,12 @@ def train(
             save(model, tokenizer, kept / "model")
     save(model, tokenizer, out)
     shutil.rmtree(kept, ignore_errors=True)
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def configuration(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:

@@ -1,0 +1,58 @@
+"""Laws of the completions' data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from saelens_steer.report import completions
+from saelens_steer.report.completions import completions_data, segments
+from saelens_steer.report.run_folder import read_run
+
+
+@pytest.fixture(scope="session")
+def run(run_dir):
+    return read_run(run_dir)
+
+
+def test_code_is_cut_from_text_at_its_fences():
+    text = "Before\n\n```python\nx = 1\n```\nafter"
+    assert segments(text) == [["text", "Before"], ["code", "x = 1"], ["text", "after"]]
+
+
+def test_a_fence_that_never_closes_is_code_to_the_end():
+    assert segments("a\n```\nb\n") == [["text", "a"], ["code", "b"]]
+
+
+def test_an_empty_text_has_no_parts():
+    assert segments(" \n") == []
+
+
+def test_candidates_come_first_by_effect_and_controls_last(run):
+    labels = [d["label"] for d in completions_data(run)["directions"]]
+    assert labels[0] in ("feature 12 (code)", "feature 3 (math)")
+    assert all("control" in label for label in labels[-2:])
+
+
+def test_every_steered_completion_is_found_by_its_key(run):
+    data = completions_data(run)
+    n = len(data["prompts"]) * len(data["directions"]) * len(data["alphas"])
+    assert len(data["texts"]) == n == 24 * 6 * 4
+    assert len(data["unsteered"]) == 24
+
+
+def test_several_samples_stand_under_one_key(run):
+    more = [record | {"sample": 1} for record in run.completions]
+    data = completions_data(replace(run, completions=run.completions + more))
+    assert {len(items) for items in data["texts"].values()} == {2}
+    assert {len(items) for items in data["unsteered"].values()} == {2}
+
+
+def test_prompts_beyond_the_budget_are_left_out_and_counted(run, monkeypatch):
+    monkeypatch.setattr(completions, "BUDGET", 30_000)
+    kept = len(completions_data(run)["prompts"])
+    assert 1 <= kept < 24
+    assert f"{24 - kept} more prompts are in completions.jsonl" in completions.completions_section(
+        run
+    )

@@ -1,0 +1,138 @@
+"""The batched sweep gives what one row at a time through the whole model gives."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hugging import hugging_face, last_logits, resid_pre_changed
+from model.model_batches import rows
+
+from saelens_steer.config import MarginMetric, TokenSetSpec
+from saelens_steer.data import complement, token_set
+from saelens_steer.metrics import LogitMetric, resolve_metrics
+from saelens_steer.metrics.logits import kl, margin
+from saelens_steer.sweep import (
+    LogitSweep,
+    Store,
+    feature_directions,
+    grid,
+    matched_controls,
+    plain_directions,
+    run_logits,
+)
+
+HOOK = "blocks.2.hook_resid_pre"
+MARGIN = {"margin": {"name": "m", "target": {"ids": [40, 41]}}}
+
+
+@pytest.fixture(scope="module")
+def sweep(random_model, small_sae) -> LogitSweep:
+    specs = [MarginMetric.model_validate(MARGIN), "kl"]
+    metrics = resolve_metrics(specs, random_model.tokenizer, random_model.cfg.d_vocab)
+    directions = feature_directions(small_sae, [3, 5], "raw")
+    return LogitSweep(
+        model=random_model,
+        hook_name=HOOK,
+        prompts=[row[0].tolist() for row in rows()],
+        directions=directions,
+        cells=grid(2, (-4.0, 0.0, 4.0)),
+        metrics=metrics,
+        sae=small_sae,
+    )
+
+
+def test_every_row_equals_a_hugging_face_hook_on_that_prompt_alone(sweep, random_folder):
+    reference = hugging_face(random_folder)
+    tokenizer, d_vocab = sweep.model.tokenizer, sweep.model.cfg.d_vocab
+    target = token_set(TokenSetSpec(ids=(40, 41)), tokenizer, d_vocab)
+    other = complement(target, tokenizer, d_vocab)
+    table = run_logits(sweep, 64, Store(None, "")).set_index(["cell", "prompt"])
+    assert len(table) == 4 + 4 * 4
+    for (cell, prompt), row in table.iterrows():
+        tokens = torch.tensor([sweep.prompts[prompt]])
+        mask = torch.ones_like(tokens).bool()
+        plain = last_logits(reference, tokens, mask)
+        which, alpha = sweep.cells[cell] if cell >= 0 else (0, 0.0)
+        push = alpha * sweep.directions.vectors[which]
+        with resid_pre_changed(reference, 2, lambda x, push=push: x + push):
+            logits = last_logits(reference, tokens, mask)
+        assert row["m"] == pytest.approx(float(margin(logits, target, other)), abs=1e-4)
+        assert row["kl"] == pytest.approx(float(kl(plain, logits)), abs=1e-4)
+
+
+def test_the_plain_path_agrees_with_the_prefix_path(sweep, random_bridge):
+    fast = run_logits(sweep, 64, Store(None, ""))
+    plain = run_logits(replace(sweep, model=random_bridge), 64, Store(None, ""))
+    assert sweep.from_layer == 2
+    assert replace(sweep, model=random_bridge).from_layer is None
+    for column in ("m", "kl", "receipt_positions", "receipt_rel_norm", "receipt_feature_act"):
+        torch.testing.assert_close(
+            torch.tensor(fast[column].to_numpy(float)),
+            torch.tensor(plain[column].to_numpy(float)),
+            atol=1e-4,
+            rtol=0,
+            equal_nan=True,
+        )
+
+
+def test_another_batch_size_changes_no_more_than_rounding(sweep):
+    one = run_logits(sweep, 1, Store(None, "")).sort_values(["cell", "prompt"])
+    many = run_logits(sweep, 4096, Store(None, "")).sort_values(["cell", "prompt"])
+    for column in ("m", "kl"):
+        assert (one[column].to_numpy() - many[column].to_numpy()).max() < 1e-4
+
+
+def test_the_same_plan_gives_the_same_bytes(sweep):
+    first, second = (run_logits(sweep, 64, Store(None, "")) for _ in range(2))
+    assert first.equals(second)
+
+
+def test_last_steers_one_position_and_all_steers_each(sweep):
+    everywhere = run_logits(sweep, 64, Store(None, "")).query("cell >= 0")
+    last = run_logits(replace(sweep, positions="last"), 64, Store(None, "")).query("cell >= 0")
+    lengths = [len(sweep.prompts[p]) for p in everywhere["prompt"]]
+    assert everywhere["receipt_positions"].tolist() == lengths
+    assert set(last["receipt_positions"]) == {1}
+
+
+def test_the_receipt_holds_the_feature_after_re_encoding(sweep, small_sae):
+    table = run_logits(sweep, 64, Store(None, "")).query("cell >= 0")
+    row = table.iloc[0]
+    which, alpha = sweep.cells[int(row["cell"])]
+    tokens = torch.tensor([sweep.prompts[int(row["prompt"])]])
+    _, cache = sweep.model.run_with_cache(tokens)
+    moved = cache[HOOK] + alpha * sweep.directions.vectors[which]
+    z = small_sae.encode(moved)[0, :, sweep.directions.features[which]]
+    assert row["receipt_feature_act"] == pytest.approx(float(z.mean()), rel=1e-4, abs=1e-5)
+    relative = alpha * sweep.directions.vectors[which].norm() / cache[HOOK].norm(dim=-1)
+    assert row["receipt_rel_norm"] == pytest.approx(float(relative.abs().mean()), rel=1e-4)
+
+
+def test_controls_have_the_norm_of_what_they_are_compared_with(small_sae):
+    tested = feature_directions(small_sae, [3, 5], "raw")
+    units = torch.eye(small_sae.cfg.d_in)[:4]
+    controls = matched_controls("isotropic", units, tested.norms)
+    assert len(controls) == 8  # two norms, four controls each
+    expected = sorted(tested.norms.repeat_interleave(4).tolist())
+    assert sorted(controls.norms.tolist()) == pytest.approx(expected)
+    shared = matched_controls("isotropic", units, feature_directions(small_sae, [3, 5], "unit").norms)
+    assert len(shared) == 4
+    assert shared.names[0] == "isotropic_0000"
+
+
+def test_vectors_of_ones_own_take_a_features_place():
+    directions = plain_directions(torch.eye(3))
+    assert directions.names == ("direction_0", "direction_1", "direction_2")
+    assert set(directions.families) == {"candidate"}
+
+
+def test_committed_shards_are_not_computed_again_and_another_key_never_sees_them(sweep, tmp_path):
+    first = run_logits(sweep, 64, Store(tmp_path, "key"))
+
+    def refuse(logits, baseline):
+        raise AssertionError("computed a committed shard")
+
+    again = replace(sweep, metrics=[LogitMetric("m", refuse)])
+    assert run_logits(again, 64, Store(tmp_path, "key")).equals(first)
+    with pytest.raises(AssertionError, match="computed"):
+        run_logits(again, 64, Store(tmp_path, "other"))
