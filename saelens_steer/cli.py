@@ -73,7 +73,7 @@ def report(config: Config, out: Out = None, set_: Set = None) -> None:
 
 @app.command()
 def doctor(config: Config, set_: Set = None) -> None:
-    """Check a config without running it: model, hook, prompts, SAE, token sets, size of the sweep."""
+    """Check a config without running it, and say how large the sweep would be."""
     _quiet()
     from saelens_steer.config import load_config
     from saelens_steer.doctor import examine

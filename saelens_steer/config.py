@@ -42,7 +42,7 @@ class PromptSpec(Spec):
 
     source: str = "tiny-code-math-mixed"
     """A shipped name, a .jsonl path, or a Hugging Face dataset."""
-    limit: int | None = Field(24, gt=0)
+    limit: int | None = Field(default=24, gt=0)
     """Use the first so many; null for all."""
     system: str | None = None
     """A system message for the chat template."""
@@ -54,9 +54,9 @@ class ActivationSpec(Spec):
     """Which tokens' activations are kept."""
 
     tokens: Literal["all", "last", "diagnostic"] = "all"
-    max_norm: float | None = Field(10.0, gt=0)
+    max_norm: float | None = Field(default=10.0, gt=0)
     """Drop attention sinks: vectors whose norm exceeds so many times the median; null keeps all."""
-    batch_size: int = Field(32, gt=0)
+    batch_size: int = Field(default=32, gt=0)
 
 
 class TrainSpec(Spec):
@@ -64,20 +64,20 @@ class TrainSpec(Spec):
 
     architecture: str = "batchtopk"
     """Any training architecture of SAELens: standard, gated, jumprelu, topk, batchtopk, …"""
-    d_sae: int = Field(1024, gt=0)
+    d_sae: int = Field(default=1024, gt=0)
     options: dict[str, Any] = {"k": 16}
     """Further fields of SAELens's config for that architecture, such as k or l1_coefficient."""
     corpus: str = "tiny"
     """`tiny`, a text or .jsonl file, or a Hugging Face dataset with a `text` column."""
     tokens: Literal["all", "diagnostic"] = "all"
-    training_tokens: int = Field(400_000, gt=0)
-    batch_tokens: int = Field(2048, gt=0)
-    context_size: int = Field(128, gt=1)
-    lr: float = Field(1e-3, gt=0)
+    training_tokens: int = Field(default=400_000, gt=0)
+    batch_tokens: int = Field(default=2048, gt=0)
+    context_size: int = Field(default=128, gt=1)
+    lr: float = Field(default=1e-3, gt=0)
     lr_scheduler: Literal["constant", "cosineannealing", "cosineannealingwarmrestarts"] = "constant"
-    lr_warm_up_steps: int = Field(20, ge=0)
-    lr_decay_steps: int = Field(40, ge=0)
-    max_norm: float | None = Field(10.0, gt=0)
+    lr_warm_up_steps: int = Field(default=20, ge=0)
+    lr_decay_steps: int = Field(default=40, ge=0)
+    max_norm: float | None = Field(default=10.0, gt=0)
     """Attention sinks are left out of training: norm over so many times the median."""
     seed: int = 0
 
@@ -117,22 +117,22 @@ class SelectSpec(Spec):
     positive: str = "code"
     negative: str = "math"
     at: Literal["assistant_start", "answer"] = "assistant_start"
-    k: int = Field(10, gt=0)
+    k: int = Field(default=10, gt=0)
     """Candidates for each side."""
     score: Literal["mean_difference", "auroc", "firing_difference"] = "mean_difference"
-    answer_tokens: int = Field(32, gt=0)
+    answer_tokens: int = Field(default=32, gt=0)
     """With at: answer, prompts without an answer get one from the model, of so many tokens."""
 
 
 class GenerateSpec(Spec):
     """Which steered completions are written out, and how."""
 
-    max_new_tokens: int = Field(64, gt=0)
-    temperature: float = Field(0.0, ge=0)
-    samples: int = Field(1, gt=0)
-    top: int = Field(2, ge=0)
+    max_new_tokens: int = Field(default=64, gt=0)
+    temperature: float = Field(default=0.0, ge=0)
+    samples: int = Field(default=1, gt=0)
+    top: int = Field(default=2, ge=0)
     """So many candidates of each side get completions."""
-    n_controls: int = Field(2, ge=0)
+    n_controls: int = Field(default=2, ge=0)
     """So many control directions get completions."""
 
     @model_validator(mode="after")
@@ -153,11 +153,11 @@ class SweepSpec(Spec):
     alpha_unit: Literal["raw", "unit"] = "raw"
     """raw: α·W_dec[f]. unit: α·W_dec[f]/‖W_dec[f]‖."""
     positions: Literal["all", "last"] = "all"
-    n_controls: int = Field(512, ge=0)
+    n_controls: int = Field(default=512, ge=0)
     controls: Literal["covariance", "isotropic"] = "covariance"
     seed: int = 0
     executor: Literal["local"] = "local"
-    batch_tokens: int = Field(8192, gt=0)
+    batch_tokens: int = Field(default=8192, gt=0)
     """Tokens in one batch of rows; part of the packing plan (see sweep/)."""
     generate: GenerateSpec = GenerateSpec()
 
@@ -236,7 +236,7 @@ class RunSpec(Spec):
     sae: SAESpec = SAESpec(train=TrainSpec())
     select: SelectSpec = SelectSpec()
     sweep: SweepSpec = SweepSpec()
-    metrics: tuple[MetricSpec, ...] = Field(DEFAULT_METRICS, min_length=1)
+    metrics: tuple[MetricSpec, ...] = Field(default=DEFAULT_METRICS, min_length=1)
 
     @model_validator(mode="after")
     def _real_models_say_more(self) -> RunSpec:

@@ -18,15 +18,15 @@ def examine(spec: RunSpec) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         run = Run.begin(spec, folder)
         study = run.study()
-    cfg, sweep = run.model.cfg, spec.sweep
-    yield f"model      {spec.model.name}: {cfg.n_layers} layers, d_model {cfg.d_model}, {cfg.device}"
+    cfg, sweep, select = run.model.cfg, spec.sweep, spec.select
+    yield f"model      {spec.model.name}: {cfg.n_layers} layers of {cfg.d_model}, on {cfg.device}"
     yield f"hook       {run.hook_name}"
     lengths = [len(ids) for ids in study.ids]
     yield f"prompts    {len(lengths)} steered, of {min(lengths)} to {max(lengths)} tokens"
-    yield f"selection  {len(run.selecting)} prompts, {spec.select.positive} against {spec.select.negative}"
+    yield f"selection  {len(run.selecting)} prompts, {select.positive} against {select.negative}"
     yield f"metrics    {', '.join(m.name for m in study.metrics)}"
     chosen = sweep.features
-    tested = 2 * spec.select.k if isinstance(chosen, str) else len(chosen)
+    tested = 2 * select.k if isinstance(chosen, str) else len(chosen)
     rows = len(lengths) * len(grid(tested + sweep.n_controls, sweep.alphas))
     yield f"sweep      {tested} directions and {sweep.n_controls} controls: {rows:,} rows"
     needed = 20 * tested

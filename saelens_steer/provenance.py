@@ -11,6 +11,7 @@ from saelens_steer.config import RunSpec
 from saelens_steer.data import Prompt, prompts_hash
 from saelens_steer.metrics import metric_provenance
 from saelens_steer.model import model_provenance
+from saelens_steer.version import __version__
 
 LIBRARIES = (
     "torch",
@@ -27,8 +28,6 @@ LIBRARIES = (
 
 def library_versions() -> dict[str, str]:
     """Versions of what decides the numbers, this package included."""
-    from saelens_steer import __version__
-
     return {"saelens-steer": __version__, **{name: version(name) for name in LIBRARIES}}
 
 

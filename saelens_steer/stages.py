@@ -212,7 +212,7 @@ class Run:
         write_with(path("sweep/rows.parquet"), lambda p: result.rows.to_parquet(p, index=False))
         write_jsonl(path("completions.jsonl"), _records(texts, study))
         write_with(path("interference.csv"), lambda p: result.summary.to_csv(p, index=False))
-        summary = json.loads(result.summary.to_json(orient="records"))
+        summary = records(result.summary)
         write_json(path("interference.json"), summary)
         write_with(path("claims.csv"), lambda p: result.claims.to_csv(p, index=False))
         write_json(path("headline.json"), {"headline": result.headline})
@@ -234,7 +234,9 @@ class Run:
 
     def _tested(self, sae: SAE[Any]) -> Directions:
         features = self.spec.sweep.features
-        chosen = sum(self._sides(), []) if isinstance(features, str) else features
+        chosen = (
+            [f for side in self._sides() for f in side] if isinstance(features, str) else features
+        )
         if not chosen:
             raise InputError(
                 "selection found no live feature that tells the domains apart: "
@@ -252,7 +254,7 @@ class Run:
         return [*range(min(top, positive)), *range(positive, positive + min(top, negative))]
 
     def _store(self, name: str, study: Study, directions: Directions) -> Store:
-        """Shards under a key of everything that decides them; completions add their own settings."""
+        """Shards under a key of everything that decides them; texts add their own settings."""
         spec = self.spec.sweep.model_dump(exclude={"generate"} if name == "logits" else None)
         parts = [
             self._model_key,
@@ -287,9 +289,13 @@ def _records(texts: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
     asked = {p.id: p.text for p in study.prompts}
     if len(texts) == 0:
         return []
-    dropped = ["edit", "hook_name", "positions", "matched_norm"]
-    table = texts.drop(columns=dropped).assign(prompt=texts["prompt_id"].map(asked))
-    return json.loads(table.to_json(orient="records", force_ascii=False))
+    texts = texts.drop(columns=["edit", "hook_name", "positions", "matched_norm"])
+    return [{**row, "prompt": asked[row["prompt_id"]]} for row in records(texts)]
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as JSON objects; NaN and missing values become null."""
+    return json.loads(str(table.to_json(orient="records", force_ascii=False)))
 
 
 def _file_version(corpus: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -25,6 +25,7 @@ from saelens_steer.sweep import (
     Directions,
     Labels,
     LogitSweep,
+    Note,
     Store,
     completion_table,
     feature_directions,
@@ -35,6 +36,7 @@ from saelens_steer.sweep import (
     plain_directions,
     run_completions,
     run_logits,
+    unnoted,
     with_text_metrics,
 )
 from saelens_steer.tensors import Directions as Vectors
@@ -94,7 +96,7 @@ def sweep(
     hook_name = sae.cfg.metadata.hook_name or default_hook_name(model)
     check_sae(sae, model, hook_name)
     tested = tested_directions(sae, spec, directions)
-    study = Study(model, sae, hook_name, tuple(prompts), spec, tuple(metrics))
+    study = Study(model, sae, hook_name, tuple(prompts), spec, tuple(metrics), PromptSpec())
     study.check()
     if spec.controls == "covariance" and activations is None and spec.n_controls:
         activations = cache_activations(model, prompts, hook_name=hook_name)
@@ -126,7 +128,7 @@ class Study:
     prompts: tuple[Prompt, ...]
     spec: SweepSpec
     metric_specs: tuple[MetricSpec, ...]
-    prompt_spec: PromptSpec = PromptSpec()
+    prompt_spec: PromptSpec
 
     @cached_property
     def encoded(self) -> list[Encoded]:
@@ -196,7 +198,7 @@ class Study:
         return len(self.prompts) * cells * self.spec.generate.samples if self.text_metrics else 0
 
     def logit_rows(
-        self, directions: Directions, store: Store, note: Callable[[int], None] = lambda n: None
+        self, directions: Directions, store: Store, note: Note = unnoted
     ) -> pd.DataFrame:
         """The logit metrics of every direction × α × prompt."""
         run = LogitSweep(
@@ -216,7 +218,7 @@ class Study:
         directions: Directions,
         chosen: Sequence[int],
         store: Store,
-        note: Callable[[int], None] = lambda n: None,
+        note: Note = unnoted,
     ) -> pd.DataFrame:
         """Completions of the chosen directions and of the first controls; none without metrics."""
         if not self.text_metrics or not (chosen or self.spec.generate.n_controls):

@@ -34,7 +34,9 @@ SUFFIXES = ("_delta", "_ci_low", "_ci_high")
 
 
 def resolve_metrics(
-    specs: Sequence[MetricSpec], tokenizer: PreTrainedTokenizerBase, d_vocab: int
+    specs: Sequence[MetricSpec | Mapping[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    d_vocab: int,
 ) -> list[Metric]:
     """The functions behind shipped names, margins and `package.module:function`, in order.
 
@@ -52,7 +54,9 @@ def columns(metric: Metric) -> tuple[str, ...]:
 
 
 def metric_provenance(
-    specs: Sequence[MetricSpec], tokenizer: PreTrainedTokenizerBase, d_vocab: int
+    specs: Sequence[MetricSpec | Mapping[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    d_vocab: int,
 ) -> dict[str, dict[str, Any]]:
     """margin name → its token sets: `target` as text, `n_target`, `n_other`, `other` if given."""
     margins = [s.margin for s in map(_checked, specs) if isinstance(s, MarginMetric)]

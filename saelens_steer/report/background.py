@@ -33,15 +33,25 @@ def sae_section(run: Run) -> str:
 
 
 def _quality(quality: Mapping[str, Any]) -> str:
-    numbers = {k: v for k, v in quality.items() if isinstance(v, int | float)}
+    known_first = sorted(quality, key=lambda k: list(QUALITY).index(k) if k in QUALITY else 99)
+    numbers = {k: quality[k] for k in known_first if isinstance(quality[k], int | float)}
     if not numbers:
         return note("Its quality was not measured in this run.")
     known = {k: QUALITY.get(k, (name_label(k), "")) for k in numbers}
     rows = [
-        [Cell(f"<b>{esc(known[k][0])}</b>"), Cell(esc(short(v)), float(v)), Cell(esc(known[k][1]))]
+        [
+            Cell(f"<b>{esc(known[k][0])}</b>"),
+            Cell(esc(_measured(v)), float(v)),
+            Cell(esc(known[k][1])),
+        ]
         for k, v in numbers.items()
     ]
     return table("Quality of the SAE", ["Measure", "Value", "What it says"], rows, sort=False)
+
+
+def _measured(value: int | float) -> str:
+    """About three digits, and counts in full."""
+    return short(value) if float(value).is_integer() else number(value, decimals([value]))
 
 
 def _training(run: Run) -> str:

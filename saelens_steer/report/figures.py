@@ -14,7 +14,8 @@ from saelens_steer.report.run_folder import (
     candidates,
     claims_on,
     column,
-    controls,
+    compared,
+    control_counts,
     direction_sides,
     having,
     is_text_metric,
@@ -59,7 +60,7 @@ def interference_figure(
     error bars (95 % bootstrap); sides colours them by the side they are a candidate of.
     """
     figure = _figure(f"Change in {name_label(metric)} against steering strength", 460)
-    for trace in control_band(controls(summary), metric):
+    for trace in control_band(compared(summary, claims), metric):
         figure.add_trace(trace)
     for trace, label in lines.candidate_lines(candidates(summary), metric, claims, sides):
         figure.add_trace(trace)
@@ -79,7 +80,9 @@ def control_band(table: pd.DataFrame, metric: str) -> list[go.Scatter]:
         return []
     groups = column(deltas, f"{metric}_delta").groupby(deltas["alpha"])
     q = {share: pd.Series(groups.quantile(share)) for share in (0.0, 0.05, 0.5, 0.95, 1.0)}
-    who = f"{deltas['direction'].nunique()} {' + '.join(sorted(set(deltas['family'])))} controls"
+    families, sizes = control_counts(deltas)
+    who = " + ".join(f"{n} {family}" for family, n in families.items()) + " controls"
+    who += f" of {sizes} sizes" if sizes > 1 else ""
     return [
         _area(q[0.0], q[1.0], BAND_OUTER, f"{who}, all"),
         _area(q[0.05], q[0.95], BAND_INNER, f"{who}, 5–95 %"),
@@ -164,10 +167,10 @@ def claims_figure(
     figure = make_subplots(
         rows=2, cols=1, shared_xaxes=True, row_heights=[0.26, 0.74], vertical_spacing=0.03
     )
-    of_controls = largest_effect(controls(summary), metric)
+    of_controls = largest_effect(compared(summary, claims), metric)
     histogram = go.Histogram(
         x=list(of_controls),
-        nbinsx=48,
+        nbinsx=max(12, min(48, len(of_controls) // 4)),
         marker={"color": "#B4BCC6", "line": {"color": "white", "width": 0.5}},
         name=f"{len(of_controls)} controls",
         hovertemplate="T %{x}<br>%{y} controls<extra></extra>",
@@ -217,8 +220,12 @@ def _first_metric(summary: pd.DataFrame) -> str:
 
 
 def _quantile_line(figure: go.Figure, claims: pd.DataFrame, of_controls: pd.Series) -> None:
+    """Where 95 % of the controls end: one line, or a tick for each candidate where they differ."""
     given = column(claims, "control_quantile").dropna()
     if given.empty and of_controls.empty:
+        return
+    if len(given) and given.max() > given.min() * (1 + 1e-9):
+        figure.add_trace(lines.quantile_ticks(having(claims, "control_quantile")), row=2, col=1)
         return
     at = float(given.iloc[0] if len(given) else of_controls.quantile(0.95))
     line = {"color": INK, "width": 1.25, "dash": "dot"}

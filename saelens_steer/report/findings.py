@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 
 import pandas as pd
 
+from saelens_steer.evidence.claims import FAILS, PASSES, least_controls
 from saelens_steer.report.figures import claims_figure, interference_figure, validity_figure
-from saelens_steer.report.lines import MORE, NO_MORE, rate_styles
+from saelens_steer.report.lines import rate_styles
 from saelens_steer.report.markup import Cell, badge, esc, figure, note, pairs, section, table
-from saelens_steer.report.run_folder import Run, candidates, claims_on, controls, having, with_texts
+from saelens_steer.report.run_folder import (
+    Run,
+    candidates,
+    claims_on,
+    control_counts,
+    controls,
+    having,
+    with_texts,
+)
 from saelens_steer.report.theme import (
     decimals,
     direction_label,
@@ -19,6 +27,11 @@ from saelens_steer.report.theme import (
     name_label,
     number,
     short,
+)
+
+SEVERAL_SIZES = (
+    "The directions differ in norm: the band holds controls of every size, while a claim compares "
+    "with those of its own size alone. "
 )
 
 
@@ -75,10 +88,10 @@ def _directions(run: Run) -> tuple[str, str]:
 
 
 def _controls(summary: pd.DataFrame) -> tuple[str, str]:
-    own = controls(summary)[["direction", "family"]].drop_duplicates()
-    counts = Counter(own["family"])
-    words = ", ".join(f"{short(n)} {family}" for family, n in sorted(counts.items()))
-    return (words, "random directions") if words else ("none", "")
+    families, sizes = control_counts(controls(summary))
+    words = ", ".join(f"{short(n)} {family}" for family, n in families.items())
+    below = f"at each of {sizes} sizes" if sizes > 1 else "random directions of the same size"
+    return (words, below) if words else ("none", "")
 
 
 def _prompts(run: Run) -> tuple[str, str]:
@@ -115,7 +128,7 @@ def _claims_panel(run: Run, metric: str) -> str:
     effect = f"Largest Δ{f' ({unit})' if unit else ''} [95 % CI]"
     headers = ["Direction", "Side", "Verdict", effect, "at α", "95 % of controls", "p", "q"]
     signs = "sign_rate" in own and len(having(own, "sign_rate")) > 0
-    headers += ["Sign rate"] if signs else []
+    headers += ["Opposite sign"] if signs else []
     places = decimals([*own["effect"], *own["control_quantile"]])
     rows = [_claim_row(row, run.sides, places, signs) for row in own.to_dict("records")]
     label = name_label(metric)
@@ -140,23 +153,28 @@ def _claim_row(row: dict, sides: dict[str, str], places: int, signs: bool) -> li
         Cell(number(row["p_value"], 4), float(row["p_value"])),
         Cell(number(row["q_value"], 4), float(row["q_value"])),
     ]
-    return cells + ([Cell(number(row["sign_rate"], 2), float(row["sign_rate"]))] if signs else [])
+    return cells + (
+        [Cell(number(100 * row["sign_rate"], 0) + " %", float(row["sign_rate"]))] if signs else []
+    )
 
 
 def verdict_badge(verdict: str) -> str:
     """The verdict in words, with a mark that does not rely on colour."""
-    if verdict == MORE:
+    if verdict == PASSES:
         return badge(f"✓ {verdict}", "good")
-    return badge(verdict, "quiet") if verdict == NO_MORE else badge(f"? {verdict}", "warn")
+    if verdict == FAILS:
+        return badge(verdict, "quiet")
+    return badge(f"? {verdict.split(' with ')[0]}", "warn", verdict)
 
 
 def _count_sentence(run: Run, own: pd.DataFrame, metric: str) -> str:
-    more, null = (list(own["verdict"]).count(v) for v in (MORE, NO_MORE))
+    more, null = (list(own["verdict"]).count(v) for v in (PASSES, FAILS))
     untested, total = len(own) - more - null, len(set(run.claims["direction"]))
     who = f"{len(own)} of {total} candidates were measured. " if len(own) < total else ""
     k = short(int(max(own["n_controls"])))
     if untested == len(own):
-        return f"{who}With {k} controls none of these effects can be told from chance."
+        least = short(least_controls(len(own)))
+        return f"{who}Not testable with {k} controls: {len(own)} directions take at least {least}."
     rest = f", and {untested} cannot be tested" if untested else ""
     label, judged = name_label(metric), f"(q < 0.05, {k} controls)"
     return f"{who}{more} of {len(own)} move {label} more than random directions do {judged}{rest}."
@@ -188,10 +206,12 @@ def _dose_figures(run: Run, metric: str) -> Iterable[str]:
 
 
 def _dose_caption(run: Run) -> str:
+    families, sizes = control_counts(controls(run.summary))
     band = (
         "The band covers 5–95 % of the controls, the paler one all of them; dotted: their median. "
     )
-    return (band if len(controls(run.summary)) else "") + (
+    band += SEVERAL_SIZES if sizes > 1 else ""
+    return (band if families else "") + (
         "Error bars: 95 % bootstrap intervals over prompts, for the strongest of each side; "
         "point at any line for its own."
     )

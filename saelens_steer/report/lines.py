@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from saelens_steer.evidence.claims import FAILS
 from saelens_steer.report.run_folder import (
     candidates,
     claims_on,
@@ -20,9 +21,8 @@ from saelens_steer.report.run_folder import (
     where,
     with_texts,
 )
-from saelens_steer.report.theme import NULL, SHADES, SIDE_COLOURS, direction_label, plain
+from saelens_steer.report.theme import INK, NULL, SHADES, SIDE_COLOURS, direction_label, plain
 
-MORE, NO_MORE = "more than random", "no more than random"
 LABELLED = 2
 """So many directions of each side carry error bars and a label at the end of their line."""
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
@@ -75,7 +75,7 @@ def styles(
     for direction in map(str, sizes.sort_values(ascending=False).index):
         judged = verdict.get(direction, "")
         index = side_index(direction, sides)
-        null = judged == NO_MORE
+        null = judged == FAILS
         strong[index] = strong.get(index, 0) + (not null)
         side = (sides or {}).get(direction, "other" if sides else "")
         group = judged if null else ", ".join(filter(None, [f"{side} candidates".strip(), judged]))
@@ -235,3 +235,15 @@ def claim_dots(claims: pd.DataFrame, sides: Mapping[str, str] | None) -> Iterato
             "<br>Δ %{customdata[0]:.4g} at α = %{customdata[1]}"
             "<br>p %{customdata[2]:.4f}, q %{customdata[3]:.4f}<extra></extra>",
         )
+
+
+def quantile_ticks(claims: pd.DataFrame) -> go.Scatter:
+    """A tick for each candidate where 95 % of the controls of its own size end."""
+    return go.Scatter(
+        x=list(claims["control_quantile"]),
+        y=[direction_label(d) for d in claims["direction"]],
+        mode="markers",
+        marker={"symbol": "line-ns", "size": 13, "line": {"color": INK, "width": 1.5}},
+        name="95 % of the controls of its size",
+        hovertemplate="95 % of the controls below %{x:.4g}<extra></extra>",
+    )

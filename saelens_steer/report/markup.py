@@ -59,9 +59,10 @@ def details(title: str, body: str, opened: bool = False) -> str:
     return f"<details{' open' if opened else ''}><summary>{esc(title)}</summary>{body}</details>"
 
 
-def badge(text: str, kind: str) -> str:
-    """A small label; kind is one of good, bad, warn, quiet."""
-    return f'<span class="badge {kind}">{esc(text)}</span>'
+def badge(text: str, kind: str, more: str = "") -> str:
+    """A small label; kind is one of good, bad, warn, quiet; more is shown on hover."""
+    title = f' title="{esc(more)}"' if more else ""
+    return f'<span class="badge {kind}"{title}>{esc(text)}</span>'
 
 
 def chips(texts: Sequence[str]) -> str:

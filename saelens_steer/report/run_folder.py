@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +177,23 @@ def candidates(summary: pd.DataFrame) -> pd.DataFrame:
 def controls(summary: pd.DataFrame) -> pd.DataFrame:
     """The rows of control directions."""
     return where(summary, column(summary, "family") != CANDIDATE)
+
+
+def compared(summary: pd.DataFrame, claims: pd.DataFrame | None) -> pd.DataFrame:
+    """The rows of the controls that claims compare with; of all where they name none."""
+    own = controls(summary)
+    if claims is None or "controls" not in claims:
+        return own
+    named = list(column(claims, "controls").dropna().unique())
+    return where(own, column(own, "family").isin(named)) if named else own
+
+
+def control_counts(table: pd.DataFrame) -> tuple[dict[str, int], int]:
+    """How many controls of each family for each size, and how many sizes (norms) there are."""
+    own = table.drop_duplicates(subset="direction")
+    norms = sorted(own["matched_norm"].dropna()) if "matched_norm" in own else []
+    sizes = 1 + sum(after > before * (1 + 1e-5) for before, after in pairwise(norms))
+    return {family: n // sizes for family, n in sorted(Counter(own["family"]).items())}, sizes
 
 
 def largest_effect(summary: pd.DataFrame, metric: str) -> pd.Series:

@@ -91,7 +91,7 @@ def plain(text: Any) -> str:
     return html.escape(str(text), quote=False)
 
 
-def decimals(values: Iterable[float]) -> int:
+def decimals(values: Iterable[int | float]) -> int:
     """How many decimals show about three digits of the largest value."""
     sizes = [abs(v) for v in values if math.isfinite(v)]
     largest = max(sizes, default=0.0)

@@ -47,6 +47,7 @@ METHOD = {
     "cannot be smaller than 1 / (K + 1).",
     "q": "p after the Benjamini–Hochberg correction over the directions of this report: among "
     "claims with q < 0.05, no more than about one in twenty is expected to be false.",
+    "Opposite sign": "The share of prompts on which Δ points against the mean effect.",
     "Verdict": "“More than random” means q < 0.05. “Not testable” means that K is too small for "
     "any p to count: claims about m directions take K + 1 > 20 · m.",
 }

@@ -65,7 +65,7 @@ def _train_into(folder: Path, model: Any, spec: TrainSpec, hook_name: str, corpu
 
 
 def split_corpus(corpus: Any) -> tuple[Any, Any]:
-    """Texts to train on, and the last 2 % (at least one) held out. Raises InputError for one text."""
+    """Texts to train on, and the last 2 % (at least one) held out. One text alone is refused."""
     if len(corpus) < 2:
         raise InputError("the corpus has only one text: one more is needed to measure the SAE on")
     cut = len(corpus) - max(1, round(len(corpus) * HELD_OUT_SHARE))

@@ -10,17 +10,9 @@ from saelens_steer.sweep.directions import (
     plain_directions,
 )
 from saelens_steer.sweep.engine import LogitSweep
-from saelens_steer.sweep.run import (
-    Labels,
-    completion_table,
-    generating,
-    grid,
-    logit_table,
-    run_completions,
-    run_logits,
-    with_text_metrics,
-)
-from saelens_steer.sweep.store import Store
+from saelens_steer.sweep.run import generating, grid, run_completions, run_logits
+from saelens_steer.sweep.store import Note, Store, unnoted
+from saelens_steer.sweep.tables import Labels, completion_table, logit_table, with_text_metrics
 
 __all__ = [
     "CANDIDATE",
@@ -28,6 +20,7 @@ __all__ = [
     "Directions",
     "Labels",
     "LogitSweep",
+    "Note",
     "Store",
     "completion_table",
     "distinct_norms",
@@ -39,5 +32,6 @@ __all__ = [
     "plain_directions",
     "run_completions",
     "run_logits",
+    "unnoted",
     "with_text_metrics",
 ]

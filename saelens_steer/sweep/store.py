@@ -10,6 +10,12 @@ import pandas as pd
 from saelens_steer.files import write_with
 
 Compute = Callable[[], pd.DataFrame]
+Note = Callable[[int], None]
+"""Called with the number of rows that have just been finished."""
+
+
+def unnoted(rows: int) -> None:
+    """A note that nobody reads."""
 
 
 class Store:
@@ -33,7 +39,7 @@ class Store:
         return pd.read_parquet(path)
 
 
-def collect(store: Store, jobs: list[Compute], note: Callable[[int], None]) -> pd.DataFrame:
+def collect(store: Store, jobs: list[Compute], note: Note) -> pd.DataFrame:
     """Run the jobs in order through the store; `note(rows)` after each. Rows in job order."""
 
     def parts() -> Iterator[pd.DataFrame]:

@@ -129,9 +129,7 @@ def test_batches_keep_the_order_and_cover_every_prompt_once(tokenizer):
     assert [len(b.tokens) for b in batches] == [3, 3, 1]
     assert [p for b in batches for p in b.prompts] == prompts
     assert all(b.answer_start is None and not answer_span(b).any() for b in batches)
-    rows = [
-        row[m].tolist() for b in batches for row, m in zip(b.tokens, b.mask, strict=True)
-    ]
+    rows = [row[m].tolist() for b in batches for row, m in zip(b.tokens, b.mask, strict=True)]
     assert rows == [token_ids(tokenizer, render(tokenizer, p)) for p in prompts]
 
 

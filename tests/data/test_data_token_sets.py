@@ -160,14 +160,14 @@ def test_a_vocabulary_of_qwens_size_is_read_within_two_seconds():
     inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     inner.decoder, inner.pre_tokenizer = decoders.ByteLevel(), pre_tokenizers.ByteLevel(False)
     mine = PreTrainedTokenizerFast(tokenizer_object=inner)
-    start = time.perf_counter()
+    start = time.process_time()  # other work on the machine does not count
     ids = token_set(TokenSetSpec(name="latex_delimiters"), mine, 151_936)
     other = complement(ids, mine, 151_936)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert len(ids) + len(other) == 151_643
-    start = time.perf_counter()
+    start = time.process_time()
     token_set(TokenSetSpec(name="latex_delimiters"), mine, 151_936)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def test_the_last_prompt_token_is_a_diagnostic_position(tokenizer):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-from saelens_steer.report import build_report
 
 HEADLINE = "13 of 20 features move the margin <more> than random directions do."
 
@@ -16,12 +13,9 @@ HEADLINE = "13 of 20 features move the margin <more> than random directions do."
 @pytest.fixture(scope="session")
 def synthetic() -> ModuleType:
     """The module that makes run folders."""
-    path = Path(__file__).with_name("synthetic.py")
-    spec = importlib.util.spec_from_file_location("synthetic_run", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    import synthetic
+
+    return synthetic
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +27,8 @@ def run_dir(synthetic, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def report(run_dir) -> Path:
     """Its report.html."""
+    from saelens_steer.report import build_report  # not earlier: types are checked from here on
+
     return build_report(run_dir, HEADLINE)
 
 

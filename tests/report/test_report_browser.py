@@ -26,13 +26,13 @@ def browser():
         started.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def troubles():
-    """What went wrong in the page: errors, failed or foreign requests, dialogs."""
+    """What went wrong in the page: errors, requests for anything else, dialogs."""
     return []
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page(browser, report, troubles):
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.on("console", lambda m: m.type in ("error", "warning") and troubles.append(m.text))
@@ -41,8 +41,7 @@ def page(browser, report, troubles):
     page.on("dialog", lambda dialog: (troubles.append("dialog"), dialog.dismiss()))
     page.goto(report.as_uri())
     page.wait_for_selector("#training-loss svg.main-svg")
-    yield page
-    page.close()
+    return page
 
 
 def test_headline_and_figures_are_visible_without_errors(page, troubles):
@@ -65,11 +64,11 @@ def test_another_prompt_changes_the_completions(page, troubles):
     assert troubles == []
 
 
-@pytest.mark.parametrize("prompt", [20, 21, 22, 23])
-def test_hostile_text_is_shown_as_text(page, troubles, synthetic, prompt):
-    page.select_option("#choose-prompt", index=prompt)
-    assert synthetic.HOSTILE[prompt % 4] in page.locator("#prompt-text").text_content()
-    assert synthetic.HOSTILE[prompt % 4] in page.locator("#pane-steered").text_content()
+def test_hostile_text_is_shown_as_text(page, troubles, synthetic):
+    for prompt in range(20, 24):
+        page.select_option("#choose-prompt", index=prompt)
+        assert synthetic.HOSTILE[prompt % 4] in page.locator("#prompt-text").text_content()
+        assert synthetic.HOSTILE[prompt % 4] in page.locator("#pane-steered").text_content()
     assert page.locator("main img").count() == 0
     assert troubles == []
 
@@ -83,6 +82,7 @@ def test_tabs_show_one_metric_at_a_time_also_by_keyboard(page):
 
 
 def test_a_click_on_a_heading_sorts_the_table(page):
+    page.locator("[role=tab]").first.click()
     table = page.locator(".panel table").first
     heading = table.locator("th button", has_text="Largest")
     for order, sign in (("ascending", 1), ("descending", -1)):
@@ -93,7 +93,7 @@ def test_a_click_on_a_heading_sorts_the_table(page):
         assert table.locator("th").nth(3).get_attribute("aria-sort") == order
 
 
-@pytest.mark.parametrize("width", [390, 768, 1280])
+@pytest.mark.parametrize("width", [390, 768])
 def test_nothing_is_wider_than_the_screen(browser, report, width):
     page = browser.new_page(viewport={"width": width, "height": 800})
     page.goto(report.as_uri())

@@ -98,6 +98,27 @@ def test_claims_show_every_candidate_under_the_controls_distribution(run):
     assert quantile in [shape.x0 for shape in figure.layout.shapes]
 
 
+def test_controls_of_several_sizes_are_counted_once_and_marked_for_each_candidate(run):
+    summary, claims = run.summary.copy(), run.claims.copy()
+    candidate = summary["family"] == "candidate"
+    again = summary[~candidate].assign(matched_norm=2.0)
+    again["direction"] = again["direction"] + "_size1"
+    summary = pd.concat([summary.assign(matched_norm=1.0 + 1e-8 * candidate), again])
+    claims.loc[claims["direction"] == "feature_12", "control_quantile"] *= 2
+    names = {t.name for t in interference_figure(summary, "math_margin", claims=claims).data}
+    assert "512 covariance controls of 2 sizes, all" in names
+    (ticks,) = named(claims_figure(claims, summary), "controls of its size")
+    assert len(ticks.x) == 20 and max(ticks.x) == pytest.approx(2 * min(ticks.x))
+
+
+def test_the_band_is_of_the_family_that_claims_compare_with(run):
+    other = run.summary[run.summary["family"] == "covariance"].assign(family="isotropic")
+    summary = pd.concat([run.summary, other])
+    claims = run.claims.assign(controls="isotropic")
+    (band,) = named(interference_figure(summary, "kl", claims=claims), "5–95 %")
+    assert band.name == "512 isotropic controls, 5–95 %"
+
+
 def test_training_draws_what_was_logged():
     log = pd.DataFrame({"tokens": [0, 10], "loss": [2.0, 1.0], "l0": [9.0, 8.0]})
     assert [t.name for t in training_figure(log).data] == ["Loss", "L0"]

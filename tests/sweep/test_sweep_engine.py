@@ -115,7 +115,9 @@ def test_controls_have_the_norm_of_what_they_are_compared_with(small_sae):
     assert len(controls) == 8  # two norms, four controls each
     expected = sorted(tested.norms.repeat_interleave(4).tolist())
     assert sorted(controls.norms.tolist()) == pytest.approx(expected)
-    shared = matched_controls("isotropic", units, feature_directions(small_sae, [3, 5], "unit").norms)
+    shared = matched_controls(
+        "isotropic", units, feature_directions(small_sae, [3, 5], "unit").norms
+    )
     assert len(shared) == 4
     assert shared.names[0] == "isotropic_0000"
 

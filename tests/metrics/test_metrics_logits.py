@@ -1,0 +1,115 @@
+"""Margin and KL: algebra that must hold exactly."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from saelens_steer.errors import InputError
+from saelens_steer.metrics import kl, margin, steering_effect
+
+
+def noise(seed: int, rows: int = 5, d_vocab: int = 50, scale: float = 3.0) -> torch.Tensor:
+    return torch.randn(rows, d_vocab, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def test_the_margin_is_the_best_target_minus_the_best_other():
+    logits = torch.tensor([[1.0, 5.0, 2.0, 9.0], [4.0, 0.0, -1.0, 9.0]])
+    assert margin(logits, [0, 1], [2]).tolist() == [3.0, 5.0]
+
+
+def test_exchanging_the_sets_changes_the_sign():
+    logits = noise(0)
+    assert torch.equal(margin(logits, [1, 2], [3, 4, 5]), -margin(logits, [3, 4, 5], [1, 2]))
+
+
+def test_a_constant_added_to_all_logits_leaves_margin_and_kl():
+    a, b = noise(1), noise(2)
+    torch.testing.assert_close(margin(a + 8, [1, 2], [3]), margin(a, [1, 2], [3]))
+    torch.testing.assert_close(kl(a + 8, b - 4), kl(a, b))
+
+
+def test_tokens_in_neither_set_do_not_count():
+    logits = noise(3)
+    changed = logits.clone()
+    changed[:, 10:] += 100
+    assert torch.equal(margin(logits, [0, 1], [2, 3]), margin(changed, [0, 1], [2, 3]))
+
+
+def test_ids_may_be_a_tensor():
+    logits = noise(4)
+    assert torch.equal(margin(logits, torch.tensor([1, 2]), (3,)), margin(logits, [1, 2], [3]))
+
+
+def test_results_are_float32_one_per_row():
+    half = noise(5).to(torch.bfloat16)
+    for values in (margin(half, [1], [2]), kl(half, half)):
+        assert values.dtype == torch.float32
+        assert values.shape == (5,)
+
+
+def test_kl_of_equal_logits_is_exactly_zero():
+    for scale in (0.0, 1.0, 100.0):
+        logits = noise(6, d_vocab=1000, scale=scale)
+        assert torch.equal(kl(logits, logits.clone()), torch.zeros(5))
+
+
+def test_kl_is_never_negative_and_grows_with_the_push():
+    base = noise(7, rows=200)
+    for seed in range(20):
+        assert (kl(base, base + noise(seed, rows=200, scale=1e-4)) >= 0).all()
+    push = noise(8, rows=200)
+    assert (kl(base, base + push) > kl(base, base + 0.1 * push)).all()
+
+
+def test_kl_agrees_with_double_precision_and_has_a_direction():
+    p, q = noise(9), noise(10)
+    exact = (
+        p.double().softmax(-1) * (p.double().log_softmax(-1) - q.double().log_softmax(-1))
+    ).sum(-1)
+    torch.testing.assert_close(kl(p, q).double(), exact, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(kl(p, q), kl(q, p))
+
+
+def test_kl_of_a_coin_is_known():
+    fair, biased = torch.tensor([[0.0, 0.0]]), torch.tensor([[math.log(3.0), 0.0]])
+    expected = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
+    assert kl(fair, biased).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_token_ruled_out_by_the_baseline_adds_nothing():
+    p = torch.tensor([[0.0, 0.0, -torch.inf]])
+    assert kl(p, p).item() == 0
+    assert kl(p, torch.zeros(1, 3)).item() == pytest.approx(math.log(1.5), abs=1e-6)
+    assert kl(torch.zeros(1, 3), p).item() == torch.inf
+
+
+def test_logits_are_left_as_they_are():
+    a, b = noise(11), noise(12)
+    before = a.clone(), b.clone()
+    margin(a, [1], [2])
+    kl(a, b)
+    assert torch.equal(a, before[0])
+    assert torch.equal(b, before[1])
+
+
+def test_the_steering_effect_is_one_when_all_differ_and_small_when_none_does():
+    assert steering_effect([[1, 2], [3]], ["a", "b"]) == pytest.approx(1.0)
+    assert steering_effect([[1] * 10] * 10, ["a"] * 10) == pytest.approx(0.6 / 100 + 0.4 / 10)
+
+
+def test_the_steering_effect_pools_tokens_over_texts():
+    assert steering_effect([[1, 2], [1, 2]], ["a", "b"]) == pytest.approx(0.6 * 0.5 + 0.4)
+    assert steering_effect([[1, 2], [3, 4]], ["a", "a"]) == pytest.approx(0.6 + 0.2)
+
+
+def test_texts_without_tokens_keep_only_their_share():
+    assert steering_effect([[], []], ["", ""]) == pytest.approx(0.2)
+
+
+def test_the_steering_effect_needs_texts_and_their_ids():
+    for ids, texts in (([], []), ([[1]], []), ([[1]], ["a", "b"])):
+        with pytest.raises(InputError, match="one id list per text"):
+            steering_effect(ids, texts)
