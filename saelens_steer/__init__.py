@@ -21,7 +21,6 @@ _HOMES = {
     "RunSpec": "config",
     "TrainSpec": "config",
     "add": "steering",
-    "build_report": "report",
     "cache_activations": "activations",
     "code_validity": "metrics",
     "default_hook_name": "model",
@@ -61,7 +60,6 @@ if TYPE_CHECKING:
     from saelens_steer.features import select_features
     from saelens_steer.metrics import code_validity, latex_validity
     from saelens_steer.model import default_hook_name, load_model
-    from saelens_steer.report import build_report
     from saelens_steer.runner import run
     from saelens_steer.sae import load_sae, sae_quality, train_sae
     from saelens_steer.steering import Edit, add, steered

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from saelens_steer.data import Encoded, Prompt, diagnostic_positions, encode_prompts, pad_left
+from saelens_steer.data.token_sets import special_ids
 from saelens_steer.errors import InputError
 from saelens_steer.files import write_with
 from saelens_steer.model import check_hook_name, default_hook_name, generate, run_to_hook
@@ -66,6 +67,8 @@ class Activations:
             with safe_open(path, framework="pt") as handle:
                 parts.append(handle.get_tensor("vectors"))
         index = pd.read_parquet(Path(folder) / "index.parquet")
+        if len(index) != sum(map(len, parts)):
+            raise InputError(f"{folder} is not whole: its shards do not fit its index")
         return cls(torch.cat(parts), index, meta["hook_name"], int(meta["sinks_dropped"]))
 
 
@@ -78,22 +81,26 @@ def cache_activations(
     max_norm: float | None = 10.0,
     batch_size: int = 32,
     system: str | None = None,
+    chat: bool = True,
 ) -> Activations:
     """The residual at `hook_name` (default blocks.{n_layers // 2}.hook_resid_pre) of each prompt.
 
-    Prompts are put in the chat template; where a prompt has an answer, its tokens follow the
-    assistant start. `tokens`: all, last (the assistant start), or diagnostic (assistant start, code
-    fences, math delimiters). Special tokens are left out, and so are attention sinks: vectors of a
-    norm over `max_norm` times the median of what was kept. Raises InputError for an unknown hook
-    before any forward pass, or when nothing is kept.
+    Prompts are put in the chat template (`chat=False`: left as they stand); where a prompt has an
+    answer, its tokens follow the assistant start. `tokens`: all, last (the assistant start), or
+    diagnostic (assistant start, code fences, math delimiters). Special tokens other than the
+    assistant start are left out, and so are attention sinks: vectors of a norm over `max_norm`
+    times the median of what was kept. Raises InputError for an unknown hook before any forward
+    pass, when nothing is kept, or when what is kept is not finite.
     """
     hook_name = check_hook_name(model, hook_name or default_hook_name(model))
-    encoded = encode_prompts(model.tokenizer, prompts, system=system)
+    encoded = encode_prompts(model.tokenizer, prompts, system=system, chat=chat)
     parts = list(_batches(model, encoded, hook_name, tokens, batch_size))
     if not parts:
         raise InputError("no prompts to cache activations of: the prompt set is empty")
     vectors = torch.cat([v for v, _ in parts])
     index = pd.concat([i for _, i in parts], ignore_index=True)
+    if not vectors.isfinite().all():
+        raise InputError(f"residuals at {hook_name} are not finite: try model.dtype float32")
     keep = without_sinks(vectors, max_norm)
     if not keep.any():
         raise InputError(f"no token was kept of {len(prompts)} prompts with tokens={tokens}")
@@ -107,20 +114,20 @@ def with_answers(
     max_new_tokens: int,
     *,
     system: str | None = None,
+    chat: bool = True,
     batch_size: int = 32,
 ) -> list[Prompt]:
     """The prompts, those without an answer given the model's own greedy one."""
     open_ones = [p for p in prompts if not p.answer]
-    written: dict[str, str] = {}
-    for start in range(0, len(open_ones), batch_size):
-        batch = encode_prompts(
-            model.tokenizer, open_ones[start : start + batch_size], system=system
-        )
-        tokens, mask = pad_left([e.head for e in batch], model.tokenizer, model.cfg.device)
+    encoded = encode_prompts(model.tokenizer, open_ones, system=system, chat=chat)
+    written: list[str] = []
+    for start in range(0, len(encoded), batch_size):
+        heads = [e.head for e in encoded[start : start + batch_size]]
+        tokens, mask = pad_left(heads, model.tokenizer, model.cfg.device)
         new = generate(model, tokens, mask, max_new_tokens)
-        texts = model.tokenizer.batch_decode(new, skip_special_tokens=True)
-        written |= {e.prompt.id: text for e, text in zip(batch, texts, strict=True)}
-    return [replace(p, answer=written[p.id]) if p.id in written else p for p in prompts]
+        written += model.tokenizer.batch_decode(new, skip_special_tokens=True)
+    answers = iter(written)
+    return [p if p.answer else replace(p, answer=next(answers)) for p in prompts]
 
 
 def _batches(
@@ -131,20 +138,22 @@ def _batches(
         rows = [e.ids for e in batch]
         tokens, mask = pad_left(rows, model.tokenizer, device=model.cfg.device)
         resid = run_to_hook(model, tokens, mask, hook_name)
-        starts = torch.tensor([len(e.answer) for e in batch], device=tokens.device)
-        kept = mask & keep_ordinary(tokens, model.tokenizer)
+        starts = _assistant_starts(tokens, [len(e.answer) for e in batch])
+        kept = mask & (keep_ordinary(tokens, model.tokenizer) | starts)
         kept &= _chosen(tokens, mask, starts, choice, model.tokenizer)
         yield resid[kept].float().cpu(), _index(batch, tokens.cpu(), kept.cpu(), model.tokenizer)
 
 
-def _chosen(
-    tokens: Tokens, mask: Mask, answer_lengths: torch.Tensor, choice: TokenChoice, tokenizer: Any
-) -> Mask:
+def _assistant_starts(tokens: Tokens, answer_lengths: Sequence[int]) -> Mask:
+    """True at the last prompt token of each row."""
+    columns = torch.tensor([tokens.shape[1] - 1 - n for n in answer_lengths], device=tokens.device)
+    return torch.arange(tokens.shape[1], device=tokens.device) == columns[:, None]
+
+
+def _chosen(tokens: Tokens, mask: Mask, starts: Mask, choice: TokenChoice, tokenizer: Any) -> Mask:
     if choice == "all":
         return mask
-    last = torch.zeros_like(mask)
-    last[torch.arange(len(tokens)), tokens.shape[1] - 1 - answer_lengths] = True
-    return last if choice == "last" else last | diagnostic_positions(tokens, mask, tokenizer)
+    return starts if choice == "last" else starts | diagnostic_positions(tokens, mask, tokenizer)
 
 
 def _index(batch: Sequence[Encoded], tokens: Tokens, kept: Mask, tokenizer: Any) -> pd.DataFrame:
@@ -162,7 +171,7 @@ def _index(batch: Sequence[Encoded], tokens: Tokens, kept: Mask, tokenizer: Any)
 
 def keep_ordinary(tokens: Tokens, tokenizer: Any) -> Mask:
     """False on special tokens."""
-    special = torch.tensor(sorted(set(tokenizer.all_special_ids)), device=tokens.device)
+    special = torch.tensor(sorted(special_ids(tokenizer)), dtype=torch.long, device=tokens.device)
     return ~torch.isin(tokens, special)
 
 

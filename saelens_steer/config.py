@@ -6,23 +6,35 @@ refused with the nearest known key named.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from saelens_steer.complaints import sentence, tag
 from saelens_steer.errors import InputError
+from saelens_steer.yaml_numbers import Dumper, Loader
 
 TINY = "tiny-qwen3"
 
 
 class Spec(BaseModel):
-    """Base of all specs: frozen, strict about keys."""
+    """Base of all specs: frozen, strict about keys; numbers are finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False
+    )
 
 
 class ModelSpec(Spec):
@@ -31,7 +43,7 @@ class ModelSpec(Spec):
     name: str = TINY
     """`tiny-qwen3`, a Hugging Face id, or a local folder."""
     class_: Literal["HookedTransformer", "TransformerBridge"] = Field(
-        "HookedTransformer", alias="class"
+        default="HookedTransformer", alias="class"
     )
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: str = "auto"
@@ -76,6 +88,7 @@ class TrainSpec(Spec):
     lr: float = Field(default=1e-3, gt=0)
     lr_scheduler: Literal["constant", "cosineannealing", "cosineannealingwarmrestarts"] = "constant"
     lr_warm_up_steps: int = Field(default=20, ge=0)
+    """At most a quarter of all steps, and so is the decay: a short training has less of both."""
     lr_decay_steps: int = Field(default=40, ge=0)
     max_norm: float | None = Field(default=10.0, gt=0)
     """Attention sinks are left out of training: norm over so many times the median."""
@@ -106,7 +119,7 @@ class SAESpec(Spec):
     @model_validator(mode="after")
     def _one_of_two(self) -> SAESpec:
         if (self.train is None) == (self.load is None):
-            raise ValueError("give either sae.train or sae.load, not both and not neither")
+            raise ValueError("give either train or load, not both and not neither")
         return self
 
 
@@ -122,6 +135,12 @@ class SelectSpec(Spec):
     score: Literal["mean_difference", "auroc", "firing_difference"] = "mean_difference"
     answer_tokens: int = Field(default=32, gt=0)
     """With at: answer, prompts without an answer get one from the model, of so many tokens."""
+
+    @model_validator(mode="after")
+    def _two_domains(self) -> SelectSpec:
+        if self.positive == self.negative:
+            raise ValueError(f"positive and negative are both {self.positive!r}: name two domains")
+        return self
 
 
 class GenerateSpec(Spec):
@@ -161,11 +180,24 @@ class SweepSpec(Spec):
     """Tokens in one batch of rows; part of the packing plan (see sweep/)."""
     generate: GenerateSpec = GenerateSpec()
 
+    @field_validator("features", mode="wrap")
+    @classmethod
+    def _candidates_or_indices(cls, value: Any, check: Any) -> Any:
+        try:
+            features = check(value)
+        except ValidationError:
+            raise ValueError(
+                f"should be 'candidates' or a list of indices, not {value!r}"
+            ) from None
+        if len(set(features)) < len(features) and features != "candidates":
+            raise ValueError("names a feature twice")
+        return features
+
     @field_validator("alphas")
     @classmethod
     def _sorted_with_zero(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
         if not any(alphas):
-            raise ValueError("sweep.alphas needs at least one strength other than 0")
+            raise ValueError("needs at least one strength other than 0")
         return tuple(sorted({0.0, *alphas}))
 
 
@@ -191,7 +223,7 @@ class TokenSetSpec(Spec):
     @model_validator(mode="after")
     def _exactly_one(self) -> TokenSetSpec:
         given = [k for k in ("name", "strings", "ids", "regex") if getattr(self, k) is not None]
-        if len(given) != 1:
+        if len(given) != 1 or not getattr(self, given[0]):
             raise ValueError("a token set is given by one of name, strings, ids or regex")
         return self
 
@@ -211,7 +243,20 @@ class MarginMetric(Spec):
     margin: MarginSpec
 
 
-MetricSpec = str | MarginMetric
+def _metric_form(value: Any) -> str | None:
+    if isinstance(value, str):
+        return tag("name")
+    return tag("margin") if isinstance(value, dict | MarginMetric) else None
+
+
+MetricSpec = Annotated[
+    Annotated[str, Tag(tag("name"))] | Annotated[MarginMetric, Tag(tag("margin"))],
+    Discriminator(
+        _metric_form,
+        custom_error_type="metric",
+        custom_error_message="a metric is a shipped name, {margin: …} or package.module:function",
+    ),
+]
 """A shipped name, a margin, or `package.module:function`."""
 
 DEFAULT_METRICS: tuple[MetricSpec, ...] = (
@@ -240,20 +285,30 @@ class RunSpec(Spec):
 
     @model_validator(mode="after")
     def _real_models_say_more(self) -> RunSpec:
-        if self.model.name != TINY:
-            wanted = {"hook_name", "sae", "prompts", "select"}
-            if missing := sorted(wanted - self.model_fields_set):
-                raise ValueError(
-                    f"for model {self.model.name!r} the config must state "
-                    f"{', '.join(missing)}: the defaults are for {TINY}"
-                )
+        if self.model.name != TINY and (missing := self._left_to_defaults()):
+            raise ValueError(
+                f"for model {self.model.name!r} the config must state "
+                f"{', '.join(missing)}: the defaults are for {TINY}"
+            )
         return self
+
+    def _left_to_defaults(self) -> list[str]:
+        """What is not stated, of all that makes sense for the tiny model only."""
+        stated = self.model_fields_set - ({"hook_name"} if self.hook_name is None else set())
+        missing = {"hook_name", "sae", "prompts", "select"} - stated
+        inner = {"prompts.source": self.prompts, "select.prompts": self.select}
+        inner |= {"sae.train.corpus": self.sae.train} if self.sae.train else {}
+        for name, spec in inner.items():
+            section, key = name.split(".")[0], name.split(".")[-1]
+            if section not in missing and key not in spec.model_fields_set:
+                missing.add(name)
+        return sorted(missing)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunSpec:
     """Read a YAML config, apply `dotted.key=value` overrides, check it. Raises InputError."""
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        data = yaml.load(Path(path).read_text(encoding="utf-8-sig"), Loader)
     except OSError as error:
         raise InputError(f"cannot read the config {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -278,14 +333,14 @@ def checked(spec: type[AnySpec], data: dict[str, Any], source: str) -> AnySpec:
     try:
         return spec.model_validate(data)
     except ValidationError as error:
-        raise InputError(f"{source}: {_sentence(error)}") from None
+        raise InputError(f"{source}: {sentence(error, spec)}") from None
 
 
 def dump_config(spec: RunSpec) -> str:
     """The resolved spec as YAML that `load_config` reads back to an equal spec."""
     data = spec.model_dump(mode="json", by_alias=True)
     data["sae"] = {k: v for k, v in data["sae"].items() if v is not None}
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    return yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
 def _override(data: dict[str, Any], override: str) -> dict[str, Any]:
@@ -294,7 +349,7 @@ def _override(data: dict[str, Any], override: str) -> dict[str, Any]:
     if not equals or not all(key.split(".")):
         raise InputError(f"--set takes dotted.key=value, not {override!r}")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, Loader)
     except yaml.YAMLError:
         raise InputError(f"--set {override!r}: the value is not valid YAML") from None
     return _put(data, key.split("."), value)
@@ -305,30 +360,3 @@ def _put(data: dict[str, Any], keys: list[str], value: Any) -> dict[str, Any]:
         return {**data, keys[0]: value}
     inner = data.get(keys[0])
     return {**data, keys[0]: _put(inner if isinstance(inner, dict) else {}, keys[1:], value)}
-
-
-def _sentence(error: ValidationError) -> str:
-    """The first complaint of pydantic, as one sentence with the dotted key in it."""
-    first = error.errors()[0]
-    names = _known_keys(RunSpec)
-    # a union adds the names of its members to the location: only real keys are shown
-    where = ".".join(str(part) for part in first["loc"] if str(part) in names or not _is_tag(part))
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(first["loc"][-1]), names, n=1)
-        return f"unknown key {where!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
-
-
-def _is_tag(part: object) -> bool:
-    return isinstance(part, str) and (part.endswith("Metric") or "[" in part or part == "str")
-
-
-def _known_keys(spec: type[BaseModel]) -> set[str]:
-    """Every key that any spec below this one knows."""
-    specs = {spec, *_all_subclasses(Spec)}
-    return {field.alias or name for s in specs for name, field in s.model_fields.items()}
-
-
-def _all_subclasses(cls: type) -> set[type[BaseModel]]:
-    return {s for c in cls.__subclasses__() for s in {c, *_all_subclasses(c)}}

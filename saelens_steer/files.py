@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,30 +16,54 @@ from typing import Any
 from saelens_steer.errors import InputError
 
 
+UNWRITABLE = {
+    errno.EACCES,
+    errno.EROFS,
+    errno.EPERM,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+}
+"""What the system says of a place where a file cannot be written."""
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path` (a file or a folder), renamed to it on success.
 
-    On any error the temporary is removed. A full disk raises InputError.
+    On any error the temporary is removed and what stood at `path` stays. A full disk, or a place
+    where nothing can be written, raises InputError.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove(temporary)  # left by a killed process that had the same id
         yield temporary
         if temporary.is_dir() and path.is_dir():
             shutil.rmtree(path)
         temporary.replace(path)
-    except OSError as error:
-        remove(temporary)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except BaseException as error:
+        _remove_if_there(temporary)
+        if _is_disk_full(error):
             raise InputError(f"the disk is full: free some space for {path}") from None
-        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EPERM):
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
             raise InputError(f"cannot write {path}: {error.strerror}") from None
         raise
-    except BaseException:
-        remove(temporary)
-        raise
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    """Libraries that write for themselves, such as safetensors, say so in their own exceptions."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return isinstance(error, Exception) and os.strerror(errno.ENOSPC) in str(error)
+
+
+def _remove_if_there(path: Path) -> None:
+    """`remove`, when an error is already under way that it must not hide."""
+    with contextlib.suppress(OSError):
+        remove(path)
 
 
 def remove(path: Path) -> None:
@@ -62,13 +87,24 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def write_json(path: Path, data: Any) -> Path:
-    """Write indented JSON, all or nothing; NaN becomes null."""
-    return write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    """Write indented JSON, all or nothing; NaN and infinities become null."""
+    text = json.dumps(_without_nan(data), indent=2, ensure_ascii=False, allow_nan=False)
+    return write_text(path, text + "\n")
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """Write one JSON object per line, all or nothing."""
-    return write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    """Write one JSON object per line, all or nothing; NaN and infinities become null."""
+    lines = (json.dumps(_without_nan(row), ensure_ascii=False, allow_nan=False) for row in rows)
+    return write_text(path, "".join(line + "\n" for line in lines))
+
+
+def _without_nan(data: Any) -> Any:
+    """The data with null for NaN and infinities, which JSON does not have."""
+    if isinstance(data, dict):
+        return {key: _without_nan(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_without_nan(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def digest(*parts: Any) -> str:

@@ -14,10 +14,12 @@ from saelens_steer.activations import Activations, cache_activations, with_answe
 from saelens_steer.config import RunSpec, dump_config
 from saelens_steer.data import Prompt, load_prompts, prompts_hash
 from saelens_steer.errors import InputError
+from saelens_steer.evidence import headline
 from saelens_steer.features import select_features
-from saelens_steer.files import digest, remove, write_json, write_jsonl, write_text, write_with
+from saelens_steer.files import digest, remove, write_json, write_text
 from saelens_steer.metrics import metrics_version
 from saelens_steer.model import check_editable, default_hook_name, load_model, model_fingerprint
+from saelens_steer.outputs import SWEEP_OUTPUTS, write_result
 from saelens_steer.progress import progress
 from saelens_steer.provenance import library_versions, provenance
 from saelens_steer.report import build_report
@@ -195,8 +197,7 @@ class Run:
         inputs = [self.keys["select"], self._model_key, prompts_hash(self.prompts)]
         inputs += [self.spec.prompts.model_dump(), self.spec.sweep.model_dump()]
         inputs += [metrics_version(self.spec.metrics)]
-        outputs = ["sweep", "completions.jsonl", "interference.csv", "interference.json"]
-        self.keys["sweep"] = self.steps.do("sweep", inputs, [*outputs, "claims.csv"], self._sweep)
+        self.keys["sweep"] = self.steps.do("sweep", inputs, SWEEP_OUTPUTS, self._sweep)
         return self.steps.path("sweep")
 
     def _sweep(self) -> None:
@@ -208,15 +209,8 @@ class Run:
         with progress("completions", study.n_texts(self._chosen())) as note:
             store = self._store("texts", study, everything)
             texts = study.completion_rows(everything, self._chosen(), store, note)
-        result, path = study.result(rows, texts), self.steps.path
-        write_with(path("sweep/rows.parquet"), lambda p: result.rows.to_parquet(p, index=False))
-        write_jsonl(path("completions.jsonl"), _records(texts, study))
-        write_with(path("interference.csv"), lambda p: result.summary.to_csv(p, index=False))
-        summary = records(result.summary)
-        write_json(path("interference.json"), summary)
-        write_with(path("claims.csv"), lambda p: result.claims.to_csv(p, index=False))
-        write_json(path("headline.json"), {"headline": result.headline})
-        remove(path(SHARDS))
+        write_result(self.steps.folder, study.result(rows, texts), self.prompts)
+        remove(self.steps.path(SHARDS))
 
     def study(self, sae: SAE[Any] | None = None) -> Study:
         """The sweep of this run."""
@@ -274,28 +268,15 @@ class Run:
         return self.steps.path("report.html")
 
     def _report(self) -> None:
-        headline = json.loads(self.steps.path("headline.json").read_text(encoding="utf-8"))
-        build_report(self.steps.folder, headline["headline"])
+        claims = pd.read_csv(self.steps.path("claims.csv"))
+        summary = pd.read_csv(self.steps.path("interference.csv"))
+        build_report(self.steps.folder, headline(claims, summary))
 
     def _write_provenance(self) -> None:
         write_json(
             self.steps.path("provenance.json"),
             provenance(self.spec, self.model, self.hook_name, self.prompts, self.selecting),
         )
-
-
-def _records(texts: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
-    """The lines of completions.jsonl; NaN and missing values become null."""
-    asked = {p.id: p.text for p in study.prompts}
-    if len(texts) == 0:
-        return []
-    texts = texts.drop(columns=["edit", "hook_name", "positions", "matched_norm"])
-    return [{**row, "prompt": asked[row["prompt_id"]]} for row in records(texts)]
-
-
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows as JSON objects; NaN and missing values become null."""
-    return json.loads(str(table.to_json(orient="records", force_ascii=False)))
 
 
 def _file_version(corpus: str) -> str | None:

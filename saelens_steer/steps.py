@@ -51,4 +51,5 @@ class Steps:
             known = json.loads(state.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
-        return known.get("key") == key and all(self.path(o).exists() for o in outputs)
+        made = isinstance(known, dict) and known.get("key") == key
+        return made and all(self.path(o).exists() for o in outputs)

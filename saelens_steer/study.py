@@ -17,7 +17,7 @@ from saelens_steer.data import Encoded, Prompt, encode_prompts
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import claims, draw_controls, headline, summarise
 from saelens_steer.metrics import LogitMetric, TextMetric, resolve_metrics
-from saelens_steer.model import default_hook_name
+from saelens_steer.model import check_editable, default_hook_name
 from saelens_steer.report import interference_figure
 from saelens_steer.sae import check_sae
 from saelens_steer.sweep import (
@@ -71,7 +71,7 @@ class Result:
 
     def plot_interference(self, metric: str | None = None) -> go.Figure:
         """Δ of a metric (default: the main one) against α, with the controls' band."""
-        return interference_figure(self.summary, metric or self.metrics[0])
+        return interference_figure(self.summary, metric or self.metrics[0], claims=self.claims)
 
 
 def sweep(
@@ -79,6 +79,7 @@ def sweep(
     sae: SAE[Any],
     prompts: Sequence[Prompt],
     *,
+    hook_name: str | None = None,
     directions: Vectors | None = None,
     metrics: Sequence[MetricSpec] = DEFAULT_METRICS,
     activations: Activations | None = None,
@@ -89,11 +90,13 @@ def sweep(
     `settings` are the fields of SweepSpec, such as features=[3], alphas=[-4, 0, 4],
     n_controls=512, controls="covariance". `directions` [n, d_model] are put in the features'
     place where given. Covariance controls take Σ from `activations`, or else from the residuals
-    of the prompts themselves. The hook is the SAE's own, or the model's default where the SAE
-    names none. Raises InputError before any forward pass for what does not fit.
+    of the prompts themselves. The hook is the SAE's own; `hook_name` says which where the SAE names
+    none (default: the model's middle layer). Raises InputError before any forward pass for what
+    does not fit.
     """
     spec = checked(SweepSpec, settings, "sweep")
-    hook_name = sae.cfg.metadata.hook_name or default_hook_name(model)
+    named = hook_name or sae.cfg.metadata.hook_name or default_hook_name(model)
+    hook_name = check_editable(model, str(named))
     check_sae(sae, model, hook_name)
     tested = tested_directions(sae, spec, directions)
     study = Study(model, sae, hook_name, tuple(prompts), spec, tuple(metrics), PromptSpec())

@@ -4,7 +4,7 @@ Mathematics stands between `$`, `$$`, `\( \)`, `\[ \]` or in an environment. Not
 delimiter: `\$` is a character and `$5` may be a price. A `$` before a digit (spaces between them
 allowed) is a price if nothing mathematical follows the number (`$2^n`, `$2x` are none) and the
 next dollar in its paragraph cannot close it, by the rule that Pandoc uses: no space before it and
-no digit after it.
+no digit after it. `$ 5 $`, with a space at both ends, is no price.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ _PRICE = re.compile(
     re.VERBOSE,
 )
 """A number with nothing mathematical after it."""
+_CLOSES_SPACED = re.compile(r"(?![\w\\]|\s*[0-9])")
 _TICKS = re.compile(r"`+")
 
 
@@ -81,14 +82,17 @@ def prices(text: str) -> set[int]:
     found = set()
     marks = [m for m in _MARKS.finditer(text) if m["dollars"] or m["blank"]]
     for mark, after in zip_longest(marks, marks[1:]):
-        if mark["dollars"] == "$" and _PRICE.match(text, mark.end()) and not _closes(text, after):
-            found.add(mark.start())
+        if mark["dollars"] == "$" and _PRICE.match(text, mark.end()):
+            spaced = text[mark.end()] == " "
+            if after is None or after["blank"] or not _can_close(text, after, spaced):
+                found.add(mark.start())
     return found
 
 
-def _closes(text: str, mark: re.Match[str] | None) -> bool:
-    if mark is None or mark["blank"] or text[mark.start() - 1].isspace():
-        return False
+def _can_close(text: str, mark: re.Match[str], spaced: bool) -> bool:
+    """Whether a dollar can close mathematics that began with a digit, or a space and a digit."""
+    if text[mark.start() - 1].isspace():
+        return spaced and _CLOSES_SPACED.match(text, mark.end()) is not None
     return mark["dollars"] == "$$" or not text[mark.end() : mark.end() + 1].isdigit()
 
 

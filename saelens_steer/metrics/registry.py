@@ -125,6 +125,8 @@ def _refuse_clashes(names: list[str]) -> None:
     for i, name in enumerate(names):
         if name in names[:i]:
             raise InputError(f"two metrics write the column {name!r}: rename or leave out one")
+        if not name.strip():
+            raise InputError("a metric needs a name that is not empty")
         if name in TABLE_COLUMNS or any(name == f"{n}{s}" for n in names for s in SUFFIXES):
             raise InputError(
                 f"a metric cannot be called {name!r}, a column of the results: rename it"

@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 from saelens_steer.report import lines
 from saelens_steer.report.run_folder import (
     candidates,
+    check_metrics,
     claims_on,
     column,
     compared,
@@ -59,6 +60,7 @@ def interference_figure(
     With claims, candidates that are no more than random are grey and the strongest others carry
     error bars (95 % bootstrap); sides colours them by the side they are a candidate of.
     """
+    check_metrics(summary, [metric])
     figure = _figure(f"Change in {name_label(metric)} against steering strength", 460)
     for trace in control_band(compared(summary, claims), metric):
         figure.add_trace(trace)
@@ -118,6 +120,7 @@ def validity_figure(
     sides: Mapping[str, str] | None = None,
 ) -> go.Figure:
     """Rates of completions against α: one panel for each column, one line for each direction."""
+    check_metrics(summary, columns)
     figure = _panels([name_label(c) for c in columns], "Completions against steering strength")
     for i, name in enumerate(columns):
         row, col = divmod(i, 3)
@@ -163,6 +166,7 @@ def claims_figure(
     metric: by default the first one measured for most directions.
     """
     metric = metric or _first_metric(summary)
+    check_metrics(summary, [metric])
     claims = claims_on(claims, metric).iloc[::-1]
     figure = make_subplots(
         rows=2, cols=1, shared_xaxes=True, row_heights=[0.26, 0.74], vertical_spacing=0.03
@@ -216,7 +220,7 @@ def scores_figure(features: Mapping[str, Any]) -> go.Figure:
 
 def _first_metric(summary: pd.DataFrame) -> str:
     names = metric_names(summary)
-    return next((m for m in names if not is_text_metric(summary, m)), names[0])
+    return next((m for m in names if not is_text_metric(summary, m)), "".join(names[:1]))
 
 
 def _quantile_line(figure: go.Figure, claims: pd.DataFrame, of_controls: pd.Series) -> None:

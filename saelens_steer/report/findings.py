@@ -125,8 +125,9 @@ def claims_section(run: Run) -> str:
 def _claims_panel(run: Run, metric: str) -> str:
     own = claims_on(run.claims, metric)
     unit = metric_unit(metric)
-    effect = f"Largest Δ{f' ({unit})' if unit else ''} [95 % CI]"
-    headers = ["Direction", "Side", "Verdict", effect, "at α", "95 % of controls", "p", "q"]
+    effect = f"Largest Δ{f' ({unit})' if unit else ''} [95\u00a0%\u00a0CI]"
+    controls_end = "95\u00a0% of controls"
+    headers = ["Direction", "Side", "Verdict", effect, "at\u00a0α", controls_end, "p", "q"]
     signs = "sign_rate" in own and len(having(own, "sign_rate")) > 0
     headers += ["Opposite sign"] if signs else []
     places = decimals([*own["effect"], *own["control_quantile"]])

@@ -163,6 +163,14 @@ def metric_names(summary: pd.DataFrame) -> list[str]:
     return [c for c in summary.columns if f"{c}_delta" in summary.columns]
 
 
+def check_metrics(summary: pd.DataFrame, metrics: Sequence[str]) -> None:
+    """Raises InputError for a metric that the summary does not have."""
+    known = metric_names(summary)
+    for metric in metrics:
+        if metric not in known:
+            raise InputError(f"no metric {metric!r} here; there are {', '.join(known) or 'none'}")
+
+
 def is_text_metric(summary: pd.DataFrame, metric: str) -> bool:
     """Whether most directions lack this metric."""
     total = column(summary, "direction").nunique()

@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer with a few delimiters as entries, and what else the data tests share."""
+"""A byte-level BPE tokenizer that has delimiters among its entries, and a .jsonl writer."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_a_bad_regex_is_told(tokenizer, regex):
 
 
 def test_a_set_without_entries_is_told(tokenizer):
-    with pytest.raises(InputError, match="no vocabulary entry .*regex='qqqq'"):
+    with pytest.raises(InputError, match=r"no vocabulary entry .*regex='qqqq'"):
         chosen(tokenizer, regex="qqqq")
     with pytest.raises(InputError, match="no vocabulary entry"):
         token_set(TokenSetSpec(ids=()), tokenizer, len(tokenizer))

@@ -26,6 +26,7 @@ from saelens_steer.metrics import latex_first, latex_validity
         "$5\n\n$6",
         "- $5/month\n- $10/month",
         "Pay $ 5 now",
+        "Pay $ 5 or $ 6",
         "A set {1, 2 in prose",
         "```python\nx = '$'\n```",
         "```latex\n$x\n```",
@@ -46,6 +47,8 @@ def test_text_without_delimiters_has_no_latex(text):
     [
         "$x$",
         "$ x $",
+        "$ 5 $",
+        "$ 5 + 3 $, then $ 8 $.",
         "$$x$$",
         "$$\nx\n$$",
         "$$$$",
@@ -239,8 +242,10 @@ def test_a_completion_may_begin_with_latex(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "x $y$", "$5 is the price", "$5 and $6", r"\$5", "```python\n$x$\n```", r"\alpha", "**$x$**",
-     r"\\(x\\)", r"\begin{align}"],
-)  # fmt: skip
+    [
+        *("", " ", "x $y$", "$5 is the price", "$5 and $6", r"\$5", "```python\n$x$\n```"),
+        *(r"\alpha", "**$x$**", r"\\(x\\)", r"\begin{align}"),
+    ],
+)
 def test_a_completion_may_begin_otherwise(text):
     assert not latex_first(text)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from saelens_steer.errors import InputError
 from saelens_steer.report import (
     claims_figure,
     interference_figure,
@@ -75,6 +76,13 @@ def test_a_dose_response_needs_neither_claims_nor_sides_nor_controls(run):
     alone = run.summary[run.summary["direction"] == "feature_12"]
     figure = interference_figure(alone, "kl")
     assert len(figure.data) == 1
+
+
+def test_an_unknown_metric_is_refused_with_the_known_ones(run):
+    with pytest.raises(InputError, match="math_margin, kl"):
+        interference_figure(run.summary, "margin")
+    with pytest.raises(InputError, match="latex_first"):
+        validity_figure(run.summary, ["latex"])
 
 
 def test_validity_has_a_panel_per_column_and_only_directions_with_completions(run, synthetic):

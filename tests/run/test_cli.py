@@ -1,5 +1,6 @@
 """The command line: exit statuses, one sentence on bad input, nothing half-written."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,30 +10,35 @@ from pathlib import Path
 import pytest
 import yaml
 
+from saelens_steer import cli
 from saelens_steer.files import write_with
 
+ROOT = Path(__file__).parents[2]
 ENV = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
-def saelens_steer(*args: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "saelens_steer.cli", *args],
-        capture_output=True,
-        text=True,
-        cwd=cwd or Path(__file__).parents[2],
-        env={**ENV, **env},
-        timeout=300,
-    )
+def saelens_steer(*args: str) -> subprocess.CompletedProcess:
+    """The command as a user runs it, in a process of its own."""
+    command = [sys.executable, "-m", "saelens_steer.cli", *args]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=ENV, timeout=300)
 
 
-def refused(*args: str, **options) -> str:
-    """The one sentence on stderr of a command that must exit with status 2."""
-    done = saelens_steer(*args, **options)
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    return done.stderr
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """Run a command in this process; the one sentence on stderr with which it exits (status 2)."""
+
+    def run(*args: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["saelens-steer", *args])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        printed = capsys.readouterr()
+        assert stopped.value.code == 2
+        assert printed.out == ""
+        assert len(printed.err.strip().splitlines()) == 1, printed.err
+        return printed.err
+
+    return run
 
 
 def config(tmp_path: Path, **data) -> str:
@@ -69,7 +75,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_sentence_and_status_2_and_leaves_nothing(case, tmp_path):
+def test_bad_input_is_one_sentence_and_status_2_and_leaves_nothing(case, tmp_path, refused):
     data, hints = BAD[case]
     sentence = refused("run", config(tmp_path, **data), "--out", str(tmp_path / "run"))
     for hint in hints:
@@ -77,23 +83,31 @@ def test_bad_input_is_one_sentence_and_status_2_and_leaves_nothing(case, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_a_hub_model_without_network_is_refused(tmp_path):
-    path = str(Path(__file__).parents[2] / "configs/qwen3_4b_instruct_code_vs_math.yaml")
-    sentence = refused("run", path, "--out", str(tmp_path / "run"), HF_HUB_CACHE=str(tmp_path))
+def test_bad_input_exits_with_status_2_and_no_traceback_in_a_real_process(tmp_path):
+    done = saelens_steer("run", config(tmp_path, swep={}))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("saelens-steer: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_hub_model_without_network_is_refused(tmp_path, refused, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    path = str(ROOT / "configs/qwen3_4b_instruct_code_vs_math.yaml")
+    sentence = refused("run", path, "--out", str(tmp_path / "run"))
     assert "Qwen/Qwen3-4B-Instruct-2507" in sentence
     assert not (tmp_path / "run").exists()
 
 
-def test_malformed_prompts_are_refused_with_the_line(tmp_path):
+def test_malformed_prompts_are_refused_with_the_line(tmp_path, refused):
     prompts = tmp_path / "mine.jsonl"
     prompts.write_text('{"text": "fine"}\n{"text": \n')
     path = config(tmp_path, prompts={"source": str(prompts)})
     assert "2" in refused("run", path, "--out", str(tmp_path / "run"))
     prompts.write_text("")
-    assert "empty" in refused("run", path, "--out", str(tmp_path / "run"))
+    assert "no prompts" in refused("run", path, "--out", str(tmp_path / "run"))
 
 
-def test_an_sae_of_another_width_or_hook_is_refused(tmp_path):
+def test_an_sae_of_another_width_or_hook_is_refused(tmp_path, refused):
     from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 
     wrong = StandardSAE(StandardSAEConfig(d_in=64, d_sae=8))
@@ -102,31 +116,21 @@ def test_an_sae_of_another_width_or_hook_is_refused(tmp_path):
     assert "64 dimensions" in refused("run", path, "--out", str(tmp_path / "run"))
 
 
-def test_a_config_that_is_no_yaml_or_not_there_is_refused(tmp_path):
+def test_a_config_that_is_no_yaml_or_not_there_is_refused(tmp_path, refused):
     (tmp_path / "bad.yaml").write_text("a: [1,")
     assert "YAML" in refused("run", str(tmp_path / "bad.yaml"))
     assert "missing.yaml" in refused("run", str(tmp_path / "missing.yaml"))
     assert "dotted.key=value" in refused("demo", "--set", "alphas", "--out", str(tmp_path / "run"))
 
 
-def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch, capsys):
-    import errno
-
-    from saelens_steer import cli
-
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, refused, monkeypatch):
     def no_room(path: Path) -> None:
         path.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    def full(*args):
-        write_with(tmp_path / "x.json", no_room)
-
+    full = lambda *args: write_with(tmp_path / "x.json", no_room)  # noqa: E731
     monkeypatch.setattr("saelens_steer.runner.run", full)
-    monkeypatch.setattr(sys, "argv", ["saelens-steer", "demo", "--out", str(tmp_path / "run")])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    assert stopped.value.code == 2
-    assert "disk is full" in capsys.readouterr().err
+    assert "disk is full" in refused("demo", "--out", str(tmp_path / "run"))
     assert not list(tmp_path.iterdir())
 
 
