@@ -104,7 +104,7 @@ def cache_activations(
     keep = without_sinks(vectors, max_norm)
     if not keep.any():
         raise InputError(f"no token was kept of {len(prompts)} prompts with tokens={tokens}")
-    index = index[keep.numpy()].reset_index(drop=True)
+    index = index.loc[keep.numpy()].reset_index(drop=True)
     return Activations(vectors[keep], index, hook_name, int((~keep).sum()))
 
 

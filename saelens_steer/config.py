@@ -186,9 +186,7 @@ class SweepSpec(Spec):
         try:
             features = check(value)
         except ValidationError:
-            raise ValueError(
-                f"should be 'candidates' or a list of indices, not {value!r}"
-            ) from None
+            raise ValueError("should be 'candidates' or a list of feature indices") from None
         if len(set(features)) < len(features) and features != "candidates":
             raise ValueError("names a feature twice")
         return features

@@ -15,7 +15,6 @@ from typing import Any
 
 from saelens_steer.errors import InputError
 
-
 UNWRITABLE = {
     errno.EACCES,
     errno.EROFS,

@@ -1,11 +1,8 @@
 """Prompts, chat templates, token sets and corpora."""
 
 from saelens_steer.data.chat import (
-    Batch,
-    answer_span,
     pad_left,
     render,
-    token_batches,
     token_ids,
     tokenize,
 )
@@ -20,10 +17,8 @@ from saelens_steer.data.token_sets import (
 )
 
 __all__ = [
-    "Batch",
     "Encoded",
     "Prompt",
-    "answer_span",
     "complement",
     "describe",
     "diagnostic_positions",
@@ -34,7 +29,6 @@ __all__ = [
     "prompts_hash",
     "render",
     "shipped_prompts",
-    "token_batches",
     "token_ids",
     "token_set",
     "tokenize",

@@ -1,9 +1,8 @@
-"""From prompts to token ids: the chat template, left padding, and where an answer begins."""
+"""From text to token ids: the chat template and left padding."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,33 +14,20 @@ from saelens_steer.errors import InputError
 from saelens_steer.tensors import Mask, Tokens
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Left-padded prompts; `answer_start` is the position of each row's first answer token."""
-
-    tokens: Tokens
-    mask: Mask
-    answer_start: tuple[int, ...] | None = None
-    """None when the answers were left out."""
-    prompts: tuple[Prompt, ...] = ()
-
-
 def render(
     tokenizer: PreTrainedTokenizerBase,
     prompt: Prompt,
     *,
     system: str | None = None,
     chat: bool = True,
-    with_answer: bool = False,
 ) -> str:
     """The text the model sees: the chat template up to the assistant's first token.
 
     `chat=False` gives the prompt's text as it stands, after the BOS token if the tokenizer puts
-    one there by itself. `with_answer` appends the prompt's answer and no closing token.
-    Raises InputError for a missing chat template, a refused system message or a missing answer.
+    one there by itself.
+    Raises InputError for a missing chat template or a refused system message.
     """
-    text = _templated(tokenizer, prompt, system) if chat else _bos(tokenizer) + prompt.text
-    return text + _answer(prompt) if with_answer else text
+    return _templated(tokenizer, prompt, system) if chat else _bos(tokenizer) + prompt.text
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -77,47 +63,6 @@ def pad_left(
     return tokens.to(device), mask.to(device)
 
 
-def token_batches(
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Prompt],
-    batch_size: int = 32,
-    *,
-    system: str | None = None,
-    chat: bool = True,
-    with_answer: bool = False,
-    device: str | torch.device = "cpu",
-) -> Iterator[Batch]:
-    """Batches of rendered prompts in the order given, left-padded each to its own longest.
-
-    With answers, prompt and answer are tokenised apart and their ids concatenated. So the prompt
-    has the same ids with and without an answer, and the first answer token stands exactly where
-    the model's own first token would.
-    """
-    for start in range(0, len(prompts), batch_size):
-        chosen = tuple(prompts[start : start + batch_size])
-        heads = [
-            token_ids(tokenizer, render(tokenizer, prompt, system=system, chat=chat))
-            for prompt in chosen
-        ]
-        tails = [token_ids(tokenizer, _answer(p)) if with_answer else [] for p in chosen]
-        rows = [head + tail for head, tail in zip(heads, tails, strict=True)]
-        tokens, mask = pad_left(rows, tokenizer, device)
-        starts = tuple(tokens.shape[1] - len(tail) for tail in tails) if with_answer else None
-        yield Batch(tokens, mask, starts, chosen)
-
-
-def answer_span(batch: Batch) -> Mask:
-    """True at the tokens of each row's answer: all that follow the assistant start [batch, pos].
-
-    The assistant start itself, the last prompt token, is not in it. All False without answers.
-    """
-    if batch.answer_start is None:
-        return torch.zeros_like(batch.mask)
-    starts = torch.tensor(batch.answer_start, device=batch.mask.device)
-    positions = torch.arange(batch.mask.shape[1], device=batch.mask.device)
-    return positions >= starts[:, None]
-
-
 def generation_prompt(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Ids that the chat template puts before an answer; empty where there is no template."""
     if not tokenizer.chat_template:
@@ -149,12 +94,6 @@ def _apply(
         messages, tokenize=False, add_generation_prompt=generate, enable_thinking=False
     )
     return str(text)
-
-
-def _answer(prompt: Prompt) -> str:
-    if prompt.answer is None:
-        raise InputError(f"prompt {prompt.id!r} has no answer: give it one or leave answers out")
-    return prompt.answer
 
 
 def _bos(tokenizer: PreTrainedTokenizerBase) -> str:

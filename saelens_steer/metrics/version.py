@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from saelens_steer.config import MetricSpec
+from saelens_steer.errors import InputError
 from saelens_steer.files import digest
 from saelens_steer.metrics.custom import imported
 
@@ -14,5 +16,15 @@ from saelens_steer.metrics.custom import imported
 def metrics_version(specs: Sequence[MetricSpec]) -> str:
     """Digest of the specs, and of the source of each module that a user's own metric lives in."""
     own = [imported(spec) for spec in specs if isinstance(spec, str) and ":" in spec]
-    sources = [inspect.getsource(sys.modules[function.__module__]) for function in own]
-    return digest([s if isinstance(s, str) else s.model_dump() for s in specs], sources)
+    plain = [spec if isinstance(spec, str) else spec.model_dump() for spec in specs]
+    return digest(plain, [_source(function) for function in own])
+
+
+def _source(function: Callable[..., Any]) -> str:
+    """The text of the module a function stands in; InputError where it stands in no file."""
+    try:
+        return inspect.getsource(sys.modules[function.__module__])
+    except (OSError, TypeError, KeyError):
+        raise InputError(
+            f"the metric {function!r} stands in no source file: put it in a module of its own"
+        ) from None

@@ -9,6 +9,7 @@ from typing import Any
 
 from sae_lens import SAE
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+from safetensors import SafetensorError
 
 from saelens_steer.errors import InputError
 from saelens_steer.files import file_digest
@@ -22,6 +23,8 @@ def load_sae(source: str | Path, sae_id: str | None = None, *, device: str = "cp
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
+        if sae_id is not None:
+            raise InputError(f"{folder} is a folder, which holds one SAE: leave sae_id out")
         return _from_folder(folder, device)
     return _from_release(str(source), sae_id, device)
 
@@ -33,8 +36,10 @@ def _from_folder(folder: Path, device: str) -> SAE[Any]:
         return SAE.load_from_disk(str(folder), device=device)
     except FileNotFoundError as error:
         raise InputError(f"{folder} lacks a file that SAELens needs: {error}") from None
-    except (json.JSONDecodeError, KeyError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(f"{folder}/cfg.json is not an SAE config: {error!r}") from None
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise InputError(f"{folder}: SAELens cannot load it: {_one_line(error)}") from None
 
 
 def _from_release(release: str, sae_id: str | None, device: str) -> SAE[Any]:
@@ -50,8 +55,12 @@ def _from_release(release: str, sae_id: str | None, device: str) -> SAE[Any]:
     try:
         return SAE.from_pretrained(release, sae_id, device=device)
     except OSError as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"cannot fetch {release}/{sae_id} and it is not cached: {first}") from None
+        why = _one_line(error)
+        raise InputError(f"cannot fetch {release}/{sae_id} and it is not cached: {why}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or repr(error)
 
 
 def check_sae(sae: SAE[Any], model: Any, hook_name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -22,15 +23,19 @@ from sae_lens.training.mixing_buffer import mixing_buffer
 
 from saelens_steer.activations import keep_ordinary, without_sinks
 from saelens_steer.config import TrainSpec
-from saelens_steer.data import diagnostic_positions, load_corpus
+from saelens_steer.data import diagnostic_positions, load_corpus, token_ids
 from saelens_steer.errors import InputError
 from saelens_steer.files import write_json, write_jsonl, write_with
 from saelens_steer.model import check_hook_name
+from saelens_steer.sae.load import load_sae
 from saelens_steer.sae.quality import sae_quality
+from saelens_steer.tensors import Mask, Tokens
 
 LOG_EVERY = 5
 BUFFER_BATCHES = 16
 """The mixing buffer holds so many training batches."""
+PATIENCE = 200
+"""So many batches in a row without a token to train on are an error."""
 HELD_OUT_SHARE = 0.02
 HELD_OUT_TOKENS = 10_000
 
@@ -48,11 +53,14 @@ def train_sae(model: Any, spec: TrainSpec, hook_name: str, out: str | Path) -> S
     wanted = spec.training_tokens + HELD_OUT_TOKENS
     corpus = load_corpus(spec.corpus, model.tokenizer, wanted, spec.seed)
     training, held_out = split_corpus(corpus)
-    write_with(Path(out), lambda folder: _train_into(folder, model, spec, hook_name, training))
-    sae = SAE.load_from_disk(str(out), device=str(model.cfg.device))
-    quality = sae_quality(model, sae, hook_name, held_out["text"], spec.context_size)
-    write_json(Path(out) / "quality.json", quality)
-    return sae
+    for texts in (training, held_out):
+        _refuse_too_little(texts, model.tokenizer, spec.context_size)
+
+    def write(folder: Path) -> None:
+        _train_into(folder, model, spec, hook_name, training)
+        _measure_in(folder, model, spec, hook_name, held_out)
+
+    return load_sae(write_with(Path(out), write), device=str(model.cfg.device))
 
 
 def _train_into(folder: Path, model: Any, spec: TrainSpec, hook_name: str, corpus: Any) -> None:
@@ -62,6 +70,39 @@ def _train_into(folder: Path, model: Any, spec: TrainSpec, hook_name: str, corpu
         runner = _Runner(runner_config(spec, model, hook_name, folder), corpus, model, spec)
         runner.run()
     write_jsonl(folder / "metrics.jsonl", runner.log)
+    _settle(folder)
+
+
+def _measure_in(folder: Path, model: Any, spec: TrainSpec, hook_name: str, corpus: Any) -> None:
+    sae = load_sae(folder, device=str(model.cfg.device))
+    if not all(weight.isfinite().all() for weight in sae.parameters()):
+        raise InputError("the SAE's weights are not finite after training: lower sae.train.lr")
+    texts, size = corpus["text"], spec.context_size
+    quality = sae_quality(model, sae, hook_name, texts, size, spec.max_norm)
+    write_json(folder / "quality.json", quality)
+
+
+def _refuse_too_little(corpus: Any, tokenizer: Any, context_size: int) -> None:
+    n_tokens = 0
+    for row in corpus:
+        n_tokens += len(token_ids(tokenizer, row["text"]))
+        if n_tokens > context_size:
+            return
+    raise InputError(
+        f"{len(corpus)} texts of the corpus, with {n_tokens} tokens, do not fill a context of "
+        f"{context_size}: give a larger corpus or a smaller context_size"
+    )
+
+
+def _settle(folder: Path) -> None:
+    """Sort the keys of SAELens's JSON files, whose order changes from process to process.
+
+    The temporary folder's name goes too, so that equal trainings leave equal bytes.
+    """
+    for path in sorted(folder.glob("*cfg.json")):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config.pop("output_path", None)
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def split_corpus(corpus: Any) -> tuple[Any, Any]:
@@ -85,6 +126,9 @@ def check_train_spec(spec: TrainSpec) -> None:
             near = difflib.get_close_matches(option, fields, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise InputError(f"architecture {spec.architecture} has no option {option!r}{hint}")
+    k = getattr(_sae_config(spec, d_in=1, device="cpu"), "k", None)
+    if k is not None and not (isinstance(k, int | float) and 0 < k <= spec.d_sae):
+        raise InputError(f"option k must be a number up to d_sae = {spec.d_sae}, not {k!r}")
 
 
 def runner_config(
@@ -93,8 +137,9 @@ def runner_config(
     """SAELens's runner config for our spec; Qwen's lack of a BOS token is respected."""
     bos = bool(model.cfg.default_prepend_bos)
     store_batch = max(1, spec.batch_tokens // spec.context_size)
+    steps = spec.training_tokens // spec.batch_tokens
     return LanguageModelSAERunnerConfig(
-        sae=_sae_config(spec, model),
+        sae=_sae_config(spec, d_in=model.cfg.d_model, device=str(model.cfg.device)),
         model_name=model.cfg.model_name,
         hook_name=hook_name,
         dataset_path=spec.corpus,
@@ -107,9 +152,10 @@ def runner_config(
         n_batches_in_buffer=BUFFER_BATCHES,
         lr=spec.lr,
         lr_scheduler_name=spec.lr_scheduler,
-        lr_warm_up_steps=spec.lr_warm_up_steps,
-        lr_decay_steps=spec.lr_decay_steps,
-        dead_feature_window=max(1, spec.training_tokens // spec.batch_tokens // 4),
+        # where the two overlap, SAELens never reaches lr
+        lr_warm_up_steps=min(spec.lr_warm_up_steps, steps // 4),
+        lr_decay_steps=min(spec.lr_decay_steps, steps // 4),
+        dead_feature_window=max(1, steps // 4),
         prepend_bos=bos,
         sequence_separator_token="bos" if bos else None,
         exclude_special_tokens=True,
@@ -123,13 +169,13 @@ def runner_config(
     )
 
 
-def _sae_config(spec: TrainSpec, model: Any) -> Any:
+def _sae_config(spec: TrainSpec, d_in: int, device: str) -> Any:
     config_class = SAE_TRAINING_CLASS_REGISTRY[spec.architecture][1]
     try:
         return config_class(
-            d_in=model.cfg.d_model,
+            d_in=d_in,
             d_sae=spec.d_sae,
-            device=str(model.cfg.device),
+            device=device,
             **{**_unit_decoder(config_class), **spec.options},
         )
     except (TypeError, ValueError) as error:
@@ -154,6 +200,7 @@ class _Runner(LanguageModelSAETrainingRunner):
         super().__init__(config, override_dataset=corpus, override_model=model)
         self.spec = spec
         self.log: list[dict[str, float]] = []
+        self.sinks_dropped = 0
 
     def run_trainer_with_interruption_handling(self, trainer: Any) -> Any:
         trainer.data_provider = self._batches()
@@ -162,7 +209,8 @@ class _Runner(LanguageModelSAETrainingRunner):
         def logged_step(batch: torch.Tensor) -> Any:
             output = step(batch)
             if trainer.n_training_steps % LOG_EVERY == 0:
-                self.log.append(_log_line(trainer, output))
+                line = _log_line(trainer, output)
+                self.log.append(line | {"sinks_dropped": self.sinks_dropped})
             return output
 
         trainer.step = logged_step
@@ -176,16 +224,31 @@ class _Runner(LanguageModelSAETrainingRunner):
     @torch.no_grad()
     def _kept(self) -> Iterator[torch.Tensor]:
         """Activations of the wanted tokens, endlessly: special tokens and sinks left out."""
-        store = self.activations_store
-        tokenizer: Any = self.model.tokenizer
-        while True:
+        store, empty = self.activations_store, 0
+        while empty < PATIENCE:
             tokens = store.get_batch_tokens()
-            wanted = keep_ordinary(tokens, tokenizer)
-            if self.spec.tokens == "diagnostic":
-                wanted &= diagnostic_positions(tokens, torch.ones_like(wanted), tokenizer)
-            vectors = store.get_activations(tokens)[wanted.to(store.device)]
-            if len(vectors):
-                yield vectors[without_sinks(vectors, self.spec.max_norm)]
+            wanted = self._wanted(tokens)
+            empty += 1
+            if wanted.any():
+                vectors = store.get_activations(tokens)[wanted.to(store.device)]
+                kept = without_sinks(vectors, self.spec.max_norm)
+                self.sinks_dropped += int((~kept).sum())
+                if kept.any():
+                    empty = 0
+                    yield vectors[kept]
+        raise InputError(
+            f"{PATIENCE} batches of the corpus held no token to train on: "
+            f"tokens is {self.spec.tokens}, max_norm is {self.spec.max_norm}"
+        )
+
+    def _wanted(self, tokens: Tokens) -> Mask:
+        tokenizer: Any = self.model.tokenizer
+        wanted = keep_ordinary(tokens, tokenizer)
+        if self.spec.tokens == "all":
+            return wanted
+        inside = torch.ones_like(wanted)
+        inside[:, -1] = False  # a context is cut anywhere: its end is no assistant start
+        return wanted & diagnostic_positions(tokens, inside, tokenizer)
 
 
 @torch.no_grad()

@@ -1,19 +1,16 @@
-"""Chat templates, left padding and answer spans."""
+"""Chat templates, left padding, and where answers begin."""
 
 from __future__ import annotations
 
 import copy
 
 import pytest
-import torch
 
 from saelens_steer.data import (
-    Batch,
     Prompt,
-    answer_span,
+    encode_prompts,
     pad_left,
     render,
-    token_batches,
     token_ids,
     tokenize,
 )
@@ -30,17 +27,6 @@ def test_the_template_ends_at_the_assistant_start_without_thinking(tokenizer):
 def test_the_system_message_comes_first(tokenizer):
     text = render(tokenizer, HELLO, system="Be brief")
     assert text.startswith("<|im_start|>system\nBe brief<|im_end|>\n<|im_start|>user\nhello")
-
-
-def test_the_answer_follows_without_a_closing_token(tokenizer):
-    text = render(tokenizer, HELLO, with_answer=True)
-    assert text == render(tokenizer, HELLO) + "print ('x')"
-    assert render(tokenizer, HELLO, chat=False, with_answer=True) == "helloprint ('x')"
-
-
-def test_a_missing_answer_is_refused(tokenizer):
-    with pytest.raises(InputError, match="'7' has no answer"):
-        render(tokenizer, Prompt("7", "x"), with_answer=True)
 
 
 def test_a_tokenizer_without_chat_template_needs_chat_false(new_tokenizer):
@@ -119,38 +105,28 @@ def test_empty_rows_are_refused(tokenizer, rows):
 def test_tokenizing_leaves_the_tokenizer_as_it_was(new_tokenizer):
     mine = new_tokenizer()
     before = copy.deepcopy(mine.init_kwargs), mine.backend_tokenizer.to_str(), len(mine)
-    list(token_batches(mine, [HELLO] * 3, system="s", with_answer=True))
+    encode_prompts(mine, [HELLO] * 3, system="s")
     assert (mine.init_kwargs, mine.backend_tokenizer.to_str(), len(mine)) == before
 
 
-def test_batches_keep_the_order_and_cover_every_prompt_once(tokenizer):
-    prompts = [Prompt(str(i), "hello " * (i % 3 + 1)) for i in range(7)]
-    batches = list(token_batches(tokenizer, prompts, 3))
-    assert [len(b.tokens) for b in batches] == [3, 3, 1]
-    assert [p for b in batches for p in b.prompts] == prompts
-    assert all(b.answer_start is None and not answer_span(b).any() for b in batches)
-    rows = [row[m].tolist() for b in batches for row, m in zip(b.tokens, b.mask, strict=True)]
-    assert rows == [token_ids(tokenizer, render(tokenizer, p)) for p in prompts]
-
-
-def test_the_answer_span_holds_exactly_the_answers_tokens(tokenizer):
+def test_prompt_and_answer_are_encoded_apart_in_the_order_given(tokenizer):
     prompts = [HELLO, Prompt("2", "a much longer formula", "", "y"), Prompt("3", "x", "", "")]
-    (batch,) = token_batches(tokenizer, prompts, with_answer=True)
-    span = answer_span(batch)
-    for i, prompt in enumerate(prompts):
-        assert batch.tokens[i][span[i]].tolist() == token_ids(tokenizer, prompt.answer)
-        head = batch.tokens[i][batch.mask[i] & ~span[i]].tolist()
-        assert head == token_ids(tokenizer, render(tokenizer, prompt))
+    encoded = encode_prompts(tokenizer, prompts)
+    assert [e.prompt for e in encoded] == prompts
+    for one, prompt in zip(encoded, prompts, strict=True):
+        assert list(one.head) == token_ids(tokenizer, render(tokenizer, prompt))
+        assert list(one.answer) == token_ids(tokenizer, prompt.answer)
+        assert one.ids == one.head + one.answer
 
 
 def test_an_answer_that_would_merge_with_the_prompt_is_kept_apart(tokenizer):
-    prompt = Prompt("1", "form", "", "ula")
-    whole = token_ids(tokenizer, "formula")
-    (batch,) = token_batches(tokenizer, [prompt], chat=False, with_answer=True)
-    assert batch.tokens[0].tolist() == token_ids(tokenizer, "form") + token_ids(tokenizer, "ula")
-    assert batch.tokens[0].tolist() != whole
+    (one,) = encode_prompts(tokenizer, [Prompt("1", "form", "", "ula")], chat=False)
+    assert one.ids == (*token_ids(tokenizer, "form"), *token_ids(tokenizer, "ula"))
+    assert list(one.ids) != token_ids(tokenizer, "formula")
 
 
-def test_shapes_are_checked_in_the_tests():
-    with pytest.raises(Exception, match=r"(?i)type|shape"):
-        Batch(torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, dtype=torch.bool))
+def test_the_parts_meet_at_the_assistant_start(tokenizer):
+    (one,) = encode_prompts(tokenizer, [HELLO])
+    n = len(one.head)
+    parts = [one.part(position) for position in range(len(one.ids))]
+    assert parts == ["prompt"] * (n - 1) + ["assistant_start"] + ["answer"] * len(one.answer)

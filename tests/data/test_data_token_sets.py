@@ -17,8 +17,9 @@ from saelens_steer.data import (
     complement,
     describe,
     diagnostic_positions,
+    encode_prompts,
+    pad_left,
     render,
-    token_batches,
     token_ids,
     token_set,
     tokenize,
@@ -75,8 +76,6 @@ def test_a_bad_regex_is_told(tokenizer, regex):
 def test_a_set_without_entries_is_told(tokenizer):
     with pytest.raises(InputError, match=r"no vocabulary entry .*regex='qqqq'"):
         chosen(tokenizer, regex="qqqq")
-    with pytest.raises(InputError, match="no vocabulary entry"):
-        token_set(TokenSetSpec(ids=()), tokenizer, len(tokenizer))
 
 
 def test_an_unknown_name_is_told_with_the_nearest(tokenizer):
@@ -170,21 +169,28 @@ def test_a_vocabulary_of_qwens_size_is_read_within_two_seconds():
     assert time.process_time() - start < 0.5
 
 
+def batch(tokenizer, prompts):
+    """Tokens, mask, and the position of each row's first answer token."""
+    encoded = encode_prompts(tokenizer, prompts)
+    tokens, mask = pad_left([e.ids for e in encoded], tokenizer)
+    return tokens, mask, [tokens.shape[1] - len(e.answer) for e in encoded]
+
+
 def test_the_last_prompt_token_is_a_diagnostic_position(tokenizer):
-    (batch,) = token_batches(tokenizer, [Prompt("1", "hello"), Prompt("2", "a long formula")])
-    found = diagnostic_positions(batch.tokens, batch.mask, tokenizer)
+    tokens, mask, _ = batch(tokenizer, [Prompt("1", "hello"), Prompt("2", "a long formula")])
+    found = diagnostic_positions(tokens, mask, tokenizer)
     assert found[:, -1].all()
     assert found.sum() == 2
 
 
 def test_fences_and_delimiters_are_diagnostic_positions(tokenizer):
     prompt = Prompt("1", "the $$ x", "", "``` python\n y $ z")
-    (batch,) = token_batches(tokenizer, [prompt, Prompt("2", "x", "", "y")], with_answer=True)
-    found = diagnostic_positions(batch.tokens, batch.mask, tokenizer)
-    texts = describe(batch.tokens[0][found[0]].tolist(), tokenizer)
+    tokens, mask, starts = batch(tokenizer, [prompt, Prompt("2", "x", "", "y")])
+    found = diagnostic_positions(tokens, mask, tokenizer)
+    texts = describe(tokens[0][found[0]].tolist(), tokenizer)
     assert [t.strip() for t in texts] == ["$$", "", "```", "$"]
-    assert found[0, batch.answer_start[0] - 1]
-    assert found[1, batch.answer_start[1] - 1]
+    assert found[0, starts[0] - 1]
+    assert found[1, starts[1] - 1]
     assert found[1].sum() == 1
 
 

@@ -128,7 +128,7 @@ def test_running_it_again_computes_nothing_and_changes_no_byte(run):
 
 
 def test_killed_again_and_again_it_ends_with_the_same_bytes(run, tmp_path):
-    killed, kills = tmp_path / "killed", 0
+    killed, kills = tmp_path / run.name, 0  # the page is titled with the folder's name
     for marker in (
         "activations",
         "sae/metrics.jsonl",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 
 from saelens_steer.model.tiny.corpus import chat_text
 from saelens_steer.model.tiny.grammar import FAMILIES, Example, examples
@@ -21,7 +22,7 @@ Validity = Callable[[str], str]
 
 
 def figures(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, n: int,
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, n: int,
     code: Validity, latex: Validity, max_new_tokens: int = 96,
 ) -> dict[str, float]:  # fmt: skip
     """The card's figures over `n` held-out prompts of each family, greedy."""
@@ -67,26 +68,27 @@ def share(hits: Iterable[bool]) -> float:
 def latex_delimiters(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Ids of the entries that are a LaTeX delimiter as a whole."""
     ids = sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
-    return [i for i in ids if DELIMITER.match(tokenizer.decode([i]))]
+    return [i for i in ids if DELIMITER.match(str(tokenizer.decode([i])))]
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Example]) -> dict[str, Tensor]:
     """The prompts in the chat template, up to the assistant's turn, left-padded."""
     chats = [[{"role": "user", "content": e.prompt}] for e in prompts]
-    texts = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
+    texts: Any = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
     return dict(tokenizer(texts, return_tensors="pt", padding=True, padding_side="left"))
 
 
 @torch.inference_mode()
 def complete(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Example],
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Example],
     max_new_tokens: int,
 ) -> list[tuple[str, bool]]:  # fmt: skip
     """Greedy completions, each with whether it came to its end."""
     done: list[tuple[str, bool]] = []
     for start in range(0, len(prompts), BATCH):
         inputs = encode(tokenizer, prompts[start : start + BATCH])
-        ids = model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)
+        generate: Any = model.generate  # pyright: ignore[reportAttributeAccessIssue]
+        ids = generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)
         answers = ids[:, inputs["input_ids"].shape[1] :]
         texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
         ended = (answers == tokenizer.eos_token_id).any(dim=1).tolist()
@@ -96,7 +98,7 @@ def complete(
 
 @torch.inference_mode()
 def margins(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Example]
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Example]
 ) -> Tensor:
     """Largest delimiter logit minus largest other logit at the assistant's start, float32."""
     inputs = encode(tokenizer, prompts)
@@ -112,7 +114,7 @@ def margins(
 
 @torch.inference_mode()
 def answer_loss(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Example]
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Example]
 ) -> float:
     """Mean cross-entropy in nats over the tokens of the answers and their ends."""
     total, tokens = 0.0, 0

@@ -49,7 +49,8 @@ def train(
     torch.manual_seed(seed)
     device = _device(device)
     tokenizer = train_tokenizer(seed)
-    model = Qwen3ForCausalLM(configuration(tokenizer)).to(device)
+    model = Qwen3ForCausalLM(configuration(tokenizer))
+    torch.nn.Module.to(model, device)
     optimizer = _optimizer(model)
     kept = out.with_name(out.name + ".checkpoint")
     began, start = time.monotonic(), _resume(kept, model, optimizer)
@@ -84,9 +85,13 @@ def configuration(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
         rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=tokenizer.convert_tokens_to_ids(END),
-        pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
+        eos_token_id=_id(tokenizer, END),
+        pad_token_id=_id(tokenizer, PAD),
     )
+
+
+def _id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    return tokenizer.get_vocab()[token]
 
 
 def batch(step: int, seed: int, tokenizer: PreTrainedTokenizerFast) -> Tensor:
@@ -170,7 +175,8 @@ def _resume(folder: Path, model: Qwen3ForCausalLM, optimizer: torch.optim.Optimi
 
 def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Writes a copy of the model in bfloat16, with its tokenizer."""
-    copy = Qwen3ForCausalLM(model.config).to(torch.bfloat16)
+    copy = Qwen3ForCausalLM(model.config)
+    torch.nn.Module.to(copy, torch.bfloat16)
     copy.load_state_dict(model.state_dict())
     copy.save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)

@@ -63,7 +63,7 @@ def examples(family: str, n: int, seed: int, split: str = "train") -> list[Examp
     return list(islice(source if split == "train" else _distinct(source), n))
 
 
-def _distinct(source: Iterator[Example], patience: int = 100_000) -> Iterator[Example]:
+def _distinct(source: Iterator[Example], patience: int = 2000) -> Iterator[Example]:
     """Each prompt once; InputError after `patience` repeats in a row."""
     seen: set[str] = set()
     repeats = 0

@@ -1,0 +1,217 @@
+"""Laws of selection: what is planted is found, the dead are not, and ties are settled."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sae_lens import SAE
+from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
+
+from saelens_steer.activations import Activations
+from saelens_steer.errors import InputError
+from saelens_steer.features import encode, feature_scores, select_features
+from saelens_steer.features import select as module
+from saelens_steer.features.select import auroc
+
+D = 8
+HOOK = "blocks.2.hook_resid_pre"
+SCORES = ("mean_difference", "auroc", "firing_difference")
+
+
+def identity_sae(**cfg) -> SAE:
+    """z = relu(x): feature i is coordinate i; features 8 to 11 are dead."""
+    sae = StandardSAE(StandardSAEConfig(d_in=D, d_sae=D + 4, apply_b_dec_to_input=False, **cfg))
+    sae.W_enc.data = torch.eye(D, D + 4)
+    sae.W_dec.data = torch.eye(D + 4, D)
+    sae.b_enc.data.zero_()
+    sae.b_dec.data.zero_()
+    return sae.to(sae.dtype)
+
+
+def activations(rows: dict[tuple[str, str], torch.Tensor]) -> Activations:
+    """Vectors under (domain, part)."""
+    index = pd.DataFrame(
+        [
+            {"prompt_id": f"{d}{i}", "domain": d, "position": 3, "token": 9, "text": "x", "part": p}
+            for (d, p), vectors in rows.items()
+            for i in range(len(vectors))
+        ]
+    )
+    return Activations(torch.cat(list(rows.values())), index, HOOK)
+
+
+def planted(part: str = "assistant_start", n: int = 12) -> Activations:
+    """Coordinates 2 and 5 stand for code (2 more strongly), 6 for maths, 0 for both alike."""
+    draw = torch.Generator().manual_seed(0)
+    noise = 0.1 * torch.rand(2, n, D, generator=draw) - 0.5
+    code, math = noise
+    code[:, 2] += 6.0
+    code[:, 5] += 3.0
+    math[:, 6] += 2.0
+    code[:, 0], math[:, 0] = 1.0, 1.0
+    return activations({("code", part): code, ("math", part): math})
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_planted_features_are_found_on_their_own_side(score):
+    found = select_features(identity_sae(), planted(), "code", "math", score=score)
+    assert found.candidates == {"code": [2, 5], "math": [6]}
+    assert found.features == [2, 5, 6]
+    assert found.score == score
+
+
+def test_exchanged_domains_exchange_the_sides():
+    forth = select_features(identity_sae(), planted(), "code", "math")
+    back = select_features(identity_sae(), planted(), "math", "code")
+    assert forth.candidates == back.candidates
+    pd.testing.assert_series_equal(forth.scores["mean_difference"], -back.scores["mean_difference"])
+    np.testing.assert_allclose(forth.scores["auroc"], 1 - back.scores["auroc"])
+
+
+def test_k_keeps_the_best_of_each_side():
+    found = select_features(identity_sae(), planted(), "code", "math", k=1)
+    assert found.candidates == {"code": [2], "math": [6]}
+
+
+def test_dead_features_are_neither_chosen_nor_scored():
+    found = select_features(identity_sae(), planted(), "code", "math", k=100)
+    assert set(found.scores.index) == {0, 2, 5, 6}
+    assert set(found.features) == {2, 5, 6}, "a feature that tells nothing apart is on no side"
+
+
+def test_where_nothing_fires_nothing_is_chosen():
+    vectors = -torch.ones(3, D)
+    acts = activations({(d, "assistant_start"): vectors for d in ("code", "math")})
+    found = select_features(identity_sae(), acts, "code", "math")
+    assert found.candidates == {"code": [], "math": []} and len(found.scores) == 0
+    json.dumps(found.to_json(HOOK, {}), allow_nan=False)
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_ties_go_to_the_lower_index_on_both_sides(score):
+    code, math = torch.zeros(4, D), torch.zeros(4, D)
+    code[:, [7, 1, 4]] = 2.0
+    math[:, [6, 0, 3]] = 2.0
+    acts = activations({("code", "assistant_start"): code, ("math", "assistant_start"): math})
+    found = select_features(identity_sae(), acts, "code", "math", score=score, k=2)
+    assert found.candidates == {"code": [1, 4], "math": [0, 3]}
+
+
+def test_scores_are_what_their_names_say():
+    code = torch.tensor([[3.0, 0.0], [1.0, 2.0], [0.0, 0.0]])
+    math = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    pad = torch.nn.functional.pad
+    scores = feature_scores(identity_sae(), pad(code, (0, D - 2)), pad(math, (0, D - 2)))
+    assert scores.loc[0].to_dict() == pytest.approx(
+        {
+            "mean_difference": 4 / 3 - 1 / 2,
+            "auroc": (2 + 1.5 + 0.5) / 6,
+            "firing_rate_positive": 2 / 3,
+            "firing_rate_negative": 1 / 2,
+            "firing_difference": 1 / 6,
+            "max_act": 3.0,
+        }
+    )
+    assert scores.loc[1, "mean_difference"] == pytest.approx(2 / 3 - 1 / 2)
+
+
+def test_auroc_is_the_share_of_pairs_won_with_ties_half(monkeypatch):
+    draw = np.random.default_rng(0)
+    positive, negative = draw.integers(0, 4, (7, 5)), draw.integers(0, 3, (11, 5))
+    won = (positive[:, None] > negative).mean((0, 1)) + (positive[:, None] == negative).mean(
+        (0, 1)
+    ) / 2
+    np.testing.assert_allclose(auroc(positive, negative), won)
+    monkeypatch.setattr(module, "COLUMNS", 2)
+    np.testing.assert_allclose(auroc(positive, negative), won)
+
+
+def test_chunks_do_not_matter(monkeypatch):
+    vectors = planted().vectors
+    whole = encode(identity_sae(), vectors)
+    monkeypatch.setattr(module, "CHUNK", 5)
+    assert encode(identity_sae(), vectors).equal(whole)
+    assert whole.shape == (len(vectors), D + 4)
+
+
+def test_an_sae_in_bfloat16_gives_float32_activations():
+    z = encode(identity_sae(dtype="bfloat16"), planted().vectors)
+    assert z.dtype == torch.float32
+    assert z.equal(z.bfloat16().float())
+
+
+def test_at_says_which_tokens_are_compared():
+    start, answer = planted(), planted("answer")
+    flipped = answer.vectors.flip(1)  # coordinate i becomes 7 − i
+    both = Activations(
+        torch.cat([start.vectors, flipped]),
+        pd.concat([start.index, answer.index], ignore_index=True),
+        HOOK,
+    )
+    at_start = select_features(identity_sae(), both, "code", "math", at="assistant_start")
+    at_answer = select_features(identity_sae(), both, "code", "math", at="answer")
+    assert at_start.candidates == {"code": [2, 5], "math": [6]}
+    assert at_answer.candidates == {"code": [5, 2], "math": [1]}
+
+
+def test_other_domains_do_not_matter():
+    code_math, prose = planted(), planted()
+    prose.index["domain"] = "prose"
+    both = Activations(
+        torch.cat([prose.vectors * 9, code_math.vectors]),
+        pd.concat([prose.index, code_math.index], ignore_index=True),
+        HOOK,
+    )
+    found = select_features(identity_sae(), both, "code", "math")
+    expected = select_features(identity_sae(), code_math, "code", "math")
+    pd.testing.assert_frame_equal(found.scores, expected.scores)
+
+
+@pytest.mark.parametrize("domains", [("coda", "math"), ("code", "coda")])
+def test_an_unknown_domain_is_refused_with_the_known(domains):
+    with pytest.raises(InputError, match=r"domain 'coda'; the domains are code, math"):
+        select_features(identity_sae(), planted(), *domains)
+
+
+def test_a_domain_against_itself_is_refused():
+    with pytest.raises(InputError, match="both 'code': name two domains"):
+        select_features(identity_sae(), planted(), "code", "code")
+
+
+def test_a_part_that_was_not_kept_is_refused():
+    with pytest.raises(InputError, match="no activation of domain 'code' was kept at answer"):
+        select_features(identity_sae(), planted(), "code", "math", at="answer")
+
+
+def test_an_sae_of_another_width_is_refused():
+    acts = planted()
+    wide = Activations(torch.cat([acts.vectors, acts.vectors], 1), acts.index, HOOK)
+    with pytest.raises(InputError, match="the SAE reads 8 dimensions, the residual has 16"):
+        select_features(identity_sae(), wide, "code", "math")
+
+
+def test_the_file_is_valid_json_with_the_keys_that_readers_expect():
+    found = select_features(identity_sae(), planted(), "code", "math", k=1)
+    written = json.loads(json.dumps(found.to_json(HOOK, {"source": "sae"}), allow_nan=False))
+    scores = written.pop("scores")
+    assert written == {
+        "hook_name": HOOK,
+        "sae": {"source": "sae"},
+        "code_candidates": [2],
+        "math_candidates": [6],
+        "positive": "code",
+        "negative": "math",
+        "at": "assistant_start",
+        "score": "mean_difference",
+    }
+    assert list(scores) == ["2", "6"]
+    assert set(scores["2"]) == {
+        "mean_difference",
+        "auroc",
+        "firing_rate_positive",
+        "firing_rate_negative",
+        "firing_difference",
+        "max_act",
+    }

@@ -1,0 +1,341 @@
+"""Laws of the config: YAML in, YAML out; what is wrong is said in one sentence."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from saelens_steer.config import (
+    GenerateSpec,
+    MarginMetric,
+    PromptSpec,
+    RunSpec,
+    SweepSpec,
+    TokenSetSpec,
+    TrainSpec,
+    checked,
+    dump_config,
+    load_config,
+    parse_config,
+)
+from saelens_steer.errors import InputError
+
+REAL: dict[str, Any] = {
+    "model": {"name": "Qwen/Qwen3-4B-Instruct-2507", "dtype": "bfloat16"},
+    "hook_name": "blocks.18.hook_resid_pre",
+    "prompts": {"source": "code-math-mixed", "limit": None},
+    "sae": {"load": {"source": "some-release", "sae_id": "layer-18"}},
+    "select": {"prompts": "code-math-domains"},
+}
+MARGIN = {"margin": {"name": "m", "target": {"regex": r"\s*\$+"}, "other": ["The", "In"]}}
+
+
+def refusal(data: Any, overrides: tuple[str, ...] = ()) -> str:
+    """The sentence with which a config is refused."""
+    with pytest.raises(InputError) as refused:
+        parse_config(data, overrides)
+    sentence = str(refused.value)
+    assert "\n" not in sentence and sentence.startswith("config: ")
+    return sentence
+
+
+# --- the defaults, and YAML both ways
+
+
+def test_the_defaults_describe_the_tiny_run():
+    spec = parse_config({})
+    assert spec == RunSpec()
+    assert spec.model.name == "tiny-qwen3" and spec.hook_name is None
+    assert spec.prompts == PromptSpec(source="tiny-code-math-mixed", limit=24)
+    assert spec.sae.train is not None and spec.sae.load is None
+    assert (spec.sae.train.d_sae, spec.sae.train.options) == (1024, {"k": 16})
+    assert spec.sweep.alphas == (-4, -2, 0, 2, 4) and spec.sweep.n_controls == 512
+    assert isinstance(spec.metrics[0], MarginMetric)
+    assert spec.metrics[1:] == ("kl", "code_validity", "latex_validity", "latex_first")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        REAL,
+        {"sweep": {"features": [3, 1], "alphas": [1e-7, -2], "generate": {"top": 0}}},
+        {"metrics": [MARGIN, "kl", "some.module:function"]},
+        {"metrics": [{"margin": {"target": {"strings": ["1e5", "yes", "=", "é\n"]}}}]},
+        {"sae": {"train": {"architecture": "standard", "options": {"l1_coefficient": 1e-3}}}},
+        {"activations": {"max_norm": None}, "prompts": {"system": "Be brief: no.", "chat": False}},
+        {"model": {"class": "TransformerBridge"}},
+    ],
+)
+def test_what_is_dumped_is_loaded_back_equal(data, tmp_path):
+    spec = parse_config(data)
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(spec), encoding="utf-8")
+    assert load_config(path) == spec
+    assert dump_config(load_config(path)) == dump_config(spec)
+
+
+def test_an_empty_file_is_the_tiny_run(tmp_path):
+    (tmp_path / "c.yaml").write_text("# nothing yet\n")
+    assert load_config(tmp_path / "c.yaml") == RunSpec()
+
+
+def test_a_number_in_exponent_form_is_a_number(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("sae: {train: {architecture: standard, options: {l1_coefficient: 5e-3}}}")
+    loaded = load_config(path, ["sae.train.lr=1e-4", "sae.train.options.x=-2E+3"]).sae.train
+    assert loaded is not None and loaded.lr == 1e-4
+    assert loaded.options == {"l1_coefficient": 5e-3, "x": -2000.0}
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("sweep: {seed: 1}\nmetrics: [kl]\nsweep: {seed: 2}\n")
+    with pytest.raises(InputError, match="'sweep' stands twice.*line 3"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("sweep: [", "not valid YAML"),
+        ("- a list", "must be a mapping"),
+        ("just a word", "must be a mapping"),
+        ("a: !!python/object:os.system {}", "not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_config_is_refused(text, hint, tmp_path):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError, match=hint) as refused:
+        load_config(tmp_path / "c.yaml")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"cannot read the config .*no\.yaml: No such file"):
+        load_config(tmp_path / "no.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"hook_name: caf\xe9")
+    with pytest.raises(InputError, match="not valid YAML"):
+        load_config(tmp_path / "latin.yaml")
+
+
+# --- what is refused, and what is named instead
+
+
+@pytest.mark.parametrize(
+    ("data", "key", "near"),
+    [
+        ({"swep": {}}, "swep", "sweep"),
+        ({"sweep": {"alpha": [1]}}, "sweep.alpha", "alphas"),
+        ({"sweep": {"generate": {"tempratur": 1}}}, "sweep.generate.tempratur", "temperature"),
+        ({"sae": {"trian": {}}}, "sae.trian", "train"),
+        ({"sae": {"train": {"batch_size": 1}}}, "sae.train.batch_size", "batch_tokens"),
+        ({"sae": {"load": {"sorce": "x"}}}, "sae.load.sorce", "source"),
+        ({"model": {"clas": "x"}}, "model.clas", "class"),
+        ({"metrics": [{"margn": {}}]}, "metrics.0.margn", "margin"),
+        ({"metrics": ["kl", {"margin": {"targt": "x"}}]}, "metrics.1.margin.targt", "target"),
+        (
+            {"metrics": [{"margin": {"target": {"string": ["a"]}}}]},
+            "metrics.0.margin.target.string",
+            "strings",
+        ),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_key_of_its_own_section(data, key, near):
+    assert refusal(data) == f"config: unknown key '{key}'; did you mean '{near}'?"
+
+
+@pytest.mark.parametrize("key", ["system", "seed", "d_sae", "xyz"])
+def test_a_key_of_another_section_is_answered_with_the_keys_of_this_one(key):
+    sentence = refusal({"model": {key: 1}})
+    assert sentence == f"config: unknown key 'model.{key}'; known: name, class, dtype, device"
+
+
+def test_a_key_of_a_step_called_from_python_is_judged_by_that_steps_spec():
+    with pytest.raises(InputError, match="sweep: unknown key 'alpa'; did you mean 'alphas'"):
+        checked(SweepSpec, {"alpa": 1}, "sweep")
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ({"sweep": {"alphas": [0]}}, "sweep.alphas: needs at least one strength other than 0"),
+        ({"sweep": {"alphas": []}}, "sweep.alphas: needs at least one strength other than 0"),
+        ({"sweep": {"alphas": 3}}, "sweep.alphas: should be a list"),
+        ({"sweep": {"alphas": [float("nan")]}}, "sweep.alphas.0: Input should be a finite number"),
+        ({"sweep": {"alphas": [float("inf")]}}, "sweep.alphas.0: Input should be a finite number"),
+        ({"sweep": {"features": [1, 1]}}, "sweep.features: names a feature twice"),
+        ({"sae": None}, "sae: should be a mapping of keys"),
+        ({"sae": {}}, "sae: give either train or load, not both and not neither"),
+        (
+            {"sae": {"train": {}, "load": {"source": "x"}}},
+            "sae: give either train or load, not both and not neither",
+        ),
+        ({"sae": {"load": {}}}, "sae.load.source: is missing"),
+        ({"metrics": []}, "metrics: should not be empty"),
+        ({"metrics": "kl"}, "metrics: should be a list"),
+        ({"model": {"class": "X"}}, "'HookedTransformer' or 'TransformerBridge'"),
+        ({"prompts": {"limit": 0}}, "prompts.limit: Input should be greater than 0"),
+        (
+            {"select": {"positive": "math"}},
+            "select: positive and negative are both 'math': name two domains",
+        ),
+        (
+            {"sweep": {"generate": {"samples": 2}}},
+            "sweep.generate: samples > 1 needs a temperature above 0",
+        ),
+    ],
+)
+def test_a_bad_value_is_refused_with_its_key_in_one_sentence(data, sentence):
+    assert sentence in refusal(data)
+
+
+@pytest.mark.parametrize("features", ["candidate", 3, ["a"], [1, "a"], [1.5], None])
+def test_bad_features_are_told_both_right_forms(features):
+    sentence = refusal({"sweep": {"features": features}})
+    assert sentence == (
+        "config: sweep.features: should be 'candidates' or a list of feature indices"
+    )
+
+
+def test_a_config_that_is_no_mapping_is_refused():
+    with pytest.raises(InputError, match="must be a mapping of sections"):
+        parse_config([1])
+
+
+# --- what a real model must state
+
+
+@pytest.mark.parametrize("left_out", ["hook_name", "sae", "prompts", "select"])
+def test_a_config_for_another_model_must_state_what_tiny_defaults_do_not_fit(left_out):
+    stated = {key: value for key, value in REAL.items() if key != left_out}
+    sentence = refusal(stated)
+    assert f"the config must state {left_out}: the defaults are for tiny-qwen3" in sentence
+
+
+@pytest.mark.parametrize(
+    ("key", "part"),
+    [
+        ("hook_name", {"hook_name": None}),
+        ("prompts.source", {"prompts": {"limit": 5}}),
+        ("select.prompts", {"select": {"k": 5}}),
+        ("sae.train.corpus", {"sae": {"train": {"d_sae": 64}}}),
+    ],
+)
+def test_a_section_that_is_there_but_leaves_the_tiny_default_does_not_count(key, part):
+    assert f"must state {key}: the defaults" in refusal(REAL | part)
+
+
+def test_all_that_is_missing_is_named_at_once():
+    assert "must state hook_name, prompts, sae, select:" in refusal({"model": {"name": "x/y"}})
+
+
+def test_a_config_for_another_model_that_states_all_is_taken():
+    assert parse_config(REAL).hook_name == "blocks.18.hook_resid_pre"
+
+
+# --- --set
+
+
+@pytest.mark.parametrize(
+    ("override", "read"),
+    [
+        ("sweep.alphas=[3, -3]", lambda s: s.sweep.alphas == (-3, 0, 3)),
+        ("sweep.features=[7, 2]", lambda s: s.sweep.features == (7, 2)),
+        ("prompts.limit=null", lambda s: s.prompts.limit is None),
+        ("sae.train.options.k=8", lambda s: s.sae.train.options == {"k": 8}),
+        ("sweep.generate.max_new_tokens=5", lambda s: s.sweep.generate.max_new_tokens == 5),
+        ("prompts.system='a=b: c'", lambda s: s.prompts.system == "a=b: c"),
+        ("metrics=[kl]", lambda s: s.metrics == ("kl",)),
+        ("model.class=TransformerBridge", lambda s: s.model.class_ == "TransformerBridge"),
+    ],
+)
+def test_an_override_is_read_as_yaml_at_its_dotted_key(override, read):
+    assert read(parse_config({}, [override]))
+
+
+def test_overrides_keep_the_other_keys_of_their_section_and_the_last_one_wins():
+    data = {"sweep": {"seed": 3, "n_controls": 9}}
+    spec = parse_config(data, ["sweep.seed=4", "sweep.seed=5"])
+    assert (spec.sweep.seed, spec.sweep.n_controls) == (5, 9)
+    assert data == {"sweep": {"seed": 3, "n_controls": 9}}
+
+
+def test_an_sae_to_train_is_exchanged_for_one_to_load_by_setting_it_to_null():
+    data = {"sae": {"train": {"d_sae": 64}}}
+    spec = parse_config(data, ["sae.load.source=x", "sae.train=null"])
+    assert spec.sae.train is None and spec.sae.load is not None
+    assert "either train or load" in refusal(data, ("sae.load.source=x",))
+
+
+@pytest.mark.parametrize("override", ["sweep.seed", "=3", "a..b=3", ".a=3", ""])
+def test_an_override_without_key_or_value_is_refused(override):
+    with pytest.raises(InputError, match=r"--set takes dotted\.key=value"):
+        parse_config({}, [override])
+
+
+def test_an_override_that_is_no_yaml_or_names_no_key_is_refused():
+    with pytest.raises(InputError, match="the value is not valid YAML"):
+        parse_config({}, ["sweep.alphas=[1"])
+    assert "unknown key 'sweep.sed'; did you mean 'seed'" in refusal({}, ("sweep.sed=1",))
+
+
+# --- metrics
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ("latex_delimiters", {"name": "latex_delimiters"}),
+        (["a", "b"], {"strings": ("a", "b")}),
+        ([4, 5], {"ids": (4, 5)}),
+        ({"regex": "a+"}, {"regex": "a+"}),
+        ({"strings": ["a"]}, {"strings": ("a",)}),
+    ],
+)
+def test_a_token_set_has_short_forms(short, long):
+    metric = parse_config({"metrics": [{"margin": {"target": short}}]}).metrics[0]
+    assert isinstance(metric, MarginMetric)
+    assert metric.margin.target == TokenSetSpec(**long)
+
+
+@pytest.mark.parametrize("target", [{"ids": [1], "regex": "a"}, {}, [], {"strings": []}, ""])
+def test_a_token_set_is_given_in_exactly_one_way(target):
+    sentence = refusal({"metrics": [{"margin": {"target": target}}]})
+    assert "metrics.0.margin.target: a token set is given by one of" in sentence
+
+
+@pytest.mark.parametrize("metric", [3, None, ["kl"], 1.5])
+def test_a_metric_of_no_known_form_is_told_all_three(metric):
+    sentence = refusal({"metrics": ["kl", metric]})
+    assert sentence == (
+        "config: metrics.1: a metric is a shipped name, {margin: …} or package.module:function"
+    )
+
+
+# --- what specs promise
+
+
+def test_alphas_are_sorted_distinct_and_hold_zero():
+    assert SweepSpec(alphas=(4, -1, 4, -0.0)).alphas == (-1, 0, 4)
+    assert SweepSpec(alphas=(2,)).alphas == (0, 2)
+
+
+def test_specs_are_frozen_and_do_not_share_their_defaults():
+    spec = RunSpec()
+    with pytest.raises(ValidationError):
+        spec.hook_name = "x"  # type: ignore[misc]
+    with pytest.raises(ValidationError):
+        spec.sweep.seed = 1  # type: ignore[misc]
+    assert spec.sae.train is not None
+    spec.sae.train.options["k"] = 3
+    assert TrainSpec().options == {"k": 16} and RunSpec() != spec
+
+
+def test_another_architecture_does_not_inherit_batchtopks_options():
+    assert TrainSpec(architecture="standard").options == {}
+    assert TrainSpec().options == {"k": 16}
+
+
+def test_samples_may_be_many_when_they_can_differ():
+    assert GenerateSpec(samples=3, temperature=0.7).samples == 3

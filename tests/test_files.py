@@ -1,0 +1,159 @@
+"""Laws of writing: a reader sees all of a file or what was there before."""
+
+import contextlib
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from saelens_steer.errors import InputError
+from saelens_steer.files import (
+    digest,
+    file_digest,
+    remove,
+    replacing,
+    write_json,
+    write_jsonl,
+    write_text,
+    write_with,
+)
+
+
+class SafetensorsLikeError(Exception):
+    """Not an OSError, as the one of safetensors."""
+
+
+@pytest.fixture(params=["file", "folder", "nothing"])
+def place(request, tmp_path) -> Path:
+    """A path at which something stands already, or nothing."""
+    path = tmp_path / "place"
+    if request.param == "file":
+        path.write_text("old")
+    elif request.param == "folder":
+        path.mkdir()
+        (path / "part").write_text("old")
+    return path
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        str(p.relative_to(folder)): p.read_text() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit, OSError])
+@pytest.mark.parametrize("half", ["file", "folder", "nothing"])
+def test_an_error_inside_leaves_nothing_behind_and_keeps_what_was_there(place, half, error):
+    before = contents(place.parent)
+    with contextlib.suppress(error), replacing(place) as temporary:
+        if half == "folder":
+            temporary.mkdir()
+            (temporary / "part").write_text("new")
+        elif half == "file":
+            temporary.write_text("new")
+        raise error
+    assert contents(place.parent) == before
+
+
+def test_until_the_end_a_reader_sees_the_old_file(tmp_path):
+    path = write_text(tmp_path / "a" / "b.txt", "old")
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "folder"
+    for name in ("old", "new"):
+        with replacing(path) as temporary:
+            temporary.mkdir()
+            (temporary / name).write_text(name)
+    assert contents(path) == {"new": "new"}
+
+
+def test_what_a_killed_process_of_the_same_id_left_is_no_obstacle(tmp_path):
+    left = tmp_path / f".folder.{os.getpid()}.tmp"
+    left.mkdir()
+    (left / "half").write_text("half")
+    with replacing(tmp_path / "folder") as temporary:
+        temporary.mkdir()
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+        SafetensorsLikeError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_the_users_to_mend_and_leaves_nothing(place, error):
+    before = contents(place.parent)
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise error
+
+    with pytest.raises(InputError, match=r"the disk is full: free some space for .*place"):
+        write_with(place, write)
+    assert contents(place.parent) == before
+
+
+def test_another_error_is_not_taken_for_a_full_disk(tmp_path):
+    with pytest.raises(SafetensorsLikeError), replacing(tmp_path / "x"):
+        raise SafetensorsLikeError("bad header")
+    with pytest.raises(OSError, match="gone"), replacing(tmp_path / "x"):
+        raise OSError(errno.ENODEV, "gone")
+
+
+def test_a_place_where_nothing_can_be_written_is_the_users_to_mend(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file" / "x", tmp_path / "file" / "x" / "y", tmp_path / ("x" * 300)):
+        with pytest.raises(InputError, match="cannot write"):
+            write_text(place, "text")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="cannot write .*folder"):
+        write_text(tmp_path / "folder", "text")
+
+
+def test_json_holds_null_where_python_holds_nan_or_infinity(tmp_path):
+    data = {"a": float("nan"), "b": [1.5, float("inf"), {"c": float("-inf")}], "d": (1, "é")}
+    expected = {"a": None, "b": [1.5, None, {"c": None}], "d": [1, "é"]}
+    text = write_json(tmp_path / "x.json", data).read_text(encoding="utf-8")
+    assert json.loads(text, parse_constant=pytest.fail) == expected
+    lines = write_jsonl(tmp_path / "x.jsonl", [data, {}]).read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line, parse_constant=pytest.fail) for line in lines] == [expected, {}]
+
+
+def test_no_rows_are_an_empty_file(tmp_path):
+    assert write_jsonl(tmp_path / "x.jsonl", []).read_text() == ""
+
+
+def test_removing_takes_files_folders_links_and_nothing(tmp_path):
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "kept")
+    (tmp_path / "file").write_text("")
+    for name in ("folder", "link", "file", "nothing"):
+        remove(tmp_path / name)
+    assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+
+
+def test_equal_parts_have_equal_digests_and_other_parts_others():
+    assert digest({"a": 1, "b": (1, 2)}) == digest({"b": [1, 2], "a": 1})
+    others = [digest("a", "b"), digest("ab"), digest(["a", "b"]), digest("a", "b", None)]
+    assert len({*others, digest("b", "a")}) == 5
+    assert len(digest()) == 16 and int(digest(), 16) >= 0
+
+
+def test_a_file_digest_depends_on_names_and_bytes(tmp_path):
+    a = write_text(tmp_path / "a", "text")
+    same = write_text(tmp_path / "other" / "a", "text")
+    assert file_digest(a) == file_digest(same)
+    assert file_digest(a) != file_digest(write_text(tmp_path / "b", "text"))
+    assert file_digest(a) != file_digest(write_text(same, "texts"))
