@@ -16,7 +16,7 @@ from saelens_steer.data import Prompt, load_prompts, prompts_hash
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import headline
 from saelens_steer.features import select_features
-from saelens_steer.files import digest, remove, write_json, write_text
+from saelens_steer.files import digest, file_digest, remove, write_json, write_text
 from saelens_steer.metrics import metrics_version
 from saelens_steer.model import check_editable, default_hook_name, load_model, model_fingerprint
 from saelens_steer.outputs import SWEEP_OUTPUTS, write_result
@@ -117,20 +117,12 @@ class Run:
         return self.steps.path("activations")
 
     def _cache(self) -> None:
-        spec, prompts = self.spec, list(self.selecting)
-        if spec.select.at == "answer":
-            prompts = with_answers(
-                self.model, prompts, spec.select.answer_tokens, system=spec.prompts.system
-            )
-        cache_activations(
-            self.model,
-            prompts,
-            hook_name=self.hook_name,
-            tokens=spec.activations.tokens,
-            max_norm=spec.activations.max_norm,
-            batch_size=spec.activations.batch_size,
-            system=spec.prompts.system,
-        ).save(self.steps.path("activations"))
+        prompts, select, spec = list(self.selecting), self.spec.select, self.spec.activations
+        template: dict[str, Any] = self.spec.prompts.model_dump(include={"system", "chat"})
+        if select.at == "answer":
+            prompts = with_answers(self.model, prompts, select.answer_tokens, **template)
+        options = {**spec.model_dump(), **template, "hook_name": self.hook_name}
+        cache_activations(self.model, prompts, **options).save(self.steps.path("activations"))
 
     @property
     def activations(self) -> Activations:
@@ -282,4 +274,4 @@ class Run:
 def _file_version(corpus: str) -> str | None:
     """A digest of a corpus that is a local file, which may change under its name."""
     path = Path(corpus)
-    return digest(path.read_bytes().hex()) if path.is_file() else None
+    return file_digest(path) if path.is_file() else None

@@ -117,7 +117,7 @@ def test_a_place_where_nothing_can_be_written_is_the_users_to_mend(tmp_path):
         with pytest.raises(InputError, match="cannot write"):
             write_text(place, "text")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(InputError, match="cannot write .*folder"):
+    with pytest.raises(InputError, match=r"cannot write .*folder"):
         write_text(tmp_path / "folder", "text")
 
 

@@ -116,7 +116,9 @@ def encode(sae: SAE[Any], vectors: Vectors) -> Float[Tensor, "n d_sae"]:
     return torch.cat(parts)
 
 
-def feature_scores(sae: SAE[Any], positive: Vectors, negative: Vectors) -> pd.DataFrame:
+def feature_scores(
+    sae: SAE[Any], positive: Float[Tensor, "n d_model"], negative: Float[Tensor, "m d_model"]
+) -> pd.DataFrame:
     """Every score of every feature that fires on either set; indexed by feature."""
     z_pos, z_neg = encode(sae, positive).numpy(), encode(sae, negative).numpy()
     alive = np.flatnonzero((z_pos > 0).any(0) | (z_neg > 0).any(0))

@@ -30,7 +30,7 @@ def sae_quality(
     texts: Iterable[str],
     context_size: int = 128,
     max_norm: float | None = 10.0,
-) -> dict[str, float]:
+) -> dict[str, int | float]:
     """Reconstruction and model-preservation figures of an SAE over packed contexts of `texts`.
 
     l0, explained_variance, mse (per vector), dead_share (features that never fire here), and the
@@ -136,7 +136,7 @@ class _Sums:
         self.total += vectors.double().sum(0).cpu()
         self.squares += float(vectors.double().pow(2).sum())
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, int | float]:
         spread = self.squares - float(self.total.pow(2).sum()) / self.n
         return {
             "n_tokens": self.n,

@@ -36,7 +36,8 @@ BUFFER_BATCHES = 16
 """The mixing buffer holds so many training batches."""
 PATIENCE = 200
 """So many batches in a row without a token to train on are an error."""
-HELD_OUT_SHARE = 0.02
+HELD_OUT_SHARE, HELD_OUT_TEXTS = 0.02, 500
+"""Of the corpus, and at the most."""
 HELD_OUT_TOKENS = 10_000
 
 
@@ -106,10 +107,11 @@ def _settle(folder: Path) -> None:
 
 
 def split_corpus(corpus: Any) -> tuple[Any, Any]:
-    """Texts to train on, and the last 2 % (at least one) held out. One text alone is refused."""
+    """Texts to train on, and the last 2 % (1 to 500 texts) held out. One text is refused."""
     if len(corpus) < 2:
         raise InputError("the corpus has only one text: one more is needed to measure the SAE on")
-    cut = len(corpus) - max(1, round(len(corpus) * HELD_OUT_SHARE))
+    held_out = min(max(1, round(len(corpus) * HELD_OUT_SHARE)), HELD_OUT_TEXTS)
+    cut = len(corpus) - held_out
     return corpus.select(range(cut)), corpus.select(range(cut, len(corpus)))
 
 
@@ -199,7 +201,7 @@ class _Runner(LanguageModelSAETrainingRunner):
     def __init__(self, config: Any, corpus: Any, model: Any, spec: TrainSpec) -> None:
         super().__init__(config, override_dataset=corpus, override_model=model)
         self.spec = spec
-        self.log: list[dict[str, float]] = []
+        self.log: list[dict[str, int | float]] = []
         self.sinks_dropped = 0
 
     def run_trainer_with_interruption_handling(self, trainer: Any) -> Any:
@@ -252,7 +254,7 @@ class _Runner(LanguageModelSAETrainingRunner):
 
 
 @torch.no_grad()
-def _log_line(trainer: Any, output: Any) -> dict[str, float]:
+def _log_line(trainer: Any, output: Any) -> dict[str, int | float]:
     """One line of metrics.jsonl: loss terms (per token), L0 and explained variance of the batch."""
     error = (output.sae_in - output.sae_out).pow(2).sum()
     spread = (output.sae_in - output.sae_in.mean(0)).pow(2).sum()

@@ -1,0 +1,46 @@
+"""One frozen pydantic spec per step, composed by RunSpec; YAML in, YAML out."""
+
+from saelens_steer.config.reading import checked, dump_config, load_config, parse_config
+from saelens_steer.config.specs import (
+    DEFAULT_METRICS,
+    TINY,
+    ActivationSpec,
+    GenerateSpec,
+    LoadSpec,
+    MarginMetric,
+    MarginSpec,
+    MetricSpec,
+    ModelSpec,
+    PromptSpec,
+    RunSpec,
+    SAESpec,
+    SelectSpec,
+    Spec,
+    SweepSpec,
+    TokenSetSpec,
+    TrainSpec,
+)
+
+__all__ = [
+    "DEFAULT_METRICS",
+    "TINY",
+    "ActivationSpec",
+    "GenerateSpec",
+    "LoadSpec",
+    "MarginMetric",
+    "MarginSpec",
+    "MetricSpec",
+    "ModelSpec",
+    "PromptSpec",
+    "RunSpec",
+    "SAESpec",
+    "SelectSpec",
+    "Spec",
+    "SweepSpec",
+    "TokenSetSpec",
+    "TrainSpec",
+    "checked",
+    "dump_config",
+    "load_config",
+    "parse_config",
+]

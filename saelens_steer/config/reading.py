@@ -1,0 +1,72 @@
+"""Configs as YAML: read, changed by `dotted.key=value`, checked, written back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from saelens_steer.config.complaints import sentence
+from saelens_steer.config.specs import RunSpec, Spec
+from saelens_steer.config.yaml_numbers import Dumper, Loader
+from saelens_steer.errors import InputError
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunSpec:
+    """Read a YAML config, apply `dotted.key=value` overrides, check it. Raises InputError."""
+    try:
+        data = yaml.load(Path(path).read_text(encoding="utf-8-sig"), Loader)
+    except OSError as error:
+        raise InputError(f"cannot read the config {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    return parse_config({} if data is None else data, overrides, source=str(path))
+
+
+def parse_config(data: Any, overrides: Sequence[str] = (), source: str = "config") -> RunSpec:
+    """Check a mapping (as YAML gives it) after overrides. Raises InputError."""
+    if not isinstance(data, dict):
+        raise InputError(f"{source} must be a mapping of sections such as model and sweep")
+    for override in overrides:
+        data = _override(data, override)
+    return checked(RunSpec, data, source)
+
+
+AnySpec = TypeVar("AnySpec", bound=Spec)
+
+
+def checked(spec: type[AnySpec], data: dict[str, Any], source: str) -> AnySpec:
+    """The spec that `data` describes; raises InputError with one sentence on what is wrong."""
+    try:
+        return spec.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"{source}: {sentence(error, spec)}") from None
+
+
+def dump_config(spec: RunSpec) -> str:
+    """The resolved spec as YAML that `load_config` reads back to an equal spec."""
+    data = spec.model_dump(mode="json", by_alias=True)
+    data["sae"] = {k: v for k, v in data["sae"].items() if v is not None}
+    return yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True)
+
+
+def _override(data: dict[str, Any], override: str) -> dict[str, Any]:
+    """`a.b=value`: a copy of data with that value, parsed as YAML, in its place."""
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise InputError(f"--set takes dotted.key=value, not {override!r}")
+    try:
+        value = yaml.load(text, Loader)
+    except yaml.YAMLError:
+        raise InputError(f"--set {override!r}: the value is not valid YAML") from None
+    return _put(data, key.split("."), value)
+
+
+def _put(data: dict[str, Any], keys: list[str], value: Any) -> dict[str, Any]:
+    if len(keys) == 1:
+        return {**data, keys[0]: value}
+    inner = data.get(keys[0])
+    return {**data, keys[0]: _put(inner if isinstance(inner, dict) else {}, keys[1:], value)}
