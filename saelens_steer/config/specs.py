@@ -73,7 +73,7 @@ class TrainSpec(Spec):
     architecture: str = "batchtopk"
     """Any training architecture of SAELens: standard, gated, jumprelu, topk, batchtopk, …"""
     d_sae: int = Field(default=1024, gt=0)
-    options: dict[str, Any] = {"k": 16, "topk_threshold_lr": 0.03}
+    options: dict[str, Any] = {"k": 20, "topk_threshold_lr": 0.03}
     """Further fields of SAELens's config for that architecture, such as k or l1_coefficient."""
     corpus: str = "tiny"
     """`tiny`, a text or .jsonl file, or a Hugging Face dataset with a `text` column."""
