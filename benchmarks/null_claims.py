@@ -19,12 +19,14 @@ import saelens_steer as ss
 from saelens_steer.config import PromptSpec, SweepSpec
 from saelens_steer.evidence import claims
 from saelens_steer.study import Study
-from saelens_steer.sweep import Store, plain_directions
+from saelens_steer.sweeps import Store, plain_directions
 
 CANDIDATES, CONTROLS = 20, 512
 
 
-def measured_pool(n: int) -> pd.DataFrame:
+def measured_pool(
+    n: int, n_prompts: int = 24, alphas: tuple[float, ...] = (-4.0, -2.0, 2.0, 4.0)
+) -> pd.DataFrame:
     """The margin under `n` random covariance directions, as rows of a sweep."""
     model = ss.load_model("tiny-qwen3")
     hook_name = ss.default_hook_name(model)
@@ -32,22 +34,21 @@ def measured_pool(n: int) -> pd.DataFrame:
     drawn = ss.draw_controls(
         "covariance", n, d_model=model.cfg.d_model, seed=1, vectors=acts.vectors
     )
-    prompts = tuple(ss.load_prompts("tiny-code-math-mixed", 24))
-    study = Study(
-        model, None, hook_name, prompts, SweepSpec(), ss.RunSpec().metrics[:1], PromptSpec()
-    )
+    prompts = tuple(ss.load_prompts("tiny-code-math-mixed", n_prompts))
+    metrics, spec = ss.RunSpec().metrics[:1], SweepSpec(alphas=alphas)
+    study = Study(model, None, hook_name, prompts, spec, metrics, PromptSpec())
     return study.logit_rows(plain_directions(drawn), Store(None, ""))
 
 
 def false_claims(pool: pd.DataFrame, draws: int) -> int:
     """In how many of the draws at least one of the twenty earned a claim."""
-    by_direction = dict(list(pool.groupby("direction", sort=False)))
-    names, rng, found = list(by_direction), np.random.default_rng(0), 0
+    names, rng, found = pool["direction"].unique(), np.random.default_rng(0), 0
     for _ in range(draws):
         chosen = rng.permutation(names)[: CANDIDATES + CONTROLS]
-        families = ["candidate"] * CANDIDATES + ["covariance"] * CONTROLS
-        pairs = zip(chosen, families, strict=True)
-        rows = pd.concat([by_direction[name].assign(family=family) for name, family in pairs])
+        families = dict.fromkeys(chosen, "covariance") | dict.fromkeys(
+            chosen[:CANDIDATES], "candidate"
+        )
+        rows = pool.assign(family=pool["direction"].map(families)).dropna(subset="family")
         table = claims(rows, ["math_margin"], n_resamples=2)
         found += bool((table["q_value"] < 0.05).any())
     return found

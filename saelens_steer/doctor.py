@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from saelens_steer.config import RunSpec
 from saelens_steer.stages import Run
-from saelens_steer.sweep import grid
+from saelens_steer.sweeps import grid
 
 
 def examine(spec: RunSpec) -> Iterator[str]:

@@ -33,7 +33,7 @@ from saelens_steer.sae import (
 )
 from saelens_steer.steps import Steps
 from saelens_steer.study import Study, check_disjoint, tested_directions
-from saelens_steer.sweep import Directions, Store
+from saelens_steer.sweeps import Directions, Store
 
 SHARDS = ".shards"
 
@@ -112,7 +112,8 @@ class Run:
         spec = self.spec
         answer = [spec.select.at, spec.select.answer_tokens] if spec.select.at == "answer" else []
         inputs = [self._model_key, self.hook_name, prompts_hash(self.selecting)]
-        inputs += [spec.activations.model_dump(), spec.prompts.system, answer]
+        template = spec.prompts.model_dump(include={"system", "chat"})
+        inputs += [spec.activations.model_dump(), template, answer]
         self.keys["cache"] = self.steps.do("cache", inputs, ["activations"], self._cache)
         return self.steps.path("activations")
 

@@ -20,7 +20,7 @@ from saelens_steer.metrics import LogitMetric, TextMetric, resolve_metrics
 from saelens_steer.model import check_editable, default_hook_name
 from saelens_steer.report import interference_figure
 from saelens_steer.sae import check_sae
-from saelens_steer.sweep import (
+from saelens_steer.sweeps import (
     CompletionSweep,
     Directions,
     Labels,

@@ -173,7 +173,7 @@ class SweepSpec(Spec):
     seed: int = 0
     executor: Literal["local"] = "local"
     batch_tokens: int = Field(default=8192, gt=0)
-    """Tokens in one batch of rows; part of the packing plan (see sweep/)."""
+    """Tokens in one batch of rows; part of the packing plan (see sweeps/)."""
     generate: GenerateSpec = GenerateSpec()
 
     @field_validator("features", mode="wrap")

@@ -10,7 +10,7 @@ from saelens_steer.config import GenerateSpec
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.model import generate, stop_token_ids
 from saelens_steer.steering import add, steered
-from saelens_steer.sweep import (
+from saelens_steer.sweeps import (
     CompletionSweep,
     Labels,
     Store,

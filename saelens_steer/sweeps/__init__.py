@@ -1,7 +1,7 @@
 """Directions × strengths × prompts: planned, run in batches, kept in shards."""
 
-from saelens_steer.sweep.completions import CompletionSweep
-from saelens_steer.sweep.directions import (
+from saelens_steer.sweeps.completions import CompletionSweep
+from saelens_steer.sweeps.directions import (
     CANDIDATE,
     Directions,
     distinct_norms,
@@ -9,10 +9,10 @@ from saelens_steer.sweep.directions import (
     matched_controls,
     plain_directions,
 )
-from saelens_steer.sweep.engine import LogitSweep
-from saelens_steer.sweep.run import generating, grid, run_completions, run_logits
-from saelens_steer.sweep.store import Note, Store, unnoted
-from saelens_steer.sweep.tables import Labels, completion_table, logit_table, with_text_metrics
+from saelens_steer.sweeps.engine import LogitSweep
+from saelens_steer.sweeps.run import generating, grid, run_completions, run_logits
+from saelens_steer.sweeps.store import Note, Store, unnoted
+from saelens_steer.sweeps.tables import Labels, completion_table, logit_table, with_text_metrics
 
 __all__ = [
     "CANDIDATE",

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from saelens_steer.sweep.completions import CompletionSweep
-from saelens_steer.sweep.directions import Directions
-from saelens_steer.sweep.engine import LogitSweep
+from saelens_steer.sweeps.completions import CompletionSweep
+from saelens_steer.sweeps.directions import Directions
+from saelens_steer.sweeps.engine import LogitSweep
 
 RECEIPT = "receipt_"
 UNSTEERED = -1

@@ -30,8 +30,8 @@ from saelens_steer.model import (
     unembed,
 )
 from saelens_steer.steering import Edit, Positions, add, columns, edit_where, row_rel_norm, steered
-from saelens_steer.sweep.directions import Directions
-from saelens_steer.sweep.plan import Batch
+from saelens_steer.sweeps.directions import Directions
+from saelens_steer.sweeps.plan import Batch
 from saelens_steer.tensors import Logits, Mask, Resid, Tokens
 
 PROMPT_BATCH = 16
@@ -164,4 +164,6 @@ def _feature_acts(sweep: LogitSweep, batch: Batch, after: Resid, mask: Mask) -> 
 
 
 def _columns(values: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name: value.cpu().numpy() for name, value in values.items()}
+    """Columns of a table: float64, so that means over prompts are not rounded again."""
+    wide = {name: v.double() if v.is_floating_point() else v for name, v in values.items()}
+    return {name: value.cpu().numpy() for name, value in wide.items()}

@@ -14,8 +14,8 @@ from saelens_steer.data import pad_left
 from saelens_steer.metrics import TextMetric, code_validity, latex_validity
 from saelens_steer.model import generate, stop_token_ids
 from saelens_steer.steering import Positions, add, steered
-from saelens_steer.sweep.directions import Directions
-from saelens_steer.sweep.plan import Batch
+from saelens_steer.sweeps.directions import Directions
+from saelens_steer.sweeps.plan import Batch
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from saelens_steer.config import MarginMetric, TokenSetSpec
 from saelens_steer.data import complement, token_set
 from saelens_steer.metrics import LogitMetric, resolve_metrics
 from saelens_steer.metrics.logits import kl, margin
-from saelens_steer.sweep import (
+from saelens_steer.sweeps import (
     LogitSweep,
     Store,
     feature_directions,

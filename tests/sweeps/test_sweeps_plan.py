@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from saelens_steer.sweep.plan import pack, shards
+from saelens_steer.sweeps.plan import pack, shards
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -7,12 +7,12 @@ from functools import partial
 
 import pandas as pd
 
-from saelens_steer.sweep.completions import CompletionSweep, completion_rows
-from saelens_steer.sweep.directions import CANDIDATE, Directions
-from saelens_steer.sweep.engine import LogitSweep, steered_rows, unsteered_rows
-from saelens_steer.sweep.plan import pack, shards
-from saelens_steer.sweep.store import Note, Store, collect, unnoted
-from saelens_steer.sweep.tables import UNSTEERED
+from saelens_steer.sweeps.completions import CompletionSweep, completion_rows
+from saelens_steer.sweeps.directions import CANDIDATE, Directions
+from saelens_steer.sweeps.engine import LogitSweep, steered_rows, unsteered_rows
+from saelens_steer.sweeps.plan import pack, shards
+from saelens_steer.sweeps.store import Note, Store, collect, unnoted
+from saelens_steer.sweeps.tables import UNSTEERED
 
 
 def grid(n_directions: int, alphas: Sequence[float]) -> list[tuple[int, float]]:
