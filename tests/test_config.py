@@ -48,7 +48,7 @@ def test_the_defaults_describe_the_tiny_run():
     assert spec.model.name == "tiny-qwen3" and spec.hook_name is None
     assert spec.prompts == PromptSpec(source="tiny-code-math-mixed", limit=24)
     assert spec.sae.train is not None and spec.sae.load is None
-    assert (spec.sae.train.d_sae, spec.sae.train.options["k"]) == (1024, 16)
+    assert (spec.sae.train.d_sae, spec.sae.train.options["k"]) == (1024, 20)
     assert spec.sweep.alphas == (-4, -2, 0, 2, 4) and spec.sweep.n_controls == 512
     assert isinstance(spec.metrics[0], MarginMetric)
     assert spec.metrics[1:] == ("kl", "code_validity", "latex_validity", "latex_first")
@@ -329,7 +329,7 @@ def test_specs_are_frozen_and_do_not_share_their_defaults():
         spec.sweep.seed = 1  # type: ignore[misc]
     assert spec.sae.train is not None
     spec.sae.train.options["k"] = 3
-    assert TrainSpec().options["k"] == 16 and RunSpec() != spec
+    assert TrainSpec().options["k"] == 20 and RunSpec() != spec
 
 
 def test_another_architecture_does_not_inherit_batchtopks_options():

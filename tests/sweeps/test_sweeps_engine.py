@@ -103,9 +103,9 @@ def test_the_receipt_holds_the_feature_after_re_encoding(sweep, small_sae):
     _, cache = sweep.model.run_with_cache(tokens)
     moved = cache[HOOK] + alpha * sweep.directions.vectors[which]
     z = small_sae.encode(moved)[0, :, sweep.directions.features[which]]
-    assert row["receipt_feature_act"] == pytest.approx(float(z.mean()), rel=1e-4, abs=1e-5)
+    assert row["receipt_feature_act"] == pytest.approx(float(z.detach().mean()), rel=1e-4, abs=1e-5)
     relative = alpha * sweep.directions.vectors[which].norm() / cache[HOOK].norm(dim=-1)
-    assert row["receipt_rel_norm"] == pytest.approx(float(relative.abs().mean()), rel=1e-4)
+    assert row["receipt_rel_norm"] == pytest.approx(float(relative.detach().abs().mean()), rel=1e-4)
 
 
 def test_controls_have_the_norm_of_what_they_are_compared_with(small_sae):
