@@ -1,10 +1,13 @@
 """Laws of additive steering."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hugging import hugging_face, last_logits, resid_pre_changed
 from model.model_batches import left_padded, rows
 
+import saelens_steer.model
 from saelens_steer.errors import InputError
 from saelens_steer.model import generate, last_token_logits
 from saelens_steer.steering import add, steered
@@ -37,6 +40,17 @@ def test_steered_logits_equal_a_hugging_face_hook_on_left_padded_batches(
     with steered(random_model, add(direction, 3.0), HOOK):
         ours = last_token_logits(random_model, *padded)
     assert (ours - last_token_logits(random_model, *padded)).abs().max() > 0.1
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
+
+
+def test_steering_the_shipped_model_equals_a_hugging_face_hook_too(tiny_model):
+    weights = Path(saelens_steer.model.__file__).parent / "tiny/weights"
+    push = torch.randn(tiny_model.cfg.d_model, generator=torch.Generator().manual_seed(2))
+    reference, batch = hugging_face(weights), left_padded(rows())
+    with resid_pre_changed(reference, 4, lambda x: x + 4.0 * push):
+        expected = last_logits(reference, *batch)
+    with steered(tiny_model, add(push, 4.0), "blocks.4.hook_resid_pre"):
+        ours = last_token_logits(tiny_model, *batch)
     torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
 
 
