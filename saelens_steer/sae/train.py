@@ -39,6 +39,7 @@ PATIENCE = 200
 HELD_OUT_SHARE, HELD_OUT_TEXTS = 0.02, 500
 """Of the corpus, and at the most."""
 HELD_OUT_TOKENS = 10_000
+FOLDABLE = ("standard", "gated", "jumprelu")
 
 
 def train_sae(model: Any, spec: TrainSpec, hook_name: str, out: str | Path) -> SAE[Any]:
@@ -46,7 +47,8 @@ def train_sae(model: Any, spec: TrainSpec, hook_name: str, out: str | Path) -> S
 
     `out` holds SAELens's own format (`SAE.load_from_disk` reads it), metrics.jsonl (loss, L0 and
     explained variance every few steps) and quality.json (see `sae_quality`; on texts of the corpus
-    that were not trained on). SAELens's `seed` seeds nothing, so torch is seeded here. Raises
+    that were not trained on). Rows of W_dec have unit norm where SAELens can fold it into the
+    encoder. SAELens's `seed` seeds nothing, so torch is seeded here. Raises
     InputError for an unknown architecture or option before any training.
     """
     check_hook_name(model, hook_name)
@@ -71,7 +73,19 @@ def _train_into(folder: Path, model: Any, spec: TrainSpec, hook_name: str, corpu
         runner = _Runner(runner_config(spec, model, hook_name, folder), corpus, model, spec)
         runner.run()
     write_jsonl(folder / "metrics.jsonl", runner.log)
+    _fold_decoder_norms(folder)
     _settle(folder)
+
+
+def _fold_decoder_norms(folder: Path) -> None:
+    """Move the norms of W_dec's rows into the encoder: the same SAE, and one α pushes all alike.
+
+    SAELens folds exactly in these architectures; topk's and its kin fold while they train.
+    """
+    sae = SAE.load_from_disk(str(folder))
+    if sae.cfg.architecture() in FOLDABLE:
+        sae.fold_W_dec_norm()
+        sae.save_model(str(folder))
 
 
 def _measure_in(folder: Path, model: Any, spec: TrainSpec, hook_name: str, corpus: Any) -> None:
@@ -185,10 +199,7 @@ def _sae_config(spec: TrainSpec, d_in: int, device: str) -> Any:
 
 
 def _unit_decoder(config_class: type) -> dict[str, Any]:
-    """Where an architecture can fold decoder norms into its activations, let it.
-
-    The saved rows of W_dec then have unit norm, so one α pushes every feature equally hard.
-    """
+    """Where an architecture can fold decoder norms into its activations as it trains, let it."""
     fields = {f.name for f in dataclasses.fields(config_class)}
     return (
         {"rescale_acts_by_decoder_norm": True} if "rescale_acts_by_decoder_norm" in fields else {}

@@ -58,11 +58,12 @@ def test_every_architecture_is_trained_saved_and_read_by_sae_lens(
     assert [p.name for p in tmp_path.iterdir()] == ["sae"]
 
 
-@pytest.mark.parametrize("architecture", ["batchtopk", "topk"])
+@pytest.mark.parametrize("architecture", ["batchtopk", "topk", "standard", "gated", "jumprelu"])
 def test_decoder_rows_have_unit_norm_so_that_one_alpha_fits_all(
     random_model, small, tmp_path, architecture
 ):
-    sae = train_sae(random_model, small(architecture=architecture), HOOK, tmp_path / "sae")
+    spec = small(architecture=architecture, options=OPTIONS[architecture])
+    sae = train_sae(random_model, spec, HOOK, tmp_path / "sae")
     torch.testing.assert_close(sae.W_dec.norm(dim=-1), torch.ones(32), atol=1e-5, rtol=0)
 
 
