@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from saelens_steer.config import RunSpec
+from saelens_steer.errors import InputError
 from saelens_steer.stages import Run
 
 Step = Literal["cache", "train", "select", "sweep", "report"]
@@ -17,16 +18,19 @@ def run(spec: RunSpec, out: str | Path, until: Step = "report") -> Path:
     A step whose inputs are unchanged is not done again, so the same call goes on after a stop.
     Raises InputError for anything the user can mend, before the work that it would spoil.
     """
-    study = Run.begin(spec, out)  # config → model → prompts; all that can be wrong is checked
+    if until not in get_args(Step):
+        raise InputError(f"until must be one of {', '.join(get_args(Step))}, not {until!r}")
+    run = Run.begin(spec, out)  # config → model → prompts; all that can be wrong is checked
     story = {
-        "cache": study.cache,  # activations at the hook, of the selection prompts
-        "train": study.train,  # the SAE, trained or loaded
-        "select": study.select,  # features that tell the two domains apart
-        "sweep": study.sweep,  # steering, against controls; metrics and claims
-        "report": study.report,  # the page that says whether to believe it
+        "cache": run.cache,  # activations at the hook, of the selection prompts
+        "train": run.train,  # the SAE, trained or loaded
+        "select": run.select,  # features that tell the two domains apart
+        "sweep": run.sweep,  # steering, against controls; metrics and claims
+        "report": run.report,  # the page that says whether to believe it
     }
+    made = run.steps.folder
     for step, work in story.items():
         made = work()
         if step == until:
-            return made
-    raise ValueError(f"unknown step {until!r}")
+            break
+    return made

@@ -12,7 +12,7 @@ from sae_lens import SAE
 
 from saelens_steer.activations import Activations, cache_activations, with_answers
 from saelens_steer.config import RunSpec, dump_config
-from saelens_steer.data import Prompt, load_prompts, prompts_hash
+from saelens_steer.data import Prompt, load_corpus, load_prompts, prompts_hash
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import headline
 from saelens_steer.features import select_features
@@ -29,6 +29,7 @@ from saelens_steer.sae import (
     check_train_spec,
     load_sae,
     sae_fingerprint,
+    save_sae,
     train_sae,
 )
 from saelens_steer.steps import Steps
@@ -36,6 +37,13 @@ from saelens_steer.study import Study, check_disjoint, tested_directions
 from saelens_steer.sweeps import Directions, Store
 
 SHARDS = ".shards"
+LATER = {
+    "cache": ("select", "sweep", "report"),
+    "train": ("select", "sweep", "report"),
+    "select": ("sweep", "report"),
+    "sweep": ("report",),
+}
+"""Which steps build on which."""
 
 
 @dataclass
@@ -49,12 +57,11 @@ class Run:
     prompts: tuple[Prompt, ...]
     selecting: tuple[Prompt, ...]
     keys: dict[str, str] = field(default_factory=dict)
-    loaded_sae: SAE[Any] | None = None
 
     @classmethod
     def begin(cls, spec: RunSpec, out: str | Path) -> Run:
         """Load the model and the prompts and check whatever needs no computing."""
-        steps = Steps(out)
+        steps = Steps(out, LATER)
         if spec.sae.train:
             check_train_spec(spec.sae.train)
         steered = tuple(load_prompts(spec.prompts.source, spec.prompts.limit))
@@ -78,9 +85,10 @@ class Run:
                     f"{self.spec.select.prompts} has no prompt of domain {domain!r}; "
                     f"its domains are {known}"
                 )
+        if train := self.spec.sae.train:
+            load_corpus(train.corpus, self.model.tokenizer, 1, train.seed)  # is there a text?
         if self.spec.sae.load:
-            sae = self._load_sae()
-            self._check_features(sae)
+            self._check_features(self._load_sae())
         elif self.spec.sae.train and not isinstance(self.spec.sweep.features, str):
             wrong = [f for f in self.spec.sweep.features if f >= self.spec.sae.train.d_sae or f < 0]
             if wrong:
@@ -121,7 +129,10 @@ class Run:
         prompts, select, spec = list(self.selecting), self.spec.select, self.spec.activations
         template: dict[str, Any] = self.spec.prompts.model_dump(include={"system", "chat"})
         if select.at == "answer":
-            prompts = with_answers(self.model, prompts, select.answer_tokens, **template)
+            size = spec.batch_size
+            prompts = with_answers(
+                self.model, prompts, select.answer_tokens, batch_size=size, **template
+            )
         options = {**spec.model_dump(), **template, "hook_name": self.hook_name}
         cache_activations(self.model, prompts, **options).save(self.steps.path("activations"))
 
@@ -130,34 +141,37 @@ class Run:
         return Activations.load(self.steps.path("activations"))
 
     def train(self) -> Path:
-        """The SAE: trained into the run folder, or loaded from where the config says."""
-        if self.spec.sae.load:
-            source = self.spec.sae.load
-            folder = Path(source.source).expanduser()
-            known = sae_fingerprint(folder) if folder.is_dir() else library_versions()["sae-lens"]
-            self.keys["train"] = digest("load", source.model_dump(), known)
-            return folder if folder.is_dir() else self.steps.folder
-        spec = self.spec.sae.train
-        assert spec is not None
-        inputs = [self._model_key, self.hook_name, spec.model_dump(), _file_version(spec.corpus)]
+        """The SAE, in SAELens's format: trained, or loaded from where the config says."""
+        inputs = [self._model_key, self.hook_name, self.spec.sae.model_dump(), self._sae_version]
+        self.keys["train"] = self.steps.do("train", inputs, ["sae"], self._train)
+        self._write_provenance(sae_fingerprint(self.steps.path("sae")))
+        return self.steps.path("sae")
+
+    @property
+    def _sae_version(self) -> str | None:
+        """A digest of the local corpus or SAE, which may change under its name."""
+        train, load = self.spec.sae.train, self.spec.sae.load
+        if train and Path(train.corpus).is_file():
+            return file_digest(Path(train.corpus))
+        if load and (folder := Path(load.source).expanduser()).is_dir():
+            return sae_fingerprint(folder)
+        return None
+
+    def _train(self) -> None:
         folder = self.steps.path("sae")
-        make = lambda: train_sae(self.model, spec, self.hook_name, folder)  # noqa: E731
-        self.keys["train"] = self.steps.do("train", inputs, ["sae"], make)
-        return folder
+        if self.spec.sae.train:
+            train_sae(self.model, self.spec.sae.train, self.hook_name, folder)
+        else:
+            save_sae(self._load_sae(), folder)
 
     @property
     def sae(self) -> SAE[Any]:
-        if self.spec.sae.load:
-            return self._load_sae()
         return load_sae(self.steps.path("sae"), device=str(self.model.cfg.device))
 
     def _load_sae(self) -> SAE[Any]:
-        if self.loaded_sae is None:
-            assert self.spec.sae.load is not None
-            source = self.spec.sae.load
-            device = str(self.model.cfg.device)
-            self.loaded_sae = load_sae(source.source, source.sae_id, device=device)
-        return self.loaded_sae
+        assert self.spec.sae.load is not None
+        source = self.spec.sae.load
+        return load_sae(source.source, source.sae_id, device=str(self.model.cfg.device))
 
     def select(self) -> Path:
         """Candidates of both sides."""
@@ -175,15 +189,15 @@ class Run:
         )
 
     def _about(self, sae: SAE[Any]) -> dict[str, Any]:
-        load, folder = self.spec.sae.load, self.steps.path("sae")
-        about = {
+        load = self.spec.sae.load
+        return {
+            "source": load.source if load else "sae",
+            "sae_id": load.sae_id if load else None,
+            "hash": sae_fingerprint(self.steps.path("sae")),
             "d_sae": sae.cfg.d_sae,
             "d_in": sae.cfg.d_in,
             "architecture": sae.cfg.architecture(),
         }
-        if load:
-            return {"source": load.source, "sae_id": load.sae_id, **about}
-        return {"source": "sae", "hash": sae_fingerprint(folder), **about}
 
     def sweep(self) -> Path:
         """Rows of every direction × α × prompt, completions, interference and claims."""
@@ -199,7 +213,7 @@ class Run:
         everything = study.with_controls(self._tested(sae), self.activations)
         with progress("sweep", study.n_rows(everything)) as note:
             rows = study.logit_rows(everything, self._store("logits", study, everything), note)
-        with progress("completions", study.n_texts(self._chosen())) as note:
+        with progress("completions", study.n_texts(everything, self._chosen())) as note:
             store = self._store("texts", study, everything)
             texts = study.completion_rows(everything, self._chosen(), store, note)
         write_result(self.steps.folder, study.result(rows, texts), self.prompts)
@@ -265,14 +279,7 @@ class Run:
         summary = pd.read_csv(self.steps.path("interference.csv"))
         build_report(self.steps.folder, headline(claims, summary))
 
-    def _write_provenance(self) -> None:
-        write_json(
-            self.steps.path("provenance.json"),
-            provenance(self.spec, self.model, self.hook_name, self.prompts, self.selecting),
-        )
-
-
-def _file_version(corpus: str) -> str | None:
-    """A digest of a corpus that is a local file, which may change under its name."""
-    path = Path(corpus)
-    return file_digest(path) if path.is_file() else None
+    def _write_provenance(self, sae_hash: str | None = None) -> None:
+        about = provenance(self.spec, self.model, self.hook_name, self.prompts, self.selecting)
+        about["sae"]["hash"] = sae_hash
+        write_json(self.steps.path("provenance.json"), about)

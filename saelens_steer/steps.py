@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from saelens_steer.errors import InputError
 from saelens_steer.files import digest, remove, write_json
@@ -15,8 +16,12 @@ STATE = ".steps"
 class Steps:
     """The run folder's memory of which step made which files from which inputs."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(
+        self, folder: str | Path, later: Mapping[str, Iterable[str]] | None = None
+    ) -> None:
+        """`later` names the steps that build on each step: they go when it is done again."""
         self.folder = Path(folder)
+        self.later = later or {}
         if self.folder.exists() and not self.folder.is_dir():
             raise InputError(f"{self.folder} is a file: --out must be a folder")
 
@@ -37,19 +42,32 @@ class Steps:
         `make` runs the old claim is withdrawn, so that a killed step is never taken for done.
         """
         key, outputs = digest(name, *inputs), list(outputs)
-        state = self.path(STATE) / f"{name}.json"
-        if not self._is_done(state, key, outputs):
-            remove(state)
+        if not self._is_done(name, key, outputs):
+            for stale in (name, *self.later.get(name, ())):
+                self._forget(stale)
             for output in outputs:
                 remove(self.path(output))
             make()
-            write_json(state, {"key": key, "outputs": outputs})
+            write_json(self._state(name), {"key": key, "outputs": outputs})
         return key
 
-    def _is_done(self, state: Path, key: str, outputs: list[str]) -> bool:
+    def _state(self, name: str) -> Path:
+        return self.path(STATE) / f"{name}.json"
+
+    def _known(self, name: str) -> dict[str, Any]:
         try:
-            known = json.loads(state.read_text(encoding="utf-8"))
+            known = json.loads(self._state(name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return False
-        made = isinstance(known, dict) and known.get("key") == key
-        return made and all(self.path(o).exists() for o in outputs)
+            return {}
+        return known if isinstance(known, dict) else {}
+
+    def _is_done(self, name: str, key: str, outputs: list[str]) -> bool:
+        same = self._known(name).get("key") == key
+        return same and all(self.path(output).exists() for output in outputs)
+
+    def _forget(self, name: str) -> None:
+        """Withdraw a step's claim and what it made: a folder never mixes two runs."""
+        outputs = self._known(name).get("outputs", [])
+        remove(self._state(name))
+        for output in outputs:
+            remove(self.path(output))

@@ -39,7 +39,7 @@ from saelens_steer.sweeps import (
     unnoted,
     with_text_metrics,
 )
-from saelens_steer.tensors import Directions as Vectors
+from saelens_steer.tensors import Vectors
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,8 @@ def sweep(
     tested = tested_directions(sae, spec, directions)
     study = Study(model, sae, hook_name, tuple(prompts), spec, tuple(metrics), PromptSpec())
     study.check()
+    if activations is not None and activations.hook_name != hook_name:
+        raise InputError(f"the activations are of {activations.hook_name}, not of {hook_name}")
     if spec.controls == "covariance" and activations is None and spec.n_controls:
         activations = cache_activations(model, prompts, hook_name=hook_name)
     everything = study.with_controls(tested, activations)
@@ -115,7 +117,9 @@ def tested_directions(sae: SAE[Any], spec: SweepSpec, vectors: Vectors | None = 
     if vectors is not None:
         if vectors.ndim != 2 or vectors.shape[1] != sae.cfg.d_in:
             raise InputError(f"directions must have shape [n, {sae.cfg.d_in}]")
-        return plain_directions(vectors)
+        if spec.features != "candidates":
+            raise InputError("give either features or directions, not both")
+        return plain_directions(vectors, spec.alpha_unit)
     if isinstance(spec.features, str) or not spec.features:
         raise InputError("say which features to sweep: features=[…]")
     return feature_directions(sae, spec.features, spec.alpha_unit)
@@ -188,16 +192,16 @@ class Study:
             seed=self.spec.seed,
             vectors=vectors,
         )
-        return tested + matched_controls(self.spec.controls, drawn, tested.norms)
+        return tested + matched_controls(self.spec.controls, drawn, tested.sizes)
 
     def n_rows(self, directions: Directions) -> int:
         """Rows of the logit sweep."""
         return len(self.prompts) * (1 + len(grid(len(directions), self.spec.alphas)))
 
-    def n_texts(self, chosen: Sequence[int]) -> int:
-        """Completions of the sweep when so many directions are chosen for it."""
-        few = len(chosen) + min(self.spec.generate.n_controls, self.spec.n_controls)
-        cells = 1 + len(grid(few, self.spec.alphas))
+    def n_texts(self, directions: Directions, chosen: Sequence[int]) -> int:
+        """Completions of the sweep when these are chosen for it."""
+        few = generating(directions, chosen, self.spec.generate.n_controls)
+        cells = 1 + len(grid(len(few), self.spec.alphas))
         return len(self.prompts) * cells * self.spec.generate.samples if self.text_metrics else 0
 
     def logit_rows(
@@ -224,9 +228,9 @@ class Study:
         note: Note = unnoted,
     ) -> pd.DataFrame:
         """Completions of the chosen directions and of the first controls; none without metrics."""
-        if not self.text_metrics or not (chosen or self.spec.generate.n_controls):
-            return pd.DataFrame()
         which = generating(directions, chosen, self.spec.generate.n_controls)
+        if not self.text_metrics or not which:
+            return pd.DataFrame()
         few = directions.take(which)
         run = CompletionSweep(
             self.model,

@@ -17,7 +17,5 @@ PerRow = Float[Tensor, " batch"]
 """One number for each row of a batch."""
 Direction = Float[Tensor, " d_model"]
 """One vector in the residual stream."""
-Directions = Float[Tensor, "n d_model"]
-"""A stack of such vectors."""
 Vectors = Float[Tensor, "n d_model"]
-"""Activation vectors, one row for each kept token."""
+"""Vectors in the residual stream, one a row: activations, or directions."""

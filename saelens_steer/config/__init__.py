@@ -1,23 +1,25 @@
 """One frozen pydantic spec per step, composed by RunSpec; YAML in, YAML out."""
 
+from saelens_steer.config.base import Spec
+from saelens_steer.config.metric_specs import (
+    DEFAULT_METRICS,
+    MarginMetric,
+    MarginSpec,
+    MetricSpec,
+    TokenSetSpec,
+)
 from saelens_steer.config.reading import checked, dump_config, load_config, parse_config
 from saelens_steer.config.specs import (
-    DEFAULT_METRICS,
     TINY,
     ActivationSpec,
     GenerateSpec,
     LoadSpec,
-    MarginMetric,
-    MarginSpec,
-    MetricSpec,
     ModelSpec,
     PromptSpec,
     RunSpec,
     SAESpec,
     SelectSpec,
-    Spec,
     SweepSpec,
-    TokenSetSpec,
     TrainSpec,
 )
 

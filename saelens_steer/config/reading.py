@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from saelens_steer.config.base import Spec
 from saelens_steer.config.complaints import sentence
-from saelens_steer.config.specs import RunSpec, Spec
+from saelens_steer.config.specs import RunSpec
 from saelens_steer.config.yaml_numbers import Dumper, Loader
 from saelens_steer.errors import InputError
 

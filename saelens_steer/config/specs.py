@@ -6,31 +6,19 @@ refused with the nearest known key named.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
     Field,
-    Tag,
     ValidationError,
     field_validator,
     model_validator,
 )
 
-from saelens_steer.config.complaints import tag
+from saelens_steer.config.base import Spec
+from saelens_steer.config.metric_specs import DEFAULT_METRICS, MetricSpec
 
 TINY = "tiny-qwen3"
-
-
-class Spec(BaseModel):
-    """Base of all specs: frozen, strict about keys; numbers are finite."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False
-    )
 
 
 class ModelSpec(Spec):
@@ -195,73 +183,10 @@ class SweepSpec(Spec):
         return tuple(sorted({0.0, *alphas}))
 
 
-class TokenSetSpec(Spec):
-    """A set of vocabulary entries: exactly one way of saying which."""
-
-    name: str | None = None
-    strings: tuple[str, ...] | None = None
-    """Each with and without a leading space; each must be one token."""
-    ids: tuple[int, ...] | None = None
-    regex: str | None = None
-    """Matches the whole decoded entry."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_forms(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return {"name": value}
-        if isinstance(value, Sequence) and not isinstance(value, str):
-            return {"ids" if all(isinstance(v, int) for v in value) else "strings": value}
-        return value
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> TokenSetSpec:
-        given = [k for k in ("name", "strings", "ids", "regex") if getattr(self, k) is not None]
-        if len(given) != 1 or not getattr(self, given[0]):
-            raise ValueError("a token set is given by one of name, strings, ids or regex")
-        return self
-
-
-class MarginSpec(Spec):
-    """max(logits[target]) − max(logits[other]) at the last prompt token."""
-
-    name: str = "margin"
-    target: TokenSetSpec
-    other: TokenSetSpec | None = None
-    """null: every other entry of the tokenizer but special tokens."""
-
-
-class MarginMetric(Spec):
-    """The `{margin: …}` form of a metric."""
-
-    margin: MarginSpec
-
-
-def _metric_form(value: Any) -> str | None:
-    if isinstance(value, str):
-        return tag("name")
-    return tag("margin") if isinstance(value, dict | MarginMetric) else None
-
-
-MetricSpec = Annotated[
-    Annotated[str, Tag(tag("name"))] | Annotated[MarginMetric, Tag(tag("margin"))],
-    Discriminator(
-        _metric_form,
-        custom_error_type="metric",
-        custom_error_message="a metric is a shipped name, {margin: …} or package.module:function",
-    ),
-]
-"""A shipped name, a margin, or `package.module:function`."""
-
-DEFAULT_METRICS: tuple[MetricSpec, ...] = (
-    MarginMetric(
-        margin=MarginSpec(name="math_margin", target=TokenSetSpec(name="latex_delimiters"))
-    ),
-    "kl",
-    "code_validity",
-    "latex_validity",
-    "latex_first",
-)
+def _other_model(data: Any) -> bool:
+    """Whether a mapping names another model than the tiny one."""
+    model = data.get("model") if isinstance(data, dict) else None
+    return isinstance(model, dict) and model.get("name", TINY) != TINY
 
 
 class RunSpec(Spec):
@@ -276,6 +201,27 @@ class RunSpec(Spec):
     select: SelectSpec = SelectSpec()
     sweep: SweepSpec = SweepSpec()
     metrics: tuple[MetricSpec, ...] = Field(default=DEFAULT_METRICS, min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _real_models_get_more(cls, data: Any) -> Any:
+        """For another model than the tiny one: a thousand controls, and every prompt."""
+        if not _other_model(data):
+            return data
+        sweep, prompts = data.get("sweep", {}), data.get("prompts")
+        if isinstance(sweep, dict):
+            data = {**data, "sweep": {"n_controls": 1000, **sweep}}
+        return (
+            {**data, "prompts": {"limit": None, **prompts}} if isinstance(prompts, dict) else data
+        )
+
+    @model_validator(mode="after")
+    def _answers_are_kept(self) -> RunSpec:
+        if self.select.at == "answer" and self.activations.tokens == "last":
+            raise ValueError(
+                "select.at: answer needs tokens of answers, which activations.tokens: last drops"
+            )
+        return self
 
     @model_validator(mode="after")
     def _real_models_say_more(self) -> RunSpec:

@@ -33,7 +33,7 @@ def summarise(
     table = grid.directions.iloc[direction].reset_index(drop=True)
     table["alpha"] = grid.alphas[alpha]
     table["n"] = counts[direction, alpha]
-    about = ["direction", "family", "feature", "matched_norm", "alpha", "alpha_unit", "n"]
+    about = ["direction", "family", "feature", "alpha", "alpha_unit", "n", "matched_norm"]
     weights = bootstrap_weights(grid.n_prompts, n_resamples, seed)
     columns = {
         name: values[direction, alpha]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from saelens_steer.activations import Activations
 from saelens_steer.errors import InputError
-from saelens_steer.sae import check_sae_width
+from saelens_steer.sae import check_sae_at
 from saelens_steer.tensors import Vectors
 
 At = Literal["assistant_start", "answer"]
@@ -78,7 +78,7 @@ def select_features(
     and never chosen, nor is one whose score does not favour the side. Raises InputError for an
     unknown domain, or when no token of a domain was kept.
     """
-    check_sae_width(sae, activations.vectors.shape[1])
+    check_sae_at(sae, activations.vectors.shape[1], activations.hook_name)
     if positive == negative:
         raise InputError(f"positive and negative are both {positive!r}: name two domains")
     scores = feature_scores(

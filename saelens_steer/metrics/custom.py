@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import linecache
 import numbers
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -21,6 +23,9 @@ from saelens_steer.tensors import Logits, PerRow
 
 SHAPES = "(logits), (logits, baseline), (text) or (text, truncated)"
 TRIAL_ROWS = 3
+
+_CHANGED: dict[str, int | None] = {}
+"""When the file of each imported metric module had last been changed."""
 
 
 def custom_metric(path: str, d_vocab: int) -> Metric:
@@ -48,7 +53,7 @@ def imported(path: str) -> Callable[..., Any]:
     module_name, _, attribute = path.partition(":")
     with _working_directory_importable():
         try:
-            found: Any = importlib.import_module(module_name)
+            found: Any = _fresh(importlib.import_module(module_name))
         except Exception as error:
             raise InputError(
                 f"metric {path!r}: cannot import {module_name!r} "
@@ -61,6 +66,17 @@ def imported(path: str) -> Callable[..., Any]:
     if not callable(found):
         raise InputError(f"metric {path!r} is a {type(found).__name__}, not a function")
     return found
+
+
+def _fresh(module: ModuleType) -> ModuleType:
+    """The module, run again if its file changed since it was imported, as in a notebook."""
+    file = getattr(module, "__file__", None)
+    changed = Path(file).stat().st_mtime_ns if file and Path(file).is_file() else None
+    if _CHANGED.setdefault(module.__name__, changed) != changed:
+        _CHANGED[module.__name__] = changed
+        linecache.checkcache(file)
+        return importlib.reload(module)
+    return module
 
 
 @contextmanager

@@ -14,7 +14,10 @@ from saelens_steer.metrics.custom import imported
 
 
 def metrics_version(specs: Sequence[MetricSpec]) -> str:
-    """Digest of the specs, and of the source of each module that a user's own metric lives in."""
+    """Digest of the specs, and of the source of each module that a user's own metric lives in.
+
+    Modules which that one imports are not looked at.
+    """
     own = [imported(spec) for spec in specs if isinstance(spec, str) and ":" in spec]
     plain = [spec if isinstance(spec, str) else spec.model_dump() for spec in specs]
     return digest(plain, [_source(function) for function in own])

@@ -19,6 +19,8 @@ from saelens_steer.errors import InputError
 TINY_WEIGHTS = Path(__file__).parent / "tiny" / "weights"
 EXAMPLE_ID = "Qwen/Qwen3-4B-Instruct-2507"
 FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model"]
+TEXT_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
+"""Config, tokenizer, template and generation settings of a checkpoint."""
 INDEX = "model.safetensors.index.json"
 
 
@@ -110,11 +112,13 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def snapshot_fingerprint(folder: Path) -> str:
-    """sha256 over names and contents of config.json and the weights: the same for the same bytes.
+    """sha256 over names and contents of all that decides what the model reads and writes.
 
-    A hub cache already names large files by their sha256, so gigabytes are not read again.
+    Config, weights, tokenizer, chat template and stop tokens. A hub cache already names large
+    files by their sha256, so gigabytes are not read again.
     """
-    files = [folder / "config.json", *weight_files(folder)]
+    text = [file for pattern in TEXT_FILES for file in folder.glob(pattern)]
+    files = [*sorted(text), *weight_files(folder)]
     lines = [f"{file.name} {_digest(file)}\n" for file in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

@@ -12,7 +12,7 @@ from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_direc
 from safetensors import SafetensorError
 
 from saelens_steer.errors import InputError
-from saelens_steer.files import file_digest
+from saelens_steer.files import file_digest, write_with
 
 
 def load_sae(source: str | Path, sae_id: str | None = None, *, device: str = "cpu") -> SAE[Any]:
@@ -65,14 +65,14 @@ def _one_line(error: Exception) -> str:
 
 def check_sae(sae: SAE[Any], model: Any, hook_name: str) -> None:
     """Raise InputError unless the SAE's width and hook are the model's."""
-    check_sae_width(sae, model.cfg.d_model)
+    check_sae_at(sae, model.cfg.d_model, hook_name)
+
+
+def check_sae_at(sae: SAE[Any], d_model: int, hook_name: str) -> None:
+    """Raise InputError unless the SAE reads d_model entries, at this hook if it names one."""
     made_for = sae.cfg.metadata.hook_name
     if made_for is not None and made_for != hook_name:
         raise InputError(f"the SAE was made for {made_for}, not for {hook_name}: use that hook")
-
-
-def check_sae_width(sae: SAE[Any], d_model: int) -> None:
-    """Raise InputError unless the SAE reads vectors of d_model entries."""
     if sae.cfg.d_in != d_model:
         raise InputError(f"the SAE reads {sae.cfg.d_in} dimensions, the residual has {d_model}")
 
@@ -82,6 +82,21 @@ def check_feature(sae: SAE[Any], feature: int) -> int:
     if not 0 <= feature < sae.cfg.d_sae:
         raise InputError(f"feature {feature} is out of range: the SAE has 0 to {sae.cfg.d_sae - 1}")
     return feature
+
+
+def save_sae(sae: SAE[Any], folder: str | Path) -> Path:
+    """Write an SAE in SAELens's format, all or nothing."""
+    return write_with(Path(folder), lambda path: settled(sae.save_model(path)[1]))
+
+
+def settled(config: Path) -> None:
+    """Sort the keys of one of SAELens's JSON files: their order changes from process to process.
+
+    The name of the temporary folder goes too, so that equal SAEs leave equal bytes.
+    """
+    data = json.loads(config.read_text(encoding="utf-8"))
+    data.pop("output_path", None)
+    config.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def sae_fingerprint(folder: str | Path) -> str:

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from saelens_steer.activations import keep_ordinary, without_sinks
 from saelens_steer.errors import InputError
 from saelens_steer.model import run_to_hook, unembed
+from saelens_steer.sae.load import check_sae_at
 from saelens_steer.tensors import Mask, Resid, Tokens, Vectors
 
 BATCH = 16
@@ -40,6 +41,7 @@ def sae_quality(
     `max_norm` × the median; sinks_dropped) are left alone everywhere. Contexts begin with BOS where
     the model's texts do. Raises InputError if the texts fill no context.
     """
+    check_sae_at(sae, model.cfg.d_model, hook_name)
     sums, losses = _Sums(sae), torch.zeros(3, dtype=torch.float64)
     contexts = packed_contexts(model, texts, context_size)
     for tokens in contexts.to(model.cfg.device).split(BATCH):

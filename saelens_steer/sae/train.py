@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -27,7 +26,7 @@ from saelens_steer.data import diagnostic_positions, load_corpus, token_ids
 from saelens_steer.errors import InputError
 from saelens_steer.files import write_json, write_jsonl, write_with
 from saelens_steer.model import check_hook_name
-from saelens_steer.sae.load import load_sae
+from saelens_steer.sae.load import load_sae, settled
 from saelens_steer.sae.quality import sae_quality
 from saelens_steer.tensors import Mask, Tokens
 
@@ -74,7 +73,8 @@ def _train_into(folder: Path, model: Any, spec: TrainSpec, hook_name: str, corpu
         runner.run()
     write_jsonl(folder / "metrics.jsonl", runner.log)
     _fold_decoder_norms(folder)
-    _settle(folder)
+    for config in sorted(folder.glob("*cfg.json")):
+        settled(config)
 
 
 def _fold_decoder_norms(folder: Path) -> None:
@@ -107,17 +107,6 @@ def _refuse_too_little(corpus: Any, tokenizer: Any, context_size: int) -> None:
         f"{len(corpus)} texts of the corpus, with {n_tokens} tokens, do not fill a context of "
         f"{context_size}: give a larger corpus or a smaller context_size"
     )
-
-
-def _settle(folder: Path) -> None:
-    """Sort the keys of SAELens's JSON files, whose order changes from process to process.
-
-    The temporary folder's name goes too, so that equal trainings leave equal bytes.
-    """
-    for path in sorted(folder.glob("*cfg.json")):
-        config = json.loads(path.read_text(encoding="utf-8"))
-        config.pop("output_path", None)
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def split_corpus(corpus: Any) -> tuple[Any, Any]:

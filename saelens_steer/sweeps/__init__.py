@@ -4,7 +4,6 @@ from saelens_steer.sweeps.completions import CompletionSweep
 from saelens_steer.sweeps.directions import (
     CANDIDATE,
     Directions,
-    distinct_norms,
     feature_directions,
     matched_controls,
     plain_directions,
@@ -23,7 +22,6 @@ __all__ = [
     "Note",
     "Store",
     "completion_table",
-    "distinct_norms",
     "feature_directions",
     "generating",
     "grid",

@@ -11,6 +11,7 @@ import torch
 
 from saelens_steer.config import GenerateSpec
 from saelens_steer.data import pad_left
+from saelens_steer.files import digest
 from saelens_steer.metrics import TextMetric, code_validity, latex_validity
 from saelens_steer.model import generate, stop_token_ids
 from saelens_steer.steering import Positions, add, steered
@@ -62,7 +63,8 @@ def _generate(sweep: CompletionSweep, batch: Batch, sample: int) -> torch.Tensor
     which = [sweep.cells[c][0] for c in batch.cells]
     alphas = torch.tensor([sweep.cells[c][1] for c in batch.cells], dtype=torch.float32)
     edit = add(sweep.directions.vectors[which], alphas)
-    seed = hash((sweep.seed, sample, int(batch.cells[0]), int(batch.prompts[0]))) % 2**31
+    place = (sweep.seed, sample, int(batch.cells[0]), int(batch.prompts[0]))
+    seed = int(digest(*place), 16) % 2**31
     with steered(sweep.model, edit, sweep.hook_name, sweep.positions):
         return generate(
             sweep.model, tokens, mask, sweep.spec.max_new_tokens, sweep.spec.temperature, seed

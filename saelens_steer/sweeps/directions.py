@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from sae_lens import SAE
-from torch import Tensor
 
 from saelens_steer.errors import InputError
 from saelens_steer.sae import check_feature
-from saelens_steer.tensors import Directions as Vectors
+from saelens_steer.tensors import Vectors
 
 CANDIDATE = "candidate"
 """The family of what is under test; controls carry the name of their own family."""
-NORM_TOLERANCE = 1e-6
+SAME_SIZE = 1e-3
+"""Norms this close (relative) count as one size: half-precision decoders are no closer to 1."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,8 @@ class Directions:
     families: tuple[str, ...]
     features: tuple[int | None, ...]
     vectors: Vectors
+    sizes: tuple[float, ...]
+    """The norm that direction and controls are matched at; equal for what is compared."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -38,12 +39,8 @@ class Directions:
             self.families + other.families,
             self.features + other.features,
             torch.cat([self.vectors, other.vectors]),
+            self.sizes + other.sizes,
         )
-
-    @property
-    def norms(self) -> Float[Tensor, " n"]:
-        """‖vector‖, the size a control is matched to."""
-        return self.vectors.norm(dim=-1)
 
     def take(self, rows: Sequence[int]) -> Directions:
         """The directions with these indices, in that order."""
@@ -52,46 +49,58 @@ class Directions:
             tuple(self.families[i] for i in rows),
             tuple(self.features[i] for i in rows),
             self.vectors[list(rows)],
+            tuple(self.sizes[i] for i in rows),
         )
 
 
 def feature_directions(sae: SAE[Any], features: Sequence[int], alpha_unit: str) -> Directions:
     """W_dec[f] of each feature (`raw`), or its unit vector (`unit`). Raises InputError."""
     rows = [check_feature(sae, f) for f in features]
-    vectors = sae.W_dec[rows].detach().float().cpu()
+    names = [f"feature_{f}" for f in rows]
+    return _tested(names, rows, sae.W_dec[rows], alpha_unit)
+
+
+def plain_directions(vectors: Vectors, alpha_unit: str = "raw") -> Directions:
+    """Vectors of the caller's own, put in the features' place; `unit` makes them unit vectors."""
+    names = [f"direction_{i}" for i in range(len(vectors))]
+    return _tested(names, [None] * len(names), vectors, alpha_unit)
+
+
+def _tested(
+    names: Sequence[str], features: Sequence[int | None], vectors: Vectors, alpha_unit: str
+) -> Directions:
+    """What is under test; InputError for a vector that is zero or not finite."""
+    vectors = vectors.detach().float().cpu()
+    norms = vectors.norm(dim=-1)
+    if not bool((norms > 0).all() and norms.isfinite().all()):
+        raise InputError("a direction under test is zero or not finite: no control can match it")
     if alpha_unit == "unit":
-        vectors = vectors / vectors.norm(dim=-1, keepdim=True)
-    names = tuple(f"feature_{f}" for f in rows)
-    return Directions(names, (CANDIDATE,) * len(rows), tuple(rows), vectors)
+        vectors = vectors / norms[:, None]
+    families = (CANDIDATE,) * len(names)
+    sizes = same_sizes(vectors.norm(dim=-1).tolist())
+    return Directions(tuple(names), families, tuple(features), vectors, sizes)
 
 
-def plain_directions(vectors: Vectors) -> Directions:
-    """Vectors of the caller's own, put in the features' place."""
-    n = len(vectors)
-    names = tuple(f"direction_{i}" for i in range(n))
-    return Directions(names, (CANDIDATE,) * n, (None,) * n, vectors.detach().float().cpu())
+def matched_controls(family: str, unit_vectors: Vectors, sizes: Sequence[float]) -> Directions:
+    """The controls scaled to each distinct size under test, so that a push is as strong.
 
-
-def matched_controls(family: str, unit_vectors: Vectors, norms: Float[Tensor, " m"]) -> Directions:
-    """The controls scaled to each distinct norm under test, so that a push is of the same size.
-
-    With one norm (a decoder of unit rows) all candidates share the controls; otherwise there is a
-    full set of controls for each norm.
+    With one size (a decoder of unit rows) all candidates share the controls; otherwise there is a
+    full set of controls for each size.
     """
-    if not torch.isfinite(norms).all() or bool((norms == 0).any()):
-        raise InputError("a direction under test has norm 0 or is not finite: nothing to match")
-    sizes = distinct_norms(norms)
-    n = len(unit_vectors)
-    suffixes = [""] if len(sizes) == 1 else [f"_size{j}" for j in range(len(sizes))]
+    distinct, n = sorted(set(sizes)), len(unit_vectors)
+    suffixes = [""] if len(distinct) == 1 else [f"_size{j}" for j in range(len(distinct))]
     names = tuple(f"{family}_{i:04d}{suffix}" for suffix in suffixes for i in range(n))
-    vectors = torch.cat([unit_vectors.float() * size for size in sizes])
-    return Directions(names, (family,) * len(names), (None,) * len(names), vectors)
+    vectors = torch.cat([unit_vectors.float() * size for size in distinct])
+    each = tuple(size for size in distinct for _ in range(n))
+    return Directions(names, (family,) * len(names), (None,) * len(names), vectors, each)
 
 
-def distinct_norms(norms: Float[Tensor, " m"]) -> list[float]:
-    """The norms, ascending, with those equal to 1e-6 (relative) counted once."""
-    found: list[float] = []
-    for norm in sorted(norms.tolist()):
-        if not found or norm - found[-1] > NORM_TOLERANCE * norm:
-            found.append(norm)
-    return found
+def same_sizes(norms: Sequence[float]) -> tuple[float, ...]:
+    """Each norm replaced by the mean of those that count as the same size (see SAME_SIZE)."""
+    groups: list[list[float]] = []
+    for norm in sorted(norms):
+        if not groups or norm > groups[-1][0] * (1 + SAME_SIZE):
+            groups.append([])
+        groups[-1].append(norm)
+    mean = {norm: sum(group) / len(group) for group in groups for norm in group}
+    return tuple(mean[norm] for norm in norms)

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
 from sae_lens import SAE
 from torch import Tensor
 
@@ -32,8 +31,10 @@ from saelens_steer.model import (
 from saelens_steer.steering import Edit, Positions, add, columns, edit_where, row_rel_norm, steered
 from saelens_steer.sweeps.directions import Directions
 from saelens_steer.sweeps.plan import Batch
-from saelens_steer.tensors import Logits, Mask, Resid, Tokens
+from saelens_steer.tensors import Logits, Mask, Resid, Tokens, Vectors
 
+ENCODED = 4096
+"""Vectors that go through the SAE at once."""
 PROMPT_BATCH = 16
 """Prompts in one pass through the lower layers."""
 
@@ -76,11 +77,15 @@ class LogitSweep:
     def baseline(self) -> Logits:
         """Unsteered last-token logits [n_prompts, d_vocab], float32."""
         tokens, mask = self.padded
-        pairs = zip(tokens.split(PROMPT_BATCH), mask.split(PROMPT_BATCH), strict=True)
-        return torch.cat([last_token_logits(self.model, t, m) for t, m in pairs])
+        if self.from_layer is None:
+            pairs = zip(tokens.split(PROMPT_BATCH), mask.split(PROMPT_BATCH), strict=True)
+            return torch.cat([last_token_logits(self.model, t, m) for t, m in pairs])
+        pairs = zip(self.prefix.split(PROMPT_BATCH), mask.split(PROMPT_BATCH), strict=True)
+        last = torch.cat([resid_to_last(self.model, x, m, self.from_layer) for x, m in pairs])
+        return unembed(self.model, last)
 
     @cached_property
-    def vectors(self) -> Float[Tensor, "n d_model"]:
+    def vectors(self) -> Vectors:
         """The directions on the model's device."""
         return self.directions.vectors.to(self.model.cfg.device)
 
@@ -153,14 +158,23 @@ def _receipt(
 def _feature_acts(sweep: LogitSweep, batch: Batch, after: Resid, mask: Mask) -> Tensor:
     """Mean activation of each row's own feature over its steered positions; NaN for controls."""
     acts = torch.full((len(batch),), torch.nan, device=after.device)
-    if sweep.sae is None:
+    features = [sweep.directions.features[sweep.cells[cell][0]] for cell in batch.cells]
+    rows = [row for row, feature in enumerate(features) if feature is not None]
+    if sweep.sae is None or not rows:
         return acts
-    for row, cell in enumerate(batch.cells):
-        feature = sweep.directions.features[sweep.cells[cell][0]]
-        if feature is not None:
-            z = sweep.sae.encode(after[row][mask[row]].to(sweep.sae.dtype))
-            acts[row] = z[:, feature].float().mean()
+    row, position = mask[rows].nonzero(as_tuple=True)
+    which = torch.tensor([features[r] for r in rows], device=after.device)[row]
+    parts = zip(after[rows][row, position].split(ENCODED), which.split(ENCODED), strict=True)
+    z = torch.cat([_own_feature(sweep.sae, vectors, w) for vectors, w in parts])
+    sums = torch.zeros(len(rows), device=after.device).index_add_(0, row, z.to(after.device))
+    acts[rows] = sums / mask[rows].sum(1)
     return acts
+
+
+def _own_feature(sae: SAE[Any], vectors: Vectors, features: Tensor) -> Tensor:
+    """z of one feature for each vector: [n], float32."""
+    z = sae.encode(vectors.to(sae.device, sae.dtype))
+    return z.gather(1, features.to(z.device)[:, None])[:, 0].float()
 
 
 def _columns(values: dict[str, Tensor]) -> dict[str, np.ndarray]:

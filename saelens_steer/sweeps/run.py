@@ -43,6 +43,9 @@ def run_completions(
 
 
 def generating(directions: Directions, chosen: Sequence[int], n_controls: int) -> list[int]:
-    """Indices of the directions that get completions: the chosen ones and the first controls."""
+    """Indices of the directions that get completions: the chosen ones, and the first controls of
+    each size that they have (of the first size where none is chosen)."""
     controls = [i for i, family in enumerate(directions.families) if family != CANDIDATE]
-    return [*chosen, *controls[:n_controls]]
+    sizes = {directions.sizes[i] for i in chosen} or {directions.sizes[i] for i in controls[:1]}
+    of_size = ([i for i in controls if directions.sizes[i] == size] for size in sorted(sizes))
+    return [*chosen, *(i for same in of_size for i in same[:n_controls])]

@@ -32,9 +32,10 @@ class Labels:
 
 def logit_table(sweep: LogitSweep, rows: pd.DataFrame, labels: Labels) -> pd.DataFrame:
     """One row per direction × α × prompt in the order of the directions; each has its α = 0."""
-    zero = rows.query("cell == @UNSTEERED", local_dict={"UNSTEERED": UNSTEERED})
-    zero = zero.assign(alpha=0.0, receipt_positions=0, receipt_rel_norm=0.0)
-    return _assembled(zero, _placed(rows.query("cell >= 0"), sweep.cells), sweep.directions, labels)
+    is_zero = rows["cell"] == UNSTEERED
+    zero = rows.loc[is_zero].assign(alpha=0.0, receipt_positions=0, receipt_rel_norm=0.0)
+    moved = _placed(rows.loc[~is_zero], sweep.cells)
+    return _assembled(zero, moved, sweep.directions, labels)
 
 
 def completion_table(sweep: CompletionSweep, rows: pd.DataFrame, labels: Labels) -> pd.DataFrame:
@@ -85,9 +86,9 @@ def _front(table: pd.DataFrame, directions: Directions, labels: Labels) -> pd.Da
         "positions": labels.positions,
         "alpha": table["alpha"].to_numpy(),
         "alpha_unit": labels.alpha_unit,
-        "matched_norm": directions.norms.double().numpy()[which],
         "prompt_id": np.array(labels.prompt_ids, dtype=object)[prompt],
         "domain": np.array(labels.domains, dtype=object)[prompt],
+        "matched_norm": np.array(directions.sizes)[which],
     }
     return pd.DataFrame(columns)
 

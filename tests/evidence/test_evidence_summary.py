@@ -71,7 +71,8 @@ def test_one_control_at_two_norms_is_two_directions(rows):
     rows["matched_norm"] = 1.0
     table = summarise(pd.concat([rows, rows.assign(matched_norm=2.0)]), [M])
     assert len(table) == 2 * 6 * 3
-    assert list(table.columns[:4]) == ["direction", "family", "feature", "matched_norm"]
+    about = ["direction", "family", "feature", "alpha", "alpha_unit", "n", "matched_norm"]
+    assert list(table.columns[:7]) == about
 
 
 def test_a_direction_without_some_strength_has_no_row_for_it(rows):

@@ -12,7 +12,7 @@ from saelens_steer.errors import InputError
 from saelens_steer.sae import (
     check_feature,
     check_sae,
-    check_sae_width,
+    check_sae_at,
     load_sae,
     sae_fingerprint,
 )
@@ -141,7 +141,7 @@ def test_an_sae_of_another_width_or_hook_is_refused(random_model):
 
 def test_an_sae_without_a_hook_fits_every_hook_of_its_width(random_model):
     check_sae(an_sae(hook_name=None), random_model, "blocks.1.hook_resid_pre")
-    check_sae_width(an_sae(), 32)
+    check_sae_at(an_sae(), 32, HOOK)
 
 
 @pytest.mark.parametrize("feature", [-1, 40, 10**9])

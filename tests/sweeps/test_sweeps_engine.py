@@ -15,6 +15,7 @@ from saelens_steer.sweeps import (
     LogitSweep,
     Store,
     feature_directions,
+    generating,
     grid,
     matched_controls,
     plain_directions,
@@ -111,12 +112,13 @@ def test_the_receipt_holds_the_feature_after_re_encoding(sweep, small_sae):
 def test_controls_have_the_norm_of_what_they_are_compared_with(small_sae):
     tested = feature_directions(small_sae, [3, 5], "raw")
     units = torch.eye(small_sae.cfg.d_in)[:4]
-    controls = matched_controls("isotropic", units, tested.norms)
+    controls = matched_controls("isotropic", units, tested.sizes)
     assert len(controls) == 8  # two norms, four controls each
-    expected = sorted(tested.norms.repeat_interleave(4).tolist())
-    assert sorted(controls.norms.tolist()) == pytest.approx(expected)
+    expected = sorted(tested.vectors.norm(dim=-1).repeat_interleave(4).tolist())
+    assert sorted(controls.vectors.norm(dim=-1).tolist()) == pytest.approx(expected)
+    assert set(controls.sizes) == set(tested.sizes)
     shared = matched_controls(
-        "isotropic", units, feature_directions(small_sae, [3, 5], "unit").norms
+        "isotropic", units, feature_directions(small_sae, [3, 5], "unit").sizes
     )
     assert len(shared) == 4
     assert shared.names[0] == "isotropic_0000"
@@ -126,6 +128,25 @@ def test_vectors_of_ones_own_take_a_features_place():
     directions = plain_directions(torch.eye(3))
     assert directions.names == ("direction_0", "direction_1", "direction_2")
     assert set(directions.families) == {"candidate"}
+
+
+def test_rows_of_a_half_precision_decoder_are_of_one_size():
+    units = torch.nn.functional.normalize(torch.randn(20, 512), dim=-1)
+    for dtype in (torch.bfloat16, torch.float16):
+        assert len(set(plain_directions(units.to(dtype)).sizes)) == 1
+    assert len(set(plain_directions(torch.stack([units[0], 1.01 * units[0]])).sizes)) == 2
+
+
+def test_unit_strength_normalises_vectors_of_ones_own_too():
+    assert plain_directions(5 * torch.eye(3), "unit").vectors.equal(torch.eye(3))
+
+
+def test_completions_have_controls_of_every_size_that_was_chosen(small_sae):
+    tested = feature_directions(small_sae, [3, 5], "raw")
+    everything = tested + matched_controls("isotropic", torch.eye(32)[:4], tested.sizes)
+    which = everything.take(generating(everything, [0, 1], 1))
+    assert which.sizes[:2] == tested.sizes
+    assert sorted(which.sizes[2:]) == sorted(tested.sizes)
 
 
 def test_committed_shards_are_not_computed_again_and_another_key_never_sees_them(sweep, tmp_path):
