@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any, Literal
 
 import pandas as pd
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 
 from saelens_steer.data import Encoded, Prompt, diagnostic_positions, encode_prompts, pad_left
 from saelens_steer.data.token_sets import special_ids
@@ -52,7 +51,6 @@ class Activations:
                 {"vectors": part.contiguous()}, folder / f"shard-{number:05d}.safetensors", meta
             )
         self.index.to_parquet(folder / "index.parquet", index=False)
-        (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> Activations:
@@ -60,13 +58,13 @@ class Activations:
         paths = sorted(Path(folder).glob("shard-*.safetensors"))
         if not paths:
             raise InputError(f"{folder} holds no cached activations")
-        with safe_open(paths[0], framework="pt") as handle:
-            meta = handle.metadata()
-        parts = []
-        for path in paths:
-            with safe_open(path, framework="pt") as handle:
-                parts.append(handle.get_tensor("vectors"))
-        index = pd.read_parquet(Path(folder) / "index.parquet")
+        try:
+            with safe_open(paths[0], framework="pt") as handle:
+                meta = handle.metadata()
+            parts = [load_file(path)["vectors"] for path in paths]
+            index = pd.read_parquet(Path(folder) / "index.parquet")
+        except (SafetensorError, OSError, ValueError) as error:
+            raise InputError(f"{folder} is damaged ({error}): delete it and run again") from None
         if len(index) != sum(map(len, parts)):
             raise InputError(f"{folder} is not whole: its shards do not fit its index")
         return cls(torch.cat(parts), index, meta["hook_name"], int(meta["sinks_dropped"]))
@@ -74,7 +72,7 @@ class Activations:
 
 def cache_activations(
     model: Any,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt | str],
     *,
     hook_name: str | None = None,
     tokens: TokenChoice = "all",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -72,29 +74,51 @@ def report(config: Config, out: Out = None, set_: Set = None) -> None:
 
 
 @app.command()
-def doctor(config: Config, set_: Set = None) -> None:
+def doctor(config: Config, out: Out = None, set_: Set = None) -> None:
     """Check a config without running it, and say how large the sweep would be."""
-    _quiet()
-    from saelens_steer.config import load_config
-    from saelens_steer.doctor import examine
+    with _exit_status():
+        from saelens_steer.config import load_config
 
-    for line in examine(load_config(config, set_ or [])):
-        print(line)
+        spec = load_config(config, set_ or [])
+        _quiet()
+        from saelens_steer.doctor import examine
+
+        for line in examine(spec):
+            print(line)
+        print(out or Path("runs") / config.stem)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from saelens_steer.version import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 def _carry_out(
     config: Path | None, out: Path | None, overrides: list[str] | None, until: str
 ) -> None:
     """Run a config up to a step and print the path of what that step made."""
-    from saelens_steer.config import load_config, parse_config
+    with _exit_status():
+        from saelens_steer.config import load_config, parse_config
 
-    given = overrides or []
-    spec = load_config(config, given) if config else parse_config({}, given)
-    _quiet()
-    from saelens_steer.runner import run as run_spec
+        given = overrides or []
+        spec = load_config(config, given) if config else parse_config({}, given)
+        _quiet()
+        from saelens_steer.runner import run as run_spec
 
-    folder = out or Path("runs") / (config.stem if config else "demo")
-    print(run_spec(spec, folder, until))  # type: ignore[arg-type]
+        folder = out or Path("runs") / (config.stem if config else "demo")
+        print(run_spec(spec, folder, until))  # type: ignore[arg-type]
 
 
 def _quiet() -> None:
@@ -112,16 +136,22 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 
-def main() -> None:
-    """The console script: exit status 0 done, 2 bad input (one sentence), 1 anything else."""
+@contextlib.contextmanager
+def _exit_status() -> Iterator[None]:
+    """Exit status 2 and one sentence for bad input, 1 for a stop; anything else goes its way."""
     try:
-        app()
+        yield
     except InputError as error:
         print(f"saelens-steer: {error}", file=sys.stderr)
-        sys.exit(2)
+        raise typer.Exit(2) from None
     except KeyboardInterrupt:
         print("saelens-steer: stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(1)
+        raise typer.Exit(1) from None
+
+
+def main() -> None:
+    """The console script."""
+    app()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 
 from saelens_steer.config import RunSpec
+from saelens_steer.evidence.claims import least_controls
 from saelens_steer.stages import Run
 from saelens_steer.sweeps import grid
 
@@ -29,7 +30,7 @@ def examine(spec: RunSpec) -> Iterator[str]:
     tested = 2 * select.k if isinstance(chosen, str) else len(chosen)
     rows = len(lengths) * len(grid(tested + sweep.n_controls, sweep.alphas))
     yield f"sweep      {tested} directions and {sweep.n_controls} controls: {rows:,} rows"
-    needed = 20 * tested
-    enough = "enough" if sweep.n_controls + 1 > needed else f"too few: at least {needed} are needed"
+    needed = least_controls(tested)
+    enough = "enough" if sweep.n_controls >= needed else f"too few: at least {needed} are needed"
     yield f"controls   {sweep.n_controls} for {tested} claims a metric: {enough}"
     yield "ok"

@@ -36,8 +36,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _make_folder(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         remove(temporary)  # left by a killed process that had the same id
         yield temporary
         if temporary.is_dir() and path.is_dir():
@@ -50,6 +50,13 @@ def replacing(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno in UNWRITABLE:
             raise InputError(f"cannot write {path}: {error.strerror}") from None
         raise
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write in {folder}: {error.strerror}") from None
 
 
 def _is_disk_full(error: BaseException) -> bool:

@@ -17,11 +17,23 @@ from rich.progress import (
 )
 
 
+def say(text: str) -> None:
+    """One line on stderr."""
+    Console(stderr=True, highlight=False).print(text, markup=False)
+
+
 @contextlib.contextmanager
 def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Show a bar while the block runs; call what it yields with each number of rows done."""
+    if total == 0:
+        yield _ignore
+        return
     parts = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
     times = [TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]
     with Progress(*parts, *times, console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=total)
         yield lambda rows: bar.advance(task, rows)
+
+
+def _ignore(rows: int) -> None:
+    """A note of nothing."""

@@ -18,9 +18,9 @@ from saelens_steer.evidence import headline
 from saelens_steer.features import select_features
 from saelens_steer.files import digest, file_digest, remove, write_json, write_text
 from saelens_steer.metrics import metrics_version
-from saelens_steer.model import check_editable, default_hook_name, load_model, model_fingerprint
+from saelens_steer.model import check_stream, default_hook_name, load_model, model_fingerprint
 from saelens_steer.outputs import SWEEP_OUTPUTS, write_result
-from saelens_steer.progress import progress
+from saelens_steer.progress import progress, say
 from saelens_steer.provenance import library_versions, provenance
 from saelens_steer.report import build_report
 from saelens_steer.sae import (
@@ -62,6 +62,7 @@ class Run:
     def begin(cls, spec: RunSpec, out: str | Path) -> Run:
         """Load the model and the prompts and check whatever needs no computing."""
         steps = Steps(out, LATER)
+        steps.check_own()
         if spec.sae.train:
             check_train_spec(spec.sae.train)
         steered = tuple(load_prompts(spec.prompts.source, spec.prompts.limit))
@@ -69,9 +70,10 @@ class Run:
         check_disjoint(steered, selecting)
         m = spec.model
         model = load_model(m.name, model_class=m.class_, dtype=m.dtype, device=m.device)
-        hook_name = check_editable(model, spec.hook_name or default_hook_name(model))
+        hook_name = check_stream(model, spec.hook_name or default_hook_name(model))
         run = cls(spec, steps, model, hook_name, steered, selecting)
         run._check()
+        steps.mark()
         write_text(steps.path("config.yaml"), dump_config(spec))
         run._write_provenance()
         return run
@@ -163,6 +165,15 @@ class Run:
             train_sae(self.model, self.spec.sae.train, self.hook_name, folder)
         else:
             save_sae(self._load_sae(), folder)
+            self._copy_quality(folder)
+
+    def _copy_quality(self, folder: Path) -> None:
+        """The figures that an SAE trained here has beside it."""
+        assert self.spec.sae.load is not None
+        for name in ("quality.json", "metrics.jsonl"):
+            known = Path(self.spec.sae.load.source).expanduser() / name
+            if known.is_file():
+                write_text(folder / name, known.read_text(encoding="utf-8"))
 
     @property
     def sae(self) -> SAE[Any]:
@@ -277,7 +288,9 @@ class Run:
     def _report(self) -> None:
         claims = pd.read_csv(self.steps.path("claims.csv"))
         summary = pd.read_csv(self.steps.path("interference.csv"))
-        build_report(self.steps.folder, headline(claims, summary))
+        answer = headline(claims, summary)
+        build_report(self.steps.folder, answer)
+        say(answer)
 
     def _write_provenance(self, sae_hash: str | None = None) -> None:
         about = provenance(self.spec, self.model, self.hook_name, self.prompts, self.selecting)

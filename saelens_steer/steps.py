@@ -25,6 +25,17 @@ class Steps:
         if self.folder.exists() and not self.folder.is_dir():
             raise InputError(f"{self.folder} is a file: --out must be a folder")
 
+    def check_own(self) -> None:
+        """Raise InputError for a folder that holds something else than a run."""
+        if self.folder.is_dir() and any(self.folder.iterdir()) and not self.path(STATE).is_dir():
+            raise InputError(
+                f"{self.folder} is not empty and holds no run: give --out a folder of its own"
+            )
+
+    def mark(self) -> None:
+        """Make the folder a run folder."""
+        write_json(self.path(STATE) / "run.json", {"made_by": "saelens_steer"})
+
     def path(self, name: str) -> Path:
         """A place inside the run folder."""
         return self.folder / name

@@ -13,11 +13,12 @@ from sae_lens import SAE
 
 from saelens_steer.activations import Activations, cache_activations
 from saelens_steer.config import DEFAULT_METRICS, MetricSpec, PromptSpec, SweepSpec, checked
-from saelens_steer.data import Encoded, Prompt, encode_prompts
+from saelens_steer.data import Encoded, Prompt, as_prompts, encode_prompts
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import claims, draw_controls, headline, summarise
 from saelens_steer.metrics import LogitMetric, TextMetric, resolve_metrics
-from saelens_steer.model import check_editable, default_hook_name
+from saelens_steer.model import check_stream, default_hook_name
+from saelens_steer.progress import progress
 from saelens_steer.report import interference_figure
 from saelens_steer.sae import check_sae
 from saelens_steer.sweeps import (
@@ -77,7 +78,7 @@ class Result:
 def sweep(
     model: Any,
     sae: SAE[Any],
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt | str],
     *,
     hook_name: str | None = None,
     directions: Vectors | None = None,
@@ -96,19 +97,23 @@ def sweep(
     """
     spec = checked(SweepSpec, settings, "sweep")
     named = hook_name or sae.cfg.metadata.hook_name or default_hook_name(model)
-    hook_name = check_editable(model, str(named))
+    hook_name = check_stream(model, str(named))
     check_sae(sae, model, hook_name)
     tested = tested_directions(sae, spec, directions)
-    study = Study(model, sae, hook_name, tuple(prompts), spec, tuple(metrics), PromptSpec())
+    study = Study(
+        model, sae, hook_name, tuple(as_prompts(prompts)), spec, tuple(metrics), PromptSpec()
+    )
     study.check()
     if activations is not None and activations.hook_name != hook_name:
         raise InputError(f"the activations are of {activations.hook_name}, not of {hook_name}")
     if spec.controls == "covariance" and activations is None and spec.n_controls:
         activations = cache_activations(model, prompts, hook_name=hook_name)
     everything = study.with_controls(tested, activations)
-    rows = study.logit_rows(everything, Store(None, ""))
-    chosen = range(min(len(tested), 2 * spec.generate.top))
-    completions = study.completion_rows(everything, list(chosen), Store(None, ""))
+    chosen = list(range(min(len(tested), 2 * spec.generate.top)))
+    with progress("sweep", study.n_rows(everything)) as note:
+        rows = study.logit_rows(everything, Store(None, ""), note)
+    with progress("completions", study.n_texts(everything, chosen)) as note:
+        completions = study.completion_rows(everything, chosen, Store(None, ""), note)
     return study.result(rows, completions)
 
 

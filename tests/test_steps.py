@@ -112,3 +112,22 @@ def test_a_file_in_place_of_the_run_folder_is_refused(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(InputError, match="--out must be a folder"):
         Steps(tmp_path / "run")
+
+
+def test_a_step_done_again_takes_what_built_on_it_away(tmp_path):
+    steps = Steps(tmp_path, {"first": ("second",)})
+    for number in (1, 2):
+        steps.do("first", [number], ["a"], lambda: write_text(tmp_path / "a", "a"))
+        if number == 1:
+            steps.do("second", [number], ["b"], lambda: write_text(tmp_path / "b", "b"))
+    assert (tmp_path / "a").exists()
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path):
+    Steps(tmp_path).check_own()
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds no run"):
+        Steps(tmp_path).check_own()
+    Steps(tmp_path).mark()
+    Steps(tmp_path).check_own()

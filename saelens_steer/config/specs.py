@@ -61,7 +61,7 @@ class TrainSpec(Spec):
     architecture: str = "batchtopk"
     """Any training architecture of SAELens: standard, gated, jumprelu, topk, batchtopk, …"""
     d_sae: int = Field(default=1024, gt=0)
-    options: dict[str, Any] = {"k": 20, "topk_threshold_lr": 0.03}
+    options: dict[str, Any] = Field(default={"k": 20, "topk_threshold_lr": 0.03})
     """Further fields of SAELens's config for that architecture, such as k or l1_coefficient."""
     corpus: str = "tiny"
     """`tiny`, a text or .jsonl file, or a Hugging Face dataset with a `text` column."""
@@ -229,6 +229,7 @@ class RunSpec(Spec):
             raise ValueError(
                 f"for model {self.model.name!r} the config must state "
                 f"{', '.join(missing)}: the defaults are for {TINY}"
+                + (f"; did you mean {TINY!r}?" if self.model.name.startswith("tiny") else "")
             )
         return self
 

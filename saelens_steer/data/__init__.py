@@ -7,7 +7,7 @@ from saelens_steer.data.chat import (
     tokenize,
 )
 from saelens_steer.data.corpus import load_corpus
-from saelens_steer.data.encode import Encoded, encode_prompts
+from saelens_steer.data.encode import Encoded, as_prompts, encode_prompts
 from saelens_steer.data.prompts import Prompt, load_prompts, prompts_hash, shipped_prompts
 from saelens_steer.data.token_sets import (
     complement,
@@ -19,6 +19,7 @@ from saelens_steer.data.token_sets import (
 __all__ = [
     "Encoded",
     "Prompt",
+    "as_prompts",
     "complement",
     "describe",
     "diagnostic_positions",

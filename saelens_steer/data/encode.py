@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from saelens_steer.data.chat import render, token_ids
 from saelens_steer.data.prompts import Prompt
+from saelens_steer.errors import InputError
 
 Part = Literal["prompt", "assistant_start", "answer"]
 
@@ -40,17 +41,30 @@ class Encoded:
 
 def encode_prompts(
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt | str],
     *,
     system: str | None = None,
     chat: bool = True,
 ) -> list[Encoded]:
-    """The ids of each prompt in the chat template (`chat=False`: of its text as it stands)."""
+    """The ids of each prompt in the chat template (`chat=False`: of its text as it stands).
+
+    Plain strings are prompts too, named by their place.
+    """
     return [
         Encoded(
             prompt,
             tuple(token_ids(tokenizer, render(tokenizer, prompt, system=system, chat=chat))),
             tuple(token_ids(tokenizer, prompt.answer)) if prompt.answer else (),
         )
-        for prompt in prompts
+        for prompt in as_prompts(prompts)
+    ]
+
+
+def as_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
+    """Prompts; a plain string becomes one, named by its place from 1 on."""
+    if isinstance(prompts, str):
+        raise InputError("prompts are a list of Prompt or of strings, not one string")
+    return [
+        Prompt(str(number), prompt) if isinstance(prompt, str) else prompt
+        for number, prompt in enumerate(prompts, start=1)
     ]

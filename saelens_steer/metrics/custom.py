@@ -61,11 +61,18 @@ def imported(path: str) -> Callable[..., Any]:
             ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise InputError(f"metric {path!r}: no {part!r} there; {or_known(part, vars(found))}")
+            raise InputError(
+                f"metric {path!r}: no {part!r} there; {or_known(part, _functions(found))}"
+            )
         found = getattr(found, part)
     if not callable(found):
         raise InputError(f"metric {path!r} is a {type(found).__name__}, not a function")
     return found
+
+
+def _functions(module: Any) -> list[str]:
+    """Names that could be meant: what can be called and is not private."""
+    return [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
 
 
 def _fresh(module: ModuleType) -> ModuleType:

@@ -11,6 +11,7 @@ from saelens_steer.model.generation import generate, stop_token_ids
 from saelens_steer.model.hooks import (
     check_editable,
     check_hook_name,
+    check_stream,
     default_hook_name,
     hook_layer,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "can_start_at_layer",
     "check_editable",
     "check_hook_name",
+    "check_stream",
     "default_hook_name",
     "generate",
     "hook_layer",

@@ -58,6 +58,21 @@ def check_editable(model: Model, hook_name: str) -> str:
     return hook_name
 
 
+STREAM = ("resid_pre", "resid_mid", "resid_post", "mlp_out", "attn_out")
+"""Hooks that hold one vector of d_model for each position."""
+
+
+def check_stream(model: Model, hook_name: str) -> str:
+    """As check_editable, for a hook that holds one vector for each position."""
+    check_editable(model, hook_name)
+    if hook_name.split(".")[-1].removeprefix("hook_") not in STREAM:
+        raise InputError(
+            f"The hook {hook_name!r} holds no vector of the residual stream's width for each "
+            f"position; use one of {', '.join('hook_' + name for name in STREAM)}."
+        )
+    return hook_name
+
+
 def _nearest(model: Model, hook_name: str) -> str:
     """What the user may have meant, among the hooks of the same layer."""
     prefix = f"blocks.{hook_layer(hook_name)}."

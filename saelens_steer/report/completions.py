@@ -25,7 +25,7 @@ def completions_section(run: Run) -> str:
     data = completions_data(run)
     n_left = len({r["prompt_id"] for r in run.completions}) - len(data["prompts"])
     left = f" {n_left} more prompts are in completions.jsonl." if n_left else ""
-    lead = "What the model writes for one prompt, without and with steering." + left
+    lead = f"What the model writes, without and with steering. {differing(data)}{left}"
     script = script_json("completions-data", data)
     return section("texts", "Completions side by side", lead, _controls(data), _PANES, script)
 
@@ -48,6 +48,31 @@ def completions_data(run: Run) -> dict[str, Any]:
         "unsteered": _unsteered(run.completions, keys[0]),
         "texts": texts,
     }
+
+
+def differing(data: dict[str, Any]) -> str:
+    """How many steered texts are not the unsteered one, in a sentence."""
+    changed = sum(_differs(data, key) for key in data["texts"])
+    return f"{changed} of {len(data['texts'])} steered texts differ from the unsteered one."
+
+
+def opening(data: dict[str, Any]) -> tuple[int, int, int]:
+    """Prompt, direction and strength to begin with: the strongest push that changed a text."""
+    alphas = data["alphas"]
+
+    def order(key: str) -> tuple[int, float, int]:
+        prompt, direction, alpha = map(int, key.split("|"))
+        return direction, -abs(alphas[alpha]["value"]), prompt
+
+    changed = sorted((key for key in data["texts"] if _differs(data, key)), key=order)
+    first = changed[0] if changed else f"0|0|{len(alphas) - 1}"
+    prompt, direction, alpha = map(int, first.split("|"))
+    return prompt, direction, alpha
+
+
+def _differs(data: dict[str, Any], key: str) -> bool:
+    plain = data["unsteered"].get(key.split("|")[0], [])
+    return [t["parts"] for t in data["texts"][key]] != [t["parts"] for t in plain]
 
 
 def _prompts_within_budget(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -127,12 +152,12 @@ def _direction_option(direction: str, family: str, sides: dict[str, str]) -> dic
 
 
 def _controls(data: dict[str, Any]) -> str:
-    last = len(data["alphas"]) - 1
+    prompt, direction, alpha = opening(data)
     return (
         '<div class="choosers needs-script">'
-        + _select("prompt", "Prompt", data["prompts"], 0)
-        + _select("direction", "Direction", data["directions"], 0)
-        + _select("alpha", "Strength", data["alphas"], last)
+        + _select("prompt", "Prompt", data["prompts"], prompt)
+        + _select("direction", "Direction", data["directions"], direction)
+        + _select("alpha", "Strength", data["alphas"], alpha)
         + "</div>"
     )
 

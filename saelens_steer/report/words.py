@@ -45,10 +45,12 @@ METHOD = {
     "something, so each control is given the same chance.",
     "p": "(1 + the number of controls whose T is at least as large) / (K + 1), with K controls. It "
     "cannot be smaller than 1 / (K + 1).",
+    "p for the best": "In the headline: how often the best of as many random directions would "
+    "reach as far as the best candidate did.",
     "q": "p after the Benjamini–Hochberg correction over the directions of this report: among "
     "claims with q < 0.05, no more than about one in twenty is expected to be false.",
     "Opposite sign": "The share of prompts on which Δ points against the mean effect.",
     "Verdict": "“More than random” means q < 0.05. “Not testable” means that K is too small for "
-    "any p to count: claims about m directions take K + 1 > 20 · m.",
+    "any p to count: claims about m directions take at least 20 · m controls.",
 }
 """Definitions; that of the controls is put in as the fourth."""

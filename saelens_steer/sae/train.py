@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
+import logging
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -66,7 +68,7 @@ def train_sae(model: Any, spec: TrainSpec, hook_name: str, out: str | Path) -> S
 
 
 def _train_into(folder: Path, model: Any, spec: TrainSpec, hook_name: str, corpus: Any) -> None:
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    with torch.random.fork_rng(), warnings.catch_warnings(), _without_chatter():
         warnings.filterwarnings("ignore", module="sae_lens.training.activations_store")
         torch.manual_seed(spec.seed)
         runner = _Runner(runner_config(spec, model, hook_name, folder), corpus, model, spec)
@@ -75,6 +77,18 @@ def _train_into(folder: Path, model: Any, spec: TrainSpec, hook_name: str, corpu
     _fold_decoder_norms(folder)
     for config in sorted(folder.glob("*cfg.json")):
         settled(config)
+
+
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+    """SAELens warns that a model and a corpus were passed in, which is what we mean to do."""
+    logger = logging.getLogger("sae_lens")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _fold_decoder_norms(folder: Path) -> None:

@@ -41,6 +41,11 @@ def add(direction: Direction | Float[Tensor, "batch d_model"], alpha: float | Pe
             raise InputError(
                 f"the direction has {vector.shape[-1]} entries, the hook has {resid.shape[-1]}"
             )
+        if vector.ndim == 2 and len(vector) != len(resid):
+            raise InputError(
+                f"{len(vector)} directions for a batch of {len(resid)} rows: give one direction, "
+                "or one for each row"
+            )
         step = vector.to(device=resid.device, dtype=resid.dtype)
         return resid + (step if step.ndim == 1 else step[:, None, :])
 

@@ -12,6 +12,7 @@ import yaml
 
 from saelens_steer import cli
 from saelens_steer.files import write_with
+from saelens_steer.version import __version__
 
 ROOT = Path(__file__).parents[2]
 ENV = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -134,9 +135,32 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, refused, monke
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, refused):
+    (tmp_path / "sae").mkdir()
+    (tmp_path / "sae/notes.txt").write_text("mine")
+    assert "holds no run" in refused("demo", "--out", str(tmp_path))
+    assert [p.name for p in tmp_path.rglob("*")] == ["sae", "notes.txt"]
+
+
+def test_stopping_says_how_to_go_on(monkeypatch, capsys):
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("saelens_steer.runner.run", stopped)
+    monkeypatch.setattr(sys, "argv", ["saelens-steer", "demo"])
+    with pytest.raises(SystemExit) as status:
+        cli.main()
+    assert status.value.code == 1
+    assert "goes on from here" in capsys.readouterr().err
+
+
+def test_the_version_is_the_packages():
+    assert saelens_steer("--version").stdout.strip() == __version__
+
+
 def test_doctor_says_what_would_be_done(tmp_path):
     done = saelens_steer("doctor", "configs/tiny/code_vs_math.yaml")
     assert done.returncode == 0, done.stderr
     assert "blocks.4.hook_resid_pre" in done.stdout
-    assert done.stdout.strip().endswith("ok")
+    assert done.stdout.splitlines()[-2:] == ["ok", "runs/code_vs_math"]
     assert "math_margin" in done.stdout
