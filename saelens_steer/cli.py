@@ -88,12 +88,13 @@ def doctor(config: Config, out: Out = None, set_: Set = None) -> None:
         print(out or Path("runs") / config.stem)
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         from saelens_steer.version import __version__
 
         print(__version__)
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -91,7 +91,7 @@ def _comparison(best: Any, ours: pd.DataFrame, p_best: float) -> str:
         so = "so it does no" if n == 1 else f"and none of the {tested} does"
         return f"{do}, {so} more than random directions"
     if p_best < LEVEL:
-        return f"{do} (p = {p_best:.2g} for the best of {tested})"
+        return f"{do} (p = {p_best:.2g}{f' for the best of {tested}' if n > 1 else ''})"
     return (
         f"{do}; {passing} of {tested} do more than random directions (q < {LEVEL:g}), "
         f"but the best of {n} random ones often does as much as this one (p = {p_best:.2g})"

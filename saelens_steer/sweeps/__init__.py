@@ -1,5 +1,6 @@
 """Directions × strengths × prompts: planned, run in batches, kept in shards."""
 
+from saelens_steer.sweeps.cells import grid
 from saelens_steer.sweeps.completions import CompletionSweep
 from saelens_steer.sweeps.directions import (
     CANDIDATE,
@@ -9,7 +10,7 @@ from saelens_steer.sweeps.directions import (
     plain_directions,
 )
 from saelens_steer.sweeps.engine import LogitSweep
-from saelens_steer.sweeps.run import generating, grid, run_completions, run_logits
+from saelens_steer.sweeps.run import generating, run_completions, run_logits
 from saelens_steer.sweeps.store import Note, Store, unnoted
 from saelens_steer.sweeps.tables import Labels, completion_table, logit_table, with_text_metrics
 

@@ -14,22 +14,15 @@ from saelens_steer.data import pad_left
 from saelens_steer.files import digest
 from saelens_steer.metrics import TextMetric, code_validity, latex_validity
 from saelens_steer.model import generate, stop_token_ids
-from saelens_steer.steering import Positions, add, steered
-from saelens_steer.sweeps.directions import Directions
+from saelens_steer.steering import Positions, steered
+from saelens_steer.sweeps.cells import Cells
 from saelens_steer.sweeps.plan import Batch
 
 
 @dataclass(frozen=True)
-class CompletionSweep:
+class CompletionSweep(Cells):
     """Everything that decides the completions; cell 0 is the unsteered one, shared by all."""
 
-    model: Any
-    hook_name: str
-    prompts: Sequence[Sequence[int]]
-    """Token ids of each prompt, unpadded."""
-    directions: Directions
-    cells: Sequence[tuple[int, float]]
-    """(index of the direction, α); α = 0 adds nothing."""
     metrics: Sequence[TextMetric]
     spec: GenerateSpec
     positions: Positions = "all"
@@ -60,12 +53,9 @@ def _generate(sweep: CompletionSweep, batch: Batch, sample: int) -> torch.Tensor
     """New tokens [rows, new_pos]; a batch samples from a seed of its own, so order is no matter."""
     rows = [sweep.prompts[p] for p in batch.prompts]
     tokens, mask = pad_left(rows, sweep.model.tokenizer, device=sweep.model.cfg.device)
-    which = [sweep.cells[c][0] for c in batch.cells]
-    alphas = torch.tensor([sweep.cells[c][1] for c in batch.cells], dtype=torch.float32)
-    edit = add(sweep.directions.vectors[which], alphas)
     place = (sweep.seed, sample, int(batch.cells[0]), int(batch.prompts[0]))
     seed = int(digest(*place), 16) % 2**31
-    with steered(sweep.model, edit, sweep.hook_name, sweep.positions):
+    with steered(sweep.model, sweep.row_edit(batch), sweep.hook_name, sweep.positions):
         return generate(
             sweep.model, tokens, mask, sweep.spec.max_new_tokens, sweep.spec.temperature, seed
         )

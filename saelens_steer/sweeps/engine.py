@@ -28,8 +28,8 @@ from saelens_steer.model import (
     run_to_hook,
     unembed,
 )
-from saelens_steer.steering import Edit, Positions, add, columns, edit_where, row_rel_norm, steered
-from saelens_steer.sweeps.directions import Directions
+from saelens_steer.steering import Edit, Positions, columns, edit_where, row_rel_norm, steered
+from saelens_steer.sweeps.cells import Cells
 from saelens_steer.sweeps.plan import Batch
 from saelens_steer.tensors import Logits, Mask, Resid, Tokens, Vectors
 
@@ -40,16 +40,9 @@ PROMPT_BATCH = 16
 
 
 @dataclass(frozen=True)
-class LogitSweep:
-    """Everything that decides the rows of a logit sweep."""
+class LogitSweep(Cells):
+    """Everything that decides the rows of a logit sweep; no cell has α = 0."""
 
-    model: Any
-    hook_name: str
-    prompts: Sequence[Sequence[int]]
-    """Token ids of each prompt, unpadded."""
-    directions: Directions
-    cells: Sequence[tuple[int, float]]
-    """(index of the direction, α ≠ 0)"""
     metrics: Sequence[LogitMetric]
     positions: Positions = "all"
     sae: SAE[Any] | None = None
@@ -84,11 +77,6 @@ class LogitSweep:
         last = torch.cat([resid_to_last(self.model, x, m, self.from_layer) for x, m in pairs])
         return unembed(self.model, last)
 
-    @cached_property
-    def vectors(self) -> Vectors:
-        """The directions on the model's device."""
-        return self.directions.vectors.to(self.model.cfg.device)
-
 
 @torch.no_grad()
 def unsteered_rows(sweep: LogitSweep) -> pd.DataFrame:
@@ -117,7 +105,7 @@ def _forward(sweep: LogitSweep, batch: Batch) -> tuple[Logits, dict[str, Tensor]
     tokens, real = _rows(sweep, batch)
     n_pos = tokens.shape[1]
     mask = real & columns(sweep.positions, n_pos, 0, n_pos).to(real.device)
-    edit = _row_edit(sweep, batch)
+    edit = sweep.row_edit(batch)
     if sweep.from_layer is not None:
         before = sweep.prefix[torch.from_numpy(batch.prompts), -n_pos:]
         after = edit_where([edit], before, mask)
@@ -137,12 +125,6 @@ def _rows(sweep: LogitSweep, batch: Batch) -> tuple[Tokens, Mask]:
     n_pos = max(len(sweep.prompts[p]) for p in batch.prompts)
     rows = torch.from_numpy(batch.prompts)
     return tokens[rows, -n_pos:], mask[rows, -n_pos:]
-
-
-def _row_edit(sweep: LogitSweep, batch: Batch) -> Edit:
-    which = torch.tensor([sweep.cells[c][0] for c in batch.cells])
-    alphas = torch.tensor([sweep.cells[c][1] for c in batch.cells], dtype=torch.float32)
-    return add(sweep.vectors[which], alphas)
 
 
 def _receipt(

@@ -15,11 +15,6 @@ from saelens_steer.sweeps.store import Note, Store, collect, unnoted
 from saelens_steer.sweeps.tables import UNSTEERED
 
 
-def grid(n_directions: int, alphas: Sequence[float]) -> list[tuple[int, float]]:
-    """(direction, α) for every direction and every α but 0, which all directions share."""
-    return [(d, a) for d in range(n_directions) for a in alphas if a != 0]
-
-
 def run_logits(
     sweep: LogitSweep, batch_tokens: int, store: Store, note: Note = unnoted
 ) -> pd.DataFrame:

@@ -78,7 +78,7 @@ def test_a_unit_and_a_plain_vector_are_named():
         -2.0, controls=even(30), alpha_unit="unit", feature=pd.array([pd.NA] * 372, dtype="Int64")
     )
     assert text.startswith("Pushing feature_0 by α = 4 (unit) lowers math_margin")
-    assert text.endswith("for the best of 1 direction).")
+    assert text.endswith("do as much (p = 0.032).")
 
 
 def test_one_prompt_gives_no_interval_and_no_verb():
