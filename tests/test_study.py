@@ -105,6 +105,18 @@ def test_what_does_not_fit_is_refused_in_a_sentence(random_model, sae, change, h
         ss.sweep(random_model, sae, PROMPTS, **{"metrics": METRICS, **SMALL, **change})
 
 
+def test_plain_strings_are_prompts_too(random_model, sae):
+    texts = [p.text for p in PROMPTS]
+    found = ss.sweep(random_model, sae, texts, metrics=METRICS, **SMALL)
+    assert list(found.rows["prompt_id"].unique()) == ["1", "2", "3", "4", "5"]
+
+
+def test_activations_of_another_hook_are_refused(random_model, sae):
+    other = ss.cache_activations(random_model, PROMPTS, hook_name="blocks.1.hook_resid_pre")
+    with pytest.raises(ss.InputError, match=r"activations are of blocks\.1"):
+        ss.sweep(random_model, sae, PROMPTS, metrics=METRICS, activations=other, **SMALL)
+
+
 def test_no_prompts_are_refused(random_model, sae):
     with pytest.raises(ss.InputError, match="prompt"):
         ss.sweep(random_model, sae, [], metrics=METRICS, **SMALL)

@@ -192,6 +192,13 @@ def test_an_sae_of_another_width_is_refused():
         select_features(identity_sae(), wide, "code", "math")
 
 
+def test_activations_of_another_hook_are_refused():
+    sae = identity_sae()
+    sae.cfg.metadata.hook_name = "blocks.7.hook_resid_pre"
+    with pytest.raises(InputError, match=r"made for blocks\.7\.hook_resid_pre, not for"):
+        select_features(sae, planted(), "code", "math")
+
+
 def test_the_file_is_valid_json_with_the_keys_that_readers_expect():
     found = select_features(identity_sae(), planted(), "code", "math", k=1)
     written = json.loads(json.dumps(found.to_json(HOOK, {"source": "sae"}), allow_nan=False))

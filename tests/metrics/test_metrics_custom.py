@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from checkpoints import small_tokenizer
 
 from saelens_steer.errors import InputError
-from saelens_steer.metrics import resolve_metrics
+from saelens_steer.metrics import metrics_version, resolve_metrics
 
 TOKENIZER = small_tokenizer()
 D_VOCAB = len(TOKENIZER) + 8
@@ -206,3 +207,19 @@ def test_what_cannot_be_imported_is_told():
 def test_own_metrics_may_not_take_a_column_that_exists():
     refused("kl", "own_metrics:kl", match="two metrics write the column 'kl'")
     refused("own_metrics:alpha", match="cannot be called 'alpha'")
+
+
+def test_an_edited_metric_is_the_one_that_is_used_and_has_another_version(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = "def mine(logits):\n    return logits[:, 0] * 0 + {}\n"
+    seen = []
+    for value in (1, 22):
+        path = tmp_path / "edited_metric.py"
+        path.write_text(source.format(value))
+        os.utime(path, ns=(value * 10**9, value * 10**9))
+        spec = "edited_metric:mine"
+        (metric,) = resolve_metrics([spec], TOKENIZER, D_VOCAB)
+        logits = torch.zeros(1, D_VOCAB)
+        seen.append((float(metric.fn(logits, logits)), metrics_version([spec])))
+    assert [value for value, _ in seen] == [1, 22]
+    assert seen[0][1] != seen[1][1]

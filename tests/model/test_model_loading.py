@@ -126,6 +126,14 @@ def test_a_copy_and_a_hub_snapshot_have_the_fingerprint_of_the_original(
     assert snapshot.snapshot_fingerprint(cached) == original
 
 
+@pytest.mark.parametrize("name", ["chat_template.jinja", "generation_config.json"])
+def test_another_template_or_stop_token_is_another_fingerprint(random_folder, tmp_path, name):
+    other = shutil.copytree(random_folder, tmp_path / "other")
+    text = (other / name).read_text()
+    (other / name).write_text(text + " ")
+    assert snapshot.snapshot_fingerprint(other) != snapshot.snapshot_fingerprint(random_folder)
+
+
 def test_other_weights_have_another_fingerprint(random_model, tmp_path):
     other = load_model(str(random_qwen3(tmp_path / "other", seed=1)))
     assert model_fingerprint(random_model) != model_fingerprint(other)

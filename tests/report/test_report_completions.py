@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from saelens_steer.report import completions
-from saelens_steer.report.completions import completions_data, segments
+from saelens_steer.report.completions import completions_data, differing, opening, segments
 from saelens_steer.report.run_folder import read_run
 
 
@@ -56,3 +56,20 @@ def test_prompts_beyond_the_budget_are_left_out_and_counted(run, monkeypatch):
     assert f"{24 - kept} more prompts are in completions.jsonl" in completions.completions_section(
         run
     )
+
+
+def test_the_page_opens_on_a_text_that_steering_changed_and_counts_them(run):
+    same = replace(run, completions=[r | {"completion": "x"} for r in run.completions])
+    alike = completions_data(same)
+    assert opening(alike) == (0, 0, len(alike["alphas"]) - 1)
+    assert differing(alike).startswith("0 of 576")
+    prompt_ids = list(dict.fromkeys(r["prompt_id"] for r in run.completions))
+    wanted = prompt_ids[5]
+    changed = [
+        r | {"completion": "y" if r["alpha"] == 2 and r["prompt_id"] == wanted else "x"}
+        for r in run.completions
+    ]
+    found = completions_data(replace(run, completions=changed))
+    prompt, direction, alpha = opening(found)
+    assert (prompt, direction) == (5, 0)
+    assert found["alphas"][alpha]["value"] == 2
