@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,7 +46,9 @@ class Activations:
 
     def _write(self, folder: Path) -> None:
         folder.mkdir()
-        meta = {"hook_name": self.hook_name, "sinks_dropped": str(self.sinks_dropped)}
+        # one key: safetensors writes several in an order that changes from process to process
+        about = {"hook_name": self.hook_name, "sinks_dropped": self.sinks_dropped}
+        meta = {"about": json.dumps(about)}
         for number, part in enumerate(self.vectors.split(SHARD_VECTORS)):
             save_file(
                 {"vectors": part.contiguous()}, folder / f"shard-{number:05d}.safetensors", meta
@@ -60,14 +63,14 @@ class Activations:
             raise InputError(f"{folder} holds no cached activations")
         try:
             with safe_open(paths[0], framework="pt") as handle:
-                meta = handle.metadata()
+                about = json.loads(handle.metadata()["about"])
             parts = [load_file(path)["vectors"] for path in paths]
             index = pd.read_parquet(Path(folder) / "index.parquet")
-        except (SafetensorError, OSError, ValueError) as error:
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
             raise InputError(f"{folder} is damaged ({error}): delete it and run again") from None
         if len(index) != sum(map(len, parts)):
             raise InputError(f"{folder} is not whole: its shards do not fit its index")
-        return cls(torch.cat(parts), index, meta["hook_name"], int(meta["sinks_dropped"]))
+        return cls(torch.cat(parts), index, about["hook_name"], about["sinks_dropped"])
 
 
 def cache_activations(

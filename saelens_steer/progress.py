@@ -19,7 +19,7 @@ from rich.progress import (
 
 def say(text: str) -> None:
     """One line on stderr."""
-    Console(stderr=True, highlight=False).print(text, markup=False)
+    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
