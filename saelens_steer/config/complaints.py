@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+
+from saelens_steer.near import or_known
 
 PLAINER = {
     "missing": "is missing",
@@ -45,9 +46,7 @@ def _message(error: ErrorDetails) -> str:
 
 def _nearest(key: str, spec: type[BaseModel], path: Sequence[int | str]) -> str:
     """The nearest key of the spec that stands at `path`, or all of its keys."""
-    names = list(_fields(_spec_at(spec, path)))
-    near = difflib.get_close_matches(key, names, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+    return or_known(key, list(_fields(_spec_at(spec, path))))
 
 
 def _spec_at(spec: type[BaseModel], path: Sequence[int | str]) -> type[BaseModel]:

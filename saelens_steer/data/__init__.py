@@ -4,7 +4,6 @@ from saelens_steer.data.chat import (
     pad_left,
     render,
     token_ids,
-    tokenize,
 )
 from saelens_steer.data.corpus import load_corpus
 from saelens_steer.data.encode import Encoded, as_prompts, encode_prompts
@@ -32,5 +31,4 @@ __all__ = [
     "shipped_prompts",
     "token_ids",
     "token_set",
-    "tokenize",
 ]

@@ -35,13 +35,6 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
-def tokenize(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], device: str | torch.device = "cpu"
-) -> tuple[Tokens, Mask]:
-    """Rendered texts, left-padded to the longest: tokens and mask [batch, pos]."""
-    return pad_left([token_ids(tokenizer, text) for text in texts], tokenizer, device)
-
-
 def pad_left(
     rows: Sequence[Sequence[int]],
     tokenizer: PreTrainedTokenizerBase,

@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Int
 
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import statistics
-from saelens_steer.evidence.grid import CANDIDATE, Grid, check_metrics
+from saelens_steer.evidence.grid import Grid, check_metrics
+from saelens_steer.sweeps import CANDIDATE
 
 LEVEL = 0.05
 PASSES = "more than random"

@@ -12,7 +12,6 @@ from jaxtyping import Float, Int
 
 from saelens_steer.errors import InputError
 
-CANDIDATE = "candidate"
 """The family of directions under test; every other family is a family of controls."""
 _NEEDED = ("direction", "family", "feature", "alpha", "alpha_unit", "prompt_id")
 _ONE_SWEEP = ("edit", "hook_name", "positions", "alpha_unit")

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from saelens_steer.data.near import or_known
 from saelens_steer.errors import InputError
 from saelens_steer.metrics.kinds import LogitMetric, Metric, TextMetric
+from saelens_steer.near import or_known
 from saelens_steer.tensors import Logits, PerRow
 
 SHAPES = "(logits), (logits, baseline), (text) or (text, truncated)"
@@ -72,7 +72,7 @@ def imported(path: str) -> Callable[..., Any]:
 
 def _functions(module: Any) -> list[str]:
     """Names that could be meant: what can be called and is not private."""
-    return [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+    return sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))
 
 
 def _fresh(module: ModuleType) -> ModuleType:

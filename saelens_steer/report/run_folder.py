@@ -15,8 +15,7 @@ import pandas as pd
 import yaml
 
 from saelens_steer.errors import InputError
-
-CANDIDATE = "candidate"
+from saelens_steer.sweeps import CANDIDATE
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import logging
 import warnings
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from saelens_steer.data import diagnostic_positions, load_corpus, token_ids
 from saelens_steer.errors import InputError
 from saelens_steer.files import write_json, write_jsonl, write_with
 from saelens_steer.model import check_hook_name
+from saelens_steer.near import or_known
 from saelens_steer.sae.load import load_sae, settled
 from saelens_steer.sae.quality import sae_quality
 from saelens_steer.tensors import Mask, Tokens
@@ -136,15 +136,13 @@ def check_train_spec(spec: TrainSpec) -> None:
     """Raise InputError unless SAELens knows the architecture and each of its options."""
     known = SAE_TRAINING_CLASS_REGISTRY
     if spec.architecture not in known:
-        near = difflib.get_close_matches(spec.architecture, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+        hint = or_known(spec.architecture, known)
         raise InputError(f"SAELens has no training architecture {spec.architecture!r}; {hint}")
     fields = {f.name for f in dataclasses.fields(known[spec.architecture][1])}
     for option in spec.options:
         if option not in fields:
-            near = difflib.get_close_matches(option, fields, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"architecture {spec.architecture} has no option {option!r}{hint}")
+            hint = or_known(option, fields)
+            raise InputError(f"architecture {spec.architecture} has no option {option!r}; {hint}")
     k = getattr(_sae_config(spec, d_in=1, device="cpu"), "k", None)
     if k is not None and not (isinstance(k, int | float) and 0 < k <= spec.d_sae):
         raise InputError(f"option k must be a number up to d_sae = {spec.d_sae}, not {k!r}")

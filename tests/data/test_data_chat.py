@@ -12,7 +12,6 @@ from saelens_steer.data import (
     pad_left,
     render,
     token_ids,
-    tokenize,
 )
 from saelens_steer.errors import InputError
 
@@ -66,10 +65,15 @@ def test_a_template_that_writes_bos_gets_no_second_one(new_tokenizer):
     assert token_ids(both, render(both, HELLO)).count(both.bos_token_id) == 1
 
 
+def padded(tokenizer, texts):
+    """Texts as they stand, left-padded: tokens and mask."""
+    return pad_left([token_ids(tokenizer, text) for text in texts], tokenizer)
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_is_on_the_left_whatever_the_tokenizer_prefers(new_tokenizer, side):
     mine = new_tokenizer(padding_side=side)
-    tokens, mask = tokenize(mine, ["a formula and a function", "x"])
+    tokens, mask = padded(mine, ["a formula and a function", "x"])
     assert tokens.shape == mask.shape
     assert mask[0].all()
     assert mask[1].tolist() == [False] * (tokens.shape[1] - 1) + [True]
@@ -79,14 +83,14 @@ def test_padding_is_on_the_left_whatever_the_tokenizer_prefers(new_tokenizer, si
 
 def test_a_padded_row_holds_the_ids_of_the_row_alone(tokenizer):
     texts = ["x", "a formula", render(tokenizer, HELLO), "the naïve €"]
-    tokens, mask = tokenize(tokenizer, texts)
+    tokens, mask = padded(tokenizer, texts)
     for row, real, text in zip(tokens, mask, texts, strict=True):
         assert row[real].tolist() == token_ids(tokenizer, text)
         assert tokenizer.decode(row[real]) == text
 
 
 def test_padding_is_marked_by_place_even_where_the_text_holds_padding_tokens(tokenizer):
-    tokens, mask = tokenize(tokenizer, ["<|endoftext|>x", "hello formula function"])
+    tokens, mask = padded(tokenizer, ["<|endoftext|>x", "hello formula function"])
     assert int(mask[0].sum()) == 2
     assert tokens[0, -2] == tokenizer.pad_token_id
 

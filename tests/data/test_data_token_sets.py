@@ -22,7 +22,6 @@ from saelens_steer.data import (
     render,
     token_ids,
     token_set,
-    tokenize,
 )
 from saelens_steer.data.token_sets import ordinary_entries
 from saelens_steer.errors import InputError
@@ -169,6 +168,11 @@ def test_a_vocabulary_of_qwens_size_is_read_within_two_seconds():
     assert time.process_time() - start < 0.5
 
 
+def padded(tokenizer, texts):
+    """Texts as they stand, left-padded: tokens and mask."""
+    return pad_left([token_ids(tokenizer, text) for text in texts], tokenizer)
+
+
 def batch(tokenizer, prompts):
     """Tokens, mask, and the position of each row's first answer token."""
     encoded = encode_prompts(tokenizer, prompts)
@@ -196,14 +200,14 @@ def test_fences_and_delimiters_are_diagnostic_positions(tokenizer):
 
 def test_padding_is_never_diagnostic(new_tokenizer):
     fence_padded = new_tokenizer(pad_token="$", chat_template=None)
-    tokens, mask = tokenize(fence_padded, ["x", "hello formula function"])
+    tokens, mask = padded(fence_padded, ["x", "hello formula function"])
     found = diagnostic_positions(tokens, mask, fence_padded)
     assert not (found & ~mask).any()
 
 
 def test_plain_text_has_its_last_token_in_place_of_an_assistant_start(new_tokenizer):
     mine = new_tokenizer(chat_template=None)
-    tokens, mask = tokenize(mine, ["hello formula", "x"])
+    tokens, mask = padded(mine, ["hello formula", "x"])
     found = diagnostic_positions(tokens, mask, mine)
     assert found.sum(1).tolist() == [1, 1]
     assert found[:, -1].all()
