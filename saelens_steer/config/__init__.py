@@ -1,6 +1,7 @@
 """One frozen pydantic spec per step, composed by RunSpec; YAML in, YAML out."""
 
 from saelens_steer.config.base import Spec
+from saelens_steer.config.data_specs import TINY, ActivationSpec, ModelSpec, PromptSpec
 from saelens_steer.config.metric_specs import (
     DEFAULT_METRICS,
     MarginMetric,
@@ -9,19 +10,9 @@ from saelens_steer.config.metric_specs import (
     TokenSetSpec,
 )
 from saelens_steer.config.reading import checked, dump_config, load_config, parse_config
-from saelens_steer.config.specs import (
-    TINY,
-    ActivationSpec,
-    GenerateSpec,
-    LoadSpec,
-    ModelSpec,
-    PromptSpec,
-    RunSpec,
-    SAESpec,
-    SelectSpec,
-    SweepSpec,
-    TrainSpec,
-)
+from saelens_steer.config.run_spec import RunSpec
+from saelens_steer.config.sae_specs import LoadSpec, SAESpec, SelectSpec, TrainSpec
+from saelens_steer.config.sweep_specs import GenerateSpec, SweepSpec
 
 __all__ = [
     "DEFAULT_METRICS",

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from saelens_steer.config.base import Spec
 from saelens_steer.config.complaints import sentence
-from saelens_steer.config.specs import RunSpec
+from saelens_steer.config.run_spec import RunSpec
 from saelens_steer.config.yaml_numbers import Dumper, Loader
 from saelens_steer.errors import InputError
 

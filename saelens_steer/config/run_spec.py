@@ -1,0 +1,80 @@
+"""RunSpec: one frozen spec per step, composed.
+
+The defaults describe the tiny run, so a config states only what differs. Unknown keys are
+refused with the nearest known key named.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from saelens_steer.config.base import Spec
+from saelens_steer.config.data_specs import TINY, ActivationSpec, ModelSpec, PromptSpec
+from saelens_steer.config.metric_specs import DEFAULT_METRICS, MetricSpec
+from saelens_steer.config.sae_specs import SAESpec, SelectSpec, TrainSpec
+from saelens_steer.config.sweep_specs import SweepSpec
+
+
+def _other_model(data: Any) -> bool:
+    """Whether a mapping names another model than the tiny one."""
+    model = data.get("model") if isinstance(data, dict) else None
+    return isinstance(model, dict) and model.get("name", TINY) != TINY
+
+
+class RunSpec(Spec):
+    """The whole story: config → model → prompts → activations → SAE → features → sweep."""
+
+    model: ModelSpec = ModelSpec()
+    hook_name: str | None = None
+    """null: blocks.{n_layers // 2}.hook_resid_pre, for the tiny model only."""
+    prompts: PromptSpec = PromptSpec()
+    activations: ActivationSpec = ActivationSpec()
+    sae: SAESpec = SAESpec(train=TrainSpec())
+    select: SelectSpec = SelectSpec()
+    sweep: SweepSpec = SweepSpec()
+    metrics: tuple[MetricSpec, ...] = Field(default=DEFAULT_METRICS, min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _real_models_get_more(cls, data: Any) -> Any:
+        """For another model than the tiny one: a thousand controls, and every prompt."""
+        if not _other_model(data):
+            return data
+        sweep, prompts = data.get("sweep", {}), data.get("prompts")
+        if isinstance(sweep, dict):
+            data = {**data, "sweep": {"n_controls": 1000, **sweep}}
+        return (
+            {**data, "prompts": {"limit": None, **prompts}} if isinstance(prompts, dict) else data
+        )
+
+    @model_validator(mode="after")
+    def _answers_are_kept(self) -> RunSpec:
+        if self.select.at == "answer" and self.activations.tokens == "last":
+            raise ValueError(
+                "select.at: answer needs tokens of answers, which activations.tokens: last drops"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _real_models_say_more(self) -> RunSpec:
+        if self.model.name != TINY and (missing := self._left_to_defaults()):
+            raise ValueError(
+                f"for model {self.model.name!r} the config must state "
+                f"{', '.join(missing)}: the defaults are for {TINY}"
+                + (f"; did you mean {TINY!r}?" if self.model.name.startswith("tiny") else "")
+            )
+        return self
+
+    def _left_to_defaults(self) -> list[str]:
+        """What is not stated, of all that makes sense for the tiny model only."""
+        stated = self.model_fields_set - ({"hook_name"} if self.hook_name is None else set())
+        missing = {"hook_name", "sae", "prompts", "select"} - stated
+        inner = {"prompts.source": self.prompts, "select.prompts": self.select}
+        inner |= {"sae.train.corpus": self.sae.train} if self.sae.train else {}
+        for name, spec in inner.items():
+            section, key = name.split(".")[0], name.split(".")[-1]
+            if section not in missing and key not in spec.model_fields_set:
+                missing.add(name)
+        return sorted(missing)

@@ -1,0 +1,65 @@
+"""Specs of the sweep."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from saelens_steer.config.base import Spec
+
+
+class GenerateSpec(Spec):
+    """Which steered completions are written out, and how."""
+
+    max_new_tokens: int = Field(default=64, gt=0)
+    temperature: float = Field(default=0.0, ge=0)
+    samples: int = Field(default=1, gt=0)
+    top: int = Field(default=2, ge=0)
+    """So many candidates of each side get completions."""
+    n_controls: int = Field(default=2, ge=0)
+    """So many control directions get completions."""
+
+    @model_validator(mode="after")
+    def _samples_need_temperature(self) -> GenerateSpec:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(
+                "samples > 1 needs a temperature above 0: greedy samples are all equal"
+            )
+        return self
+
+
+class SweepSpec(Spec):
+    """Directions × strengths × prompts, against controls."""
+
+    features: Literal["candidates"] | tuple[int, ...] = "candidates"
+    edit: Literal["add"] = "add"
+    alphas: tuple[float, ...] = (-4.0, -2.0, 0.0, 2.0, 4.0)
+    alpha_unit: Literal["raw", "unit"] = "raw"
+    """raw: α·W_dec[f]. unit: α·W_dec[f]/‖W_dec[f]‖."""
+    positions: Literal["all", "last"] = "all"
+    n_controls: int = Field(default=512, ge=0)
+    controls: Literal["covariance", "isotropic"] = "covariance"
+    seed: int = 0
+    executor: Literal["local"] = "local"
+    batch_tokens: int = Field(default=8192, gt=0)
+    """Tokens in one batch of rows; part of the packing plan (see sweeps/)."""
+    generate: GenerateSpec = GenerateSpec()
+
+    @field_validator("features", mode="wrap")
+    @classmethod
+    def _candidates_or_indices(cls, value: Any, check: Any) -> Any:
+        try:
+            features = check(value)
+        except ValidationError:
+            raise ValueError("should be 'candidates' or a list of feature indices") from None
+        if len(set(features)) < len(features) and features != "candidates":
+            raise ValueError("names a feature twice")
+        return features
+
+    @field_validator("alphas")
+    @classmethod
+    def _sorted_with_zero(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
+        if not any(alphas):
+            raise ValueError("needs at least one strength other than 0")
+        return tuple(sorted({0.0, *alphas}))
