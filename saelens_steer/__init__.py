@@ -17,7 +17,7 @@ _HOMES = {
     "Edit": "steering",
     "InputError": "errors",
     "Prompt": "data",
-    "Result": "study",
+    "Result": "result",
     "RunSpec": "config",
     "TrainSpec": "config",
     "add": "steering",
@@ -34,7 +34,7 @@ _HOMES = {
     "sae_quality": "sae",
     "select_features": "features",
     "steered": "steering",
-    "sweep": "study",
+    "sweep": "notebook",
     "train_sae": "sae",
 }
 
@@ -60,7 +60,8 @@ if TYPE_CHECKING:
     from saelens_steer.features import select_features
     from saelens_steer.metrics import code_validity, latex_validity
     from saelens_steer.model import default_hook_name, load_model
+    from saelens_steer.notebook import sweep
+    from saelens_steer.result import Result
     from saelens_steer.runner import run
     from saelens_steer.sae import load_sae, sae_quality, train_sae
     from saelens_steer.steering import Edit, add, steered
-    from saelens_steer.study import Result, sweep

@@ -11,7 +11,7 @@ import pandas as pd
 
 from saelens_steer.data import Prompt
 from saelens_steer.files import write_json, write_jsonl, write_with
-from saelens_steer.study import Result
+from saelens_steer.result import Result
 
 SWEEP_OUTPUTS = (
     "sweep",

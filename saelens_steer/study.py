@@ -1,4 +1,4 @@
-"""The sweep as one call: directions, controls, rows, completions, evidence, in a Result."""
+"""A sweep from its inputs to its rows: directions, controls, strengths, logits, completions."""
 
 from __future__ import annotations
 
@@ -8,19 +8,16 @@ from functools import cached_property
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 from sae_lens import SAE
 
-from saelens_steer.activations import Activations, cache_activations
-from saelens_steer.config import DEFAULT_METRICS, MetricSpec, PromptSpec, SweepSpec, checked
-from saelens_steer.data import Encoded, Prompt, as_prompts, encode_prompts
+from saelens_steer.activations import Activations
+from saelens_steer.config import MetricSpec, PromptSpec, SweepSpec
+from saelens_steer.data import Encoded, Prompt, encode_prompts
 from saelens_steer.errors import InputError
-from saelens_steer.evidence import claims, draw_controls, headline, summarise
+from saelens_steer.evidence import draw_controls
+from saelens_steer.features import NO_SCALE, Scale
 from saelens_steer.metrics import LogitMetric, TextMetric, resolve_metrics
-from saelens_steer.model import check_stream, default_hook_name
-from saelens_steer.progress import progress
-from saelens_steer.report import interference_figure
-from saelens_steer.sae import check_sae
+from saelens_steer.result import Result
 from saelens_steer.sweeps import (
     CompletionSweep,
     Directions,
@@ -32,6 +29,7 @@ from saelens_steer.sweeps import (
     feature_directions,
     generating,
     grid,
+    kl_steps,
     logit_table,
     matched_controls,
     plain_directions,
@@ -43,91 +41,19 @@ from saelens_steer.sweeps import (
 from saelens_steer.tensors import Vectors
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a sweep found; the tables are pandas, computed from the rows when first asked for."""
-
-    rows: pd.DataFrame
-    """One row per direction × α × prompt, controls included."""
-    completions: pd.DataFrame
-    """One row per generated text; empty where none was asked for."""
-    metrics: tuple[str, ...]
-    """The metric columns of the rows; the first is the main one."""
-    seed: int = 0
-
-    @cached_property
-    def summary(self) -> pd.DataFrame:
-        """One row per direction × α: each metric's mean, Δ and 95 % bootstrap interval."""
-        return summarise(self.rows, self.metrics, seed=self.seed)
-
-    @cached_property
-    def claims(self) -> pd.DataFrame:
-        """One row per candidate and metric: effect, p, q and verdict against the controls."""
-        return claims(self.rows, self.metrics, seed=self.seed)
-
-    @property
-    def headline(self) -> str:
-        """The answer in a sentence, on the main metric."""
-        return headline(self.claims, self.summary, self.metrics[0])
-
-    def plot_interference(self, metric: str | None = None) -> go.Figure:
-        """Δ of a metric (default: the main one) against α, with the controls' band."""
-        return interference_figure(self.summary, metric or self.metrics[0], claims=self.claims)
-
-
-def sweep(
-    model: Any,
-    sae: SAE[Any],
-    prompts: Sequence[Prompt | str],
-    *,
-    hook_name: str | None = None,
-    directions: Vectors | None = None,
-    metrics: Sequence[MetricSpec] = DEFAULT_METRICS,
-    activations: Activations | None = None,
-    **settings: Any,
-) -> Result:
-    """Steer along features and along random controls, and measure each prompt at each strength.
-
-    `settings` are the fields of SweepSpec, such as features=[3], alphas=[-4, 0, 4],
-    n_controls=512, controls="covariance". `directions` [n, d_model] are put in the features'
-    place where given. Covariance controls take Σ from `activations`, or else from the residuals
-    of the prompts themselves. The hook is the SAE's own; `hook_name` says which where the SAE names
-    none (default: the model's middle layer). Raises InputError before any forward pass for what
-    does not fit.
-    """
-    spec = checked(SweepSpec, settings, "sweep")
-    named = hook_name or sae.cfg.metadata.hook_name or default_hook_name(model)
-    hook_name = check_stream(model, str(named))
-    check_sae(sae, model, hook_name)
-    tested = tested_directions(sae, spec, directions)
-    study = Study(
-        model, sae, hook_name, tuple(as_prompts(prompts)), spec, tuple(metrics), PromptSpec()
-    )
-    study.check()
-    if activations is not None and activations.hook_name != hook_name:
-        raise InputError(f"the activations are of {activations.hook_name}, not of {hook_name}")
-    if spec.controls == "covariance" and activations is None and spec.n_controls:
-        activations = cache_activations(model, prompts, hook_name=hook_name)
-    everything = study.with_controls(tested, activations)
-    chosen = list(range(min(len(tested), 2 * spec.generate.top)))
-    with progress("sweep", study.n_rows(everything)) as note:
-        rows = study.logit_rows(everything, Store(None, ""), note)
-    with progress("completions", study.n_texts(everything, chosen)) as note:
-        completions = study.completion_rows(everything, chosen, Store(None, ""), note)
-    return study.result(rows, completions)
-
-
-def tested_directions(sae: SAE[Any], spec: SweepSpec, vectors: Vectors | None = None) -> Directions:
+def tested_directions(
+    sae: SAE[Any], spec: SweepSpec, vectors: Vectors | None = None, scale: Scale = NO_SCALE
+) -> Directions:
     """The candidates of a sweep: vectors of the caller's own, or the features that spec names."""
     if vectors is not None:
         if vectors.ndim != 2 or vectors.shape[1] != sae.cfg.d_in:
             raise InputError(f"directions must have shape [n, {sae.cfg.d_in}]")
         if spec.features != "candidates":
             raise InputError("give either features or directions, not both")
-        return plain_directions(vectors, spec.alpha_unit)
+        return plain_directions(vectors, spec.alpha_unit, scale)
     if isinstance(spec.features, str) or not spec.features:
         raise InputError("say which features to sweep: features=[…]")
-    return feature_directions(sae, spec.features, spec.alpha_unit)
+    return feature_directions(sae, spec.features, spec.alpha_unit, scale)
 
 
 @dataclass(frozen=True)
@@ -141,6 +67,8 @@ class Study:
     spec: SweepSpec
     metric_specs: tuple[MetricSpec, ...]
     prompt_spec: PromptSpec
+    steps: tuple[float, ...] | None = None
+    """How far each cell of the grid goes along its direction, once `calibrated` has found it."""
 
     @cached_property
     def encoded(self) -> list[Encoded]:
@@ -199,6 +127,21 @@ class Study:
         )
         return tested + matched_controls(self.spec.controls, drawn, tested.sizes)
 
+    def calibrated(
+        self, directions: Directions, scale: Scale, store: Store, note: Note = unnoted
+    ) -> Study:
+        """This study with the steps of α in nats of KL found; itself in any other unit."""
+        if self.spec.alpha_unit != "kl":
+            return self
+        if scale.resid_norm is None:
+            raise InputError("alpha_unit kl needs cached activations, for mean ‖x‖")
+        sweep, norm = self._logit_sweep(directions), scale.resid_norm
+        found = store.get_or(
+            "steps",
+            lambda: pd.DataFrame({"step": kl_steps(sweep, self.spec.batch_tokens, norm, note)}),
+        )
+        return replace(self, steps=tuple(found["step"]))
+
     def n_rows(self, directions: Directions) -> int:
         """Rows of the logit sweep."""
         return len(self.prompts) * (1 + len(grid(len(directions), self.spec.alphas)))
@@ -213,17 +156,30 @@ class Study:
         self, directions: Directions, store: Store, note: Note = unnoted
     ) -> pd.DataFrame:
         """The logit metrics of every direction × α × prompt."""
-        run = LogitSweep(
-            self.model,
-            self.hook_name,
-            self.ids,
-            directions,
-            grid(len(directions), self.spec.alphas),
-            self.logit_metrics,
-            self.spec.positions,
-            self.sae,
-        )
+        run = self._logit_sweep(directions)
         return logit_table(run, run_logits(run, self.spec.batch_tokens, store, note), self.labels)
+
+    def _logit_sweep(self, directions: Directions) -> LogitSweep:
+        return LogitSweep(
+            **self._cells(directions),
+            cells=grid(len(directions), self.spec.alphas),
+            steps=self.steps,
+            metrics=self.logit_metrics,
+            sae=self.sae,
+        )
+
+    def _cells(self, directions: Directions) -> dict[str, Any]:
+        """What logits and completions are both made from."""
+        spec = self.spec
+        return {
+            "model": self.model,
+            "hook_name": self.hook_name,
+            "prompts": self.ids,
+            "directions": directions,
+            "positions": spec.positions,
+            "exclude_special_tokens": spec.exclude_special_tokens,
+            "max_norm": spec.max_norm,
+        }
 
     def completion_rows(
         self,
@@ -238,18 +194,22 @@ class Study:
             return pd.DataFrame()
         few = directions.take(which)
         run = CompletionSweep(
-            self.model,
-            self.hook_name,
-            self.ids,
-            few,
-            [(0, 0.0), *grid(len(few), self.spec.alphas)],
-            self.text_metrics,
-            self.spec.generate,
-            self.spec.positions,
-            self.spec.seed,
+            **self._cells(few),
+            cells=[(0, 0.0), *grid(len(few), self.spec.alphas)],
+            steps=self._steps_of(which),
+            metrics=self.text_metrics,
+            spec=self.spec.generate,
+            seed=self.spec.seed,
         )
         rows = run_completions(run, self.spec.batch_tokens, store, note)
         return completion_table(run, rows, self.labels)
+
+    def _steps_of(self, which: Sequence[int]) -> list[float] | None:
+        """The steps of some directions' cells, after that of the unsteered cell."""
+        if self.steps is None:
+            return None
+        n_alphas = len(grid(1, self.spec.alphas))
+        return [0.0, *(self.steps[d * n_alphas + j] for d in which for j in range(n_alphas))]
 
     @property
     def labels(self) -> Labels:

@@ -12,12 +12,13 @@ from saelens_steer.config.metric_specs import (
 from saelens_steer.config.reading import checked, dump_config, load_config, parse_config
 from saelens_steer.config.run_spec import RunSpec
 from saelens_steer.config.sae_specs import LoadSpec, SAESpec, SelectSpec, TrainSpec
-from saelens_steer.config.sweep_specs import GenerateSpec, SweepSpec
+from saelens_steer.config.sweep_specs import AlphaUnit, GenerateSpec, SweepSpec
 
 __all__ = [
     "DEFAULT_METRICS",
     "TINY",
     "ActivationSpec",
+    "AlphaUnit",
     "GenerateSpec",
     "LoadSpec",
     "MarginMetric",

@@ -8,6 +8,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from saelens_steer.config.base import Spec
 
+AlphaUnit = Literal["raw", "unit", "max_act", "resid_norm", "kl"]
+
 
 class GenerateSpec(Spec):
     """Which steered completions are written out, and how."""
@@ -19,6 +21,8 @@ class GenerateSpec(Spec):
     """So many candidates of each side get completions."""
     n_controls: int = Field(default=2, ge=0)
     """So many control directions get completions."""
+    files: bool = False
+    """Also write one JSON for each feature and prompt, the original beside every strength."""
 
     @model_validator(mode="after")
     def _samples_need_temperature(self) -> GenerateSpec:
@@ -35,9 +39,15 @@ class SweepSpec(Spec):
     features: Literal["candidates"] | tuple[int, ...] = "candidates"
     edit: Literal["add"] = "add"
     alphas: tuple[float, ...] = (-4.0, -2.0, 0.0, 2.0, 4.0)
-    alpha_unit: Literal["raw", "unit"] = "raw"
-    """raw: α·W_dec[f]. unit: α·W_dec[f]/‖W_dec[f]‖."""
-    positions: Literal["all", "last"] = "all"
+    alpha_unit: AlphaUnit = "raw"
+    """raw: α·W_dec[f]. unit: α·W_dec[f]/‖W_dec[f]‖. max_act: α·A_max(f)·W_dec[f], A_max the
+    largest activation in the cache. resid_norm: α · mean ‖x‖ · unit vector. kl: along ±W_dec[f],
+    as far as the mean KL to the unsteered next-token distribution is |α| nats, controls too."""
+    positions: Literal["all", "prompt", "last"] = "all"
+    exclude_special_tokens: bool = False
+    """Leave special tokens as they are."""
+    max_norm: float | None = Field(default=None, gt=0)
+    """Leave attention sinks alone: norm over so many times the median of their prompt."""
     n_controls: int = Field(default=512, ge=0)
     controls: Literal["covariance", "isotropic"] = "covariance"
     seed: int = 0
@@ -45,6 +55,11 @@ class SweepSpec(Spec):
     batch_tokens: int = Field(default=8192, gt=0)
     """Tokens in one batch of rows; part of the packing plan (see sweeps/)."""
     generate: GenerateSpec = GenerateSpec()
+
+    @property
+    def named(self) -> tuple[int, ...]:
+        """The features that are named by index; none where the candidates are swept."""
+        return () if isinstance(self.features, str) else self.features
 
     @field_validator("features", mode="wrap")
     @classmethod

@@ -26,8 +26,8 @@ from saelens_steer.tensors import Logits, PerRow
 TABLE_COLUMNS = frozenset({
     "direction", "family", "feature", "edit", "hook_name", "positions", "alpha", "alpha_unit",
     "prompt_id", "domain", "matched_norm", "n", "cell", "sample", "prompt", "completion",
-    "truncated", "n_tokens", "code", "latex", "receipt_positions", "receipt_rel_norm",
-    "receipt_feature_act",
+    "truncated", "n_tokens", "code", "latex", "receipt_positions", "receipt_push",
+    "receipt_rel_norm", "receipt_feature_act",
 })  # fmt: skip
 """Column names of the result tables, which no metric may take."""
 SUFFIXES = ("_delta", "_ci_low", "_ci_high")

@@ -1,17 +1,45 @@
-"""Edits of the residual stream, and the context that applies them."""
+"""Edits of the model's activations, and the context that applies them."""
 
 from saelens_steer.steering.apply import Receipt, edit_where, row_rel_norm, steered
-from saelens_steer.steering.edits import Edit, add
-from saelens_steer.steering.positions import Positions, check_positions, columns
+from saelens_steer.steering.edits import Edit, add, per_row, project_out
+from saelens_steer.steering.latents import (
+    ablate,
+    composed,
+    reconstruct,
+    scale,
+    set_to,
+    splices,
+    suppress_and_boost,
+)
+from saelens_steer.steering.positions import (
+    KINDS,
+    Positions,
+    check_positions,
+    columns,
+    norm_limits,
+    within,
+)
 
 __all__ = [
+    "KINDS",
     "Edit",
     "Positions",
     "Receipt",
+    "ablate",
     "add",
     "check_positions",
     "columns",
+    "composed",
     "edit_where",
+    "norm_limits",
+    "per_row",
+    "project_out",
+    "reconstruct",
     "row_rel_norm",
+    "scale",
+    "set_to",
+    "splices",
     "steered",
+    "suppress_and_boost",
+    "within",
 ]

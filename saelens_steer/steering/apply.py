@@ -5,16 +5,23 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from saelens_steer.data.token_sets import special_ids
 from saelens_steer.errors import InputError
 from saelens_steer.model import check_editable
+from saelens_steer.sae import check_sae
 from saelens_steer.steering.edits import Edit
-from saelens_steer.steering.positions import Positions, Tracker
+from saelens_steer.steering.latents import SAEEdit, composed, splices
+from saelens_steer.steering.positions import Positions, Tracker, norm_limits, within
 from saelens_steer.tensors import Mask, PerRow, Resid
+
+SPLICE_MAX_NORM = 10.0
+"""An SAE spliced in leaves positions alone whose norm is so many times their prompt's median: it
+was not trained on attention sinks, and a model whose sink is damaged breaks down."""
 
 
 @dataclass
@@ -25,6 +32,8 @@ class Receipt:
     """Forward passes that reached the hook."""
     positions: int = 0
     """(row, position) pairs steered."""
+    changed: int = 0
+    """Of them, those where the edit made a difference: none if the feature never fires."""
     rel_norm_sum: float = 0.0
 
     @property
@@ -37,6 +46,7 @@ class Receipt:
         self.passes += 1
         self.positions += int(mask.sum())
         with torch.no_grad():
+            self.changed += int((before != after).any(-1)[mask].sum())
             self.rel_norm_sum += float(relative_norms(before, after)[mask].sum())
 
 
@@ -53,10 +63,22 @@ def row_rel_norm(before: Resid, after: Resid, mask: Mask) -> PerRow:
 
 def edit_where(edits: Sequence[Edit], resid: Resid, mask: Mask) -> Resid:
     """Apply the edits in order to the entries where mask [batch, pos] is True."""
-    edited = resid
+    mask, edited = mask.to(resid.device), resid
+    if all(edit.pointwise for edit in edits):
+        return _edit_chosen(edits, resid, mask)
     for edit in edits:
         edited = edit(edited)
-    return torch.where(mask.to(resid.device)[..., None], edited, resid)
+    return torch.where(mask[..., None], edited, resid)
+
+
+def _edit_chosen(edits: Sequence[Edit], resid: Resid, mask: Mask) -> Resid:
+    """The same where each vector is its own business: the others are not even computed."""
+    chosen = resid[mask][None]
+    for edit in edits if chosen.numel() else ():
+        chosen = edit(chosen)
+    edited = resid.clone()
+    edited[mask] = chosen[0]
+    return edited
 
 
 @contextlib.contextmanager
@@ -65,27 +87,44 @@ def steered(
     edits: Edit | Sequence[Edit],
     hook_name: str,
     positions: Positions | Mask = "all",
+    *,
+    exclude_special_tokens: bool = False,
+    max_norm: float | Literal["auto"] | None = "auto",
 ) -> Iterator[Receipt]:
     """Steer every forward pass inside the context; several edits act in the order given.
 
-    `positions` are absolute: `all`, `prompt`, `generated`, `last` (the last prompt token), or a
-    boolean mask [batch, pos] over the left-padded prompt; the prompt is what the first pass saw,
-    with and without a KV cache. Padding is never steered. Yields a Receipt. Raises InputError for
-    an unknown hook before any forward pass, and at the end if the hook was never reached or no
-    position was steered. The hooks are gone afterwards, after an error too.
+    Neighbouring edits through one SAE are one pass through it. For several hooks, open a context
+    for each. `positions` are absolute: `all`, `prompt`, `generated`, `last` (the last prompt
+    token), or a boolean mask [batch, pos] over the left-padded prompt; the prompt is what the first
+    pass saw, with and without a KV cache. Padding is never steered, special tokens are left alone
+    with `exclude_special_tokens`, and so are attention sinks, positions whose norm is over
+    `max_norm` × the median of their prompt (auto: 10 where an SAE is spliced in, else no limit).
+    Yields a Receipt. Raises InputError for an unknown hook or an SAE made for another one before
+    any forward pass, and at the end if the hook was never reached or no position was steered. The
+    hooks are gone afterwards, after an error too.
     """
     check_editable(model, hook_name)
-    chain = [edits] if isinstance(edits, Edit) else list(edits)
-    receipt, tracker = Receipt(), Tracker(positions, _pad_id(model))
+    chain = composed([edits] if isinstance(edits, Edit) else list(edits))
+    for edit in chain:
+        if isinstance(edit, SAEEdit) and edit.sae is not None:
+            check_sae(edit.sae, model, hook_name)
+    excluded = tuple(special_ids(model.tokenizer)) if exclude_special_tokens else ()
+    tracker = Tracker(positions, excluded)
+    sinks = _Sinks(tracker, _limit(max_norm, chain))
+    receipt = Receipt()
 
     def hook(resid: Resid, hook: Any) -> Resid:  # noqa: ARG001 (TransformerLens passes hook=)
         mask = tracker.steered(resid.shape[0], resid.shape[1]).to(resid.device)
+        mask = sinks.left_alone(resid, mask)
         after = edit_where(chain, resid, mask)
         receipt.note(resid, after, mask)
         return after
 
+    def embedding(module: Any, args: tuple[Any, ...]) -> None:  # noqa: ARG001
+        tracker.note_tokens(args[0], getattr(model.tokenizer, "pad_token_id", None))
+
     # every call of the embedding, wherever it comes from, shows the tokens that are being read
-    handle = model.embed.register_forward_pre_hook(lambda _, args: tracker.note_tokens(args[0]))
+    handle = model.embed.register_forward_pre_hook(embedding)
     try:
         with model.hooks(fwd_hooks=[(hook_name, hook)]):
             yield receipt
@@ -94,8 +133,30 @@ def steered(
     _check_steered(receipt, hook_name, positions)
 
 
-def _pad_id(model: Any) -> int | None:
-    return getattr(model.tokenizer, "pad_token_id", None)
+class _Sinks:
+    """Leaves attention sinks alone, by the norms of each prompt as its first pass brings it."""
+
+    def __init__(self, tracker: Tracker, max_norm: float | None) -> None:
+        self.tracker, self.max_norm = tracker, max_norm
+        self.prompt = 0
+        self.limits: PerRow | None = None
+
+    def left_alone(self, resid: Resid, mask: Mask) -> Mask:
+        """The mask without attention sinks."""
+        if self.max_norm is None:
+            return mask
+        if self.limits is None or self.prompt != self.tracker.begun:
+            real = self.tracker.real_now(*resid.shape[:2]).to(resid.device)
+            self.limits, self.prompt = norm_limits(resid, real, self.max_norm), self.tracker.begun
+        return mask & within(resid, self.limits)
+
+
+def _limit(max_norm: float | str | None, edits: Sequence[Edit]) -> float | None:
+    if max_norm == "auto":
+        return SPLICE_MAX_NORM if splices(edits) else None
+    if isinstance(max_norm, str) or (max_norm is not None and not max_norm > 0):
+        raise InputError(f"max_norm must be a positive number, null or auto, not {max_norm!r}")
+    return max_norm
 
 
 def _check_steered(receipt: Receipt, hook_name: str, positions: Positions | Mask) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from saelens_steer.errors import InputError
-from saelens_steer.tensors import Mask
+from saelens_steer.tensors import Mask, PerRow, Resid
 
 Positions = Literal["all", "prompt", "generated", "last"]
 KINDS: tuple[Positions, ...] = ("all", "prompt", "generated", "last")
@@ -48,61 +48,98 @@ def leading_padding(tokens: Int[Tensor, "batch pos"], pad_id: int | None) -> Mas
     return (tokens != pad_id).long().cumsum(1) > 0
 
 
+def norm_limits(resid: Resid, real: Mask, max_norm: float) -> PerRow:
+    """Above this norm a position is an attention sink: `max_norm` × the row's median over `real`.
+
+    Each row's own, so that a batch means the same as its rows one by one.
+    """
+    norms = resid.float().norm(dim=-1).masked_fill(~real, torch.nan)
+    return max_norm * norms.nanmedian(dim=1).values
+
+
+def within(resid: Resid, limits: PerRow) -> Mask:
+    """False on attention sinks."""
+    return resid.float().norm(dim=-1) <= limits.to(resid.device)[:, None]
+
+
 class Tracker:
     """Follows the forward passes inside one context and says which entries each one steers.
 
     The first pass is the prompt. A later one continues it: with a KV cache it brings new positions
-    only, without one it repeats the prompt. Anything else raises, since `last` or `generated`
-    would then mean something else from pass to pass.
+    only, without one it repeats the prompt. Anything else begins anew where every position is
+    steered, and raises elsewhere, since `last` or `generated` would then change its meaning.
     """
 
-    def __init__(self, positions: str | Mask, pad_id: int | None) -> None:
+    def __init__(self, positions: str | Mask, excluded: tuple[int, ...] = ()) -> None:
+        """`excluded`: ids of tokens that are never steered, such as special tokens."""
         check_positions(positions)
         self.positions = positions
-        self.pad_id = pad_id
+        self.excluded = torch.tensor(excluded, dtype=torch.long)
         self.embedded: Tensor | None = None
         """The tokens that entered the embedding last, where that was seen."""
+        self.pad_id: int | None = None
         self.prompt: Tensor | None = None
         self.n_prompt = 0
         self.n_seen = 0
+        self.begun = 0
+        """How many prompts were begun."""
         self.real: Tensor | None = None
 
-    def note_tokens(self, tokens: Tensor) -> None:
-        """Remember the tokens [batch, pos] that are being embedded."""
-        self.embedded = tokens.detach().cpu()
+    def note_tokens(self, tokens: Tensor, pad_id: int | None) -> None:
+        """Remember the tokens [batch, pos] that are being embedded, and what padding is."""
+        self.embedded, self.pad_id = tokens.detach().cpu(), pad_id
 
     def steered(self, batch: int, n_pos: int) -> Mask:
         """The mask [batch, n_pos] of the pass that reached the hook with this shape."""
-        fresh = self.n_prompt == 0 or (self.positions == "all" and n_pos > 1)
-        start = self._begin(n_pos) if fresh else self._go_on(n_pos)
+        start = self._start(n_pos)
         self.n_seen = start + n_pos
-        return self._within(start, batch, n_pos) & self._real(start, batch, n_pos)
+        chosen = self._chosen(start, batch, n_pos) & self.real_now(batch, n_pos)
+        if len(self.excluded):
+            chosen = chosen & self._not_excluded(batch, n_pos)
+        self.embedded = None  # a pass that enters half-way must not be taken for these tokens
+        return chosen
 
-    def _begin(self, n_pos: int) -> int:
-        self.n_prompt = n_pos
-        seen = self.embedded
-        self.prompt = seen if seen is not None and seen.shape[1] == n_pos else None
-        self.real = None if self.prompt is None else leading_padding(self.prompt, self.pad_id)
-        return 0
+    def real_now(self, batch: int, n_pos: int) -> Mask:
+        """False on the padding of the pass that `steered` was last asked about."""
+        start = self.n_seen - n_pos
+        everything = torch.ones(batch, n_pos, dtype=torch.bool)
+        if self.real is None or self.real.shape[0] != batch:
+            return everything
+        known = self.real[:, start : start + n_pos]
+        everything[:, : known.shape[1]] = known
+        return everything
 
-    def _go_on(self, n_pos: int) -> int:
+    def _start(self, n_pos: int) -> int:
+        """The absolute position at which this pass begins."""
+        if self.n_prompt == 0:
+            return self._begin(n_pos)
         if n_pos == 1 and self.n_seen > 0:
             return self.n_seen
         if n_pos >= self.n_prompt and self._repeats_prompt(n_pos):
             return 0
+        if isinstance(self.positions, str) and self.positions == "all":
+            return self._begin(n_pos)
         raise InputError(
             f"a steering context with positions={self._name()} saw a prompt of {self.n_prompt} "
             f"positions and then an unrelated pass of {n_pos}: open a new context for each prompt"
         )
 
+    def _begin(self, n_pos: int) -> int:
+        self.n_prompt = n_pos
+        self.begun += 1
+        seen = self.embedded
+        self.prompt = seen if seen is not None and seen.shape[1] == n_pos else None
+        self.real = None if self.prompt is None else leading_padding(self.prompt, self.pad_id)
+        return 0
+
     def _repeats_prompt(self, n_pos: int) -> bool:
         seen = self.embedded
         if self.prompt is None or seen is None or seen.shape[1] != n_pos:
-            return n_pos in (self.n_seen, self.n_seen + 1)
+            return self.positions != "all" and n_pos in (self.n_seen, self.n_seen + 1)
         same_rows = seen.shape[0] == self.prompt.shape[0]
         return same_rows and bool((seen[:, : self.n_prompt] == self.prompt).all())
 
-    def _within(self, start: int, batch: int, n_pos: int) -> Mask:
+    def _chosen(self, start: int, batch: int, n_pos: int) -> Mask:
         if not isinstance(self.positions, Tensor):
             kind: Positions = self.positions  # type: ignore[assignment]
             return columns(kind, self.n_prompt, start, n_pos).expand(batch, n_pos)
@@ -115,13 +152,14 @@ class Tracker:
         beyond = torch.zeros(batch, n_pos - given.shape[1], dtype=torch.bool)
         return torch.cat([given, beyond], dim=1)
 
-    def _real(self, start: int, batch: int, n_pos: int) -> Mask:
-        everything = torch.ones(batch, n_pos, dtype=torch.bool)
-        if self.real is None or self.real.shape[0] != batch:
-            return everything
-        known = self.real[:, start : start + n_pos]
-        everything[:, : known.shape[1]] = known
-        return everything
+    def _not_excluded(self, batch: int, n_pos: int) -> Mask:
+        seen = self.embedded
+        if seen is None or tuple(seen.shape) != (batch, n_pos):
+            raise InputError(
+                "special tokens can only be left alone in a pass that begins with tokens: "
+                "give a positions mask instead"
+            )
+        return ~torch.isin(seen, self.excluded)
 
     def _name(self) -> str:
         return "mask" if isinstance(self.positions, Tensor) else self.positions

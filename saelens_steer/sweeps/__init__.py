@@ -1,5 +1,6 @@
 """Directions × strengths × prompts: planned, run in batches, kept in shards."""
 
+from saelens_steer.sweeps.calibrate import kl_steps
 from saelens_steer.sweeps.cells import grid
 from saelens_steer.sweeps.completions import CompletionSweep
 from saelens_steer.sweeps.directions import (
@@ -12,10 +13,12 @@ from saelens_steer.sweeps.directions import (
 from saelens_steer.sweeps.engine import LogitSweep
 from saelens_steer.sweeps.run import generating, run_completions, run_logits
 from saelens_steer.sweeps.store import Note, Store, unnoted
+from saelens_steer.sweeps.strength import MEASURED
 from saelens_steer.sweeps.tables import Labels, completion_table, logit_table, with_text_metrics
 
 __all__ = [
     "CANDIDATE",
+    "MEASURED",
     "CompletionSweep",
     "Directions",
     "Labels",
@@ -26,6 +29,7 @@ __all__ = [
     "feature_directions",
     "generating",
     "grid",
+    "kl_steps",
     "logit_table",
     "matched_controls",
     "plain_directions",

@@ -15,7 +15,7 @@ from saelens_steer.sweeps.plan import Batch
 from saelens_steer.tensors import PerRow, Vectors
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cells:
     """Prompts under cells: each cell is a direction at a strength."""
 
@@ -26,6 +26,8 @@ class Cells:
     directions: Directions
     cells: Sequence[tuple[int, float]]
     """(index of the direction, α); α = 0 adds nothing."""
+    steps: Sequence[float] | None = None
+    """How much of its direction each cell adds, where that is not α itself (unit kl)."""
 
     @cached_property
     def vectors(self) -> Vectors:
@@ -34,9 +36,19 @@ class Cells:
 
     def row_edit(self, batch: Batch) -> Edit:
         """The edit that gives each row of a batch the push of its own cell."""
-        which = [self.cells[cell][0] for cell in batch.cells]
-        alphas: PerRow = torch.tensor([float(self.cells[cell][1]) for cell in batch.cells])
-        return add(self.vectors[which], alphas)
+        return add(self.vectors[self._which(batch)], self._row_steps(batch))
+
+    def row_push(self, batch: Batch) -> PerRow:
+        """The norm of what each row gets: [batch]."""
+        norms = self.vectors[self._which(batch)].norm(dim=-1)
+        return norms * self._row_steps(batch).abs().to(norms.device)
+
+    def _which(self, batch: Batch) -> list[int]:
+        return [self.cells[cell][0] for cell in batch.cells]
+
+    def _row_steps(self, batch: Batch) -> PerRow:
+        steps = self.steps or [alpha for _, alpha in self.cells]
+        return torch.tensor([float(steps[cell]) for cell in batch.cells])
 
 
 def grid(n_directions: int, alphas: Sequence[float]) -> list[tuple[int, float]]:

@@ -19,13 +19,15 @@ from saelens_steer.sweeps.cells import Cells
 from saelens_steer.sweeps.plan import Batch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CompletionSweep(Cells):
     """Everything that decides the completions; cell 0 is the unsteered one, shared by all."""
 
     metrics: Sequence[TextMetric]
     spec: GenerateSpec
     positions: Positions = "all"
+    exclude_special_tokens: bool = False
+    max_norm: float | None = None
     seed: int = 0
 
 
@@ -55,7 +57,14 @@ def _generate(sweep: CompletionSweep, batch: Batch, sample: int) -> torch.Tensor
     tokens, mask = pad_left(rows, sweep.model.tokenizer, device=sweep.model.cfg.device)
     place = (sweep.seed, sample, int(batch.cells[0]), int(batch.prompts[0]))
     seed = int(digest(*place), 16) % 2**31
-    with steered(sweep.model, sweep.row_edit(batch), sweep.hook_name, sweep.positions):
+    with steered(
+        sweep.model,
+        sweep.row_edit(batch),
+        sweep.hook_name,
+        sweep.positions,
+        exclude_special_tokens=sweep.exclude_special_tokens,
+        max_norm=sweep.max_norm,
+    ):
         return generate(
             sweep.model, tokens, mask, sweep.spec.max_new_tokens, sweep.spec.temperature, seed
         )

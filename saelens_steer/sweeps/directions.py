@@ -10,7 +10,9 @@ import torch
 from sae_lens import SAE
 
 from saelens_steer.errors import InputError
+from saelens_steer.features import NO_SCALE, Scale
 from saelens_steer.sae import check_feature
+from saelens_steer.sweeps.strength import unit_vectors
 from saelens_steer.tensors import Vectors
 
 CANDIDATE = "candidate"
@@ -53,29 +55,32 @@ class Directions:
         )
 
 
-def feature_directions(sae: SAE[Any], features: Sequence[int], alpha_unit: str) -> Directions:
-    """W_dec[f] of each feature (`raw`), or its unit vector (`unit`). Raises InputError."""
+def feature_directions(
+    sae: SAE[Any], features: Sequence[int], alpha_unit: str, scale: Scale = NO_SCALE
+) -> Directions:
+    """W_dec[f] of each feature, as α = 1 adds it in this unit (see `unit_vectors`)."""
     rows = [check_feature(sae, f) for f in features]
     names = [f"feature_{f}" for f in rows]
-    return _tested(names, rows, sae.W_dec[rows], alpha_unit)
+    return _tested(names, [*rows], sae.W_dec[rows], alpha_unit, scale)
 
 
-def plain_directions(vectors: Vectors, alpha_unit: str = "raw") -> Directions:
-    """Vectors of the caller's own, put in the features' place; `unit` makes them unit vectors."""
+def plain_directions(
+    vectors: Vectors, alpha_unit: str = "raw", scale: Scale = NO_SCALE
+) -> Directions:
+    """Vectors of the caller's own, put in the features' place."""
     names = [f"direction_{i}" for i in range(len(vectors))]
-    return _tested(names, [None] * len(names), vectors, alpha_unit)
+    return _tested(names, [None] * len(names), vectors, alpha_unit, scale)
 
 
 def _tested(
-    names: Sequence[str], features: Sequence[int | None], vectors: Vectors, alpha_unit: str
+    names: Sequence[str], features: list[int | None], vectors: Vectors, unit: str, scale: Scale
 ) -> Directions:
     """What is under test; InputError for a vector that is zero or not finite."""
     vectors = vectors.detach().float().cpu()
     norms = vectors.norm(dim=-1)
     if not bool((norms > 0).all() and norms.isfinite().all()):
         raise InputError("a direction under test is zero or not finite: no control can match it")
-    if alpha_unit == "unit":
-        vectors = vectors / norms[:, None]
+    vectors = unit_vectors(vectors, features, unit, scale)
     families = (CANDIDATE,) * len(names)
     sizes = same_sizes(vectors.norm(dim=-1).tolist())
     return Directions(tuple(names), families, tuple(features), vectors, sizes)

@@ -1,13 +1,13 @@
 """The logit sweep: (direction, α, prompt) rows, batched, from the hook's layer on.
 
-Steering at blocks.L.hook_resid_pre leaves layers 0 … L − 1 untouched, so each prompt runs through
-them once; every row then starts at layer L with its own vector, and only the last position is
-unembedded. Where a model or hook does not allow that, rows take the plain full pass.
+Steering in layer L leaves layers 0 … L − 1 untouched, so each prompt runs through them once; every
+row then starts at layer L with its own vector, and only the last position is unembedded. Where a
+model cannot be entered half-way (TransformerBridge), rows take the plain full pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 from sae_lens import SAE
 from torch import Tensor
 
+from saelens_steer.activations import keep_ordinary
 from saelens_steer.data import pad_left
+from saelens_steer.errors import InputError
 from saelens_steer.metrics import LogitMetric
 from saelens_steer.model import (
     can_start_at_layer,
@@ -28,7 +31,17 @@ from saelens_steer.model import (
     run_to_hook,
     unembed,
 )
-from saelens_steer.steering import Edit, Positions, columns, edit_where, row_rel_norm, steered
+from saelens_steer.sae.codec import encode
+from saelens_steer.steering import (
+    Edit,
+    Positions,
+    columns,
+    edit_where,
+    norm_limits,
+    row_rel_norm,
+    steered,
+    within,
+)
 from saelens_steer.sweeps.cells import Cells
 from saelens_steer.sweeps.plan import Batch
 from saelens_steer.tensors import Logits, Mask, Resid, Tokens, Vectors
@@ -39,12 +52,15 @@ PROMPT_BATCH = 16
 """Prompts in one pass through the lower layers."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LogitSweep(Cells):
     """Everything that decides the rows of a logit sweep; no cell has α = 0."""
 
     metrics: Sequence[LogitMetric]
     positions: Positions = "all"
+    exclude_special_tokens: bool = False
+    max_norm: float | None = None
+    """Attention sinks, over so many times their prompt's median norm, are left alone."""
     sae: SAE[Any] | None = None
     """Where given, the activation of a swept feature after the edit is recorded."""
 
@@ -56,24 +72,65 @@ class LogitSweep(Cells):
     @cached_property
     def from_layer(self) -> int | None:
         """The layer the rows start at, or None when they take the plain path."""
-        skippable = self.hook_name.endswith("hook_resid_pre") and can_start_at_layer(self.model)
-        return hook_layer(self.hook_name) if skippable else None
+        if not can_start_at_layer(self.model):
+            return None
+        layer = hook_layer(self.hook_name)
+        beyond = self.hook_name.endswith("hook_resid_post") and layer + 1 < self.model.cfg.n_layers
+        return layer + 1 if beyond else layer  # resid_post(L) is resid_pre(L + 1)
+
+    @property
+    def entered_at_hook(self) -> bool:
+        """Whether the rows start at the very hook that is steered."""
+        return self.entry == self.hook_name or self.from_layer != hook_layer(self.hook_name)
+
+    @property
+    def entry(self) -> str:
+        """The hook that the prefix is the activation of."""
+        return f"blocks.{self.from_layer}.hook_resid_pre"
 
     @cached_property
     def prefix(self) -> Resid:
-        """The unsteered residual at the hook, [n_prompts, pos, d_model]: one pass per prompt."""
+        """The unsteered residual where the rows start, [n_prompts, pos, d_model]: one pass each."""
+        return self._read(self.entry)
+
+    @cached_property
+    def chosen(self) -> Mask:
+        """Where the edits act [n_prompts, pos]: not on padding, nor on what is to be left alone.
+
+        Special tokens and attention sinks are found in the unsteered pass, once for all rows.
+        Raises InputError where a prompt has no position left.
+        """
+        tokens, real = self.padded
+        width = tokens.shape[1]
+        chosen = real & columns(self.positions, width, 0, width).to(real.device)
+        if self.exclude_special_tokens:
+            chosen = chosen & keep_ordinary(tokens, self.model.tokenizer)
+        if self.max_norm is not None:
+            resid = self.prefix if self.entered_at_hook else self._read(self.hook_name)
+            chosen = chosen & within(resid, norm_limits(resid, real, self.max_norm))
+        if not bool(chosen.any(1).all()):
+            raise InputError(
+                f"no position of some prompt is steered by positions: {self.positions} with "
+                f"exclude_special_tokens: {self.exclude_special_tokens} and max_norm: "
+                f"{self.max_norm}"
+            )
+        return chosen
+
+    def _read(self, hook_name: str) -> Resid:
+        return torch.cat([run_to_hook(self.model, t, m, hook_name) for t, m in self._pairs()])
+
+    def _pairs(self) -> Iterator[tuple[Tokens, Mask]]:
         tokens, mask = self.padded
-        pairs = zip(tokens.split(PROMPT_BATCH), mask.split(PROMPT_BATCH), strict=True)
-        return torch.cat([run_to_hook(self.model, t, m, self.hook_name) for t, m in pairs])
+        return zip(tokens.split(PROMPT_BATCH), mask.split(PROMPT_BATCH), strict=True)
 
     @cached_property
     def baseline(self) -> Logits:
         """Unsteered last-token logits [n_prompts, d_vocab], float32."""
-        tokens, mask = self.padded
         if self.from_layer is None:
-            pairs = zip(tokens.split(PROMPT_BATCH), mask.split(PROMPT_BATCH), strict=True)
-            return torch.cat([last_token_logits(self.model, t, m) for t, m in pairs])
-        pairs = zip(self.prefix.split(PROMPT_BATCH), mask.split(PROMPT_BATCH), strict=True)
+            return torch.cat([last_token_logits(self.model, t, m) for t, m in self._pairs()])
+        pairs = zip(
+            self.prefix.split(PROMPT_BATCH), self.padded[1].split(PROMPT_BATCH), strict=True
+        )
         last = torch.cat([resid_to_last(self.model, x, m, self.from_layer) for x, m in pairs])
         return unembed(self.model, last)
 
@@ -103,20 +160,46 @@ def _batch_rows(sweep: LogitSweep, batch: Batch) -> pd.DataFrame:
 def _forward(sweep: LogitSweep, batch: Batch) -> tuple[Logits, dict[str, Tensor]]:
     """Last-token logits of the batch's rows, and what steering did to each."""
     tokens, real = _rows(sweep, batch)
-    n_pos = tokens.shape[1]
-    mask = real & columns(sweep.positions, n_pos, 0, n_pos).to(real.device)
+    rows, n_pos = torch.from_numpy(batch.prompts), tokens.shape[1]
+    mask = sweep.chosen[rows, -n_pos:]
     edit = sweep.row_edit(batch)
-    if sweep.from_layer is not None:
-        before = sweep.prefix[torch.from_numpy(batch.prompts), -n_pos:]
+    if sweep.from_layer is None:
+        logits, before = _plain_pass(sweep, edit, tokens, real, mask)
         after = edit_where([edit], before, mask)
-        last = resid_to_last(sweep.model, after, real, sweep.from_layer)
-        return unembed(sweep.model, last), _receipt(sweep, batch, before, after, mask)
-    seen: list[Resid] = []
-    recorded = Edit(edit.name, lambda resid: seen.append(resid) or edit(resid))
+    else:
+        prefix = sweep.prefix[rows, -n_pos:]
+        last, before, after = _upper_layers(sweep, sweep.from_layer, edit, prefix, real, mask)
+        logits = unembed(sweep.model, last)
+    return logits, _receipt(sweep, batch, before, after, mask)
+
+
+def _upper_layers(
+    sweep: LogitSweep, layer: int, edit: Edit, prefix: Resid, real: Mask, mask: Mask
+) -> tuple[Float[Tensor, "batch d_model"], Resid, Resid]:
+    """The final residual, and the hook's activation before and after, from the prefix on."""
+    if sweep.entered_at_hook:
+        after = edit_where([edit], prefix, mask)
+        return resid_to_last(sweep.model, after, real, layer), prefix, after
+    seen, recorded = _recorded(edit)
+    with steered(sweep.model, recorded, sweep.hook_name, mask):
+        last = resid_to_last(sweep.model, prefix, real, layer)
+    return last, seen[0], edit_where([edit], seen[0], mask)
+
+
+def _plain_pass(
+    sweep: LogitSweep, edit: Edit, tokens: Tokens, real: Mask, mask: Mask
+) -> tuple[Logits, Resid]:
+    """Logits of a full pass, and the hook's activation before the edit."""
+    seen, recorded = _recorded(edit)
     with steered(sweep.model, recorded, sweep.hook_name, mask):
         logits = last_token_logits(sweep.model, tokens, real)
-    after = edit_where([edit], seen[0], mask)
-    return logits, _receipt(sweep, batch, seen[0], after, mask)
+    return logits, seen[0]
+
+
+def _recorded(edit: Edit) -> tuple[list[Resid], Edit]:
+    """The edit, and a list that will hold what it was given."""
+    seen: list[Resid] = []
+    return seen, Edit(edit.name, lambda x: seen.append(x) or edit(x), pointwise=False)
 
 
 def _rows(sweep: LogitSweep, batch: Batch) -> tuple[Tokens, Mask]:
@@ -132,6 +215,7 @@ def _receipt(
 ) -> dict[str, Tensor]:
     return {
         "receipt_positions": mask.sum(1),
+        "receipt_push": sweep.row_push(batch),
         "receipt_rel_norm": row_rel_norm(before, after, mask),
         "receipt_feature_act": _feature_acts(sweep, batch, after, mask),
     }
@@ -142,7 +226,7 @@ def _feature_acts(sweep: LogitSweep, batch: Batch, after: Resid, mask: Mask) -> 
     acts = torch.full((len(batch),), torch.nan, device=after.device)
     features = [sweep.directions.features[sweep.cells[cell][0]] for cell in batch.cells]
     rows = [row for row, feature in enumerate(features) if feature is not None]
-    if sweep.sae is None or not rows:
+    if sweep.sae is None or sweep.sae.cfg.metadata.decoder_only or not rows:
         return acts
     row, position = mask[rows].nonzero(as_tuple=True)
     which = torch.tensor([features[r] for r in rows], device=after.device)[row]
@@ -155,7 +239,7 @@ def _feature_acts(sweep: LogitSweep, batch: Batch, after: Resid, mask: Mask) -> 
 
 def _own_feature(sae: SAE[Any], vectors: Vectors, features: Tensor) -> Tensor:
     """z of one feature for each vector: [n], float32."""
-    z = sae.encode(vectors.to(sae.device, sae.dtype))
+    z = encode(sae, vectors)
     return z.gather(1, features.to(z.device)[:, None])[:, 0].float()
 
 

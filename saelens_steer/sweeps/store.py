@@ -28,11 +28,12 @@ class Store:
         self.folder = folder
         self.key = key
 
-    def get_or(self, shard: int, compute: Compute) -> pd.DataFrame:
+    def get_or(self, shard: int | str, compute: Compute) -> pd.DataFrame:
         """The shard's rows: read if they were committed, else computed and committed."""
         if self.folder is None:
             return compute()
-        path = self.folder / f"{self.key}-{shard:05d}.parquet"
+        name = shard if isinstance(shard, str) else f"{shard:05d}"
+        path = self.folder / f"{self.key}-{name}.parquet"
         if not path.exists():
             frame = compute()
             write_with(path, lambda temporary: frame.to_parquet(temporary, index=False))

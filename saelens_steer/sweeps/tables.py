@@ -33,7 +33,8 @@ class Labels:
 def logit_table(sweep: LogitSweep, rows: pd.DataFrame, labels: Labels) -> pd.DataFrame:
     """One row per direction × α × prompt in the order of the directions; each has its α = 0."""
     is_zero = rows["cell"] == UNSTEERED
-    zero = rows.loc[is_zero].assign(alpha=0.0, receipt_positions=0, receipt_rel_norm=0.0)
+    nothing = {"receipt_positions": 0, "receipt_push": 0.0, "receipt_rel_norm": 0.0}
+    zero = rows.loc[is_zero].assign(alpha=0.0, **nothing)
     moved = _placed(rows.loc[~is_zero], sweep.cells)
     return _assembled(zero, moved, sweep.directions, labels)
 

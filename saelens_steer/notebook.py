@@ -1,0 +1,76 @@
+"""The sweep as one call, for notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sae_lens import SAE
+
+from saelens_steer.activations import Activations, cache_activations
+from saelens_steer.config import DEFAULT_METRICS, MetricSpec, PromptSpec, SweepSpec, checked
+from saelens_steer.data import Prompt, as_prompts
+from saelens_steer.errors import InputError
+from saelens_steer.features import NO_SCALE, Scale, measured_scale
+from saelens_steer.model import check_stream, default_hook_name
+from saelens_steer.progress import progress
+from saelens_steer.result import Result
+from saelens_steer.sae import check_sae
+from saelens_steer.study import Study, tested_directions
+from saelens_steer.sweeps import MEASURED, Store
+from saelens_steer.tensors import Vectors
+
+KEPT_NOWHERE = Store(None, "")
+
+
+def sweep(
+    model: Any,
+    sae: SAE[Any],
+    prompts: Sequence[Prompt | str],
+    *,
+    hook_name: str | None = None,
+    directions: Vectors | None = None,
+    metrics: Sequence[MetricSpec] = DEFAULT_METRICS,
+    activations: Activations | None = None,
+    **settings: Any,
+) -> Result:
+    """Steer along features and along random controls, and measure each prompt at each strength.
+
+    `settings` are the fields of SweepSpec, such as features=[3], alphas=[-4, 0, 4],
+    n_controls=512, controls="covariance". `directions` [n, d_model] are put in the features'
+    place where given. Covariance controls take Σ from `activations`, A_max and mean ‖x‖ too where
+    `alpha_unit` asks for them, or else from the residuals of the prompts themselves. The hook is
+    the SAE's own; `hook_name` says which where the SAE names none (default: the model's middle
+    layer). Raises InputError before any steering for what does not fit.
+    """
+    spec = checked(SweepSpec, settings, "sweep")
+    named = hook_name or sae.cfg.metadata.hook_name or default_hook_name(model)
+    hook_name = check_stream(model, str(named))
+    check_sae(sae, model, hook_name)
+    study = Study(
+        model, sae, hook_name, tuple(as_prompts(prompts)), spec, tuple(metrics), PromptSpec()
+    )
+    study.check()
+    if activations is not None and activations.hook_name != hook_name:
+        raise InputError(f"the activations are of {activations.hook_name}, not of {hook_name}")
+    measured = spec.alpha_unit in MEASURED
+    if activations is None and (measured or (spec.controls == "covariance" and spec.n_controls)):
+        activations = cache_activations(model, prompts, hook_name=hook_name)
+    scale = _scale(spec, activations, sae)
+    tested = tested_directions(sae, spec, directions, scale)
+    everything = study.with_controls(tested, activations)
+    chosen = list(range(min(len(tested), 2 * spec.generate.top)))
+    with progress("strengths", None if spec.alpha_unit == "kl" else 0) as note:
+        study = study.calibrated(everything, scale, KEPT_NOWHERE, note)
+    with progress("sweep", study.n_rows(everything)) as note:
+        rows = study.logit_rows(everything, KEPT_NOWHERE, note)
+    with progress("completions", study.n_texts(everything, chosen)) as note:
+        completions = study.completion_rows(everything, chosen, KEPT_NOWHERE, note)
+    return study.result(rows, completions)
+
+
+def _scale(spec: SweepSpec, activations: Activations | None, sae: SAE[Any]) -> Scale:
+    """What the unit of α needs to know."""
+    if spec.alpha_unit not in MEASURED or activations is None:
+        return NO_SCALE
+    return measured_scale(activations, sae, spec.named if spec.alpha_unit == "max_act" else ())

@@ -1,0 +1,44 @@
+"""What a sweep found: its tables, its claims, its figure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from saelens_steer.evidence import claims, headline, summarise
+from saelens_steer.report import interference_figure
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a sweep found; the tables are pandas, computed from the rows when first asked for."""
+
+    rows: pd.DataFrame
+    """One row per direction × α × prompt, controls included."""
+    completions: pd.DataFrame
+    """One row per generated text; empty where none was asked for."""
+    metrics: tuple[str, ...]
+    """The metric columns of the rows; the first is the main one."""
+    seed: int = 0
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """One row per direction × α: each metric's mean, Δ and 95 % bootstrap interval."""
+        return summarise(self.rows, self.metrics, seed=self.seed)
+
+    @cached_property
+    def claims(self) -> pd.DataFrame:
+        """One row per candidate and metric: effect, p, q and verdict against the controls."""
+        return claims(self.rows, self.metrics, seed=self.seed)
+
+    @property
+    def headline(self) -> str:
+        """The answer in a sentence, on the main metric."""
+        return headline(self.claims, self.summary, self.metrics[0])
+
+    def plot_interference(self, metric: str | None = None) -> go.Figure:
+        """Δ of a metric (default: the main one) against α, with the controls' band."""
+        return interference_figure(self.summary, metric or self.metrics[0], claims=self.claims)

@@ -1,0 +1,88 @@
+"""Through an SAE and back, for every way its input may be normalised.
+
+SAELens folds dataset-level scaling into the weights. Two normalisations depend on the token and
+cannot be folded: SAELens's own at run time (`layer_norm`, `constant_norm_rescale`: the decoder
+uses what the encoder saw last), and the unit norm per token of some older checkpoints, which
+SAELens cannot express and which their metadata records: x̂ = (x − μ) / ‖x − μ‖, with
+`unit_norm_per_token` true and `activation_mean` μ, a list of d_in numbers or nothing for 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from sae_lens import SAE
+from torch import Tensor
+
+from saelens_steer.errors import InputError
+
+TINY_NORM = 1e-12
+RUN_TIME = ("layer_norm", "constant_norm_rescale")
+
+Features = Float[Tensor, "... d_sae"]
+Inputs = Float[Tensor, "... d_in"]
+
+
+def encode(sae: SAE[Any], x: Inputs) -> Features:
+    """Feature activations z of activations x, in the SAE's dtype, on its device.
+
+    Raises InputError for an SAE of which only the decoder is there.
+    """
+    check_encoder(sae)
+    return sae.encode(_normalised(sae, x.to(sae.device, sae.dtype)))
+
+
+def decode(sae: SAE[Any], z: Features, x: Inputs) -> Inputs:
+    """What the SAE makes of z, in the units of x (the activations that z was encoded from)."""
+    x = x.to(sae.device, sae.dtype)
+    if sae.cfg.normalize_activations in RUN_TIME:
+        sae.encode(x)  # its decoder undoes what its encoder did last
+    rebuilt = sae.decode(z)
+    if not _per_token(sae):
+        return rebuilt
+    mean = _mean(sae)
+    return rebuilt * _size(x - mean) + mean
+
+
+def decode_change(sae: SAE[Any], z: Features, z_new: Features, x: Inputs) -> Inputs:
+    """decode(z_new) − decode(z), in the units of x, exactly zero where z_new equals z.
+
+    A linear decoder gives (z_new − z) · W_dec, computed from the features that differ anywhere.
+    """
+    if sae.cfg.normalize_activations in RUN_TIME:
+        return decode(sae, z_new, x) - decode(sae, z, x)
+    change = z_new - z
+    moved = (change != 0).flatten(0, -2).any(0).nonzero().flatten()
+    step = change[..., moved] @ sae.W_dec[moved]
+    return step * _size(x.to(step) - _mean(sae)) if _per_token(sae) else step
+
+
+def check_encoder(sae: SAE[Any]) -> None:
+    """Raise InputError for an SAE that has a decoder only."""
+    if sae.cfg.metadata.decoder_only:
+        raise InputError(
+            "this SAE has only its decoder: it can steer along W_dec, but nothing that needs "
+            "feature activations (ablate, scale, set, suppress_and_boost, reconstruct, selection)"
+        )
+
+
+def _normalised(sae: SAE[Any], x: Inputs) -> Inputs:
+    if not _per_token(sae):
+        return x
+    centred = x - _mean(sae)
+    return centred / _size(centred)
+
+
+def _per_token(sae: SAE[Any]) -> bool:
+    return bool(sae.cfg.metadata.unit_norm_per_token)
+
+
+def _mean(sae: SAE[Any]) -> Tensor:
+    mean = sae.cfg.metadata.activation_mean
+    return torch.as_tensor(0.0 if mean is None else mean, dtype=sae.dtype, device=sae.device)
+
+
+def _size(centred: Inputs) -> Float[Tensor, "... 1"]:
+    return centred.norm(dim=-1, keepdim=True).clamp_min(TINY_NORM)

@@ -1,0 +1,201 @@
+"""Edits through an SAE: encode, change feature activations z, decode.
+
+`error="keep"` adds only the difference, x + decode(z′) − decode(z), so what the SAE does not
+rebuild stays; `error="drop"` puts decode(z′) in the place of x: the SAE is spliced in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from sae_lens import SAE
+from torch import Tensor
+
+from saelens_steer.errors import InputError
+from saelens_steer.sae import check_feature
+from saelens_steer.sae.codec import check_encoder, decode, decode_change, encode
+from saelens_steer.steering.edits import Edit
+from saelens_steer.tensors import Resid
+
+Latents = Float[Tensor, "n d_sae"]
+ErrorTerm = Literal["keep", "drop"]
+CHUNK = 4096
+"""Vectors that go through the SAE at once."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """z ↦ z′ on feature activations [n, d_sae], and the features it names."""
+
+    name: str
+    features: tuple[int, ...]
+    fn: Callable[[Latents], Latents]
+
+
+@dataclass(frozen=True)
+class SAEEdit(Edit):
+    """An edit made of changes to z, in the order given; `through` makes one."""
+
+    sae: SAE[Any] | None = None
+    changes: tuple[Change, ...] = ()
+    error: ErrorTerm = "keep"
+
+    @property
+    def kind(self) -> tuple[int, str]:
+        """Neighbours of one kind are one edit: encoded once, changed in order, decoded once."""
+        return id(self.sae), self.error
+
+
+def ablate(sae: SAE[Any], features: int | Sequence[int], error: ErrorTerm = "keep") -> Edit:
+    """z_f ← 0: takes exactly z_f · W_dec[f] away (for a linear decoder)."""
+    rows = _features(sae, features)
+    return _through(sae, Change("ablate", rows, lambda z: _put(z, rows, 0.0)), error)
+
+
+def scale(
+    sae: SAE[Any], features: int | Sequence[int], factor: float, error: ErrorTerm = "keep"
+) -> Edit:
+    """z_f ← factor · z_f."""
+    rows = _features(sae, features)
+    _check_finite("factor", factor)
+    change = Change(f"scale({factor:g})", rows, lambda z: _put(z, rows, factor * z[:, list(rows)]))
+    return _through(sae, change, error)
+
+
+def set_to(
+    sae: SAE[Any],
+    features: int | Sequence[int],
+    value: float | Sequence[float],
+    error: ErrorTerm = "keep",
+) -> Edit:
+    """z_f ← value, in units of z; several features may have a value each."""
+    rows = _features(sae, features)
+    values = _values("value", value, rows)
+    change = Change(f"set({_said(values)})", rows, lambda z: _put(z, rows, values.to(z)))
+    return _through(sae, change, error)
+
+
+def suppress_and_boost(
+    sae: SAE[Any],
+    features: int | Sequence[int],
+    boost: float | Sequence[float],
+    suppress: float = 0.5,
+    error: ErrorTerm = "keep",
+) -> Edit:
+    """z ← suppress · z for every feature, then z_f ← z_f + boost, in units of z."""
+    rows = _features(sae, features)
+    boosts = _values("boost", boost, rows)
+    _check_finite("suppress", suppress)
+
+    def change(z: Latents) -> Latents:
+        less = suppress * z
+        return _put(less, rows, less[:, list(rows)] + boosts.to(z))
+
+    name = f"suppress({suppress:g})_boost({_said(boosts)})"
+    return _through(sae, Change(name, rows, change), error)
+
+
+def reconstruct(sae: SAE[Any], error: ErrorTerm = "drop") -> Edit:
+    """x ← decode(encode(x)), the SAE spliced in; with `error="keep"` this is the identity."""
+    return _through(sae, None, error)
+
+
+def composed(edits: Sequence[Edit]) -> list[Edit]:
+    """The edits as they act: in order, neighbours through one SAE merged into one pass through it.
+
+    Raises InputError where one feature of an SAE is named by two edits.
+    """
+    _refuse_doubles([edit for edit in edits if isinstance(edit, SAEEdit)])
+    groups = groupby(edits, key=lambda e: e.kind if isinstance(e, SAEEdit) else id(e))
+    return [_merged(list(group)) for _, group in groups]
+
+
+def splices(edits: Sequence[Edit]) -> bool:
+    """Whether an edit replaces activations by what an SAE rebuilds."""
+    return any(isinstance(edit, SAEEdit) and edit.error == "drop" for edit in edits)
+
+
+def _merged(group: list[Edit]) -> Edit:
+    first = group[0]
+    if len(group) == 1 or not isinstance(first, SAEEdit) or first.sae is None:
+        return first
+    changes = [c for edit in group if isinstance(edit, SAEEdit) for c in edit.changes]
+    return _sae_edit(first.sae, tuple(changes), first.error)
+
+
+def _through(sae: SAE[Any], change: Change | None, error: str) -> SAEEdit:
+    if error not in ("keep", "drop"):
+        raise InputError(f"error must be keep or drop, not {error!r}")
+    check_encoder(sae)
+    return _sae_edit(sae, () if change is None else (change,), error)  # type: ignore[arg-type]
+
+
+def _sae_edit(sae: SAE[Any], changes: tuple[Change, ...], error: ErrorTerm) -> SAEEdit:
+    def act(resid: Resid) -> Resid:
+        if resid.shape[-1] != sae.cfg.d_in:
+            raise InputError(f"the SAE reads {sae.cfg.d_in} entries, the hook {resid.shape[-1]}")
+        parts = resid.flatten(0, 1).split(CHUNK)
+        return torch.cat([_acted(sae, changes, error, x) for x in parts]).view_as(resid)
+
+    names = [f"{c.name}[{','.join(map(str, c.features))}]" for c in changes]
+    name = "+".join(names) or "reconstruct"
+    return SAEEdit(f"{name}:{error}", act, sae=sae, changes=changes, error=error)
+
+
+@torch.no_grad()
+def _acted(sae: SAE[Any], changes: tuple[Change, ...], error: ErrorTerm, x: Tensor) -> Tensor:
+    """x′ of vectors x [n, d_model], in their dtype."""
+    z = z_new = encode(sae, x)
+    for change in changes:
+        z_new = change.fn(z_new)
+    if error == "drop":
+        return decode(sae, z_new, x).to(x)
+    step = decode_change(sae, z, z_new, x)
+    return (x.float() + step.to(x.device).float()).to(x.dtype)
+
+
+def _put(z: Latents, rows: tuple[int, ...], value: float | Tensor) -> Latents:
+    """A copy of z with the features' activations replaced."""
+    z = z.clone()
+    z[:, list(rows)] = torch.as_tensor(value).to(z)
+    return z
+
+
+def _features(sae: SAE[Any], features: int | Sequence[int]) -> tuple[int, ...]:
+    rows = (features,) if isinstance(features, int) else tuple(features)
+    if not rows:
+        raise InputError("an edit of features needs at least one feature")
+    if len(set(rows)) < len(rows):
+        raise InputError(f"a feature is named twice in one edit: {', '.join(map(str, rows))}")
+    return tuple(check_feature(sae, int(f)) for f in rows)
+
+
+def _values(what: str, value: float | Sequence[float], rows: tuple[int, ...]) -> Tensor:
+    values = torch.as_tensor(value, dtype=torch.float32)
+    if values.ndim and len(values) != len(rows):
+        raise InputError(f"{len(values)} numbers as {what} for {len(rows)} features: give one each")
+    _check_finite(what, values)
+    return values
+
+
+def _check_finite(what: str, value: float | Tensor) -> None:
+    if not bool(torch.as_tensor(value).isfinite().all()):
+        raise InputError(f"{what} must be a finite number, not {value}")
+
+
+def _said(values: Tensor) -> str:
+    return ",".join(f"{v:g}" for v in torch.atleast_1d(values).tolist())
+
+
+def _refuse_doubles(edits: Sequence[SAEEdit]) -> None:
+    named = [(id(e.sae), f) for e in edits for c in e.changes for f in c.features]
+    doubled = {feature for place, feature in named if named.count((place, feature)) > 1}
+    if doubled:
+        raise InputError(
+            f"feature {min(doubled)} is named by two edits at one hook, which conflict: keep one"
+        )

@@ -1,0 +1,130 @@
+"""Strength in units of disturbance: how far along a direction gives a mean KL of |α| nats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from saelens_steer.errors import InputError
+from saelens_steer.metrics import LogitMetric, resolve_metrics
+from saelens_steer.sweeps.engine import LogitSweep, steered_rows
+from saelens_steer.sweeps.plan import pack, shards
+from saelens_steer.sweeps.store import Note, unnoted
+
+TOLERANCE = 0.02
+"""The mean KL may be off by so much of its target."""
+FIRST_STEP = 0.05
+"""The search begins with a push of so much of the mean ‖x‖."""
+LONGEST = 100.0
+"""It ends, in an error, beyond so many times the mean ‖x‖."""
+ROUNDS = 60
+
+
+@dataclass
+class _Search:
+    """Bracket of one cell: KL at `low` is too small, at `high` too large."""
+
+    target: float
+    low: float = 0.0
+    kl_low: float = 0.0
+    high: float = np.inf
+    kl_high: float = np.inf
+
+    def next(self, first: float) -> float:
+        """Double until bracketed; then where a straight line in (log step, log KL) would be."""
+        if not np.isfinite(self.high):
+            return 2 * self.low if self.low else first
+        if not (self.low and self.kl_low > 0):
+            return self.high / 2
+        slope = np.log(self.kl_high / self.kl_low) / np.log(self.high / self.low)
+        guess = self.low * (self.target / self.kl_low) ** (1 / slope) if slope > 0 else np.nan
+        width = self.high - self.low
+        inside = self.low + 0.05 * width < guess < self.high - 0.05 * width
+        return float(guess) if inside else (self.low + self.high) / 2
+
+    def note(self, step: float, kl: float) -> bool:
+        """Narrow the bracket; whether this step is close enough."""
+        if kl < self.target:
+            self.low, self.kl_low = step, kl
+        else:
+            self.high, self.kl_high = step, kl
+        return abs(kl - self.target) <= TOLERANCE * self.target
+
+
+def kl_steps(
+    sweep: LogitSweep, batch_tokens: int, mean_norm: float, note: Note = unnoted
+) -> list[float]:
+    """For each cell (direction, α), the signed multiple of the direction whose mean KL is |α|.
+
+    The mean is over the sweep's prompts; `mean_norm` (mean ‖x‖ at the hook) sets the scale of the
+    search. Raises InputError where a push of 100 times that norm does not reach the target.
+    """
+    sizes = [float(sweep.directions.vectors[d].norm()) for d, _ in sweep.cells]
+    searches = [_Search(abs(alpha)) for _, alpha in sweep.cells]
+    found: dict[int, float] = {}
+    for _ in range(ROUNDS):
+        left = [i for i in range(len(searches)) if i not in found]
+        if not left:
+            break
+        steps = [searches[i].next(FIRST_STEP * mean_norm / sizes[i]) for i in left]
+        _refuse_endless(sweep, left, steps, sizes, LONGEST * mean_norm)
+        signs = [np.sign(sweep.cells[i][1]) for i in left]
+        signed = [float(s * sign) for s, sign in zip(steps, signs, strict=True)]
+        kls = _mean_kl(sweep, left, signed, batch_tokens, note)
+        for i, step, kl, sign in zip(left, steps, kls, signs, strict=True):
+            if searches[i].note(step, kl):
+                found[i] = float(step * sign)
+    if len(found) < len(searches):
+        stuck = next(i for i in range(len(searches)) if i not in found)
+        raise InputError(f"{_named(sweep, stuck)}: no strength gives that KL; choose another α")
+    return [found[i] for i in range(len(searches))]
+
+
+def _mean_kl(
+    sweep: LogitSweep, cells: Sequence[int], steps: Sequence[float], batch_tokens: int, note: Note
+) -> np.ndarray:
+    """Mean KL over the prompts for some cells at these steps: [n]."""
+    few = [sweep.cells[i] for i in cells]
+    trial = _trial(sweep, few, steps)
+    sums = torch.zeros(len(cells), dtype=torch.float64)
+    for group in shards(pack([len(p) for p in sweep.prompts], len(few), batch_tokens)):
+        rows = steered_rows(trial, group)
+        sums.index_add_(
+            0, torch.tensor(rows["cell"].to_numpy()), torch.tensor(rows["kl"].to_numpy())
+        )
+        note(len(rows))
+    return (sums / len(sweep.prompts)).numpy()
+
+
+def _trial(
+    sweep: LogitSweep, cells: Sequence[tuple[int, float]], steps: Sequence[float]
+) -> LogitSweep:
+    """The sweep of some cells, measuring KL alone; what no cell changes is computed once."""
+    kl = resolve_metrics(["kl"], sweep.model.tokenizer, sweep.model.cfg.d_vocab)
+    metrics = [m for m in kl if isinstance(m, LogitMetric)]
+    trial = replace(sweep, cells=cells, steps=steps, metrics=metrics, sae=None)
+    shared = ["padded", "from_layer", "chosen", "baseline", "vectors"]
+    for name in shared if sweep.from_layer is None else [*shared, "prefix"]:
+        trial.__dict__[name] = getattr(sweep, name)
+    return trial
+
+
+def _refuse_endless(
+    sweep: LogitSweep,
+    cells: Sequence[int],
+    steps: Sequence[float],
+    sizes: Sequence[float],
+    longest: float,
+) -> None:
+    for cell, step in zip(cells, steps, strict=True):
+        if step * sizes[cell] > longest:
+            push = f"a push of norm {step * sizes[cell]:.3g}"
+            raise InputError(f"{_named(sweep, cell)}: {push} is not enough; lower the target")
+
+
+def _named(sweep: LogitSweep, cell: int) -> str:
+    direction, alpha = sweep.cells[cell]
+    return f"{sweep.directions.names[direction]} does not reach a mean KL of {abs(alpha):g}"
