@@ -20,6 +20,7 @@ _HOMES = {
     "Result": "result",
     "RunSpec": "config",
     "TrainSpec": "config",
+    "ablate": "steering",
     "add": "steering",
     "cache_activations": "activations",
     "code_validity": "metrics",
@@ -30,10 +31,17 @@ _HOMES = {
     "load_model": "model",
     "load_prompts": "data",
     "load_sae": "sae",
+    "patch": "notebook",
+    "per_row": "steering",
+    "project_out": "steering",
+    "reconstruct": "steering",
     "run": "runner",
     "sae_quality": "sae",
+    "scale": "steering",
     "select_features": "features",
+    "set_to": "steering",
     "steered": "steering",
+    "suppress_and_boost": "steering",
     "sweep": "notebook",
     "train_sae": "sae",
 }
@@ -60,8 +68,19 @@ if TYPE_CHECKING:
     from saelens_steer.features import select_features
     from saelens_steer.metrics import code_validity, latex_validity
     from saelens_steer.model import default_hook_name, load_model
-    from saelens_steer.notebook import sweep
+    from saelens_steer.notebook import patch, sweep
     from saelens_steer.result import Result
     from saelens_steer.runner import run
     from saelens_steer.sae import load_sae, sae_quality, train_sae
-    from saelens_steer.steering import Edit, add, steered
+    from saelens_steer.steering import (
+        Edit,
+        ablate,
+        add,
+        per_row,
+        project_out,
+        reconstruct,
+        scale,
+        set_to,
+        steered,
+        suppress_and_boost,
+    )

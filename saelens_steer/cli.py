@@ -68,6 +68,12 @@ def sweep(config: Config, out: Out = None, set_: Set = None) -> None:
 
 
 @app.command()
+def patch(config: Config, out: Out = None, set_: Set = None) -> None:
+    """Write original and patched outputs side by side (and what comes before)."""
+    _carry_out(config, out, set_, "patch")
+
+
+@app.command()
 def report(config: Config, out: Out = None, set_: Set = None) -> None:
     """Write the report (and whatever it still needs)."""
     _carry_out(config, out, set_, "report")
@@ -86,6 +92,39 @@ def doctor(config: Config, out: Out = None, set_: Set = None) -> None:
         for line in examine(spec):
             print(line)
         print(out or Path("runs") / config.stem)
+
+
+@app.command()
+def convert(
+    old: Annotated[str, typer.Argument(help="A checkpoint, a SAELens release or owner/name.")],
+    new: Annotated[Path, typer.Argument(help="The folder to write, in SAELens's format.")],
+    sae_id: Annotated[str | None, typer.Option(help="Which SAE of a release or hub.")] = None,
+    d_model: Annotated[int | None, typer.Option(help="The model's width.")] = None,
+    hook_name: Annotated[str | None, typer.Option(help="The hook, where OLD names none.")] = None,
+) -> None:
+    """Write an SAE from elsewhere in SAELens's format."""
+    with _exit_status():
+        _quiet()
+        from saelens_steer.sae import convert_sae
+
+        print(convert_sae(old, new, sae_id, d_model=d_model, hook_name=hook_name))
+
+
+@app.command("generate-topic")
+def generate_topic(
+    config: Config,
+    out: Annotated[Path, typer.Option("--out", help="The .jsonl file to write.")],
+    set_: Set = None,
+) -> None:
+    """Let the model continue the selection prompts, and write them with what it wrote."""
+    with _exit_status():
+        from saelens_steer.config import load_config
+
+        spec = load_config(config, set_ or [])
+        _quiet()
+        from saelens_steer.stages import generate_topic as write_continuations
+
+        print(write_continuations(spec, out))
 
 
 def _print_version(wanted: bool) -> bool:

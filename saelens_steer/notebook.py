@@ -1,21 +1,32 @@
-"""The sweep as one call, for notebooks."""
+"""A sweep or a patch as one call, for notebooks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 from sae_lens import SAE
 
 from saelens_steer.activations import Activations, cache_activations
-from saelens_steer.config import DEFAULT_METRICS, MetricSpec, PromptSpec, SweepSpec, checked
-from saelens_steer.data import Prompt, as_prompts
+from saelens_steer.config import (
+    DEFAULT_METRICS,
+    MetricSpec,
+    PatchSettings,
+    PromptSpec,
+    SweepSpec,
+    checked,
+)
+from saelens_steer.data import Prompt, as_prompts, encode_prompts
 from saelens_steer.errors import InputError
 from saelens_steer.features import NO_SCALE, Scale, measured_scale
+from saelens_steer.metrics import resolve_metrics
 from saelens_steer.model import check_stream, default_hook_name
+from saelens_steer.patching import Patching, patch_table
 from saelens_steer.progress import progress
 from saelens_steer.result import Result
 from saelens_steer.sae import check_sae
+from saelens_steer.steering import Edit, Variant
 from saelens_steer.study import Study, tested_directions
 from saelens_steer.sweeps import MEASURED, Store
 from saelens_steer.tensors import Vectors
@@ -74,3 +85,33 @@ def _scale(spec: SweepSpec, activations: Activations | None, sae: SAE[Any]) -> S
     if spec.alpha_unit not in MEASURED or activations is None:
         return NO_SCALE
     return measured_scale(activations, sae, spec.named if spec.alpha_unit == "max_act" else ())
+
+
+def patch(
+    model: Any,
+    variants: Mapping[str, Edit | Sequence[Edit]],
+    prompts: Sequence[Prompt | str],
+    hook_name: str,
+    *,
+    metrics: Sequence[MetricSpec] = (),
+    system: str | None = None,
+    chat: bool = True,
+    **settings: Any,
+) -> pd.DataFrame:
+    """What the model writes with and without edits: one row per prompt × variant.
+
+    `variants`: name → one edit or several, in order, at `hook_name`. `settings` are those of
+    `PatchSettings`: positions, exclude_special_tokens, max_norm, max_new_tokens, batch_size. The
+    model as it is stands first, as `original`; columns as in `patching.patch_table`. Raises
+    InputError.
+    """
+    spec = checked(PatchSettings, settings, "patch")
+    named = [
+        Variant(name, {hook_name: (given,) if isinstance(given, Edit) else tuple(given)})
+        for name, given in variants.items()
+    ]
+    encoded = encode_prompts(model.tokenizer, prompts, system=system, chat=chat)
+    resolved = resolve_metrics(metrics, model.tokenizer, model.cfg.d_vocab)
+    job = Patching(model, encoded, named, resolved, spec)
+    with progress("patch", job.n_rows) as note:
+        return patch_table(job, note)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from saelens_steer.data import Prompt
 from saelens_steer.files import write_json, write_jsonl, write_with
 from saelens_steer.result import Result
 
+PATCH_OUTPUTS = ("patch.csv", "patch.json")
 SWEEP_OUTPUTS = (
     "sweep",
     "completions.jsonl",
@@ -22,14 +23,63 @@ SWEEP_OUTPUTS = (
 )
 
 
-def write_result(folder: Path, result: Result, prompts: Sequence[Prompt]) -> None:
-    """Write rows, completions, interference (CSV and JSON) and claims."""
+TEXTS = "generated_texts"
+"""Folder of one JSON per feature and prompt, where a config asks for them."""
+
+
+def write_result(
+    folder: Path, result: Result, prompts: Sequence[Prompt], texts_of_layer: int | None = None
+) -> None:
+    """Write rows, completions, interference (CSV and JSON) and claims.
+
+    With `texts_of_layer` also one JSON per feature and prompt (see `write_generated_texts`).
+    """
     rows, summary, claims = result.rows, result.summary, result.claims
     write_with(folder / "sweep/rows.parquet", lambda path: rows.to_parquet(path, index=False))
     write_jsonl(folder / "completions.jsonl", _texts(result.completions, prompts))
     write_with(folder / "interference.csv", lambda path: summary.to_csv(path, index=False))
     write_json(folder / "interference.json", _records(summary))
     write_with(folder / "claims.csv", lambda path: claims.to_csv(path, index=False))
+    if texts_of_layer is not None:
+        asked = {prompt.id: prompt.text for prompt in prompts}
+        write_generated_texts(folder / TEXTS, result.completions, asked, texts_of_layer)
+
+
+def write_generated_texts(
+    folder: Path, completions: pd.DataFrame, asked: Mapping[str, str], layer: int
+) -> None:
+    """generated_texts_layer_{L}_feature_{F}_{S}_prompt_{P}.json for each feature and prompt.
+
+    S is the number of strengths, P the prompt's place from 0. Each holds layer → feature → prompt
+    text → {original, each strength}; with several samples a text is a list of them.
+    """
+    steered = completions[completions["feature"].notna()]
+    n_strengths = steered.loc[steered["alpha"] != 0, "alpha"].nunique()
+    places = {prompt: place for place, prompt in enumerate(asked)}
+    groups: Any = steered.groupby(["feature", "prompt_id"], sort=False)
+    for (feature, prompt), own in groups:
+        by_alpha = {alpha: list(rows["completion"]) for alpha, rows in own.groupby("alpha")}
+        texts = {
+            "original" if alpha == 0 else f"{alpha:g}": found if len(found) > 1 else found[0]
+            for alpha, found in sorted(by_alpha.items(), key=lambda item: (item[0] != 0, item[0]))
+        }
+        stem = f"generated_texts_layer_{layer}_feature_{feature}_{n_strengths}"
+        content = {str(layer): {str(feature): {asked[str(prompt)]: texts}}}
+        write_json(folder / f"{stem}_prompt_{places[str(prompt)]}.json", content)
+
+
+def write_patches(folder: Path, table: pd.DataFrame) -> None:
+    """Write patch.csv, and patch.json: one object per prompt, its outputs side by side."""
+    write_with(folder / "patch.csv", lambda path: table.to_csv(path, index=False))
+    asked = ["prompt_id", "domain", "prompt"]
+    prompts: dict[str, dict[str, Any]] = {}
+    for row in _records(table):
+        about = {key: row.pop(key) for key in asked}
+        prompt = prompts.setdefault(about["prompt_id"], {**about, "variants": {}})
+        name = row.pop("variant")
+        place = prompt if name == "original" else prompt["variants"]
+        place[name] = row
+    write_json(folder / "patch.json", list(prompts.values()))
 
 
 def _texts(completions: pd.DataFrame, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:

@@ -16,6 +16,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+Note = Callable[[int], None]
+"""Called with the number of rows that have just been finished."""
+
+
+def unnoted(rows: int) -> None:
+    """A note that nobody reads."""
+
 
 def say(text: str) -> None:
     """One line on stderr."""
@@ -23,17 +30,13 @@ def say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total: int | None) -> Iterator[Note]:
     """Show a bar while the block runs; call what it yields with each number of rows done."""
     if total == 0:
-        yield _ignore
+        yield unnoted
         return
     parts = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
     times = [TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]
     with Progress(*parts, *times, console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=total)
         yield lambda rows: bar.advance(task, rows)
-
-
-def _ignore(rows: int) -> None:
-    """A note of nothing."""

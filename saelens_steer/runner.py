@@ -7,9 +7,17 @@ from typing import Literal, get_args
 
 from saelens_steer.config import RunSpec
 from saelens_steer.errors import InputError
-from saelens_steer.stages import Run
+from saelens_steer.stages import Run, cache, check_patch, patch, report, select, sweep, train
 
-Step = Literal["cache", "train", "select", "sweep", "report"]
+Step = Literal["cache", "train", "select", "patch", "sweep", "report"]
+STORY = {
+    "cache": cache,  # activations at the hook, of the selection prompts
+    "train": train,  # the SAE, trained or loaded
+    "select": select,  # features that tell the two domains apart
+    "patch": patch,  # what the edits of the config do to what the model writes
+    "sweep": sweep,  # steering, against controls; metrics and claims
+    "report": report,  # the page that says whether to believe it
+}
 
 
 def run(spec: RunSpec, out: str | Path, until: Step = "report") -> Path:
@@ -20,17 +28,12 @@ def run(spec: RunSpec, out: str | Path, until: Step = "report") -> Path:
     """
     if until not in get_args(Step):
         raise InputError(f"until must be one of {', '.join(get_args(Step))}, not {until!r}")
+    if until == "patch":
+        check_patch(spec.patch)
     run = Run.begin(spec, out)  # config → model → prompts; all that can be wrong is checked
-    story = {
-        "cache": run.cache,  # activations at the hook, of the selection prompts
-        "train": run.train,  # the SAE, trained or loaded
-        "select": run.select,  # features that tell the two domains apart
-        "sweep": run.sweep,  # steering, against controls; metrics and claims
-        "report": run.report,  # the page that says whether to believe it
-    }
     made = run.steps.folder
-    for step, work in story.items():
-        made = work()
+    for step, work in STORY.items():
+        made = work(run)
         if step == until:
             break
     return made

@@ -17,13 +17,13 @@ from saelens_steer.errors import InputError
 from saelens_steer.evidence import draw_controls
 from saelens_steer.features import NO_SCALE, Scale
 from saelens_steer.metrics import LogitMetric, TextMetric, resolve_metrics
+from saelens_steer.progress import Note, unnoted
 from saelens_steer.result import Result
 from saelens_steer.sweeps import (
     CompletionSweep,
     Directions,
     Labels,
     LogitSweep,
-    Note,
     Store,
     completion_table,
     feature_directions,
@@ -35,7 +35,6 @@ from saelens_steer.sweeps import (
     plain_directions,
     run_completions,
     run_logits,
-    unnoted,
     with_text_metrics,
 )
 from saelens_steer.tensors import Vectors

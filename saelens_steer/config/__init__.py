@@ -1,13 +1,31 @@
 """One frozen pydantic spec per step, composed by RunSpec; YAML in, YAML out."""
 
 from saelens_steer.config.base import Spec
-from saelens_steer.config.data_specs import TINY, ActivationSpec, ModelSpec, PromptSpec
+from saelens_steer.config.data_specs import (
+    TINY,
+    ActivationSpec,
+    ModelSpec,
+    PromptSpec,
+    SampleSpec,
+)
 from saelens_steer.config.metric_specs import (
     DEFAULT_METRICS,
     MarginMetric,
     MarginSpec,
     MetricSpec,
     TokenSetSpec,
+)
+from saelens_steer.config.patch_specs import (
+    AblateSpec,
+    AddSpec,
+    EditSpec,
+    PatchSettings,
+    PatchSpec,
+    ProjectOutSpec,
+    ReconstructSpec,
+    ScaleSpec,
+    SetSpec,
+    SuppressAndBoostSpec,
 )
 from saelens_steer.config.reading import checked, dump_config, load_config, parse_config
 from saelens_steer.config.run_spec import RunSpec
@@ -17,19 +35,30 @@ from saelens_steer.config.sweep_specs import AlphaUnit, GenerateSpec, SweepSpec
 __all__ = [
     "DEFAULT_METRICS",
     "TINY",
+    "AblateSpec",
     "ActivationSpec",
+    "AddSpec",
     "AlphaUnit",
+    "EditSpec",
     "GenerateSpec",
     "LoadSpec",
     "MarginMetric",
     "MarginSpec",
     "MetricSpec",
     "ModelSpec",
+    "PatchSettings",
+    "PatchSpec",
+    "ProjectOutSpec",
     "PromptSpec",
+    "ReconstructSpec",
     "RunSpec",
     "SAESpec",
+    "SampleSpec",
+    "ScaleSpec",
     "SelectSpec",
+    "SetSpec",
     "Spec",
+    "SuppressAndBoostSpec",
     "SweepSpec",
     "TokenSetSpec",
     "TrainSpec",

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from saelens_steer.config.base import Spec
 from saelens_steer.config.data_specs import TINY, ActivationSpec, ModelSpec, PromptSpec
 from saelens_steer.config.metric_specs import DEFAULT_METRICS, MetricSpec
+from saelens_steer.config.patch_specs import PatchSpec
 from saelens_steer.config.sae_specs import SAESpec, SelectSpec, TrainSpec
 from saelens_steer.config.sweep_specs import SweepSpec
 
@@ -34,7 +35,15 @@ class RunSpec(Spec):
     sae: SAESpec = SAESpec(train=TrainSpec())
     select: SelectSpec = SelectSpec()
     sweep: SweepSpec = SweepSpec()
+    patch: PatchSpec | None = None
+    """Variants of the model whose outputs are compared with the original's; null: none."""
     metrics: tuple[MetricSpec, ...] = Field(default=DEFAULT_METRICS, min_length=1)
+
+    @property
+    def named_features(self) -> tuple[int, ...]:
+        """The features that the sweep or a patch names by index."""
+        patched = self.patch.named if self.patch else ()
+        return tuple(sorted({*self.sweep.named, *patched}))
 
     @model_validator(mode="before")
     @classmethod
@@ -54,6 +63,10 @@ class RunSpec(Spec):
         if self.select.at == "answer" and self.activations.tokens == "last":
             raise ValueError(
                 "select.at: answer needs tokens of answers, which activations.tokens: last drops"
+            )
+        if self.select.at == "assistant_start" and self.activations.tokens == "answer":
+            raise ValueError(
+                "activations.tokens: answer drops the assistant start: give select.at: answer"
             )
         return self
 

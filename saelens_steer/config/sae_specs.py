@@ -21,31 +21,78 @@ class TrainSpec(Spec):
     """`tiny`, a text or .jsonl file, or a Hugging Face dataset with a `text` column."""
     tokens: Literal["all", "diagnostic"] = "all"
     training_tokens: int = Field(default=400_000, gt=0)
+    cached_tokens: int | None = Field(default=None, gt=0)
+    """Keep the activations of so many tokens and go over them again, each time in a new order,
+    until training_tokens are used: training_tokens / cached_tokens epochs. null: fresh ones
+    throughout. They lie on the model's device, in its dtype: cached_tokens × d_model × 2 bytes
+    in bfloat16, so 6.9 GB for 3,000,000 at a width of 1,152."""
+    patience: int | None = Field(default=None, gt=0)
+    """Stop when the loss on held-out activations has not fallen by 0.1 % of its best for so many
+    epochs in a row: training_tokens is then the most that is used. Needs cached_tokens."""
+    normalize: Literal["none", "mean_scale"] = "none"
+    """mean_scale: train on (x − μ) / s, μ the mean and s the mean of ‖x − μ‖ over the cached
+    activations (over 50,000 where none are cached), then fold both into the weights: the saved SAE
+    reads x as it is. Coefficients such as l1_coefficient are in the scaled units."""
     batch_tokens: int = Field(default=1024, gt=0)
     context_size: int = Field(default=128, gt=1)
     lr: float = Field(default=2e-3, gt=0)
     lr_scheduler: Literal["constant", "cosineannealing", "cosineannealingwarmrestarts"] = "constant"
+    lr_end: float | None = Field(default=None, ge=0)
+    """Where cosine annealing ends. null: a tenth of lr, as in SAELens."""
     lr_warm_up_steps: int = Field(default=20, ge=0)
     """At most a quarter of all steps, and so is the decay: a short training has less of both."""
     lr_decay_steps: int = Field(default=40, ge=0)
+    """A linear decay to 0 after everything else. Where lr_end is given, the default is 0."""
     max_norm: float | None = Field(default=10.0, gt=0)
     """Attention sinks are left out of training: norm over so many times the median."""
     seed: int = 0
 
     @model_validator(mode="before")
     @classmethod
-    def _options_belong_to_an_architecture(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("architecture", "batchtopk") != "batchtopk":
-            return {"options": {}, **data}
-        return data
+    def _defaults_belong_together(cls, data: Any) -> Any:
+        """The default options are batchtopk's; who says where lr ends wants no further decay."""
+        if not isinstance(data, dict):
+            return data
+        if data.get("architecture", "batchtopk") != "batchtopk":
+            data = {"options": {}, **data}
+        return data if data.get("lr_end") is None else {"lr_decay_steps": 0, **data}
+
+    @model_validator(mode="after")
+    def _epochs_are_possible(self) -> TrainSpec:
+        cached, fewest, most = self.cached_tokens, self.batch_tokens, self.training_tokens
+        if cached is not None and not fewest <= cached <= most:
+            raise ValueError(
+                f"cached_tokens must lie between batch_tokens = {fewest} and "
+                f"training_tokens = {most}, not be {cached}"
+            )
+        if self.patience is not None and cached is None:
+            raise ValueError("patience counts epochs, which only cached_tokens has: give both")
+        return self
+
+    @model_validator(mode="after")
+    def _learning_rates_are_possible(self) -> TrainSpec:
+        if self.lr_end is None:
+            return self
+        if self.lr_scheduler == "constant":
+            raise ValueError(
+                "lr_end is where cosine annealing ends: give lr_scheduler cosineannealing, "
+                "or leave lr_end out"
+            )
+        if self.lr_end > self.lr:
+            raise ValueError(f"lr_end must be at most lr = {self.lr}, not {self.lr_end}")
+        if self.lr_end == 0 and self.lr_decay_steps > 0:
+            raise ValueError("with lr_end 0 nothing is left to decay: leave lr_decay_steps out")
+        return self
 
 
 class LoadSpec(Spec):
     """An SAE that exists already."""
 
     source: str
-    """A SAELens release or a folder in SAELens's format."""
+    """A folder in SAELens's format, a checkpoint of others (.pt, .safetensors; a file, or a folder
+    with one), a SAELens release, or `owner/name` on the Hugging Face hub."""
     sae_id: str | None = None
+    """The id in a release, or the folder or file in a hub repository."""
 
 
 class SAESpec(Spec):
@@ -73,6 +120,9 @@ class SelectSpec(Spec):
     score: Literal["mean_difference", "auroc", "firing_difference"] = "mean_difference"
     answer_tokens: int = Field(default=32, gt=0)
     """With at: answer, prompts without an answer get one from the model, of so many tokens."""
+    chat: bool | None = None
+    """Wrap these prompts in the chat template, or leave them as they stand; null: as prompts.chat.
+    A system message (prompts.system) goes with the template."""
 
     @model_validator(mode="after")
     def _two_domains(self) -> SelectSpec:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from saelens_steer.activations import Activations
 from saelens_steer.errors import InputError
-from saelens_steer.sae import check_sae_at
+from saelens_steer.sae import check_sae_at, codec
 from saelens_steer.tensors import Vectors
 
 At = Literal["assistant_start", "answer"]
@@ -78,6 +78,7 @@ def select_features(
     and never chosen, nor is one whose score does not favour the side. Raises InputError for an
     unknown domain, or when no token of a domain was kept.
     """
+    codec.check_encoder(sae)
     check_sae_at(sae, activations.vectors.shape[1], activations.hook_name)
     if positive == negative:
         raise InputError(f"positive and negative are both {positive!r}: name two domains")
@@ -112,8 +113,7 @@ def _tokens_of(activations: Activations, domain: str, at: At) -> Vectors:
 @torch.no_grad()
 def encode(sae: SAE[Any], vectors: Vectors) -> Float[Tensor, "n d_sae"]:
     """Feature activations z of each vector, float32 on the CPU, computed in chunks."""
-    parts = [sae.encode(v.to(sae.device, sae.dtype)).float().cpu() for v in vectors.split(CHUNK)]
-    return torch.cat(parts)
+    return torch.cat([codec.encode(sae, v).float().cpu() for v in vectors.split(CHUNK)])
 
 
 def feature_scores(

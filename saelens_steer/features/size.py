@@ -12,6 +12,7 @@ from sae_lens import SAE
 from torch import Tensor
 
 from saelens_steer.activations import Activations
+from saelens_steer.errors import InputError
 from saelens_steer.sae.codec import encode
 from saelens_steer.tensors import Vectors
 
@@ -27,6 +28,18 @@ class Scale:
     """A_max of a feature: its largest activation, in units of z."""
     resid_norm: float | None = None
     """Mean ‖x‖."""
+
+    def a_max(self, feature: int) -> float:
+        """A_max of a feature. Raises InputError where it is not known, or 0: it never fired."""
+        found = self.max_act.get(feature)
+        if found is None:
+            raise InputError(f"max_act needs cached activations, for A_max of feature {feature}")
+        if not found > 0:
+            raise InputError(
+                f"feature {feature} never fires on the cached activations, so it has no A_max: "
+                "cache text on which it does, or use another unit of strength"
+            )
+        return found
 
 
 NO_SCALE = Scale()

@@ -6,6 +6,7 @@ from saelens_steer.metrics.latex import latex_first, latex_validity
 from saelens_steer.metrics.logits import kl, margin
 from saelens_steer.metrics.registry import columns, metric_provenance, resolve_metrics
 from saelens_steer.metrics.score import steering_effect
+from saelens_steer.metrics.texts import read_completion
 from saelens_steer.metrics.version import metrics_version
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "margin",
     "metric_provenance",
     "metrics_version",
+    "read_completion",
     "resolve_metrics",
     "steering_effect",
 ]

@@ -20,6 +20,7 @@ from saelens_steer.metrics.custom import custom_metric
 from saelens_steer.metrics.kinds import LogitMetric, Metric, TextMetric
 from saelens_steer.metrics.latex import latex_first, latex_validity
 from saelens_steer.metrics.logits import kl, margin
+from saelens_steer.metrics.words import distinct_words
 from saelens_steer.near import or_known
 from saelens_steer.tensors import Logits, PerRow
 
@@ -158,6 +159,10 @@ def _latex_first(text: str, truncated: bool) -> dict[str, float]:  # noqa: ARG00
     return {"latex_first": float(latex_first(text))}
 
 
+def _distinct_words(text: str, truncated: bool) -> dict[str, float]:  # noqa: ARG001
+    return {"distinct_words": distinct_words(text)}
+
+
 SHIPPED: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -165,6 +170,7 @@ SHIPPED: Mapping[str, Metric] = {
         _rates("code", code_validity),
         _rates("latex", latex_validity),
         TextMetric("latex_first", ("latex_first",), _latex_first),
+        TextMetric("distinct_words", ("distinct_words",), _distinct_words),
     )
 }
 """The metrics that come with the package."""

@@ -27,10 +27,12 @@ from saelens_steer.report.figures import (
 )
 from saelens_steer.report.findings import claims_section, dose_section, facts, rates_section, slug
 from saelens_steer.report.markup import esc
+from saelens_steer.report.patches import patches_section
 from saelens_steer.report.run_folder import Run, claims_on, controls, read_run
 
 CONFIG = {"displaylogo": False, "responsive": True}
 SECTIONS = {
+    "patches": ("Patched outputs", patches_section),
     "claims": ("Claims", claims_section),
     "dose": ("Dose-response", dose_section),
     "rates": ("Completions", rates_section),
@@ -55,13 +57,15 @@ def build_report(run_dir: Path, headline: str) -> Path:
 def page(run: Run, headline: str) -> str:
     """The whole report as one HTML text that loads nothing."""
     here = files("saelens_steer.report")
+    built = {name: build(run) for name, (_, build) in SECTIONS.items()}
+    shown = [name for name, body in built.items() if body]
     text = Template((here / "page.html").read_text(encoding="utf-8")).substitute(
         title=esc(f"Steering report: {run.path.resolve().name}"),
         style=(here / "style.css").read_text(encoding="utf-8"),
         headline=esc(headline),
         facts=facts(run),
-        links="".join(f'<a href="#{k}">{esc(title)}</a>' for k, (title, _) in SECTIONS.items()),
-        sections="\n".join(build(run) for _, build in SECTIONS.values()),
+        links="".join(f'<a href="#{k}">{esc(SECTIONS[k][0])}</a>' for k in shown),
+        sections="\n".join(built[k] for k in shown),
         plotly=get_plotlyjs(),
         script=(here / "page.js").read_text(encoding="utf-8"),
     )

@@ -31,6 +31,8 @@ class Run:
     config: str
     training: pd.DataFrame
     quality: dict[str, Any]
+    patches: pd.DataFrame
+    """patch.csv: one row per prompt × variant."""
 
     @cached_property
     def spec(self) -> dict[str, Any]:
@@ -54,6 +56,13 @@ class Run:
         beside = {key for record in self.completions[:100] for key in record}
         return [m for m in self.metrics if m in beside or is_text_metric(self.summary, m)]
 
+    @property
+    def patch_metrics(self) -> list[str]:
+        """The metrics in patch.csv: what stands between the texts and the receipts."""
+        columns = list(self.patches.columns)
+        start = columns.index("n_tokens") + 1
+        return [c for c in columns[start:] if not c.startswith("receipt_")]
+
     @cached_property
     def logit_metrics(self) -> list[str]:
         """Metrics measured for every direction."""
@@ -75,6 +84,7 @@ def read_run(folder: Path) -> Run:
         config=read_text(folder / "config.yaml"),
         training=pd.DataFrame(read_lines(folder / "sae" / "metrics.jsonl")),
         quality=read_mapping(folder / "sae" / "quality.json"),
+        patches=read_table(folder / "patch.csv"),
     )
 
 

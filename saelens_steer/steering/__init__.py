@@ -19,14 +19,20 @@ from saelens_steer.steering.positions import (
     norm_limits,
     within,
 )
+from saelens_steer.steering.strength import MEASURED, unit_vectors
+from saelens_steer.steering.variants import Known, Variant, build_variant
 
 __all__ = [
     "KINDS",
+    "MEASURED",
     "Edit",
+    "Known",
     "Positions",
     "Receipt",
+    "Variant",
     "ablate",
     "add",
+    "build_variant",
     "check_positions",
     "columns",
     "composed",
@@ -41,5 +47,6 @@ __all__ = [
     "splices",
     "steered",
     "suppress_and_boost",
+    "unit_vectors",
     "within",
 ]

@@ -1,5 +1,6 @@
 """Directions × strengths × prompts: planned, run in batches, kept in shards."""
 
+from saelens_steer.steering import MEASURED
 from saelens_steer.sweeps.calibrate import kl_steps
 from saelens_steer.sweeps.cells import grid
 from saelens_steer.sweeps.completions import CompletionSweep
@@ -12,8 +13,7 @@ from saelens_steer.sweeps.directions import (
 )
 from saelens_steer.sweeps.engine import LogitSweep
 from saelens_steer.sweeps.run import generating, run_completions, run_logits
-from saelens_steer.sweeps.store import Note, Store, unnoted
-from saelens_steer.sweeps.strength import MEASURED
+from saelens_steer.sweeps.store import Store
 from saelens_steer.sweeps.tables import Labels, completion_table, logit_table, with_text_metrics
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "Directions",
     "Labels",
     "LogitSweep",
-    "Note",
     "Store",
     "completion_table",
     "feature_directions",
@@ -35,6 +34,5 @@ __all__ = [
     "plain_directions",
     "run_completions",
     "run_logits",
-    "unnoted",
     "with_text_metrics",
 ]

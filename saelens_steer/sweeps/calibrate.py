@@ -10,9 +10,9 @@ import torch
 
 from saelens_steer.errors import InputError
 from saelens_steer.metrics import LogitMetric, resolve_metrics
+from saelens_steer.progress import Note, unnoted
 from saelens_steer.sweeps.engine import LogitSweep, steered_rows
 from saelens_steer.sweeps.plan import pack, shards
-from saelens_steer.sweeps.store import Note, unnoted
 
 TOLERANCE = 0.02
 """The mean KL may be off by so much of its target."""

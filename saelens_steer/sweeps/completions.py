@@ -12,7 +12,7 @@ import torch
 from saelens_steer.config import GenerateSpec
 from saelens_steer.data import pad_left
 from saelens_steer.files import digest
-from saelens_steer.metrics import TextMetric, code_validity, latex_validity
+from saelens_steer.metrics import TextMetric, code_validity, latex_validity, read_completion
 from saelens_steer.model import generate, stop_token_ids
 from saelens_steer.steering import Positions, steered
 from saelens_steer.sweeps.cells import Cells
@@ -71,17 +71,8 @@ def _generate(sweep: CompletionSweep, batch: Batch, sample: int) -> torch.Tensor
 
 
 def _text(sweep: CompletionSweep, ids: list[int], stops: list[int]) -> dict[str, Any]:
-    """One completion up to its stop token, and what the text metrics say of it."""
-    end = next((i for i, token in enumerate(ids) if token in stops), None)
-    kept, truncated = ids[:end], end is None
-    text = sweep.model.tokenizer.decode(kept, skip_special_tokens=True)
-    row: dict[str, Any] = {
-        "completion": text,
-        "truncated": truncated,
-        "n_tokens": len(kept),
-        "code": code_validity(text, truncated),
-        "latex": latex_validity(text, truncated),
-    }
-    for metric in sweep.metrics:
-        row |= metric.fn(text, truncated)
-    return row
+    """One completion, and whether its code and its LaTeX are valid, asked for or not."""
+    row = read_completion(sweep.model.tokenizer, ids, stops, sweep.metrics)
+    text, truncated = row["completion"], row["truncated"]
+    verdicts = {"code": code_validity(text, truncated), "latex": latex_validity(text, truncated)}
+    return {**row, **verdicts}

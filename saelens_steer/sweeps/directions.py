@@ -12,7 +12,7 @@ from sae_lens import SAE
 from saelens_steer.errors import InputError
 from saelens_steer.features import NO_SCALE, Scale
 from saelens_steer.sae import check_feature
-from saelens_steer.sweeps.strength import unit_vectors
+from saelens_steer.steering import unit_vectors
 from saelens_steer.tensors import Vectors
 
 CANDIDATE = "candidate"

@@ -7,11 +7,12 @@ from functools import partial
 
 import pandas as pd
 
+from saelens_steer.progress import Note, unnoted
 from saelens_steer.sweeps.completions import CompletionSweep, completion_rows
 from saelens_steer.sweeps.directions import CANDIDATE, Directions
 from saelens_steer.sweeps.engine import LogitSweep, steered_rows, unsteered_rows
 from saelens_steer.sweeps.plan import pack, shards
-from saelens_steer.sweeps.store import Note, Store, collect, unnoted
+from saelens_steer.sweeps.store import Store, collect
 from saelens_steer.sweeps.tables import UNSTEERED
 
 

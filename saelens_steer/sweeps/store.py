@@ -8,14 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from saelens_steer.files import write_with
+from saelens_steer.progress import Note
 
 Compute = Callable[[], pd.DataFrame]
-Note = Callable[[int], None]
-"""Called with the number of rows that have just been finished."""
-
-
-def unnoted(rows: int) -> None:
-    """A note that nobody reads."""
 
 
 class Store:

@@ -40,12 +40,4 @@ def unit_vectors(
 def _max_act(feature: int | None, scale: Scale) -> float:
     if feature is None:
         raise InputError("alpha_unit max_act is for features of an SAE: a vector has no A_max")
-    found = scale.max_act.get(feature)
-    if found is None:
-        raise InputError(f"alpha_unit max_act needs cached activations, for A_max of {feature}")
-    if not found > 0:
-        raise InputError(
-            f"feature {feature} never fires on the cached activations, so it has no A_max: cache "
-            "text on which it does, or use another alpha_unit"
-        )
-    return found
+    return scale.a_max(feature)

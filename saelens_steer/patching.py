@@ -1,0 +1,160 @@
+"""Patching: what the model writes with its activations edited, beside what it writes without."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sae_lens import SAE
+
+from saelens_steer.config import PatchSettings
+from saelens_steer.data import Encoded, pad_left
+from saelens_steer.metrics import LogitMetric, Metric, read_completion
+from saelens_steer.model import generate, last_token_logits, stop_token_ids
+from saelens_steer.progress import Note, unnoted
+from saelens_steer.sae.codec import encode
+from saelens_steer.steering import Variant, row_rel_norm
+from saelens_steer.tensors import Logits, Mask, Resid, Tokens
+
+ORIGINAL = Variant("original", {})
+"""The model as it is."""
+
+
+@dataclass(frozen=True)
+class Patching:
+    """Prompts through the original model and through each variant of it."""
+
+    model: Any
+    prompts: Sequence[Encoded]
+    variants: Sequence[Variant]
+    metrics: Sequence[Metric]
+    spec: PatchSettings
+    sae: SAE[Any] | None = None
+    """Where given, activations of the named features are recorded before and after."""
+
+    @property
+    def n_rows(self) -> int:
+        """Prompts × variants, the original included."""
+        return len(self.prompts) * (1 + len(self.variants))
+
+    @property
+    def where(self) -> dict[str, Any]:
+        """The settings of `steered`."""
+        keys = ("positions", "exclude_special_tokens", "max_norm")
+        return {key: getattr(self.spec, key) for key in keys}
+
+
+@torch.no_grad()
+def patch_table(job: Patching, note: Note = unnoted) -> pd.DataFrame:
+    """One row per prompt × variant, the original first.
+
+    Columns: prompt_id, domain, prompt, variant, edits, hook_name, completion, truncated, n_tokens,
+    each metric, and the receipt of the prompt's pass: positions that the edits changed, mean
+    ‖Δx‖/‖x‖ over them and, for the features that a variant names, the largest activation in the
+    prompt before the edit and after re-encoding (the mean of these where it names several).
+    """
+    parts = []
+    for start in range(0, len(job.prompts), job.spec.batch_size):
+        parts.append(_batch_rows(job, job.prompts[start : start + job.spec.batch_size]))
+        note(len(parts[-1]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _batch_rows(job: Patching, few: Sequence[Encoded]) -> pd.DataFrame:
+    """The rows of some prompts, those of one prompt together."""
+    rows, device = [e.head for e in few], job.model.cfg.device
+    tokens, real = pad_left(rows, job.model.tokenizer, device=device)
+    baseline = last_token_logits(job.model, tokens, real)
+    asked = pd.DataFrame([(e.prompt.id, e.prompt.domain, e.prompt.text) for e in few])
+    asked.columns = ["prompt_id", "domain", "prompt"]
+    parts = [
+        pd.concat([asked, _variant_rows(job, variant, tokens, real, baseline)], axis=1)
+        for variant in (ORIGINAL, *job.variants)
+    ]
+    return pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
+
+
+def _variant_rows(
+    job: Patching, variant: Variant, tokens: Tokens, real: Mask, baseline: Logits
+) -> pd.DataFrame:
+    seen, where = _Seen(variant), job.where if variant.edits else {}
+    logits = baseline
+    if job.spec.positions != "generated":  # or the prompt is left as it is
+        with seen.before(job.model), variant.applied(job.model, **where), seen.after(job.model):
+            logits = last_token_logits(job.model, tokens, real)
+    with variant.applied(job.model, **where):
+        new = generate(job.model, tokens, real, job.spec.max_new_tokens)
+    stops = stop_token_ids(job.model)
+    texts = [read_completion(job.model.tokenizer, i, stops, job.metrics) for i in new.tolist()]
+    table = pd.DataFrame(texts).assign(**_measured(job, logits, baseline))
+    about = (variant.name, variant.label, ", ".join(variant.edits))
+    front = pd.DataFrame([about] * len(table), columns=["variant", "edits", "hook_name"])
+    return pd.concat([front, table, seen.receipt(job.sae, real)], axis=1)
+
+
+def _measured(job: Patching, logits: Logits, baseline: Logits) -> dict[str, np.ndarray]:
+    metrics = [m for m in job.metrics if isinstance(m, LogitMetric)]
+    return {m.name: m.fn(logits, baseline).double().cpu().numpy() for m in metrics}
+
+
+@dataclass
+class _Seen:
+    """The activations at a variant's hooks, before its edits and after."""
+
+    variant: Variant
+    first: dict[str, Resid] = field(default_factory=dict)
+    last: dict[str, Resid] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def before(self, model: Any) -> Iterator[None]:
+        """Note what the edits are given: to be entered before they are."""
+        with self._noted(model, self.first):
+            yield
+
+    @contextlib.contextmanager
+    def after(self, model: Any) -> Iterator[None]:
+        """Note what the edits leave: to be entered after they are."""
+        with self._noted(model, self.last):
+            yield
+
+    @contextlib.contextmanager
+    def _noted(self, model: Any, store: dict[str, Resid]) -> Iterator[None]:
+        def hook(resid: Resid, hook: Any) -> None:
+            store[hook.name] = resid.detach()
+
+        with model.hooks(fwd_hooks=[(name, hook) for name in self.variant.edits]):
+            yield
+
+    def receipt(self, sae: SAE[Any] | None, real: Mask) -> pd.DataFrame:
+        """One row per prompt; zeros for the original. Summed over hooks, norms averaged."""
+        n_rows = len(real)
+        columns: dict[str, np.ndarray] = {
+            "receipt_changed": np.zeros(n_rows, dtype=int),
+            "receipt_rel_norm": np.zeros(n_rows),
+            "receipt_act_before": np.full(n_rows, np.nan),
+            "receipt_act": np.full(n_rows, np.nan),
+        }
+        for name, before in self.first.items():
+            after = self.last[name]
+            moved = (before != after).any(-1)
+            columns["receipt_changed"] += moved.sum(1).cpu().numpy()
+            size = row_rel_norm(before, after, moved).cpu().numpy() / len(self.first)
+            columns["receipt_rel_norm"] += size
+        readable = sae is not None and not sae.cfg.metadata.decoder_only
+        if sae is not None and readable and self.first and self.variant.features:
+            columns |= self._activations(sae, real)
+        return pd.DataFrame(columns)
+
+    def _activations(self, sae: SAE[Any], real: Mask) -> dict[str, np.ndarray]:
+        """The named features' largest activation in each prompt, their mean where several."""
+        name = next(iter(self.first))
+        rows = list(self.variant.features)
+        pair = [encode(sae, x)[..., rows].float() for x in (self.first[name], self.last[name])]
+        padding = ~real.to(pair[0].device)[..., None]
+        highest = [z.masked_fill(padding, 0.0).amax(1).mean(-1).cpu().numpy() for z in pair]
+        return {"receipt_act_before": highest[0], "receipt_act": highest[1]}

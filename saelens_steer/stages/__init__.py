@@ -1,0 +1,21 @@
+"""What each step of a run does with the run folder: compute, write, read back."""
+
+from saelens_steer.stages.patch import check_patch, patch
+from saelens_steer.stages.report import report
+from saelens_steer.stages.run import Run
+from saelens_steer.stages.sae import train
+from saelens_steer.stages.select import cache, select
+from saelens_steer.stages.sweep import sweep
+from saelens_steer.stages.topic import generate_topic
+
+__all__ = [
+    "Run",
+    "cache",
+    "check_patch",
+    "generate_topic",
+    "patch",
+    "report",
+    "select",
+    "sweep",
+    "train",
+]

@@ -1,0 +1,44 @@
+"""Original and patched outputs side by side."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from saelens_steer.config import PatchSpec
+from saelens_steer.data import prompts_hash
+from saelens_steer.errors import InputError
+from saelens_steer.metrics import metrics_version
+from saelens_steer.outputs import PATCH_OUTPUTS, write_patches
+from saelens_steer.patching import Patching, patch_table
+from saelens_steer.progress import progress
+from saelens_steer.stages.run import Run
+from saelens_steer.steering import Known, build_variant
+
+
+def patch(run: Run) -> Path:
+    """patch.csv and patch.json: what each variant of the model writes; nothing without variants."""
+    if run.spec.patch is None:
+        return run.steps.folder
+    inputs = [run.keys["select"], run.model_key, prompts_hash(run.prompts)]
+    inputs += [run.spec.prompts.model_dump(), run.spec.patch.model_dump()]
+    inputs += [metrics_version(run.spec.metrics)]
+    make = partial(_patch, run, run.spec.patch)
+    run.keys["patch"] = run.steps.do("patch", inputs, PATCH_OUTPUTS, make)
+    return run.steps.path("patch.json")
+
+
+def _patch(run: Run, spec: PatchSpec) -> None:
+    sae, study = run.sae, run.study()
+    known = Known(sae, run.hook_name, run.candidates, run.scale)
+    variants = [build_variant(name, edits, known) for name, edits in spec.variants.items()]
+    prompts = study.encoded[: spec.limit]
+    job = Patching(run.model, prompts, variants, study.metrics, spec, sae)
+    with progress("patch", job.n_rows) as note:
+        write_patches(run.steps.folder, patch_table(job, note))
+
+
+def check_patch(spec: PatchSpec | None) -> None:
+    """Raise InputError where a config was to be patched and says nothing of it."""
+    if spec is None:
+        raise InputError("the config has no section patch: say which variants to compare")

@@ -1,0 +1,29 @@
+"""The page of a run."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from saelens_steer.config import dump_config
+from saelens_steer.evidence import headline
+from saelens_steer.progress import say
+from saelens_steer.report import build_report
+from saelens_steer.stages.run import Run
+
+
+def report(run: Run) -> Path:
+    """The page, and the plots."""
+    inputs = [run.keys["sweep"], run.keys["select"], run.keys.get("patch"), dump_config(run.spec)]
+    run.steps.do("report", inputs, ["plots", "report.html"], partial(_report, run))
+    return run.steps.path("report.html")
+
+
+def _report(run: Run) -> None:
+    claims = pd.read_csv(run.steps.path("claims.csv"))
+    summary = pd.read_csv(run.steps.path("interference.csv"))
+    answer = headline(claims, summary)
+    build_report(run.steps.folder, answer)
+    say(answer)

@@ -1,0 +1,123 @@
+"""A RunSpec under way in a folder: what every step of it reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sae_lens import SAE
+
+from saelens_steer.activations import Activations
+from saelens_steer.config import RunSpec, dump_config
+from saelens_steer.data import Prompt, load_prompts, steered_prompts
+from saelens_steer.features import Scale
+from saelens_steer.files import digest, write_json, write_text
+from saelens_steer.model import check_stream, default_hook_name, load_model, model_fingerprint
+from saelens_steer.provenance import library_versions, provenance
+from saelens_steer.sae import check_train_spec, load_sae
+from saelens_steer.stages.check import check_run
+from saelens_steer.steps import Steps
+from saelens_steer.study import Study, check_disjoint
+
+LATER = {
+    "cache": ("select", "patch", "sweep", "report"),
+    "train": ("select", "patch", "sweep", "report"),
+    "select": ("patch", "sweep", "report"),
+    "patch": ("report",),
+    "sweep": ("report",),
+}
+"""Which steps build on which."""
+
+
+@dataclass
+class Run:
+    """The spec, the folder, the model, the prompts; and what earlier steps left in the folder."""
+
+    spec: RunSpec
+    steps: Steps
+    model: Any
+    hook_name: str
+    prompts: tuple[Prompt, ...]
+    selecting: tuple[Prompt, ...]
+    keys: dict[str, str] = field(default_factory=dict)
+    """Step → the digest of what it was made from, for later steps to depend on."""
+
+    @classmethod
+    def begin(cls, spec: RunSpec, out: str | Path) -> Run:
+        """Load the model and the prompts and check whatever needs no computing."""
+        steps = Steps(out, LATER)
+        steps.check_own()
+        if spec.sae.train:
+            check_train_spec(spec.sae.train)
+        steered = tuple(steered_prompts(spec.prompts))
+        selecting = tuple(load_prompts(spec.select.prompts))
+        check_disjoint(steered, selecting)
+        m = spec.model
+        model = load_model(m.name, model_class=m.class_, dtype=m.dtype, device=m.device)
+        hook_name = check_stream(model, spec.hook_name or default_hook_name(model))
+        run = cls(spec, steps, model, hook_name, steered, selecting)
+        check_run(run)
+        steps.mark()
+        write_text(steps.path("config.yaml"), dump_config(spec))
+        run.write_provenance()
+        return run
+
+    @property
+    def model_key(self) -> list[str]:
+        """What decides the model's arithmetic."""
+        m, device = self.spec.model, str(self.model.cfg.device).split(":")[0]
+        return [
+            model_fingerprint(self.model),
+            m.class_,
+            m.dtype,
+            device,
+            digest(library_versions()),
+        ]
+
+    @property
+    def activations(self) -> Activations:
+        return Activations.load(self.steps.path("activations"))
+
+    @property
+    def sae(self) -> SAE[Any]:
+        return load_sae(self.steps.path("sae"), device=str(self.model.cfg.device))
+
+    def load_sae(self) -> SAE[Any]:
+        """The SAE that the config names."""
+        assert self.spec.sae.load is not None
+        load, cfg = self.spec.sae.load, self.model.cfg
+        fitting = {"d_model": cfg.d_model, "hook_name": self.hook_name}
+        return load_sae(load.source, load.sae_id, device=str(cfg.device), **fitting)
+
+    @property
+    def features(self) -> dict[str, Any]:
+        """The content of features.json."""
+        return json.loads(self.steps.path("features.json").read_text(encoding="utf-8"))
+
+    @property
+    def candidates(self) -> Mapping[str, list[int]]:
+        """Domain → its candidates, best first; the positive side first."""
+        found, select = self.features, self.spec.select
+        return {side: found[f"{side}_candidates"] for side in (select.positive, select.negative)}
+
+    @property
+    def scale(self) -> Scale:
+        """What selection measured: mean ‖x‖, and A_max of the candidates and named features."""
+        found = self.features
+        return Scale({int(f): v for f, v in found["max_act"].items()}, found["resid_norm"])
+
+    def study(self, sae: SAE[Any] | None = None) -> Study:
+        """The sweep of this run."""
+        spec = self.spec
+        return Study(
+            self.model, sae, self.hook_name, self.prompts, spec.sweep, spec.metrics, spec.prompts
+        )
+
+    def write_provenance(self, sae_hash: str | None = None) -> None:
+        """Write provenance.json, with the digest of the SAE once there is one."""
+        about = provenance(self.spec, self.model, self.hook_name, self.prompts, self.selecting)
+        about["sae"]["hash"] = sae_hash
+        write_json(self.steps.path("provenance.json"), about)

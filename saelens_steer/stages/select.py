@@ -1,0 +1,93 @@
+"""Activations of the selection prompts, and the features chosen on them."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sae_lens import SAE
+
+from saelens_steer.activations import cache_activations, with_answers
+from saelens_steer.config import RunSpec
+from saelens_steer.data import prompts_hash
+from saelens_steer.features import Scale, measured_scale, select_features
+from saelens_steer.files import write_json
+from saelens_steer.sae import sae_fingerprint
+from saelens_steer.stages.run import Run
+
+
+def cache(run: Run) -> Path:
+    """Activations of the selection prompts, with their answers."""
+    spec = run.spec
+    answer = [spec.select.at, spec.select.answer_tokens] if spec.select.at == "answer" else []
+    inputs = [run.model_key, run.hook_name, prompts_hash(run.selecting)]
+    inputs += [spec.activations.model_dump(), template(spec), answer]
+    run.keys["cache"] = run.steps.do("cache", inputs, ["activations"], partial(_cache, run))
+    return run.steps.path("activations")
+
+
+def _cache(run: Run) -> None:
+    prompts, select, spec = list(run.selecting), run.spec.select, run.spec.activations
+    written_as = template(run.spec)
+    if select.at == "answer":
+        size = spec.batch_size
+        prompts = with_answers(
+            run.model, prompts, select.answer_tokens, batch_size=size, **written_as
+        )
+    options = {**spec.model_dump(), **written_as, "hook_name": run.hook_name}
+    cache_activations(run.model, prompts, **options).save(run.steps.path("activations"))
+
+
+def template(spec: RunSpec) -> dict[str, Any]:
+    """How the selection prompts are written: as the steered ones, unless select.chat differs."""
+    chat = spec.prompts.chat if spec.select.chat is None else spec.select.chat
+    return {"system": spec.prompts.system, "chat": chat}
+
+
+def select(run: Run) -> Path:
+    """Candidates of both sides."""
+    inputs = [run.keys["cache"], run.keys["train"], run.spec.select.model_dump()]
+    inputs += [run.spec.named_features]
+    run.keys["select"] = run.steps.do("select", inputs, ["features.json"], partial(_select, run))
+    return run.steps.path("features.json")
+
+
+def _select(run: Run) -> None:
+    s, sae, named = run.spec.select, run.sae, run.spec.named_features
+    if sae.cfg.metadata.decoder_only and run.spec.sweep.named:
+        write_json(run.steps.path("features.json"), _unselected(run, sae))
+        return
+    found = select_features(
+        sae, run.activations, s.positive, s.negative, k=s.k, at=s.at, score=s.score
+    )
+    scale = measured_scale(run.activations, sae, sorted({*found.features, *named}))
+    about = found.to_json(run.hook_name, _about(run, sae))
+    write_json(run.steps.path("features.json"), about | _size(scale))
+
+
+def _unselected(run: Run, sae: SAE[Any]) -> dict[str, Any]:
+    """features.json for an SAE without an encoder, whose features the config names."""
+    s = run.spec.select
+    sides = {"positive": s.positive, "negative": s.negative, "at": s.at, "score": s.score}
+    nothing = {f"{s.positive}_candidates": [], f"{s.negative}_candidates": [], "scores": {}}
+    about = {"hook_name": run.hook_name, "sae": _about(run, sae), **sides, **nothing}
+    return about | _size(measured_scale(run.activations))
+
+
+def _size(scale: Scale) -> dict[str, Any]:
+    """Mean ‖x‖ at the hook, and A_max of the features that may be steered."""
+    max_act = {str(feature): value for feature, value in scale.max_act.items()}
+    return {"resid_norm": scale.resid_norm, "max_act": max_act}
+
+
+def _about(run: Run, sae: SAE[Any]) -> dict[str, Any]:
+    load = run.spec.sae.load
+    return {
+        "source": load.source if load else "sae",
+        "sae_id": load.sae_id if load else None,
+        "hash": sae_fingerprint(run.steps.path("sae")),
+        "d_sae": sae.cfg.d_sae,
+        "d_in": sae.cfg.d_in,
+        "architecture": sae.cfg.architecture(),
+    }
