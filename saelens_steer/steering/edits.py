@@ -95,7 +95,7 @@ def per_row(edits: Sequence[Edit]) -> Edit:
     return Edit("per row", each, pointwise=False)
 
 
-def _orthonormal(units: Vectors) -> Vectors:
+def _orthonormal(units: Vectors) -> Float[Tensor, "k d_model"]:
     """Rows that span what `units` span: the left-over of linear dependence is dropped."""
     _, sizes, rows = torch.linalg.svd(units.double(), full_matrices=False)
     return rows[sizes > 1e-6 * sizes[0]].float()

@@ -75,8 +75,11 @@ class Tracker:
         check_positions(positions)
         self.positions = positions
         self.excluded = torch.tensor(excluded, dtype=torch.long)
-        self.embedded: Tensor | None = None
-        """The tokens that entered the embedding last, where that was seen."""
+        self.read: Tensor | None = None
+        """The tokens read so far [batch, pos]: single ones are appended, as generation brings them
+        (HookedTransformer embeds only the new token, with and without a cache)."""
+        self.noted = False
+        """Whether the pass under way was seen to begin with tokens."""
         self.pad_id: int | None = None
         self.prompt: Tensor | None = None
         self.n_prompt = 0
@@ -87,16 +90,28 @@ class Tracker:
 
     def note_tokens(self, tokens: Tensor, pad_id: int | None) -> None:
         """Remember the tokens [batch, pos] that are being embedded, and what padding is."""
-        self.embedded, self.pad_id = tokens.detach().cpu(), pad_id
+        new, known = tokens.detach().cpu(), self.read
+        grows = known is not None and new.shape == (known.shape[0], 1)
+        self.read = torch.cat([known, new], dim=1) if known is not None and grows else new
+        self.noted, self.pad_id = True, pad_id
+
+    def _tokens(self, batch: int, n_pos: int) -> Tensor | None:
+        """The tokens [batch, n_pos] of the pass under way; None where it did not begin with any."""
+        if self.read is None or not self.noted or self.read.shape[0] != batch:
+            return None
+        if n_pos == 1:
+            return self.read[:, -1:]
+        return self.read if self.read.shape[1] == n_pos else None
 
     def steered(self, batch: int, n_pos: int) -> Mask:
         """The mask [batch, n_pos] of the pass that reached the hook with this shape."""
-        start = self._start(n_pos)
+        tokens = self._tokens(batch, n_pos)
+        start = self._start(n_pos, tokens)
         self.n_seen = start + n_pos
         chosen = self._chosen(start, batch, n_pos) & self.real_now(batch, n_pos)
         if len(self.excluded):
-            chosen = chosen & self._not_excluded(batch, n_pos)
-        self.embedded = None  # a pass that enters half-way must not be taken for these tokens
+            chosen = chosen & self._not_excluded(tokens)
+        self.noted = False  # a pass that enters half-way must not be taken for these tokens
         return chosen
 
     def real_now(self, batch: int, n_pos: int) -> Mask:
@@ -109,35 +124,33 @@ class Tracker:
         everything[:, : known.shape[1]] = known
         return everything
 
-    def _start(self, n_pos: int) -> int:
+    def _start(self, n_pos: int, tokens: Tensor | None) -> int:
         """The absolute position at which this pass begins."""
         if self.n_prompt == 0:
-            return self._begin(n_pos)
+            return self._begin(n_pos, tokens)
         if n_pos == 1 and self.n_seen > 0:
             return self.n_seen
-        if n_pos >= self.n_prompt and self._repeats_prompt(n_pos):
+        if n_pos >= self.n_prompt and self._repeats_prompt(n_pos, tokens):
             return 0
-        if isinstance(self.positions, str) and self.positions == "all":
-            return self._begin(n_pos)
+        if self._everywhere:
+            return self._begin(n_pos, tokens)
         raise InputError(
             f"a steering context with positions={self._name()} saw a prompt of {self.n_prompt} "
             f"positions and then an unrelated pass of {n_pos}: open a new context for each prompt"
         )
 
-    def _begin(self, n_pos: int) -> int:
+    def _begin(self, n_pos: int, tokens: Tensor | None) -> int:
         self.n_prompt = n_pos
         self.begun += 1
-        seen = self.embedded
-        self.prompt = seen if seen is not None and seen.shape[1] == n_pos else None
-        self.real = None if self.prompt is None else leading_padding(self.prompt, self.pad_id)
+        self.prompt = tokens
+        self.real = None if tokens is None else leading_padding(tokens, self.pad_id)
         return 0
 
-    def _repeats_prompt(self, n_pos: int) -> bool:
-        seen = self.embedded
-        if self.prompt is None or seen is None or seen.shape[1] != n_pos:
-            return self.positions != "all" and n_pos in (self.n_seen, self.n_seen + 1)
-        same_rows = seen.shape[0] == self.prompt.shape[0]
-        return same_rows and bool((seen[:, : self.n_prompt] == self.prompt).all())
+    def _repeats_prompt(self, n_pos: int, tokens: Tensor | None) -> bool:
+        if self.prompt is None or tokens is None:
+            return not self._everywhere and n_pos in (self.n_seen, self.n_seen + 1)
+        same_rows = tokens.shape[0] == self.prompt.shape[0]
+        return same_rows and bool((tokens[:, : self.n_prompt] == self.prompt).all())
 
     def _chosen(self, start: int, batch: int, n_pos: int) -> Mask:
         if not isinstance(self.positions, Tensor):
@@ -152,14 +165,17 @@ class Tracker:
         beyond = torch.zeros(batch, n_pos - given.shape[1], dtype=torch.bool)
         return torch.cat([given, beyond], dim=1)
 
-    def _not_excluded(self, batch: int, n_pos: int) -> Mask:
-        seen = self.embedded
-        if seen is None or tuple(seen.shape) != (batch, n_pos):
+    def _not_excluded(self, tokens: Tensor | None) -> Mask:
+        if tokens is None:
             raise InputError(
                 "special tokens can only be left alone in a pass that begins with tokens: "
                 "give a positions mask instead"
             )
-        return ~torch.isin(seen, self.excluded)
+        return ~torch.isin(tokens, self.excluded)
+
+    @property
+    def _everywhere(self) -> bool:
+        return isinstance(self.positions, str) and self.positions == "all"
 
     def _name(self) -> str:
         return "mask" if isinstance(self.positions, Tensor) else self.positions
