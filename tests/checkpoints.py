@@ -8,8 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
@@ -39,22 +50,66 @@ SMALL: dict[str, Any] = {
 }
 
 
-def small_tokenizer(vocab_size: int = 512) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with Qwen's special tokens and chat template, and no BOS."""
+LLAMA3_ROPE: dict[str, Any] = {
+    "rope_type": "llama3",
+    "rope_theta": 500_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+"""Llama 3.1's scaling; within a prompt of a few tokens, it matters."""
+
+GEMMA: dict[str, Any] = {
+    "num_hidden_layers": 4,
+    "layer_types": [
+        "sliding_attention",
+        "sliding_attention",
+        "full_attention",
+        "sliding_attention",
+    ],
+    "sliding_window": 5,
+    "query_pre_attn_scalar": 24,
+    "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+        "full_attention": {"rope_type": "default", "rope_theta": 1_000_000.0},
+    },
+}
+"""Gemma 3's two kinds of layers, with a window shorter than most prompts."""
+
+GEMMA_LINEAR: dict[str, Any] = {
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1_000_000.0},
+}
+"""Rotary embeddings as Gemma 3 of 4B and more has them."""
+
+
+def small_tokenizer(vocab_size: int = 512, bos: str | None = None) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with Qwen's special tokens and chat template.
+
+    With `bos`, texts and chats begin with that token, as Llama's and Gemma's do.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = [*SPECIAL, bos] if bos else SPECIAL
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=SPECIAL, initial_alphabet=alphabet
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator(SENTENCES, trainer)
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, tokenizer.token_to_id(bos))]
+        )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         additional_special_tokens=["<|im_start|>"],
-        chat_template=CHAT_TEMPLATE,
+        chat_template=("{{ bos_token }}" if bos else "") + CHAT_TEMPLATE,
+        **({"bos_token": bos} if bos else {}),
     )
 
 
@@ -64,21 +119,61 @@ def random_qwen3(folder: Path, *, seed: int = 0, scale: float = 0.2, **cfg: Any)
     `scale` is the standard deviation of the weights: large enough that layers matter.
     The vocabulary is a little larger than the tokenizer, as Qwen's is.
     """
-    tokenizer = small_tokenizer()
-    config = Qwen3Config(
+    config = {**SMALL, **cfg}
+    return _write_random(folder, Qwen3Config, Qwen3ForCausalLM, config, seed=seed, scale=scale)
+
+
+def random_qwen2(folder: Path, *, seed: int = 0, scale: float = 0.2, **cfg: Any) -> Path:
+    """As random_qwen3, a Qwen2.5: biases on queries, keys and values, heads of d_model / n."""
+    config = {key: value for key, value in SMALL.items() if key != "head_dim"} | cfg
+    return _write_random(folder, Qwen2Config, Qwen2ForCausalLM, config, seed=seed, scale=scale)
+
+
+def random_llama(folder: Path, *, seed: int = 0, scale: float = 0.2, **cfg: Any) -> Path:
+    """As random_qwen3, a Llama 3.1: scaled rotary embeddings, untied embeddings, a BOS token."""
+    own = {"rope_parameters": LLAMA3_ROPE, "tie_word_embeddings": False, "head_dim": 8}
+    kinds = LlamaConfig, LlamaForCausalLM
+    bos = "<|begin_of_text|>"
+    return _write_random(folder, *kinds, {**SMALL, **own, **cfg}, bos, seed=seed, scale=scale)
+
+
+def random_gemma3(folder: Path, *, seed: int = 0, scale: float = 0.2, **cfg: Any) -> Path:
+    """As random_qwen3, the text model of a Gemma 3: see `GEMMA`, and a BOS token."""
+    kinds = Gemma3TextConfig, Gemma3ForCausalLM
+    return _write_random(folder, *kinds, {**SMALL, **GEMMA, **cfg}, "<bos>", seed=seed, scale=scale)
+
+
+def _write_random(
+    folder: Path,
+    config_class: type[PretrainedConfig],
+    model_class: Any,
+    cfg: dict[str, Any],
+    bos: str | None = None,
+    *,
+    seed: int,
+    scale: float,
+) -> Path:
+    """A model of this class with random weights, saved with its tokenizer."""
+    tokenizer = small_tokenizer(bos=bos)
+    config = config_class(
         vocab_size=len(tokenizer) + 8,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
+        bos_token_id=tokenizer.bos_token_id,
         initializer_range=scale,
-        **{**SMALL, **cfg},
+        **cfg,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = Qwen3ForCausalLM(config)
+        model = model_class(config)
+        offset = 1.0 if model_class is Gemma3ForCausalLM else 0.0
         for name, weight in model.named_parameters():
             if "norm" in name:  # norms of one would hide a norm that is applied twice
-                weight.data.uniform_(0.5, 1.5)
+                weight.data.uniform_(0.5 - offset, 1.5 - offset)
+            elif name.endswith("bias"):
+                weight.data.normal_(0.0, scale)
+            elif offset and "embed" in name:  # Gemma multiplies it: the last token would come again
+                weight.data.mul_(0.2)
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, tokenizer.pad_token_id]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

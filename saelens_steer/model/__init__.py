@@ -14,6 +14,7 @@ from saelens_steer.model.hooks import (
     check_stream,
     default_hook_name,
     hook_layer,
+    same_places,
 )
 from saelens_steer.model.kinds import Model, ModelClass, is_bridge
 from saelens_steer.model.loading import load_model
@@ -39,6 +40,7 @@ __all__ = [
     "model_provenance",
     "resid_to_last",
     "run_to_hook",
+    "same_places",
     "stop_token_ids",
     "unembed",
 ]

@@ -1,56 +1,129 @@
 """Which checkpoints can be loaded, and TransformerLens's config for each.
 
-A new architecture is one entry of `CONFIG_BUILDERS`: a function from the checkpoint folder
-to a HookedTransformerConfig. The parity proof then decides whether it is right.
+A new architecture is one entry of `ARCHITECTURES`: what sets it apart from a plain decoder of
+RMS norms, rotary positions and a gated MLP. The parity proof then decides whether it is right.
+The configs are written here because TransformerLens would dispatch on words in the path: a
+small Llama gets the sizes of an 8B under its real name, and a folder of Gemma 3 gets none.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
-from transformer_lens.loading_from_pretrained import get_pretrained_model_config
+from transformer_lens.utilities.activation_functions import SUPPORTED_ACTIVATIONS
 from transformers import AutoConfig, PretrainedConfig
 
 from saelens_steer.errors import InputError
 
 MAX_DEFAULT_N_CTX = 4096
-ConfigBuilder = Callable[[Path, PretrainedConfig, torch.dtype], HookedTransformerConfig]
+FULL, SLIDING = "full_attention", "sliding_attention"
+Settings = dict[str, Any]
 
 
-def by_transformer_lens(
-    folder: Path, config: PretrainedConfig, dtype: torch.dtype
-) -> HookedTransformerConfig:
-    """TransformerLens's own translation, reached through a folder whose name says nothing.
-
-    It dispatches on words in the path ("llama", "gemma"), so it is shown config.json alone,
-    in a neutral folder.
-    """
-    with tempfile.TemporaryDirectory(prefix="cfg-") as neutral:
-        if any(word in neutral.lower() for word in ("llama", "gemma")):
-            raise InputError(f"Set TMPDIR to a folder not named after a model, unlike {neutral}.")
-        shutil.copyfile(folder / "config.json", Path(neutral) / "config.json")
-        cfg = get_pretrained_model_config(
-            neutral, hf_cfg=config.to_dict(), dtype=dtype, first_n_layers=config.num_hidden_layers
-        )
-    cfg.rotary_base = rope_theta(config)
-    return cfg
-
-
-CONFIG_BUILDERS: dict[str, ConfigBuilder] = {"Qwen3ForCausalLM": by_transformer_lens}
-
-
-def hooked_config(
-    folder: Path, config: PretrainedConfig, dtype: torch.dtype
-) -> HookedTransformerConfig:
+def hooked_config(config: PretrainedConfig, dtype: torch.dtype) -> HookedTransformerConfig:
     """TransformerLens's config for a checkpoint that `read_config` accepted."""
-    return CONFIG_BUILDERS[(config.architectures or ["none"])[0]](folder, config, dtype)
+    architecture = (config.architectures or ["none"])[0]
+    settings = {**_decoder(config), **_rotary(config), **_windows(config)}
+    return HookedTransformerConfig(
+        **{**settings, **ARCHITECTURES[architecture](config)},
+        original_architecture=architecture,
+        dtype=dtype,
+        init_weights=False,
+    )
+
+
+def _decoder(config: Any) -> Settings:
+    """Sizes and parts that all supported architectures have."""
+    groups = config.num_key_value_heads
+    return {
+        "n_layers": config.num_hidden_layers,
+        "d_model": config.hidden_size,
+        "d_mlp": config.intermediate_size,
+        "d_vocab": config.vocab_size,
+        "d_head": head_width(config),
+        "n_heads": config.num_attention_heads,
+        "n_key_value_heads": None if groups == config.num_attention_heads else groups,
+        "n_ctx": config.max_position_embeddings,
+        "act_fn": activation(config),
+        "eps": config.rms_norm_eps,
+        "initializer_range": config.initializer_range,
+        "normalization_type": "RMS",
+        "final_rms": True,
+        "gated_mlp": True,
+        "use_attn_scale": True,
+    }
+
+
+def _rotary(config: Any) -> Settings:
+    """Rotary positions; the local base and the linear factor apply as TransformerLens does it:
+    to sliding layers alone, and to all others."""
+    rope = rope_of(config)
+    settings = {
+        "positional_embedding_type": "rotary",
+        "rotary_adjacent_pairs": False,
+        "rotary_dim": head_width(config),
+        "rotary_base": rope_theta(config),
+    }
+    if rope_type(rope) == "linear":
+        settings["rotary_scaling_factor"] = float(rope["factor"])
+    if rope_type(rope) == "llama3":
+        settings["use_NTK_by_parts_rope"] = True
+        settings["NTK_by_parts_factor"] = rope["factor"]
+        settings["NTK_by_parts_low_freq_factor"] = rope["low_freq_factor"]
+        settings["NTK_by_parts_high_freq_factor"] = rope["high_freq_factor"]
+        settings["NTK_original_ctx_len"] = rope["original_max_position_embeddings"]
+    return settings
+
+
+def _windows(config: Any) -> Settings:
+    """Which layers look back no further than the sliding window; nothing where none does."""
+    kinds = layer_types(config)
+    if SLIDING not in kinds:
+        return {}
+    return {
+        "use_local_attn": True,
+        "window_size": config.sliding_window,
+        "attn_types": ["local" if kind == SLIDING else "global" for kind in kinds],
+        "rotary_base_local": float(rope_of(config, SLIDING)["rope_theta"]),
+    }
+
+
+def _qwen3(_: Any) -> Settings:
+    """Norms on queries and keys."""
+    return {"use_qk_norm": True}
+
+
+def _qwen2(config: Any) -> Settings:
+    """Grouped attention even where groups are of one: its weights are converted that way."""
+    return {"n_key_value_heads": config.num_key_value_heads}
+
+
+def _gemma3(config: Any) -> Settings:
+    """Norms before and after each part, on queries and keys, and an attention scale of its own.
+
+    The factor on embeddings and the 1 added to norm weights go into the weights.
+    """
+    cap = config.final_logit_softcapping
+    return {
+        "n_key_value_heads": config.num_key_value_heads,
+        "use_qk_norm": True,
+        "use_normalization_before_and_after": True,
+        "attn_scale": float(config.query_pre_attn_scalar) ** 0.5,
+        "output_logits_soft_cap": -1.0 if cap is None else float(cap),
+    }
+
+
+ARCHITECTURES: dict[str, Callable[[Any], Settings]] = {
+    "Qwen3ForCausalLM": _qwen3,
+    "Qwen2ForCausalLM": _qwen2,
+    "Gemma3ForCausalLM": _gemma3,
+    "LlamaForCausalLM": lambda _: {},
+}
 
 
 def read_config(folder: Path) -> PretrainedConfig:
@@ -60,32 +133,71 @@ def read_config(folder: Path) -> PretrainedConfig:
         architecture = (raw.get("architectures") or ["none"])[0]
     except (ValueError, AttributeError) as e:
         raise InputError(f"The file {folder / 'config.json'} is not a model's config.json.") from e
-    if architecture not in CONFIG_BUILDERS:
-        known = ", ".join(CONFIG_BUILDERS)
+    if architecture == "Gemma3ForConditionalGeneration":
+        raise InputError(
+            "This Gemma 3 reads images too, which is not supported; use a Gemma 3 text checkpoint "
+            "(Gemma3ForCausalLM), such as google/gemma-3-1b-it."
+        )
+    if architecture not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
         raise InputError(f"The architecture {architecture} is not supported; use one of: {known}.")
     config = AutoConfig.from_pretrained(folder)
     _refuse_variants(config)
     return config
 
 
-def _refuse_variants(config: PretrainedConfig) -> None:
-    """Refuse what TransformerLens would drop without a word."""
-    rope = getattr(config, "rope_parameters", None) or {}
+def _refuse_variants(config: Any) -> None:
+    """Refuse what would be dropped without a word."""
     unsupported = {
         "quantized weights": getattr(config, "quantization_config", None) is not None,
-        "sliding-window attention": bool(getattr(config, "use_sliding_window", False)),
-        "scaled rotary embeddings": rope.get("rope_type", "default") != "default",
         "attention biases": bool(getattr(config, "attention_bias", False)),
+        "MLP biases": bool(getattr(config, "mlp_bias", False)),
+        "attention in both directions": bool(getattr(config, "use_bidirectional_attention", False)),
+        f"the activation {activation(config)}": activation(config) not in SUPPORTED_ACTIVATIONS,
+        f"scaled rotary embeddings ({rope_type(rope_of(config))})": _unknown_scaling(config),
     }
     for what, present in unsupported.items():
         if present:
             raise InputError(f"This checkpoint has {what}, not supported; use one without.")
 
 
+def _unknown_scaling(config: Any) -> bool:
+    """TransformerLens scales by a factor everywhere but in sliding layers, as llama3 everywhere."""
+    if SLIDING not in layer_types(config):
+        return rope_type(rope_of(config)) not in ("default", "linear", "llama3")
+    sliding = rope_type(rope_of(config, SLIDING))
+    return sliding != "default" or rope_type(rope_of(config)) not in ("default", "linear")
+
+
+def layer_types(config: Any) -> list[str]:
+    """The kind of attention of each layer; full attention where the config does not say."""
+    return getattr(config, "layer_types", None) or [FULL] * config.num_hidden_layers
+
+
+def rope_of(config: Any, kind: str = FULL) -> dict[str, Any]:
+    """Rotary settings of layers of this kind; Gemma 3 has different ones for sliding layers."""
+    rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
+    return rope.get(kind) or rope
+
+
+def rope_type(rope: dict[str, Any]) -> str:
+    """How rotary embeddings are scaled; `default` is not at all."""
+    return rope.get("rope_type") or "default"
+
+
 def rope_theta(config: PretrainedConfig) -> float:
     """The checkpoint's rotary base; transformers 5 keeps it in `rope_parameters`."""
-    rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
-    return float(rope.get("rope_theta", getattr(config, "rope_theta", 10_000.0)))
+    return float(rope_of(config).get("rope_theta", getattr(config, "rope_theta", 10_000.0)))
+
+
+def head_width(config: Any) -> int:
+    """The width of one head; the model's width shared out where the config does not say."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def activation(config: Any) -> str:
+    """The name of the MLP's activation function; Gemma has its own name for it."""
+    return getattr(config, "hidden_activation", None) or config.hidden_act
 
 
 def context_length(config: PretrainedConfig, n_ctx: int | None) -> int:

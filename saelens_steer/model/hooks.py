@@ -9,6 +9,8 @@ from saelens_steer.errors import InputError
 from saelens_steer.model.kinds import Model, is_bridge
 
 BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
+TWINS = {"hook_resid_post": ("hook_resid_pre", 1), "hook_resid_pre": ("hook_resid_post", -1)}
+"""The same vectors under another name, so many layers on."""
 
 
 def default_hook_name(model: Model) -> str:
@@ -26,6 +28,18 @@ def hook_layer(hook_name: str) -> int:
     return int(found[1])
 
 
+def same_places(hook_name: str) -> tuple[str, ...]:
+    """The name itself, and the other name of that place if it has one.
+
+    blocks.L.hook_resid_post is blocks.L+1.hook_resid_pre, unless L is the last layer.
+    """
+    found = BLOCK.fullmatch(hook_name)
+    twin = TWINS.get(found[2]) if found else None
+    if found is None or twin is None or int(found[1]) + twin[1] < 0:
+        return (hook_name,)
+    return hook_name, f"blocks.{int(found[1]) + twin[1]}.{twin[0]}"
+
+
 def check_hook_name(model: Model, hook_name: str) -> str:
     """The name itself, if a hook of that name fires in this model.
 
@@ -39,7 +53,7 @@ def check_hook_name(model: Model, hook_name: str) -> str:
             f"0 to {model.cfg.n_layers - 1}; choose one of them."
         )
     if hook_name not in model.hook_dict:
-        raise InputError(f"There is no hook {hook_name!r}; {_nearest(model, hook_name)}")
+        raise InputError(f"There is no hook {hook_name!r}; {_instead(model, hook_name)}")
     _refuse_switched_off(model, hook_name)
     return hook_name
 
@@ -58,19 +72,43 @@ def check_editable(model: Model, hook_name: str) -> str:
     return hook_name
 
 
-STREAM = ("resid_pre", "resid_mid", "resid_post", "mlp_out", "attn_out")
-"""Hooks that hold one vector of d_model for each position."""
+STREAM = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_mlp_out", "hook_attn_out")
+"""Hooks that hold one vector of d_model for each position.
+
+Where a norm follows the MLP and the attention, as in Gemma 3, `hook_mlp_out` and `hook_attn_out`
+come after it in both classes: they hold what is added to the residual stream.
+"""
+
+BEFORE_NORM = ("mlp.hook_out", "attn.hook_out")
+"""As STREAM, but before such a norm: what the MLP and the attention put out, where a Hugging Face
+hook on those modules would be. In a TransformerBridge alone; a HookedTransformer has no such hook.
+"""
 
 
 def check_stream(model: Model, hook_name: str) -> str:
     """As check_editable, for a hook that holds one vector for each position."""
     check_editable(model, hook_name)
-    if hook_name.split(".")[-1].removeprefix("hook_") not in STREAM:
+    allowed = (*STREAM, *BEFORE_NORM) if is_bridge(model) else STREAM
+    if _in_block(hook_name) not in allowed:
         raise InputError(
             f"The hook {hook_name!r} holds no vector of the residual stream's width for each "
-            f"position; use one of {', '.join('hook_' + name for name in STREAM)}."
+            f"position; use one of {', '.join(allowed)}."
         )
     return hook_name
+
+
+def _in_block(hook_name: str) -> str:
+    """The name of a hook inside its layer, `mlp.hook_out` of `blocks.4.mlp.hook_out`."""
+    found = BLOCK.fullmatch(hook_name)
+    return found[2] if found else hook_name
+
+
+def _instead(model: Model, hook_name: str) -> str:
+    """What to do about a hook that this model does not have."""
+    if _in_block(hook_name) in BEFORE_NORM and not is_bridge(model):
+        part = _in_block(hook_name).split(".")[0]
+        return f"use hook_{part}_out, or load the model with class TransformerBridge."
+    return _nearest(model, hook_name)
 
 
 def _nearest(model: Model, hook_name: str) -> str:

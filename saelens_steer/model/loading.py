@@ -26,7 +26,13 @@ from transformers.utils import logging as transformers_logging
 
 from saelens_steer.errors import InputError
 from saelens_steer.model import parity
-from saelens_steer.model.architectures import context_length, hooked_config, read_config, rope_theta
+from saelens_steer.model.architectures import (
+    context_length,
+    hooked_config,
+    layer_types,
+    read_config,
+    rope_theta,
+)
 from saelens_steer.model.kinds import Model, ModelClass
 from saelens_steer.model.snapshot import find_snapshot, snapshot_commit, snapshot_fingerprint
 from saelens_steer.model.source import Source, set_source
@@ -59,9 +65,10 @@ def load_model(
 ) -> Model:
     """A TransformerLens model with unprocessed weights, proved equal to its checkpoint.
 
-    `name` is "tiny-qwen3", a folder, or a hub id of a dense Qwen3; `n_ctx` defaults to the
-    model's own up to 4,096. InputError for anything that cannot be loaded, ParityError where
-    the loaded model does not compute what the Hugging Face model does.
+    `name` is "tiny-qwen3", a folder, or a hub id of a dense Qwen3, Qwen2.5, Llama or Gemma 3
+    (text); `n_ctx` defaults to the model's own up to 4,096. InputError for anything that cannot
+    be loaded, ParityError where the loaded model does not compute what the Hugging Face model
+    does.
     """
     build = _builder(model_class)
     torch_dtype, device = _dtype(dtype), _device(device)
@@ -75,7 +82,8 @@ def load_model(
 def _load_proven(job: Job, build: Callable[[PreTrainedModel, Job], Model], kind: str) -> Model:
     """Load, prove unless that was done before, and note where the model came from."""
     fingerprint = snapshot_fingerprint(job.folder)
-    key = parity.parity_key(fingerprint, job.dtype, kind, job.device, job.n_ctx)
+    lengths = parity.probe_lengths(job.config, job.n_ctx)
+    key = parity.parity_key(fingerprint, job.dtype, kind, job.device, lengths)
     proof = parity.recall(key)
     if proof is None and job.dtype != torch.float32:
         _prove_shallow(job, build)
@@ -98,14 +106,14 @@ def _build_and_compare(
     on_device = hf.to(job.device)  # pyright: ignore[reportArgumentType]
     theirs = parity.read_hugging_face(on_device, job.n_ctx)
     model = build(hf, job)
-    proof = parity.compare(parity.read_loaded(model), theirs)
+    proof = parity.compare(parity.read_loaded(model, job.config), theirs)
     return model, parity.check(proof, job.dtype, job.name)
 
 
 def _prove_shallow(job: Job, build: Callable[[PreTrainedModel, Job], Model]) -> None:
     """Prove the first layers in float32, where rounding cannot hide a wrong loading."""
     config = copy.deepcopy(job.config)
-    config.num_hidden_layers = min(parity.SHALLOW_LAYERS, config.num_hidden_layers)
+    config.num_hidden_layers = parity.shallow_layers(layer_types(config))
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[: config.num_hidden_layers]
     shallow = Job(**{**vars(job), "config": config, "dtype": torch.float32})
@@ -122,7 +130,7 @@ def _builder(model_class: str) -> Callable[[PreTrainedModel, Job], Model]:
 
 def _hooked_transformer(hf: PreTrainedModel, job: Job) -> HookedTransformer:
     """Rebuild the model in TransformerLens's own modules, weights unprocessed."""
-    cfg = hooked_config(job.folder, job.config, job.dtype)
+    cfg = hooked_config(job.config, job.dtype)
     cfg.device, cfg.n_ctx, cfg.model_name = job.device, job.n_ctx, job.name
     cfg.tokenizer_name = str(job.folder)
     cfg.default_prepend_bos = job.tokenizer.bos_token_id is not None

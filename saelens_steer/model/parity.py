@@ -1,11 +1,12 @@
 """Proof that a loaded model computes what its Hugging Face checkpoint computes.
 
-Both models run on one fixed left-padded batch of token ids. The figure for a tensor is the
+Both models run on one fixed left-padded batch of token ids and, where layers have a sliding
+window, on one row longer than that, of which the end is compared. The figure for a tensor is the
 largest relative error ‖ours − theirs‖ / ‖theirs‖ over the real positions. In float32 it may be
 1e-4 at most. In half precision rounding alone reaches a few per cent at single positions, so
 there the *median* position may be off by 10 % (a wrong model is off by about 100 %), and the
-first two layers are proved in float32 besides. Proofs are remembered per snapshot, dtype,
-model class, device and library versions.
+first layers, two at least and one of each kind, are proved in float32 besides. Proofs are
+remembered per snapshot, dtype, model class, device and library versions.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,10 +24,11 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from saelens_steer.errors import InputError
-from saelens_steer.model.forward import run_to_hook
+from saelens_steer.model.architectures import SLIDING, layer_types
+from saelens_steer.model.forward import last_token_logits, run_to_hook
 from saelens_steer.model.hooks import default_hook_name
 from saelens_steer.model.kinds import Model
 from saelens_steer.tensors import Mask, Tokens
@@ -34,6 +37,10 @@ FLOAT32_TOLERANCE = 1e-4
 HALF_TOLERANCE = 0.1
 SHALLOW_LAYERS = 2
 LENGTHS = (48, 29, 11)
+BEYOND = 16
+"""Positions compared at the end of the long row, which all lie past a sliding window."""
+BatchReader = Callable[[Tokens, Mask], tuple[Tensor, Tensor]]
+"""From tokens and mask to logits and middle residuals."""
 LIBRARIES = ("torch", "transformers", "transformer-lens")
 
 
@@ -46,7 +53,7 @@ class Reading:
     """What one model says on the probe, at real positions only."""
 
     logits: Float[Tensor, "n d_vocab"]
-    resid: Float[Tensor, "n d_model"]
+    resid: Float[Tensor, "m d_model"]
 
 
 @dataclass(frozen=True)
@@ -65,40 +72,76 @@ class Parity:
         return max(self.logits_median, self.resid_median)
 
 
-def probe(d_vocab: int, n_ctx: int) -> tuple[Tokens, Mask]:
-    """Fixed random token ids in three left-padded rows of different length."""
-    lengths = [min(n, n_ctx) for n in LENGTHS]
+def probe_lengths(config: Any, n_ctx: int) -> list[int]:
+    """Tokens in each row of the batch, then those of the row longer than a sliding window."""
+    near = [min(n, n_ctx) for n in LENGTHS]
+    far = min(config.sliding_window + BEYOND, n_ctx) if SLIDING in layer_types(config) else 0
+    return [*near, far] if far > max(near) else near
+
+
+def _rows(d_vocab: int, lengths: list[int]) -> tuple[Tokens, Mask]:
+    """Fixed random token ids in left-padded rows of these lengths."""
     width = max(lengths)
-    ids = torch.randint(
-        0, d_vocab, (len(lengths), width), generator=torch.Generator().manual_seed(0)
-    )
+    draw = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, d_vocab, (len(lengths), width), generator=draw)
     mask = torch.arange(width) >= width - torch.tensor(lengths)[:, None]
     return ids.masked_fill(~mask, 0), mask
+
+
+def _read(config: PretrainedConfig, n_ctx: int, batch: BatchReader, end: BatchReader) -> Reading:
+    """The batch at its real positions, then the end of the long row."""
+    lengths = probe_lengths(config, n_ctx)
+    tokens, mask = _rows(config.vocab_size, lengths[: len(LENGTHS)])
+    readings = [Reading(*(values.cpu()[mask] for values in batch(tokens, mask)))]
+    for length in lengths[len(LENGTHS) :]:
+        logits, resid = end(*_rows(config.vocab_size, [length]))
+        readings.append(Reading(logits.cpu(), resid[0, -BEYOND:].cpu()))
+    return Reading(torch.cat([r.logits for r in readings]), torch.cat([r.resid for r in readings]))
 
 
 @torch.no_grad()
 def read_hugging_face(hf: PreTrainedModel, n_ctx: int) -> Reading:
     """The checkpoint's own answer; positions counted from each row's first real token."""
-    tokens, mask = probe(hf.config.vocab_size, n_ctx)
-    positions = (mask.long().cumsum(1) - 1).clamp(min=0)
-    out = hf(
-        tokens.to(hf.device),
-        attention_mask=mask.long().to(hf.device),
-        position_ids=positions.to(hf.device),
-        output_hidden_states=True,
-    )
-    middle = out.hidden_states[hf.config.num_hidden_layers // 2]
-    return Reading(out.logits.cpu()[mask], middle.cpu()[mask])
+
+    def run(tokens: Tokens, mask: Mask, **options: Any) -> tuple[Tensor, Tensor]:
+        positions = (mask.long().cumsum(1) - 1).clamp(min=0)
+        out = hf(
+            tokens.to(hf.device),
+            attention_mask=mask.long().to(hf.device),
+            position_ids=positions.to(hf.device),
+            output_hidden_states=True,
+            **options,
+        )
+        return out.logits, out.hidden_states[hf.config.num_hidden_layers // 2]
+
+    def end(tokens: Tokens, mask: Mask) -> tuple[Tensor, Tensor]:
+        logits, resid = run(tokens, mask, logits_to_keep=1)
+        return logits[:, -1], resid
+
+    return _read(hf.config, n_ctx, run, end)
 
 
 @torch.no_grad()
-def read_loaded(model: Model) -> Reading:
+def read_loaded(model: Model, config: PretrainedConfig) -> Reading:
     """The loaded model's answer, through the same calls as the rest of the toolkit."""
-    tokens, mask = probe(model.cfg.d_vocab, model.cfg.n_ctx)
-    device = model.cfg.device
-    resid = run_to_hook(model, tokens.to(device), mask.to(device), default_hook_name(model))
-    logits = model(tokens.to(device), attention_mask=mask.long().to(device))
-    return Reading(logits.cpu()[mask], resid.cpu()[mask])
+    hook_name, device = default_hook_name(model), model.cfg.device
+
+    def batch(tokens: Tokens, mask: Mask) -> tuple[Tensor, Tensor]:
+        tokens, mask = tokens.to(device), mask.to(device)
+        resid = run_to_hook(model, tokens, mask, hook_name)
+        return model(tokens, attention_mask=mask.long()), resid
+
+    def end(tokens: Tokens, mask: Mask) -> tuple[Tensor, Tensor]:
+        tokens, mask = tokens.to(device), mask.to(device)
+        resid = run_to_hook(model, tokens, mask, hook_name)
+        return last_token_logits(model, tokens, mask), resid
+
+    return _read(config, model.cfg.n_ctx, batch, end)
+
+
+def shallow_layers(kinds: list[str]) -> int:
+    """How many of the first layers hold one of each kind; two at least, if there are two."""
+    return max(*(kinds.index(kind) + 1 for kind in set(kinds)), min(SHALLOW_LAYERS, len(kinds)))
 
 
 def compare(ours: Reading, theirs: Reading) -> Parity:
@@ -129,12 +172,12 @@ def check(parity: Parity, dtype: torch.dtype, name: str) -> Parity:
 
 
 def parity_key(
-    fingerprint: str, dtype: torch.dtype, model_class: str, device: str, n_ctx: int
+    fingerprint: str, dtype: torch.dtype, model_class: str, device: str, lengths: list[int]
 ) -> str:
     """Hash of everything the outcome of a proof depends on."""
     versions = [f"{library}=={version(library)}" for library in LIBRARIES]
     kind = torch.device(device).type
-    parts = [fingerprint, str(dtype), model_class, kind, str(min(n_ctx, max(LENGTHS))), *versions]
+    parts = [fingerprint, str(dtype), model_class, kind, str(lengths), *versions]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -230,11 +230,10 @@ def test_a_folder_without_tokenizer_is_refused_and_none_is_made_up(copied):
     [
         ({"architectures": ["MambaForCausalLM"]}, "MambaForCausalLM is not supported"),
         ({"architectures": None}, "none is not supported"),
-        ({"use_sliding_window": True, "sliding_window": 4}, "sliding-window"),
         ({"attention_bias": True}, "attention biases"),
         ({"quantization_config": {"quant_method": "fp8"}}, "quantized"),
         (
-            {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e6, "factor": 2.0}},
+            {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6, "factor": 2.0}},
             "scaled rotary",
         ),
     ],
