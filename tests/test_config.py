@@ -306,10 +306,11 @@ def test_a_token_set_is_given_in_exactly_one_way(target):
 
 
 @pytest.mark.parametrize("metric", [3, None, ["kl"], 1.5])
-def test_a_metric_of_no_known_form_is_told_all_three(metric):
+def test_a_metric_of_no_known_form_is_told_all_four(metric):
     sentence = refusal({"metrics": ["kl", metric]})
     assert sentence == (
-        "config: metrics.1: a metric is a shipped name, {margin: …} or package.module:function"
+        "config: metrics.1: a metric is a shipped name, {margin: …}, {mentions: …} or "
+        "package.module:function"
     )
 
 

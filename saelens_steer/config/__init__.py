@@ -12,6 +12,7 @@ from saelens_steer.config.metric_specs import (
     DEFAULT_METRICS,
     MarginMetric,
     MarginSpec,
+    MentionsMetric,
     MetricSpec,
     TokenSetSpec,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "LoadSpec",
     "MarginMetric",
     "MarginSpec",
+    "MentionsMetric",
     "MetricSpec",
     "ModelSpec",
     "PatchSettings",

@@ -41,20 +41,16 @@ class SampleSpec(Spec):
     max_chars: int | None = Field(default=None, gt=0)
     """Cut a text at a word boundary to so many characters, as a beginning to be continued."""
     min_chars: int = Field(default=1, gt=0)
-    """Pass over rows with fewer characters. Half of wikitext's rows are empty or headings such as
+    """Pass over rows with fewer characters in all. Half of wikitext's rows are empty or headings such as
     "= = Reception = =": 100 leaves only its paragraphs."""
     pool: int = Field(default=10_000, gt=0)
     """Look at the first so many usable rows only, so that a large dataset is not read whole. Where
     a dataset is sorted by the column of by, they may hold one value alone, which is refused."""
 
     @model_validator(mode="after")
-    def _sizes_are_possible(self) -> SampleSpec:
+    def _pool_is_large_enough(self) -> SampleSpec:
         if self.n > self.pool:
             raise ValueError(f"n = {self.n} prompts cannot come from a pool of {self.pool} rows")
-        if self.max_chars is not None and self.max_chars < self.min_chars:
-            raise ValueError(
-                f"max_chars must be at least min_chars = {self.min_chars}, not {self.max_chars}"
-            )
         return self
 
 

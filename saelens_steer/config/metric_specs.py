@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from saelens_steer.config.base import Spec
 from saelens_steer.config.complaints import tag
@@ -53,21 +53,47 @@ class MarginMetric(Spec):
     margin: MarginSpec
 
 
+class MentionsSpec(Spec):
+    """Whether a completion holds one of some words: whole words, upper or lower case."""
+
+    name: str = "mentions"
+    words: tuple[str, ...] = Field(min_length=1)
+
+    @field_validator("words")
+    @classmethod
+    def _not_blank(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(word.strip() for word in words):
+            raise ValueError("a word is blank")
+        return words
+
+
+class MentionsMetric(Spec):
+    """The `{mentions: …}` form of a metric."""
+
+    mentions: MentionsSpec
+
+
 def _metric_form(value: Any) -> str | None:
     if isinstance(value, str):
         return tag("name")
+    if isinstance(value, MentionsMetric) or (isinstance(value, dict) and "mentions" in value):
+        return tag("mentions")
     return tag("margin") if isinstance(value, dict | MarginMetric) else None
 
 
 MetricSpec = Annotated[
-    Annotated[str, Tag(tag("name"))] | Annotated[MarginMetric, Tag(tag("margin"))],
+    Annotated[str, Tag(tag("name"))]
+    | Annotated[MarginMetric, Tag(tag("margin"))]
+    | Annotated[MentionsMetric, Tag(tag("mentions"))],
     Discriminator(
         _metric_form,
         custom_error_type="metric",
-        custom_error_message="a metric is a shipped name, {margin: …} or package.module:function",
+        custom_error_message=(
+            "a metric is a shipped name, {margin: …}, {mentions: …} or package.module:function"
+        ),
     ),
 ]
-"""A shipped name, a margin, or `package.module:function`."""
+"""A shipped name, a margin, words to be mentioned, or `package.module:function`."""
 
 DEFAULT_METRICS: tuple[MetricSpec, ...] = (
     MarginMetric(

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from saelens_steer.config import MarginMetric, MarginSpec, MetricSpec
+from saelens_steer.config import MarginMetric, MarginSpec, MentionsMetric, MetricSpec
 from saelens_steer.data import complement, describe, token_set
 from saelens_steer.errors import InputError
 from saelens_steer.metrics.code import Validity, code_validity
@@ -20,7 +20,7 @@ from saelens_steer.metrics.custom import custom_metric
 from saelens_steer.metrics.kinds import LogitMetric, Metric, TextMetric
 from saelens_steer.metrics.latex import latex_first, latex_validity
 from saelens_steer.metrics.logits import kl, margin
-from saelens_steer.metrics.words import distinct_words
+from saelens_steer.metrics.words import distinct_words, mentions
 from saelens_steer.near import or_known
 from saelens_steer.tensors import Logits, PerRow
 
@@ -69,6 +69,8 @@ def _resolve(spec: MetricSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: int)
     if isinstance(spec, MarginMetric):
         target, other = _margin_sets(spec.margin, tokenizer, d_vocab)
         return LogitMetric(spec.margin.name, partial(_margin, target=target, other=other))
+    if isinstance(spec, MentionsMetric):
+        return _mentions(spec.mentions.name, spec.mentions.words)
     if ":" in spec:
         return custom_metric(spec, d_vocab)
     if spec not in SHIPPED:
@@ -81,16 +83,17 @@ def _resolve(spec: MetricSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: int)
 
 def _checked(spec: Any) -> MetricSpec:
     """A spec as a config gives it; a plain `{"margin": {...}}` is read as one, too."""
-    if isinstance(spec, str | MarginMetric):
+    if isinstance(spec, str | MarginMetric | MentionsMetric):
         return spec
+    form = MentionsMetric if isinstance(spec, Mapping) and "mentions" in spec else MarginMetric
     try:
-        return MarginMetric.model_validate(spec)
+        return form.model_validate(spec)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
         raise InputError(
-            f"a metric is a shipped name, a margin, or package.module:function, not {spec!r} "
-            f"({where}: {problem['msg']})"
+            "a metric is a shipped name, a margin, mentions, or package.module:function, not "
+            f"{spec!r} ({where}: {problem['msg']})"
         ) from None
 
 
@@ -157,6 +160,11 @@ def _rates(name: str, validity: Callable[[str, bool], Validity]) -> TextMetric:
 
 def _latex_first(text: str, truncated: bool) -> dict[str, float]:  # noqa: ARG001
     return {"latex_first": float(latex_first(text))}
+
+
+def _mentions(name: str, words: Sequence[str]) -> TextMetric:
+    """1.0 where a completion mentions one of the words."""
+    return TextMetric(name, (name,), lambda text, truncated: {name: float(mentions(text, words))})  # noqa: ARG005
 
 
 def _distinct_words(text: str, truncated: bool) -> dict[str, float]:  # noqa: ARG001

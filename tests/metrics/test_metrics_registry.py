@@ -131,7 +131,24 @@ def test_the_provenance_describes_each_margins_sets():
 
 def test_an_unknown_name_is_told_with_the_nearest():
     refused("code_validty", match="unknown metric 'code_validty'; did you mean 'code_validity'")
-    refused("zzz", match=r"known: code_validity, kl, .*package\.module:function")
+    refused("zzz", match=r"known: code_validity, distinct_words, kl, .*package\.module:function")
+
+
+def test_words_are_mentioned_whole_and_in_any_case():
+    tokenizer = small_tokenizer()
+    spec = {"mentions": {"name": "says_car", "words": ["car", "C++"]}}
+    (metric,) = resolve_metrics([spec], tokenizer, len(tokenizer))
+    said = {text: metric.fn(text, False)["says_car"] for text in (
+        "The Car, red.", "a cart", "oscar", "in C++", "C", "", "car")}  # fmt: skip
+    assert list(said.values()) == [1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0]
+
+
+def test_distinct_words_fall_where_a_text_repeats_itself():
+    tokenizer = small_tokenizer()
+    (metric,) = resolve_metrics(["distinct_words"], tokenizer, len(tokenizer))
+    assert metric.fn("one two three", False) == {"distinct_words": 1.0}
+    assert metric.fn("go go go go", True) == {"distinct_words": 0.25}
+    assert metric.fn(" ", True)["distinct_words"] != metric.fn(" ", True)["distinct_words"]
 
 
 def test_what_is_no_spec_at_all_is_refused():
