@@ -1,24 +1,31 @@
 """SAEs: trained through SAELens or loaded, always SAELens's own classes; and how good they are."""
 
+from saelens_steer.sae.codec import check_encoder
 from saelens_steer.sae.load import (
     check_feature,
     check_sae,
     check_sae_at,
+    convert_sae,
     load_sae,
     sae_fingerprint,
     save_sae,
+    source_version,
 )
 from saelens_steer.sae.quality import sae_quality
-from saelens_steer.sae.train import check_train_spec, train_sae
+from saelens_steer.sae.train import train_sae
+from saelens_steer.sae.trainer_config import check_train_spec
 
 __all__ = [
+    "check_encoder",
     "check_feature",
     "check_sae",
     "check_sae_at",
     "check_train_spec",
+    "convert_sae",
     "load_sae",
     "sae_fingerprint",
     "sae_quality",
     "save_sae",
+    "source_version",
     "train_sae",
 ]

@@ -10,6 +10,7 @@ SAELens cannot express and which their metadata records: x̂ = (x − μ) / ‖x
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -19,6 +20,8 @@ from torch import Tensor
 from saelens_steer.errors import InputError
 
 TINY_NORM = 1e-12
+ZERO = torch.tensor(0.0)
+_MEANS: WeakKeyDictionary[SAE[Any], tuple[Any, Tensor]] = WeakKeyDictionary()
 RUN_TIME = ("layer_norm", "constant_norm_rescale")
 
 Features = Float[Tensor, "... d_sae"]
@@ -38,7 +41,7 @@ def decode(sae: SAE[Any], z: Features, x: Inputs) -> Inputs:
     """What the SAE makes of z, in the units of x (the activations that z was encoded from)."""
     x = x.to(sae.device, sae.dtype)
     if sae.cfg.normalize_activations in RUN_TIME:
-        sae.encode(x)  # its decoder undoes what its encoder did last
+        sae.encode(_normalised(sae, x))  # its decoder undoes what its encoder did last
     rebuilt = sae.decode(z)
     if not _per_token(sae):
         return rebuilt
@@ -50,12 +53,16 @@ def decode_change(sae: SAE[Any], z: Features, z_new: Features, x: Inputs) -> Inp
     """decode(z_new) − decode(z), in the units of x, exactly zero where z_new equals z.
 
     A linear decoder gives (z_new − z) · W_dec, computed from the features that differ anywhere.
+    Some TopK SAEs of SAELens count z in the norms of W_dec's rows, and decode along unit rows.
     """
     if sae.cfg.normalize_activations in RUN_TIME:
         return decode(sae, z_new, x) - decode(sae, z, x)
     change = z_new - z
-    moved = (change != 0).flatten(0, -2).any(0).nonzero().flatten()
-    step = change[..., moved] @ sae.W_dec[moved]
+    moved = (change != 0).reshape(-1, change.shape[-1]).any(0).nonzero().flatten()
+    rows = sae.W_dec[moved]
+    if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
+        rows = rows / rows.norm(dim=-1, keepdim=True)
+    step = change[..., moved] @ rows
     return step * _size(x.to(step) - _mean(sae)) if _per_token(sae) else step
 
 
@@ -80,9 +87,15 @@ def _per_token(sae: SAE[Any]) -> bool:
 
 
 def _mean(sae: SAE[Any]) -> Tensor:
-    mean = sae.cfg.metadata.activation_mean
-    return torch.as_tensor(0.0 if mean is None else mean, dtype=sae.dtype, device=sae.device)
+    """μ as a tensor; a list of thousands of numbers is turned into one once, not at each token."""
+    listed, (kept, mean) = sae.cfg.metadata.activation_mean, _MEANS.get(sae, (None, ZERO))
+    if kept is not listed or (mean.dtype, mean.device) != (sae.dtype, sae.device):
+        mean = torch.as_tensor(0.0 if listed is None else listed, dtype=sae.dtype)
+        mean = mean.to(sae.device)
+        _MEANS[sae] = listed, mean
+    return mean
 
 
 def _size(centred: Inputs) -> Float[Tensor, "... 1"]:
-    return centred.norm(dim=-1, keepdim=True).clamp_min(TINY_NORM)
+    least = max(TINY_NORM, torch.finfo(centred.dtype).tiny)
+    return centred.norm(dim=-1, keepdim=True).clamp_min(least)

@@ -2,61 +2,170 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
+import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sae_lens import SAE
-from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+from sae_lens.loading.pretrained_saes_directory import (
+    get_pretrained_saes_directory,
+    get_releases_for_repo_id,
+)
 from safetensors import SafetensorError
 
 from saelens_steer.errors import InputError
 from saelens_steer.files import file_digest, write_with
+from saelens_steer.model import same_places
+from saelens_steer.progress import say
+from saelens_steer.sae.checkpoint import SIDECARS, SUFFIXES, checkpoint_in
+from saelens_steer.sae.hub import HUB_ID, from_hub
+from saelens_steer.sae.legacy import load_legacy
+
+SAELENS = ("cfg.json", "sae_weights.safetensors")
+"""What a folder in SAELens's format holds."""
 
 
-def load_sae(source: str | Path, sae_id: str | None = None, *, device: str = "cpu") -> SAE[Any]:
-    """A SAELens SAE from a folder in SAELens's format, or from one of its releases with an id.
+def load_sae(
+    source: str | Path,
+    sae_id: str | None = None,
+    *,
+    device: str = "cpu",
+    d_model: int | None = None,
+    hook_name: str | None = None,
+) -> SAE[Any]:
+    """A SAELens SAE from a folder, a file, a release of SAELens or a Hugging Face repository.
 
-    Raises InputError for an unknown folder, release or id (with the nearest known), or when a
-    release is not in the cache and there is no network.
+    What exists on this machine goes first: a folder in SAELens's format, or a checkpoint of others
+    (`legacy.py` says which), a file or the only one in its folder. Then a SAELens release with an
+    id, then `owner/name` on the hub, where `sae_id` is a folder or file inside. The model's width
+    `d_model` and `hook_name` are for checkpoints that do not say. Raises InputError for an unknown
+    source or id (with the nearest known), for what is not in the cache without a network, and for a
+    file that is damaged, ambiguous or would run code.
     """
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        if sae_id is not None:
-            raise InputError(f"{folder} is a folder, which holds one SAE: leave sae_id out")
-        return _from_folder(folder, device)
-    return _from_release(str(source), sae_id, device)
+    found = Path(source).expanduser()
+    if not found.exists():
+        found = _elsewhere(str(source), sae_id, device)
+    elif sae_id is not None:
+        raise InputError(f"{found} is a {_kind(found)}, which holds one SAE: leave sae_id out")
+    if isinstance(found, SAE):
+        return found
+    if found.is_dir() and _is_saelens(found):
+        return _from_folder(found, device)
+    file = found if found.is_file() else checkpoint_in(found)
+    sae = load_legacy(file, device=device, d_model=d_model, hook_name=hook_name)
+    say(f"{file}: {described(sae)}")
+    return sae
+
+
+def _kind(found: Path) -> str:
+    return "folder" if found.is_dir() else "file"
+
+
+def _is_saelens(folder: Path) -> bool:
+    """Whether to read it as SAELens does, be it to say what is wrong with it."""
+    others = [p for p in folder.iterdir() if p.suffix in SUFFIXES and p.name != SAELENS[1]]
+    return (folder / SAELENS[1]).is_file() or ((folder / SAELENS[0]).is_file() and not others)
+
+
+def _elsewhere(source: str, sae_id: str | None, device: str) -> SAE[Any] | Path:
+    """An SAE of a release, or where the files of a hub repository are."""
+    directory = get_pretrained_saes_directory()
+    if source in directory:
+        return _from_release(source, sae_id, device)
+    if not HUB_ID.fullmatch(source):
+        near = difflib.get_close_matches(source, directory, n=3, cutoff=0.5)
+        hint = f"; SAELens has {', '.join(near)}" if near else ""
+        raise InputError(
+            f"{source!r} is neither a folder nor a SAELens release, nor a file, "
+            f"nor a hub repository such as owner/name{hint}"
+        )
+    known = _known_release(source, sae_id)
+    return _from_release(*known, device) if known else from_hub(source, sae_id)
+
+
+def _known_release(repository: str, inside: str | None) -> tuple[str, str] | None:
+    """The release and id under which SAELens knows a part of a repository: it knows best.
+
+    Raises InputError where no part is named.
+    """
+    directory, releases = get_pretrained_saes_directory(), get_releases_for_repo_id(repository)
+    if releases and inside is None:
+        some = ", ".join(sorted(directory[releases[0]].saes_map)[:3])
+        raise InputError(f"{repository} is SAELens's release {releases[0]}; try sae_id {some}")
+    ids = (
+        (release, sae_id)
+        for release in releases
+        for sae_id, path in directory[release].saes_map.items()
+        if str(inside).strip("/") in (sae_id, path)
+    )
+    return next(ids, None)
 
 
 def _from_folder(folder: Path, device: str) -> SAE[Any]:
-    if not (folder / "cfg.json").is_file():
+    if not (folder / SAELENS[0]).is_file():
         raise InputError(f"{folder} has no cfg.json: it is not an SAE in SAELens's format")
-    try:
+    with _refusing(f"{folder}: SAELens cannot load it"):
         return SAE.load_from_disk(str(folder), device=device)
-    except FileNotFoundError as error:
-        raise InputError(f"{folder} lacks a file that SAELens needs: {error}") from None
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{folder}/cfg.json is not an SAE config: {error!r}") from None
-    except (SafetensorError, ValueError, RuntimeError) as error:
-        raise InputError(f"{folder}: SAELens cannot load it: {_one_line(error)}") from None
 
 
 def _from_release(release: str, sae_id: str | None, device: str) -> SAE[Any]:
-    directory = get_pretrained_saes_directory()
-    if release not in directory:
-        near = difflib.get_close_matches(release, directory, n=3, cutoff=0.5)
-        hint = f"; SAELens has {', '.join(near)}" if near else ""
-        raise InputError(f"{release!r} is neither a folder nor a SAELens release{hint}")
-    ids = sorted(directory[release].saes_map)
-    if sae_id not in ids:
+    ids = sorted(get_pretrained_saes_directory()[release].saes_map)
+    if sae_id is None or sae_id not in ids:
         near = difflib.get_close_matches(sae_id or "", ids, n=3, cutoff=0.3) or ids[:3]
         raise InputError(f"release {release} has no sae_id {sae_id!r}; try {', '.join(near)}")
+    with _refusing(f"{release}/{sae_id}: SAELens cannot load it"):
+        try:
+            return SAE.from_pretrained(release, sae_id, device=device)
+        except OSError as error:
+            why = _one_line(error)
+            raise InputError(
+                f"cannot fetch {release}/{sae_id} and it is not cached: {why}"
+            ) from None
+
+
+@contextlib.contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """InputError in the place of what SAELens raises for damaged and for foreign files."""
     try:
-        return SAE.from_pretrained(release, sae_id, device=device)
-    except OSError as error:
-        why = _one_line(error)
-        raise InputError(f"cannot fetch {release}/{sae_id} and it is not cached: {why}") from None
+        yield
+    except InputError:
+        raise
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{what}: a file of it is no pickle of plain tensors, and was not run"
+        ) from None
+    except (OSError, LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        kind = type(error).__name__
+        raise InputError(f"{what}: {kind}: {_one_line(error)}") from None
+    except SafetensorError as error:
+        raise InputError(f"{what}: {_one_line(error)}") from None
+
+
+def described(sae: SAE[Any]) -> str:
+    """How a checkpoint was read, for a user to check."""
+    sizes = f"{sae.cfg.d_sae} features of {sae.cfg.d_in} dimensions"
+    if sae.cfg.metadata.decoder_only:
+        return f"a decoder of {sizes} without its encoder: it can steer along W_dec, and no more"
+    bias = "" if sae.cfg.apply_b_dec_to_input else "not "
+    norm = "; its input has unit norm at each token" if sae.cfg.metadata.unit_norm_per_token else ""
+    kind = sae.cfg.architecture()
+    return f"a {kind} SAE, {sizes}; b_dec is {bias}subtracted from its input{norm}"
+
+
+def source_version(source: str) -> str | None:
+    """A digest of a local SAE's files, which may change under their name; None for all others."""
+    found = Path(source).expanduser()
+    if not found.exists():
+        return None
+    if found.is_dir() and _is_saelens(found):
+        return sae_fingerprint(found) if all((found / n).is_file() for n in SAELENS) else None
+    file = found if found.is_file() else checkpoint_in(found)
+    beside = (file.with_name(name) for name in SIDECARS)
+    return file_digest(file, *(path for path in beside if path.is_file()))
 
 
 def _one_line(error: Exception) -> str:
@@ -71,8 +180,9 @@ def check_sae(sae: SAE[Any], model: Any, hook_name: str) -> None:
 def check_sae_at(sae: SAE[Any], d_model: int, hook_name: str) -> None:
     """Raise InputError unless the SAE reads d_model entries, at this hook if it names one."""
     made_for = sae.cfg.metadata.hook_name
-    if made_for is not None and made_for != hook_name:
-        raise InputError(f"the SAE was made for {made_for}, not for {hook_name}: use that hook")
+    if made_for is not None and hook_name not in (places := same_places(made_for)):
+        right = " or ".join(places)
+        raise InputError(f"the SAE was made for {made_for}, not for {hook_name}: use {right}")
     if sae.cfg.d_in != d_model:
         raise InputError(f"the SAE reads {sae.cfg.d_in} dimensions, the residual has {d_model}")
 
@@ -87,6 +197,19 @@ def check_feature(sae: SAE[Any], feature: int) -> int:
 def save_sae(sae: SAE[Any], folder: str | Path) -> Path:
     """Write an SAE in SAELens's format, all or nothing."""
     return write_with(Path(folder), lambda path: settled(sae.save_model(path)[1]))
+
+
+def convert_sae(
+    source: str | Path, folder: str | Path, sae_id: str | None = None, **given: Any
+) -> Path:
+    """Write what `load_sae(source, sae_id, **given)` loads in SAELens's format, all or nothing.
+
+    Raises InputError as load_sae does, and for a folder that is there and not empty.
+    """
+    folder = Path(folder).expanduser()
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise InputError(f"{folder} is there already and not empty: name a new folder")
+    return save_sae(load_sae(source, sae_id, **given), folder)
 
 
 def settled(config: Path) -> None:

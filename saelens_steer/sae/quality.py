@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from saelens_steer.activations import keep_ordinary, without_sinks
 from saelens_steer.errors import InputError
 from saelens_steer.model import run_to_hook, unembed
+from saelens_steer.sae.codec import check_encoder, decode, encode
 from saelens_steer.sae.load import check_sae_at
 from saelens_steer.tensors import Mask, Resid, Tokens, Vectors
 
@@ -41,6 +42,7 @@ def sae_quality(
     `max_norm` × the median; sinks_dropped) are left alone everywhere. Contexts begin with BOS where
     the model's texts do. Raises InputError if the texts fill no context.
     """
+    check_encoder(sae)
     check_sae_at(sae, model.cfg.d_model, hook_name)
     sums, losses = _Sums(sae), torch.zeros(3, dtype=torch.float64)
     contexts = packed_contexts(model, texts, context_size)
@@ -87,7 +89,7 @@ def _without_sinks(resid: Resid, ordinary: Mask, max_norm: float | None) -> Mask
 
 def _through(sae: SAE[Any]) -> Callable[[Tensor], Tensor]:
     """The SAE as a function of residuals of any dtype and on any device."""
-    return lambda resid: sae(resid.to(sae.device)).to(resid)
+    return lambda resid: decode(sae, encode(sae, resid), resid).to(resid)
 
 
 def _loss(
@@ -128,8 +130,8 @@ class _Sums:
 
     def add(self, vectors: Vectors, dropped: int) -> None:
         vectors = vectors.to(self.sae.device)
-        z = self.sae.encode(vectors)
-        error = vectors - self.sae.decode(z)
+        z = encode(self.sae, vectors)
+        error = vectors - decode(self.sae, z, vectors)
         self.n += len(vectors)
         self.dropped += dropped
         self.squared_error += float(error.double().pow(2).sum())

@@ -9,6 +9,7 @@ from sae_lens import SAE
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 
 from saelens_steer.errors import InputError
+from saelens_steer.model import same_places
 from saelens_steer.sae import (
     check_feature,
     check_sae,
@@ -142,6 +143,23 @@ def test_an_sae_of_another_width_or_hook_is_refused(random_model):
 def test_an_sae_without_a_hook_fits_every_hook_of_its_width(random_model):
     check_sae(an_sae(hook_name=None), random_model, "blocks.1.hook_resid_pre")
     check_sae_at(an_sae(), 32, HOOK)
+
+
+@pytest.mark.parametrize("layer", [0, 3, 30])
+def test_after_a_layer_and_before_the_next_is_one_place(layer):
+    after, before = f"blocks.{layer}.hook_resid_post", f"blocks.{layer + 1}.hook_resid_pre"
+    for made_for in (after, before):
+        for hook_name in (after, before):
+            check_sae_at(an_sae(hook_name=made_for), 32, hook_name)
+        with pytest.raises(InputError, match=f"use .*{before}") as refused:
+            check_sae_at(an_sae(hook_name=made_for), 32, f"blocks.{layer + 1}.hook_resid_post")
+        assert after in str(refused.value)
+    assert set(same_places(after)) == set(same_places(before)) == {after, before}
+
+
+@pytest.mark.parametrize("hook_name", ["blocks.0.hook_resid_pre", "blocks.3.hook_mlp_out", "x"])
+def test_other_hooks_are_a_place_of_their_own(hook_name):
+    assert same_places(hook_name) == (hook_name,)
 
 
 @pytest.mark.parametrize("feature", [-1, 40, 10**9])

@@ -1,0 +1,167 @@
+"""Reading checkpoints of others: plain tensors and the settings beside them, and never code."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from saelens_steer.errors import InputError
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+SIDECARS = ("config.json", "cfg.json")
+"""Settings in the checkpoint's folder; those inside the file go before them."""
+STATES = ("state_dict", "model_state_dict", "sae_state_dict", "sae", "autoencoder", "model")
+"""Where a checkpoint with other things beside the weights keeps them."""
+PREFIX = re.compile(r"^(module|_orig_mod|sae|autoencoder|ae|model)\.")
+NOT_SETTINGS = re.compile("optim|sched|rng")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Names are in lower case and without prefixes such as `module.`."""
+
+    file: Path
+    weights: dict[str, Tensor]
+    """All that the state dict holds; single numbers are tensors without dimensions."""
+    beside: dict[str, Tensor]
+    """Tensors, numbers and lists of numbers that stand beside a state dict."""
+    settings: dict[str, Any]
+    """Strings, switches, numbers of configs at any depth, the outermost first."""
+
+
+def read_checkpoint(file: Path) -> Checkpoint:
+    """The tensors and settings of a .safetensors file or a torch pickle of plain tensors.
+
+    What the file is decides, not its suffix. Raises InputError where it cannot be read without
+    running code, or holds no tensors by name.
+    """
+    content = _safetensors(file) if _is_safetensors(file) else _pickle(file)
+    inner = next((content[key] for key in STATES if _has_tensors(content.get(key))), None)
+    state, outer = (content, {}) if inner is None else (inner, content)
+    weights = _tensors(state)
+    if not any(weight.ndim == 2 for weight in weights.values()):
+        raise InputError(f"{file} holds no matrix by name, so it is no SAE")
+    settings = _settings(content)
+    for sidecar in SIDECARS:
+        settings = _settings(_json(file.with_name(sidecar))) | settings
+    return Checkpoint(file, weights, _tensors(outer), settings)
+
+
+def checkpoint_in(folder: Path) -> Path:
+    """The one checkpoint of a folder. Raises InputError where there is none, or several."""
+    found = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file())
+    if not found:
+        raise InputError(
+            f"{folder} is not an SAE in SAELens's format (it has no cfg.json with "
+            f"sae_weights.safetensors), nor does it hold a checkpoint ({', '.join(SUFFIXES)})"
+        )
+    if len(found) > 1:
+        some = ", ".join(p.name for p in found[:4])
+        raise InputError(f"{folder} holds several checkpoints: name one of them, such as {some}")
+    return found[0]
+
+
+def _is_safetensors(file: Path) -> bool:
+    try:
+        with file.open("rb") as handle:
+            return file.suffix == ".safetensors" or handle.read(9)[8:] == b"{"
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from None
+
+
+def _safetensors(file: Path) -> dict[str, Any]:
+    try:
+        with safe_open(file, framework="pt") as handle:
+            about = {k: _value(v) for k, v in (handle.metadata() or {}).items()}
+            return about | {k: handle.get_tensor(k) for k in handle.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise InputError(f"{file} is no whole safetensors file: {_line(error)}") from None
+
+
+def _pickle(file: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{file} is not a pickle of plain tensors, and opening it could run code: "
+            "save its state_dict as safetensors"
+        ) from None
+    except Exception as error:  # whatever a damaged archive makes of torch
+        raise InputError(f"{file} is no checkpoint that torch can read: {_line(error)}") from None
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise InputError(f"{file} holds a {kind}, not tensors by name: save a state_dict")
+    return {str(key): value for key, value in content.items()}
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or repr(error)
+
+
+def _value(text: str) -> Any:
+    """What a string of safetensors' header means."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{file} is no JSON: {_line(error)}") from None
+    return data if isinstance(data, dict) else {}
+
+
+def _has_tensors(value: Any) -> bool:
+    return isinstance(value, dict) and any(isinstance(v, Tensor) for v in value.values())
+
+
+def _tensors(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Tensors, numbers and lists of numbers, by their plain names."""
+    return {
+        _plain(str(name)): value.detach() if isinstance(value, Tensor) else torch.tensor(value)
+        for name, value in state.items()
+        if isinstance(value, Tensor) or _is_numbers(value)
+    }
+
+
+def _is_numbers(value: Any) -> bool:
+    entries = value if isinstance(value, list | tuple) and value else [value]
+    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in entries)
+
+
+def _plain(name: str) -> str:
+    while (shorter := PREFIX.sub("", name)) != name:
+        name = shorter
+    return name.lower()
+
+
+def _settings(data: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in _entries(data):
+        found.setdefault(name, value)
+    return found
+
+
+def _entries(data: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Names and values of a config and of the configs in it, the outer first."""
+    for key, value in data.items():
+        single = isinstance(value, Tensor) and value.numel() == 1
+        if single or isinstance(value, str | bool | int | float):
+            yield _plain(str(key)), value.item() if isinstance(value, Tensor) else value
+    for key, value in data.items():
+        if isinstance(value, dict) and not NOT_SETTINGS.search(str(key)):
+            yield from _entries(value)
