@@ -13,8 +13,12 @@ from sae_lens import SAE
 from saelens_steer.config import TrainSpec
 from saelens_steer.errors import InputError
 from saelens_steer.sae import check_train_spec, sae_fingerprint, train_sae
+from saelens_steer.sae import runner as runner_module
+from saelens_steer.sae import stream as stream_module
 from saelens_steer.sae import train as module
-from saelens_steer.sae.train import _Runner, runner_config, split_corpus
+from saelens_steer.sae.runner import Runner
+from saelens_steer.sae.train import split_corpus
+from saelens_steer.sae.trainer_config import runner_config
 
 HOOK = "blocks.2.hook_resid_pre"
 OPTIONS = {
@@ -115,20 +119,20 @@ def test_nothing_else_is_touched(random_model, small, tmp_path, monkeypatch):
 # --- which tokens are trained on
 
 
-def first_batches(model, spec: TrainSpec, corpus: Path, n: int) -> tuple[torch.Tensor, _Runner]:
+def first_batches(model, spec: TrainSpec, corpus: Path, n: int) -> tuple[torch.Tensor, Runner]:
     """The first vectors that a runner of this spec would train on."""
     from saelens_steer.data import load_corpus
 
     texts = load_corpus(str(corpus), model.tokenizer, 5000, 0)
-    runner = _Runner(runner_config(spec, model, HOOK, Path("unused")), texts, model, spec)
-    kept = runner._kept()
+    runner = Runner(runner_config(spec, model, HOOK, Path("unused")), texts, model, spec)
+    kept = runner.stream.kept(again=True)
     return torch.cat([next(kept) for _ in range(n)]), runner
 
 
-def contexts_of(runner: _Runner, n: int) -> torch.Tensor:
+def contexts_of(runner: Runner, n: int) -> torch.Tensor:
     """The tokens of the first batches, read from a store of the same text."""
     spec = runner.spec
-    fresh = _Runner(
+    fresh = Runner(
         runner_config(spec, runner.model, HOOK, Path("unused")),
         runner.activations_store.dataset,
         runner.model,
@@ -166,7 +170,7 @@ def test_diagnostic_trains_on_fences_and_delimiters_alone(random_model, small, c
 def test_a_corpus_without_a_wanted_token_is_refused_and_not_searched_for_ever(
     random_model, small, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(module, "PATIENCE", 3)
+    monkeypatch.setattr(stream_module, "EMPTY_BATCHES", 3)
     path = tmp_path / "prose.txt"
     path.write_text("\n\n".join(f"show your work and add {i} numbers" for i in range(200)))
     spec = small(corpus=str(path), tokens="diagnostic")
@@ -184,7 +188,7 @@ def test_sinks_are_not_trained_on_and_counted(random_model, small, corpus):
         vectors, runner = first_batches(random_model, small(), corpus, 1)
         unfiltered, _ = first_batches(random_model, small(max_norm=None), corpus, 1)
     sinks = unfiltered.norm(dim=-1) > 10 * unfiltered.norm(dim=-1).median()
-    assert runner.sinks_dropped == int(sinks.sum()) == 256 // 32
+    assert runner.stream.sinks_dropped == int(sinks.sum()) == 256 // 32
     torch.testing.assert_close(vectors, unfiltered[~sinks])
 
 
@@ -211,7 +215,7 @@ def test_warm_up_and_decay_leave_room_for_the_learning_rate_itself(random_model,
 
 @pytest.mark.parametrize("scheduler", ["constant", "cosineannealing"])
 def test_a_short_training_reaches_its_learning_rate(random_model, small, tmp_path, scheduler):
-    rates, fit = [], module._Runner.run_trainer_with_interruption_handling
+    rates, fit = [], Runner.run_trainer_with_interruption_handling
 
     def watched(self, trainer):
         step = trainer.step
@@ -224,7 +228,7 @@ def test_a_short_training_reaches_its_learning_rate(random_model, small, tmp_pat
         return fit(self, trainer)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module._Runner, "run_trainer_with_interruption_handling", watched)
+        patch.setattr(Runner, "run_trainer_with_interruption_handling", watched)
         train_sae(random_model, small(lr=1e-2, lr_scheduler=scheduler), HOOK, tmp_path / "sae")
     assert max(rates) == pytest.approx(1e-2)
     assert min(rates) >= 0 and rates[0] < 1e-2 > rates[-1]
@@ -265,7 +269,7 @@ def test_what_sae_lens_does_not_know_is_refused_with_the_nearest(small, settings
 def test_what_cannot_be_trained_is_refused_before_any_training(
     random_model, small, tmp_path, monkeypatch, settings, hint
 ):
-    monkeypatch.setattr(module, "_Runner", lambda *a: pytest.fail("training began"))
+    monkeypatch.setattr(module, "Runner", lambda *a: pytest.fail("training began"))
     with pytest.raises(InputError, match=hint):
         train_sae(random_model, small(**settings), HOOK, tmp_path / "sae")
     with pytest.raises(InputError, match="hook_resid_pre"):
@@ -294,8 +298,12 @@ def test_a_failed_training_leaves_no_folder(
     def fail(*args, **kwargs):
         raise error("stop")
 
-    target = {"step": "_log_line", "save": "write_jsonl", "quality": "sae_quality"}[where]
-    monkeypatch.setattr(module, target, fail)
+    target = {
+        "step": (runner_module, "log_line"),
+        "save": (module, "write_jsonl"),
+        "quality": (module, "sae_quality"),
+    }[where]
+    monkeypatch.setattr(*target, fail)
     with pytest.raises(error):
         train_sae(random_model, small(), HOOK, tmp_path / "sae")
     assert list(tmp_path.iterdir()) == []

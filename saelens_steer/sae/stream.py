@@ -1,0 +1,124 @@
+"""Which activations an SAE is trained on: of the wanted tokens, fresh or cached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from saelens_steer.activations import keep_ordinary, without_sinks
+from saelens_steer.config import TrainSpec
+from saelens_steer.data import diagnostic_positions
+from saelens_steer.errors import InputError
+from saelens_steer.tensors import Mask, Tokens, Vectors
+
+Cache = Float[Tensor, "cached d_in"]
+
+EMPTY_BATCHES = 200
+"""So many batches in a row without a token to train on are an error."""
+
+
+class Stream:
+    """Activations of the wanted tokens in the order of the corpus, [n, d_in] in float32.
+
+    Special tokens (BOS and padding among them) and attention sinks are left out.
+    """
+
+    def __init__(self, store: Any, tokenizer: Any, spec: TrainSpec) -> None:
+        self.store = store
+        self.tokenizer = tokenizer
+        self.spec = spec
+        self.sinks_dropped = 0
+
+    @torch.no_grad()
+    def kept(self, *, again: bool) -> Iterator[Vectors]:
+        """Batch by batch, over the corpus again and again or once. Empty batches are skipped."""
+        empty = 0
+        while empty < EMPTY_BATCHES:
+            try:
+                tokens = self.store.get_batch_tokens(raise_at_epoch_end=not again)
+            except StopIteration:
+                return
+            wanted = self._wanted(tokens)
+            empty += 1
+            if wanted.any():
+                vectors = self._ordinary(tokens, wanted)
+                if len(vectors):
+                    empty = 0
+                    yield vectors
+        raise InputError(
+            f"{EMPTY_BATCHES} batches of the corpus held no token to train on: "
+            f"tokens is {self.spec.tokens}, max_norm is {self.spec.max_norm}"
+        )
+
+    def _ordinary(self, tokens: Tokens, wanted: Mask) -> Vectors:
+        vectors = self.store.get_activations(tokens)[wanted.to(self.store.device)]
+        kept = without_sinks(vectors, self.spec.max_norm)
+        self.sinks_dropped += int((~kept).sum())
+        return vectors[kept]
+
+    def _wanted(self, tokens: Tokens) -> Mask:
+        wanted = keep_ordinary(tokens, self.tokenizer)
+        if self.spec.tokens == "all":
+            return wanted
+        inside = torch.ones_like(wanted)
+        inside[:, -1] = False  # a context is cut anywhere: its end is no assistant start
+        return wanted & diagnostic_positions(tokens, inside, self.tokenizer)
+
+
+def at_least(kept: Iterable[Vectors], n: int) -> list[Vectors]:
+    """The first batches, `n` vectors or a few more."""
+    parts: list[Vectors] = []
+    have = 0
+    for part in kept:
+        parts.append(part)
+        have += len(part)
+        if have >= n:
+            break
+    return parts
+
+
+def cached(kept: Iterable[Vectors], n: int, dtype: torch.dtype) -> Cache:
+    """The first `n` vectors in one tensor of `dtype`, allocated once. InputError if fewer come."""
+    cache, have = torch.empty(0), 0
+    for part in kept:
+        cache = cache if have else _room(n, part, dtype)
+        part = part[: n - have]
+        cache[have : have + len(part)] = part
+        have += len(part)
+        if have == n:
+            return cache
+    raise InputError(
+        f"the corpus gives only {have} activations, not {n} (cached_tokens and a few that are held "
+        "out; special tokens and sinks do not count): lower sae.train.cached_tokens or give a "
+        "larger corpus"
+    )
+
+
+def _room(n: int, like: Vectors, dtype: torch.dtype) -> Cache:
+    try:
+        return torch.empty(n, like.shape[1], dtype=dtype, device=like.device)
+    except RuntimeError:
+        size = n * like.shape[1] * dtype.itemsize / 1e9
+        raise InputError(
+            f"{n} cached activations take {size:.1f} GB, which {like.device} does not have free: "
+            "lower sae.train.cached_tokens"
+        ) from None
+
+
+def epochs(cache: Cache, batch: int, seed: int) -> Iterator[Vectors]:
+    """Batches [batch, d_in] of the cache, endlessly, each epoch in a new order drawn by `seed`.
+
+    What is left of an epoch begins the next one's first batch: every vector comes once an epoch.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    order = torch.empty(0, dtype=torch.long)
+    while True:
+        order = torch.cat([order, torch.randperm(len(cache), generator=draw)])
+        whole = len(order) // batch * batch
+        for rows in order[:whole].split(batch):
+            yield cache[rows.to(cache.device)]
+        order = order[whole:]

@@ -1,0 +1,116 @@
+"""From our TrainSpec to SAELens's runner config, and what SAELens would not accept."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig
+from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
+
+from saelens_steer.config import TrainSpec
+from saelens_steer.errors import InputError
+from saelens_steer.near import or_known
+from saelens_steer.sae.normalise import SCALABLE
+
+BUFFER_BATCHES = 16
+"""The mixing buffer holds so many training batches."""
+
+
+def check_train_spec(spec: TrainSpec) -> None:
+    """Raise InputError unless SAELens knows the architecture and each of its options."""
+    known = SAE_TRAINING_CLASS_REGISTRY
+    if spec.architecture not in known:
+        hint = or_known(spec.architecture, known)
+        raise InputError(f"SAELens has no training architecture {spec.architecture!r}; {hint}")
+    fields = {f.name for f in dataclasses.fields(known[spec.architecture][1])}
+    for option in spec.options:
+        if option not in fields:
+            hint = or_known(option, fields)
+            raise InputError(f"architecture {spec.architecture} has no option {option!r}; {hint}")
+    config = _sae_config(spec, d_in=1, device="cpu")
+    k = getattr(config, "k", None)
+    if k is not None and not (isinstance(k, int | float) and 0 < k <= spec.d_sae):
+        raise InputError(f"option k must be a number up to d_sae = {spec.d_sae}, not {k!r}")
+    if spec.normalize != "none":
+        _check_scalable(spec, config)
+
+
+def _check_scalable(spec: TrainSpec, config: Any) -> None:
+    """Raise InputError unless μ and s can be folded into this architecture exactly."""
+    if spec.architecture not in SCALABLE:
+        raise InputError(
+            f"normalize {spec.normalize} cannot be folded exactly into {spec.architecture}: use "
+            f"normalize none, or one of {', '.join(SCALABLE)}"
+        )
+    if config.normalize_activations != "none":
+        raise InputError(
+            f"options has normalize_activations {config.normalize_activations} beside normalize "
+            f"{spec.normalize}: leave one of the two out"
+        )
+
+
+def runner_config(
+    spec: TrainSpec, model: Any, hook_name: str, out: Path
+) -> LanguageModelSAERunnerConfig[Any]:
+    """SAELens's runner config for our spec; Qwen's lack of a BOS token is respected."""
+    bos = bool(model.cfg.default_prepend_bos)
+    steps = spec.training_tokens // spec.batch_tokens
+    return LanguageModelSAERunnerConfig(
+        sae=_sae_config(spec, d_in=model.cfg.d_model, device=str(model.cfg.device)),
+        model_name=model.cfg.model_name,
+        hook_name=hook_name,
+        dataset_path=spec.corpus,
+        is_dataset_tokenized=False,
+        streaming=False,
+        context_size=spec.context_size,
+        training_tokens=spec.training_tokens,
+        train_batch_size_tokens=spec.batch_tokens,
+        store_batch_size_prompts=max(1, spec.batch_tokens // spec.context_size),
+        n_batches_in_buffer=BUFFER_BATCHES,
+        lr=spec.lr,
+        lr_end=spec.lr_end,
+        lr_scheduler_name=spec.lr_scheduler,
+        # where the two overlap, SAELens never reaches lr
+        lr_warm_up_steps=min(spec.lr_warm_up_steps, steps // 4),
+        lr_decay_steps=min(spec.lr_decay_steps, steps // 4),
+        dead_feature_window=_dead_window(spec, steps),
+        prepend_bos=bos,
+        sequence_separator_token="bos" if bos else None,
+        exclude_special_tokens=True,
+        device=str(model.cfg.device),
+        seed=spec.seed,
+        logger=LoggingConfig(log_to_wandb=False),
+        checkpoint_path=None,
+        model_from_pretrained_kwargs={},
+        output_path=str(out),
+        verbose=False,
+    )
+
+
+def _dead_window(spec: TrainSpec, steps: int) -> int:
+    """A feature is dead if it did not fire for so many steps: at most one epoch, where cached."""
+    epoch = (spec.cached_tokens or spec.training_tokens) // spec.batch_tokens
+    return max(1, min(steps // 4, epoch))
+
+
+def _sae_config(spec: TrainSpec, d_in: int, device: str) -> Any:
+    config_class = SAE_TRAINING_CLASS_REGISTRY[spec.architecture][1]
+    try:
+        return config_class(
+            d_in=d_in,
+            d_sae=spec.d_sae,
+            device=device,
+            **{**_unit_decoder(config_class), **spec.options},
+        )
+    except (TypeError, ValueError) as error:
+        raise InputError(f"SAELens refuses the options of {spec.architecture}: {error}") from None
+
+
+def _unit_decoder(config_class: type) -> dict[str, Any]:
+    """Where an architecture can fold decoder norms into its activations as it trains, let it."""
+    fields = {f.name for f in dataclasses.fields(config_class)}
+    return (
+        {"rescale_acts_by_decoder_norm": True} if "rescale_acts_by_decoder_norm" in fields else {}
+    )
