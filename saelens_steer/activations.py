@@ -13,14 +13,22 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from saelens_steer.data import Encoded, Prompt, diagnostic_positions, encode_prompts, pad_left
+from saelens_steer.data import (
+    Encoded,
+    Prompt,
+    diagnostic_positions,
+    encode_prompts,
+    pad_left,
+    written_text,
+)
 from saelens_steer.data.token_sets import special_ids
 from saelens_steer.errors import InputError
 from saelens_steer.files import write_with
 from saelens_steer.model import check_hook_name, default_hook_name, generate, run_to_hook
+from saelens_steer.progress import Note, unnoted
 from saelens_steer.tensors import Mask, Tokens, Vectors
 
-TokenChoice = Literal["all", "last", "diagnostic"]
+TokenChoice = Literal["all", "last", "diagnostic", "answer"]
 SHARD_VECTORS = 65_536
 
 
@@ -87,14 +95,20 @@ def cache_activations(
     """The residual at `hook_name` (default blocks.{n_layers // 2}.hook_resid_pre) of each prompt.
 
     Prompts are put in the chat template (`chat=False`: left as they stand); where a prompt has an
-    answer, its tokens follow the assistant start. `tokens`: all, last (the assistant start), or
-    diagnostic (assistant start, code fences, math delimiters). Special tokens other than the
-    assistant start are left out, and so are attention sinks: vectors of a norm over `max_norm`
-    times the median of what was kept. Raises InputError for an unknown hook before any forward
-    pass, when nothing is kept, or when what is kept is not finite.
+    answer, its tokens follow the assistant start. `tokens`: all, last (the assistant start),
+    diagnostic (assistant start, code fences, math delimiters), or answer (the answers' alone).
+    Special tokens other than the assistant start are left out, and so are attention sinks: vectors
+    of a norm over `max_norm` times the median of what was kept. Raises InputError for an unknown
+    hook or answers that are not there, before any forward pass, when nothing is kept, or when what
+    is kept is not finite.
     """
     hook_name = check_hook_name(model, hook_name or default_hook_name(model))
     encoded = encode_prompts(model.tokenizer, prompts, system=system, chat=chat)
+    if tokens == "answer" and encoded and not any(e.answer for e in encoded):
+        raise InputError(
+            "activations.tokens: answer keeps the tokens of answers, and no prompt has one: "
+            "give prompts with an answer, or let the model write them (select.at: answer)"
+        )
     parts = list(_batches(model, encoded, hook_name, tokens, batch_size))
     if not parts:
         raise InputError("no prompts to cache activations of: the prompt set is empty")
@@ -117,8 +131,14 @@ def with_answers(
     system: str | None = None,
     chat: bool = True,
     batch_size: int = 32,
+    note: Note = unnoted,
 ) -> list[Prompt]:
-    """The prompts, those without an answer given the model's own greedy one."""
+    """The prompts, those without an answer given the model's own greedy one.
+
+    An answer ends early where its text would not be tokenised as the model wrote it
+    (`written_text`), so that activations are of the model's own tokens. Calls `note` with the
+    number of answers just written.
+    """
     open_ones = [p for p in prompts if not p.answer]
     encoded = encode_prompts(model.tokenizer, open_ones, system=system, chat=chat)
     written: list[str] = []
@@ -126,7 +146,8 @@ def with_answers(
         heads = [e.head for e in encoded[start : start + batch_size]]
         tokens, mask = pad_left(heads, model.tokenizer, model.cfg.device)
         new = generate(model, tokens, mask, max_new_tokens)
-        written += model.tokenizer.batch_decode(new, skip_special_tokens=True)
+        written += [written_text(model.tokenizer, row) for row in new.tolist()]
+        note(len(new))
     answers = iter(written)
     return [p if p.answer else replace(p, answer=next(answers)) for p in prompts]
 
@@ -154,6 +175,8 @@ def _assistant_starts(tokens: Tokens, answer_lengths: Sequence[int]) -> Mask:
 def _chosen(tokens: Tokens, mask: Mask, starts: Mask, choice: TokenChoice, tokenizer: Any) -> Mask:
     if choice == "all":
         return mask
+    if choice == "answer":
+        return mask & (starts.cumsum(dim=1) > 0) & ~starts
     return starts if choice == "last" else starts | diagnostic_positions(tokens, mask, tokenizer)
 
 

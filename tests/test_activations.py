@@ -16,7 +16,7 @@ from saelens_steer.activations import (
     with_answers,
     without_sinks,
 )
-from saelens_steer.data import Prompt, encode_prompts, render
+from saelens_steer.data import Prompt, encode_prompts, render, written_text
 from saelens_steer.errors import InputError
 from saelens_steer.model import generate
 
@@ -106,6 +106,21 @@ def test_diagnostic_keeps_assistant_starts_fences_and_delimiters_and_no_more(ran
     expected = acts.index[(acts.index["part"] == "assistant_start") | texts.isin(marks)]
     assert found.index.equals(expected.reset_index(drop=True))
     assert {"$", "\\("} <= set(found.index["text"].str.strip())
+
+
+def test_answer_keeps_the_tokens_of_answers_alone(random_model, acts):
+    found = cache_activations(random_model, PROMPTS, hook_name=HOOK, tokens="answer", max_norm=None)
+    rows = acts.index["part"] == "answer"
+    assert set(found.index["prompt_id"]) == {"a", "c"}
+    assert found.index.equals(acts.index[rows].reset_index(drop=True))
+    expected = acts.vectors[torch.tensor(rows.to_numpy())]
+    torch.testing.assert_close(found.vectors, expected, atol=1e-6, rtol=0)
+
+
+def test_answers_that_are_not_there_are_refused_before_any_forward_pass(random_model, monkeypatch):
+    forbid_forward(random_model, monkeypatch)
+    with pytest.raises(InputError, match="no prompt has one: give prompts with an answer"):
+        cache_activations(random_model, ["add", "x"], hook_name=HOOK, tokens="answer")
 
 
 def test_an_assistant_start_that_is_a_special_token_is_kept(random_model, monkeypatch):
@@ -231,9 +246,23 @@ def test_answers_are_written_only_where_there_is_none(random_model):
 
 
 def greedy(model, prompt: Prompt, n: int) -> str:
+    return written_text(model.tokenizer, greedy_ids(model, prompt, n))
+
+
+def greedy_ids(model, prompt: Prompt, n: int) -> list[int]:
     head = torch.tensor([encode_prompts(model.tokenizer, [prompt])[0].head])
-    new = generate(model, head, torch.ones_like(head, dtype=torch.bool), n)
-    return model.tokenizer.decode(new[0], skip_special_tokens=True)
+    return generate(model, head, torch.ones_like(head, dtype=torch.bool), n)[0].tolist()
+
+
+def test_the_tokens_of_a_written_answer_are_the_first_that_the_model_wrote(random_model):
+    prompts = [Prompt(str(n), "two numbers " * n) for n in range(1, 7)]
+    answered = with_answers(random_model, prompts, 6)
+    for prompt, encoded in zip(
+        prompts, encode_prompts(random_model.tokenizer, answered), strict=True
+    ):
+        written = greedy_ids(random_model, prompt, 6)
+        assert list(encoded.answer) == written[: len(encoded.answer)]
+    assert any(p.answer for p in answered)
 
 
 def test_two_prompts_of_one_id_keep_their_own_answers(random_model):

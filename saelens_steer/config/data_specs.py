@@ -41,8 +41,8 @@ class SampleSpec(Spec):
     max_chars: int | None = Field(default=None, gt=0)
     """Cut a text at a word boundary to so many characters, as a beginning to be continued."""
     min_chars: int = Field(default=1, gt=0)
-    """Pass over rows with fewer characters in all. Half of wikitext's rows are empty or headings such as
-    "= = Reception = =": 100 leaves only its paragraphs."""
+    """Pass over rows with fewer characters in all. Many of wikitext's rows are headings such as
+    "= = Reception = =": 100 leaves its paragraphs."""
     pool: int = Field(default=10_000, gt=0)
     """Look at the first so many usable rows only, so that a large dataset is not read whole. Where
     a dataset is sorted by the column of by, they may hold one value alone, which is refused."""

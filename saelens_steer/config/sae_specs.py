@@ -118,6 +118,8 @@ class SelectSpec(Spec):
     k: int = Field(default=10, gt=0)
     """Candidates for each side."""
     score: Literal["mean_difference", "auroc", "firing_difference"] = "mean_difference"
+    pool: Literal["tokens", "max"] = "tokens"
+    """max: every prompt counts once, with the largest activation over its tokens."""
     answer_tokens: int = Field(default=32, gt=0)
     """With at: answer, prompts without an answer get one from the model, of so many tokens."""
     chat: bool | None = None

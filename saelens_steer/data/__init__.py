@@ -6,8 +6,10 @@ from saelens_steer.data.chat import (
     token_ids,
 )
 from saelens_steer.data.corpus import load_corpus
-from saelens_steer.data.encode import Encoded, as_prompts, encode_prompts
-from saelens_steer.data.prompts import Prompt, load_prompts, prompts_hash, shipped_prompts
+from saelens_steer.data.encode import Encoded, as_prompts, encode_prompts, written_text
+from saelens_steer.data.prompts import Prompt, load_prompts, prompts_hash
+from saelens_steer.data.rows import shipped_prompts
+from saelens_steer.data.sampling import sample_prompts, steered_prompts
 from saelens_steer.data.token_sets import (
     complement,
     describe,
@@ -28,7 +30,10 @@ __all__ = [
     "pad_left",
     "prompts_hash",
     "render",
+    "sample_prompts",
     "shipped_prompts",
+    "steered_prompts",
     "token_ids",
     "token_set",
+    "written_text",
 ]

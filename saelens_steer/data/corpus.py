@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -12,7 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from saelens_steer.data.hub import dataset_rows, text_of
-from saelens_steer.data.prompts import json_lines, read_text
+from saelens_steer.data.rows import json_lines, text_rows
 from saelens_steer.errors import InputError
 
 TINY = "tiny"
@@ -43,17 +42,11 @@ def _texts(
 
         return corpus_texts(n_tokens, seed, tokenizer)
     if name.endswith(".txt"):
-        return _shuffled(_paragraphs(Path(name)), seed)
+        return _shuffled((row["text"] for _, _, row in text_rows(Path(name))), seed)
     if name.endswith(".jsonl"):
         lines = json_lines(Path(name))
         return _shuffled((text_of(row, where, ("text",)) for where, _, row in lines), seed)
     return _dataset_texts(name)
-
-
-def _paragraphs(path: Path) -> Iterator[str]:
-    for block in re.split(r"\n[ \t\r]*\n", read_text(path)):
-        if block.strip():
-            yield block.strip()
 
 
 def _dataset_texts(name: str) -> Iterator[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from saelens_steer.data.chat import render, token_ids
 from saelens_steer.data.prompts import Prompt
+from saelens_steer.data.token_sets import special_ids
 from saelens_steer.errors import InputError
 
 Part = Literal["prompt", "assistant_start", "answer"]
@@ -58,6 +60,19 @@ def encode_prompts(
         )
         for prompt in as_prompts(prompts)
     ]
+
+
+def written_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """The text of ids that a model wrote, up to the first special token.
+
+    It ends before tokens that tokenising the text would not give back, such as the first bytes of
+    a character that the limit cut off: what is encoded again are the tokens that were written.
+    """
+    special = special_ids(tokenizer)
+    kept, text = list(takewhile(lambda i: i not in special, ids)), ""
+    while kept and token_ids(tokenizer, text := str(tokenizer.decode(kept))) != kept:
+        kept.pop()
+    return text if kept else ""
 
 
 def as_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:

@@ -58,9 +58,8 @@ def _select(run: Run) -> None:
     if sae.cfg.metadata.decoder_only and run.spec.sweep.named:
         write_json(run.steps.path("features.json"), _unselected(run, sae))
         return
-    found = select_features(
-        sae, run.activations, s.positive, s.negative, k=s.k, at=s.at, score=s.score
-    )
+    options = s.model_dump(include={"k", "at", "score", "pool"})
+    found = select_features(sae, run.activations, s.positive, s.negative, **options)
     scale = measured_scale(run.activations, sae, sorted({*found.features, *named}))
     about = found.to_json(run.hook_name, _about(run, sae))
     write_json(run.steps.path("features.json"), about | _size(scale))

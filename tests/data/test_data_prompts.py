@@ -109,7 +109,9 @@ def test_a_slip_in_a_shipped_name_is_told_with_the_nearest_names():
 
 
 def test_a_name_that_is_nothing_is_refused_with_the_shipped_names():
-    with pytest.raises(InputError, match=r"'zzz/zzz' is no .jsonl file .*code-math-mixed.*cannot"):
+    with pytest.raises(
+        InputError, match=r"'zzz/zzz' is no .txt or .jsonl file .*code-math-mixed.*cannot"
+    ):
         load_prompts("zzz/zzz")
     with pytest.raises(InputError, match="name:config:split"):
         load_prompts("a:b:c:d")

@@ -1,0 +1,96 @@
+"""Rows of a source of prompts: a shipped set, a text or .jsonl file, or a dataset."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from saelens_steer.data.hub import dataset_rows
+from saelens_steer.errors import InputError
+
+SHIPPED = Path(__file__).parent / "prompts"
+TEXT_COLUMNS = ("text", "prompt")
+
+Row = tuple[str, int, dict[str, Any]]
+"""Where it stands (for messages), its number counted from 1, and its columns."""
+
+
+def source_rows(source: str) -> Iterator[Row]:
+    """Rows of a shipped name, a .jsonl or .txt file, or a dataset `name[:config[:split]]`.
+
+    A .txt file gives one row per text, which a blank line ends. A dataset is read as far as rows
+    are asked for, a file whole. Raises InputError.
+    """
+    path = source_file(source)
+    if path is None:
+        return _dataset(source)
+    return text_rows(path) if path.suffix == ".txt" else json_lines(path)
+
+
+def source_file(source: str) -> Path | None:
+    """The file that a source names, whether it is there or not; None for a dataset."""
+    if source in shipped_prompts():
+        return SHIPPED / f"{source}.jsonl"
+    named = source.endswith((".jsonl", ".txt")) or Path(source).is_file()
+    return Path(source) if named else None
+
+
+def shipped_prompts() -> list[str]:
+    """The names of the prompt sets that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.jsonl"))
+
+
+def text_rows(path: Path) -> Iterator[Row]:
+    """Each text of a .txt file, stripped; a blank line ends a text. Raises InputError."""
+    texts = (block.strip() for block in re.split(r"\n[ \t\r]*\n", read_text(path)))
+    for number, text in enumerate(filter(None, texts), start=1):
+        yield f"{path} text {number}", number, {"text": text}
+
+
+def json_lines(path: Path) -> Iterator[Row]:
+    """Each object of a .jsonl file, numbered by its line. Raises InputError."""
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path} line {number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where} is not valid JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{where} must be a JSON object such as {{'text': …}}")
+        yield where, number, row
+
+
+def read_text(path: Path) -> str:
+    """The file's UTF-8 text, a byte order mark left out. Raises InputError."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InputError(f"{path} line {line} is not UTF-8: save the file as UTF-8") from None
+
+
+def _dataset(source: str) -> Iterator[Row]:
+    _refuse_near_miss(source)
+    try:
+        for number, row in enumerate(dataset_rows(source), start=1):
+            yield f"{source} row {number}", number, row
+    except InputError as error:
+        names = ", ".join(shipped_prompts())
+        raise InputError(
+            f"{source!r} is no .txt or .jsonl file and not shipped ({names}); {error}"
+        ) from (error.__cause__)
+
+
+def _refuse_near_miss(source: str) -> None:
+    """A slip in a shipped name is told at once, not after a search on the network."""
+    near = difflib.get_close_matches(source, shipped_prompts(), n=2, cutoff=0.7)
+    if near and not Path(source).exists() and not set("/:") & set(source):
+        raise InputError(f"no shipped prompts {source!r}; did you mean {' or '.join(near)}?")

@@ -1,0 +1,84 @@
+"""generate-topic: what the model writes to the selection prompts becomes a prompt set."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from saelens_steer.activations import with_answers
+from saelens_steer.config import RunSpec, parse_config
+from saelens_steer.data import load_prompts
+from saelens_steer.errors import InputError
+from saelens_steer.stages import generate_topic, topic
+from saelens_steer.stages.select import template
+
+
+@pytest.fixture
+def few(tmp_path):
+    """Six prompts of two kinds."""
+    chosen = [p for p in load_prompts("tiny-transport-topic") if p.domain in ("car", "ferry")]
+    rows = [{"id": p.id, "text": p.text, "domain": p.domain} for p in chosen[7:13]]
+    path = tmp_path / "few.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture
+def loaded(monkeypatch, tiny_model):
+    monkeypatch.setattr(topic, "load_model", lambda *a, **k: tiny_model)
+    return tiny_model
+
+
+def spec_of(prompts: str, **more) -> RunSpec:
+    select = {"prompts": prompts, "positive": "car", "negative": "ferry", "answer_tokens": 12}
+    return parse_config({"select": select | {"at": "answer"}, **more})
+
+
+def test_the_file_is_a_prompt_set_whose_answers_the_model_wrote(loaded, few, tmp_path, capsys):
+    path = generate_topic(spec_of(few), tmp_path / "topic.jsonl")
+    written = load_prompts(path)
+    assert written == with_answers(loaded, load_prompts(few), 12)
+    assert all(p.answer and p.domain in p.answer for p in written)
+    assert capsys.readouterr().out == ""
+    first = json.loads(path.read_text().splitlines()[0])
+    assert list(first) == ["id", "text", "domain", "answer"]
+
+
+def test_the_model_is_not_asked_again(loaded, few, tmp_path, monkeypatch):
+    path = generate_topic(spec_of(few), tmp_path / "topic.jsonl")
+    monkeypatch.setattr(loaded, "forward", lambda *a, **k: pytest.fail("a forward pass was made"))
+    written = load_prompts(path)
+    assert with_answers(loaded, written, 12) == written
+    with pytest.raises(InputError, match="have an answer already"):
+        generate_topic(spec_of(str(path)), tmp_path / "again.jsonl")
+
+
+def test_a_config_that_names_no_selection_prompts_has_the_tiny_topic_continued(
+    loaded, tmp_path, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(
+        topic, "with_answers", lambda model, prompts, n, **k: asked.extend(prompts) or []
+    )
+    generate_topic(parse_config({}), tmp_path / "topic.jsonl")
+    assert asked == load_prompts("tiny-transport-topic")
+
+
+def test_only_a_jsonl_file_is_written(tmp_path, few):
+    with pytest.raises(InputError, match=r"must be a \.jsonl file"):
+        generate_topic(spec_of(few), tmp_path / "topic.txt")
+    assert [p.name for p in tmp_path.iterdir()] == ["few.jsonl"]
+
+
+def test_selection_prompts_may_be_written_without_the_chat_template_of_the_steered():
+    steered = {"chat": True, "system": "Be brief"}
+    assert template(parse_config({"prompts": steered})) == steered
+    apart = template(parse_config({"prompts": steered, "select": {"chat": False}}))
+    assert apart == {**steered, "chat": False}
+
+
+def test_tokens_of_answers_are_of_no_use_at_the_assistant_start():
+    with pytest.raises(InputError, match=r"drops the assistant start: give select\.at: answer"):
+        parse_config({"activations": {"tokens": "answer"}})
+    assert spec_of("x.jsonl", activations={"tokens": "answer"}).activations.tokens == "answer"
