@@ -21,7 +21,7 @@ from saelens_steer.data import Prompt, as_prompts, encode_prompts
 from saelens_steer.errors import InputError
 from saelens_steer.features import NO_SCALE, Scale, measured_scale
 from saelens_steer.metrics import resolve_metrics
-from saelens_steer.model import check_stream, default_hook_name
+from saelens_steer.model import check_stream, default_hook_name, same_places
 from saelens_steer.patching import Patching, patch_table
 from saelens_steer.progress import progress
 from saelens_steer.result import Result
@@ -62,7 +62,7 @@ def sweep(
         model, sae, hook_name, tuple(as_prompts(prompts)), spec, tuple(metrics), PromptSpec()
     )
     study.check()
-    if activations is not None and activations.hook_name != hook_name:
+    if activations is not None and activations.hook_name not in same_places(hook_name):
         raise InputError(f"the activations are of {activations.hook_name}, not of {hook_name}")
     measured = spec.alpha_unit in MEASURED
     if activations is None and (measured or (spec.controls == "covariance" and spec.n_controls)):

@@ -19,6 +19,7 @@ from saelens_steer.sae import check_sae_at, codec
 from saelens_steer.tensors import Vectors
 
 At = Literal["assistant_start", "answer"]
+Pool = Literal["tokens", "max"]
 Score = Literal["mean_difference", "auroc", "firing_difference"]
 COLUMNS = 1024
 """Features ranked at once: ranks take eight times the memory of what they rank."""
@@ -68,13 +69,16 @@ def select_features(
     k: int = 10,
     at: At = "assistant_start",
     score: Score = "mean_difference",
+    pool: Pool = "tokens",
 ) -> Selection:
     """The k features that most favour `positive` over `negative`, and the k of the reverse.
 
     Each feature's activation on the tokens of one domain is compared with the other's, at the
     assistant start or over the answers. mean_difference: difference of mean activations (units of
     z); auroc: probability that a positive token activates it more than a negative one;
-    firing_difference: difference of firing rates. A feature that fires on neither is dead here
+    firing_difference: difference of firing rates. `pool`: tokens counts every token; max counts
+    every prompt once, with the feature's largest activation over its tokens, which finds a feature
+    that fires on one word of each text. A feature that fires on neither is dead here
     and never chosen, nor is one whose score does not favour the side. Raises InputError for an
     unknown domain, or when no token of a domain was kept.
     """
@@ -82,9 +86,8 @@ def select_features(
     check_sae_at(sae, activations.vectors.shape[1], activations.hook_name)
     if positive == negative:
         raise InputError(f"positive and negative are both {positive!r}: name two domains")
-    scores = feature_scores(
-        sae, _tokens_of(activations, positive, at), _tokens_of(activations, negative, at)
-    )
+    z_pos, z_neg = (_activity(sae, activations, side, at, pool) for side in (positive, negative))
+    scores = _scores(z_pos, z_neg)
     towards = scores[score] - (0.5 if score == "auroc" else 0.0)
     best = {positive: towards, negative: -towards}
     candidates = {side: _top(values, k) for side, values in best.items()}
@@ -96,7 +99,20 @@ def _top(values: pd.Series, k: int) -> list[int]:
     return [int(f) for f in favourable.index[:k]]
 
 
-def _tokens_of(activations: Activations, domain: str, at: At) -> Vectors:
+def _activity(
+    sae: SAE[Any], activations: Activations, domain: str, at: At, pool: Pool
+) -> np.ndarray:
+    """z of a domain's tokens, or the largest of each prompt's: [n, d_sae]."""
+    chosen = _tokens_of(activations, domain, at)
+    z = encode(sae, activations.vectors[chosen]).numpy()
+    if pool == "tokens":
+        return z
+    prompts = activations.index["prompt_id"].to_numpy()[chosen.numpy()]
+    return np.stack([z[prompts == prompt].max(0) for prompt in dict.fromkeys(prompts)])
+
+
+def _tokens_of(activations: Activations, domain: str, at: At) -> torch.Tensor:
+    """True at the domain's tokens of that part: [n]."""
     index = activations.index
     if domain not in set(index["domain"]):
         known = ", ".join(sorted(set(index["domain"])))
@@ -107,7 +123,7 @@ def _tokens_of(activations: Activations, domain: str, at: At) -> Vectors:
             f"no activation of domain {domain!r} was kept at {at}: "
             "use activations.tokens: all and prompts with answers"
         )
-    return activations.vectors[torch.tensor(rows.to_numpy())]
+    return torch.tensor(rows.to_numpy())
 
 
 @torch.no_grad()
@@ -120,7 +136,10 @@ def feature_scores(
     sae: SAE[Any], positive: Float[Tensor, "n d_model"], negative: Float[Tensor, "m d_model"]
 ) -> pd.DataFrame:
     """Every score of every feature that fires on either set; indexed by feature."""
-    z_pos, z_neg = encode(sae, positive).numpy(), encode(sae, negative).numpy()
+    return _scores(encode(sae, positive).numpy(), encode(sae, negative).numpy())
+
+
+def _scores(z_pos: np.ndarray, z_neg: np.ndarray) -> pd.DataFrame:
     alive = np.flatnonzero((z_pos > 0).any(0) | (z_neg > 0).any(0))
     z_pos, z_neg = z_pos[:, alive], z_neg[:, alive]
     fires_pos, fires_neg = (z_pos > 0).mean(0), (z_neg > 0).mean(0)
