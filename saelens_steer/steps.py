@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from saelens_steer.errors import InputError
-from saelens_steer.files import digest, remove, write_json
+from saelens_steer.files import digest, remove, remove_leftovers, write_json
 
 STATE = ".steps"
 
@@ -33,7 +33,8 @@ class Steps:
             )
 
     def mark(self) -> None:
-        """Make the folder a run folder."""
+        """Make the folder a run folder, and clear what a killed run left half-written."""
+        remove_leftovers(self.folder)
         write_json(self.path(STATE) / "run.json", {"made_by": "saelens_steer"})
 
     def path(self, name: str) -> Path:
@@ -61,6 +62,12 @@ class Steps:
             make()
             write_json(self._state(name), {"key": key, "outputs": outputs})
         return key
+
+    def drop(self, name: str) -> None:
+        """Take away what a step made, and what was built on it: it is no longer asked for."""
+        if self._state(name).exists():
+            for stale in (name, *self.later.get(name, ())):
+                self._forget(stale)
 
     def _state(self, name: str) -> Path:
         return self.path(STATE) / f"{name}.json"
