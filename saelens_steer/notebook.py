@@ -22,11 +22,11 @@ from saelens_steer.errors import InputError
 from saelens_steer.features import NO_SCALE, Scale, measured_scale
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.model import check_stream, default_hook_name, same_places
-from saelens_steer.patching import Patching, patch_table
+from saelens_steer.patching import ORIGINAL, Patching, check_patchable, patch_table
 from saelens_steer.progress import progress
 from saelens_steer.result import Result
 from saelens_steer.sae import check_sae
-from saelens_steer.steering import Edit, Variant
+from saelens_steer.steering import Edit, SAEEdit, Variant, variant_of
 from saelens_steer.study import Study, tested_directions
 from saelens_steer.sweeps import MEASURED, Store
 from saelens_steer.tensors import Vectors
@@ -102,16 +102,26 @@ def patch(
 
     `variants`: name → one edit or several, in order, at `hook_name`. `settings` are those of
     `PatchSettings`: positions, exclude_special_tokens, max_norm, max_new_tokens, batch_size. The
-    model as it is stands first, as `original`; columns as in `patching.patch_table`. Raises
-    InputError.
+    model as it is stands first, as `original`; columns as in `patching.patch_table`, activations
+    where all edits go through one SAE. Raises InputError before any forward pass.
     """
     spec = checked(PatchSettings, settings, "patch")
-    named = [
-        Variant(name, {hook_name: (given,) if isinstance(given, Edit) else tuple(given)})
-        for name, given in variants.items()
-    ]
+    check_stream(model, hook_name)
+    if ORIGINAL.name in variants:
+        raise InputError("a variant cannot be called 'original', the unpatched model")
+    named = [variant_of(name, given, hook_name) for name, given in variants.items()]
     encoded = encode_prompts(model.tokenizer, prompts, system=system, chat=chat)
+    check_patchable(model, encoded, spec)
     resolved = resolve_metrics(metrics, model.tokenizer, model.cfg.d_vocab)
-    job = Patching(model, encoded, named, resolved, spec)
+    job = Patching(model, encoded, named, resolved, spec, _only_sae(named, model, hook_name))
     with progress("patch", job.n_rows) as note:
         return patch_table(job, note)
+
+
+def _only_sae(variants: Sequence[Variant], model: Any, hook_name: str) -> SAE[Any] | None:
+    """The SAE that all edits through an SAE share. Raises InputError for one that does not fit."""
+    given = [e for v in variants for e in v.edits[hook_name] if isinstance(e, SAEEdit)]
+    saes = {id(edit.sae): edit.sae for edit in given if edit.sae is not None}
+    for sae in saes.values():
+        check_sae(sae, model, hook_name)
+    return next(iter(saes.values())) if len(saes) == 1 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,9 +51,12 @@ def write_generated_texts(
 ) -> None:
     """generated_texts_layer_{L}_feature_{F}_{S}_prompt_{P}.json for each feature and prompt.
 
-    S is the number of strengths, P the prompt's place from 0. Each holds layer → feature → prompt
-    text → {original, each strength}; with several samples a text is a list of them.
+    S is the number of strengths other than 0, P the prompt's place from 0. Each holds layer →
+    feature → prompt text → {original, each strength}; with several samples a text is a list.
     """
+    folder.mkdir(parents=True, exist_ok=True)  # there too where nothing was written
+    if completions.empty:
+        return
     steered = completions[completions["feature"].notna()]
     n_strengths = steered.loc[steered["alpha"] != 0, "alpha"].nunique()
     places = {prompt: place for place, prompt in enumerate(asked)}
@@ -70,7 +74,8 @@ def write_generated_texts(
 
 def write_patches(folder: Path, table: pd.DataFrame) -> None:
     """Write patch.csv, and patch.json: one object per prompt, its outputs side by side."""
-    write_with(folder / "patch.csv", lambda path: table.to_csv(path, index=False))
+    quoted = {"index": False, "quoting": csv.QUOTE_NONNUMERIC}  # a bare \r would end a row
+    write_with(folder / "patch.csv", lambda path: table.to_csv(path, **quoted))
     asked = ["prompt_id", "domain", "prompt"]
     prompts: dict[str, dict[str, Any]] = {}
     for row in _records(table):

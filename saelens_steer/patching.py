@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Int
 from sae_lens import SAE
+from torch import Tensor
 
 from saelens_steer.config import PatchSettings
 from saelens_steer.data import Encoded, pad_left
+from saelens_steer.errors import InputError
 from saelens_steer.metrics import LogitMetric, Metric, read_completion
-from saelens_steer.model import generate, last_token_logits, stop_token_ids
+from saelens_steer.model import generate, last_token_logits, same_places, stop_token_ids
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.sae.codec import encode
 from saelens_steer.steering import Variant, row_rel_norm
@@ -65,36 +69,62 @@ def patch_table(job: Patching, note: Note = unnoted) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def check_patchable(model: Any, prompts: Sequence[Encoded], spec: PatchSettings) -> None:
+    """Raise InputError where there is no prompt, or no room in the model for what is generated."""
+    if not prompts:
+        raise InputError("there is no prompt to patch: the prompt set is empty")
+    longest, room = max(len(e.head) for e in prompts), spec.max_new_tokens
+    if longest + room > model.cfg.n_ctx:
+        raise InputError(
+            f"patch: the longest prompt has {longest} tokens and {room} are to be generated, but "
+            f"the model's n_ctx is {model.cfg.n_ctx}: shorten one of them"
+        )
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Some prompts, and what the model as it is makes of them."""
+
+    tokens: Tokens
+    real: Mask
+    logits: Logits
+    new: Int[Tensor, "batch new_pos"]
+
+
 def _batch_rows(job: Patching, few: Sequence[Encoded]) -> pd.DataFrame:
     """The rows of some prompts, those of one prompt together."""
-    rows, device = [e.head for e in few], job.model.cfg.device
-    tokens, real = pad_left(rows, job.model.tokenizer, device=device)
-    baseline = last_token_logits(job.model, tokens, real)
+    rows, model = [e.head for e in few], job.model
+    tokens, real = pad_left(rows, model.tokenizer, device=model.cfg.device)
+    new = generate(model, tokens, real, job.spec.max_new_tokens)
+    batch = _Batch(tokens, real, last_token_logits(model, tokens, real), new)
     asked = pd.DataFrame([(e.prompt.id, e.prompt.domain, e.prompt.text) for e in few])
     asked.columns = ["prompt_id", "domain", "prompt"]
     parts = [
-        pd.concat([asked, _variant_rows(job, variant, tokens, real, baseline)], axis=1)
+        pd.concat([asked, _variant_rows(job, variant, batch)], axis=1)
         for variant in (ORIGINAL, *job.variants)
     ]
     return pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
 
 
-def _variant_rows(
-    job: Patching, variant: Variant, tokens: Tokens, real: Mask, baseline: Logits
-) -> pd.DataFrame:
-    seen, where = _Seen(variant), job.where if variant.edits else {}
-    logits = baseline
-    if job.spec.positions != "generated":  # or the prompt is left as it is
-        with seen.before(job.model), variant.applied(job.model, **where), seen.after(job.model):
-            logits = last_token_logits(job.model, tokens, real)
-    with variant.applied(job.model, **where):
-        new = generate(job.model, tokens, real, job.spec.max_new_tokens)
+def _variant_rows(job: Patching, variant: Variant, batch: _Batch) -> pd.DataFrame:
+    seen, logits, new = _Seen(variant), batch.logits, batch.new
+    if variant.edits and job.spec.positions != "generated":  # or the prompt is left as it is
+        with seen.before(job.model), variant.applied(job.model, **job.where), seen.after(job.model):
+            logits = last_token_logits(job.model, batch.tokens, batch.real)
+    if variant.edits and not _ends_at_once(job, batch):
+        with variant.applied(job.model, **job.where):
+            new = generate(job.model, batch.tokens, batch.real, job.spec.max_new_tokens)
     stops = stop_token_ids(job.model)
     texts = [read_completion(job.model.tokenizer, i, stops, job.metrics) for i in new.tolist()]
-    table = pd.DataFrame(texts).assign(**_measured(job, logits, baseline))
+    table = pd.DataFrame(texts).assign(**_measured(job, logits, batch.logits))
     about = (variant.name, variant.label, ", ".join(variant.edits))
     front = pd.DataFrame([about] * len(table), columns=["variant", "edits", "hook_name"])
-    return pd.concat([front, table, seen.receipt(job.sae, real)], axis=1)
+    return pd.concat([front, table, seen.receipt(job.sae, batch.real)], axis=1)
+
+
+def _ends_at_once(job: Patching, batch: _Batch) -> bool:
+    """Whether no generated position is ever read, so that there is none to edit."""
+    return job.spec.positions == "generated" and batch.new.shape[1] <= 1
 
 
 def _measured(job: Patching, logits: Logits, baseline: Logits) -> dict[str, np.ndarray]:
@@ -109,6 +139,7 @@ class _Seen:
     variant: Variant
     first: dict[str, Resid] = field(default_factory=dict)
     last: dict[str, Resid] = field(default_factory=dict)
+    """Hook → its activations."""
 
     @contextlib.contextmanager
     def before(self, model: Any) -> Iterator[None]:
@@ -124,10 +155,10 @@ class _Seen:
 
     @contextlib.contextmanager
     def _noted(self, model: Any, store: dict[str, Resid]) -> Iterator[None]:
-        def hook(resid: Resid, hook: Any) -> None:
-            store[hook.name] = resid.detach()
+        def note(name: str, resid: Resid, hook: Any) -> None:  # noqa: ARG001 (passed as hook=)
+            store[name] = resid.detach()
 
-        with model.hooks(fwd_hooks=[(name, hook) for name in self.variant.edits]):
+        with model.hooks(fwd_hooks=[(name, partial(note, name)) for name in self.variant.edits]):
             yield
 
     def receipt(self, sae: SAE[Any] | None, real: Mask) -> pd.DataFrame:
@@ -145,14 +176,18 @@ class _Seen:
             columns["receipt_changed"] += moved.sum(1).cpu().numpy()
             size = row_rel_norm(before, after, moved).cpu().numpy() / len(self.first)
             columns["receipt_rel_norm"] += size
-        readable = sae is not None and not sae.cfg.metadata.decoder_only
-        if sae is not None and readable and self.first and self.variant.features:
-            columns |= self._activations(sae, real)
+        if self.variant.features and sae is not None and (name := self._read_by(sae)):
+            columns |= self._activations(sae, name, real)
         return pd.DataFrame(columns)
 
-    def _activations(self, sae: SAE[Any], real: Mask) -> dict[str, np.ndarray]:
+    def _read_by(self, sae: SAE[Any]) -> str | None:
+        """The first of the hooks that the SAE reads; a decoder reads none."""
+        about = sae.cfg.metadata
+        places = self.first if about.hook_name is None else same_places(about.hook_name)
+        return next((n for n in self.first if n in places and not about.decoder_only), None)
+
+    def _activations(self, sae: SAE[Any], name: str, real: Mask) -> dict[str, np.ndarray]:
         """The named features' largest activation in each prompt, their mean where several."""
-        name = next(iter(self.first))
         rows = list(self.variant.features)
         pair = [encode(sae, x)[..., rows].float() for x in (self.first[name], self.last[name])]
         padding = ~real.to(pair[0].device)[..., None]

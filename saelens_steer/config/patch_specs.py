@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_serializer, model_validator
+from pydantic import Field, ValidationError, field_validator, model_serializer, model_validator
 
 from saelens_steer.config.base import Spec
 
@@ -20,6 +20,17 @@ class _OnFeatures(Spec):
     """With a domain: so many of its candidates."""
     hook_name: str | None = None
     """null: the run's own."""
+
+    @field_validator("features", mode="wrap")
+    @classmethod
+    def _domain_or_indices(cls, value: Any, check: Any) -> Any:
+        try:
+            features = check(value)
+        except ValidationError:
+            raise ValueError("should be a domain or a list of feature indices") from None
+        if not features:
+            raise ValueError("should not be empty")
+        return features
 
 
 class AddSpec(_OnFeatures):
@@ -108,6 +119,17 @@ class EditSpec(Spec):
         """Whether it goes through the SAE's encoder."""
         return self.kind not in ("add", "project_out")
 
+    @property
+    def unit(self) -> str:
+        """The unit of its strength."""
+        return getattr(self.inner, "alpha_unit", getattr(self.inner, "unit", "raw"))
+
+    @property
+    def needs_encoder(self) -> bool:
+        """Whether it takes the encoder to make: to apply it, to choose its features, for A_max."""
+        by_domain = isinstance(getattr(self.inner, "features", ()), str)
+        return self.encodes or by_domain or self.unit == "max_act"
+
     @model_validator(mode="before")
     @classmethod
     def _bare_names(cls, value: Any) -> Any:
@@ -140,6 +162,18 @@ class PatchSettings(Spec):
     max_new_tokens: int = Field(default=64, gt=0)
     batch_size: int = Field(default=16, gt=0)
 
+    @field_validator("max_norm", mode="wrap")
+    @classmethod
+    def _positive_or_auto(cls, value: Any, check: Any) -> Any:
+        wanted = ValueError("should be a positive number, null or auto")
+        try:
+            max_norm = check(value)
+        except ValidationError:
+            raise wanted from None
+        if isinstance(max_norm, float) and not max_norm > 0:
+            raise wanted
+        return max_norm
+
 
 class PatchSpec(PatchSettings):
     """Original and patched outputs side by side, for the prompts that are steered."""
@@ -154,6 +188,11 @@ class PatchSpec(PatchSettings):
         """The features that edits name by index."""
         given = [getattr(edit.inner, "features", ()) for edit in self.edits]
         return tuple(f for features in given if not isinstance(features, str) for f in features)
+
+    @property
+    def needs_a_max(self) -> bool:
+        """Whether a strength is in multiples of A_max."""
+        return any(edit.unit == "max_act" for edit in self.edits)
 
     @property
     def edits(self) -> list[EditSpec]:

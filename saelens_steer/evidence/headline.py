@@ -13,6 +13,9 @@ from saelens_steer.evidence import statistics
 from saelens_steer.evidence.claims import LEVEL, PASSES, Peers, least_controls, steered_only
 from saelens_steer.evidence.grid import Grid
 
+UNITS = {"max_act": " × A_max", "resid_norm": " × mean ‖x‖", "kl": " nats of KL", "unit": " (unit)"}
+"""What follows α in the sentence; nothing where α is a multiple of W_dec[f] itself."""
+
 
 def headline(claims: pd.DataFrame, summary: pd.DataFrame, metric: str | None = None) -> str:
     """One sentence on the candidate with the smallest p, then the largest effect.
@@ -29,8 +32,9 @@ def headline(claims: pd.DataFrame, summary: pd.DataFrame, metric: str | None = N
         return f"No direction under test was measured on {metric}."
     best = ours.sort_values(["p_value", "T"], ascending=[True, False], kind="stable").iloc[0]
     unit = str(summary["alpha_unit"].iloc[0])
-    what = _effect(best, metric, "" if unit == "raw" else f" ({unit})")
-    return f"{what}; {_comparison(best, ours, _headline_p(ours, summary, metric))}."
+    what = _effect(best, metric, UNITS.get(unit, ""))
+    p_best, alike = _headline_p(ours, summary, metric), "KL" if unit == "kl" else "size"
+    return f"{what}; {_comparison(best, ours, p_best, alike)}."
 
 
 def _claims_on(claims: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -76,14 +80,15 @@ def _effect(best: Any, metric: str, unit: str) -> str:
     return f"{push} {verb} {metric} by {size} [{low}, {high}]"
 
 
-def _comparison(best: Any, ours: pd.DataFrame, p_best: float) -> str:
+def _comparison(best: Any, ours: pd.DataFrame, p_best: float, alike: str) -> str:
     """How many random directions do as much, and what follows for the candidates together."""
     n, k = len(ours), int(best["n_controls"])
     kind = "direction" if ours["feature"].isna().to_numpy().any() else "feature"
     tested = f"{n} {kind}" + ("s" if n > 1 else "")
     if k == 0:
         return "no random direction was measured, so this is not testable"
-    do = f"{_share(best)} of {k} random directions of the same size ({best['controls']}) do as much"
+    others = f"{k} random directions of the same {alike} ({best['controls']})"
+    do = f"{_share(best)} of {others} do as much"
     if k < least_controls(n):
         return f"{do}, not testable with {k} controls: {tested} need at least {least_controls(n)}"
     passing = list(ours["verdict"]).count(PASSES)

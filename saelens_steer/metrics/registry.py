@@ -28,7 +28,8 @@ TABLE_COLUMNS = frozenset({
     "direction", "family", "feature", "edit", "hook_name", "positions", "alpha", "alpha_unit",
     "prompt_id", "domain", "matched_norm", "n", "cell", "sample", "prompt", "completion",
     "truncated", "n_tokens", "code", "latex", "receipt_positions", "receipt_push",
-    "receipt_rel_norm", "receipt_feature_act",
+    "receipt_rel_norm", "receipt_feature_act", "variant", "edits", "receipt_changed",
+    "receipt_act_before", "receipt_act",
 })  # fmt: skip
 """Column names of the result tables, which no metric may take."""
 SUFFIXES = ("_delta", "_ci_low", "_ci_high")

@@ -165,5 +165,5 @@ def _families(run: Run) -> str:
 def method_section(run: Run) -> str:
     """What T, p, q, the controls and the verdicts mean."""
     rows = [(term, esc(text)) for term, text in METHOD.items()]
-    rows[3:3] = [("Controls", esc(CONTROLS + _families(run)))]
+    rows[4:4] = [("Controls", esc(CONTROLS + _families(run)))]
     return section("method", "What the words mean", "", pairs(rows, "method"))

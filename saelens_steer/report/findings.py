@@ -90,7 +90,8 @@ def _directions(run: Run) -> tuple[str, str]:
 def _controls(summary: pd.DataFrame) -> tuple[str, str]:
     families, sizes = control_counts(controls(summary))
     words = ", ".join(f"{short(n)} {family}" for family, n in families.items())
-    below = f"at each of {sizes} sizes" if sizes > 1 else "random directions of the same size"
+    alike = "KL" if set(summary.get("alpha_unit", ())) == {"kl"} else "size"
+    below = f"at each of {sizes} sizes" if sizes > 1 else f"random directions of the same {alike}"
     return (words, below) if words else ("none", "")
 
 

@@ -35,7 +35,7 @@ def _summary(run: Run) -> str:
     patches: Any = run.patches
     metrics = [m for m in run.patch_metrics if patches[m].notna().any()]
     places = {m: decimals([*patches.groupby("variant")[m].mean()]) for m in metrics}
-    headers = ["Variant", "Edits", "Texts changed", "‖Δx‖/‖x‖", "Feature activation"]
+    headers = ["Variant", "Texts changed", "‖Δx‖/‖x‖", "Feature activation"]
     groups = [(name, rows) for name, rows in patches.groupby("variant", sort=False)]
     original = groups[0][1]
     rows = [
@@ -53,8 +53,9 @@ def _about(name: str, own: Any, original: Any) -> list[Cell]:
     norm = float(own["receipt_rel_norm"].mean())
     edits = "" if name == ORIGINAL else str(own["edits"].iloc[0])
     return [
-        Cell(f"<b>{esc(name)}</b>"),
-        Cell(f"<code>{esc(edits)}</code>" if edits else "none"),
+        Cell(
+            f"<b>{esc(name)}</b>" + (f"<small><code>{esc(edits)}</code></small>" if edits else "")
+        ),
         Cell(f"{changed} of {len(own)}" if edits else "–", float(changed)),
         Cell(number(norm, 3), norm),
         Cell(acts, float(after)),
@@ -76,13 +77,18 @@ def _prompt(patches: Any, prompt_id: str, opened: bool) -> str:
     text = str(own[0]["prompt"])
     line = " ".join(text.split())
     brief = line if len(line) <= 100 else line[:99] + "…"
-    panes = "".join(_pane(row, str(own[0]["completion"])) for row in own)
+    panes = "".join(_pane(row, _said(own[0])) for row in own)
     asked = f"<blockquote>{esc(text)}</blockquote>"
     return details(brief, f'{asked}<div class="panes many">{panes}</div>', opened)
 
 
+def _said(row: dict[str, Any]) -> str:
+    """The completion; an empty one is missing in a CSV."""
+    return "" if pd.isna(row["completion"]) else str(row["completion"])
+
+
 def _pane(row: dict[str, Any], original: str) -> str:
-    text = "" if pd.isna(row["completion"]) else str(row["completion"])
+    text = _said(row)
     same = row["variant"] != ORIGINAL and text == original
     cut = ", cut at the token limit" if row["truncated"] else ""
     under = f"{short(int(row['n_tokens']))} tokens{cut}{'; as the original' if same else ''}"

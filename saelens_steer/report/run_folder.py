@@ -17,6 +17,9 @@ import yaml
 from saelens_steer.errors import InputError
 from saelens_steer.sweeps import CANDIDATE
 
+PATCH_TEXTS = ("prompt_id", "domain", "prompt", "variant", "edits", "hook_name", "completion")
+"""The columns of patch.csv that hold text."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -84,7 +87,7 @@ def read_run(folder: Path) -> Run:
         config=read_text(folder / "config.yaml"),
         training=pd.DataFrame(read_lines(folder / "sae" / "metrics.jsonl")),
         quality=read_mapping(folder / "sae" / "quality.json"),
-        patches=read_table(folder / "patch.csv"),
+        patches=read_table(folder / "patch.csv", PATCH_TEXTS),
     )
 
 
@@ -93,12 +96,13 @@ def read_text(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A CSV file; an empty table where there is none."""
+def read_table(path: Path, texts: Sequence[str] = ("direction",)) -> pd.DataFrame:
+    """A CSV file; an empty table where there is none. Texts such as `None` or 007 stay texts."""
     if not read_text(path).strip():
         return pd.DataFrame()
+    kinds: dict[Any, Any] = {"feature": "Int64", **dict.fromkeys(texts, "object")}
     try:
-        return pd.read_csv(path, dtype={"feature": "Int64", "direction": "object"})
+        return pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""])
     except (ValueError, pd.errors.ParserError) as error:
         raise InputError(f"{path} cannot be read as a table: {error}") from None
 

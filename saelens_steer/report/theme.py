@@ -82,7 +82,13 @@ def axis_label(text: str, unit: str) -> str:
 
 def alpha_label(unit: str) -> str:
     """The axis title for strengths in `unit`."""
-    known = {"raw": "multiples of W_dec[f]", "unit": "multiples of the unit vector"}
+    known = {
+        "raw": "multiples of W_dec[f]",
+        "unit": "multiples of the unit vector",
+        "max_act": "multiples of A_max(f)·W_dec[f]",
+        "resid_norm": "multiples of the mean ‖x‖",
+        "kl": "mean KL to the unsteered model, in nats",
+    }
     return f"Steering strength α ({known.get(unit, unit)})" if unit else "Steering strength α"
 
 

@@ -15,6 +15,8 @@ QUALITY = {
         "how far the SAE brings the loss from zeroed (0) back to untouched (1)",
     ),
     "dead_share": ("Dead features", "share of features that never fired on these tokens"),
+    "epochs": ("Epochs", "so many times the cached activations were gone over"),
+    "stopped_early": ("Stopped early", "whether training ended because it no longer got better"),
     "n_tokens": ("Tokens", "so many tokens were measured"),
     "sinks_dropped": (
         "Sinks left out",
@@ -39,6 +41,9 @@ CONTROLS = (
 
 METHOD = {
     "Steering": "At the hook, the residual x of every steered position becomes x + α · direction.",
+    "Patching": "Other edits of x, at the same hook unless they say otherwise. Those of features encode "
+    "x, change the activations z, and add the difference that makes to the decoded x (keep), or put "
+    "the decoded x in the place of x (drop).",
     "Effect Δ": "The mean over prompts of a metric at α minus the same prompts' at α = 0. "
     "Intervals are 95 % bootstrap intervals over prompts.",
     "T": "A direction's largest |Δ| over the strengths. Taking the largest makes it easy to find "
@@ -53,4 +58,4 @@ METHOD = {
     "Verdict": "“More than random” means q < 0.05. “Not testable” means that K is too small for "
     "any p to count: claims about m directions take at least 20 · m controls.",
 }
-"""Definitions; that of the controls is put in as the fourth."""
+"""Definitions; that of the controls is put in as the fifth."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from sae_lens import SAE
 
 from saelens_steer.config import PatchSpec
 from saelens_steer.data import prompts_hash
 from saelens_steer.errors import InputError
+from saelens_steer.features import Scale, measured_scale
 from saelens_steer.metrics import metrics_version
 from saelens_steer.outputs import PATCH_OUTPUTS, write_patches
 from saelens_steer.patching import Patching, patch_table
@@ -19,6 +24,7 @@ from saelens_steer.steering import Known, build_variant
 def patch(run: Run) -> Path:
     """patch.csv and patch.json: what each variant of the model writes; nothing without variants."""
     if run.spec.patch is None:
+        run.steps.drop("patch")
         return run.steps.folder
     inputs = [run.keys["select"], run.model_key, prompts_hash(run.prompts)]
     inputs += [run.spec.prompts.model_dump(), run.spec.patch.model_dump()]
@@ -30,12 +36,22 @@ def patch(run: Run) -> Path:
 
 def _patch(run: Run, spec: PatchSpec) -> None:
     sae, study = run.sae, run.study()
-    known = Known(sae, run.hook_name, run.candidates, run.scale)
+    known = Known(sae, run.hook_name, run.candidates, _scale(run, spec, sae))
     variants = [build_variant(name, edits, known) for name, edits in spec.variants.items()]
     prompts = study.encoded[: spec.limit]
     job = Patching(run.model, prompts, variants, study.metrics, spec, sae)
     with progress("patch", job.n_rows) as note:
         write_patches(run.steps.folder, patch_table(job, note))
+
+
+def _scale(run: Run, spec: PatchSpec, sae: SAE[Any]) -> Scale:
+    """What selection measured, and A_max of the features that only the edits name."""
+    known = run.scale
+    more = sorted({*spec.named} - {*known.max_act})
+    if not more or not spec.needs_a_max:
+        return known
+    measured = measured_scale(run.activations, sae, more)
+    return replace(known, max_act={**known.max_act, **measured.max_act})
 
 
 def check_patch(spec: PatchSpec | None) -> None:

@@ -105,7 +105,7 @@ class Run:
 
     @property
     def scale(self) -> Scale:
-        """What selection measured: mean ‖x‖, and A_max of the candidates and named features."""
+        """What selection measured: mean ‖x‖, and A_max of the features that may be swept."""
         found = self.features
         return Scale({int(f): v for f, v in found["max_act"].items()}, found["resid_norm"])
 

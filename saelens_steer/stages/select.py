@@ -48,13 +48,13 @@ def template(spec: RunSpec) -> dict[str, Any]:
 def select(run: Run) -> Path:
     """Candidates of both sides."""
     inputs = [run.keys["cache"], run.keys["train"], run.spec.select.model_dump()]
-    inputs += [run.spec.named_features]
+    inputs += [run.spec.sweep.named]
     run.keys["select"] = run.steps.do("select", inputs, ["features.json"], partial(_select, run))
     return run.steps.path("features.json")
 
 
 def _select(run: Run) -> None:
-    s, sae, named = run.spec.select, run.sae, run.spec.named_features
+    s, sae, named = run.spec.select, run.sae, run.spec.sweep.named
     if sae.cfg.metadata.decoder_only and run.spec.sweep.named:
         write_json(run.steps.path("features.json"), _unselected(run, sae))
         return

@@ -3,6 +3,7 @@
 from saelens_steer.steering.apply import Receipt, edit_where, row_rel_norm, steered
 from saelens_steer.steering.edits import Edit, add, per_row, project_out
 from saelens_steer.steering.latents import (
+    SAEEdit,
     ablate,
     composed,
     reconstruct,
@@ -20,7 +21,7 @@ from saelens_steer.steering.positions import (
     within,
 )
 from saelens_steer.steering.strength import MEASURED, unit_vectors
-from saelens_steer.steering.variants import Known, Variant, build_variant
+from saelens_steer.steering.variants import Known, Variant, build_variant, variant_of
 
 __all__ = [
     "KINDS",
@@ -29,6 +30,7 @@ __all__ = [
     "Known",
     "Positions",
     "Receipt",
+    "SAEEdit",
     "Variant",
     "ablate",
     "add",
@@ -48,5 +50,6 @@ __all__ = [
     "steered",
     "suppress_and_boost",
     "unit_vectors",
+    "variant_of",
     "within",
 ]

@@ -189,7 +189,7 @@ def _check_finite(what: str, value: float | Tensor) -> None:
 
 
 def _said(values: Tensor) -> str:
-    return ",".join(f"{v:g}" for v in torch.atleast_1d(values).tolist())
+    return ",".join(f"{v:.3g}" for v in torch.atleast_1d(values).tolist())
 
 
 def _refuse_doubles(edits: Sequence[SAEEdit]) -> None:

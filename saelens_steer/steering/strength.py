@@ -26,7 +26,8 @@ def unit_vectors(
     if unit == "raw":
         return vectors
     if unit == "max_act":
-        return vectors * torch.tensor([_max_act(f, scale) for f in features])[:, None]
+        sizes = [_max_act(f, scale) for f in features]
+        return vectors * torch.tensor(sizes, device=vectors.device)[:, None]
     directions = vectors / vectors.norm(dim=-1, keepdim=True)
     if unit in ("unit", "kl"):
         return directions

@@ -27,6 +27,7 @@ from saelens_steer.sae import check_feature
 from saelens_steer.steering.apply import steered
 from saelens_steer.steering.edits import Edit, add, project_out
 from saelens_steer.steering.latents import (
+    SAEEdit,
     ablate,
     composed,
     reconstruct,
@@ -59,6 +60,16 @@ class Variant:
             yield
 
 
+def variant_of(name: str, edits: Edit | Sequence[Edit], hook_name: str) -> Variant:
+    """Edits at one hook as a variant. Raises InputError for edits that are none or conflict."""
+    given = (edits,) if isinstance(edits, Edit) else tuple(edits)
+    if not given:
+        raise InputError(f"variant {name!r} has no edit")
+    changes = [c for edit in composed(given) if isinstance(edit, SAEEdit) for c in edit.changes]
+    features = dict.fromkeys(f for change in changes for f in change.features)
+    return Variant(name, {hook_name: given}, tuple(features))
+
+
 @dataclass(frozen=True)
 class Known:
     """What a config's edits refer to."""
@@ -81,10 +92,10 @@ class Known:
             raise InputError(f"selection found no feature for {given!r}: name features by index")
         return found
 
-    def sizes(self, value: float, unit: str, features: Sequence[int]) -> list[float]:
-        """`value` for each feature, in units of z."""
+    def sizes(self, value: float, unit: str, features: Sequence[int]) -> float | list[float]:
+        """`value` in units of z: one number for all features, or one for each."""
         if unit == "raw":
-            return [value] * len(features)
+            return value
         return [value * self.scale.a_max(f) for f in features]
 
 

@@ -85,8 +85,8 @@ def kl_steps(
 
 def _mean_kl(
     sweep: LogitSweep, cells: Sequence[int], steps: Sequence[float], batch_tokens: int, note: Note
-) -> np.ndarray:
-    """Mean KL over the prompts for some cells at these steps: [n]."""
+) -> list[float]:
+    """Mean KL over the prompts for each of some cells at these steps."""
     few = [sweep.cells[i] for i in cells]
     trial = _trial(sweep, few, steps)
     sums = torch.zeros(len(cells), dtype=torch.float64)
@@ -96,7 +96,7 @@ def _mean_kl(
             0, torch.tensor(rows["cell"].to_numpy()), torch.tensor(rows["kl"].to_numpy())
         )
         note(len(rows))
-    return (sums / len(sweep.prompts)).numpy()
+    return (sums / len(sweep.prompts)).tolist()
 
 
 def _trial(

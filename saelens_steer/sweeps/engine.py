@@ -81,6 +81,8 @@ class LogitSweep(Cells):
     @property
     def entered_at_hook(self) -> bool:
         """Whether the rows start at the very hook that is steered."""
+        if self.from_layer is None:
+            return False
         return self.entry == self.hook_name or self.from_layer != hook_layer(self.hook_name)
 
     @property
