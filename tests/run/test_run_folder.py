@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,8 +11,8 @@ import pandas as pd
 import pytest
 import yaml
 from checkpoints import put_in_hub_cache, random_qwen3
+from processes import finished, ran, start
 
-ROOT = Path(__file__).parents[2]
 SMALL = [
     "sae.train.training_tokens=20000",
     "sae.train.d_sae=128",
@@ -29,25 +27,6 @@ SMALL = [
 def command(out: Path, *overrides: str) -> list[str]:
     sets = [part for pair in (*SMALL, *overrides) for part in ("--set", pair)]
     return [sys.executable, "-m", "saelens_steer.cli", "demo", "--out", str(out), *sets]
-
-
-def start(args: list[str], **env: str) -> subprocess.Popen:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **env}
-    return subprocess.Popen(
-        args,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=environment,
-    )
-
-
-def finished(args: list[str], **env: str) -> str:
-    process = start(args, **env)
-    stdout, stderr = process.communicate(timeout=600)
-    assert process.returncode == 0, stderr
-    return stdout
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -187,24 +166,20 @@ def test_the_real_config_runs_end_to_end_on_a_random_qwen3_under_the_real_id(tmp
         "sweep.batch_tokens": 4096,
         "sweep.generate.max_new_tokens": 8,
     }
-    sets = [part for key, value in overrides.items() for part in ("--set", f"{key}={value}")]
-    config = str(ROOT / "configs/qwen3_4b_instruct_code_vs_math.yaml")
-    out = tmp_path / "run"
-    args = [sys.executable, "-m", "saelens_steer.cli", "run", config, "--out", str(out), *sets]
-    made = finished(args, HF_HUB_CACHE=str(tmp_path / "hub"))
-    assert made.strip().splitlines()[-1] == str(out / "report.html")
+    out = ran(
+        "configs/qwen3_4b_instruct_code_vs_math.yaml",
+        tmp_path / "run",
+        overrides,
+        HF_HUB_CACHE=str(tmp_path / "hub"),
+    )
     known = json.loads((out / "provenance.json").read_text())
     assert known["model"]["name"] == "Qwen/Qwen3-4B-Instruct-2507"
     assert "not testable with 20 controls" in (out / "claims.csv").read_text()
 
 
 def test_a_study_that_is_not_code_against_mathematics_runs_from_its_config(tmp_path):
-    small = ["sae.train.training_tokens=20000", "prompts.limit=6", "sweep.n_controls=20"]
-    sets = [part for pair in small for part in ("--set", pair)]
-    config = "configs/tiny/transport_vs_prose.yaml"
-    out = tmp_path / "run"
-    args = [sys.executable, "-m", "saelens_steer.cli", "run", config, "--out", str(out), *sets]
-    finished(args)
+    small = {"sae.train.training_tokens": 20000, "prompts.limit": 6, "sweep.n_controls": 20}
+    out = ran("configs/tiny/transport_vs_prose.yaml", tmp_path / "run", small)
     claims = pd.read_csv(out / "claims.csv")
     assert {"story_margin", "kl", "mentions_transport"} == set(claims["metric"])
     found = json.loads((out / "features.json").read_text())
