@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
 
@@ -90,7 +91,8 @@ def _directions(run: Run) -> tuple[str, str]:
 def _controls(summary: pd.DataFrame) -> tuple[str, str]:
     families, sizes = control_counts(controls(summary))
     words = ", ".join(f"{short(n)} {family}" for family, n in families.items())
-    alike = "KL" if set(summary.get("alpha_unit", ())) == {"kl"} else "size"
+    units: Any = summary.get("alpha_unit", ())
+    alike = "KL" if set(units) == {"kl"} else "size"
     below = f"at each of {sizes} sizes" if sizes > 1 else f"random directions of the same {alike}"
     return (words, below) if words else ("none", "")
 

@@ -41,8 +41,8 @@ CONTROLS = (
 
 METHOD = {
     "Steering": "At the hook, the residual x of every steered position becomes x + α · direction.",
-    "Patching": "Other edits of x. Those of features encode x, change the activations z and add the "
-    "difference that makes to the decoded x (keep), or put the decoded x there instead (drop).",
+    "Patching": "Other edits of x. Those of features encode x, change the activations z, and add "
+    "the difference that makes to the decoded x (keep), or put the decoded x there instead (drop).",
     "Effect Δ": "The mean over prompts of a metric at α minus the same prompts' at α = 0. "
     "Intervals are 95 % bootstrap intervals over prompts.",
     "T": "A direction's largest |Δ| over the strengths. Taking the largest makes it easy to find "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -70,7 +71,9 @@ def test_multiples_of_the_largest_activation_on_llama(tmp_path):
 
 
 def test_the_output_of_an_mlp_of_gemma(tmp_path):
-    env = under("google/gemma-3-1b-it", random_gemma3, tmp_path, 15)
+    kinds = [("full" if i % 3 == 2 else "sliding") + "_attention" for i in range(15)]
+    write = partial(random_gemma3, layer_types=kinds)
+    env = under("google/gemma-3-1b-it", write, tmp_path, 15)
     own = {"sae.train.cached_tokens": 1500, "sae.train.lr_warm_up_steps": 2, "select.at": "answer"}
     overrides = SMALL | SAMPLED | TRAINED | own
     out = ran("configs/gemma3_1b_mlp_out.yaml", tmp_path / "run", overrides, **env)
@@ -111,7 +114,7 @@ def test_each_twin_runs_offline_in_small(tmp_path, twin):
         small |= {"sae.train.cached_tokens": 5000}
     out = ran(f"configs/tiny/{twin}.yaml", tmp_path / "run", small)
     claims = pd.read_csv(out / "claims.csv")
-    assert set(claims["verdict"]) == {"not testable with 4 controls"}
+    assert claims["verdict"].str.startswith(("not testable", "not measured")).all()
     if twin == "maxact":
         assert len(list((out / "generated_texts").iterdir())) == 5 * claims["direction"].nunique()
     else:
