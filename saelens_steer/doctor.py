@@ -28,8 +28,13 @@ def examine(spec: RunSpec) -> Iterator[str]:
     yield f"metrics    {', '.join(m.name for m in study.metrics)}"
     chosen = sweep.features
     tested = 2 * select.k if isinstance(chosen, str) else len(chosen)
-    rows = len(lengths) * len(grid(tested + sweep.n_controls, sweep.alphas))
-    yield f"sweep      {tested} directions and {sweep.n_controls} controls: {rows:,} rows"
+    if patch := spec.patch:
+        few = len(lengths[: patch.limit])
+        yield f"patch      {len(patch.variants)} variants of the model on {few} prompts"
+    sizes = tested if sweep.alpha_unit == "max_act" else 1  # every A_max has controls of its own
+    controls = sweep.n_controls * sizes
+    rows = len(lengths) * len(grid(tested + controls, sweep.alphas))
+    yield f"sweep      {tested} directions and {controls} controls: {rows:,} rows"
     needed = least_controls(tested)
     enough = "enough" if sweep.n_controls >= needed else f"too few: at least {needed} are needed"
     yield f"controls   {sweep.n_controls} for {tested} claims a metric: {enough}"

@@ -30,6 +30,8 @@ class _OnFeatures(Spec):
             raise ValueError("should be a domain or a list of feature indices") from None
         if not features:
             raise ValueError("should not be empty")
+        if not isinstance(features, str) and len(set(features)) < len(features):
+            raise ValueError("names a feature twice")
         return features
 
 

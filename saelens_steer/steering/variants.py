@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from saelens_steer.config import (
 )
 from saelens_steer.errors import InputError
 from saelens_steer.features import NO_SCALE, Scale
-from saelens_steer.model import hook_layer
+from saelens_steer.model import hook_layer, same_places
 from saelens_steer.near import or_known
 from saelens_steer.sae import check_feature
 from saelens_steer.steering.apply import steered
@@ -106,13 +106,18 @@ def build_variant(name: str, specs: Sequence[EditSpec], known: Known) -> Variant
     for spec in specs:
         inner = spec.inner
         named = [] if spec.reconstruct else known.features(inner.features, inner.top)
-        hook_name = inner.hook_name or known.hook_name
+        hook_name = _place(inner.hook_name or known.hook_name, known.hook_name, edits)
         edits[hook_name] = (*edits.get(hook_name, ()), BUILDERS[spec.kind](inner, named, known))
         features += named
     for at_hook in edits.values():
         composed(at_hook)  # conflicts are found before any forward pass
     in_order = dict(sorted(edits.items(), key=lambda item: hook_layer(item[0])))
     return Variant(name, in_order, tuple(dict.fromkeys(features)))
+
+
+def _place(hook_name: str, own: str, used: Iterable[str]) -> str:
+    """One name for one place: the run's own, or that of an edit before, or the name itself."""
+    return next((name for name in (own, *used) if name in same_places(hook_name)), hook_name)
 
 
 def _add(spec: AddSpec, features: list[int], known: Known) -> Edit:

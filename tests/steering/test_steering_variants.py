@@ -161,7 +161,7 @@ TWICE = {
 
 @pytest.mark.parametrize("case", TWICE)
 def test_a_feature_twice_in_a_variant_at_one_hook_is_refused_by_the_config(case):
-    with pytest.raises(InputError, match=r"variant 'v' edits feature .* twice at one hook"):
+    with pytest.raises(InputError, match=r"feature .* twice at one hook|a feature twice"):
         specs(*TWICE[case])
 
 
@@ -178,6 +178,13 @@ def test_a_feature_named_by_number_and_by_domain_is_refused_before_any_pass(know
     own = [{"ablate": {"features": [5], "hook_name": h}} for h in (None, HOOK)]
     with pytest.raises(InputError, match="feature 5 is named by two edits at one hook"):
         build_variant("v", specs(*own), known)
+
+
+def test_a_place_with_two_names_is_one_place(known):
+    twin = {"ablate": {"features": [5], "hook_name": "blocks.1.hook_resid_post"}}
+    with pytest.raises(InputError, match="feature 5 is named by two edits"):
+        build_variant("v", specs({"set": {"features": [5], "value": 1.0}}, twin), known)
+    assert list(build_variant("v", specs(twin), known).edits) == [HOOK]
 
 
 def test_what_a_config_refers_to_and_is_not_there_is_refused_with_the_nearest(sae, known):
