@@ -15,6 +15,7 @@ from torch import Tensor
 
 from saelens_steer.activations import Activations
 from saelens_steer.errors import InputError
+from saelens_steer.features.size import max_activations
 from saelens_steer.sae import check_sae_at, codec
 from saelens_steer.tensors import Vectors
 
@@ -78,9 +79,10 @@ def select_features(
     z); auroc: probability that a positive token activates it more than a negative one;
     firing_difference: difference of firing rates. `pool`: tokens counts every token; max counts
     every prompt once, with the feature's largest activation over its tokens, which finds a feature
-    that fires on one word of each text. A feature that fires on neither is dead here
-    and never chosen, nor is one whose score does not favour the side. Raises InputError for an
-    unknown domain, or when no token of a domain was kept.
+    that fires on one word of each text. A feature that fires on neither is dead here and never
+    chosen, nor is one whose score does not favour the side. max_act is A_max, the largest
+    activation on any of the cached tokens. Raises InputError for an unknown domain, or when no
+    token of a domain was kept.
     """
     codec.check_encoder(sae)
     check_sae_at(sae, activations.vectors.shape[1], activations.hook_name)
@@ -88,6 +90,8 @@ def select_features(
         raise InputError(f"positive and negative are both {positive!r}: name two domains")
     z_pos, z_neg = (_activity(sae, activations, side, at, pool) for side in (positive, negative))
     scores = _scores(z_pos, z_neg)
+    highest = max_activations(sae, activations.vectors).numpy()
+    scores["max_act"] = highest[scores.index].astype(float)
     towards = scores[score] - (0.5 if score == "auroc" else 0.0)
     best = {positive: towards, negative: -towards}
     candidates = {side: _top(values, k) for side, values in best.items()}
