@@ -90,7 +90,8 @@ def _comparison(best: Any, ours: pd.DataFrame, p_best: float, alike: str) -> str
     others = f"{k} random directions of the same {alike} ({best['controls']})"
     do = f"{_share(best)} of {others} do as much"
     if k < least_controls(n):
-        return f"{do}, not testable with {k} controls: {tested} need at least {least_controls(n)}"
+        need = f"{tested} {'needs' if n == 1 else 'need'} at least {least_controls(n)}"
+        return f"{do}, not testable with {k} controls: {need}"
     passing = list(ours["verdict"]).count(PASSES)
     if not passing:
         so = "so it does no" if n == 1 else f"and none of the {tested} does"
