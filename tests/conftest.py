@@ -17,6 +17,14 @@ torch.set_num_threads(1)
 # saelens_steer is imported inside the fixtures: earlier, its shapes would go unchecked.
 
 
+SLOW_FILES = ("test_notebooks.py", "test_run_folder.py", "test_setups.py", "test_cli.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slowest files first: two workers that take whole files then end at about one time."""
+    items.sort(key=lambda item: item.path.name not in SLOW_FILES)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Parity proofs of the tests go to a temporary folder."""

@@ -12,7 +12,7 @@ from saelens_steer.model import generate, run_to_hook
 from saelens_steer.steering import Edit, add, per_row, reconstruct, steered
 
 HOOK = "blocks.2.hook_resid_pre"
-SPECIAL, N_NEW = 1, 6
+SPECIAL, N_NEW = 1, 4
 """A special token of the test tokenizer, and the tokens to be generated."""
 
 
