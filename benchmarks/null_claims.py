@@ -19,7 +19,7 @@ import saelens_steer as ss
 from saelens_steer.config import PromptSpec, SweepSpec
 from saelens_steer.evidence import claims
 from saelens_steer.study import Study
-from saelens_steer.sweeps import Store, plain_directions
+from saelens_steer.sweeps import plain_directions
 
 CANDIDATES, CONTROLS = 20, 512
 
@@ -37,7 +37,7 @@ def measured_pool(
     prompts = tuple(ss.load_prompts("tiny-code-math-mixed", n_prompts))
     metrics, spec = ss.RunSpec().metrics[:1], SweepSpec(alphas=alphas)
     study = Study(model, None, hook_name, prompts, spec, metrics, PromptSpec())
-    return study.logit_rows(plain_directions(drawn), Store(None, ""))
+    return study.logit_rows(plain_directions(drawn))
 
 
 def false_claims(pool: pd.DataFrame, draws: int) -> int:

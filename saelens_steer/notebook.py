@@ -28,10 +28,8 @@ from saelens_steer.result import Result
 from saelens_steer.sae import check_sae
 from saelens_steer.steering import Edit, SAEEdit, Variant, variant_of
 from saelens_steer.study import Study, tested_directions
-from saelens_steer.sweeps import MEASURED, Store
+from saelens_steer.sweeps import KEPT_NOWHERE, MEASURED
 from saelens_steer.tensors import Vectors
-
-KEPT_NOWHERE = Store(None, "")
 
 
 def sweep(
@@ -74,10 +72,10 @@ def sweep(
     with progress("strengths", None if spec.alpha_unit == "kl" else 0) as note:
         study = study.calibrated(everything, scale, KEPT_NOWHERE, note)
     with progress("sweep", study.n_rows(everything)) as note:
-        rows = study.logit_rows(everything, KEPT_NOWHERE, note)
+        rows = study.logit_rows(everything, note)
     with progress("completions", study.n_texts(everything, chosen)) as note:
-        completions = study.completion_rows(everything, chosen, KEPT_NOWHERE, note)
-    return study.result(rows, completions)
+        completions = study.completion_rows(everything, chosen, note=note)
+    return study.result(study.joined(rows, completions), completions)
 
 
 def _scale(spec: SweepSpec, activations: Activations | None, sae: SAE[Any]) -> Scale:

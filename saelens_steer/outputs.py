@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,11 @@ TEXTS = "generated_texts"
 def write_result(
     folder: Path, result: Result, prompts: Sequence[Prompt], texts_of_layer: int | None = None
 ) -> None:
-    """Write rows, completions, interference (CSV and JSON) and claims.
+    """Write completions, interference (CSV and JSON) and claims.
 
     With `texts_of_layer` also one JSON per feature and prompt (see `write_generated_texts`).
     """
-    rows, summary, claims = result.rows, result.summary, result.claims
-    write_with(folder / "sweep/rows.parquet", lambda path: rows.to_parquet(path, index=False))
+    summary, claims = result.summary, result.claims
     write_jsonl(folder / "completions.jsonl", _texts(result.completions, prompts))
     write_with(folder / "interference.csv", lambda path: summary.to_csv(path, index=False))
     write_json(folder / "interference.json", _records(summary))
@@ -44,6 +43,22 @@ def write_result(
     if texts_of_layer is not None:
         asked = {prompt.id: prompt.text for prompt in prompts}
         write_generated_texts(folder / TEXTS, result.completions, asked, texts_of_layer)
+
+
+def write_rows(folder: Path, tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Write sweep/*.parquet, a file for each table, and read the whole of it back.
+
+    The tables are held one at a time; the rows that come back take some 200 bytes each.
+    """
+
+    def write(place: Path) -> None:
+        place.mkdir()
+        for number, table in enumerate(tables):
+            table.to_parquet(place / f"rows-{number:05d}.parquet", index=False)
+
+    place = write_with(folder / "sweep", write)
+    parts = [pd.read_parquet(path) for path in sorted(place.glob("*.parquet"))]
+    return pd.concat(parts, ignore_index=True)
 
 
 def write_generated_texts(

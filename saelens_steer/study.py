@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -16,25 +16,30 @@ from saelens_steer.data import Encoded, Prompt, encode_prompts
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import draw_controls
 from saelens_steer.features import NO_SCALE, Scale
+from saelens_steer.files import digest
 from saelens_steer.metrics import LogitMetric, TextMetric, resolve_metrics
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.result import Result
 from saelens_steer.sweeps import (
+    KEPT_NOWHERE,
     CompletionSweep,
     Directions,
+    Ground,
     Labels,
     LogitSweep,
+    Room,
     Store,
     completion_table,
     feature_directions,
     generating,
     grid,
     kl_steps,
+    logit_shards,
     logit_table,
     matched_controls,
     plain_directions,
     run_completions,
-    run_logits,
+    unsteered,
     with_text_metrics,
 )
 from saelens_steer.tensors import Vectors
@@ -135,10 +140,8 @@ class Study:
         if scale.resid_norm is None:
             raise InputError("alpha_unit kl needs cached activations, for mean ‖x‖")
         sweep, norm = self._logit_sweep(directions), scale.resid_norm
-        found = store.get_or(
-            "steps",
-            lambda: pd.DataFrame({"step": kl_steps(sweep, self.spec.batch_tokens, norm, note)}),
-        )
+        cells = digest([sweep.identity(cell) for cell in range(len(sweep.cells))])
+        found = store.frame(cells, lambda: pd.DataFrame({"step": kl_steps(sweep, norm, note)}))
         return replace(self, steps=tuple(found["step"]))
 
     def n_rows(self, directions: Directions) -> int:
@@ -151,40 +154,64 @@ class Study:
         cells = 1 + len(grid(len(few), self.spec.alphas))
         return len(self.prompts) * cells * self.spec.generate.samples if self.text_metrics else 0
 
-    def logit_rows(
-        self, directions: Directions, store: Store, note: Note = unnoted
-    ) -> pd.DataFrame:
-        """The logit metrics of every direction × α × prompt."""
-        run = self._logit_sweep(directions)
-        return logit_table(run, run_logits(run, self.spec.batch_tokens, store, note), self.labels)
+    def logit_tables(
+        self,
+        directions: Directions,
+        store: Store = KEPT_NOWHERE,
+        logits: Store = KEPT_NOWHERE,
+        room: Room | None = None,
+        note: Note = unnoted,
+    ) -> Iterator[pd.DataFrame]:
+        """The logit metrics of every direction × α × prompt, some directions at a time, in order.
 
-    def _logit_sweep(self, directions: Directions) -> LogitSweep:
+        What `store` has is read and not computed; so is what `logits` has the logits of.
+        """
+        sweep = self._logit_sweep(directions, every_token=logits.folder is not None)
+        zero = unsteered(sweep, store, note)
+        for shard, rows in logit_shards(sweep, store, logits, room, note):
+            yield logit_table(sweep, shard, rows, zero, self.labels)
+
+    def logit_rows(self, directions: Directions, note: Note = unnoted) -> pd.DataFrame:
+        """The same as one table, kept nowhere."""
+        return pd.concat(self.logit_tables(directions, note=note), ignore_index=True)
+
+    @property
+    def why_whole(self) -> str | None:
+        """Why rows take whole forward passes instead of starting at the hook, if they do."""
+        return self.ground.why_whole
+
+    def _logit_sweep(self, directions: Directions, every_token: bool = False) -> LogitSweep:
         return LogitSweep(
-            **self._cells(directions),
+            ground=self.ground,
+            directions=directions,
             cells=grid(len(directions), self.spec.alphas),
             steps=self.steps,
             metrics=self.logit_metrics,
             sae=self.sae,
+            all_logits=every_token,
         )
 
-    def _cells(self, directions: Directions) -> dict[str, Any]:
-        """What logits and completions are both made from."""
+    @cached_property
+    def ground(self) -> Ground:
+        """What logits and completions both start from."""
         spec = self.spec
-        return {
-            "model": self.model,
-            "hook_name": self.hook_name,
-            "prompts": self.ids,
-            "directions": directions,
-            "positions": spec.positions,
-            "exclude_special_tokens": spec.exclude_special_tokens,
-            "max_norm": spec.max_norm,
-        }
+        return Ground(
+            model=self.model,
+            hook_name=self.hook_name,
+            prompts=self.ids,
+            positions=spec.positions,
+            exclude_special_tokens=spec.exclude_special_tokens,
+            max_norm=spec.max_norm,
+            batch_tokens=spec.batch_tokens,
+            new_tokens=spec.generate.max_new_tokens if self.text_metrics else 0,
+        )
 
     def completion_rows(
         self,
         directions: Directions,
         chosen: Sequence[int],
-        store: Store,
+        store: Store = KEPT_NOWHERE,
+        room: Room | None = None,
         note: Note = unnoted,
     ) -> pd.DataFrame:
         """Completions of the chosen directions and of the first controls; none without metrics."""
@@ -193,14 +220,15 @@ class Study:
             return pd.DataFrame()
         few = directions.take(which)
         run = CompletionSweep(
-            **self._cells(few),
+            ground=self.ground,
+            directions=few,
             cells=[(0, 0.0), *grid(len(few), self.spec.alphas)],
             steps=self._steps_of(which),
             metrics=self.text_metrics,
             spec=self.spec.generate,
             seed=self.spec.seed,
         )
-        rows = run_completions(run, self.spec.batch_tokens, store, note)
+        rows = run_completions(run, store, room, note)
         return completion_table(run, rows, self.labels)
 
     def _steps_of(self, which: Sequence[int]) -> list[float] | None:
@@ -222,12 +250,16 @@ class Study:
             self.spec.alpha_unit,
         )
 
+    def joined(self, rows: pd.DataFrame, completions: pd.DataFrame) -> pd.DataFrame:
+        """Rows with the text metrics of those that have completions."""
+        if completions.empty:
+            return rows
+        return with_text_metrics(rows, completions, self.text_columns)
+
     def result(self, rows: pd.DataFrame, completions: pd.DataFrame) -> Result:
-        """Rows and completions put together."""
+        """Joined rows, and completions."""
         names = [m.name for m in self.logit_metrics]
-        if len(completions):
-            rows = with_text_metrics(rows, completions, self.text_columns)
-            names += self.text_columns
+        names += self.text_columns if len(completions) else []
         return Result(rows, completions, tuple(names), self.spec.seed)
 
 

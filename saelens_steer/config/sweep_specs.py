@@ -54,6 +54,8 @@ class SweepSpec(Spec):
     executor: Literal["local"] = "local"
     batch_tokens: int = Field(default=8192, gt=0)
     """Tokens in one batch of rows; part of the packing plan (see sweeps/)."""
+    cache_logits: bool = False
+    """Keep the last-token logits of every row, float32: new metrics then need no forward pass."""
     generate: GenerateSpec = GenerateSpec()
 
     @property

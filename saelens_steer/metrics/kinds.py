@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
 from saelens_steer.tensors import Logits, PerRow
 
 
@@ -14,6 +18,18 @@ class LogitMetric:
 
     name: str
     fn: Callable[[Logits, Logits], PerRow]
+    reads: Int[Tensor, " read"] | None = None
+    """The only tokens that `fn` reads, and is given, in this order; None for the vocabulary."""
+
+    def of(
+        self, logits: Logits, baseline: Logits, columns: Int[Tensor, " column"] | None = None
+    ) -> PerRow:
+        """The metric of rows whose logits are of some tokens, ascending (None: of all)."""
+        if self.reads is None:
+            return self.fn(logits, baseline)
+        ids = self.reads if columns is None else torch.searchsorted(columns, self.reads)
+        ids = ids.to(logits.device)
+        return self.fn(logits[:, ids], baseline[:, ids])
 
 
 @dataclass(frozen=True)

@@ -68,8 +68,7 @@ def metric_provenance(
 
 def _resolve(spec: MetricSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: int) -> Metric:
     if isinstance(spec, MarginMetric):
-        target, other = _margin_sets(spec.margin, tokenizer, d_vocab)
-        return LogitMetric(spec.margin.name, partial(_margin, target=target, other=other))
+        return _margin_metric(spec.margin, tokenizer, d_vocab)
     if isinstance(spec, MentionsMetric):
         return _mentions(spec.mentions.name, spec.mentions.words)
     if ":" in spec:
@@ -137,6 +136,19 @@ def _refuse_clashes(names: list[str]) -> None:
             raise InputError(
                 f"a metric cannot be called {name!r}, a column of the results: rename it"
             )
+
+
+def _margin_metric(
+    spec: MarginSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: int
+) -> LogitMetric:
+    """Between two sets that are both given, only their own tokens are read."""
+    target, other = _margin_sets(spec, tokenizer, d_vocab)
+    if spec.other is None:
+        return LogitMetric(spec.name, partial(_margin, target=target, other=other))
+    both, n = torch.cat([target, other]), len(target)
+    places = torch.arange(len(both))
+    fn = partial(_margin, target=places[:n], other=places[n:])
+    return LogitMetric(spec.name, fn, reads=both)
 
 
 def _margin(logits: Logits, baseline: Logits, target: Tensor, other: Tensor) -> PerRow:  # noqa: ARG001

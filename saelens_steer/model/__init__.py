@@ -1,5 +1,6 @@
 """Models: loaded, proved equal to their checkpoint, and run, for both classes alike."""
 
+from saelens_steer.model.decode import Place, read_prompts, write_on
 from saelens_steer.model.forward import (
     can_start_at_layer,
     last_token_logits,
@@ -17,15 +18,21 @@ from saelens_steer.model.hooks import (
     same_places,
 )
 from saelens_steer.model.kinds import Model, ModelClass, is_bridge
+from saelens_steer.model.layers import Layer
+from saelens_steer.model.layout import plain_layers, why_not
 from saelens_steer.model.loading import load_model
 from saelens_steer.model.parity import Parity, ParityError
 from saelens_steer.model.source import model_fingerprint, model_provenance
+from saelens_steer.model.tree import Tree, tree_of
 
 __all__ = [
+    "Layer",
     "Model",
     "ModelClass",
     "Parity",
     "ParityError",
+    "Place",
+    "Tree",
     "can_start_at_layer",
     "check_editable",
     "check_hook_name",
@@ -38,9 +45,14 @@ __all__ = [
     "load_model",
     "model_fingerprint",
     "model_provenance",
+    "plain_layers",
+    "read_prompts",
     "resid_to_last",
     "run_to_hook",
     "same_places",
     "stop_token_ids",
+    "tree_of",
     "unembed",
+    "why_not",
+    "write_on",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from saelens_steer.errors import InputError
@@ -18,6 +18,7 @@ from saelens_steer.model.kinds import Model, is_bridge
 from saelens_steer.tensors import Logits, Mask, Resid, Tokens
 
 VOCAB_CHUNK = 32_768
+Columns = Int[Tensor, " column"]
 
 
 def check_length(model: Model, n_tokens: int) -> None:
@@ -88,27 +89,50 @@ def resid_to_last(
 
 
 @torch.no_grad()
-def last_token_logits(model: Model, tokens: Tokens, mask: Mask) -> Logits:
-    """Logits at the last position in float32; no other position is unembedded."""
+def last_token_logits(
+    model: Model, tokens: Tokens, mask: Mask, columns: Columns | None = None
+) -> Logits:
+    """Logits at the last position in float32; no other position is unembedded.
+
+    `columns`: the only tokens whose logits are computed, in this order.
+    """
     check_length(model, tokens.shape[1])
     if is_bridge(model):
         top = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
         final = _read(model, tokens, mask, top)
     else:
         final = model(tokens, attention_mask=mask.long(), stop_at_layer=model.cfg.n_layers)
-    return unembed(model, final[:, -1])
+    return unembed(model, final[:, -1], columns)
 
 
 @torch.no_grad()
-def unembed(model: Model, resid_last: Float[Tensor, "batch d_model"]) -> Logits:
-    """Final norm and unembedding in float32, whatever the model's dtype."""
+def unembed(
+    model: Model, resid_last: Float[Tensor, "batch d_model"], columns: Columns | None = None
+) -> Logits:
+    """Final norm and unembedding in float32, whatever the model's dtype.
+
+    `columns`: the only tokens whose logits are computed, in this order.
+    """
     x = _final_norm(model, resid_last.float())
     W_U, b_U = model.unembed.W_U, model.unembed.b_U
+    if columns is not None:
+        W_U, b_U = W_U[:, columns.to(W_U.device)], b_U[columns.to(b_U.device)]
     if W_U.dtype == torch.float32:
         logits = x @ W_U + b_U
     else:  # converted piece by piece: the whole matrix in float32 may not fit beside the model
         pieces = zip(W_U.split(VOCAB_CHUNK, dim=1), b_U.split(VOCAB_CHUNK), strict=True)
         logits = torch.cat([x @ W.float() + b.float() for W, b in pieces], dim=1)
+    return _capped(model, logits)
+
+
+@torch.no_grad()
+def final_logits(model: Model, resid_last: Float[Tensor, "batch d_model"]) -> Logits:
+    """As `unembed`, the product in the model's own dtype: what the next token is chosen from."""
+    x = _final_norm(model, resid_last.float()).to(model.unembed.W_U.dtype)
+    return _capped(model, (x @ model.unembed.W_U + model.unembed.b_U).float())
+
+
+def _capped(model: Model, logits: Logits) -> Logits:
     cap = getattr(model.cfg, "output_logits_soft_cap", None) or 0.0
     return torch.tanh(logits / cap) * cap if cap > 0 else logits
 

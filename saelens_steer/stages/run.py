@@ -17,7 +17,7 @@ from saelens_steer.features import Scale
 from saelens_steer.files import digest, write_json, write_text
 from saelens_steer.model import check_stream, default_hook_name, load_model, model_fingerprint
 from saelens_steer.provenance import library_versions, provenance
-from saelens_steer.sae import check_train_spec, load_sae
+from saelens_steer.sae import check_train_spec, load_sae, sae_fingerprint
 from saelens_steer.stages.check import check_run
 from saelens_steer.steps import Steps
 from saelens_steer.study import Study, check_disjoint
@@ -30,6 +30,9 @@ LATER = {
     "sweep": ("report",),
 }
 """Which steps build on which."""
+
+
+HALVED = ".store/halved.json"
 
 
 @dataclass
@@ -116,8 +119,22 @@ class Run:
             self.model, sae, self.hook_name, self.prompts, spec.sweep, spec.metrics, spec.prompts
         )
 
+    def note_halved(self, rows: list[int]) -> None:
+        """Record that batches of so many rows did not fit into memory and were halved."""
+        if rows:
+            path = self.steps.path(HALVED)
+            write_json(path, [*self.halved, *rows])
+            self.write_provenance(sae_fingerprint(self.steps.path("sae")))
+
+    @property
+    def halved(self) -> list[int]:
+        """Rows of the batches that were halved, in this run folder so far."""
+        path = self.steps.path(HALVED)
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
     def write_provenance(self, sae_hash: str | None = None) -> None:
         """Write provenance.json, with the digest of the SAE once there is one."""
         about = provenance(self.spec, self.model, self.hook_name, self.prompts, self.selecting)
         about["sae"]["hash"] = sae_hash
+        about["halved_batches"] = self.halved
         write_json(self.steps.path("provenance.json"), about)

@@ -10,16 +10,18 @@ from sae_lens import SAE
 
 from saelens_steer.data import prompts_hash
 from saelens_steer.errors import InputError
-from saelens_steer.files import digest, remove
+from saelens_steer.files import digest
 from saelens_steer.metrics import metrics_version
 from saelens_steer.model import hook_layer
-from saelens_steer.outputs import SWEEP_OUTPUTS, TEXTS, write_result
-from saelens_steer.progress import progress
+from saelens_steer.outputs import SWEEP_OUTPUTS, TEXTS, write_result, write_rows
+from saelens_steer.progress import progress, say
 from saelens_steer.stages.run import Run
 from saelens_steer.study import Study, tested_directions
-from saelens_steer.sweeps import Directions, Store
+from saelens_steer.sweeps import KEPT_NOWHERE, Directions, Room, Store
 
-SHARDS = ".shards"
+STORE = ".store"
+"""The record store: what was measured stays, so that a changed config measures what is new."""
+WRITING = {"max_new_tokens", "temperature", "samples"}
 
 
 def sweep(run: Run) -> Path:
@@ -33,20 +35,33 @@ def sweep(run: Run) -> Path:
 
 
 def _sweep(run: Run) -> None:
-    sae = run.sae
-    study = run.study(sae)
-    everything = study.with_controls(_tested(run, sae), run.activations)
+    study, room = run.study(run.sae), Room()
+    everything = study.with_controls(_tested(run, run.sae), run.activations)
+    _say_how(study, everything)
     with progress("strengths", None if study.spec.alpha_unit == "kl" else 0) as note:
-        store = _store(run, "strengths", study, everything)
-        study = study.calibrated(everything, run.scale, store, note)
+        study = study.calibrated(everything, run.scale, _store(run, "strengths", study), note)
+    tables = partial(
+        study.logit_tables, everything, _store(run, "rows", study), _logits(run, study), room
+    )
     with progress("sweep", study.n_rows(everything)) as note:
-        rows = study.logit_rows(everything, _store(run, "logits", study, everything), note)
+        for _ in tables(note):
+            pass  # every shard is committed now
     with progress("completions", study.n_texts(everything, _chosen(run))) as note:
-        store = _store(run, "texts", study, everything)
-        texts = study.completion_rows(everything, _chosen(run), store, note)
+        store = _store(run, "texts", study)
+        texts = study.completion_rows(everything, _chosen(run), store, room, note)
+    run.note_halved(room.halved)
+    rows = write_rows(run.steps.folder, (study.joined(table, texts) for table in tables()))
     layer = hook_layer(run.hook_name) if run.spec.sweep.generate.files else None
     write_result(run.steps.folder, study.result(rows, texts), run.prompts, layer)
-    remove(run.steps.path(SHARDS))
+
+
+def _say_how(study: Study, everything: Directions) -> None:
+    """Say what will take long, or much room."""
+    if study.why_whole is not None:
+        say(f"every row takes a whole forward pass: {study.why_whole}")
+    if study.spec.cache_logits:
+        size = 4 * study.n_rows(everything) * study.model.cfg.d_vocab / 2**30
+        say(f"sweep.cache_logits: {size:.1f} GiB of logits will be kept in {STORE}/logits")
 
 
 def _tested(run: Run, sae: SAE[Any]) -> Directions:
@@ -74,16 +89,20 @@ def _chosen(run: Run) -> list[int]:
     return [*range(min(top, positive)), *range(positive, positive + min(top, negative))]
 
 
-def _store(run: Run, name: str, study: Study, directions: Directions) -> Store:
-    """Shards under a key of everything that decides them; texts add their own settings."""
-    spec = run.spec.sweep.model_dump(exclude=None if name == "texts" else {"generate"})
-    parts = [
-        run.model_key,
-        run.hook_name,
-        study.ids,
-        spec,
-        metrics_version(run.spec.metrics),
-    ]
-    vectors = directions.vectors.numpy().tobytes().hex()
-    key = digest(name, *parts, run.keys["train"], directions.names, vectors)
-    return Store(run.steps.path(SHARDS) / name, key)
+def _store(run: Run, name: str, study: Study) -> Store:
+    """Shards under a key of all that decides their answers, but directions and strengths: those
+    are in the shards' own names."""
+    spec = study.spec
+    parts: list[object] = [run.model_key, run.hook_name, study.ids, run.keys["train"]]
+    parts += [spec.edit, spec.positions, spec.exclude_special_tokens, spec.max_norm]
+    parts += [spec.batch_tokens]
+    if name != "logits":
+        parts += [metrics_version(run.spec.metrics)]
+    if name == "texts":
+        parts += [spec.seed, spec.generate.model_dump(include=WRITING)]
+    return Store(run.steps.path(STORE) / name, digest(name, *parts))
+
+
+def _logits(run: Run, study: Study) -> Store:
+    """Where last-token logits are kept; nowhere unless the config asks for it."""
+    return _store(run, "logits", study) if run.spec.sweep.cache_logits else KEPT_NOWHERE

@@ -1,6 +1,6 @@
 """Edits of the model's activations, and the context that applies them."""
 
-from saelens_steer.steering.apply import Receipt, edit_where, row_rel_norm, steered
+from saelens_steer.steering.apply import Receipt, edit_where, relative_norms, row_rel_norm, steered
 from saelens_steer.steering.edits import Edit, add, per_row, project_out
 from saelens_steer.steering.latents import (
     SAEEdit,
@@ -43,6 +43,7 @@ __all__ = [
     "per_row",
     "project_out",
     "reconstruct",
+    "relative_norms",
     "row_rel_norm",
     "scale",
     "set_to",

@@ -12,27 +12,40 @@ from saelens_steer.sweeps.directions import (
     plain_directions,
 )
 from saelens_steer.sweeps.engine import LogitSweep
-from saelens_steer.sweeps.run import generating, run_completions, run_logits
-from saelens_steer.sweeps.store import Store
+from saelens_steer.sweeps.ground import Ground
+from saelens_steer.sweeps.room import Room
+from saelens_steer.sweeps.run import (
+    generating,
+    logit_shards,
+    run_completions,
+    run_logits,
+    unsteered,
+)
+from saelens_steer.sweeps.store import KEPT_NOWHERE, Store
 from saelens_steer.sweeps.tables import Labels, completion_table, logit_table, with_text_metrics
 
 __all__ = [
     "CANDIDATE",
+    "KEPT_NOWHERE",
     "MEASURED",
     "CompletionSweep",
     "Directions",
+    "Ground",
     "Labels",
     "LogitSweep",
+    "Room",
     "Store",
     "completion_table",
     "feature_directions",
     "generating",
     "grid",
     "kl_steps",
+    "logit_shards",
     "logit_table",
     "matched_controls",
     "plain_directions",
     "run_completions",
     "run_logits",
+    "unsteered",
     "with_text_metrics",
 ]

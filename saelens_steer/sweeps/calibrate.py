@@ -11,8 +11,8 @@ import torch
 from saelens_steer.errors import InputError
 from saelens_steer.metrics import LogitMetric, resolve_metrics
 from saelens_steer.progress import Note, unnoted
-from saelens_steer.sweeps.engine import LogitSweep, steered_rows
-from saelens_steer.sweeps.plan import pack, shards
+from saelens_steer.sweeps.engine import LogitSweep, measure, rows_of
+from saelens_steer.sweeps.plan import batches
 
 TOLERANCE = 0.02
 """The mean KL may be off by so much of its target."""
@@ -54,9 +54,7 @@ class _Search:
         return abs(kl - self.target) <= TOLERANCE * self.target
 
 
-def kl_steps(
-    sweep: LogitSweep, batch_tokens: int, mean_norm: float, note: Note = unnoted
-) -> list[float]:
+def kl_steps(sweep: LogitSweep, mean_norm: float, note: Note = unnoted) -> list[float]:
     """For each cell (direction, α), the signed multiple of the direction whose mean KL is |α|.
 
     The mean is over the sweep's prompts; `mean_norm` (mean ‖x‖ at the hook) sets the scale of the
@@ -73,7 +71,7 @@ def kl_steps(
         _refuse_endless(sweep, left, steps, sizes, LONGEST * mean_norm)
         signs = [np.sign(sweep.cells[i][1]) for i in left]
         signed = [float(s * sign) for s, sign in zip(steps, signs, strict=True)]
-        kls = _mean_kl(sweep, left, signed, batch_tokens, note)
+        kls = _mean_kl(sweep, left, signed, note)
         for i, step, kl, sign in zip(left, steps, kls, signs, strict=True):
             if searches[i].note(step, kl):
                 found[i] = float(step * sign)
@@ -84,14 +82,15 @@ def kl_steps(
 
 
 def _mean_kl(
-    sweep: LogitSweep, cells: Sequence[int], steps: Sequence[float], batch_tokens: int, note: Note
+    sweep: LogitSweep, cells: Sequence[int], steps: Sequence[float], note: Note
 ) -> list[float]:
     """Mean KL over the prompts for each of some cells at these steps."""
     few = [sweep.cells[i] for i in cells]
     trial = _trial(sweep, few, steps)
     sums = torch.zeros(len(cells), dtype=torch.float64)
-    for group in shards(pack([len(p) for p in sweep.prompts], len(few), batch_tokens)):
-        rows = steered_rows(trial, group)
+    prompts, budget = sweep.prompts, sweep.ground.batch_tokens
+    for batch in batches(range(len(few)), prompts, budget, trial.tokens_per_row):
+        rows = rows_of(trial, measure(trial, batch))
         sums.index_add_(
             0, torch.tensor(rows["cell"].to_numpy()), torch.tensor(rows["kl"].to_numpy())
         )
@@ -102,14 +101,10 @@ def _mean_kl(
 def _trial(
     sweep: LogitSweep, cells: Sequence[tuple[int, float]], steps: Sequence[float]
 ) -> LogitSweep:
-    """The sweep of some cells, measuring KL alone; what no cell changes is computed once."""
+    """The sweep of some cells, measuring KL alone."""
     kl = resolve_metrics(["kl"], sweep.model.tokenizer, sweep.model.cfg.d_vocab)
     metrics = [m for m in kl if isinstance(m, LogitMetric)]
-    trial = replace(sweep, cells=cells, steps=steps, metrics=metrics, sae=None)
-    shared = ["padded", "from_layer", "chosen", "baseline", "vectors"]
-    for name in shared if sweep.from_layer is None else [*shared, "prefix"]:
-        trial.__dict__[name] = getattr(sweep, name)
-    return trial
+    return replace(sweep, cells=cells, steps=steps, metrics=metrics, sae=None)
 
 
 def _refuse_endless(

@@ -8,10 +8,14 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
-from saelens_steer.steering import Edit, add
+from saelens_steer.files import digest
+from saelens_steer.steering import Edit, add, edit_where, per_row
 from saelens_steer.sweeps.directions import Directions
-from saelens_steer.sweeps.plan import Batch
+from saelens_steer.sweeps.ground import Ground
+from saelens_steer.sweeps.plan import Batch, Cell
 from saelens_steer.tensors import PerRow, Vectors
 
 
@@ -19,38 +23,94 @@ from saelens_steer.tensors import PerRow, Vectors
 class Cells:
     """Prompts under cells: each cell is a direction at a strength."""
 
-    model: Any
-    hook_name: str
-    prompts: Sequence[Sequence[int]]
-    """Token ids of each prompt, unpadded."""
+    ground: Ground
     directions: Directions
-    cells: Sequence[tuple[int, float]]
+    cells: Sequence[Cell]
     """(index of the direction, α); α = 0 adds nothing."""
     steps: Sequence[float] | None = None
     """How much of its direction each cell adds, where that is not α itself (unit kl)."""
+    edits: Sequence[Edit] | None = None
+    """What each cell does instead of adding its direction."""
+
+    @property
+    def model(self) -> Any:
+        return self.ground.model
+
+    @property
+    def prompts(self) -> Sequence[Sequence[int]]:
+        """Token ids of each prompt, unpadded."""
+        return self.ground.prompts
+
+    @property
+    def why_whole(self) -> str | None:
+        """Why rows take whole forward passes; None where they start at the hook."""
+        if self.edits is not None and not all(edit.pointwise for edit in self.edits):
+            return "an edit looks at more than one position"
+        return self.ground.why_whole
 
     @cached_property
     def vectors(self) -> Vectors:
         """The directions on the model's device."""
-        return self.directions.vectors.to(self.model.cfg.device)
+        return self.directions.vectors.to(self.ground.device)
+
+    def step(self, cell: int) -> float:
+        """How much of its direction a cell adds."""
+        return float(self.steps[cell] if self.steps is not None else self.cells[cell][1])
+
+    def pushes(self, cells: Sequence[int]) -> Vectors:
+        """What each cell adds, [cell, d_model], float32."""
+        steps = torch.tensor([self.step(cell) for cell in cells], device=self.ground.device)
+        return self.vectors[[self.cells[cell][0] for cell in cells]] * steps[:, None]
+
+    def steer(
+        self,
+        cells: Sequence[int],
+        resid: Float[Tensor, "one_or_cell node d_model"],
+        chosen: Bool[Tensor, " node"],
+    ) -> Float[Tensor, "cell node d_model"]:
+        """The activation under each cell's edit at the chosen nodes."""
+        if self.edits is not None:
+            shared, mask = resid.expand(len(cells), -1, -1), chosen[None]
+            each = [
+                edit_where([self.edits[cell]], shared[i : i + 1], mask)
+                for i, cell in enumerate(cells)
+            ]
+            return torch.cat(each)
+        pushed = resid + self.pushes(cells).to(resid.dtype)[:, None]
+        return pushed if bool(chosen.all()) else torch.where(chosen[:, None], pushed, resid)
+
+    def steer_rows(
+        self,
+        cells: Sequence[int],
+        resid: Float[Tensor, "row d_model"],
+        chosen: Bool[Tensor, " row"],
+    ) -> Float[Tensor, "row d_model"]:
+        """Rows, each of its own cell, under their edits where chosen."""
+        if self.edits is not None:
+            edit = per_row([self.edits[cell] for cell in cells])
+            return edit_where([edit], resid[:, None], chosen[:, None])[:, 0]
+        pushed = resid + self.pushes(cells).to(resid.dtype)
+        return torch.where(chosen[:, None], pushed, resid)
 
     def row_edit(self, batch: Batch) -> Edit:
-        """The edit that gives each row of a batch the push of its own cell."""
-        return add(self.vectors[self._which(batch)], self._row_steps(batch))
+        """The edit that gives each row of a batch the edit of its own cell."""
+        if self.edits is not None:
+            return per_row([self.edits[cell] for cell in batch.row_cells])
+        return add(self.pushes(batch.row_cells))
 
-    def row_push(self, batch: Batch) -> PerRow:
-        """The norm of what each row gets: [batch]."""
-        norms = self.vectors[self._which(batch)].norm(dim=-1)
-        return norms * self._row_steps(batch).abs().to(norms.device)
+    def sizes(self, cells: Sequence[int]) -> PerRow:
+        """The norm of what each cell adds; NaN where cells have edits of their own."""
+        if self.edits is not None:
+            return torch.full((len(cells),), torch.nan)
+        return self.pushes(cells).norm(dim=-1)
 
-    def _which(self, batch: Batch) -> list[int]:
-        return [self.cells[cell][0] for cell in batch.cells]
+    def identity(self, cell: int) -> str:
+        """A digest of what the cell does: its vector, its strength, and the feature it is of."""
+        direction, _ = self.cells[cell]
+        vector = self.directions.vectors[direction].numpy().tobytes().hex()
+        return digest(vector, self.step(cell), self.directions.features[direction])
 
-    def _row_steps(self, batch: Batch) -> PerRow:
-        steps = self.steps or [alpha for _, alpha in self.cells]
-        return torch.tensor([float(steps[cell]) for cell in batch.cells])
 
-
-def grid(n_directions: int, alphas: Sequence[float]) -> list[tuple[int, float]]:
+def grid(n_directions: int, alphas: Sequence[float]) -> list[Cell]:
     """(direction, α) for every direction and every α but 0, which all directions share."""
     return [(d, a) for d in range(n_directions) for a in alphas if a != 0]

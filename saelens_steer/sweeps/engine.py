@@ -1,13 +1,12 @@
-"""The logit sweep: (direction, α, prompt) rows, batched, from the hook's layer on.
+"""The logit sweep: every cell under every prompt, from the hook on.
 
-Steering in layer L leaves layers 0 … L − 1 untouched, so each prompt runs through them once; every
-row then starts at layer L with its own vector, and only the last position is unembedded. Where a
-model cannot be entered half-way (TransformerBridge), rows take the plain full pass.
+Rows that can start at the hook do so (`Upper`); all others take whole forward passes, and
+`LogitSweep.why_whole` says why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,37 +18,16 @@ from jaxtyping import Float
 from sae_lens import SAE
 from torch import Tensor
 
-from saelens_steer.activations import keep_ordinary
-from saelens_steer.data import pad_left
-from saelens_steer.errors import InputError
 from saelens_steer.metrics import LogitMetric
-from saelens_steer.model import (
-    can_start_at_layer,
-    hook_layer,
-    last_token_logits,
-    resid_to_last,
-    run_to_hook,
-    unembed,
-)
+from saelens_steer.model import last_token_logits, unembed
 from saelens_steer.sae.codec import encode
-from saelens_steer.steering import (
-    Edit,
-    Positions,
-    columns,
-    edit_where,
-    norm_limits,
-    row_rel_norm,
-    steered,
-    within,
-)
+from saelens_steer.steering import Edit, edit_where, relative_norms, steered
 from saelens_steer.sweeps.cells import Cells
 from saelens_steer.sweeps.plan import Batch
-from saelens_steer.tensors import Logits, Mask, Resid, Tokens, Vectors
+from saelens_steer.tensors import Logits, Mask, PerRow, Resid, Tokens, Vectors
 
 ENCODED = 4096
 """Vectors that go through the SAE at once."""
-PROMPT_BATCH = 16
-"""Prompts in one pass through the lower layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,192 +35,152 @@ class LogitSweep(Cells):
     """Everything that decides the rows of a logit sweep; no cell has α = 0."""
 
     metrics: Sequence[LogitMetric]
-    positions: Positions = "all"
-    exclude_special_tokens: bool = False
-    max_norm: float | None = None
-    """Attention sinks, over so many times their prompt's median norm, are left alone."""
     sae: SAE[Any] | None = None
     """Where given, the activation of a swept feature after the edit is recorded."""
+    all_logits: bool = False
+    """Compute the whole vocabulary even where the metrics read a few tokens of it."""
 
     @cached_property
-    def padded(self) -> tuple[Tokens, Mask]:
-        """All prompts left-padded: tokens and mask [n_prompts, pos]."""
-        return pad_left(self.prompts, self.model.tokenizer, device=self.model.cfg.device)
-
-    @cached_property
-    def from_layer(self) -> int | None:
-        """The layer the rows start at, or None when they take the plain path."""
-        if not can_start_at_layer(self.model):
+    def columns(self) -> Tensor | None:
+        """The only tokens that the metrics read; None where one reads all."""
+        read = [metric.reads for metric in self.metrics]
+        if self.all_logits or any(ids is None for ids in read):
             return None
-        layer = hook_layer(self.hook_name)
-        beyond = self.hook_name.endswith("hook_resid_post") and layer + 1 < self.model.cfg.n_layers
-        return layer + 1 if beyond else layer  # resid_post(L) is resid_pre(L + 1)
+        return torch.cat([ids for ids in read if ids is not None]).unique()
 
     @property
-    def entered_at_hook(self) -> bool:
-        """Whether the rows start at the very hook that is steered."""
-        if self.from_layer is None:
-            return False
-        return self.entry == self.hook_name or self.from_layer != hook_layer(self.hook_name)
+    def tokens_per_row(self) -> list[int]:
+        """What a row costs: its prompt's tokens, or one where the others' keys are shared."""
+        last_only = self.ground.positions == "last" and self.why_whole is None
+        return [1] * len(self.prompts) if last_only else self.ground.lengths
 
-    @property
-    def entry(self) -> str:
-        """The hook that the prefix is the activation of."""
-        return f"blocks.{self.from_layer}.hook_resid_pre"
 
-    @cached_property
-    def prefix(self) -> Resid:
-        """The unsteered residual where the rows start, [n_prompts, pos, d_model]: one pass each."""
-        return self._read(self.entry)
-
-    @cached_property
-    def chosen(self) -> Mask:
-        """Where the edits act [n_prompts, pos]: not on padding, nor on what is to be left alone.
-
-        Special tokens and attention sinks are found in the unsteered pass, once for all rows.
-        Raises InputError where a prompt has no position left.
-        """
-        tokens, real = self.padded
-        width = tokens.shape[1]
-        chosen = real & columns(self.positions, width, 0, width).to(real.device)
-        if self.exclude_special_tokens:
-            chosen = chosen & keep_ordinary(tokens, self.model.tokenizer)
-        if self.max_norm is not None:
-            resid = self.prefix if self.entered_at_hook else self._read(self.hook_name)
-            chosen = chosen & within(resid, norm_limits(resid, real, self.max_norm))
-        if not bool(chosen.any(1).all()):
-            raise InputError(
-                f"no position of some prompt is steered by positions: {self.positions} with "
-                f"exclude_special_tokens: {self.exclude_special_tokens} and max_norm: "
-                f"{self.max_norm}"
-            )
-        return chosen
-
-    def _read(self, hook_name: str) -> Resid:
-        return torch.cat([run_to_hook(self.model, t, m, hook_name) for t, m in self._pairs()])
-
-    def _pairs(self) -> Iterator[tuple[Tokens, Mask]]:
-        tokens, mask = self.padded
-        return zip(tokens.split(PROMPT_BATCH), mask.split(PROMPT_BATCH), strict=True)
-
-    @cached_property
-    def baseline(self) -> Logits:
-        """Unsteered last-token logits [n_prompts, d_vocab], float32."""
-        if self.from_layer is None:
-            return torch.cat([last_token_logits(self.model, t, m) for t, m in self._pairs()])
-        pairs = zip(
-            self.prefix.split(PROMPT_BATCH), self.padded[1].split(PROMPT_BATCH), strict=True
-        )
-        last = torch.cat([resid_to_last(self.model, x, m, self.from_layer) for x, m in pairs])
-        return unembed(self.model, last)
+Found = dict[str, Tensor]
+"""What rows gave, before metrics: cell, prompt, logits (of `columns` alone) and receipts."""
 
 
 @torch.no_grad()
 def unsteered_rows(sweep: LogitSweep) -> pd.DataFrame:
     """The α = 0 rows, one for each prompt: prompt, and each logit metric."""
-    values = {m.name: m.fn(sweep.baseline, sweep.baseline) for m in sweep.metrics}
+    baseline = sweep.ground.baseline
+    values = metric_values(sweep.metrics, baseline, baseline, None)
     return pd.DataFrame({"prompt": np.arange(len(sweep.prompts)), **_columns(values)})
 
 
+def rows_of(sweep: LogitSweep, found: Found) -> pd.DataFrame:
+    """Measured rows as a table: cell, prompt, each logit metric, and the receipt."""
+    kept, prompts = dict(found), found["prompt"]
+    logits = kept.pop("logits").to(sweep.ground.device)
+    baseline = sweep.ground.baseline[prompts.to(sweep.ground.device)]
+    values = metric_values(sweep.metrics, logits, baseline, sweep.columns)
+    places = {"cell": kept.pop("cell"), "prompt": kept.pop("prompt")}
+    return pd.DataFrame(_columns(places | values | kept))
+
+
+def metric_values(
+    metrics: Sequence[LogitMetric], logits: Logits, baseline: Logits, columns: Tensor | None
+) -> dict[str, PerRow]:
+    """Each metric of some rows; `columns` are the tokens that the logits are of (None: all)."""
+    if columns is not None:
+        baseline = baseline[:, columns.to(baseline.device)]
+    return {m.name: m.of(logits, baseline, columns) for m in metrics}
+
+
 @torch.no_grad()
-def steered_rows(sweep: LogitSweep, batches: Sequence[Batch]) -> pd.DataFrame:
-    """Rows of some batches: cell, prompt, each logit metric, and the receipt."""
-    return pd.concat([_batch_rows(sweep, batch) for batch in batches], ignore_index=True)
+def measure(sweep: LogitSweep, batch: Batch) -> Found:
+    """Run the rows of a batch."""
+    found = _from_hook(sweep, batch) if sweep.why_whole is None else _whole(sweep, batch)
+    places = {"cell": batch.row_cells, "prompt": batch.row_prompts}
+    return {**{name: torch.tensor(numbers) for name, numbers in places.items()}, **found}
 
 
-def _batch_rows(sweep: LogitSweep, batch: Batch) -> pd.DataFrame:
-    logits, receipt = _forward(sweep, batch)
-    baseline = sweep.baseline[torch.from_numpy(batch.prompts)]
-    values = {m.name: m.fn(logits, baseline) for m in sweep.metrics}
-    return pd.DataFrame(
-        {"cell": batch.cells, "prompt": batch.prompts, **_columns(values | receipt)}
-    )
+def _from_hook(sweep: LogitSweep, batch: Batch) -> Found:
+    upper, cells = sweep.ground.upper(batch.prompts), batch.cells
+    last, done = upper.run(lambda resid, chosen: sweep.steer(cells, resid, chosen))
+    logits = unembed(sweep.model, last.flatten(0, 1), sweep.columns)
+    tree, chosen = upper.tree, upper.chosen
+    belongs = tree.membership(chosen)  # [node, prompt]
+    if upper.last_only:
+        belongs = belongs[tree.last] * torch.eye(tree.n_rows, device=belongs.device)
+    counts = belongs.sum(0)
+    weights = belongs / counts.clamp_min(1)
+    changed = relative_norms(done.before, done.after) @ weights
+    acts = _feature_acts(sweep, batch, done.after, weights)
+    return {"logits": logits, **_receipt(sweep, batch, counts, changed.flatten(), acts)}
 
 
-def _forward(sweep: LogitSweep, batch: Batch) -> tuple[Logits, dict[str, Tensor]]:
-    """Last-token logits of the batch's rows, and what steering did to each."""
+def _whole(sweep: LogitSweep, batch: Batch) -> Found:
+    """Left-padded rows through the whole model, the edit in a hook."""
     tokens, real = _rows(sweep, batch)
-    rows, n_pos = torch.from_numpy(batch.prompts), tokens.shape[1]
-    mask = sweep.chosen[rows, -n_pos:]
+    ground, width = sweep.ground, tokens.shape[1]
+    mask = ground.chosen[batch.row_prompts, -width:]
     edit = sweep.row_edit(batch)
-    if sweep.from_layer is None:
-        logits, before = _plain_pass(sweep, edit, tokens, real, mask)
-        after = edit_where([edit], before, mask)
-    else:
-        prefix = sweep.prefix[rows, -n_pos:]
-        last, before, after = _upper_layers(sweep, sweep.from_layer, edit, prefix, real, mask)
-        logits = unembed(sweep.model, last)
-    return logits, _receipt(sweep, batch, before, after, mask)
-
-
-def _upper_layers(
-    sweep: LogitSweep, layer: int, edit: Edit, prefix: Resid, real: Mask, mask: Mask
-) -> tuple[Float[Tensor, "batch d_model"], Resid, Resid]:
-    """The final residual, and the hook's activation before and after, from the prefix on."""
-    if sweep.entered_at_hook:
-        after = edit_where([edit], prefix, mask)
-        return resid_to_last(sweep.model, after, real, layer), prefix, after
-    seen, recorded = _recorded(edit)
-    with steered(sweep.model, recorded, sweep.hook_name, mask):
-        last = resid_to_last(sweep.model, prefix, real, layer)
-    return last, seen[0], edit_where([edit], seen[0], mask)
-
-
-def _plain_pass(
-    sweep: LogitSweep, edit: Edit, tokens: Tokens, real: Mask, mask: Mask
-) -> tuple[Logits, Resid]:
-    """Logits of a full pass, and the hook's activation before the edit."""
-    seen, recorded = _recorded(edit)
-    with steered(sweep.model, recorded, sweep.hook_name, mask):
-        logits = last_token_logits(sweep.model, tokens, real)
-    return logits, seen[0]
-
-
-def _recorded(edit: Edit) -> tuple[list[Resid], Edit]:
-    """The edit, and a list that will hold what it was given."""
     seen: list[Resid] = []
-    return seen, Edit(edit.name, lambda x: seen.append(x) or edit(x), pointwise=False)
+    recorded = Edit(edit.name, lambda x: seen.append(x) or edit(x), pointwise=False)
+    with steered(sweep.model, recorded, ground.hook_name, mask, max_norm=None):
+        logits = last_token_logits(sweep.model, tokens, real, sweep.columns)
+    after = edit_where([edit], seen[0], mask)
+    counts = mask[: len(batch.prompts)].sum(1)
+    weights = mask / mask.sum(1, keepdim=True)
+    changed = (relative_norms(seen[0], after) * weights).sum(1)
+    acts = _feature_acts_by_row(sweep, batch, after, weights)
+    return {"logits": logits, **_receipt(sweep, batch, counts, changed, acts)}
 
 
 def _rows(sweep: LogitSweep, batch: Batch) -> tuple[Tokens, Mask]:
     """The batch's prompts, left-padded to its own longest."""
-    tokens, mask = sweep.padded
-    n_pos = max(len(sweep.prompts[p]) for p in batch.prompts)
-    rows = torch.from_numpy(batch.prompts)
+    tokens, mask = sweep.ground.padded
+    n_pos = max(sweep.ground.lengths[p] for p in batch.prompts)
+    rows = batch.row_prompts
     return tokens[rows, -n_pos:], mask[rows, -n_pos:]
 
 
 def _receipt(
-    sweep: LogitSweep, batch: Batch, before: Resid, after: Resid, mask: Mask
+    sweep: LogitSweep, batch: Batch, counts: Tensor, changed: PerRow, acts: PerRow
 ) -> dict[str, Tensor]:
+    """`counts` [prompt]; the others by row."""
     return {
-        "receipt_positions": mask.sum(1),
-        "receipt_push": sweep.row_push(batch),
-        "receipt_rel_norm": row_rel_norm(before, after, mask),
-        "receipt_feature_act": _feature_acts(sweep, batch, after, mask),
+        "receipt_positions": counts.long().repeat(len(batch.cells)),
+        "receipt_push": sweep.sizes(batch.cells).repeat_interleave(len(batch.prompts)),
+        "receipt_rel_norm": changed,
+        "receipt_feature_act": acts,
     }
 
 
-def _feature_acts(sweep: LogitSweep, batch: Batch, after: Resid, mask: Mask) -> Tensor:
-    """Mean activation of each row's own feature over its steered positions; NaN for controls."""
+def _feature_acts(
+    sweep: LogitSweep,
+    batch: Batch,
+    after: Float[Tensor, "cell node d_model"],
+    weights: Float[Tensor, "node prompt"],
+) -> PerRow:
+    """Mean activation of each cell's own feature over steered positions; NaN for controls."""
+    acts = torch.full((len(batch.cells), len(batch.prompts)), torch.nan, device=after.device)
+    for place, feature in _own_features(sweep, batch.cells).items():
+        acts[place] = _activation(sweep.sae, after[place], feature) @ weights
+    return acts.flatten()
+
+
+def _feature_acts_by_row(
+    sweep: LogitSweep, batch: Batch, after: Resid, weights: Float[Tensor, "row pos"]
+) -> PerRow:
     acts = torch.full((len(batch),), torch.nan, device=after.device)
-    features = [sweep.directions.features[sweep.cells[cell][0]] for cell in batch.cells]
-    rows = [row for row, feature in enumerate(features) if feature is not None]
-    if sweep.sae is None or sweep.sae.cfg.metadata.decoder_only or not rows:
-        return acts
-    row, position = mask[rows].nonzero(as_tuple=True)
-    which = torch.tensor([features[r] for r in rows], device=after.device)[row]
-    parts = zip(after[rows][row, position].split(ENCODED), which.split(ENCODED), strict=True)
-    z = torch.cat([_own_feature(sweep.sae, vectors, w) for vectors, w in parts])
-    sums = torch.zeros(len(rows), device=after.device).index_add_(0, row, z.to(after.device))
-    acts[rows] = sums / mask[rows].sum(1)
+    for row, feature in _own_features(sweep, batch.row_cells).items():
+        acts[row] = _activation(sweep.sae, after[row], feature) @ weights[row]
     return acts
 
 
-def _own_feature(sae: SAE[Any], vectors: Vectors, features: Tensor) -> Tensor:
+def _own_features(sweep: LogitSweep, cells: Sequence[int]) -> dict[int, int]:
+    """Place among the cells → the feature it steers, where an SAE can say how it fires."""
+    if sweep.sae is None or sweep.sae.cfg.metadata.decoder_only:
+        return {}
+    features = [sweep.directions.features[sweep.cells[cell][0]] for cell in cells]
+    return {place: f for place, f in enumerate(features) if f is not None}
+
+
+def _activation(sae: Any, vectors: Vectors, feature: int) -> Float[Tensor, " n"]:
     """z of one feature for each vector: [n], float32."""
-    z = encode(sae, vectors)
-    return z.gather(1, features.to(z.device)[:, None])[:, 0].float()
+    z = [encode(sae, part)[:, feature].float() for part in vectors.split(ENCODED)]
+    return torch.cat(z).to(vectors.device)
 
 
 def _columns(values: dict[str, Tensor]) -> dict[str, np.ndarray]:

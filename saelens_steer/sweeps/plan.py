@@ -1,8 +1,9 @@
-"""The packing plan: which rows go through the model together.
+"""The packing plan: which cells and prompts go through the model together.
 
-A pure function of prompt lengths, cells and the token budget, never of free memory or of what is
-already done: floating-point sums depend on the shape of a batch, so a sweep that was stopped and
-goes on gives the same bytes only if every batch is the same.
+A pure function of prompts, cells and the token budget, never of free memory or of what is already
+done: floating-point sums depend on the shape of a batch, so a sweep that was stopped and goes on
+gives the same bytes only if every batch is the same. A shard holds whole directions under all
+prompts and is planned for itself: its answers do not depend on what else is swept.
 """
 
 from __future__ import annotations
@@ -10,50 +11,92 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 ROWS_PER_SHARD = 4096
 """A shard is committed after about so many rows."""
+Cell = tuple[int, float]
+"""(index of the direction, α)"""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one forward pass: row i is prompt prompts[i] under cell cells[i]."""
+    """Every one of some cells under every one of some prompts; rows are cell by cell."""
 
-    prompts: np.ndarray
-    cells: np.ndarray
+    cells: tuple[int, ...]
+    prompts: tuple[int, ...]
 
     def __len__(self) -> int:
-        return len(self.prompts)
+        return len(self.cells) * len(self.prompts)
+
+    @property
+    def row_cells(self) -> list[int]:
+        """The cell of each row."""
+        return [cell for cell in self.cells for _ in self.prompts]
+
+    @property
+    def row_prompts(self) -> list[int]:
+        """The prompt of each row."""
+        return [*self.prompts] * len(self.cells)
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """Two batches of half the cells, or of half the prompts where there is one cell."""
+        if len(self.cells) > 1:
+            middle = len(self.cells) // 2
+            return Batch(self.cells[:middle], self.prompts), Batch(
+                self.cells[middle:], self.prompts
+            )
+        middle = len(self.prompts) // 2
+        return Batch(self.cells, self.prompts[:middle]), Batch(self.cells, self.prompts[middle:])
 
 
-def pack(lengths: Sequence[int], n_cells: int, batch_tokens: int) -> list[Batch]:
-    """Every (prompt, cell) once, short prompts first, at most `batch_tokens` padded tokens a batch.
+def shards(
+    cells: Sequence[Cell], families: Sequence[str], n_prompts: int, rows: int = ROWS_PER_SHARD
+) -> list[range]:
+    """Consecutive cells in groups of about `rows` rows: the unit of commitment.
 
-    `lengths` [n_prompts] in tokens. A single row longer than the budget is a batch of its own.
+    A direction's cells stay together, and so do directions of one family (`families`, by
+    direction): another number of candidates leaves the groups of the controls as they are.
     """
-    order = np.argsort(np.asarray(lengths), kind="stable")
-    prompts, cells = np.repeat(order, n_cells), np.tile(np.arange(n_cells), len(order))
-    sizes = np.asarray(lengths)[prompts]
-    batches, start = [], 0
-    while start < len(prompts):
-        most = start + max(1, batch_tokens // int(sizes[start]))
-        window = sizes[start:most]  # ascending: the last row of a batch is its longest
-        fits = np.arange(1, len(window) + 1) * window <= batch_tokens
-        stop = start + max(1, int(fits.sum()))
-        batches.append(Batch(prompts[start:stop], cells[start:stop]))
-        start = stop
-    return batches
-
-
-def shards(batches: Sequence[Batch], rows_per_shard: int = ROWS_PER_SHARD) -> list[list[Batch]]:
-    """Consecutive batches in groups of about `rows_per_shard` rows: the unit of commitment."""
-    groups: list[list[Batch]] = []
-    room = 0
-    for batch in batches:
-        if room <= 0:
-            groups.append([])
-            room = rows_per_shard
-        groups[-1].append(batch)
-        room -= len(batch)
+    groups: list[range] = []
+    for number, (direction, _) in enumerate(cells):
+        same = number > 0 and cells[number - 1][0] == direction
+        full = bool(groups) and len(groups[-1]) * n_prompts >= rows
+        parted = number > 0 and families[cells[number - 1][0]] != families[direction]
+        if not groups or (not same and (full or parted)):
+            groups.append(range(number, number))
+        groups[-1] = range(groups[-1].start, number + 1)
     return groups
+
+
+def batches(
+    cells: Sequence[int],
+    prompts: Sequence[Sequence[int]],
+    batch_tokens: int,
+    tokens_per_row: Sequence[int] | None = None,
+) -> list[Batch]:
+    """Every (cell, prompt) once, in rectangles of at most about `batch_tokens` tokens.
+
+    `tokens_per_row` [n_prompts]: how many each prompt's row takes, its length unless given. Prompts
+    that begin alike stay together. A single row beyond the budget is a batch of its own.
+    """
+    sizes = list(tokens_per_row or [len(prompt) for prompt in prompts])
+    found = []
+    for chunk in prompt_chunks(prompts, sizes, batch_tokens):
+        at_once = max(1, batch_tokens // sum(sizes[row] for row in chunk))
+        for start in range(0, len(cells), at_once):
+            found.append(Batch(tuple(cells[start : start + at_once]), chunk))
+    return found
+
+
+def prompt_chunks(
+    prompts: Sequence[Sequence[int]], sizes: Sequence[int], batch_tokens: int
+) -> list[tuple[int, ...]]:
+    """Prompts that run together, at most `batch_tokens` tokens; such as begin alike."""
+    chunks: list[list[int]] = []
+    room = 0
+    for row in sorted(range(len(prompts)), key=lambda row: tuple(prompts[row])):
+        if not chunks or sizes[row] > room:
+            chunks.append([])
+            room = batch_tokens
+        chunks[-1].append(row)
+        room -= sizes[row]
+    return [tuple(chunk) for chunk in chunks]

@@ -2,46 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from saelens_steer.files import write_with
-from saelens_steer.progress import Note
-
-Compute = Callable[[], pd.DataFrame]
 
 
 class Store:
-    """Parquet shards in a folder, committed by atomic rename; without a folder nothing is kept.
+    """Shards in a folder, committed by atomic rename; without a folder nothing is kept.
 
-    `key` is a digest of everything that decides the answers: another key never sees these shards.
+    `key` is a digest of everything that decides all answers, a shard's name of what decides its
+    own: under another key or name these shards are never seen.
     """
 
     def __init__(self, folder: Path | None, key: str) -> None:
         self.folder = folder
         self.key = key
 
-    def get_or(self, shard: int | str, compute: Compute) -> pd.DataFrame:
-        """The shard's rows: read if they were committed, else computed and committed."""
-        if self.folder is None:
+    def frame(self, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """The shard's rows, a Parquet file: read if they were committed, else computed."""
+        path = self._path(name, "parquet")
+        if path is None:
             return compute()
-        name = shard if isinstance(shard, str) else f"{shard:05d}"
-        path = self.folder / f"{self.key}-{name}.parquet"
         if not path.exists():
             frame = compute()
             write_with(path, lambda temporary: frame.to_parquet(temporary, index=False))
         return pd.read_parquet(path)
 
+    def tensors(self, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The same of named tensors, in a safetensors file; on the CPU once they are kept."""
+        path = self._path(name, "safetensors")
+        if path is None:
+            return compute()
+        if not path.exists():
+            found = {key: value.cpu().contiguous() for key, value in compute().items()}
+            write_with(path, lambda temporary: save_file(found, temporary))
+        return load_file(path)
 
-def collect(store: Store, jobs: list[Compute], note: Note) -> pd.DataFrame:
-    """Run the jobs in order through the store; `note(rows)` after each. Rows in job order."""
+    def has(self, name: str) -> bool:
+        """Whether a shard of either kind was committed."""
+        paths = [self._path(name, kind) for kind in ("parquet", "safetensors")]
+        return any(path is not None and path.exists() for path in paths)
 
-    def parts() -> Iterator[pd.DataFrame]:
-        for number, job in enumerate(jobs):
-            frame = store.get_or(number, job)
-            note(len(frame))
-            yield frame
+    def _path(self, name: str, kind: str) -> Path | None:
+        return None if self.folder is None else self.folder / f"{self.key}-{name}.{kind}"
 
-    return pd.concat(list(parts()), ignore_index=True)
+
+KEPT_NOWHERE = Store(None, "")

@@ -14,8 +14,6 @@ from saelens_steer.sweeps.directions import Directions
 from saelens_steer.sweeps.engine import LogitSweep
 
 RECEIPT = "receipt_"
-UNSTEERED = -1
-"""The cell of the α = 0 rows of a logit sweep, which all directions share."""
 
 
 @dataclass(frozen=True)
@@ -30,20 +28,23 @@ class Labels:
     alpha_unit: str
 
 
-def logit_table(sweep: LogitSweep, rows: pd.DataFrame, labels: Labels) -> pd.DataFrame:
-    """One row per direction × α × prompt in the order of the directions; each has its α = 0."""
-    is_zero = rows["cell"] == UNSTEERED
+def logit_table(
+    sweep: LogitSweep, shard: range, rows: pd.DataFrame, unsteered: pd.DataFrame, labels: Labels
+) -> pd.DataFrame:
+    """One row per direction × α × prompt of a shard's cells, in their order; each has its α = 0."""
     nothing = {"receipt_positions": 0, "receipt_push": 0.0, "receipt_rel_norm": 0.0}
-    zero = rows.loc[is_zero].assign(alpha=0.0, **nothing)
-    moved = _placed(rows.loc[~is_zero], sweep.cells)
-    return _assembled(zero, moved, sweep.directions, labels)
+    zero = unsteered.assign(alpha=0.0, **nothing)
+    moved = _placed(rows, sweep.cells)
+    directions = sorted({sweep.cells[cell][0] for cell in shard})
+    return _assembled(zero, moved, directions, sweep.directions, labels)
 
 
 def completion_table(sweep: CompletionSweep, rows: pd.DataFrame, labels: Labels) -> pd.DataFrame:
     """One row per direction × α × prompt × sample; the unsteered text stands under each."""
     placed = _placed(rows, sweep.cells)
     zero, moved = placed.query("alpha == 0"), placed.query("alpha != 0")
-    return _assembled(zero, moved, sweep.directions, labels)
+    every = range(len(sweep.directions))
+    return _assembled(zero, moved, every, sweep.directions, labels)
 
 
 def with_text_metrics(
@@ -64,9 +65,13 @@ def _placed(rows: pd.DataFrame, cells: Sequence[tuple[int, float]]) -> pd.DataFr
 
 
 def _assembled(
-    zero: pd.DataFrame, moved: pd.DataFrame, directions: Directions, labels: Labels
+    zero: pd.DataFrame,
+    moved: pd.DataFrame,
+    which: Sequence[int],
+    directions: Directions,
+    labels: Labels,
 ) -> pd.DataFrame:
-    repeated = [zero.assign(direction=d) for d in range(len(directions))]
+    repeated = [zero.assign(direction=d) for d in which]
     table = pd.concat([*repeated, moved], ignore_index=True)
     order = [c for c in ("direction", "alpha", "prompt", "sample") if c in table]
     table = table.sort_values(order, kind="stable", ignore_index=True)

@@ -82,7 +82,11 @@ def test_a_margin_is_taken_between_its_sets():
     spec = MarginSpec(name="m", target=TokenSetSpec(ids=(70, 71)), other=TokenSetSpec(ids=(80,)))
     (metric,) = resolve(MarginMetric(margin=spec))
     assert metric.name == "m"
-    assert torch.equal(metric.fn(noise(0), noise(1)), margin(noise(0), [70, 71], [80]))
+    expected = margin(noise(0), [70, 71], [80])
+    assert torch.equal(metric.of(noise(0), noise(1)), expected)
+    assert sorted(metric.reads.tolist()) == [70, 71, 80]
+    few = torch.tensor([2, 70, 71, 80, 90])  # all that was computed
+    assert torch.equal(metric.of(noise(0)[:, few], noise(1)[:, few], few), expected)
 
 
 def test_without_other_the_margin_is_against_every_ordinary_entry():

@@ -112,8 +112,8 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(run, tmp_path):
         "activations",
         "sae/metrics.jsonl",
         "features.json",
-        ".shards/logits",
-        ".shards/texts",
+        ".store/rows",
+        ".store/texts",
     ):
         process = start(command(killed))
         while process.poll() is None and not _made(killed / marker):

@@ -12,8 +12,8 @@ from saelens_steer.model import generate, stop_token_ids
 from saelens_steer.steering import add, steered
 from saelens_steer.sweeps import (
     CompletionSweep,
+    Ground,
     Labels,
-    Store,
     completion_table,
     feature_directions,
     run_completions,
@@ -26,9 +26,13 @@ HOOK = "blocks.2.hook_resid_pre"
 def sweep(random_model, small_sae) -> CompletionSweep:
     names = ["code_validity", "latex_first"]
     return CompletionSweep(
-        model=random_model,
-        hook_name=HOOK,
-        prompts=[row[0].tolist() for row in rows()],
+        ground=Ground(
+            model=random_model,
+            hook_name=HOOK,
+            prompts=[row[0].tolist() for row in rows()],
+            batch_tokens=64,
+            new_tokens=6,
+        ),
         directions=feature_directions(small_sae, [3, 5], "raw"),
         cells=[(0, 0.0), (0, -3.0), (1, 3.0)],
         metrics=resolve_metrics(names, random_model.tokenizer, random_model.cfg.d_vocab),
@@ -37,7 +41,7 @@ def sweep(random_model, small_sae) -> CompletionSweep:
 
 
 def test_a_batch_of_mixed_directions_equals_one_by_one(sweep):
-    table = run_completions(sweep, 64, Store(None, "")).set_index(["cell", "prompt"])
+    table = run_completions(sweep).set_index(["cell", "prompt"])
     assert len(table) == 3 * 4
     for (cell, prompt), row in table.iterrows():
         which, alpha = sweep.cells[cell]
@@ -53,9 +57,9 @@ def test_a_batch_of_mixed_directions_equals_one_by_one(sweep):
 
 def test_sampling_repeats_itself_whatever_was_drawn_before(sweep):
     hot = replace(sweep, spec=GenerateSpec(max_new_tokens=6, temperature=1.0, samples=2))
-    first = run_completions(hot, 64, Store(None, ""))
+    first = run_completions(hot)
     torch.rand(17)
-    second = run_completions(hot, 64, Store(None, ""))
+    second = run_completions(hot)
     assert first.equals(second)
     other = first.pivot(index=["cell", "prompt"], columns="sample", values="completion")
     assert (other[0] != other[1]).any()
@@ -63,7 +67,7 @@ def test_sampling_repeats_itself_whatever_was_drawn_before(sweep):
 
 def test_the_unsteered_text_stands_under_every_direction(sweep):
     labels = Labels([f"p{i}" for i in range(4)], ["d"] * 4, "add", HOOK, "all", "raw")
-    table = completion_table(sweep, run_completions(sweep, 64, Store(None, "")), labels)
+    table = completion_table(sweep, run_completions(sweep), labels)
     plain = table[table["alpha"] == 0].pivot(
         index="prompt_id", columns="direction", values="completion"
     )

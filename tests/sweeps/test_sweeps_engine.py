@@ -6,12 +6,14 @@ import pytest
 import torch
 from hugging import hugging_face, last_logits, resid_pre_changed
 from model.model_batches import rows
+from sweeps.grounds import based
 
 from saelens_steer.config import MarginMetric, TokenSetSpec
 from saelens_steer.data import complement, token_set
 from saelens_steer.metrics import LogitMetric, resolve_metrics
 from saelens_steer.metrics.logits import kl, margin
 from saelens_steer.sweeps import (
+    Ground,
     LogitSweep,
     Store,
     feature_directions,
@@ -32,9 +34,12 @@ def sweep(random_model, small_sae) -> LogitSweep:
     metrics = resolve_metrics(specs, random_model.tokenizer, random_model.cfg.d_vocab)
     directions = feature_directions(small_sae, [3, 5], "raw")
     return LogitSweep(
-        model=random_model,
-        hook_name=HOOK,
-        prompts=[row[0].tolist() for row in rows()],
+        ground=Ground(
+            model=random_model,
+            hook_name=HOOK,
+            prompts=[row[0].tolist() for row in rows()],
+            batch_tokens=64,
+        ),
         directions=directions,
         cells=grid(2, (-4.0, 0.0, 4.0)),
         metrics=metrics,
@@ -47,7 +52,7 @@ def test_every_row_equals_a_hugging_face_hook_on_that_prompt_alone(sweep, random
     tokenizer, d_vocab = sweep.model.tokenizer, sweep.model.cfg.d_vocab
     target = token_set(TokenSetSpec(ids=(40, 41)), tokenizer, d_vocab)
     other = complement(target, tokenizer, d_vocab)
-    table = run_logits(sweep, 64, Store(None, "")).set_index(["cell", "prompt"])
+    table = run_logits(sweep).set_index(["cell", "prompt"])
     assert len(table) == 4 + 4 * 4
     for (cell, prompt), row in table.iterrows():
         tokens = torch.tensor([sweep.prompts[prompt]])
@@ -62,10 +67,12 @@ def test_every_row_equals_a_hugging_face_hook_on_that_prompt_alone(sweep, random
 
 
 def test_the_plain_path_agrees_with_the_prefix_path(sweep, random_bridge):
-    fast = run_logits(sweep, 64, Store(None, ""))
-    plain = run_logits(replace(sweep, model=random_bridge), 64, Store(None, ""))
-    assert sweep.from_layer == 2
-    assert replace(sweep, model=random_bridge).from_layer is None
+    fast = run_logits(sweep)
+    plain = run_logits(based(sweep, model=random_bridge))
+    assert sweep.why_whole is None
+    assert "TransformerBridge" in (based(sweep, model=random_bridge).why_whole or "")
+    fast = fast.sort_values(["cell", "prompt"])
+    plain = plain.sort_values(["cell", "prompt"])
     for column in ("m", "kl", "receipt_positions", "receipt_rel_norm", "receipt_feature_act"):
         torch.testing.assert_close(
             torch.tensor(fast[column].to_numpy(float)),
@@ -77,27 +84,27 @@ def test_the_plain_path_agrees_with_the_prefix_path(sweep, random_bridge):
 
 
 def test_another_batch_size_changes_no_more_than_rounding(sweep):
-    one = run_logits(sweep, 1, Store(None, "")).sort_values(["cell", "prompt"])
-    many = run_logits(sweep, 4096, Store(None, "")).sort_values(["cell", "prompt"])
+    one = run_logits(based(sweep, batch_tokens=1)).sort_values(["cell", "prompt"])
+    many = run_logits(based(sweep, batch_tokens=4096)).sort_values(["cell", "prompt"])
     for column in ("m", "kl"):
-        assert (one[column].to_numpy() - many[column].to_numpy()).max() < 1e-4
+        assert abs(one[column].to_numpy() - many[column].to_numpy()).max() < 1e-5
 
 
 def test_the_same_plan_gives_the_same_bytes(sweep):
-    first, second = (run_logits(sweep, 64, Store(None, "")) for _ in range(2))
+    first, second = (run_logits(sweep) for _ in range(2))
     assert first.equals(second)
 
 
 def test_last_steers_one_position_and_all_steers_each(sweep):
-    everywhere = run_logits(sweep, 64, Store(None, "")).query("cell >= 0")
-    last = run_logits(replace(sweep, positions="last"), 64, Store(None, "")).query("cell >= 0")
+    everywhere = run_logits(sweep).query("cell >= 0")
+    last = run_logits(based(sweep, positions="last")).query("cell >= 0")
     lengths = [len(sweep.prompts[p]) for p in everywhere["prompt"]]
     assert everywhere["receipt_positions"].tolist() == lengths
     assert set(last["receipt_positions"]) == {1}
 
 
 def test_the_receipt_holds_the_feature_after_re_encoding(sweep, small_sae):
-    table = run_logits(sweep, 64, Store(None, "")).query("cell >= 0")
+    table = run_logits(sweep).query("cell >= 0")
     row = table.iloc[0]
     which, alpha = sweep.cells[int(row["cell"])]
     tokens = torch.tensor([sweep.prompts[int(row["prompt"])]])
@@ -150,12 +157,12 @@ def test_completions_have_controls_of_every_size_that_was_chosen(small_sae):
 
 
 def test_committed_shards_are_not_computed_again_and_another_key_never_sees_them(sweep, tmp_path):
-    first = run_logits(sweep, 64, Store(tmp_path, "key"))
+    first = run_logits(sweep, Store(tmp_path, "key"))
 
     def refuse(logits, baseline):
         raise AssertionError("computed a committed shard")
 
     again = replace(sweep, metrics=[LogitMetric("m", refuse)])
-    assert run_logits(again, 64, Store(tmp_path, "key")).equals(first)
+    assert run_logits(again, Store(tmp_path, "key")).equals(first)
     with pytest.raises(AssertionError, match="computed"):
-        run_logits(again, 64, Store(tmp_path, "other"))
+        run_logits(again, Store(tmp_path, "other"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,7 @@ import pytest
 import torch
 from model.model_batches import rows
 from steering.plain_edits import encoded, firing_sae
+from sweeps.grounds import based
 
 import saelens_steer as ss
 from saelens_steer.activations import Activations
@@ -20,8 +21,8 @@ from saelens_steer.metrics.logits import kl
 from saelens_steer.model import last_token_logits, run_to_hook
 from saelens_steer.steering import add, steered, unit_vectors
 from saelens_steer.sweeps import (
+    Ground,
     LogitSweep,
-    Store,
     feature_directions,
     grid,
     kl_steps,
@@ -35,23 +36,28 @@ TEXTS = [f"sum of {i} numbers and {i} more" + "!" * i for i in range(5)]
 MARGIN = MarginMetric.model_validate({"margin": {"name": "m", "target": {"ids": [40, 41]}}})
 
 
+GROUND = {field.name for field in fields(Ground)}
+
+
 def logit_sweep(model, hook_name: str = HOOK, **settings) -> LogitSweep:
     """Two random directions at two strengths on four prompts, two with a special token in them."""
     longer = rows()
     longer[0][0, 3] = longer[2][0, 2] = SPECIAL
     draw = torch.Generator().manual_seed(2)
+    ground = {"prompts": [row[0].tolist() for row in longer], "batch_tokens": 64}
+    ground |= {key: settings.pop(key) for key in GROUND if key in settings}
     defaults = {
-        "prompts": [row[0].tolist() for row in longer],
         "directions": plain_directions(torch.randn(2, model.cfg.d_model, generator=draw)),
         "cells": [(0, -3.0), (1, 3.0)],
         "metrics": resolve_metrics([MARGIN, "kl"], model.tokenizer, model.cfg.d_vocab),
     }
-    return LogitSweep(model=model, hook_name=hook_name, **(defaults | settings))
+    on = Ground(model=model, hook_name=hook_name, **ground)
+    return LogitSweep(ground=on, **(defaults | settings))
 
 
-def measured(sweep: LogitSweep, batch_tokens: int = 64) -> pd.DataFrame:
+def measured(sweep: LogitSweep) -> pd.DataFrame:
     """The steered rows in the order of cells and prompts."""
-    table = run_logits(sweep, batch_tokens, Store(None, "")).query("cell >= 0")
+    table = run_logits(sweep).query("cell >= 0")
     return table.sort_values(["cell", "prompt"], ignore_index=True)
 
 
@@ -64,9 +70,9 @@ def one_at_a_time(sweep: LogitSweep, **where) -> pd.DataFrame:
         plain = last_token_logits(sweep.model, tokens, mask)
         for cell, (which, alpha) in enumerate(sweep.cells):
             edit = add(sweep.directions.vectors[which], alpha)
-            with steered(sweep.model, edit, sweep.hook_name, **where) as receipt:
+            with steered(sweep.model, edit, sweep.ground.hook_name, **where) as receipt:
                 logits = last_token_logits(sweep.model, tokens, mask)
-            values = {m.name: float(m.fn(logits, plain)) for m in sweep.metrics}
+            values = {m.name: float(m.of(logits, plain)) for m in sweep.metrics}
             receipts = {"receipt_positions": receipt.positions}
             receipts["receipt_rel_norm"] = receipt.rel_norm
             found.append({"cell": cell, "prompt": prompt, **values, **receipts})
@@ -185,7 +191,7 @@ def test_the_two_signs_of_a_kl_go_opposite_ways_and_farther_for_more(random_mode
     sweep = logit_sweep(
         random_model, directions=directions, cells=[(0, -0.5), (0, -0.05), (0, 0.05), (0, 0.5)]
     )
-    steps = kl_steps(sweep, 64, 10.0)
+    steps = kl_steps(sweep, 10.0)
     assert steps[0] < steps[1] < 0 < steps[2] < steps[3]
 
 
@@ -207,7 +213,7 @@ def test_the_receipt_has_the_norm_of_the_push_in_every_unit(random_model, small_
 def test_the_steps_of_a_kl_do_not_depend_on_the_batch(random_model, small_sae):
     directions = feature_directions(small_sae, [3, 5], "kl")
     sweep = logit_sweep(random_model, directions=directions, cells=grid(2, (-0.3,)))
-    steps = [kl_steps(sweep, batch_tokens, 10.0) for batch_tokens in (1, 64, 4096)]
+    steps = [kl_steps(based(sweep, batch_tokens=n), 10.0) for n in (1, 64, 4096)]
     assert steps[0] == pytest.approx(steps[1], rel=1e-3)
     assert steps[2] == pytest.approx(steps[1], rel=1e-3)
 
@@ -239,7 +245,7 @@ def test_vectors_of_ones_own_are_not_swept_in_units_of_a_max(random_model, small
 
 def test_what_leaves_a_layer_is_what_enters_the_next(random_model):
     post = logit_sweep(random_model, "blocks.1.hook_resid_post")
-    assert post.from_layer == 2
+    assert post.ground.start == 2
     assert measured(post).equals(measured(logit_sweep(random_model)))
 
 
@@ -250,14 +256,14 @@ HOOKS = ("hook_mlp_out", "hook_attn_out", "hook_resid_mid", "hook_resid_post", "
 @pytest.mark.parametrize("hook", HOOKS)
 def test_rows_at_each_hook_equal_one_prompt_at_a_time(random_model, hook, layer):
     sweep = logit_sweep(random_model, f"blocks.{layer}.{hook}")
-    assert sweep.from_layer is not None
+    assert sweep.why_whole is None
     assert_same(measured(sweep), one_at_a_time(sweep))
 
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_a_bridge_gives_the_same_rows_where_it_can_be_edited(random_model, random_bridge, hook):
     plain = logit_sweep(random_bridge, f"blocks.2.{hook}")
-    assert plain.from_layer is None
+    assert "TransformerBridge" in (plain.why_whole or "")
     if hook == "hook_resid_mid":
         with pytest.raises(ss.InputError, match="do not take effect in a TransformerBridge"):
             measured(plain)
@@ -296,7 +302,7 @@ def test_a_prompt_with_nothing_left_to_steer_is_refused(random_model):
     sweep = logit_sweep(random_model, prompts=ending, positions="last", exclude_special_tokens=True)
     with pytest.raises(ss.InputError, match="no position of some prompt is steered by positions"):
         measured(sweep)
-    fine = replace(sweep, prompts=ending[:1])
+    fine = based(sweep, prompts=ending[:1])
     assert set(measured(fine)["receipt_positions"]) == {1}
 
 
@@ -304,7 +310,7 @@ def test_the_limit_of_norms_is_that_of_the_hook_that_is_steered(random_model):
     sweep = logit_sweep(random_model, "blocks.2.hook_mlp_out", max_norm=1.1)
     for prompt, ids in enumerate(sweep.prompts):
         tokens = torch.tensor([ids])
-        resid = run_to_hook(random_model, tokens, torch.ones_like(tokens).bool(), sweep.hook_name)
+        resid = run_to_hook(random_model, tokens, torch.ones_like(tokens).bool(), sweep.ground.hook_name)
         norms = resid[0].norm(dim=-1)
         expected = norms <= 1.1 * norms.median()
-        assert torch.equal(sweep.chosen[prompt, -len(ids) :], expected)
+        assert torch.equal(sweep.ground.chosen[prompt, -len(ids) :], expected)

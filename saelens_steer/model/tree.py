@@ -1,0 +1,174 @@
+"""Prompts as one tree of tokens: what several prompts begin with is computed once.
+
+Chat templates and system prompts make prompts begin alike. A token's residual depends on the tokens
+before it alone, so tokens with the same history are one node. All linear parts of a layer then run
+over nodes, without padding and without repetition; only attention sees prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from saelens_steer.model.layers import Attend, Heads, Layer, attention
+
+Nodes = Int[Tensor, " node"]
+ALIKE = 1.25
+"""Prompts of one group differ in length by this factor at most."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Prompts of like length: their rows, and the node of each token, padded on the right."""
+
+    rows: Int[Tensor, " row"]
+    nodes: Int[Tensor, "row pos"]
+    lengths: Int[Tensor, " row"]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Prompts with their common beginnings stored once."""
+
+    rows: Int[Tensor, " node"]
+    """A prompt that each node belongs to."""
+    positions: Nodes
+    """How many tokens stand before each node."""
+    last: Int[Tensor, " row"]
+    """The node of each prompt's last token."""
+    groups: tuple[Group, ...]
+    places: Nodes
+    """Where each node stands in the groups' padded rows, laid end to end."""
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.last)
+
+    def membership(self, chosen: Bool[Tensor, " node"]) -> Float[Tensor, "node row"]:
+        """1 where a chosen node belongs to a prompt."""
+        belongs = torch.zeros(len(self), self.n_rows, device=chosen.device)
+        for group in self.groups:
+            row, at = _real(group)
+            belongs[group.nodes[row, at], group.rows[row]] = 1.0
+        return belongs * chosen[:, None]
+
+    def left_padded(self) -> tuple[Int[Tensor, "row pos"], Bool[Tensor, "row pos"]]:
+        """The node of each prompt's tokens, padded on the left, and where there is one."""
+        width = max(group.nodes.shape[1] for group in self.groups)
+        shape, device = (self.n_rows, width), self.positions.device
+        paths = torch.zeros(shape, dtype=torch.long, device=device)
+        real = torch.zeros(shape, dtype=torch.bool, device=device)
+        for group in self.groups:
+            row, at = _real(group)
+            column = width - group.lengths[row] + at
+            paths[group.rows[row], column] = group.nodes[row, at]
+            real[group.rows[row], column] = True
+        return paths, real
+
+    def attend(self, layer: Layer) -> Attend:
+        """Causal attention within each prompt, on heads [batch, node, heads, d_head]."""
+
+        def each(q: Heads, k: Heads, v: Heads) -> Heads:
+            parts = [self._group_reads(layer, group, q, k, v) for group in self.groups]
+            z = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+            return z.index_select(1, self.places)
+
+        return each
+
+    def last_reads(self, layer: Layer, q: Heads, k: Heads, v: Heads) -> Heads:
+        """What the last token of each prompt reads: q [batch, row, …], k and v by node."""
+        batch, z = len(q), torch.empty_like(q)
+        for group in self.groups:
+            n, n_pos = group.nodes.shape
+            keys, values = (_rows(x, group.nodes) for x in (k, v))
+            own = q.index_select(1, group.rows).flatten(0, 1)[:, None]
+            mask = visible(group.lengths, n_pos, layer.window).repeat(batch, 1)[:, None, None]
+            read = attention(layer, own, keys, values, mask)
+            z[:, group.rows] = read[:, 0].unflatten(0, (batch, n))
+        return z
+
+    def _group_reads(self, layer: Layer, group: Group, q: Heads, k: Heads, v: Heads) -> Heads:
+        rows = (_rows(x, group.nodes) for x in (q, k, v))
+        z = attention(layer, *rows)  # padding stands on the right, where nothing looks
+        return z.unflatten(0, (len(q), -1)).flatten(1, 2)
+
+
+def _real(group: Group) -> tuple[Tensor, Tensor]:
+    """Row and position of everything that is not padding."""
+    pos = torch.arange(group.nodes.shape[1], device=group.nodes.device)
+    row, at = (pos[None] < group.lengths[:, None]).nonzero(as_tuple=True)
+    return row, at
+
+
+def _rows(x: Heads, nodes: Int[Tensor, "row pos"]) -> Float[Tensor, "batch_row pos heads d_head"]:
+    """Nodes [batch, node, …] spread out to the prompts they belong to, batch by batch."""
+    return x.index_select(1, nodes.flatten()).unflatten(1, nodes.shape).flatten(0, 1)
+
+
+def visible(
+    lengths: Int[Tensor, " row"], n_pos: int, window: int | None
+) -> Bool[Tensor, "row pos"]:
+    """True at the keys that the last of `lengths` tokens sees, of keys padded on the right."""
+    back = lengths[:, None] - 1 - torch.arange(n_pos, device=lengths.device)
+    return (back >= 0) if window is None else (back >= 0) & (back < window)
+
+
+def tree_of(
+    rows: Sequence[Sequence[int]],
+    marks: Sequence[Sequence[bool]],
+    device: torch.device | str = "cpu",
+) -> Tree:
+    """The tree of some prompts; tokens with another mark, or another history of marks, differ.
+
+    Nodes are in the order in which prompts first reach them; equal prompts share all of theirs.
+    """
+    known: dict[tuple[int, int, bool], int] = {}
+    owners, positions, paths = [], [], []
+    for number, (tokens, marked) in enumerate(zip(rows, marks, strict=True)):
+        node, path = -1, []
+        for position, step in enumerate(zip(tokens, marked, strict=True)):
+            before = len(known)
+            node = known.setdefault((node, *step), before)
+            if node == before:
+                owners.append(number)
+                positions.append(position)
+            path.append(node)
+        paths.append(path)
+    return _assembled(owners, positions, paths, device)
+
+
+def _assembled(
+    owners: list[int], positions: list[int], paths: list[list[int]], device: torch.device | str
+) -> Tree:
+    groups, places, start = [], [0] * len(owners), 0
+    for members in _alike([len(path) for path in paths]):
+        width = max(len(paths[row]) for row in members)
+        for offset, row in enumerate(members):
+            for position, node in enumerate(paths[row]):
+                places[node] = start + offset * width + position
+        start += len(members) * width
+        padded = [paths[row] + [paths[row][-1]] * (width - len(paths[row])) for row in members]
+        lengths = [len(paths[row]) for row in members]
+        groups.append(Group(*(torch.tensor(x, device=device) for x in (members, padded, lengths))))
+    last = [path[-1] for path in paths]
+    rows, at, ends, stand = (
+        torch.tensor(x, device=device) for x in (owners, positions, last, places)
+    )
+    return Tree(rows, at, ends, tuple(groups), stand)
+
+
+def _alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Rows in groups of like length, shortest first."""
+    groups: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
+        if not groups or lengths[row] > ALIKE * lengths[groups[-1][0]]:
+            groups.append([])
+        groups[-1].append(row)
+    return groups

@@ -1,0 +1,211 @@
+"""What every cell of a sweep starts from: the prompts, and the unsteered pass over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from saelens_steer.activations import keep_ordinary
+from saelens_steer.data import pad_left
+from saelens_steer.errors import InputError
+from saelens_steer.model import (
+    Layer,
+    hook_layer,
+    last_token_logits,
+    plain_layers,
+    resid_to_last,
+    run_to_hook,
+    tree_of,
+    unembed,
+    why_not,
+)
+from saelens_steer.steering import Positions, columns, norm_limits, within
+from saelens_steer.sweeps.plan import prompt_chunks
+from saelens_steer.sweeps.upper import Upper
+from saelens_steer.tensors import Logits, Mask, PerRow, Resid, Tokens
+
+PROMPT_BATCH = 16
+"""Prompts in one pass through the lower layers."""
+PROBED = 4
+"""Prompts on which the plain layers are held against the model's own."""
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
+"""How far they may differ, as a share of the norm; 5 % in 16 bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """Prompts in a model, and which of their positions are steered at which hook."""
+
+    model: Any
+    hook_name: str
+    prompts: Sequence[Sequence[int]]
+    """Token ids of each prompt, unpadded."""
+    positions: Positions = "all"
+    exclude_special_tokens: bool = False
+    max_norm: float | None = None
+    """Attention sinks, over so many times their prompt's median norm, are left alone."""
+    whole_passes: bool = False
+    """Run whole forward passes even where the rows could start at the hook."""
+    batch_tokens: int = 8192
+    """Tokens in one batch of rows; part of the packing plan."""
+    new_tokens: int = 0
+    """How many tokens may be written after a prompt."""
+
+    @cached_property
+    def padded(self) -> tuple[Tokens, Mask]:
+        """All prompts left-padded: tokens and mask [n_prompts, pos]."""
+        return pad_left(self.prompts, self.model.tokenizer, device=self.model.cfg.device)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.model.cfg.device)
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of each prompt."""
+        return [len(prompt) for prompt in self.prompts]
+
+    @cached_property
+    def why_whole(self) -> str | None:
+        """Why rows take whole forward passes; None where they start at the hook."""
+        if self.whole_passes:
+            return "whole passes were asked for"
+        first = 0 if self.new_tokens else hook_layer(self.hook_name)
+        return why_not(self.model, first) or self._mismatch()
+
+    @cached_property
+    def start(self) -> int:
+        """The layer that steered rows start at."""
+        layer = hook_layer(self.hook_name)
+        beyond = self._in_block == "hook_resid_post" and layer + 1 < self.model.cfg.n_layers
+        return layer + 1 if beyond else layer  # resid_post(L) is resid_pre(L + 1)
+
+    @property
+    def _in_block(self) -> str:
+        return self.hook_name.split(".", 2)[2]
+
+    @property
+    def touched(self) -> str | None:
+        """The hook inside the first layer where rows part; None where they part before it."""
+        at_start = self._in_block == "hook_resid_pre" or self.start != hook_layer(self.hook_name)
+        return None if at_start else self._in_block
+
+    @cached_property
+    def all_layers(self) -> list[Layer]:
+        """All layers as plain arithmetic, for prompts and what is written after them."""
+        return plain_layers(self.model, max(self.lengths) + self.new_tokens)
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """The layers from the start on."""
+        if self.new_tokens:
+            return self.all_layers[self.start :]
+        return plain_layers(self.model, max(self.lengths), self.start)
+
+    @cached_property
+    def prefix(self) -> Resid:
+        """The unsteered residual where rows start, [n_prompts, pos, d_model], left-padded."""
+        return self._read(f"blocks.{self.start}.hook_resid_pre")
+
+    @cached_property
+    def limits(self) -> PerRow | None:
+        """The norm above which each prompt's positions are attention sinks."""
+        return None if self.max_norm is None else norm_limits(*self._at_hook, self.max_norm)
+
+    @property
+    def _at_hook(self) -> tuple[Resid, Mask]:
+        at_start = self.why_whole is None and self.touched is None
+        return self.prefix if at_start else self._read(self.hook_name), self.padded[1]
+
+    @cached_property
+    def chosen(self) -> Mask:
+        """Where the edits act [n_prompts, pos]: not on padding, nor on what is to be left alone.
+
+        Special tokens and attention sinks are found in the unsteered pass, once for all rows.
+        Raises InputError where a prompt has no position left.
+        """
+        tokens, real = self.padded
+        width = tokens.shape[1]
+        chosen = real & columns(self.positions, width, 0, width).to(real.device)
+        if self.exclude_special_tokens:
+            chosen = chosen & keep_ordinary(tokens, self.model.tokenizer)
+        if self.limits is not None:
+            chosen = chosen & within(self._at_hook[0], self.limits)
+        if not bool(chosen.any(1).all()):
+            raise InputError(
+                f"no position of some prompt is steered by positions: {self.positions} with "
+                f"exclude_special_tokens: {self.exclude_special_tokens} and max_norm: "
+                f"{self.max_norm}"
+            )
+        return chosen
+
+    @cached_property
+    @torch.no_grad()
+    def baseline(self) -> Logits:
+        """Unsteered last-token logits [n_prompts, d_vocab], float32."""
+        if self.why_whole is not None:
+            return torch.cat([last_token_logits(self.model, t, m) for t, m in self._pairs()])
+        chunks = prompt_chunks(self.prompts, self.lengths, self.batch_tokens)
+        last = torch.cat([self.upper(rows).unsteered() for rows in chunks])
+        order = torch.tensor([row for rows in chunks for row in rows])
+        return unembed(self.model, last[order.argsort().to(last.device)])
+
+    def upper(self, rows: tuple[int, ...]) -> Upper:
+        """The layers from the hook on over some prompts; made once for each set of them."""
+        if rows not in self._uppers:
+            self._uppers[rows] = self._upper(rows, self.chosen)
+        return self._uppers[rows]
+
+    def node_tokens(self, rows: tuple[int, ...]) -> Int[Tensor, " node"]:
+        """The token of each node of `upper(rows)`."""
+        tree = self.upper(rows).tree
+        own = torch.tensor(rows, device=self.device)[tree.rows]
+        starts = torch.tensor(self.lengths, device=self.device)[own]
+        tokens = self.padded[0].to(self.device)
+        return tokens[own, tokens.shape[1] - starts + tree.positions]
+
+    @cached_property
+    def _uppers(self) -> dict[tuple[int, ...], Upper]:
+        return {}
+
+    def _upper(self, rows: Sequence[int], chosen: Mask) -> Upper:
+        """The prompts as one tree, with the residual and the choice of each node."""
+        width = chosen.shape[1]
+        starts = [width - self.lengths[row] for row in rows]
+        shown = chosen.cpu()
+        marks = [shown[row, at:].tolist() for row, at in zip(rows, starts, strict=True)]
+        tree = tree_of([self.prompts[row] for row in rows], marks, self.device)
+        own = torch.tensor(rows, device=self.device)[tree.rows]
+        column = torch.tensor(starts, device=self.device)[tree.rows] + tree.positions
+        return Upper(
+            layers=self.layers,
+            tree=tree,
+            prefix=self.prefix[own, column],
+            chosen=chosen[own, column],
+            touched=self.touched,
+            last_only=self.positions == "last",
+        )
+
+    def _read(self, hook_name: str) -> Resid:
+        return torch.cat([run_to_hook(self.model, t, m, hook_name) for t, m in self._pairs()])
+
+    def _pairs(self) -> Iterator[tuple[Tokens, Mask]]:
+        tokens, mask = self.padded
+        return zip(tokens.split(PROMPT_BATCH), mask.split(PROMPT_BATCH), strict=True)
+
+    @torch.no_grad()
+    def _mismatch(self) -> str | None:
+        """Hold the plain layers against the model's own, on the longest prompts."""
+        few = sorted(range(len(self.prompts)), key=lambda row: -self.lengths[row])[:PROBED]
+        real = self.padded[1]
+        want = resid_to_last(self.model, self.prefix[few], real[few], self.start).float()
+        off = (self._upper(few, real).unsteered().float() - want).norm() / want.norm()
+        if off <= TOLERANCE.get(self.model.cfg.dtype, 0.05):
+            return None
+        return f"the model's layers compute something else, off by {float(off):.1g}"

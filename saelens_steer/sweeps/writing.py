@@ -1,0 +1,87 @@
+"""Completions of cells × prompts through the plain layers: what rows share is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from saelens_steer.config import GenerateSpec
+from saelens_steer.data.token_sets import special_ids
+from saelens_steer.model import Place, read_prompts, stop_token_ids, write_on
+from saelens_steer.model.decode import Rows, Steer
+from saelens_steer.sweeps.cells import Cells
+from saelens_steer.sweeps.plan import Batch
+
+
+def written_tokens(
+    cells: Cells, batch: Batch, spec: GenerateSpec, seed: int
+) -> Int[Tensor, "row new_pos"]:
+    """New tokens of a batch's rows, padding after a row's stop token; greedy at temperature 0."""
+    ground, model = cells.ground, cells.model
+    upper, place = ground.upper(batch.prompts), Place(ground.start, ground.touched)
+    tokens = ground.node_tokens(batch.prompts)
+    start = read_prompts(
+        model,
+        ground.all_layers,
+        upper.tree,
+        tokens,
+        spec.max_new_tokens,
+        place,
+        lambda x: cells.steer(batch.cells, x, upper.chosen),
+    )
+    return write_on(
+        model,
+        ground.all_layers,
+        start,
+        spec.max_new_tokens,
+        stop_token_ids(model),
+        model.tokenizer.pad_token_id,
+        place,
+        _steering(cells, batch),
+        _choosing(spec.temperature, len(batch), seed, ground.device),
+    )
+
+
+def _steering(cells: Cells, batch: Batch) -> Callable[[Rows, Rows], Steer]:
+    """What is done where new tokens are read: nothing unless all positions are steered."""
+    ground = cells.ground
+    own = torch.tensor(batch.row_cells, device=ground.device)
+    prompts = torch.tensor(batch.row_prompts, device=ground.device)
+    special = torch.tensor(sorted(special_ids(cells.model.tokenizer)), device=ground.device)
+
+    def steer(rows: Rows, tokens: Rows) -> Steer:
+        if ground.positions != "all":
+            return lambda x: x
+        chosen = torch.ones_like(tokens, dtype=torch.bool)
+        if ground.exclude_special_tokens:
+            chosen = ~torch.isin(tokens, special)
+
+        def act(x: Tensor) -> Tensor:
+            here = chosen
+            if ground.limits is not None:
+                here = here & (x[0].float().norm(dim=-1) <= ground.limits[prompts[rows]])
+            return cells.steer_rows(own[rows].tolist(), x[0], here)[None]
+
+        return act
+
+    return steer
+
+
+def _choosing(
+    temperature: float, n_rows: int, seed: int, device: torch.device
+) -> Callable[[Tensor, Rows], Rows]:
+    """The most likely token, or a draw. A row's draws do not depend on which rows are left."""
+    if temperature == 0:
+        return lambda logits, rows: logits.argmax(-1)  # noqa: ARG005
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(logits: Tensor, rows: Rows) -> Rows:
+        uniform = torch.rand(n_rows, generator=generator, dtype=torch.float64).to(device)[rows]
+        mass = (logits.double() / temperature).softmax(-1).cumsum(-1)
+        below = mass < (uniform * mass[:, -1])[:, None]
+        return below.sum(-1).clamp(max=logits.shape[1] - 1)
+
+    return draw
