@@ -68,6 +68,25 @@ def sweep(config: Config, out: Out = None, set_: Set = None) -> None:
 
 
 @app.command()
+def metrics(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run with its logits kept.")],
+    set_: Set = None,
+) -> None:
+    """Measure a finished sweep anew, as by --set "metrics=[…]", from the logits it kept."""
+    with _exit_status():
+        from saelens_steer.config import load_config
+
+        config = run_folder / "config.yaml"
+        if not config.is_file():
+            raise InputError(f"{run_folder} holds no run: there is no config.yaml")
+        if not load_config(config, set_ or []).sweep.cache_logits:
+            raise InputError(
+                f"{run_folder} kept no logits: sweep with --set sweep.cache_logits=true first"
+            )
+    _carry_out(config, run_folder, set_, "report")
+
+
+@app.command()
 def patch(config: Config, out: Out = None, set_: Set = None) -> None:
     """Write original and patched outputs side by side (and what comes before)."""
     _carry_out(config, out, set_, "patch")

@@ -129,7 +129,7 @@ def _ends_at_once(job: Patching, batch: _Batch) -> bool:
 
 def _measured(job: Patching, logits: Logits, baseline: Logits) -> dict[str, np.ndarray]:
     metrics = [m for m in job.metrics if isinstance(m, LogitMetric)]
-    return {m.name: m.fn(logits, baseline).double().cpu().numpy() for m in metrics}
+    return {m.name: m.of(logits, baseline).double().cpu().numpy() for m in metrics}
 
 
 @dataclass

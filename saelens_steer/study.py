@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import pandas as pd
+import torch
 from sae_lens import SAE
 
 from saelens_steer.activations import Activations
@@ -58,6 +59,10 @@ def tested_directions(
     if isinstance(spec.features, str) or not spec.features:
         raise InputError("say which features to sweep: features=[…]")
     return feature_directions(sae, spec.features, spec.alpha_unit, scale)
+
+
+BATCH_TOKENS = {"cpu": 2048, "gpu": 16_384}
+"""Tokens in a batch where the config does not say: what fits the caches, or fills a GPU."""
 
 
 @dataclass(frozen=True)
@@ -167,18 +172,13 @@ class Study:
         What `store` has is read and not computed; so is what `logits` has the logits of.
         """
         sweep = self._logit_sweep(directions, every_token=logits.folder is not None)
-        zero = unsteered(sweep, store, note)
+        zero = unsteered(sweep, store, logits, note)
         for shard, rows in logit_shards(sweep, store, logits, room, note):
             yield logit_table(sweep, shard, rows, zero, self.labels)
 
     def logit_rows(self, directions: Directions, note: Note = unnoted) -> pd.DataFrame:
         """The same as one table, kept nowhere."""
         return pd.concat(self.logit_tables(directions, note=note), ignore_index=True)
-
-    @property
-    def why_whole(self) -> str | None:
-        """Why rows take whole forward passes instead of starting at the hook, if they do."""
-        return self.ground.why_whole
 
     def _logit_sweep(self, directions: Directions, every_token: bool = False) -> LogitSweep:
         return LogitSweep(
@@ -191,6 +191,10 @@ class Study:
             all_logits=every_token,
         )
 
+    @property
+    def _device(self) -> str:
+        return "cpu" if torch.device(self.model.cfg.device).type == "cpu" else "gpu"
+
     @cached_property
     def ground(self) -> Ground:
         """What logits and completions both start from."""
@@ -202,7 +206,7 @@ class Study:
             positions=spec.positions,
             exclude_special_tokens=spec.exclude_special_tokens,
             max_norm=spec.max_norm,
-            batch_tokens=spec.batch_tokens,
+            batch_tokens=spec.batch_tokens or BATCH_TOKENS[self._device],
             new_tokens=spec.generate.max_new_tokens if self.text_metrics else 0,
         )
 

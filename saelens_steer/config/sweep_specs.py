@@ -52,8 +52,9 @@ class SweepSpec(Spec):
     controls: Literal["covariance", "isotropic"] = "covariance"
     seed: int = 0
     executor: Literal["local"] = "local"
-    batch_tokens: int = Field(default=8192, gt=0)
-    """Tokens in one batch of rows; part of the packing plan (see sweeps/)."""
+    batch_tokens: int | None = Field(default=None, gt=0)
+    """Tokens in one batch of rows; null: 2,048 on a CPU, 16,384 on a GPU. Part of the packing
+    plan: another value changes results in the last digits."""
     cache_logits: bool = False
     """Keep the last-token logits of every row, float32: new metrics then need no forward pass."""
     generate: GenerateSpec = GenerateSpec()

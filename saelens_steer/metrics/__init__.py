@@ -6,7 +6,7 @@ from saelens_steer.metrics.latex import latex_first, latex_validity
 from saelens_steer.metrics.logits import kl, margin
 from saelens_steer.metrics.registry import columns, metric_provenance, resolve_metrics
 from saelens_steer.metrics.score import steering_effect
-from saelens_steer.metrics.texts import read_completion
+from saelens_steer.metrics.texts import completion_of, read_completion, text_values
 from saelens_steer.metrics.version import metrics_version
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "TextMetric",
     "code_validity",
     "columns",
+    "completion_of",
     "kl",
     "latex_first",
     "latex_validity",
@@ -24,4 +25,5 @@ __all__ = [
     "read_completion",
     "resolve_metrics",
     "steering_effect",
+    "text_values",
 ]

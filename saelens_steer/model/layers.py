@@ -93,7 +93,8 @@ class Layer:
         if self.rotary is None:
             return qk
         cos, sin = (table[positions] for table in self.rotary)
-        return torch.addcmul(qk * cos, qk.roll(self.d_head // 2, -1), sin)
+        other_half = qk.roll(self.d_head // 2, -1).mul_(sin)
+        return (qk * cos).add_(other_half)
 
     def rest(
         self, x: Float[Tensor, "*batch pos d_model"], z: Heads, touch: Touch = untouched

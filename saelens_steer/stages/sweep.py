@@ -37,7 +37,7 @@ def sweep(run: Run) -> Path:
 def _sweep(run: Run) -> None:
     study, room = run.study(run.sae), Room()
     everything = study.with_controls(_tested(run, run.sae), run.activations)
-    _say_how(study, everything)
+    _say_size(study, everything)
     with progress("strengths", None if study.spec.alpha_unit == "kl" else 0) as note:
         study = study.calibrated(everything, run.scale, _store(run, "strengths", study), note)
     tables = partial(
@@ -55,13 +55,11 @@ def _sweep(run: Run) -> None:
     write_result(run.steps.folder, study.result(rows, texts), run.prompts, layer)
 
 
-def _say_how(study: Study, everything: Directions) -> None:
-    """Say what will take long, or much room."""
-    if study.why_whole is not None:
-        say(f"every row takes a whole forward pass: {study.why_whole}")
+def _say_size(study: Study, everything: Directions) -> None:
+    """Say how much room the logits will take, where they are to be kept."""
     if study.spec.cache_logits:
         size = 4 * study.n_rows(everything) * study.model.cfg.d_vocab / 2**30
-        say(f"sweep.cache_logits: {size:.1f} GiB of logits will be kept in {STORE}/logits")
+        say(f"sweep.cache_logits: {size:.2g} GiB of logits will be kept in {STORE}/logits")
 
 
 def _tested(run: Run, sae: SAE[Any]) -> Directions:
@@ -95,8 +93,8 @@ def _store(run: Run, name: str, study: Study) -> Store:
     spec = study.spec
     parts: list[object] = [run.model_key, run.hook_name, study.ids, run.keys["train"]]
     parts += [spec.edit, spec.positions, spec.exclude_special_tokens, spec.max_norm]
-    parts += [spec.batch_tokens]
-    if name != "logits":
+    parts += [study.ground.batch_tokens]
+    if name == "rows":
         parts += [metrics_version(run.spec.metrics)]
     if name == "texts":
         parts += [spec.seed, spec.generate.model_dump(include=WRITING)]

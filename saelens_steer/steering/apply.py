@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from saelens_steer.data.token_sets import special_ids
@@ -50,8 +51,10 @@ class Receipt:
             self.rel_norm_sum += float(relative_norms(before, after)[mask].sum())
 
 
-def relative_norms(before: Resid, after: Resid) -> Tensor:
-    """‖x′ − x‖ / ‖x‖ at each position: [batch, pos], float32."""
+def relative_norms(
+    before: Float[Tensor, "#batch pos d_model"], after: Resid
+) -> Float[Tensor, "batch pos"]:
+    """‖x′ − x‖ / ‖x‖ at each position, float32; `before` may be one for the whole batch."""
     size = before.float().norm(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
     return (after.float() - before.float()).norm(dim=-1) / size
 

@@ -90,7 +90,7 @@ def _mean_kl(
     sums = torch.zeros(len(cells), dtype=torch.float64)
     prompts, budget = sweep.prompts, sweep.ground.batch_tokens
     for batch in batches(range(len(few)), prompts, budget, trial.tokens_per_row):
-        rows = rows_of(trial, measure(trial, batch))
+        rows = rows_of(trial, measure(trial, batch), sweep.ground.baseline)
         sums.index_add_(
             0, torch.tensor(rows["cell"].to_numpy()), torch.tensor(rows["kl"].to_numpy())
         )

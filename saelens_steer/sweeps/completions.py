@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,13 @@ import torch
 
 from saelens_steer.config import GenerateSpec
 from saelens_steer.files import digest
-from saelens_steer.metrics import TextMetric, code_validity, latex_validity, read_completion
+from saelens_steer.metrics import (
+    TextMetric,
+    code_validity,
+    completion_of,
+    latex_validity,
+    text_values,
+)
 from saelens_steer.model import generate, stop_token_ids
 from saelens_steer.steering import steered
 from saelens_steer.sweeps.cells import Cells
@@ -22,23 +29,34 @@ from saelens_steer.sweeps.writing import written_tokens
 class CompletionSweep(Cells):
     """Everything that decides the completions; cell 0 is the unsteered one, shared by all."""
 
-    metrics: tuple[TextMetric, ...] | list[TextMetric]
+    metrics: Sequence[TextMetric]
     spec: GenerateSpec
     seed: int = 0
 
 
 def completion_rows(sweep: CompletionSweep, batch: Batch) -> pd.DataFrame:
-    """Rows of a batch: cell, prompt, sample, completion, truncated, n_tokens, metrics."""
+    """Rows of a batch: cell, prompt, sample, completion, truncated, n_tokens."""
     rows = [row for n in range(sweep.spec.samples) for row in _batch_rows(sweep, batch, n)]
     return pd.DataFrame(rows)
 
 
+def judged(sweep: CompletionSweep, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with `code` and `latex`, whether they are valid, and with the sweep's metrics."""
+    texts = list(zip(rows["completion"], rows["truncated"], strict=True))
+    verdicts = {
+        "code": [code_validity(text, cut) for text, cut in texts],
+        "latex": [latex_validity(text, cut) for text, cut in texts],
+    }
+    values = pd.DataFrame([text_values(text, cut, sweep.metrics) for text, cut in texts])
+    return pd.concat([rows.assign(**verdicts), values.set_index(rows.index)], axis=1)
+
+
 def _batch_rows(sweep: CompletionSweep, batch: Batch, sample: int) -> list[dict[str, Any]]:
     new = _generate(sweep, batch, sample)
-    stops = stop_token_ids(sweep.model)
+    stops, tokenizer = stop_token_ids(sweep.model), sweep.model.tokenizer
     places = zip(batch.row_cells, batch.row_prompts, new.tolist(), strict=True)
     return [
-        {"cell": cell, "prompt": prompt, "sample": sample, **_text(sweep, row, stops)}
+        {"cell": cell, "prompt": prompt, "sample": sample, **completion_of(tokenizer, row, stops)}
         for cell, prompt, row in places
     ]
 
@@ -74,11 +92,3 @@ def _through_the_model(sweep: CompletionSweep, batch: Batch, seed: int) -> torch
             spec.temperature,
             seed,
         )
-
-
-def _text(sweep: CompletionSweep, ids: list[int], stops: list[int]) -> dict[str, Any]:
-    """One completion, and whether its code and its LaTeX are valid, asked for or not."""
-    row = read_completion(sweep.model.tokenizer, ids, stops, sweep.metrics)
-    text, truncated = row["completion"], row["truncated"]
-    verdicts = {"code": code_validity(text, truncated), "latex": latex_validity(text, truncated)}
-    return {**row, **verdicts}

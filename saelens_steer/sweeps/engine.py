@@ -60,19 +60,17 @@ Found = dict[str, Tensor]
 
 
 @torch.no_grad()
-def unsteered_rows(sweep: LogitSweep) -> pd.DataFrame:
+def unsteered_rows(sweep: LogitSweep, baseline: Logits) -> pd.DataFrame:
     """The α = 0 rows, one for each prompt: prompt, and each logit metric."""
-    baseline = sweep.ground.baseline
     values = metric_values(sweep.metrics, baseline, baseline, None)
     return pd.DataFrame({"prompt": np.arange(len(sweep.prompts)), **_columns(values)})
 
 
-def rows_of(sweep: LogitSweep, found: Found) -> pd.DataFrame:
+def rows_of(sweep: LogitSweep, found: Found, baseline: Logits) -> pd.DataFrame:
     """Measured rows as a table: cell, prompt, each logit metric, and the receipt."""
-    kept, prompts = dict(found), found["prompt"]
-    logits = kept.pop("logits").to(sweep.ground.device)
-    baseline = sweep.ground.baseline[prompts.to(sweep.ground.device)]
-    values = metric_values(sweep.metrics, logits, baseline, sweep.columns)
+    kept, own = dict(found), baseline[found["prompt"].to(baseline.device)]
+    logits = kept.pop("logits").to(baseline.device)
+    values = metric_values(sweep.metrics, logits, own, sweep.columns)
     places = {"cell": kept.pop("cell"), "prompt": kept.pop("prompt")}
     return pd.DataFrame(_columns(places | values | kept))
 

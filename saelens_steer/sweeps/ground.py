@@ -25,6 +25,7 @@ from saelens_steer.model import (
     unembed,
     why_not,
 )
+from saelens_steer.progress import say
 from saelens_steer.steering import Positions, columns, norm_limits, within
 from saelens_steer.sweeps.plan import prompt_chunks
 from saelens_steer.sweeps.upper import Upper
@@ -52,7 +53,7 @@ class Ground:
     """Attention sinks, over so many times their prompt's median norm, are left alone."""
     whole_passes: bool = False
     """Run whole forward passes even where the rows could start at the hook."""
-    batch_tokens: int = 8192
+    batch_tokens: int = 2048
     """Tokens in one batch of rows; part of the packing plan."""
     new_tokens: int = 0
     """How many tokens may be written after a prompt."""
@@ -77,7 +78,10 @@ class Ground:
         if self.whole_passes:
             return "whole passes were asked for"
         first = 0 if self.new_tokens else hook_layer(self.hook_name)
-        return why_not(self.model, first) or self._mismatch()
+        why = why_not(self.model, first) or self._mismatch()
+        if why is not None:
+            say(f"every row of the sweep takes a whole forward pass: {why}")
+        return why
 
     @cached_property
     def start(self) -> int:
@@ -159,8 +163,25 @@ class Ground:
     def upper(self, rows: tuple[int, ...]) -> Upper:
         """The layers from the hook on over some prompts; made once for each set of them."""
         if rows not in self._uppers:
-            self._uppers[rows] = self._upper(rows, self.chosen)
+            own = list(rows)
+            self._uppers[rows] = self._tree(own, self.chosen[own], self.prefix[own])
         return self._uppers[rows]
+
+    def _tree(self, rows: Sequence[int], chosen: Mask, prefix: Resid) -> Upper:
+        """Some prompts as one tree; their choices and residuals are left-padded."""
+        starts = [chosen.shape[1] - self.lengths[row] for row in rows]
+        shown = chosen.cpu()
+        marks = [own[at:].tolist() for own, at in zip(shown, starts, strict=True)]
+        tree = tree_of([self.prompts[row] for row in rows], marks, self.device)
+        place = tree.rows, torch.tensor(starts, device=self.device)[tree.rows] + tree.positions
+        return Upper(
+            layers=self.layers,
+            tree=tree,
+            prefix=prefix[place],
+            chosen=chosen[place],
+            touched=self.touched,
+            last_only=self.positions == "last",
+        )
 
     def node_tokens(self, rows: tuple[int, ...]) -> Int[Tensor, " node"]:
         """The token of each node of `upper(rows)`."""
@@ -203,9 +224,10 @@ class Ground:
     def _mismatch(self) -> str | None:
         """Hold the plain layers against the model's own, on the longest prompts."""
         few = sorted(range(len(self.prompts)), key=lambda row: -self.lengths[row])[:PROBED]
-        real = self.padded[1]
-        want = resid_to_last(self.model, self.prefix[few], real[few], self.start).float()
-        off = (self._upper(few, real).unsteered().float() - want).norm() / want.norm()
+        tokens, real = (x[few] for x in self.padded)
+        x = run_to_hook(self.model, tokens, real, f"blocks.{self.start}.hook_resid_pre")
+        want = resid_to_last(self.model, x, real, self.start).float()
+        off = (self._tree(few, real, x).unsteered().float() - want).norm() / want.norm()
         if off <= TOLERANCE.get(self.model.cfg.dtype, 0.05):
             return None
         return f"the model's layers compute something else, off by {float(off):.1g}"

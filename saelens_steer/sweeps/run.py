@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 import pandas as pd
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from saelens_steer.files import digest
 from saelens_steer.progress import Note, unnoted
-from saelens_steer.sweeps.completions import CompletionSweep, completion_rows
+from saelens_steer.sweeps.completions import CompletionSweep, completion_rows, judged
 from saelens_steer.sweeps.directions import CANDIDATE, Directions
 from saelens_steer.sweeps.engine import (
     LogitSweep,
@@ -22,7 +23,10 @@ from saelens_steer.sweeps.engine import (
 from saelens_steer.sweeps.plan import Batch, batches, shards
 from saelens_steer.sweeps.room import Room
 from saelens_steer.sweeps.store import KEPT_NOWHERE, Store
+from saelens_steer.tensors import Logits
 
+WRITTEN = 8
+"""Rows that are written on take one token at a time, so this many times as many run together."""
 UNSTEERED = -1
 """The cell of the α = 0 rows of a logit sweep, which all directions share."""
 
@@ -32,12 +36,18 @@ def run_logits(
 ) -> pd.DataFrame:
     """Measure every (cell, prompt): columns cell, prompt, metrics and receipt; α = 0 is cell −1."""
     parts = (rows for _, rows in logit_shards(sweep, store, note=note))
-    return pd.concat([unsteered(sweep, store, note), *parts], ignore_index=True)
+    return pd.concat([unsteered(sweep, store, note=note), *parts], ignore_index=True)
 
 
-def unsteered(sweep: LogitSweep, store: Store, note: Note = unnoted) -> pd.DataFrame:
+def unsteered(
+    sweep: LogitSweep, store: Store, logits: Store = KEPT_NOWHERE, note: Note = unnoted
+) -> pd.DataFrame:
     """The α = 0 rows, through the store."""
-    rows = store.frame("unsteered", lambda: unsteered_rows(sweep).assign(cell=UNSTEERED))
+
+    def compute() -> pd.DataFrame:
+        return unsteered_rows(sweep, _baseline(sweep, logits)).assign(cell=UNSTEERED)
+
+    rows = store.frame("unsteered", compute)
     note(len(rows))
     return rows
 
@@ -51,31 +61,47 @@ def logit_shards(
 ) -> Iterator[tuple[range, pd.DataFrame]]:
     """Each shard's cells and rows, in order; `logits` keeps last-token logits and receipts, so
     that other metrics need no forward pass. Calls `note` with the rows of each."""
-    room = room or Room()
+    work = _Work(sweep, logits, room or Room())
     for shard in shards(sweep.cells, sweep.directions.families, len(sweep.prompts)):
         name = digest([sweep.identity(cell) for cell in shard])
-        rows = store.frame(name, partial(_shard_rows, sweep, shard, name, logits, room))
+        rows = store.frame(name, partial(work.rows, shard, name))
         note(len(rows))
         yield shard, rows.assign(cell=rows["cell"] + shard.start)
 
 
-def _shard_rows(
-    sweep: LogitSweep, shard: range, name: str, logits: Store, room: Room
-) -> pd.DataFrame:
-    """Rows of a shard, its cells counted from 0: they are the same in every sweep that has them."""
-    frames = []
-    plan = batches(shard, sweep.prompts, sweep.ground.batch_tokens, sweep.tokens_per_row)
-    for number, batch in enumerate(plan):
-        run = partial(_measured, sweep, batch, shard.start, room)
-        frames.append(rows_of(sweep, logits.tensors(f"{name}-{number:04d}", run)))
-    return pd.concat(frames, ignore_index=True)
+@dataclass(frozen=True)
+class _Work:
+    """What computing a shard takes."""
+
+    sweep: LogitSweep
+    logits: Store
+    room: Room
+
+    @cached_property
+    def baseline(self) -> Logits:
+        return _baseline(self.sweep, self.logits)
+
+    def rows(self, shard: range, name: str) -> pd.DataFrame:
+        """Rows of a shard, its cells counted from 0: the same in every sweep that has them."""
+        sweep, frames = self.sweep, []
+        plan = batches(shard, sweep.prompts, sweep.ground.batch_tokens, sweep.tokens_per_row)
+        for number, batch in enumerate(plan):
+            run = partial(self.measured, batch, shard.start)
+            found = self.logits.tensors(f"{name}-{number:04d}", run)
+            frames.append(rows_of(sweep, found, self.baseline))
+        return pd.concat(frames, ignore_index=True)
+
+    def measured(self, batch: Batch, first: int) -> dict[str, Tensor]:
+        """A batch, in parts where it does not fit into memory; cells counted from `first`."""
+        parts = [found for _, found in self.room.run(batch, partial(measure, self.sweep))]
+        found = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        return {**found, "cell": found["cell"] - first}
 
 
-def _measured(sweep: LogitSweep, batch: Batch, first: int, room: Room) -> dict[str, Tensor]:
-    """A batch measured, in parts where it does not fit into memory; cells counted from `first`."""
-    parts = [found for _, found in room.run(batch, partial(measure, sweep))]
-    found = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-    return {**found, "cell": found["cell"] - first}
+def _baseline(sweep: LogitSweep, logits: Store) -> Logits:
+    """Unsteered last-token logits [n_prompts, d_vocab], kept with the others."""
+    found = logits.tensors("unsteered", lambda: {"logits": sweep.ground.baseline})["logits"]
+    return found.to(sweep.ground.device)
 
 
 def run_completions(
@@ -87,14 +113,15 @@ def run_completions(
     """Write every (cell, prompt) out; a shard for each batch, since texts take long."""
     room, frames = room or Room(), []
     sizes = [n + sweep.spec.max_new_tokens for n in sweep.ground.lengths]
-    plan = batches(range(len(sweep.cells)), sweep.prompts, sweep.ground.batch_tokens, sizes)
+    budget = WRITTEN * sweep.ground.batch_tokens
+    plan = batches(range(len(sweep.cells)), sweep.prompts, budget, sizes)
     for batch in plan:
         name = digest([sweep.identity(cell) for cell in batch.cells], batch.prompts)
         rows = store.frame(name, partial(_written, sweep, batch, room))
         note(len(rows))
         cells = [batch.cells[place] for place in rows["cell"]]
         frames.append(rows.assign(cell=cells))
-    return pd.concat(frames, ignore_index=True)
+    return judged(sweep, pd.concat(frames, ignore_index=True))
 
 
 def _written(sweep: CompletionSweep, batch: Batch, room: Room) -> pd.DataFrame:

@@ -1,0 +1,130 @@
+"""In every family of models, rows from the hook on are rows of whole forward passes."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import random_gemma3, random_llama, random_qwen2, random_qwen3, small_tokenizer
+from sweeps.grounds import based
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+import saelens_steer as ss
+from saelens_steer.config import GenerateSpec
+from saelens_steer.metrics import LogitMetric
+from saelens_steer.sweeps import (
+    CompletionSweep,
+    Ground,
+    LogitSweep,
+    grid,
+    plain_directions,
+    run_completions,
+    run_logits,
+)
+
+PROMPTS = [
+    [50, 60, 70, 80, 90],
+    [50, 60, 70],
+    [50, 60, 90, 100, 110, 120, 130, 140, 150, 160, 170],
+    [200, 210],
+    [50, 60, 70, 80, 90],
+    [210, *range(40, 60)],
+]
+"""Some begin alike, two are equal, one is the beginning of another, and all lengths differ."""
+WINDOW = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2}
+FAMILIES = {
+    "qwen3": random_qwen3,
+    "qwen2": random_qwen2,
+    "llama": random_llama,
+    "gemma3": random_gemma3,
+    "qwen3-window": partial(random_qwen3, **WINDOW),
+}
+MADE = {
+    "gpt2": {"normalization_type": "LN", "act_fn": "gelu_new"},
+    "gpt2-folded": {"normalization_type": "LNPre", "act_fn": "relu"},
+}
+"""Models that come from elsewhere: learned positions, biases, no gate."""
+
+
+@pytest.fixture(scope="module", params=[*FAMILIES, *MADE])
+def model(request, tmp_path_factory):
+    if request.param in MADE:
+        return made(**MADE[request.param])
+    folder = FAMILIES[request.param](tmp_path_factory.mktemp(request.param))
+    return ss.load_model(str(folder))
+
+
+def made(**settings) -> HookedTransformer:
+    torch.manual_seed(3)
+    sizes = {"n_layers": 4, "d_model": 32, "d_head": 8, "n_heads": 4, "d_mlp": 48, "n_ctx": 64}
+    cfg = HookedTransformerConfig(**sizes, d_vocab=512, seed=3, **settings)
+    model = HookedTransformer(cfg, tokenizer=small_tokenizer())
+    for name, weight in model.named_parameters():
+        scale = 0.3 if "W_" in name else 0.1
+        weight.data = weight.data.new_empty(weight.shape).normal_(0, scale) + name.endswith(".w")
+    return model
+
+
+def moved(logits: torch.Tensor, baseline: torch.Tensor) -> torch.Tensor:
+    """One number that every logit is in."""
+    weights = torch.linspace(0, 1, logits.shape[1])
+    return ((logits - baseline) * weights).sum(-1)
+
+
+def sweep_of(model, layer: int, hook: str, positions: str, **settings) -> LogitSweep:
+    draw = torch.Generator().manual_seed(1)
+    return LogitSweep(
+        ground=Ground(
+            model=model,
+            hook_name=f"blocks.{layer}.{hook}",
+            prompts=PROMPTS,
+            positions=positions,
+            **settings,
+        ),
+        directions=plain_directions(torch.randn(2, model.cfg.d_model, generator=draw)),
+        cells=grid(2, (-2.0, 2.0)),
+        metrics=[LogitMetric("moved", moved)],
+    )
+
+
+@pytest.mark.parametrize("positions", ["all", "last"])
+@pytest.mark.parametrize(
+    ("layer", "hook"),
+    [(0, "hook_resid_pre"), (2, "hook_resid_pre"), (2, "hook_mlp_out"), (3, "hook_attn_out")],
+)
+def test_rows_from_the_hook_on_are_rows_of_whole_passes(model, layer, hook, positions):
+    fast = sweep_of(model, layer, hook, positions)
+    assert fast.why_whole is None
+    tables = [
+        run_logits(s).sort_values(["cell", "prompt"]) for s in (fast, based(fast, whole_passes=True))
+    ]
+    ours, theirs = (t.drop(columns="receipt_feature_act").to_numpy(float) for t in tables)
+    scale = np.abs(tables[1]["moved"]).max()
+    assert scale > 0.1
+    np.testing.assert_allclose(ours, theirs, atol=1e-5 * max(scale, 1), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [{}, {"positions": "last"}, {"exclude_special_tokens": True, "max_norm": 1.2}],
+    ids=["all", "last", "left alone"],
+)
+def test_texts_are_those_that_the_model_writes_by_itself(model, where):
+    """Rows of different lengths, some of which end early and leave the batch."""
+    plain = sweep_of(model, 2, "hook_resid_pre", where.get("positions", "all"))
+    sweep = CompletionSweep(
+        ground=based(plain, new_tokens=20, **where).ground,
+        directions=plain.directions,
+        cells=[(0, 0.0), (0, -2.0), (1, 2.0)],
+        metrics=[],
+        spec=GenerateSpec(max_new_tokens=20),
+    )
+    assert sweep.why_whole is None
+    ours, theirs = (
+        run_completions(s).sort_values(["cell", "prompt"], ignore_index=True)
+        for s in (sweep, based(sweep, whole_passes=True))
+    )
+    assert ours.equals(theirs)
+    assert ours["n_tokens"].nunique() > 1 or len(ours["completion"].unique()) > 3
