@@ -98,7 +98,8 @@ def test_rows_from_the_hook_on_are_rows_of_whole_passes(model, layer, hook, posi
     fast = sweep_of(model, layer, hook, positions)
     assert fast.why_whole is None
     tables = [
-        run_logits(s).sort_values(["cell", "prompt"]) for s in (fast, based(fast, whole_passes=True))
+        run_logits(s).sort_values(["cell", "prompt"])
+        for s in (fast, based(fast, whole_passes=True))
     ]
     ours, theirs = (t.drop(columns="receipt_feature_act").to_numpy(float) for t in tables)
     scale = np.abs(tables[1]["moved"]).max()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import numpy as np
 import pandas as pd
@@ -310,7 +310,9 @@ def test_the_limit_of_norms_is_that_of_the_hook_that_is_steered(random_model):
     sweep = logit_sweep(random_model, "blocks.2.hook_mlp_out", max_norm=1.1)
     for prompt, ids in enumerate(sweep.prompts):
         tokens = torch.tensor([ids])
-        resid = run_to_hook(random_model, tokens, torch.ones_like(tokens).bool(), sweep.ground.hook_name)
+        resid = run_to_hook(
+            random_model, tokens, torch.ones_like(tokens).bool(), sweep.ground.hook_name
+        )
         norms = resid[0].norm(dim=-1)
         expected = norms <= 1.1 * norms.median()
         assert torch.equal(sweep.ground.chosen[prompt, -len(ids) :], expected)

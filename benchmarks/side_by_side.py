@@ -1,0 +1,110 @@
+"""What the benchmarks share: the tiny model twice, its prompts, and clocks that are fair."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+import saelens_steer as ss
+from saelens_steer.data import encode_prompts
+from saelens_steer.model.tiny.grammar import examples
+from saelens_steer.model.tiny.train import WEIGHTS
+from saelens_steer.sweeps import Directions, plain_directions
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The shipped model in both libraries, prompts, directions and strengths."""
+
+    n_prompts: int
+    n_directions: int
+    alphas: tuple[float, ...]
+    source: str = "tiny"
+
+    @cached_property
+    def model(self) -> Any:
+        """The HookedTransformer."""
+        return ss.load_model("tiny-qwen3")
+
+    @cached_property
+    def hugging_face(self) -> Any:
+        """The same checkpoint in transformers, float32."""
+        return AutoModelForCausalLM.from_pretrained(WEIGHTS, dtype=torch.float32).eval()
+
+    @property
+    def layer(self) -> int:
+        return self.model.cfg.n_layers // 2
+
+    @property
+    def hook_name(self) -> str:
+        return f"blocks.{self.layer}.hook_resid_pre"
+
+    @cached_property
+    def prompts(self) -> list[list[int]]:
+        """Token ids. `tiny`: requests of the kind that the tiny model was trained on, held out;
+        otherwise a prompt set by name."""
+        if self.source == "tiny":
+            drawn = examples("mixed", 2 * self.n_prompts, 7, "heldout")
+            given: Sequence[Any] = list(dict.fromkeys(e.prompt for e in drawn))[: self.n_prompts]
+        else:
+            given = ss.load_prompts(self.source, self.n_prompts)
+        ids = [list(e.head) for e in encode_prompts(self.model.tokenizer, given)]
+        if len(ids) < self.n_prompts:
+            raise SystemExit(f"{self.source} has {len(ids)} prompts, not {self.n_prompts}")
+        return ids
+
+    @cached_property
+    def directions(self) -> Directions:
+        """Random unit vectors."""
+        draw = torch.Generator().manual_seed(0)
+        vectors = torch.randn(self.n_directions, self.model.cfg.d_model, generator=draw)
+        return plain_directions(vectors / vectors.norm(dim=-1, keepdim=True))
+
+    def push(self, direction: int, alpha: float) -> Tensor:
+        """What a cell adds, [d_model]."""
+        return alpha * self.directions.vectors[direction]
+
+    def sizes(self) -> dict[str, Any]:
+        """What was measured, for the JSON line."""
+        lengths = [len(p) for p in self.prompts]
+        return {
+            "prompts": self.n_prompts,
+            "tokens_per_prompt": round(sum(lengths) / len(lengths), 1),
+            "directions": self.n_directions,
+            "alphas": len(self.alphas),
+            "rows": self.n_prompts * self.n_directions * len(self.alphas),
+            "source": self.source,
+            "threads": torch.get_num_threads(),
+        }
+
+
+def strengths(n: int) -> tuple[float, ...]:
+    """n strengths from −8 to 8, 0 among them where n is odd."""
+    return tuple(-8 + 16 * i / (n - 1) for i in range(n)) if n > 1 else (8.0,)
+
+
+def interleaved(
+    paths: Mapping[str, Callable[[], Any]], repeats: int, note: Callable[[str], None]
+) -> dict[str, list[float]]:
+    """Seconds of each path, one after the other and again, so that a busy neighbour hits all."""
+    seconds: dict[str, list[float]] = {name: [] for name in paths}
+    for number in range(repeats):
+        for name, run in paths.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+            note(f"{number + 1}/{repeats} {name}: {seconds[name][-1]:.2f} s")
+    return seconds
+
+
+def medians(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """The median of each."""
+    return {name: statistics.median(found) for name, found in seconds.items()}
