@@ -126,13 +126,12 @@ class Study:
         """The directions under test, then their controls matched by norm."""
         if self.spec.n_controls == 0:
             return tested
-        vectors = None if activations is None else activations.vectors
         drawn = draw_controls(
             self.spec.controls,
             self.spec.n_controls,
             d_model=self.model.cfg.d_model,
             seed=self.spec.seed,
-            vectors=vectors,
+            vectors=activations,
         )
         return tested + matched_controls(self.spec.controls, drawn, tested.sizes)
 

@@ -19,3 +19,5 @@ Direction = Float[Tensor, " d_model"]
 """One vector in the residual stream."""
 Vectors = Float[Tensor, "n d_model"]
 """Vectors in the residual stream, one a row: activations, or directions."""
+Kept = Bool[Tensor, " n"]
+"""True at the vectors that are meant."""

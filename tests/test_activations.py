@@ -8,11 +8,11 @@ from checkpoints import small_tokenizer
 from tokenizers import AddedToken, Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from saelens_steer import activations as module
 from saelens_steer.activations import (
     Activations,
     cache_activations,
     keep_ordinary,
+    shards,
     with_answers,
     without_sinks,
 )
@@ -167,13 +167,15 @@ def test_a_system_message_comes_first(random_model):
 
 def test_a_planted_sink_is_dropped_and_counted(random_model, acts):
     def plant(resid, hook):
-        resid[1, -1] *= 1000  # the last token of the second prompt
+        resid[-1, -1] *= 1000  # the last token of the longest prompt: a batch is sorted by length
         return resid
 
+    encoded = encode_prompts(random_model.tokenizer, PROMPTS)
+    longest = max(encoded, key=lambda e: len(e.ids)).prompt.id
     with random_model.hooks(fwd_hooks=[(HOOK, plant)]):
         found = cache_activations(random_model, PROMPTS, hook_name=HOOK)
         everything = cache_activations(random_model, PROMPTS, hook_name=HOOK, max_norm=None)
-    sink = (acts.index["prompt_id"] == "b") & (acts.index["part"] == "assistant_start")
+    sink = (acts.index["prompt_id"] == longest) & (acts.index["part"] == "assistant_start")
     assert (found.sinks_dropped, everything.sinks_dropped) == (1, 0)
     assert found.index.equals(acts.index[~sink].reset_index(drop=True))
     assert found.vectors.equal(acts.vectors[torch.tensor(~sink.to_numpy())])
@@ -202,8 +204,8 @@ def test_vectors_that_are_not_finite_are_refused(random_model):
 
 
 def test_what_is_saved_is_loaded_back_bit_by_bit(acts, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SHARD_VECTORS", 7)
-    folder = replace(acts, sinks_dropped=3).save(tmp_path / "activations")
+    monkeypatch.setattr(shards, "SHARD_BYTES", 7 * 4 * acts.d_model)
+    folder = Activations(acts.vectors, acts.index, HOOK, 3).save(tmp_path / "activations")
     assert len(list(folder.glob("shard-*.safetensors"))) == -(-len(acts) // 7)
     size = sum(path.stat().st_size for path in folder.glob("shard-*.safetensors"))
     assert size < 2 * acts.vectors.nbytes, "a shard holds its own vectors alone"
@@ -213,8 +215,32 @@ def test_what_is_saved_is_loaded_back_bit_by_bit(acts, tmp_path, monkeypatch):
     assert (loaded.hook_name, loaded.sinks_dropped) == (HOOK, 3)
 
 
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_what_goes_to_disk_as_it_is_computed_is_what_is_held_in_memory(
+    random_model, tmp_path, monkeypatch, size
+):
+    def plant(resid, hook):
+        resid[1, -1] *= 1000
+        return resid
+
+    monkeypatch.setattr(shards, "SHARD_BYTES", size * 4 * random_model.cfg.d_model)
+    options = {"hook_name": HOOK, "batch_size": 2}
+    with random_model.hooks(fwd_hooks=[(HOOK, plant)]):
+        held = cache_activations(random_model, PROMPTS, **options)
+        out = tmp_path / "activations"
+        on_disk = cache_activations(random_model, PROMPTS, **options, out=out)
+    assert held.sinks_dropped == 2 and on_disk.sinks_dropped == 2
+    assert on_disk.vectors.equal(held.vectors) and on_disk.index.equals(held.index)
+    pieces = list(on_disk.chunks(5))
+    assert {len(p) for p in pieces[:-1]} == {5} and torch.cat(pieces).equal(held.vectors)
+    some = torch.arange(len(held)) % 3 == 1
+    assert torch.cat(list(on_disk.chunks(5, some))).equal(held.vectors[some])
+    assert sorted(p.suffix for p in out.iterdir())[0] == ".parquet"
+    assert not list(out.glob("*.new"))
+
+
 def test_saving_again_replaces_what_was_there(acts, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SHARD_VECTORS", 7)
+    monkeypatch.setattr(shards, "SHARD_BYTES", 7 * 4 * acts.d_model)
     acts.save(tmp_path / "activations")
     few = Activations(acts.vectors[:3], acts.index[:3], HOOK)
     few.save(tmp_path / "activations")
@@ -225,7 +251,7 @@ def test_saving_again_replaces_what_was_there(acts, tmp_path, monkeypatch):
 def test_a_folder_that_is_not_whole_is_refused(acts, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="holds no cached activations"):
         Activations.load(tmp_path)
-    monkeypatch.setattr(module, "SHARD_VECTORS", 7)
+    monkeypatch.setattr(shards, "SHARD_BYTES", 7 * 4 * acts.d_model)
     folder = acts.save(tmp_path / "activations")
     (folder / "shard-00001.safetensors").unlink()
     with pytest.raises(InputError, match="not whole"):

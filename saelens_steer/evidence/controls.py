@@ -7,18 +7,23 @@ function that draws one block of directions. A new family is one more function i
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from saelens_steer.activations import Activations
 from saelens_steer.errors import InputError
 
+CHUNK = 4096
+"""Vectors read at once."""
 BLOCK = 64
 """Directions are drawn so many at a time, so that a larger n only appends to a smaller one."""
 
 Draw = Callable[[torch.Generator], Tensor]
+Seen = Tensor | Activations | None
+"""Residual vectors at the hook, [tokens, d_model]."""
 
 
 def draw_controls(
@@ -27,11 +32,12 @@ def draw_controls(
     *,
     d_model: int,
     seed: int,
-    vectors: Float[Tensor, "tokens d_model"] | None = None,
+    vectors: Float[Tensor, "tokens d_model"] | Activations | None = None,
 ) -> Float[Tensor, "n d_model"]:
     """n unit vectors (float32, CPU) of a family; the first of many equal the few, bit for bit.
 
-    Uses a generator of its own. Raises InputError for an unknown family or unusable vectors.
+    Activations on disk are read piece by piece. Uses a generator of its own. Raises InputError for
+    an unknown family or unusable vectors.
     """
     if family not in FAMILIES:
         near = difflib.get_close_matches(family, FAMILIES, n=1, cutoff=0.0)[0]
@@ -44,12 +50,12 @@ def draw_controls(
     return (drawn / drawn.norm(dim=1, keepdim=True)).float()
 
 
-def isotropic(d_model: int, vectors: Tensor | None = None) -> Draw:  # noqa: ARG001
+def isotropic(d_model: int, vectors: Seen = None) -> Draw:  # noqa: ARG001
     """Every direction is equally likely."""
     return lambda generator: _normal(d_model, generator)
 
 
-def covariance(d_model: int, vectors: Tensor | None = None) -> Draw:
+def covariance(d_model: int, vectors: Seen = None) -> Draw:
     """N(0, Σ), Σ the covariance of the vectors: a standard normal times the symmetric root of Σ.
 
     That root is unique and continuous in Σ, so neither the sign of an eigenvector nor rounding
@@ -59,7 +65,7 @@ def covariance(d_model: int, vectors: Tensor | None = None) -> Draw:
     return lambda generator: _normal(d_model, generator) @ root
 
 
-FAMILIES: dict[str, Callable[[int, Tensor | None], Draw]] = {
+FAMILIES: dict[str, Callable[[int, Seen], Draw]] = {
     "covariance": covariance,
     "isotropic": isotropic,
 }
@@ -69,28 +75,36 @@ def _normal(d_model: int, generator: torch.Generator) -> Tensor:
     return torch.randn(BLOCK, d_model, generator=generator, dtype=torch.float64)
 
 
-def _checked(vectors: Tensor | None, d_model: int) -> Tensor:
+def _checked(vectors: Seen, d_model: int) -> Activations | Tensor:
     if vectors is None or len(vectors) < 2:
         raise InputError(
             "covariance controls need at least two residual vectors: "
             "pass vectors, or choose isotropic controls"
         )
-    if vectors.shape[1] != d_model:
+    width = vectors.d_model if isinstance(vectors, Activations) else vectors.shape[1]
+    if width != d_model:
         raise InputError(
-            f"the vectors for covariance controls are {vectors.shape[1]} wide, "
+            f"the vectors for covariance controls are {width} wide, "
             f"but the residual stream is {d_model}: take them at the hook that is steered"
         )
-    if not bool(vectors.isfinite().all()):
-        raise InputError("the vectors for covariance controls must be finite: drop NaN and inf")
-    return vectors.detach().cpu()
+    return vectors
 
 
-def _covariance(vectors: Tensor) -> Float[Tensor, "d_model d_model"]:
+def _chunks(vectors: Activations | Tensor) -> Iterator[Float[Tensor, "n d_model"]]:
+    """The vectors in float64 on the CPU, a piece at a time."""
+    pieces = vectors.chunks() if isinstance(vectors, Activations) else vectors.split(CHUNK)
+    return (piece.detach().cpu().double() for piece in pieces)
+
+
+def _covariance(vectors: Activations | Tensor) -> Float[Tensor, "d_model d_model"]:
     """The sample covariance in float64, gathered in chunks to bound memory."""
-    mean = vectors.mean(0, dtype=torch.float64)
+    mean = sum(chunk.sum(0) for chunk in _chunks(vectors)) / len(vectors)
+    assert isinstance(mean, Tensor)
+    if not bool(mean.isfinite().all()):
+        raise InputError("the vectors for covariance controls must be finite: drop NaN and inf")
     total = mean.new_zeros(len(mean), len(mean))
-    for chunk in vectors.split(8192):
-        centred = chunk.double() - mean
+    for chunk in _chunks(vectors):
+        centred = chunk - mean
         total += centred.T @ centred
     if not bool(total.diagonal().sum() > 1e-12 * len(vectors) * mean.square().sum()):
         raise InputError("the vectors for covariance controls are all equal: pass more tokens")

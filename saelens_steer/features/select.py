@@ -10,22 +10,18 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from sae_lens import SAE
-from scipy.stats import rankdata
 from torch import Tensor
 
 from saelens_steer.activations import Activations
 from saelens_steer.errors import InputError
-from saelens_steer.features.size import max_activations
+from saelens_steer.features import tally
+from saelens_steer.features.size import Scale, encode, rows_at_once
+from saelens_steer.features.tally import Tally, separation
 from saelens_steer.sae import check_sae_at, codec
-from saelens_steer.tensors import Vectors
 
 At = Literal["assistant_start", "answer"]
 Pool = Literal["tokens", "max"]
 Score = Literal["mean_difference", "auroc", "firing_difference"]
-COLUMNS = 1024
-"""Features ranked at once: ranks take eight times the memory of what they rank."""
-CHUNK = 4096
-"""Tokens encoded at once."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +36,8 @@ class Selection:
     """Domain → feature indices; fewer than k where fewer live features point that way."""
     scores: pd.DataFrame
     """Indexed by feature: mean_difference, auroc, firing_rate_positive/_negative, max_act …"""
+    scale: Scale
+    """A_max of every feature, and mean ‖x‖, over all cached tokens."""
 
     @property
     def features(self) -> list[int]:
@@ -81,21 +79,33 @@ def select_features(
     every prompt once, with the feature's largest activation over its tokens, which finds a feature
     that fires on one word of each text. A feature that fires on neither is dead here and never
     chosen, nor is one whose score does not favour the side. max_act is A_max, the largest
-    activation on any of the cached tokens. Raises InputError for an unknown domain, or when no
-    token of a domain was kept.
+    activation on any of the cached tokens. The activations are encoded once, piece by piece; where
+    there are too many to rank, auroc is that of binned activations, and auroc_error the most it
+    can be wrong by. Raises InputError for an unknown domain, or when no token of a domain was kept.
     """
     codec.check_encoder(sae)
-    check_sae_at(sae, activations.vectors.shape[1], activations.hook_name)
+    check_sae_at(sae, activations.d_model, activations.hook_name)
     if positive == negative:
         raise InputError(f"positive and negative are both {positive!r}: name two domains")
-    z_pos, z_neg = (_activity(sae, activations, side, at, pool) for side in (positive, negative))
-    scores = _scores(z_pos, z_neg)
-    highest = max_activations(sae, activations.vectors).numpy()
-    scores["max_act"] = highest[scores.index].astype(float)
+    sides = [_Side(activations, domain, at, pool) for domain in (positive, negative)]
+    d_sae = sae.cfg.d_sae
+    exact = sum(side.n for side in sides) * d_sae <= tally.EXACT
+    tallies = Tally(d_sae, exact), Tally(d_sae, exact)
+    highest, norms, start = torch.zeros(d_sae), 0.0, 0
+    for x in activations.chunks(rows_at_once(sae)):
+        z = encode(sae, x)
+        highest = torch.maximum(highest, z.amax(0))
+        norms += float(x.norm(dim=-1).double().sum())
+        for side, found in zip(sides, tallies, strict=True):
+            found.add(side.of(z, start))
+        start += len(x)
+    scores = _scores(*tallies)
+    scores["max_act"] = highest.numpy()[scores.index].astype(float)
     towards = scores[score] - (0.5 if score == "auroc" else 0.0)
     best = {positive: towards, negative: -towards}
     candidates = {side: _top(values, k) for side, values in best.items()}
-    return Selection(positive, negative, at, score, candidates, scores)
+    scale = Scale(dict(enumerate(highest.tolist())), norms / len(activations))
+    return Selection(positive, negative, at, score, candidates, scores, scale)
 
 
 def _top(values: pd.Series, k: int) -> list[int]:
@@ -103,16 +113,41 @@ def _top(values: pd.Series, k: int) -> list[int]:
     return [int(f) for f in favourable.index[:k]]
 
 
-def _activity(
-    sae: SAE[Any], activations: Activations, domain: str, at: At, pool: Pool
-) -> np.ndarray:
-    """z of a domain's tokens, or the largest of each prompt's: [n, d_sae]."""
-    chosen = _tokens_of(activations, domain, at)
-    z = encode(sae, activations.vectors[chosen]).numpy()
-    if pool == "tokens":
-        return z
-    prompts = activations.index["prompt_id"].to_numpy()[chosen.numpy()]
-    return np.stack([z[prompts == prompt].max(0) for prompt in dict.fromkeys(prompts)])
+class _Side:
+    """Which tokens are a domain's, and what counts as one: a token, or a prompt's largest."""
+
+    def __init__(self, activations: Activations, domain: str, at: At, pool: Pool) -> None:
+        self.rows = _tokens_of(activations, domain, at)
+        self.prompts = None
+        self.n = int(self.rows.sum())
+        if pool == "max":
+            prompts = activations.index["prompt_id"].to_numpy()[self.rows.numpy()]
+            self.prompts = torch.from_numpy(np.cumsum(prompts[1:] != prompts[:-1]))
+            self.prompts = torch.cat([self.prompts.new_zeros(1), self.prompts])
+            self.n = int(self.prompts[-1]) + 1
+        self.seen = 0
+        self.open: Tensor | None = None
+
+    def of(self, z: Float[Tensor, "n d_sae"], start: int) -> Float[Tensor, "m d_sae"]:
+        """What counts of the activations of all tokens from `start` on."""
+        own = z[self.rows[start : start + len(z)]]
+        if self.prompts is None or not len(own):
+            return own
+        first, self.seen = self.seen, self.seen + len(own)
+        number = self.prompts[first : self.seen]
+        low = int(number[0])
+        largest = own.new_full((int(number[-1]) - low + 1, own.shape[1]), -torch.inf)
+        place = (number - low)[:, None].expand_as(own)
+        largest.scatter_reduce_(0, place, own, "amax")
+        if self.open is not None:
+            if first and self.prompts[first - 1] == low:
+                largest[0] = torch.maximum(largest[0], self.open)
+            else:
+                largest = torch.cat([self.open[None], largest])
+        self.open = None
+        if self.seen < len(self.prompts):  # the last prompt may go on
+            self.open, largest = largest[-1], largest[:-1]
+        return largest
 
 
 def _tokens_of(activations: Activations, domain: str, at: At) -> torch.Tensor:
@@ -130,40 +165,31 @@ def _tokens_of(activations: Activations, domain: str, at: At) -> torch.Tensor:
     return torch.tensor(rows.to_numpy())
 
 
-@torch.no_grad()
-def encode(sae: SAE[Any], vectors: Vectors) -> Float[Tensor, "n d_sae"]:
-    """Feature activations z of each vector, float32 on the CPU, computed in chunks."""
-    return torch.cat([codec.encode(sae, v).float().cpu() for v in vectors.split(CHUNK)])
-
-
 def feature_scores(
     sae: SAE[Any], positive: Float[Tensor, "n d_model"], negative: Float[Tensor, "m d_model"]
 ) -> pd.DataFrame:
     """Every score of every feature that fires on either set; indexed by feature."""
-    return _scores(encode(sae, positive).numpy(), encode(sae, negative).numpy())
+    d_sae = sae.cfg.d_sae
+    exact = (len(positive) + len(negative)) * d_sae <= tally.EXACT
+    tallies = Tally(d_sae, exact), Tally(d_sae, exact)
+    for found, vectors in zip(tallies, (positive, negative), strict=True):
+        for x in vectors.split(rows_at_once(sae)):
+            found.add(encode(sae, x))
+    return _scores(*tallies)
 
 
-def _scores(z_pos: np.ndarray, z_neg: np.ndarray) -> pd.DataFrame:
-    alive = np.flatnonzero((z_pos > 0).any(0) | (z_neg > 0).any(0))
-    z_pos, z_neg = z_pos[:, alive], z_neg[:, alive]
-    fires_pos, fires_neg = (z_pos > 0).mean(0), (z_neg > 0).mean(0)
+def _scores(positive: Tally, negative: Tally) -> pd.DataFrame:
+    alive = np.flatnonzero((positive.fired + negative.fired).numpy() > 0)
+    area, error = separation(positive, negative, alive)
     return pd.DataFrame(
         {
-            "mean_difference": z_pos.mean(0) - z_neg.mean(0),
-            "auroc": auroc(z_pos, z_neg),
-            "firing_rate_positive": fires_pos,
-            "firing_rate_negative": fires_neg,
-            "firing_difference": fires_pos - fires_neg,
-            "max_act": np.maximum(z_pos.max(0), z_neg.max(0)),
+            "mean_difference": (positive.mean - negative.mean)[alive],
+            "auroc": area,
+            "auroc_error": error,
+            "firing_rate_positive": positive.rate[alive],
+            "firing_rate_negative": negative.rate[alive],
+            "firing_difference": (positive.rate - negative.rate)[alive],
+            "max_act": torch.maximum(positive.highest, negative.highest).numpy()[alive],
         },
         index=pd.Index(alive, name="feature"),
     ).astype(float)
-
-
-def auroc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
-    """P(positive > negative) + ½ P(equal) for each column (Mann and Whitney's U over n·m)."""
-    n, m = len(positive), len(negative)
-    both = np.concatenate([positive, negative])
-    chunks = (both[:, i : i + COLUMNS] for i in range(0, both.shape[1], COLUMNS))
-    ranks = [rankdata(chunk, axis=0)[:n].sum(0) for chunk in chunks]
-    return (np.concatenate([*ranks, []]) - n * (n + 1) / 2) / (n * m)

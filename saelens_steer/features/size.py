@@ -13,11 +13,26 @@ from torch import Tensor
 
 from saelens_steer.activations import Activations
 from saelens_steer.errors import InputError
-from saelens_steer.sae.codec import encode
+from saelens_steer.sae import codec
 from saelens_steer.tensors import Vectors
 
 CHUNK = 4096
-"""Tokens encoded at once."""
+"""Tokens encoded at once, fewer where the SAE is wide."""
+ENCODED = 1 << 25
+"""Feature activations held at once (an eighth of a gigabyte)."""
+
+
+def rows_at_once(sae: SAE[Any]) -> int:
+    """How many tokens are encoded at once."""
+    return max(1, min(CHUNK, ENCODED // sae.cfg.d_sae))
+
+
+@torch.no_grad()
+def encode(sae: SAE[Any], vectors: Vectors) -> Float[Tensor, "n d_sae"]:
+    """Feature activations z of each vector, float32 on the CPU, computed in chunks."""
+    chunks = vectors.split(rows_at_once(sae))
+    found = [codec.encode(sae, v).float().cpu() for v in chunks]
+    return found[0] if len(found) == 1 else torch.cat(found)
 
 
 @dataclass(frozen=True)
@@ -41,25 +56,26 @@ class Scale:
             )
         return found
 
+    def of(self, features: Sequence[int]) -> Scale:
+        """The same, of some features alone."""
+        return Scale({f: self.max_act[f] for f in features}, self.resid_norm)
+
 
 NO_SCALE = Scale()
-
-
-@torch.no_grad()
-def max_activations(sae: SAE[Any], vectors: Vectors) -> Float[Tensor, " d_sae"]:
-    """A_max of every feature over the vectors; memory does not grow with their number."""
-    highest = torch.zeros(sae.cfg.d_sae)
-    for part in vectors.split(CHUNK):
-        highest = torch.maximum(highest, encode(sae, part).float().amax(0).cpu())
-    return highest
 
 
 def measured_scale(
     activations: Activations, sae: SAE[Any] | None = None, features: Sequence[int] = ()
 ) -> Scale:
-    """Mean ‖x‖ of the cached activations, and A_max of some features of an SAE that reads them."""
-    norm = float(activations.vectors.norm(dim=-1).double().mean())
-    if sae is None or not features:
-        return Scale(resid_norm=norm)
-    highest = max_activations(sae, activations.vectors)
-    return Scale({f: float(highest[f]) for f in features}, norm)
+    """Mean ‖x‖ of the cached activations, and A_max of some features of an SAE that reads them.
+
+    Memory does not grow with the number of tokens.
+    """
+    wanted, total = list(features) if sae is not None else [], 0.0
+    highest = torch.zeros(len(wanted))
+    for x in activations.chunks(rows_at_once(sae) if sae is not None else CHUNK):
+        total += float(x.norm(dim=-1).double().sum())
+        if sae is not None and wanted:
+            highest = torch.maximum(highest, encode(sae, x)[:, wanted].amax(0))
+    found = dict(zip(wanted, highest.tolist(), strict=True))
+    return Scale(found, total / len(activations))

@@ -44,9 +44,12 @@ def run_to_hook(model: Model, tokens: Tokens, mask: Mask, hook_name: str) -> Res
 
 
 def _read(model: Model, tokens: Tokens, mask: Mask, hook_name: str) -> Tensor:
-    """run_with_cache up to one hook."""
+    """run_with_cache up to one hook; up to the layer alone where the hook is what enters it."""
     check_length(model, tokens.shape[1])
     layer = hook_layer(hook_name)
+    if not is_bridge(model) and hook_name == f"blocks.{layer}.hook_resid_pre":
+        resid = model(tokens, attention_mask=mask.long(), stop_at_layer=layer)
+        return model.blocks[layer].hook_resid_pre(resid)
     # A bridge that reaches its last layer runs on to the unembedding: keep that to one position.
     extra: dict[str, Any] = {"logits_to_keep": 1} if is_bridge(model) else {}
     _, cache = model.run_with_cache(

@@ -36,7 +36,7 @@ def _cache(run: Run) -> None:
             run.model, prompts, select.answer_tokens, batch_size=size, **written_as
         )
     options = {**spec.model_dump(), **written_as, "hook_name": run.hook_name}
-    cache_activations(run.model, prompts, **options).save(run.steps.path("activations"))
+    cache_activations(run.model, prompts, **options, out=run.steps.path("activations"))
 
 
 def template(spec: RunSpec) -> dict[str, Any]:
@@ -60,9 +60,9 @@ def _select(run: Run) -> None:
         return
     options = s.model_dump(include={"k", "at", "score", "pool"})
     found = select_features(sae, run.activations, s.positive, s.negative, **options)
-    scale = measured_scale(run.activations, sae, sorted({*found.features, *named}))
     about = found.to_json(run.hook_name, _about(run, sae))
-    write_json(run.steps.path("features.json"), about | _size(scale))
+    size = _size(found.scale.of(sorted({*found.features, *named})))
+    write_json(run.steps.path("features.json"), about | size)
 
 
 def _unselected(run: Run, sae: SAE[Any]) -> dict[str, Any]:

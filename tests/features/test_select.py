@@ -11,9 +11,8 @@ from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 
 from saelens_steer.activations import Activations
 from saelens_steer.errors import InputError
-from saelens_steer.features import encode, feature_scores, select_features
-from saelens_steer.features import select as module
-from saelens_steer.features.select import auroc
+from saelens_steer.features import encode, feature_scores, select_features, size, tally
+from saelens_steer.features.tally import auroc
 
 D = 8
 HOOK = "blocks.2.hook_resid_pre"
@@ -108,6 +107,7 @@ def test_scores_are_what_their_names_say():
         {
             "mean_difference": 4 / 3 - 1 / 2,
             "auroc": (2 + 1.5 + 0.5) / 6,
+            "auroc_error": 0.0,
             "firing_rate_positive": 2 / 3,
             "firing_rate_negative": 1 / 2,
             "firing_difference": 1 / 6,
@@ -124,14 +124,14 @@ def test_auroc_is_the_share_of_pairs_won_with_ties_half(monkeypatch):
         (0, 1)
     ) / 2
     np.testing.assert_allclose(auroc(positive, negative), won)
-    monkeypatch.setattr(module, "COLUMNS", 2)
+    monkeypatch.setattr(tally, "COLUMNS", 2)
     np.testing.assert_allclose(auroc(positive, negative), won)
 
 
 def test_chunks_do_not_matter(monkeypatch):
     vectors = planted().vectors
     whole = encode(identity_sae(), vectors)
-    monkeypatch.setattr(module, "CHUNK", 5)
+    monkeypatch.setattr(size, "CHUNK", 5)
     assert encode(identity_sae(), vectors).equal(whole)
     assert whole.shape == (len(vectors), D + 4)
 
@@ -220,8 +220,72 @@ def test_the_file_is_valid_json_with_the_keys_that_readers_expect():
     assert set(scores["2"]) == {
         "mean_difference",
         "auroc",
+        "auroc_error",
         "firing_rate_positive",
         "firing_rate_negative",
         "firing_difference",
         "max_act",
     }
+
+
+# --- more tokens than fit
+
+
+def answers(n: int = 60, seed: int = 1) -> Activations:
+    """Vectors of answers of 1 to 9 tokens, three domains in turn."""
+    draw = torch.Generator().manual_seed(seed)
+    names, parts = ("code", "math", "prose"), []
+    for number in range(n):
+        domain, length = names[number % 3], 1 + number % 9
+        rows = torch.randn(length, D, generator=draw) + 0.4 * (number % 3)
+        place = {"prompt_id": f"{domain}{number}", "domain": domain, "part": "answer"}
+        parts.append((rows, pd.DataFrame([place] * length)))
+    index = pd.concat([i for _, i in parts], ignore_index=True)
+    return Activations(torch.cat([v for v, _ in parts]), index, HOOK)
+
+
+@pytest.mark.parametrize("pool", ["tokens", "max"])
+def test_pieces_do_not_matter_to_the_scores(monkeypatch, pool):
+    sae, acts = identity_sae(), answers()
+    whole = select_features(sae, acts, "code", "math", at="answer", pool=pool)
+    z, index = encode(sae, acts.vectors).numpy(), acts.index
+    sides = [
+        np.stack([z[index["prompt_id"] == p].max(0) for p in own.unique()])
+        if pool == "max"
+        else z[own.index]
+        for own in (index.loc[index["domain"] == d, "prompt_id"] for d in ("code", "math"))
+    ]
+    want = (sides[0].mean(0) - sides[1].mean(0))[whole.scores.index]
+    assert whole.scores["mean_difference"].to_numpy() == pytest.approx(want, abs=1e-6)
+    won = auroc(*sides)[whole.scores.index]
+    assert whole.scores["auroc"].to_numpy() == pytest.approx(won)
+    for size_of_piece in (1, 2, 7, 50):
+        monkeypatch.setattr(size, "CHUNK", size_of_piece)
+        parts = select_features(sae, acts, "code", "math", at="answer", pool=pool)
+        pd.testing.assert_frame_equal(parts.scores, whole.scores)
+        assert parts.scale.max_act == whole.scale.max_act
+        assert parts.scale.resid_norm == pytest.approx(whole.scale.resid_norm)
+
+
+def test_too_many_to_rank_are_binned_within_the_error_that_is_told(monkeypatch):
+    sae, acts = identity_sae(), answers(300)
+    exact = select_features(sae, acts, "code", "math", at="answer").scores
+    monkeypatch.setattr(tally, "EXACT", 0)
+    found = select_features(sae, acts, "code", "math", at="answer").scores
+    assert (exact["auroc_error"] == 0).all() and (found["auroc_error"] > 0).all()
+    wrong = (found["auroc"] - exact["auroc"]).abs()
+    assert (wrong <= found["auroc_error"] + 1e-12).all() and wrong.max() > 0
+    assert found["auroc_error"].max() < 0.03
+    others = [c for c in exact.columns if not c.startswith("auroc")]
+    pd.testing.assert_frame_equal(found[others], exact[others])
+
+
+def test_bins_are_in_the_order_of_what_they_hold():
+    z = torch.logspace(-20, 20, 4000, base=2.0)
+    places = tally.bins(z)
+    assert (places.diff() >= 0).all()
+    assert int(places[0]) == 0 and int(places[-1]) == tally.BINS - 1
+    inside = (z >= 2.0**tally.SMALLEST) & (z < 2.0**16)
+    held = [z[inside & (places == b)] for b in places[inside].unique()]
+    width = torch.stack([some.max() / some.min() for some in held])
+    assert width.max() <= 1 + 1 / 16 + 1e-6

@@ -114,7 +114,7 @@ def test_a_run_with_patches_from_its_first_outputs_to_its_report(parts, command,
     assert "<h2>Patched outputs</h2>" in (out / "report.html").read_text(encoding="utf-8")
     _has_one_file_for_each_feature_and_prompt(out)
 
-    swept = ("features.json", "sweep/rows.parquet", "completions.jsonl", "claims.csv")
+    swept = ("features.json", "sweep/rows-00000.parquet", "completions.jsonl", "claims.csv")
     kept = made_at(out, *swept)
     other = {"boosted": [{"add": {"features": [9], "alpha": 1, "alpha_unit": "max_act"}}]}
     changed = {**parts, "patch": {**PATCH, "variants": other}}
@@ -248,7 +248,7 @@ def test_a_decoder_alone_runs_through_where_features_are_named(parts, command, t
     found = json.loads((out / "features.json").read_text())
     assert found["code_candidates"] == [] == found["math_candidates"]
     assert found["max_act"] == {} and found["resid_norm"] > 0
-    rows = pd.read_parquet(out / "sweep/rows.parquet")
+    rows = pd.read_parquet(out / "sweep/rows-00000.parquet")
     assert rows["receipt_feature_act"].isna().all()
     assert set(pd.read_csv(out / "claims.csv")["direction"]) == {"feature_5", "feature_7"}
     patched = pd.read_csv(out / "patch.csv").query("variant == 'v'")

@@ -1,0 +1,152 @@
+"""Residuals at a hook: computed batch by batch, kept in memory or written as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from saelens_steer.activations.shards import ShardWriter
+from saelens_steer.activations.store import Activations, about, write_index
+from saelens_steer.activations.tokens import TokenChoice, kept_tokens, within
+from saelens_steer.data import Encoded, Prompt, encode_prompts, pad_left
+from saelens_steer.errors import InputError
+from saelens_steer.files import replacing
+from saelens_steer.model import check_hook_name, default_hook_name, run_to_hook
+from saelens_steer.tensors import Vectors
+
+WINDOW = 8
+"""So many batches of prompts are sorted by length together, which leaves little padding."""
+
+
+def cache_activations(
+    model: Any,
+    prompts: Sequence[Prompt | str],
+    *,
+    hook_name: str | None = None,
+    tokens: TokenChoice = "all",
+    max_norm: float | None = 10.0,
+    batch_size: int = 32,
+    system: str | None = None,
+    chat: bool = True,
+    out: str | Path | None = None,
+) -> Activations:
+    """The residual at `hook_name` (default blocks.{n_layers // 2}.hook_resid_pre) of each prompt.
+
+    Prompts are put in the chat template (`chat=False`: left as they stand); where a prompt has an
+    answer, its tokens follow the assistant start. `tokens`: all, last (the assistant start),
+    diagnostic (assistant start, code fences, math delimiters), or answer (the answers' alone).
+    Special tokens other than the assistant start are left out, and so are attention sinks: vectors
+    of a norm over `max_norm` times the median of what was kept. `out`: a folder that the vectors
+    go to as they are computed and are read from later, so that memory does not grow with them.
+    Raises InputError for an unknown hook or answers that are not there, before any forward pass,
+    when nothing is kept, or when what is kept is not finite.
+    """
+    hook_name = check_hook_name(model, hook_name or default_hook_name(model))
+    encoded = encode_prompts(model.tokenizer, prompts, system=system, chat=chat)
+    if tokens == "answer" and encoded and not any(e.answer for e in encoded):
+        raise InputError(
+            "activations.tokens: answer keeps the tokens of answers, and no prompt has one: "
+            "give prompts with an answer, or let the model write them (select.at: answer)"
+        )
+    if not encoded:
+        raise InputError("no prompts to cache activations of: the prompt set is empty")
+    found = _residuals(model, encoded, hook_name, tokens, batch_size)
+    if out is None:
+        held: list[Vectors] = []
+        index, keep = _gather(model, encoded, found, held.append, max_norm)
+        return Activations(torch.cat(held)[keep], index, hook_name, int((~keep).sum()))
+    with replacing(Path(out)) as temporary:
+        writer = ShardWriter(temporary)
+        index, keep = _gather(model, encoded, found, writer.append, max_norm)
+        writer.finish(about(hook_name, int((~keep).sum())), keep)
+        write_index(index, temporary)
+    return Activations.load(out)
+
+
+def _gather(
+    model: Any,
+    encoded: Sequence[Encoded],
+    found: Iterator[tuple[Vectors, list[Tensor]]],
+    append: Callable[[Vectors], None],
+    max_norm: float | None,
+) -> tuple[pd.DataFrame, Tensor]:
+    """Append all vectors; the index of those that stay, and which do, [n]."""
+    norms, positions = [], list[Tensor]()
+    for vectors, places in found:
+        append(vectors)
+        norms.append(vectors.norm(dim=-1))
+        positions += places
+    keep = within(torch.cat(norms), max_norm)
+    if not keep.any():
+        raise InputError(f"no token was kept of {len(encoded)} prompts: choose other tokens")
+    index = _index(encoded, positions, model.tokenizer)
+    return index.loc[keep.numpy()].reset_index(drop=True), keep
+
+
+def _residuals(
+    model: Any, encoded: Sequence[Encoded], hook_name: str, choice: TokenChoice, size: int
+) -> Iterator[tuple[Vectors, list[Tensor]]]:
+    """Vectors of a window of prompts in their order, and the kept positions of each prompt."""
+    for start in range(0, len(encoded), WINDOW * size):
+        window = encoded[start : start + WINDOW * size]
+        by_length = sorted(range(len(window)), key=lambda i: len(window[i].ids))
+        found: dict[int, tuple[Vectors, Tensor]] = {}
+        for first in range(0, len(window), size):
+            batch = by_length[first : first + size]
+            rows = _batch(model, [window[i] for i in batch], hook_name, choice)
+            found |= dict(zip(batch, rows, strict=True))
+        ordered = [found[i] for i in range(len(window))]
+        yield torch.cat([v for v, _ in ordered]), [places for _, places in ordered]
+
+
+def _batch(
+    model: Any, batch: Sequence[Encoded], hook_name: str, choice: TokenChoice
+) -> list[tuple[Vectors, Tensor]]:
+    """For each prompt its kept vectors [n, d_model] and their positions [n]."""
+    tokens, mask = pad_left([e.ids for e in batch], model.tokenizer, device=model.cfg.device)
+    resid = run_to_hook(model, tokens, mask, hook_name)
+    kept = kept_tokens(tokens, mask, [len(e.answer) for e in batch], choice, model.tokenizer)
+    positions = torch.arange(tokens.shape[1], device=tokens.device) - (~mask).sum(1, keepdim=True)
+    counts = kept.sum(1).tolist()
+    vectors = resid[kept].float().cpu()
+    if not vectors.isfinite().all():
+        raise InputError(f"residuals at {hook_name} are not finite: try model.dtype float32")
+    return list(zip(vectors.split(counts), positions[kept].cpu().split(counts), strict=True))
+
+
+def _index(encoded: Sequence[Encoded], positions: Sequence[Tensor], tokenizer: Any) -> pd.DataFrame:
+    """One row for each kept token; texts are categories, so that a row takes some twenty bytes."""
+    counts = [len(places) for places in positions]
+    where = torch.cat(list(positions)).numpy()
+    tokens = np.concatenate(
+        [np.array(e.ids)[places.numpy()] for e, places in zip(encoded, positions, strict=True)]
+    )
+    prompt = np.repeat(np.arange(len(encoded)), counts)
+    ends = np.array([len(e.head) - 1 for e in encoded])[prompt]
+    known = np.unique(np.concatenate([e.ids for e in encoded]))
+    texts = [tokenizer.decode([int(token)]) for token in known]
+    return pd.DataFrame(
+        {
+            "prompt_id": _named([e.prompt.id for e in encoded], prompt),
+            "domain": _named([e.prompt.domain for e in encoded], prompt),
+            "position": where,
+            "token": tokens,
+            "text": _named(texts, np.searchsorted(known, tokens)),
+            "part": pd.Categorical.from_codes(1 + np.sign(where - ends), PARTS),
+        }
+    )
+
+
+PARTS = ["prompt", "assistant_start", "answer"]
+
+
+def _named(names: Sequence[str], places: np.ndarray) -> pd.Categorical:
+    """The names at these places."""
+    codes, categories = pd.factorize(np.array(names, dtype=object))
+    return pd.Categorical.from_codes(codes[places], categories)
