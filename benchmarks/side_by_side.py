@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -29,15 +30,15 @@ class Bench:
     alphas: tuple[float, ...]
     source: str = "tiny"
 
-    @cached_property
+    @property
     def model(self) -> Any:
         """The HookedTransformer."""
-        return ss.load_model("tiny-qwen3")
+        return hooked()
 
-    @cached_property
+    @property
     def hugging_face(self) -> Any:
         """The same checkpoint in transformers, float32."""
-        return AutoModelForCausalLM.from_pretrained(WEIGHTS, dtype=torch.float32).eval()
+        return hugging_face()
 
     @property
     def layer(self) -> int:
@@ -48,18 +49,22 @@ class Bench:
         return f"blocks.{self.layer}.hook_resid_pre"
 
     @cached_property
-    def prompts(self) -> list[list[int]]:
-        """Token ids. `tiny`: requests of the kind that the tiny model was trained on, held out;
+    def texts(self) -> list[str]:
+        """The prompts. `tiny`: requests of the kind that the tiny model was trained on, held out;
         otherwise a prompt set by name."""
         if self.source == "tiny":
             drawn = examples("mixed", 2 * self.n_prompts, 7, "heldout")
-            given: Sequence[Any] = list(dict.fromkeys(e.prompt for e in drawn))[: self.n_prompts]
+            given = list(dict.fromkeys(example.prompt for example in drawn))[: self.n_prompts]
         else:
-            given = ss.load_prompts(self.source, self.n_prompts)
-        ids = [list(e.head) for e in encode_prompts(self.model.tokenizer, given)]
-        if len(ids) < self.n_prompts:
-            raise SystemExit(f"{self.source} has {len(ids)} prompts, not {self.n_prompts}")
-        return ids
+            given = [prompt.text for prompt in ss.load_prompts(self.source, self.n_prompts)]
+        if len(given) < self.n_prompts:
+            raise SystemExit(f"{self.source} has {len(given)} prompts, not {self.n_prompts}")
+        return given
+
+    @cached_property
+    def prompts(self) -> list[list[int]]:
+        """Token ids, to the assistant start."""
+        return token_ids(tuple(self.texts))
 
     @cached_property
     def directions(self) -> Directions:
@@ -86,25 +91,50 @@ class Bench:
         }
 
 
+@cache
+def hooked() -> Any:
+    """The shipped model, loaded once."""
+    return ss.load_model("tiny-qwen3")
+
+
+@cache
+def hugging_face() -> Any:
+    """The same in transformers."""
+    return AutoModelForCausalLM.from_pretrained(WEIGHTS, dtype=torch.float32).eval()
+
+
+@cache
+def token_ids(texts: tuple[str, ...]) -> list[list[int]]:
+    """Texts in the chat template, up to the assistant start."""
+    return [list(e.head) for e in encode_prompts(hooked().tokenizer, texts)]
+
+
 def strengths(n: int) -> tuple[float, ...]:
     """n strengths from −8 to 8, 0 among them where n is odd."""
     return tuple(-8 + 16 * i / (n - 1) for i in range(n)) if n > 1 else (8.0,)
 
 
 def interleaved(
-    paths: Mapping[str, Callable[[], Any]], repeats: int, note: Callable[[str], None]
+    paths: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of each path, one after the other and again, so that a busy neighbour hits all."""
     seconds: dict[str, list[float]] = {name: [] for name in paths}
     for number in range(repeats):
         for name, run in paths.items():
-            start = time.perf_counter()
+            start = clock()
             run()
-            seconds[name].append(time.perf_counter() - start)
-            note(f"{number + 1}/{repeats} {name}: {seconds[name][-1]:.2f} s")
+            seconds[name].append(clock() - start)
+            say(f"{number + 1}/{repeats} {name}: {seconds[name][-1]:.2f} s")
     return seconds
 
 
 def medians(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """The median of each."""
     return {name: statistics.median(found) for name, found in seconds.items()}
+
+
+def say(text: str) -> None:
+    """Progress, beside the one line of JSON."""
+    print(text, file=sys.stderr, flush=True)

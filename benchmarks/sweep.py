@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -25,6 +24,7 @@ from saelens_steer.sweeps import Ground, LogitSweep, grid, run_logits
 
 Row = tuple[int, int, float]
 """Prompt, direction, α."""
+MARGIN = {"margin": {"name": "math_margin", "target": "latex_delimiters"}}
 REFERENCE = "b_hugging_face_hook"
 TIE = 1e-4
 """Two largest logits closer than this are a tie: rounding decides between them."""
@@ -39,8 +39,7 @@ def ours(bench: Bench, positions: str, **settings: Any) -> LogitSweep:
         positions=positions,  # type: ignore[arg-type]
         **settings,
     )
-    margin = {"margin": {"name": "math_margin", "target": "latex_delimiters"}}
-    metrics = resolve_metrics([margin], bench.model.tokenizer, bench.model.cfg.d_vocab)
+    metrics = resolve_metrics([MARGIN], bench.model.tokenizer, bench.model.cfg.d_vocab)
     cells = grid(bench.n_directions, bench.alphas)
     return LogitSweep(ground=ground, directions=bench.directions, cells=cells, metrics=metrics)
 
@@ -108,9 +107,7 @@ def compared(found: Tensor, want: Tensor) -> dict[str, Any]:
     }
 
 
-def measured(
-    bench: Bench, positions: str, rows: list[Row], repeats: int, note: Callable[[str], None]
-) -> dict[str, Any]:
+def measured(bench: Bench, positions: str, rows: list[Row], repeats: int) -> dict[str, Any]:
     """One kind of positions: seconds for all rows, ratios, agreement."""
     found, last_only = loops(bench), positions == "last"
     want = run_loop(bench, found[REFERENCE], rows, last_only)
@@ -126,7 +123,7 @@ def measured(
     whole = bench.sizes()["rows"] / len(rows)
     seconds = {
         name: value * (whole if name in found else 1)
-        for name, value in medians(interleaved(paths, repeats, note)).items()
+        for name, value in medians(interleaved(paths, repeats)).items()
     }
     return {
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
@@ -153,14 +150,8 @@ def main() -> None:
     bench = Bench(options.prompts, options.directions, strengths(options.alphas), options.source)
     rows = every_row(bench) if options.full else sample(bench, options.sample)
     wanted = ["all", "last"] if options.positions == "both" else [options.positions]
-    found = {
-        positions: measured(bench, positions, rows, options.repeats, _say) for positions in wanted
-    }
+    found = {positions: measured(bench, positions, rows, options.repeats) for positions in wanted}
     print(json.dumps({"benchmark": "sweep", **bench.sizes(), "positions": found}))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -72,14 +72,18 @@ def metrics(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run with its logits kept.")],
     set_: Set = None,
 ) -> None:
-    """Measure a finished sweep anew, as by --set "metrics=[…]", from the logits it kept."""
+    """Measure a finished sweep anew, as by --set "metrics=[…]", from the logits and texts it kept.
+
+    Rows need no forward pass; a first metric of text, and variants of `patch`, still do.
+    """
     with _exit_status():
         from saelens_steer.config import load_config
 
         config = run_folder / "config.yaml"
         if not config.is_file():
             raise InputError(f"{run_folder} holds no run: there is no config.yaml")
-        if not load_config(config, set_ or []).sweep.cache_logits:
+        load_config(config, set_ or [])
+        if not load_config(config, []).sweep.cache_logits:
             raise InputError(
                 f"{run_folder} kept no logits: sweep with --set sweep.cache_logits=true first"
             )

@@ -26,9 +26,8 @@ from saelens_steer.patching import ORIGINAL, Patching, check_patchable, patch_ta
 from saelens_steer.progress import progress
 from saelens_steer.result import Result
 from saelens_steer.sae import check_sae
-from saelens_steer.steering import Edit, SAEEdit, Variant, variant_of
+from saelens_steer.steering import MEASURED, Edit, SAEEdit, Variant, variant_of
 from saelens_steer.study import Study, tested_directions
-from saelens_steer.sweeps import KEPT_NOWHERE, MEASURED
 from saelens_steer.tensors import Vectors
 
 
@@ -70,7 +69,7 @@ def sweep(
     everything = study.with_controls(tested, activations)
     chosen = list(range(min(len(tested), 2 * spec.generate.top)))
     with progress("strengths", None if spec.alpha_unit == "kl" else 0) as note:
-        study = study.calibrated(everything, scale, KEPT_NOWHERE, note)
+        study = study.calibrated(everything, scale, note=note)
     with progress("sweep", study.n_rows(everything)) as note:
         rows = study.logit_rows(everything, note)
     with progress("completions", study.n_texts(everything, chosen)) as note:

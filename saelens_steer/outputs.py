@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from saelens_steer.data import Prompt
+from saelens_steer.evidence import ROW_COLUMNS
 from saelens_steer.files import write_json, write_jsonl, write_with
 from saelens_steer.result import Result
 
@@ -45,20 +48,27 @@ def write_result(
         write_generated_texts(folder / TEXTS, result.completions, asked, texts_of_layer)
 
 
-def write_rows(folder: Path, tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Write sweep/*.parquet, a file for each table, and read the whole of it back.
-
-    The tables are held one at a time; the rows that come back take some 200 bytes each.
-    """
+def write_rows(folder: Path, tables: Iterable[pd.DataFrame]) -> Path:
+    """Write sweep/*.parquet, a file for each table; the tables are held one at a time."""
 
     def write(place: Path) -> None:
         place.mkdir()
         for number, table in enumerate(tables):
             table.to_parquet(place / f"rows-{number:05d}.parquet", index=False)
 
-    place = write_with(folder / "sweep", write)
-    parts = [pd.read_parquet(path) for path in sorted(place.glob("*.parquet"))]
-    return pd.concat(parts, ignore_index=True)
+    return write_with(folder / "sweep", write)
+
+
+def read_rows(place: Path, metrics: Sequence[str]) -> pd.DataFrame:
+    """What evidence reads of sweep/*.parquet: some 40 bytes a row, and 8 for each metric."""
+    schema = pq.ParquetDataset(place).schema
+    columns = [name for name in (*ROW_COLUMNS, *metrics) if name in schema.names]
+    texts = [name for name in columns if _is_text(schema.field(name).type)]
+    return pq.read_table(place, columns=columns, read_dictionary=texts).to_pandas()
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def write_generated_texts(

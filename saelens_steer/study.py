@@ -17,7 +17,6 @@ from saelens_steer.data import Encoded, Prompt, encode_prompts
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import draw_controls
 from saelens_steer.features import NO_SCALE, Scale
-from saelens_steer.files import digest
 from saelens_steer.metrics import LogitMetric, TextMetric, resolve_metrics
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.result import Result
@@ -30,11 +29,11 @@ from saelens_steer.sweeps import (
     LogitSweep,
     Room,
     Store,
+    calibrated_steps,
     completion_table,
     feature_directions,
     generating,
     grid,
-    kl_steps,
     logit_shards,
     logit_table,
     matched_controls,
@@ -136,7 +135,12 @@ class Study:
         return tested + matched_controls(self.spec.controls, drawn, tested.sizes)
 
     def calibrated(
-        self, directions: Directions, scale: Scale, store: Store, note: Note = unnoted
+        self,
+        directions: Directions,
+        scale: Scale,
+        store: Store = KEPT_NOWHERE,
+        room: Room | None = None,
+        note: Note = unnoted,
     ) -> Study:
         """This study with the steps of α in nats of KL found; itself in any other unit."""
         if self.spec.alpha_unit != "kl":
@@ -144,9 +148,7 @@ class Study:
         if scale.resid_norm is None:
             raise InputError("alpha_unit kl needs cached activations, for mean ‖x‖")
         sweep, norm = self._logit_sweep(directions), scale.resid_norm
-        cells = digest([sweep.identity(cell) for cell in range(len(sweep.cells))])
-        found = store.frame(cells, lambda: pd.DataFrame({"step": kl_steps(sweep, norm, note)}))
-        return replace(self, steps=tuple(found["step"]))
+        return replace(self, steps=tuple(calibrated_steps(sweep, norm, store, room, note)))
 
     def n_rows(self, directions: Directions) -> int:
         """Rows of the logit sweep."""
@@ -259,11 +261,14 @@ class Study:
             return rows
         return with_text_metrics(rows, completions, self.text_columns)
 
+    def measured(self, completions: pd.DataFrame) -> tuple[str, ...]:
+        """The metric columns of joined rows."""
+        texts = self.text_columns if len(completions) else []
+        return (*(m.name for m in self.logit_metrics), *texts)
+
     def result(self, rows: pd.DataFrame, completions: pd.DataFrame) -> Result:
         """Joined rows, and completions."""
-        names = [m.name for m in self.logit_metrics]
-        names += self.text_columns if len(completions) else []
-        return Result(rows, completions, tuple(names), self.spec.seed)
+        return Result(rows, completions, self.measured(completions), self.spec.seed)
 
 
 def check_disjoint(steered: Sequence[Prompt], selecting: Sequence[Prompt]) -> None:

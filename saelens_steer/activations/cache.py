@@ -60,7 +60,9 @@ def cache_activations(
     if out is None:
         held: list[Vectors] = []
         index, keep = _gather(model, encoded, found, held.append, max_norm)
-        return Activations(torch.cat(held)[keep], index, hook_name, int((~keep).sum()))
+        vectors = torch.cat(held)
+        stay = vectors if bool(keep.all()) else vectors[keep]
+        return Activations(stay, index, hook_name, int((~keep).sum()))
     with replacing(Path(out)) as temporary:
         writer = ShardWriter(temporary)
         index, keep = _gather(model, encoded, found, writer.append, max_norm)
@@ -114,9 +116,10 @@ def _batch(
     kept = kept_tokens(tokens, mask, [len(e.answer) for e in batch], choice, model.tokenizer)
     positions = torch.arange(tokens.shape[1], device=tokens.device) - (~mask).sum(1, keepdim=True)
     counts = kept.sum(1).tolist()
-    vectors = resid[kept].float().cpu()
-    if not vectors.isfinite().all():
+    chosen = resid[kept]
+    if not chosen.isfinite().all():
         raise InputError(f"residuals at {hook_name} are not finite: try model.dtype float32")
+    vectors = chosen.cpu().float()
     return list(zip(vectors.split(counts), positions[kept].cpu().split(counts), strict=True))
 
 

@@ -12,9 +12,10 @@ from jaxtyping import Float, Int
 
 from saelens_steer.errors import InputError
 
-"""The family of directions under test; every other family is a family of controls."""
 _NEEDED = ("direction", "family", "feature", "alpha", "alpha_unit", "prompt_id")
 _ONE_SWEEP = ("edit", "hook_name", "positions", "alpha_unit")
+ROW_COLUMNS = tuple(dict.fromkeys((*_NEEDED, "matched_norm", *_ONE_SWEEP)))
+"""The columns of a sweep's rows that are read here, beside the metrics."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,12 @@ class Grid:
         """Raises InputError for missing columns, several sweeps in one table, or no α = 0."""
         _check(rows)
         keys = [key for key in ("direction", "matched_norm") if key in rows]
-        direction = rows.groupby(keys, sort=False, dropna=False).ngroup().to_numpy()
+        direction = rows.groupby(keys, sort=False, dropna=False, observed=True).ngroup().to_numpy()
         alphas, alpha = np.unique(rows["alpha"].to_numpy(dtype=float), return_inverse=True)
-        prompt, prompts = pd.factorize(rows["prompt_id"], sort=True)
+        prompt, prompts = pd.factorize(np.asarray(rows["prompt_id"]), sort=True)
         first = np.unique(direction, return_index=True)[1]
         about = [*keys, "family", "feature", "alpha_unit"]
-        directions = rows[about].iloc[first].reset_index(drop=True)
+        directions = _plain(rows[about].iloc[first].reset_index(drop=True))
         cell = (direction * len(alphas) + alpha) * len(prompts) + prompt
         grid = cls(directions, alphas, len(prompts), cell)
         grid._check_zero()
@@ -81,6 +82,16 @@ class Grid:
             raise InputError(f"{name} has no rows at alpha = 0: measure the unsteered model too")
 
 
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Categories as the values that they stand for."""
+    kinds = {
+        name: kind.categories.dtype
+        for name, kind in table.dtypes.items()
+        if isinstance(kind, pd.CategoricalDtype)
+    }
+    return table.astype(kinds)
+
+
 def check_metrics(rows: pd.DataFrame, metrics: Sequence[str]) -> None:
     """Raises InputError unless each metric is a column of numbers."""
     for metric in metrics:
@@ -101,7 +112,7 @@ def _check(rows: pd.DataFrame) -> None:
         if rows[column].isna().to_numpy().any():
             raise InputError(f"the column {column!r} has empty entries: fill them")
     for column in _ONE_SWEEP:
-        kinds = sorted(map(str, pd.unique(np.asarray(rows[column])))) if column in rows else []
+        kinds = sorted(map(str, set(np.asarray(rows[column])))) if column in rows else []
         if len(kinds) > 1:
             raise InputError(
                 f"the table mixes {column} {', '.join(kinds)}: pass one sweep at a time"

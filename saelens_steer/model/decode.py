@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saelens_steer.model.forward import final_logits
-from saelens_steer.model.layers import Attend, Heads, Layer, Touch, untouched
+from saelens_steer.model.layers import Attend, Heads, Layer, Touch, attention, untouched
 from saelens_steer.model.tree import Tree
 
 LEAVE = 0.75
@@ -74,15 +73,9 @@ class Memory:
             seen = self.real[:, : here + 1]
             if layer.window is not None and layer.window <= here:
                 seen = seen & (torch.arange(here + 1, device=seen.device) > here - layer.window)
-            z = F.scaled_dot_product_attention(
-                q[0, :, :, None],
-                self.keys[number][:, :, : here + 1],
-                self.values[number][:, :, : here + 1],
-                attn_mask=seen[:, None, None],
-                scale=layer.scale,
-                enable_gqa=layer.n_kv < layer.n_heads,
-            )
-            return z[:, :, 0][None]
+            past = [x[number][:, :, : here + 1].transpose(1, 2) for x in (self.keys, self.values)]
+            z = attention(layer, q[0][:, None], past[0], past[1], seen[:, None, None])
+            return z[:, 0][None]
 
         return each
 
@@ -166,20 +159,20 @@ def write_on(
     pad: int,
     place: Place,
     steer: Callable[[Rows, Rows], Steer],
-    choose: Callable[[Tensor, Rows], Rows],
+    choose: Callable[[Tensor, Rows, int], Rows],
 ) -> Int[Tensor, "row new_pos"]:
     """At most n_tokens new tokens of each row; `pad` after a row's stop token.
 
     `steer(rows, tokens)` is what happens to the activation [1, row, d_model] of the rows still
-    being written, as those tokens are read; `choose(logits, rows)` picks the next ones.
+    being written, as those tokens are read; `choose(logits, rows, step)` picks the next ones.
     """
     memory, lengths, device = start.memory, start.lengths, start.last.device
     new = torch.full((len(lengths), n_tokens), pad, device=device)
     rows, ends = torch.arange(len(lengths), device=device), torch.tensor(stops, device=device)
     going, logits = torch.ones_like(rows, dtype=torch.bool), final_logits(model, start.last)
     for step in range(n_tokens):
-        picked = choose(logits, rows)
-        new[rows[going], step] = picked[going]
+        picked = choose(logits, rows, step)
+        new[rows, step] = torch.where(going, picked, pad)
         going = going & ~torch.isin(picked, ends)
         n_going = int(going.sum())
         if n_going == 0 or step == n_tokens - 1:

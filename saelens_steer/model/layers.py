@@ -127,20 +127,26 @@ def attention(
     v: Float[Tensor, "batch k_pos n_kv d_head"],
     mask: Bool[Tensor, "#batch 1 #q_pos k_pos"] | None = None,
 ) -> Float[Tensor, "batch q_pos n_heads d_head"]:
-    """What each query reads; causal where no mask says which keys it sees."""
+    """What each query reads; causal where no mask says which keys it sees.
+
+    Where each row has one query, the heads that share keys stand as positions of one head: then
+    no kernel has to repeat the keys.
+    """
     causal = mask is None and q.shape[1] > 1
     if causal and layer.window is not None and layer.window < k.shape[1]:
         mask, causal = causal_mask(k.shape[1], layer.window, q.device), False
+    single = q.shape[1] == 1 and layer.n_kv < layer.n_heads
+    queries = q[:, 0].unflatten(1, (layer.n_kv, -1)) if single else q.transpose(1, 2)
     z = F.scaled_dot_product_attention(
-        q.transpose(1, 2),
+        queries,
         k.transpose(1, 2),
         v.transpose(1, 2),
         attn_mask=mask,
         is_causal=causal,
         scale=layer.scale,
-        enable_gqa=layer.n_kv < layer.n_heads,
+        enable_gqa=layer.n_kv < layer.n_heads and not single,
     )
-    return z.transpose(1, 2)
+    return z.flatten(1, 2)[:, None] if single else z.transpose(1, 2)
 
 
 def causal_mask(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from saelens_steer.sae import check_train_spec, load_sae, sae_fingerprint
 from saelens_steer.stages.check import check_run
 from saelens_steer.steps import Steps
 from saelens_steer.study import Study, check_disjoint
+from saelens_steer.sweeps import Room
 
 LATER = {
     "cache": ("select", "patch", "sweep", "report"),
@@ -30,7 +31,6 @@ LATER = {
     "sweep": ("report",),
 }
 """Which steps build on which."""
-
 
 HALVED = ".store/halved.json"
 
@@ -119,18 +119,20 @@ class Run:
             self.model, sae, self.hook_name, self.prompts, spec.sweep, spec.metrics, spec.prompts
         )
 
-    def note_halved(self, rows: list[int]) -> None:
-        """Record that batches of so many rows did not fit into memory and were halved."""
-        if rows:
-            path = self.steps.path(HALVED)
-            write_json(path, [*self.halved, *rows])
+    def room(self, kind: str) -> Room:
+        """What is known of how large batches may be; recorded at once when one does not fit."""
+
+        def note(halved: Sequence[int]) -> None:
+            write_json(self.steps.path(HALVED), self.halved | {kind: list(halved)})
             self.write_provenance(sae_fingerprint(self.steps.path("sae")))
 
+        return Room(self.halved.get(kind, []), note)
+
     @property
-    def halved(self) -> list[int]:
-        """Rows of the batches that were halved, in this run folder so far."""
+    def halved(self) -> dict[str, list[int]]:
+        """Rows of the batches that did not fit into memory, in this run folder so far."""
         path = self.steps.path(HALVED)
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def write_provenance(self, sae_hash: str | None = None) -> None:
         """Write provenance.json, with the digest of the SAE once there is one."""

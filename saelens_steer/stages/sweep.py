@@ -11,13 +11,13 @@ from sae_lens import SAE
 from saelens_steer.data import prompts_hash
 from saelens_steer.errors import InputError
 from saelens_steer.files import digest
-from saelens_steer.metrics import metrics_version
+from saelens_steer.metrics import LogitMetric, metrics_version
 from saelens_steer.model import hook_layer
-from saelens_steer.outputs import SWEEP_OUTPUTS, TEXTS, write_result, write_rows
+from saelens_steer.outputs import SWEEP_OUTPUTS, TEXTS, read_rows, write_result, write_rows
 from saelens_steer.progress import progress, say
 from saelens_steer.stages.run import Run
 from saelens_steer.study import Study, tested_directions
-from saelens_steer.sweeps import KEPT_NOWHERE, Directions, Room, Store
+from saelens_steer.sweeps import KEPT_NOWHERE, Directions, Store
 
 STORE = ".store"
 """The record store: what was measured stays, so that a changed config measures what is new."""
@@ -35,24 +35,25 @@ def sweep(run: Run) -> Path:
 
 
 def _sweep(run: Run) -> None:
-    study, room = run.study(run.sae), Room()
+    study = run.study(run.sae)
+    rooms = {kind: run.room(kind) for kind in ("strengths", "rows", "texts")}
     everything = study.with_controls(_tested(run, run.sae), run.activations)
     _say_size(study, everything)
     with progress("strengths", None if study.spec.alpha_unit == "kl" else 0) as note:
-        study = study.calibrated(everything, run.scale, _store(run, "strengths", study), note)
-    tables = partial(
-        study.logit_tables, everything, _store(run, "rows", study), _logits(run, study), room
-    )
+        store = _store(run, "strengths", study)
+        study = study.calibrated(everything, run.scale, store, rooms["strengths"], note)
+    kept = _store(run, "rows", study), _logits(run, study), rooms["rows"]
+    tables = partial(study.logit_tables, everything, *kept)
     with progress("sweep", study.n_rows(everything)) as note:
         for _ in tables(note):
             pass  # every shard is committed now
     with progress("completions", study.n_texts(everything, _chosen(run))) as note:
         store = _store(run, "texts", study)
-        texts = study.completion_rows(everything, _chosen(run), store, room, note)
-    run.note_halved(room.halved)
-    rows = write_rows(run.steps.folder, (study.joined(table, texts) for table in tables()))
+        texts = study.completion_rows(everything, _chosen(run), store, rooms["texts"], note)
+    place = write_rows(run.steps.folder, (study.joined(table, texts) for table in tables()))
+    result = study.result(read_rows(place, study.measured(texts)), texts)
     layer = hook_layer(run.hook_name) if run.spec.sweep.generate.files else None
-    write_result(run.steps.folder, study.result(rows, texts), run.prompts, layer)
+    write_result(run.steps.folder, result, run.prompts, layer)
 
 
 def _say_size(study: Study, everything: Directions) -> None:
@@ -95,7 +96,9 @@ def _store(run: Run, name: str, study: Study) -> Store:
     parts += [spec.edit, spec.positions, spec.exclude_special_tokens, spec.max_norm]
     parts += [study.ground.batch_tokens]
     if name == "rows":
-        parts += [metrics_version(run.spec.metrics)]
+        measured = zip(run.spec.metrics, study.metrics, strict=True)
+        parts += [metrics_version([spec for spec, m in measured if isinstance(m, LogitMetric)])]
+        parts += [spec.cache_logits]  # all logits are computed then: other products, other digits
     if name == "texts":
         parts += [spec.seed, spec.generate.model_dump(include=WRITING)]
     return Store(run.steps.path(STORE) / name, digest(name, *parts))

@@ -1,7 +1,6 @@
 """Directions × strengths × prompts: planned, run in batches, kept in shards."""
 
-from saelens_steer.steering import MEASURED
-from saelens_steer.sweeps.calibrate import kl_steps
+from saelens_steer.sweeps.calibrate import calibrated_steps, kl_steps
 from saelens_steer.sweeps.cells import grid
 from saelens_steer.sweeps.completions import CompletionSweep
 from saelens_steer.sweeps.directions import (
@@ -27,7 +26,6 @@ from saelens_steer.sweeps.tables import Labels, completion_table, logit_table, w
 __all__ = [
     "CANDIDATE",
     "KEPT_NOWHERE",
-    "MEASURED",
     "CompletionSweep",
     "Directions",
     "Ground",
@@ -35,6 +33,7 @@ __all__ = [
     "LogitSweep",
     "Room",
     "Store",
+    "calibrated_steps",
     "completion_table",
     "feature_directions",
     "generating",

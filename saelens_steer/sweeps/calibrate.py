@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
+import pandas as pd
 import torch
 
 from saelens_steer.errors import InputError
+from saelens_steer.files import digest
 from saelens_steer.metrics import LogitMetric, resolve_metrics
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.sweeps.engine import LogitSweep, measure, rows_of
-from saelens_steer.sweeps.plan import batches
+from saelens_steer.sweeps.plan import shards
+from saelens_steer.sweeps.room import Room
+from saelens_steer.sweeps.store import KEPT_NOWHERE, Store
 
 TOLERANCE = 0.02
 """The mean KL may be off by so much of its target."""
@@ -54,7 +59,30 @@ class _Search:
         return abs(kl - self.target) <= TOLERANCE * self.target
 
 
-def kl_steps(sweep: LogitSweep, mean_norm: float, note: Note = unnoted) -> list[float]:
+def calibrated_steps(
+    sweep: LogitSweep,
+    mean_norm: float,
+    store: Store = KEPT_NOWHERE,
+    room: Room | None = None,
+    note: Note = unnoted,
+) -> list[float]:
+    """`kl_steps` shard by shard, through the store."""
+    room, found = room or Room(), list[float]()
+    for shard in shards(sweep.cells, sweep.directions.families, len(sweep.prompts)):
+        cells = [sweep.cells[cell] for cell in shard]
+        few = replace(sweep, cells=cells)
+        name = digest(mean_norm, [few.identity(cell) for cell in range(len(cells))])
+
+        def compute(few: LogitSweep = few) -> pd.DataFrame:
+            return pd.DataFrame({"step": kl_steps(few, mean_norm, room, note)})
+
+        found += store.frame(name, compute)["step"].tolist()
+    return found
+
+
+def kl_steps(
+    sweep: LogitSweep, mean_norm: float, room: Room | None = None, note: Note = unnoted
+) -> list[float]:
     """For each cell (direction, α), the signed multiple of the direction whose mean KL is |α|.
 
     The mean is over the sweep's prompts; `mean_norm` (mean ‖x‖ at the hook) sets the scale of the
@@ -63,6 +91,7 @@ def kl_steps(sweep: LogitSweep, mean_norm: float, note: Note = unnoted) -> list[
     sizes = [float(sweep.directions.vectors[d].norm()) for d, _ in sweep.cells]
     searches = [_Search(abs(alpha)) for _, alpha in sweep.cells]
     found: dict[int, float] = {}
+    room = room or Room()
     for _ in range(ROUNDS):
         left = [i for i in range(len(searches)) if i not in found]
         if not left:
@@ -71,7 +100,7 @@ def kl_steps(sweep: LogitSweep, mean_norm: float, note: Note = unnoted) -> list[
         _refuse_endless(sweep, left, steps, sizes, LONGEST * mean_norm)
         signs = [np.sign(sweep.cells[i][1]) for i in left]
         signed = [float(s * sign) for s, sign in zip(steps, signs, strict=True)]
-        kls = _mean_kl(sweep, left, signed, note)
+        kls = _mean_kl(sweep, left, signed, room, note)
         for i, step, kl, sign in zip(left, steps, kls, signs, strict=True):
             if searches[i].note(step, kl):
                 found[i] = float(step * sign)
@@ -82,19 +111,18 @@ def kl_steps(sweep: LogitSweep, mean_norm: float, note: Note = unnoted) -> list[
 
 
 def _mean_kl(
-    sweep: LogitSweep, cells: Sequence[int], steps: Sequence[float], note: Note
+    sweep: LogitSweep, cells: Sequence[int], steps: Sequence[float], room: Room, note: Note
 ) -> list[float]:
     """Mean KL over the prompts for each of some cells at these steps."""
     few = [sweep.cells[i] for i in cells]
     trial = _trial(sweep, few, steps)
     sums = torch.zeros(len(cells), dtype=torch.float64)
-    prompts, budget = sweep.prompts, sweep.ground.batch_tokens
-    for batch in batches(range(len(few)), prompts, budget, trial.tokens_per_row):
-        rows = rows_of(trial, measure(trial, batch), sweep.ground.baseline)
-        sums.index_add_(
-            0, torch.tensor(rows["cell"].to_numpy()), torch.tensor(rows["kl"].to_numpy())
-        )
-        note(len(rows))
+    for batch in trial.plan(range(len(few)), trial.why_whole is not None):
+        for _, found in room.run(batch, partial(measure, trial)):
+            rows = rows_of(trial, found, sweep.ground.baseline)
+            cell, kl = (torch.tensor(rows[name].to_numpy()) for name in ("cell", "kl"))
+            sums.index_add_(0, cell, kl)
+            note(len(rows))
     return (sums / len(sweep.prompts)).tolist()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,11 +12,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from saelens_steer.files import digest
+from saelens_steer.model.decode import Rows
+from saelens_steer.progress import say
 from saelens_steer.steering import Edit, add, edit_where, per_row
 from saelens_steer.sweeps.directions import Directions
 from saelens_steer.sweeps.ground import Ground
 from saelens_steer.sweeps.plan import Batch, Cell
 from saelens_steer.tensors import PerRow, Vectors
+
+RowSteer = Callable[[Rows, Vectors, Bool[Tensor, " row"]], Vectors]
+"""(rows, their activations [row, d_model], where) ↦ their activations, edited there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +34,8 @@ class Cells:
     """(index of the direction, α); α = 0 adds nothing."""
     steps: Sequence[float] | None = None
     """How much of its direction each cell adds, where that is not α itself (unit kl)."""
-    edits: Sequence[Edit] | None = None
-    """What each cell does instead of adding its direction."""
+    edits: Sequence[tuple[str, Edit]] | None = None
+    """What each cell does instead of adding its direction, and a digest of what decides that."""
 
     @property
     def model(self) -> Any:
@@ -41,12 +46,14 @@ class Cells:
         """Token ids of each prompt, unpadded."""
         return self.ground.prompts
 
-    @property
+    @cached_property
     def why_whole(self) -> str | None:
         """Why rows take whole forward passes; None where they start at the hook."""
-        if self.edits is not None and not all(edit.pointwise for edit in self.edits):
-            return "an edit looks at more than one position"
-        return self.ground.why_whole
+        if self.edits is None or all(edit.pointwise for _, edit in self.edits):
+            return self.ground.why_whole
+        why = "an edit looks at more than one position"
+        say(f"every row of the sweep takes a whole forward pass: {why}")
+        return why
 
     @cached_property
     def vectors(self) -> Vectors:
@@ -72,30 +79,34 @@ class Cells:
         if self.edits is not None:
             shared, mask = resid.expand(len(cells), -1, -1), chosen[None]
             each = [
-                edit_where([self.edits[cell]], shared[i : i + 1], mask)
+                edit_where([self.edits[cell][1]], shared[i : i + 1], mask)
                 for i, cell in enumerate(cells)
             ]
             return torch.cat(each)
         pushed = resid + self.pushes(cells).to(resid.dtype)[:, None]
         return pushed if bool(chosen.all()) else torch.where(chosen[:, None], pushed, resid)
 
-    def steer_rows(
-        self,
-        cells: Sequence[int],
-        resid: Float[Tensor, "row d_model"],
-        chosen: Bool[Tensor, " row"],
-    ) -> Float[Tensor, "row d_model"]:
-        """Rows, each of its own cell, under their edits where chosen."""
+    def row_steer(self, batch: Batch) -> RowSteer:
+        """How rows of a batch, any of them, are steered where they are chosen."""
         if self.edits is not None:
-            edit = per_row([self.edits[cell] for cell in cells])
-            return edit_where([edit], resid[:, None], chosen[:, None])[:, 0]
-        pushed = resid + self.pushes(cells).to(resid.dtype)
-        return torch.where(chosen[:, None], pushed, resid)
+            edits = [self.edits[cell][1] for cell in batch.row_cells]
+
+            def changed(rows: Rows, resid: Vectors, chosen: Bool[Tensor, " row"]) -> Vectors:
+                edit = per_row([edits[row] for row in rows.tolist()])
+                return edit_where([edit], resid[:, None], chosen[:, None])[:, 0]
+
+            return changed
+        pushes = self.pushes(batch.row_cells)
+
+        def pushed(rows: Rows, resid: Vectors, chosen: Bool[Tensor, " row"]) -> Vectors:
+            return torch.where(chosen[:, None], resid + pushes[rows].to(resid.dtype), resid)
+
+        return pushed
 
     def row_edit(self, batch: Batch) -> Edit:
         """The edit that gives each row of a batch the edit of its own cell."""
         if self.edits is not None:
-            return per_row([self.edits[cell] for cell in batch.row_cells])
+            return per_row([self.edits[cell][1] for cell in batch.row_cells])
         return add(self.pushes(batch.row_cells))
 
     def sizes(self, cells: Sequence[int]) -> PerRow:
@@ -106,9 +117,12 @@ class Cells:
 
     def identity(self, cell: int) -> str:
         """A digest of what the cell does: its vector, its strength, and the feature it is of."""
-        direction, _ = self.cells[cell]
+        direction, alpha = self.cells[cell]
+        feature = self.directions.features[direction]
+        if self.edits is not None:
+            return digest(self.edits[cell][0], alpha, feature)
         vector = self.directions.vectors[direction].numpy().tobytes().hex()
-        return digest(vector, self.step(cell), self.directions.features[direction])
+        return digest(vector, self.step(cell), feature)
 
 
 def grid(n_directions: int, alphas: Sequence[float]) -> list[Cell]:

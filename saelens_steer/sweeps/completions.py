@@ -62,12 +62,20 @@ def _batch_rows(sweep: CompletionSweep, batch: Batch, sample: int) -> list[dict[
 
 
 def _generate(sweep: CompletionSweep, batch: Batch, sample: int) -> torch.Tensor:
-    """New tokens [rows, new_pos]; a batch samples from a seed of its own, so order is no matter."""
-    first, prompt = sweep.identity(batch.cells[0]), sweep.prompts[batch.prompts[0]]
-    seed = int(digest(sweep.seed, sample, first, list(prompt)), 16) % 2**31
+    """New tokens [rows, new_pos]; each row draws from a seed of its own, a batch of whole passes
+    from that of its first row."""
+    seeds = _seeds(sweep, batch, sample) if sweep.spec.temperature > 0 else [0]
     if sweep.why_whole is None:
-        return written_tokens(sweep, batch, sweep.spec, seed)
-    return _through_the_model(sweep, batch, seed)
+        return written_tokens(sweep, batch, sweep.spec, seeds)
+    return _through_the_model(sweep, batch, seeds[0])
+
+
+def _seeds(sweep: CompletionSweep, batch: Batch, sample: int) -> list[int]:
+    """A seed for each row, decided by what the row is."""
+    cells = {cell: sweep.identity(cell) for cell in batch.cells}
+    rows = zip(batch.row_cells, batch.row_prompts, strict=True)
+    parts = [(sweep.seed, sample, cells[cell], list(sweep.prompts[p])) for cell, p in rows]
+    return [int(digest(*part), 16) % 2**31 for part in parts]
 
 
 def _through_the_model(sweep: CompletionSweep, batch: Batch, seed: int) -> torch.Tensor:

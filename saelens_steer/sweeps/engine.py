@@ -23,11 +23,13 @@ from saelens_steer.model import last_token_logits, unembed
 from saelens_steer.sae.codec import encode
 from saelens_steer.steering import Edit, edit_where, relative_norms, steered
 from saelens_steer.sweeps.cells import Cells
-from saelens_steer.sweeps.plan import Batch
+from saelens_steer.sweeps.plan import Batch, batches
 from saelens_steer.tensors import Logits, Mask, PerRow, Resid, Tokens, Vectors
 
 ENCODED = 4096
 """Vectors that go through the SAE at once."""
+AT_ONCE = 256
+"""Rows whose metrics are computed at once: some hold several copies of the vocabulary's logits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +50,17 @@ class LogitSweep(Cells):
             return None
         return torch.cat([ids for ids in read if ids is not None]).unique()
 
-    @property
-    def tokens_per_row(self) -> list[int]:
-        """What a row costs: its prompt's tokens, or one where the others' keys are shared."""
-        last_only = self.ground.positions == "last" and self.why_whole is None
-        return [1] * len(self.prompts) if last_only else self.ground.lengths
+    def plan(self, cells: Sequence[int], whole: bool) -> list[Batch]:
+        """The batches of some cells, in whole passes or from the hook on.
+
+        A row costs its prompt's tokens, or one where the others' keys are shared; and where all of
+        its logits are computed, what these take.
+        """
+        ground, cfg = self.ground, self.model.cfg
+        logits = cfg.d_vocab // (2 * cfg.d_model) if self.columns is None else 0
+        alone = ground.positions == "last" and not whole
+        sizes = [(1 if alone else n) + logits for n in ground.lengths]
+        return batches(cells, self.prompts, ground.batch_tokens, sizes, padded=whole)
 
 
 Found = dict[str, Tensor]
@@ -68,10 +76,13 @@ def unsteered_rows(sweep: LogitSweep, baseline: Logits) -> pd.DataFrame:
 
 def rows_of(sweep: LogitSweep, found: Found, baseline: Logits) -> pd.DataFrame:
     """Measured rows as a table: cell, prompt, each logit metric, and the receipt."""
-    kept, own = dict(found), baseline[found["prompt"].to(baseline.device)]
-    logits = kept.pop("logits").to(baseline.device)
-    values = metric_values(sweep.metrics, logits, own, sweep.columns)
-    places = {"cell": kept.pop("cell"), "prompt": kept.pop("prompt")}
+    kept = dict(found)
+    logits, places = kept.pop("logits"), {name: kept.pop(name) for name in ("cell", "prompt")}
+    parts = []
+    for some, prompts in zip(*(x.split(AT_ONCE) for x in (logits, places["prompt"])), strict=True):
+        here, own = some.to(baseline.device), baseline[prompts.to(baseline.device)]
+        parts.append(metric_values(sweep.metrics, here, own, sweep.columns))
+    values = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return pd.DataFrame(_columns(places | values | kept))
 
 

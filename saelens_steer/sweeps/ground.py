@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -35,6 +35,8 @@ PROMPT_BATCH = 16
 """Prompts in one pass through the lower layers."""
 PROBED = 4
 """Prompts on which the plain layers are held against the model's own."""
+KEPT_TOKENS = 1 << 17
+"""Trees of so many tokens are kept; where last tokens are steered, keys and values with them."""
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 """How far they may differ, as a share of the norm; 5 % in 16 bits."""
 
@@ -161,11 +163,14 @@ class Ground:
         return unembed(self.model, last[order.argsort().to(last.device)])
 
     def upper(self, rows: tuple[int, ...]) -> Upper:
-        """The layers from the hook on over some prompts; made once for each set of them."""
-        if rows not in self._uppers:
+        """The layers from the hook on over some prompts; the last ones that were made are kept."""
+        kept = self._uppers
+        if rows not in kept:
             own = list(rows)
-            self._uppers[rows] = self._tree(own, self.chosen[own], self.prefix[own])
-        return self._uppers[rows]
+            kept[rows] = self._tree(own, self.chosen[own], self.prefix[own])
+            while len(kept) > 1 and sum(len(upper.tree) for upper in kept.values()) > KEPT_TOKENS:
+                del kept[next(iter(kept))]
+        return kept[rows]
 
     def _tree(self, rows: Sequence[int], chosen: Mask, prefix: Resid) -> Upper:
         """Some prompts as one tree; their choices and residuals are left-padded."""
@@ -187,31 +192,13 @@ class Ground:
         """The token of each node of `upper(rows)`."""
         tree = self.upper(rows).tree
         own = torch.tensor(rows, device=self.device)[tree.rows]
-        starts = torch.tensor(self.lengths, device=self.device)[own]
+        lengths = torch.tensor(self.lengths, device=self.device)[own]
         tokens = self.padded[0].to(self.device)
-        return tokens[own, tokens.shape[1] - starts + tree.positions]
+        return tokens[own, tokens.shape[1] - lengths + tree.positions]
 
     @cached_property
     def _uppers(self) -> dict[tuple[int, ...], Upper]:
         return {}
-
-    def _upper(self, rows: Sequence[int], chosen: Mask) -> Upper:
-        """The prompts as one tree, with the residual and the choice of each node."""
-        width = chosen.shape[1]
-        starts = [width - self.lengths[row] for row in rows]
-        shown = chosen.cpu()
-        marks = [shown[row, at:].tolist() for row, at in zip(rows, starts, strict=True)]
-        tree = tree_of([self.prompts[row] for row in rows], marks, self.device)
-        own = torch.tensor(rows, device=self.device)[tree.rows]
-        column = torch.tensor(starts, device=self.device)[tree.rows] + tree.positions
-        return Upper(
-            layers=self.layers,
-            tree=tree,
-            prefix=self.prefix[own, column],
-            chosen=chosen[own, column],
-            touched=self.touched,
-            last_only=self.positions == "last",
-        )
 
     def _read(self, hook_name: str) -> Resid:
         return torch.cat([run_to_hook(self.model, t, m, hook_name) for t, m in self._pairs()])
@@ -225,9 +212,12 @@ class Ground:
         """Hold the plain layers against the model's own, on the longest prompts."""
         few = sorted(range(len(self.prompts)), key=lambda row: -self.lengths[row])[:PROBED]
         tokens, real = (x[few] for x in self.padded)
-        x = run_to_hook(self.model, tokens, real, f"blocks.{self.start}.hook_resid_pre")
-        want = resid_to_last(self.model, x, real, self.start).float()
-        off = (self._tree(few, real, x).unsteered().float() - want).norm() / want.norm()
+        first = 0 if self.new_tokens else self.start
+        x = run_to_hook(self.model, tokens, real, f"blocks.{first}.hook_resid_pre")
+        want = resid_to_last(self.model, x, real, first).float()
+        layers = self.all_layers if self.new_tokens else self.layers
+        found = replace(self._tree(few, real, x), layers=layers).unsteered().float()
+        off = (found - want).norm() / want.norm()
         if off <= TOLERANCE.get(self.model.cfg.dtype, 0.05):
             return None
         return f"the model's layers compute something else, off by {float(off):.1g}"

@@ -72,19 +72,33 @@ def batches(
     prompts: Sequence[Sequence[int]],
     batch_tokens: int,
     tokens_per_row: Sequence[int] | None = None,
+    padded: bool = False,
 ) -> list[Batch]:
     """Every (cell, prompt) once, in rectangles of at most about `batch_tokens` tokens.
 
     `tokens_per_row` [n_prompts]: how many each prompt's row takes, its length unless given. Prompts
-    that begin alike stay together. A single row beyond the budget is a batch of its own.
+    that begin alike stay together or, where rows are `padded` to the longest, those of like length.
+    A single row beyond the budget is a batch of its own.
     """
     sizes = list(tokens_per_row or [len(prompt) for prompt in prompts])
+    chunked = padded_chunks(sizes, batch_tokens) if padded else None
     found = []
-    for chunk in prompt_chunks(prompts, sizes, batch_tokens):
-        at_once = max(1, batch_tokens // sum(sizes[row] for row in chunk))
+    for chunk in chunked or prompt_chunks(prompts, sizes, batch_tokens):
+        own = [sizes[row] for row in chunk]
+        at_once = max(1, batch_tokens // (len(own) * max(own) if padded else sum(own)))
         for start in range(0, len(cells), at_once):
             found.append(Batch(tuple(cells[start : start + at_once]), chunk))
     return found
+
+
+def padded_chunks(sizes: Sequence[int], batch_tokens: int) -> list[tuple[int, ...]]:
+    """Prompts of like size, at most `batch_tokens` tokens with their padding."""
+    chunks: list[list[int]] = []
+    for row in sorted(range(len(sizes)), key=lambda row: sizes[row]):
+        if not chunks or (len(chunks[-1]) + 1) * sizes[row] > batch_tokens:
+            chunks.append([])
+        chunks[-1].append(row)
+    return [tuple(chunk) for chunk in chunks]
 
 
 def prompt_chunks(

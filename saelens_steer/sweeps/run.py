@@ -81,11 +81,19 @@ class _Work:
     def baseline(self) -> Logits:
         return _baseline(self.sweep, self.logits)
 
+    @cached_property
+    def whole(self) -> bool:
+        """Whether rows take whole passes; kept with the logits, for finding out takes a pass."""
+
+        def found() -> dict[str, Tensor]:
+            return {"whole": torch.tensor(self.sweep.why_whole is not None)}
+
+        return bool(self.logits.tensors("path", found)["whole"])
+
     def rows(self, shard: range, name: str) -> pd.DataFrame:
         """Rows of a shard, its cells counted from 0: the same in every sweep that has them."""
         sweep, frames = self.sweep, []
-        plan = batches(shard, sweep.prompts, sweep.ground.batch_tokens, sweep.tokens_per_row)
-        for number, batch in enumerate(plan):
+        for number, batch in enumerate(sweep.plan(shard, self.whole)):
             run = partial(self.measured, batch, shard.start)
             found = self.logits.tensors(f"{name}-{number:04d}", run)
             frames.append(rows_of(sweep, found, self.baseline))
@@ -94,8 +102,13 @@ class _Work:
     def measured(self, batch: Batch, first: int) -> dict[str, Tensor]:
         """A batch, in parts where it does not fit into memory; cells counted from `first`."""
         parts = [found for _, found in self.room.run(batch, partial(measure, self.sweep))]
-        found = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        found = parts[0] if len(parts) == 1 else joined(parts)
         return {**found, "cell": found["cell"] - first}
+
+
+def joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The parts of a batch, one after the other."""
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
 def _baseline(sweep: LogitSweep, logits: Store) -> Logits:
@@ -114,7 +127,7 @@ def run_completions(
     room, frames = room or Room(), []
     sizes = [n + sweep.spec.max_new_tokens for n in sweep.ground.lengths]
     budget = WRITTEN * sweep.ground.batch_tokens
-    plan = batches(range(len(sweep.cells)), sweep.prompts, budget, sizes)
+    plan = batches(range(len(sweep.cells)), sweep.prompts, budget, sizes, padded=True)
     for batch in plan:
         name = digest([sweep.identity(cell) for cell in batch.cells], batch.prompts)
         rows = store.frame(name, partial(_written, sweep, batch, room))

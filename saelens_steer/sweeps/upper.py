@@ -50,7 +50,9 @@ class Upper:
     """Only last tokens are steered."""
 
     def unsteered(self) -> Float[Tensor, "row d_model"]:
-        """The final residual at each prompt's last token."""
+        """The final residual at each prompt's last token, on the way that steered rows take."""
+        if self.last_only:
+            return self._last_positions(self.prefix[self.tree.last][None], untouched)[0]
         return self._all_positions(self.prefix[None], untouched)[0]
 
     def run(self, steer: Steer) -> tuple[Last, Steered]:
@@ -65,7 +67,7 @@ class Upper:
         done: list[Steered] = []
 
         def touch(name: str, value: Tensor) -> Tensor:
-            if name != self.touched or done:
+            if name != self.touched:
                 return value
             done.append(Steered(value, steer(value, chosen)))
             return done[0].after

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from saelens_steer.config import GenerateSpec
@@ -17,9 +17,12 @@ from saelens_steer.sweeps.plan import Batch
 
 
 def written_tokens(
-    cells: Cells, batch: Batch, spec: GenerateSpec, seed: int
+    cells: Cells, batch: Batch, spec: GenerateSpec, seeds: Sequence[int]
 ) -> Int[Tensor, "row new_pos"]:
-    """New tokens of a batch's rows, padding after a row's stop token; greedy at temperature 0."""
+    """New tokens of a batch's rows, padding after a row's stop token; greedy at temperature 0.
+
+    `seeds`: one for each row, at other temperatures.
+    """
     ground, model = cells.ground, cells.model
     upper, place = ground.upper(batch.prompts), Place(ground.start, ground.touched)
     tokens = ground.node_tokens(batch.prompts)
@@ -41,14 +44,14 @@ def written_tokens(
         model.tokenizer.pad_token_id,
         place,
         _steering(cells, batch),
-        _choosing(spec.temperature, len(batch), seed, ground.device),
+        _choosing(spec, seeds, ground.device),
     )
 
 
 def _steering(cells: Cells, batch: Batch) -> Callable[[Rows, Rows], Steer]:
     """What is done where new tokens are read: nothing unless all positions are steered."""
     ground = cells.ground
-    own = torch.tensor(batch.row_cells, device=ground.device)
+    change = cells.row_steer(batch)
     prompts = torch.tensor(batch.row_prompts, device=ground.device)
     special = torch.tensor(sorted(special_ids(cells.model.tokenizer)), device=ground.device)
 
@@ -63,7 +66,7 @@ def _steering(cells: Cells, batch: Batch) -> Callable[[Rows, Rows], Steer]:
             here = chosen
             if ground.limits is not None:
                 here = here & (x[0].float().norm(dim=-1) <= ground.limits[prompts[rows]])
-            return cells.steer_rows(own[rows].tolist(), x[0], here)[None]
+            return change(rows, x[0], here)[None]
 
         return act
 
@@ -71,17 +74,21 @@ def _steering(cells: Cells, batch: Batch) -> Callable[[Rows, Rows], Steer]:
 
 
 def _choosing(
-    temperature: float, n_rows: int, seed: int, device: torch.device
-) -> Callable[[Tensor, Rows], Rows]:
-    """The most likely token, or a draw. A row's draws do not depend on which rows are left."""
-    if temperature == 0:
-        return lambda logits, rows: logits.argmax(-1)  # noqa: ARG005
-    generator = torch.Generator().manual_seed(seed)
+    spec: GenerateSpec, seeds: Sequence[int], device: torch.device
+) -> Callable[[Tensor, Rows, int], Rows]:
+    """The most likely token, or a draw that does not depend on what else is in the batch."""
+    if spec.temperature == 0:
+        return lambda logits, rows, step: logits.argmax(-1)  # noqa: ARG005
+    draws = [_uniform(seed, spec.max_new_tokens) for seed in seeds]
+    uniform = torch.stack(draws).to(device)
 
-    def draw(logits: Tensor, rows: Rows) -> Rows:
-        uniform = torch.rand(n_rows, generator=generator, dtype=torch.float64).to(device)[rows]
-        mass = (logits.double() / temperature).softmax(-1).cumsum(-1)
-        below = mass < (uniform * mass[:, -1])[:, None]
+    def draw(logits: Tensor, rows: Rows, step: int) -> Rows:
+        mass = (logits.double() / spec.temperature).softmax(-1).cumsum(-1)
+        below = mass < (uniform[rows, step] * mass[:, -1])[:, None]
         return below.sum(-1).clamp(max=logits.shape[1] - 1)
 
     return draw
+
+
+def _uniform(seed: int, n: int) -> Float[Tensor, " n"]:
+    return torch.rand(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

@@ -1,16 +1,13 @@
 """A child process that caches to disk, selects and draws controls, and prints its peak memory."""
 
 import json
-import resource
 import sys
-import threading
-import time
-from pathlib import Path
 
 import torch
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 
 import saelens_steer as ss
+from benchmarks.memory import Peak
 from saelens_steer.activations import cache_activations, shards, store
 from saelens_steer.data import Prompt
 from saelens_steer.evidence import draw_controls
@@ -20,21 +17,13 @@ D_SAE = 512
 HOOK = "blocks.1.hook_resid_pre"
 
 
-def anonymous() -> float:
-    """MB of this process that are not pages of files."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def main() -> None:
     """`memory.py PROMPTS FOLDER`: peak growth in MB from the state of a small first run."""
     torch.set_num_threads(1)
     shards.SHARD_BYTES, store.CHUNK, size.CHUNK, tally.EXACT = 1 << 22, 1024, 1024, 1 << 20
     model = ss.load_model("tiny-qwen3")
     sae = StandardSAE(StandardSAEConfig(d_in=model.cfg.d_model, d_sae=D_SAE))
-    n, folder, peak = int(sys.argv[1]), sys.argv[2], [0.0]
+    n, folder = int(sys.argv[1]), sys.argv[2]
 
     def work(n: int) -> int:
         text = "Write a function that adds two numbers and show your work. " * 8
@@ -45,20 +34,10 @@ def main() -> None:
         assert len(found.scale.max_act) == D_SAE
         return len(acts)
 
-    def watch() -> None:
-        while not done:
-            peak[0] = max(peak[0], anonymous())
-            time.sleep(0.005)
-
-    done: list[bool] = []
     work(32)
-    before = anonymous()
-    watching = threading.Thread(target=watch)
-    watching.start()
-    tokens = work(n)
-    done.append(True)
-    watching.join()
-    print(json.dumps({"tokens": tokens, "grown": peak[0] - before}))
+    with Peak() as peak:
+        tokens = work(n)
+    print(json.dumps({"tokens": tokens, "grown": peak.grown}))
 
 
 if __name__ == "__main__":

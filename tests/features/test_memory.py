@@ -14,6 +14,7 @@ GIVEN_BACK = {
     "MALLOC_ARENA_MAX": "1",
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": str(CHILD.parents[2]),
 }
 """Memory that is freed goes back at once, so that what is held is what is seen."""
 
