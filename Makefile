@@ -1,6 +1,7 @@
 # make demo   the whole story on the shipped model, ending with the path of report.html
 # make test   every test
 # make check  formatting, lint, types, import contract
+# make bench  the sweep beside other libraries, one JSON line each; takes about an hour
 # Each does its own set-up in .venv on a fresh machine, once.
 # (PYTHON=… picks an interpreter, 3.11 or 3.12; VENV=… another place for the environment.)
 
@@ -13,7 +14,7 @@ THREADS ?= 2
 
 export OMP_NUM_THREADS = $(THREADS)
 
-.PHONY: demo test check format clean
+.PHONY: demo test check bench format clean
 
 demo: $(READY)
 	$(BIN)/saelens-steer demo --out $(OUT)
@@ -27,6 +28,15 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+
+bench: export OMP_NUM_THREADS = 1
+bench: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps steering-vectors==0.12.2
+	$(BIN)/python -m benchmarks.sweep
+	$(BIN)/python -m benchmarks.generate
+	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.scale --million
 
 format: $(READY)
 	$(BIN)/ruff format .

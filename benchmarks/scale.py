@@ -3,8 +3,8 @@
 From one to eighteen directions (112 prompts, nine strengths: 896 to 16,128 rows), each size a fresh
 sweep through a record store on disk, in turn and repeated. Prints one JSON line: CPU seconds, how
 far each size is off a straight line through all of them, what a sweep costs before its first row
-(in rows: the unsteered pass over the prompts), and the most memory that was held beyond what was
-there.
+(in rows: the unsteered pass over the prompts), the most memory that was held beyond what was there,
+and how far batches of other sizes change the numbers.
 
 `--million` runs 1,000 directions once instead, to the tables and claims of a run folder.
 """
@@ -26,7 +26,7 @@ import torch
 
 from benchmarks.memory import Peak
 from benchmarks.side_by_side import Bench, interleaved, medians, say, strengths
-from benchmarks.sweep import MARGIN, ours
+from benchmarks.sweep import MARGIN, compared, every_row, our_logits, ours
 from saelens_steer.config import MarginMetric, PromptSpec, SweepSpec
 from saelens_steer.data import Prompt
 from saelens_steer.outputs import read_rows, write_rows
@@ -35,6 +35,7 @@ from saelens_steer.sweeps import Directions, Store, logit_shards, unsteered
 
 DIRECTIONS = (1, 2, 4, 9, 18)
 N_PROMPTS, ALPHAS = 112, strengths(9)
+BUDGETS = (2048, 64, 512, 8192, 65_536)
 
 
 def swept(n_directions: int, n_prompts: int = N_PROMPTS) -> None:
@@ -77,6 +78,20 @@ def line(rows: Sequence[int], seconds: Sequence[float]) -> dict[str, Any]:
     return {
         "fixed_in_rows": round(float(fixed / per_row)),
         "off_the_line": [round(float(x), 3) for x in off],
+    }
+
+
+def budgets(sizes: Sequence[int], n_prompts: int = N_PROMPTS) -> dict[str, Any]:
+    """The same rows in batches of other sizes, against the first: margins, and likeliest tokens."""
+    bench = Bench(n_prompts, 2, ALPHAS)
+    rows = every_row(bench)
+    logits = [our_logits(ours(bench, "all", batch_tokens=size), rows) for size in sizes]
+    metric = ours(bench, "all").metrics[0]
+    margins = [metric.of(found, found) for found in logits]
+    return {
+        str(size): compared(found, logits[0])
+        | {"max_margin_delta": float((own - margins[0]).abs().max())}
+        for size, found, own in zip(sizes[1:], logits[1:], margins[1:], strict=True)
     }
 
 
@@ -127,7 +142,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    found = million(options.million) if options.million else growth(DIRECTIONS, options.repeats)
+    if options.million:
+        found = million(options.million)
+    else:
+        found = growth(DIRECTIONS, options.repeats)
+        found["token_budgets_against_2048"] = budgets(BUDGETS)
     print(json.dumps({"benchmark": "scale", "threads": 1, **found}))
 
 

@@ -1,9 +1,10 @@
 """The logit sweep beside the loops people write: `python -m benchmarks.sweep`.
 
 Prints one JSON line: median seconds of each path for all rows, how many times faster ours (f) is,
-and how far each is from a plain Hugging Face hook (b). (e) is our own batched path in whole forward
-passes. The loops are timed on a fixed sample of rows, every prompt equally often, and scaled to all
-rows, since each of their rows is computed alone; `--full` times all of them.
+and how far each is from a plain Hugging Face hook (b): ours on all rows, the others on a sample.
+(e) is our own batched path in whole forward passes. The loops are timed on a fixed sample of rows,
+every prompt equally often, and scaled to all rows, since each of their rows is computed alone;
+`--full` times all of them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.loops import Loop, loops
-from benchmarks.side_by_side import Bench, interleaved, medians, strengths
+from benchmarks.side_by_side import Bench, interleaved, medians, say, strengths
 from saelens_steer.metrics import LogitMetric, resolve_metrics
 from saelens_steer.sweeps import Ground, LogitSweep, grid, run_logits
 
@@ -101,6 +102,7 @@ def compared(found: Tensor, want: Tensor) -> dict[str, Any]:
     ties = top[:, 0] - top[:, 1] < TIE
     differ = found.argmax(-1) != want.argmax(-1)
     return {
+        "rows": len(want),
         "max_abs_delta": float((found - want).abs().max()),
         "argmax_differs": int((differ & ~ties).sum()),
         "argmax_ties": int(ties.sum()),
@@ -110,15 +112,18 @@ def compared(found: Tensor, want: Tensor) -> dict[str, Any]:
 def measured(bench: Bench, positions: str, rows: list[Row], repeats: int) -> dict[str, Any]:
     """One kind of positions: seconds for all rows, ratios, agreement."""
     found, last_only = loops(bench), positions == "last"
-    want = run_loop(bench, found[REFERENCE], rows, last_only)
+    every = every_row(bench)
+    say(f"{REFERENCE}: all {len(every)} rows")
+    want = run_loop(bench, found[REFERENCE], every, last_only)
+    few = want[[every.index(row) for row in rows]]
     agreement = {
-        name: compared(run_loop(bench, loop, rows, last_only), want) for name, loop in found.items()
+        name: compared(run_loop(bench, loop, rows, last_only), few) for name, loop in found.items()
     }
     paths: dict[str, Callable[[], Any]] = {
         name: partial(run_loop, bench, loop, rows, last_only) for name, loop in found.items()
     }
     for name, settings in {"e_whole_passes": {"whole_passes": True}, "f_ours": {}}.items():
-        agreement[name] = compared(our_logits(ours(bench, positions, **settings), rows), want)
+        agreement[name] = compared(our_logits(ours(bench, positions, **settings), every), want)
         paths[name] = lambda settings=settings: run_logits(ours(bench, positions, **settings))
     whole = bench.sizes()["rows"] / len(rows)
     seconds = {

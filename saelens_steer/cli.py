@@ -82,7 +82,6 @@ def metrics(
         config = run_folder / "config.yaml"
         if not config.is_file():
             raise InputError(f"{run_folder} holds no run: there is no config.yaml")
-        load_config(config, set_ or [])
         if not load_config(config, []).sweep.cache_logits:
             raise InputError(
                 f"{run_folder} kept no logits: sweep with --set sweep.cache_logits=true first"

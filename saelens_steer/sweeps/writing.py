@@ -12,6 +12,7 @@ from saelens_steer.config import GenerateSpec
 from saelens_steer.data.token_sets import special_ids
 from saelens_steer.model import Place, read_prompts, stop_token_ids, write_on
 from saelens_steer.model.decode import Rows, Steer
+from saelens_steer.model.forward import check_length
 from saelens_steer.sweeps.cells import Cells
 from saelens_steer.sweeps.plan import Batch
 
@@ -24,6 +25,9 @@ def written_tokens(
     `seeds`: one for each row, at other temperatures.
     """
     ground, model = cells.ground, cells.model
+    if spec.max_new_tokens > ground.new_tokens:
+        raise ValueError(f"the ground has room for {ground.new_tokens} new tokens a prompt")
+    check_length(model, max(ground.lengths) + spec.max_new_tokens)
     upper, place = ground.upper(batch.prompts), Place(ground.start, ground.touched)
     tokens = ground.node_tokens(batch.prompts)
     start = read_prompts(

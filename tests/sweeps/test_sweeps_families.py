@@ -13,6 +13,7 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 import saelens_steer as ss
 from saelens_steer.config import GenerateSpec
+from saelens_steer.data.token_sets import special_ids
 from saelens_steer.metrics import LogitMetric
 from saelens_steer.sweeps import (
     CompletionSweep,
@@ -107,14 +108,30 @@ def test_rows_from_the_hook_on_are_rows_of_whole_passes(model, layer, hook, posi
     np.testing.assert_allclose(ours, theirs, atol=1e-5 * max(scale, 1), rtol=1e-5)
 
 
+def special(model) -> int:
+    """A special token that is not one at which completions end, so that prompts may hold it."""
+    return sorted(special_ids(model.tokenizer))[0]
+
+
+def sinks_and_special_tokens_left(sweep) -> bool:
+    """Whether special tokens are left alone, and something else is for its norm."""
+    ground = sweep.ground
+    tokens, real = ground.padded
+    ordinary = real & (tokens != special(sweep.model))
+    alone = (ground.chosen & ~ordinary).sum() == 0
+    return bool(alone and (ordinary & ~ground.chosen).any() and ground.chosen.any(1).all())
+
+
 @pytest.mark.parametrize(
     "where",
-    [{}, {"positions": "last"}, {"exclude_special_tokens": True, "max_norm": 1.2}],
+    [{}, {"positions": "last"}, {"exclude_special_tokens": True, "max_norm": 1.01}],
     ids=["all", "last", "left alone"],
 )
 def test_texts_are_those_that_the_model_writes_by_itself(model, where):
     """Rows of different lengths, some of which end early and leave the batch."""
     plain = sweep_of(model, 2, "hook_resid_pre", where.get("positions", "all"))
+    if "max_norm" in where:
+        where = where | {"prompts": [[*PROMPTS[0][:2], special(model), *p] for p in PROMPTS]}
     sweep = CompletionSweep(
         ground=based(plain, new_tokens=20, **where).ground,
         directions=plain.directions,
@@ -123,6 +140,8 @@ def test_texts_are_those_that_the_model_writes_by_itself(model, where):
         spec=GenerateSpec(max_new_tokens=20),
     )
     assert sweep.why_whole is None
+    if "max_norm" in where:
+        assert sinks_and_special_tokens_left(sweep)
     ours, theirs = (
         run_completions(s).sort_values(["cell", "prompt"], ignore_index=True)
         for s in (sweep, based(sweep, whole_passes=True))

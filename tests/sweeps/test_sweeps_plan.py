@@ -22,6 +22,16 @@ def test_every_row_once_within_the_budget(seed):
         assert sum(len(prompts[p]) for p in batch.row_prompts) <= 256
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_padded_rows_keep_to_the_budget_with_their_padding(seed):
+    prompts = [*drawn(seed), [1] * 400]
+    plan = batches(range(7), prompts, 512, padded=True)
+    every = [pair for b in plan for pair in zip(b.row_cells, b.row_prompts, strict=True)]
+    assert sorted(every) == [(c, p) for c in range(7) for p in range(18)]
+    for batch in plan:
+        assert len(batch) * max(len(prompts[p]) for p in batch.prompts) <= 512
+
+
 def test_batches_are_as_full_as_the_budget_allows():
     plan = batches(range(100), [[1] * 10] * 8, 1000)
     assert {len(b) for b in plan} == {96, 32}  # twelve cells of eight prompts, and what is left

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,8 @@ from saelens_steer.steering import add, steered, unit_vectors
 from saelens_steer.sweeps import (
     Ground,
     LogitSweep,
+    Store,
+    calibrated_steps,
     feature_directions,
     grid,
     kl_steps,
@@ -214,6 +216,24 @@ def test_the_steps_of_a_kl_do_not_depend_on_the_batch(random_model, small_sae):
     steps = [kl_steps(based(sweep, batch_tokens=n), 10.0) for n in (1, 64, 4096)]
     assert steps[0] == pytest.approx(steps[1], rel=1e-3)
     assert steps[2] == pytest.approx(steps[1], rel=1e-3)
+
+
+def test_kept_strengths_are_those_of_their_own_scale_and_of_each_direction(
+    random_model, small_sae, tmp_path, monkeypatch
+):
+    """The search begins at the mean norm: another one ends on other digits."""
+    sweep = logit_sweep(random_model, directions=feature_directions(small_sae, [3, 5], "raw"))
+    sweep = replace(sweep, cells=grid(2, (-0.1, 0.1)))
+    store = Store(tmp_path, "k")
+    first, other = (calibrated_steps(sweep, norm, store) for norm in (10.0, 7.3))
+    assert first == kl_steps(sweep, 10.0) and other == kl_steps(sweep, 7.3)
+    assert first != other
+
+    def refuse(*args):
+        raise AssertionError("searched again")
+
+    monkeypatch.setattr("saelens_steer.sweeps.calibrate.kl_steps", refuse)
+    assert calibrated_steps(sweep, 10.0, store) == first
 
 
 def test_completions_in_units_of_kl_are_pushed_as_far_as_the_logits(random_model, small_sae):

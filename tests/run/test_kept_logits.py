@@ -1,0 +1,113 @@
+"""Logits that a run kept measure new metrics, with no forward pass, as a new run would."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from saelens_steer import cli
+from saelens_steer.config import parse_config
+from saelens_steer.runner import run
+
+SMALL = [
+    "sae.train.training_tokens=20000",
+    "sae.train.d_sae=128",
+    "prompts.limit=5",
+    "select.k=2",
+    "sweep.n_controls=12",
+    "sweep.alphas=[-4,0,4]",
+    "sweep.batch_tokens=512",
+]
+KEPT = "sweep.cache_logits=true"
+KL = "metrics=[kl]"
+BOTH = "metrics=[kl,{margin: {name: m, target: latex_delimiters}}]"
+
+
+def rows_of(folder: Path) -> pd.DataFrame:
+    return pd.read_parquet(folder / "sweep")
+
+
+def swept(folder: Path, *sets: str) -> pd.DataFrame:
+    run(parse_config({}, [*SMALL, *sets]), folder, "sweep")
+    return rows_of(folder)
+
+
+@pytest.fixture(scope="module", params=["all", "last"])
+def kept(request, tmp_path_factory) -> tuple[Path, str]:
+    """A run that measured KL and kept its logits."""
+    folder, positions = tmp_path_factory.mktemp("kept") / "run", f"sweep.positions={request.param}"
+    swept(folder, KEPT, KL, positions)
+    return folder, positions
+
+
+def no_passes(monkeypatch) -> None:
+    """Whatever runs a layer of a model from here on is an error."""
+    from transformer_lens.components import TransformerBlock
+
+    from saelens_steer.model.layers import Layer
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a forward pass")
+
+    monkeypatch.setattr(TransformerBlock, "forward", refuse)
+    monkeypatch.setattr(Layer, "run", refuse)
+
+
+def test_a_new_metric_takes_no_forward_pass_and_is_what_a_new_run_measures(
+    kept, tmp_path, monkeypatch
+):
+    folder, positions = kept
+    copy = tmp_path / "run"
+    shutil.copytree(folder, copy)
+    with monkeypatch.context() as patched:
+        no_passes(patched)
+        found = swept(copy, KEPT, BOTH, positions)
+    assert found["kl"].equals(rows_of(folder)["kl"])
+    assert found.equals(swept(tmp_path / "anew", KEPT, BOTH, positions))
+
+
+def test_the_command_measures_anew_and_writes_the_report(kept, tmp_path, monkeypatch, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(kept[0], copy)
+    monkeypatch.setattr("sys.argv", ["saelens-steer", "metrics", str(copy), "--set", BOTH])
+    no_passes(monkeypatch)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(copy / "report.html")
+    assert "m_delta" in pd.read_csv(copy / "interference.csv")
+
+
+def test_a_run_that_kept_none_is_refused_and_keeps_them_once_it_is_told_to(
+    tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / "run"
+    swept(folder, KL)
+    asked = ["saelens-steer", "metrics", str(folder), "--set", KEPT]
+    monkeypatch.setattr("sys.argv", asked)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "kept no logits" in capsys.readouterr().err
+    assert not (folder / ".store/logits").exists()
+    swept(folder, KL, KEPT)
+    assert list((folder / ".store/logits").glob("*.safetensors"))
+
+
+def test_a_metric_of_texts_leaves_the_rows_as_they_were_measured(tmp_path, monkeypatch):
+    """Rows are measured once, whatever is said of texts."""
+    import saelens_steer.sweeps.run as engine
+
+    texts = ["sweep.generate.max_new_tokens=4", "sweep.generate.top=1"]
+    folder = tmp_path / "run"
+    swept(folder, *texts, "metrics=[kl,latex_first]")
+
+    def refuse(*args):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(engine, "measure", refuse)
+    monkeypatch.setattr(engine, "completion_rows", refuse)
+    assert "distinct_words" in swept(folder, *texts, "metrics=[kl,latex_first,distinct_words]")

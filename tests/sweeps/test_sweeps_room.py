@@ -1,0 +1,139 @@
+"""Batches that do not fit into memory are halved, noted at once, and leave every row in place."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from model.model_batches import rows
+
+import saelens_steer.sweeps.run as engine
+from saelens_steer.config import GenerateSpec
+from saelens_steer.metrics import resolve_metrics
+from saelens_steer.sweeps import (
+    KEPT_NOWHERE,
+    CompletionSweep,
+    Ground,
+    LogitSweep,
+    Room,
+    grid,
+    kl_steps,
+    logit_shards,
+    plain_directions,
+    run_completions,
+)
+from saelens_steer.sweeps.plan import Batch
+
+WHOLE = Batch(tuple(range(5)), (0, 1, 2))
+FULL = [torch.OutOfMemoryError("full"), MemoryError(), RuntimeError("can't allocate memory")]
+
+
+def fits(batch: Batch, most: int, error: Exception, tried: list[int]) -> list[tuple[int, int]]:
+    """The rows of a batch, where there are no more than so many."""
+    tried.append(len(batch))
+    if len(batch) > most:
+        raise error
+    return list(zip(batch.row_cells, batch.row_prompts, strict=True))
+
+
+@pytest.mark.parametrize("error", FULL, ids=lambda error: type(error).__name__)
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(error):
+    noted, tried = [], []
+    room = Room(note=lambda halved: noted.append(list(halved)))
+    found = room.run(WHOLE, partial(fits, most=3, error=error, tried=tried))
+    every = [pair for _, pairs in found for pair in pairs]
+    assert sorted(every) == [(c, p) for c in range(5) for p in range(3)]
+    assert noted[0] == [15] and noted[-1] == room.halved
+    assert all(len(batch) <= 3 for batch, _ in found)
+
+
+def test_what_did_not_fit_before_a_stop_is_not_tried_again():
+    tried = []
+    room = Room([6])
+    room.run(WHOLE, partial(fits, most=3, error=MemoryError(), tried=tried))
+    assert max(tried) <= 3
+    assert room.halved == [6]
+
+
+def test_a_single_row_that_does_not_fit_is_an_error_and_so_is_any_other_error():
+    with pytest.raises(MemoryError):
+        Room().run(Batch((0,), (0,)), partial(fits, most=0, error=MemoryError(), tried=[]))
+    with pytest.raises(RuntimeError, match="shapes"):
+        Room().run(WHOLE, partial(fits, most=3, error=RuntimeError("shapes"), tried=[]))
+
+
+def cells(kind, model, **more):
+    """A sweep of four directions at two strengths."""
+    draw = torch.Generator().manual_seed(0)
+    ground = Ground(
+        model=model,
+        hook_name="blocks.2.hook_resid_pre",
+        prompts=[row[0].tolist() for row in rows()],
+        new_tokens=5,
+    )
+    directions = plain_directions(torch.randn(4, model.cfg.d_model, generator=draw))
+    return kind(ground=ground, directions=directions, cells=grid(4, (-3.0, 3.0)), **more)
+
+
+@pytest.fixture
+def cramped(monkeypatch):
+    """No more than three rows fit."""
+
+    def narrow(name: str) -> None:
+        real = getattr(engine, name)
+
+        def run(sweep, batch):
+            if len(batch) > 3:
+                raise torch.OutOfMemoryError("full")
+            return real(sweep, batch)
+
+        monkeypatch.setattr(engine, name, run)
+
+    return narrow
+
+
+def test_the_rows_of_halved_batches_are_the_rows(random_model, cramped):
+    metrics = resolve_metrics(["kl"], random_model.tokenizer, 512)
+    sweep = cells(LogitSweep, random_model, metrics=metrics)
+    (_, want), *_ = logit_shards(sweep, KEPT_NOWHERE)
+    cramped("measure")
+    room = Room()
+    (_, found), *_ = logit_shards(sweep, KEPT_NOWHERE, room=room)
+    order = ["cell", "prompt"]
+    found, want = (t.sort_values(order, ignore_index=True) for t in (found, want))
+    assert room.halved
+    np.testing.assert_allclose(found["kl"], want["kl"], atol=1e-6)
+    assert found[order].equals(want[order])
+
+
+def test_texts_of_halved_batches_are_the_texts_also_where_they_are_drawn(random_model, cramped):
+    spec = GenerateSpec(max_new_tokens=5, temperature=1.0)
+    sweep = cells(CompletionSweep, random_model, metrics=[], spec=spec)
+    order = ["cell", "prompt"]
+    want = run_completions(sweep).sort_values(order, ignore_index=True)
+    cramped("completion_rows")
+    room = Room()
+    found = run_completions(sweep, room=room).sort_values(order, ignore_index=True)
+    assert room.halved
+    assert found.equals(want)
+
+
+def test_strengths_are_found_in_little_room_too(random_model, monkeypatch):
+    import saelens_steer.sweeps.calibrate as calibrate
+
+    metrics = resolve_metrics(["kl"], random_model.tokenizer, 512)
+    sweep = cells(LogitSweep, random_model, metrics=metrics)
+    sweep = replace(sweep, cells=grid(4, (-0.1, 0.1)))
+    want, real, room = kl_steps(sweep, 5.0), calibrate.measure, Room()
+
+    def narrow(trial, batch):
+        if len(batch) > 3:
+            raise torch.OutOfMemoryError("full")
+        return real(trial, batch)
+
+    monkeypatch.setattr(calibrate, "measure", narrow)
+    assert kl_steps(sweep, 5.0, room) == pytest.approx(want, rel=1e-3)
+    assert room.halved
