@@ -49,7 +49,7 @@ def _swept(task: Task, positions: str) -> dict[str, Any]:
     paths |= {"e_whole_passes": partial(run, few, whole_passes=True), "f_ours": partial(run, bench)}
     peaks = {name: task.peak_gib(path) for name, path in paths.items()}
     all_rows, here = bench.sizes()["rows"], _computed(few)
-    times = dict.fromkeys(loops, all_rows / len(rows))
+    times = dict.fromkeys(loops, _computed(bench) / len(rows))
     times |= {"e_whole_passes": _computed(bench) / here, "f_ours": 1.0}
     timed = medians(interleaved(paths, task.repeats, task.clock))
     seconds = {name: value * times[name] for name, value in timed.items()}

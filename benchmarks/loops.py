@@ -6,12 +6,14 @@ Each takes (tokens [1, pos], push [d_model], last_only) to the last token's logi
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from benchmarks.side_by_side import Bench
+from saelens_steer.sweeps import grid
 
 Loop = Callable[[Tensor, Tensor, bool], Tensor]
 
@@ -63,6 +65,42 @@ def hugging_face_hook(bench: Bench, **options: int) -> Loop:
             handle.remove()
 
     return run
+
+
+def batched_hook(bench: Bench, prompts: Sequence[int], rows: int = 64) -> Callable[[bool], Tensor]:
+    """Some prompts under every push, α = 0 once, in batches of one prompt and so many pushes.
+
+    What a careful loop does: no padding, and the last logits alone. Prompt by prompt.
+    """
+    model, layer = bench.hugging_face, bench.hugging_face.model.layers[bench.layer]
+    cells = [(0, 0.0), *grid(bench.n_directions, bench.alphas)]
+    pushes = torch.stack([bench.push(*cell) for cell in cells])
+
+    def run(last_only: bool) -> Tensor:
+        return torch.cat(
+            [
+                _pushed_at_once(model, layer, bench.prompts[prompt], some, last_only)
+                for prompt in prompts
+                for some in pushes.split(rows)
+            ]
+        )
+
+    return run
+
+
+def _pushed_at_once(
+    model: Any, layer: Any, prompt: Sequence[int], pushes: Tensor, last_only: bool
+) -> Tensor:
+    def add(module: Any, args: Any, kwargs: Any) -> Any:
+        push = pushes if last_only else pushes[:, None]
+        return (pushed(args[0], push, last_only), *args[1:]), kwargs
+
+    handle = layer.register_forward_pre_hook(add, with_kwargs=True)
+    try:
+        tokens = torch.tensor([prompt]).expand(len(pushes), -1)
+        return model(tokens, use_cache=False, logits_to_keep=1).logits[:, -1]
+    finally:
+        handle.remove()
 
 
 def steering_vectors(bench: Bench) -> Loop:

@@ -112,6 +112,7 @@ def million(n_controls: int, n_prompts: int = N_PROMPTS) -> dict[str, Any]:
         result = study.result(read_rows(place, study.measured(nothing)), nothing)
         found = {
             "rows": len(result.rows),
+            "rows_computed": study.n_rows(everything),
             "claims": len(result.claims),
             "summary": len(result.summary),
         }

@@ -4,7 +4,8 @@ Prints one JSON line: median seconds of each path for all rows, how many times f
 and how far each is from a plain Hugging Face hook (b): ours on all rows, the others on a sample.
 (e) is our own batched path in whole forward passes. The loops are timed on a fixed sample of rows,
 every prompt equally often, and scaled to all rows, since each of their rows is computed alone;
-`--full` times all of them.
+`--full` times all of them. α = 0 counts once for each prompt, on every path. `b_batched_hook` is the
+hook at its best: one prompt under 64 pushes at a time, the last logits alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.loops import Loop, loops
+from benchmarks.loops import Loop, batched_hook, loops
 from benchmarks.side_by_side import Bench, interleaved, medians, say, strengths
 from saelens_steer.metrics import LogitMetric, resolve_metrics
 from saelens_steer.sweeps import Ground, LogitSweep, grid, run_logits
@@ -26,6 +27,8 @@ from saelens_steer.sweeps import Ground, LogitSweep, grid, run_logits
 Row = tuple[int, int, float]
 """Prompt, direction, α."""
 MARGIN = {"margin": {"name": "math_margin", "target": "latex_delimiters"}}
+BATCHED_PROMPTS = 14
+"""So many prompts are run by the batched hook; prompts do not share its batches."""
 REFERENCE = "b_hugging_face_hook"
 TIE = 1e-4
 """Two largest logits closer than this are a tie: rounding decides between them."""
@@ -125,12 +128,21 @@ def measured(bench: Bench, positions: str, rows: list[Row], repeats: int) -> dic
     for name, settings in {"e_whole_passes": {"whole_passes": True}, "f_ours": {}}.items():
         agreement[name] = compared(our_logits(ours(bench, positions, **settings), every), want)
         paths[name] = lambda settings=settings: run_logits(ours(bench, positions, **settings))
-    whole = bench.sizes()["rows"] / len(rows)
+    prompts = range(0, bench.n_prompts, max(1, bench.n_prompts // BATCHED_PROMPTS))
+    batched = batched_hook(bench, prompts)
+    cells = [(0, 0.0), *grid(bench.n_directions, bench.alphas)]
+    alike = [every.index((p, d, a)) for p in prompts for d, a in cells]
+    agreement["b_batched_hook"] = compared(batched(last_only), want[alike])
+    paths["b_batched_hook"] = partial(batched, last_only)
+    computed = bench.n_prompts * len(cells)
+    times = dict.fromkeys(found, computed / len(rows))
+    times["b_batched_hook"] = bench.n_prompts / len(prompts)
     seconds = {
-        name: value * (whole if name in found else 1)
+        name: value * times.get(name, 1)
         for name, value in medians(interleaved(paths, repeats)).items()
     }
     return {
+        "rows_computed": computed,
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "times_faster": {n: round(s / seconds["f_ours"], 2) for n, s in seconds.items()},
         "agreement": agreement,

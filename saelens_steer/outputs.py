@@ -64,7 +64,11 @@ def read_rows(place: Path, metrics: Sequence[str]) -> pd.DataFrame:
     schema = pq.ParquetDataset(place).schema
     columns = [name for name in (*ROW_COLUMNS, *metrics) if name in schema.names]
     texts = [name for name in columns if _is_text(schema.field(name).type)]
-    return pq.read_table(place, columns=columns, read_dictionary=texts).to_pandas()
+    table = pq.read_table(place, columns=columns, read_dictionary=texts, use_threads=False)
+    rows = table.to_pandas(split_blocks=True, self_destruct=True)
+    del table
+    pa.default_memory_pool().release_unused()
+    return rows
 
 
 def _is_text(kind: pa.DataType) -> bool:

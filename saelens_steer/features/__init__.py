@@ -1,6 +1,6 @@
 """Which features to steer, and how large they get."""
 
-from saelens_steer.features.select import Selection, feature_scores, select_features
+from saelens_steer.features.select import Selection, select_features
 from saelens_steer.features.size import NO_SCALE, Scale, encode, measured_scale
 
 __all__ = [
@@ -8,7 +8,6 @@ __all__ = [
     "Scale",
     "Selection",
     "encode",
-    "feature_scores",
     "measured_scale",
     "select_features",
 ]

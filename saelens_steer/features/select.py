@@ -165,19 +165,6 @@ def _tokens_of(activations: Activations, domain: str, at: At) -> torch.Tensor:
     return torch.tensor(rows.to_numpy())
 
 
-def feature_scores(
-    sae: SAE[Any], positive: Float[Tensor, "n d_model"], negative: Float[Tensor, "m d_model"]
-) -> pd.DataFrame:
-    """Every score of every feature that fires on either set; indexed by feature."""
-    d_sae = sae.cfg.d_sae
-    exact = (len(positive) + len(negative)) * d_sae <= tally.EXACT
-    tallies = Tally(d_sae, exact), Tally(d_sae, exact)
-    for found, vectors in zip(tallies, (positive, negative), strict=True):
-        for x in vectors.split(rows_at_once(sae)):
-            found.add(encode(sae, x))
-    return _scores(*tallies)
-
-
 def _scores(positive: Tally, negative: Tally) -> pd.DataFrame:
     alive = np.flatnonzero((positive.fired + negative.fired).numpy() > 0)
     area, error = separation(positive, negative, alive)

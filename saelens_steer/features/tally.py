@@ -14,8 +14,8 @@ from torch import Tensor
 
 EXACT = 1 << 27
 """So many activations of both sides are kept for an exact AUROC (half a gigabyte)."""
-COLUMNS = 1024
-"""Features ranked at once: ranks take eight times the memory of what they rank."""
+COLUMNS, RANKED = 1024, 1 << 23
+"""Features, and activations, ranked at once: ranks take eight times as much memory."""
 MANTISSA = 4
 """Bits of the mantissa that tell bins apart: a bin is a sixteenth of a power of two wide."""
 SMALLEST, BINS = -16, 32 << MANTISSA
@@ -48,6 +48,10 @@ class Tally:
         place = features * BINS + bins(z[rows, features])
         self.counts.index_add_(0, place, torch.ones_like(place, dtype=torch.int32))
 
+    def of(self, features: np.ndarray) -> np.ndarray:
+        """The activations of some features, where all are kept: [n, feature]."""
+        return torch.cat([z[:, features] for z in self.kept]).numpy()
+
     @property
     def mean(self) -> np.ndarray:
         """Mean activation, [d_sae]."""
@@ -77,8 +81,12 @@ def separation(
 ) -> tuple[np.ndarray, np.ndarray]:
     """AUROC of each feature, and the most that it can be wrong by (0 where it is exact)."""
     if positive.counts is None:
-        sides = (torch.cat(tally.kept)[:, features].numpy() for tally in (positive, negative))
-        return auroc(*sides), np.zeros(len(features))
+        at_once = max(1, min(COLUMNS, RANKED // max(1, positive.n + negative.n)))
+        areas = [
+            auroc(*(tally.of(features[start : start + at_once]) for tally in (positive, negative)))
+            for start in range(0, len(features), at_once)
+        ]
+        return np.concatenate([*areas, []]), np.zeros(len(features))
     parts = [
         binned(positive.shares(some), negative.shares(some))
         for some in np.array_split(features, max(1, -(-len(features) // COLUMNS)))
@@ -89,10 +97,8 @@ def separation(
 def auroc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     """P(positive > negative) + ½ P(equal) for each column (Mann and Whitney's U over n·m)."""
     n, m = len(positive), len(negative)
-    both = np.concatenate([positive, negative])
-    chunks = (both[:, i : i + COLUMNS] for i in range(0, both.shape[1], COLUMNS))
-    ranks = [rankdata(chunk, axis=0)[:n].sum(0) for chunk in chunks]
-    return (np.concatenate([*ranks, []]) - n * (n + 1) / 2) / (n * m)
+    ranks = rankdata(np.concatenate([positive, negative]), axis=0)[:n].sum(0)
+    return (ranks - n * (n + 1) / 2) / (n * m)
 
 
 def binned(positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,18 +119,18 @@ class Run:
             self.model, sae, self.hook_name, self.prompts, spec.sweep, spec.metrics, spec.prompts
         )
 
-    def room(self, kind: str) -> Room:
-        """What is known of how large batches may be; recorded at once when one does not fit."""
+    def room(self, key: str) -> Room:
+        """Which batches of a store's answers did not fit; recorded at once when one does not."""
 
-        def note(halved: Sequence[int]) -> None:
-            write_json(self.steps.path(HALVED), self.halved | {kind: list(halved)})
+        def note(halved: Mapping[str, int]) -> None:
+            write_json(self.steps.path(HALVED), self.halved | {key: dict(halved)})
             self.write_provenance(sae_fingerprint(self.steps.path("sae")))
 
-        return Room(self.halved.get(kind, []), note)
+        return Room(self.halved.get(key, {}), note)
 
     @property
-    def halved(self) -> dict[str, list[int]]:
-        """Rows of the batches that did not fit into memory, in this run folder so far."""
+    def halved(self) -> dict[str, dict[str, int]]:
+        """Store → shape → rows of the batches that did not fit, in this run folder so far."""
         path = self.steps.path(HALVED)
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
@@ -138,5 +138,5 @@ class Run:
         """Write provenance.json, with the digest of the SAE once there is one."""
         about = provenance(self.spec, self.model, self.hook_name, self.prompts, self.selecting)
         about["sae"]["hash"] = sae_hash
-        about["halved_batches"] = self.halved
+        about["halved_batches"] = [n for own in self.halved.values() for n in own.values()]
         write_json(self.steps.path("provenance.json"), about)

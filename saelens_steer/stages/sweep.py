@@ -36,20 +36,20 @@ def sweep(run: Run) -> Path:
 
 def _sweep(run: Run) -> None:
     study = run.study(run.sae)
-    rooms = {kind: run.room(kind) for kind in ("strengths", "rows", "texts")}
     everything = study.with_controls(_tested(run, run.sae), run.activations)
     _say_size(study, everything)
     with progress("strengths", None if study.spec.alpha_unit == "kl" else 0) as note:
         store = _store(run, "strengths", study)
-        study = study.calibrated(everything, run.scale, store, rooms["strengths"], note)
-    kept = _store(run, "rows", study), _logits(run, study), rooms["rows"]
+        study = study.calibrated(everything, run.scale, store, run.room(store.key), note)
+    store = _store(run, "rows", study)
+    kept = store, _logits(run, study), run.room(store.key)
     tables = partial(study.logit_tables, everything, *kept)
     with progress("sweep", study.n_rows(everything)) as note:
         for _ in tables(note):
             pass  # every shard is committed now
     with progress("completions", study.n_texts(everything, _chosen(run))) as note:
         store = _store(run, "texts", study)
-        texts = study.completion_rows(everything, _chosen(run), store, rooms["texts"], note)
+        texts = study.completion_rows(everything, _chosen(run), store, run.room(store.key), note)
     place = write_rows(run.steps.folder, (study.joined(table, texts) for table in tables()))
     result = study.result(read_rows(place, study.measured(texts)), texts)
     layer = hook_layer(run.hook_name) if run.spec.sweep.generate.files else None

@@ -117,8 +117,9 @@ def _mean_kl(
     few = [sweep.cells[i] for i in cells]
     trial = _trial(sweep, few, steps)
     sums = torch.zeros(len(cells), dtype=torch.float64)
-    for batch in trial.plan(range(len(few)), trial.why_whole is not None):
-        for _, found in room.run(batch, partial(measure, trial)):
+    whole = trial.why_whole is not None
+    for batch in trial.plan(range(len(few)), whole):
+        for _, found in room.run(batch, partial(measure, trial, whole)):
             rows = rows_of(trial, found, sweep.ground.baseline)
             cell, kl = (torch.tensor(rows[name].to_numpy()) for name in ("cell", "kl"))
             sums.index_add_(0, cell, kl)

@@ -50,10 +50,14 @@ class Cells:
     def why_whole(self) -> str | None:
         """Why rows take whole forward passes; None where they start at the hook."""
         if self.edits is None or all(edit.pointwise for _, edit in self.edits):
-            return self.ground.why_whole
+            return self._why_whole_here
         why = "an edit looks at more than one position"
         say(f"every row of the sweep takes a whole forward pass: {why}")
         return why
+
+    @property
+    def _why_whole_here(self) -> str | None:
+        return self.ground.why_whole
 
     @cached_property
     def vectors(self) -> Vectors:
@@ -121,6 +125,8 @@ class Cells:
         feature = self.directions.features[direction]
         if self.edits is not None:
             return digest(self.edits[cell][0], alpha, feature)
+        if self.step(cell) == 0:
+            return digest("unsteered")
         vector = self.directions.vectors[direction].numpy().tobytes().hex()
         return digest(vector, self.step(cell), feature)
 

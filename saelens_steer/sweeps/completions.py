@@ -33,6 +33,10 @@ class CompletionSweep(Cells):
     spec: GenerateSpec
     seed: int = 0
 
+    @property
+    def _why_whole_here(self) -> str | None:
+        return self.ground.why_whole_texts
+
 
 def completion_rows(sweep: CompletionSweep, batch: Batch) -> pd.DataFrame:
     """Rows of a batch: cell, prompt, sample, completion, truncated, n_tokens."""

@@ -96,9 +96,9 @@ def metric_values(
 
 
 @torch.no_grad()
-def measure(sweep: LogitSweep, batch: Batch) -> Found:
-    """Run the rows of a batch."""
-    found = _from_hook(sweep, batch) if sweep.why_whole is None else _whole(sweep, batch)
+def measure(sweep: LogitSweep, whole: bool, batch: Batch) -> Found:
+    """Run the rows of a batch, in whole passes or from the hook on."""
+    found = _whole(sweep, batch) if whole else _from_hook(sweep, batch)
     places = {"cell": batch.row_cells, "prompt": batch.row_prompts}
     return {**{name: torch.tensor(numbers) for name, numbers in places.items()}, **found}
 

@@ -35,8 +35,8 @@ PROMPT_BATCH = 16
 """Prompts in one pass through the lower layers."""
 PROBED = 4
 """Prompts on which the plain layers are held against the model's own."""
-KEPT_TOKENS = 1 << 17
-"""Trees of so many tokens are kept; where last tokens are steered, keys and values with them."""
+KEPT_BYTES = 1 << 31
+"""So much is kept of trees: residuals and, where last tokens are steered, keys and values."""
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 """How far they may differ, as a share of the norm; 5 % in 16 bits."""
 
@@ -77,13 +77,23 @@ class Ground:
     @cached_property
     def why_whole(self) -> str | None:
         """Why rows take whole forward passes; None where they start at the hook."""
-        if self.whole_passes:
-            return "whole passes were asked for"
-        first = 0 if self.new_tokens else hook_layer(self.hook_name)
-        why = why_not(self.model, first) or self._mismatch()
+        why = self._why_not(self.start)
         if why is not None:
             say(f"every row of the sweep takes a whole forward pass: {why}")
         return why
+
+    @cached_property
+    def why_whole_texts(self) -> str | None:
+        """Why texts are written by the model itself; None where the plain layers write them."""
+        why = self._why_not(0)
+        if why is not None:
+            say(f"texts are written by the model itself: {why}")
+        return why
+
+    def _why_not(self, first: int) -> str | None:
+        if self.whole_passes:
+            return "whole passes were asked for"
+        return why_not(self.model, min(first, hook_layer(self.hook_name))) or self._mismatch(first)
 
     @cached_property
     def start(self) -> int:
@@ -124,7 +134,7 @@ class Ground:
         """The norm above which each prompt's positions are attention sinks."""
         return None if self.max_norm is None else norm_limits(*self._at_hook, self.max_norm)
 
-    @property
+    @cached_property
     def _at_hook(self) -> tuple[Resid, Mask]:
         at_start = self.why_whole is None and self.touched is None
         return self.prefix if at_start else self._read(self.hook_name), self.padded[1]
@@ -158,19 +168,20 @@ class Ground:
         if self.why_whole is not None:
             return torch.cat([last_token_logits(self.model, t, m) for t, m in self._pairs()])
         chunks = prompt_chunks(self.prompts, self.lengths, self.batch_tokens)
-        last = torch.cat([self.upper(rows).unsteered() for rows in chunks])
+        last = torch.cat([self._new_upper(rows).unsteered() for rows in chunks])
         order = torch.tensor([row for rows in chunks for row in rows])
         return unembed(self.model, last[order.argsort().to(last.device)])
 
     def upper(self, rows: tuple[int, ...]) -> Upper:
-        """The layers from the hook on over some prompts; the last ones that were made are kept."""
-        kept = self._uppers
-        if rows not in kept:
-            own = list(rows)
-            kept[rows] = self._tree(own, self.chosen[own], self.prefix[own])
-            while len(kept) > 1 and sum(len(upper.tree) for upper in kept.values()) > KEPT_TOKENS:
-                del kept[next(iter(kept))]
-        return kept[rows]
+        """The layers from the hook on over some prompts; kept for the next batch while they fit."""
+        found = self._uppers.get(rows) or self._new_upper(rows)
+        if found.kept_bytes + sum(u.kept_bytes for u in self._uppers.values()) <= KEPT_BYTES:
+            self._uppers[rows] = found
+        return found
+
+    def _new_upper(self, rows: tuple[int, ...]) -> Upper:
+        own = list(rows)
+        return self._tree(own, self.chosen[own], self.prefix[own])
 
     def _tree(self, rows: Sequence[int], chosen: Mask, prefix: Resid) -> Upper:
         """Some prompts as one tree; their choices and residuals are left-padded."""
@@ -208,14 +219,13 @@ class Ground:
         return zip(tokens.split(PROMPT_BATCH), mask.split(PROMPT_BATCH), strict=True)
 
     @torch.no_grad()
-    def _mismatch(self) -> str | None:
-        """Hold the plain layers against the model's own, on the longest prompts."""
+    def _mismatch(self, first: int) -> str | None:
+        """Hold the plain layers from `first` on against the model's own, on the longest prompts."""
         few = sorted(range(len(self.prompts)), key=lambda row: -self.lengths[row])[:PROBED]
         tokens, real = (x[few] for x in self.padded)
-        first = 0 if self.new_tokens else self.start
         x = run_to_hook(self.model, tokens, real, f"blocks.{first}.hook_resid_pre")
         want = resid_to_last(self.model, x, real, first).float()
-        layers = self.all_layers if self.new_tokens else self.layers
+        layers = self.all_layers if first < self.start else self.layers
         found = replace(self._tree(few, real, x), layers=layers).unsteered().float()
         off = (found - want).norm() / want.norm()
         if off <= TOLERANCE.get(self.model.cfg.dtype, 0.05):

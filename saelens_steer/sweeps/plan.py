@@ -11,8 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from saelens_steer.files import digest
+
 ROWS_PER_SHARD = 4096
 """A shard is committed after about so many rows."""
+SHARED = 8
+"""What rows share in one batch may have so many times its tokens."""
 Cell = tuple[int, float]
 """(index of the direction, α)"""
 
@@ -26,6 +30,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.cells) * len(self.prompts)
+
+    @property
+    def shape(self) -> str:
+        """How many cells, under which prompts."""
+        return digest(len(self.cells), self.prompts)
 
     @property
     def row_cells(self) -> list[int]:
@@ -104,13 +113,17 @@ def padded_chunks(sizes: Sequence[int], batch_tokens: int) -> list[tuple[int, ..
 def prompt_chunks(
     prompts: Sequence[Sequence[int]], sizes: Sequence[int], batch_tokens: int
 ) -> list[tuple[int, ...]]:
-    """Prompts that run together, at most `batch_tokens` tokens; such as begin alike."""
+    """Prompts that run together, at most `batch_tokens` tokens; such as begin alike.
+
+    Where a row takes less than its prompt has (`sizes`), they have at most SHARED times as many.
+    """
     chunks: list[list[int]] = []
-    room = 0
+    room = shared = 0
     for row in sorted(range(len(prompts)), key=lambda row: tuple(prompts[row])):
-        if not chunks or sizes[row] > room:
+        if not chunks or sizes[row] > room or len(prompts[row]) > shared:
             chunks.append([])
-            room = batch_tokens
+            room, shared = batch_tokens, SHARED * batch_tokens
         chunks[-1].append(row)
         room -= sizes[row]
+        shared -= len(prompts[row])
     return [tuple(chunk) for chunk in chunks]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -18,32 +18,28 @@ FULL = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILE
 
 @dataclass
 class Room:
-    """How large batches may be here, as far as is known."""
+    """Which batches did not fit here, so that they are halved at once after a stop, too."""
 
-    halved: list[int] = field(default_factory=list)
-    """The rows of each batch that did not fit, here or before a stop."""
-    note: Callable[[Sequence[int]], object] = len
+    halved: dict[str, int] = field(default_factory=dict)
+    """The shape of each batch that did not fit, and its rows."""
+    note: Callable[[Mapping[str, int]], object] = len
     """Called at once with `halved` when another one did not."""
-
-    @property
-    def most(self) -> int | None:
-        """Rows that certainly fit, once a batch did not."""
-        return max(1, min(self.halved) // 2) if self.halved else None
 
     def run(self, batch: Batch, compute: Callable[[Batch], T]) -> list[tuple[Batch, T]]:
         """The batch's answer, or those of its parts, in order, where it does not fit whole.
 
-        Sums come out in another order in batches of another shape: a few last digits may differ.
-        Raises what torch raises where a single row does not fit.
+        Every batch is tried for itself, unless one of its shape did not fit: what is halved depends
+        on neither order nor stops. Sums come out in another order in batches of another shape: a
+        few last digits may differ. Raises what torch raises where a single row does not fit.
         """
-        if self.most is not None and len(batch) > self.most:
+        if batch.shape in self.halved:
             return self._parts(batch, compute)
         try:
             return [(batch, compute(batch))]
         except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
             if not _memory_is_full(error) or len(batch) == 1:
                 raise
-        self.halved.append(len(batch))
+        self.halved[batch.shape] = len(batch)
         self.note(self.halved)
         say(f"a batch of {len(batch)} rows did not fit into memory: halved")
         if torch.cuda.is_available():

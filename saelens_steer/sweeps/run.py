@@ -101,7 +101,9 @@ class _Work:
 
     def measured(self, batch: Batch, first: int) -> dict[str, Tensor]:
         """A batch, in parts where it does not fit into memory; cells counted from `first`."""
-        parts = [found for _, found in self.room.run(batch, partial(measure, self.sweep))]
+        parts = [
+            found for _, found in self.room.run(batch, partial(measure, self.sweep, self.whole))
+        ]
         found = parts[0] if len(parts) == 1 else joined(parts)
         return {**found, "cell": found["cell"] - first}
 

@@ -43,11 +43,6 @@ class Store:
             write_with(path, lambda temporary: save_file(found, temporary))
         return load_file(path)
 
-    def has(self, name: str) -> bool:
-        """Whether a shard of either kind was committed."""
-        paths = [self._path(name, kind) for kind in ("parquet", "safetensors")]
-        return any(path is not None and path.exists() for path in paths)
-
     def _path(self, name: str, kind: str) -> Path | None:
         return None if self.folder is None else self.folder / f"{self.key}-{name}.{kind}"
 

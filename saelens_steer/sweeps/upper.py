@@ -49,6 +49,16 @@ class Upper:
     last_only: bool
     """Only last tokens are steered."""
 
+    @property
+    def kept_bytes(self) -> int:
+        """What it holds, once its keys and values are computed."""
+        held = self.prefix.nbytes
+        if self.last_only:
+            vectors = sum(group.nodes.numel() for group in self.tree.groups)
+            widths = sum(2 * layer.n_kv * layer.d_head for layer in self.layers)
+            held += vectors * widths * self.prefix.element_size()
+        return held
+
     def unsteered(self) -> Float[Tensor, "row d_model"]:
         """The final residual at each prompt's last token, on the way that steered rows take."""
         if self.last_only:

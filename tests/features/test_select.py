@@ -11,7 +11,7 @@ from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 
 from saelens_steer.activations import Activations
 from saelens_steer.errors import InputError
-from saelens_steer.features import encode, feature_scores, select_features, size, tally
+from saelens_steer.features import encode, select_features, size, tally
 from saelens_steer.features.tally import auroc
 
 D = 8
@@ -102,7 +102,9 @@ def test_scores_are_what_their_names_say():
     code = torch.tensor([[3.0, 0.0], [1.0, 2.0], [0.0, 0.0]])
     math = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
     pad = torch.nn.functional.pad
-    scores = feature_scores(identity_sae(), pad(code, (0, D - 2)), pad(math, (0, D - 2)))
+    sides = {"code": pad(code, (0, D - 2)), "math": pad(math, (0, D - 2))}
+    acts = activations({(side, "assistant_start"): z for side, z in sides.items()})
+    scores = select_features(identity_sae(), acts, "code", "math").scores
     assert scores.loc[0].to_dict() == pytest.approx(
         {
             "mean_difference": 4 / 3 - 1 / 2,

@@ -42,20 +42,24 @@ def fits(batch: Batch, most: int, error: Exception, tried: list[int]) -> list[tu
 @pytest.mark.parametrize("error", FULL, ids=lambda error: type(error).__name__)
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(error):
     noted, tried = [], []
-    room = Room(note=lambda halved: noted.append(list(halved)))
+    room = Room(note=lambda halved: noted.append(dict(halved)))
     found = room.run(WHOLE, partial(fits, most=3, error=error, tried=tried))
     every = [pair for _, pairs in found for pair in pairs]
     assert sorted(every) == [(c, p) for c in range(5) for p in range(3)]
-    assert noted[0] == [15] and noted[-1] == room.halved
+    assert list(noted[0].values()) == [15] and noted[-1] == room.halved
     assert all(len(batch) <= 3 for batch, _ in found)
 
 
 def test_what_did_not_fit_before_a_stop_is_not_tried_again():
-    tried = []
-    room = Room([6])
-    room.run(WHOLE, partial(fits, most=3, error=MemoryError(), tried=tried))
-    assert max(tried) <= 3
-    assert room.halved == [6]
+    tried, again, other = [], [], []
+    room = Room()
+    before = room.run(WHOLE, partial(fits, most=3, error=MemoryError(), tried=tried))
+    stopped = Room(dict(room.halved))
+    after = stopped.run(WHOLE, partial(fits, most=3, error=MemoryError(), tried=again))
+    assert after == before and max(again) <= 3 < max(tried)
+    fitting = Batch(tuple(range(5)), (3, 4, 5))  # a batch of another shape is tried for itself
+    stopped.run(fitting, partial(fits, most=15, error=MemoryError(), tried=other))
+    assert other == [15]
 
 
 def test_a_single_row_that_does_not_fit_is_an_error_and_so_is_any_other_error():
@@ -85,10 +89,10 @@ def cramped(monkeypatch):
     def narrow(name: str) -> None:
         real = getattr(engine, name)
 
-        def run(sweep, batch):
-            if len(batch) > 3:
+        def run(*given):
+            if len(given[-1]) > 3:
                 raise torch.OutOfMemoryError("full")
-            return real(sweep, batch)
+            return real(*given)
 
         monkeypatch.setattr(engine, name, run)
 
@@ -129,10 +133,10 @@ def test_strengths_are_found_in_little_room_too(random_model, monkeypatch):
     sweep = replace(sweep, cells=grid(4, (-0.1, 0.1)))
     want, real, room = kl_steps(sweep, 5.0), calibrate.measure, Room()
 
-    def narrow(trial, batch):
+    def narrow(trial, whole, batch):
         if len(batch) > 3:
             raise torch.OutOfMemoryError("full")
-        return real(trial, batch)
+        return real(trial, whole, batch)
 
     monkeypatch.setattr(calibrate, "measure", narrow)
     assert kl_steps(sweep, 5.0, room) == pytest.approx(want, rel=1e-3)
