@@ -4,8 +4,8 @@ Prints one JSON line: median seconds of each path for all rows, how many times f
 and how far each is from a plain Hugging Face hook (b): ours on all rows, the others on a sample.
 (e) is our own batched path in whole forward passes. The loops are timed on a fixed sample of rows,
 every prompt equally often, and scaled to all rows, since each of their rows is computed alone;
-`--full` times all of them. α = 0 counts once for each prompt, on every path. `b_batched_hook` is the
-hook at its best: one prompt under 64 pushes at a time, the last logits alone.
+`--full` times all of them. α = 0 counts once for each prompt, on every path. `b_batched_hook` is
+the hook at its best: one prompt under 64 pushes at a time, the last logits alone.
 """
 
 from __future__ import annotations

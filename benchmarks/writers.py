@@ -6,6 +6,7 @@ Each takes rows (prompt ids, push [d_model]) to the new tokens of each, up to it
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -106,6 +107,7 @@ def steering_vectors(bench: Bench, n_tokens: int) -> Callable[[list[int], Tensor
 def nnsight(bench: Bench, n_tokens: int) -> Callable[[list[int], Tensor], list[int]]:
     from nnsight import LanguageModel
 
+    warnings.filterwarnings("ignore", module="nnsight")  # an open loop ends with one, by design
     model = LanguageModel(bench.hugging_face, tokenizer=bench.model.tokenizer)
     layer = model.model.layers[bench.layer - 1]
 

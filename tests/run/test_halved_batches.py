@@ -1,0 +1,67 @@
+"""A run whose batches do not fit says so at once, and goes on after a stop as if it had not."""
+
+import json
+from functools import wraps
+
+import pytest
+import torch
+
+import saelens_steer.sweeps.run as engine
+from saelens_steer.config import parse_config
+from saelens_steer.runner import run
+
+SMALL = [
+    "sae.train.training_tokens=20000",
+    "sae.train.d_sae=128",
+    "prompts.limit=5",
+    "select.k=2",
+    "sweep.n_controls=40",
+    "sweep.alphas=[-4,0,4]",
+    "sweep.batch_tokens=512",
+    "sweep.generate.max_new_tokens=4",
+    "sweep.generate.top=1",
+    "metrics=[kl,latex_first]",
+]
+
+
+class Stopped(Exception):
+    """What ends a run in the middle."""
+
+
+@pytest.fixture
+def cramped(monkeypatch):
+    """No more than twelve rows fit."""
+    real = engine.measure
+
+    @wraps(real)
+    def narrow(sweep, whole, batch):
+        if len(batch) > 12:
+            raise torch.OutOfMemoryError("full")
+        return real(sweep, whole, batch)
+
+    monkeypatch.setattr(engine, "measure", narrow)
+
+
+def rows_of(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "sweep").glob("*.parquet")}
+
+
+def test_halved_batches_are_in_provenance_at_once_and_halved_again_after_a_stop(
+    cramped, tmp_path, monkeypatch
+):
+    spec = parse_config({}, SMALL)
+    run(spec, tmp_path / "whole", "sweep")
+
+    def stop(*args):
+        raise Stopped
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "completion_rows", stop)
+        with pytest.raises(Stopped):
+            run(spec, tmp_path / "stopped", "sweep")
+    about = json.loads((tmp_path / "stopped" / "provenance.json").read_text())
+    assert about["halved_batches"] and min(about["halved_batches"]) > 12
+    run(spec, tmp_path / "stopped", "sweep")
+    assert rows_of(tmp_path / "stopped") == rows_of(tmp_path / "whole")
+    again = json.loads((tmp_path / "stopped" / "provenance.json").read_text())
+    assert again["halved_batches"] == about["halved_batches"]
