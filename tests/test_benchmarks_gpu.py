@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks import gpu
 from benchmarks.gpu_parts import PARTS
 from benchmarks.gpu_rows import attention_kernels, loops_of, run_loop
 from benchmarks.qwen3_shape import Amounts, RandomBench, Shape, Task
@@ -112,3 +113,10 @@ def test_without_a_gpu_the_command_says_so_and_ends_with_status_2():
     assert not ended.stdout
     assert "needs a CUDA GPU" in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+def test_a_floor_is_held_on_its_own_side():
+    assert gpu.held("sweep", {"all": {"seconds": {"f_ours": 7.9}}})
+    assert not gpu.held("generate", {"seconds": {"ours": 60.1}})
+    assert gpu.held("cache", {"tokens_per_second": {"in_memory": 110_001}})
+    assert not gpu.held("cache", {"tokens_per_second": {"in_memory": 109_999}})

@@ -10,7 +10,7 @@ import pandas as pd
 from saelens_steer.activations.shards import DAMAGE, Shards, ShardWriter
 from saelens_steer.errors import InputError
 from saelens_steer.files import write_with
-from saelens_steer.tensors import Kept, Vectors
+from saelens_steer.tensors import Vectors
 
 CHUNK = 4096
 """Vectors read at once."""
@@ -48,14 +48,10 @@ class Activations:
         held = self._vectors
         return held.width if isinstance(held, Shards) else held.shape[1]
 
-    def chunks(self, size: int = CHUNK, rows: Kept | None = None) -> Iterator[Vectors]:
-        """Vectors in order, at most `size` at a time; `rows` [n]: these alone."""
+    def chunks(self, size: int = CHUNK) -> Iterator[Vectors]:
+        """Vectors in order, at most `size` at a time."""
         for start in range(0, len(self), size):
-            some = slice(start, start + size)
-            if rows is None:
-                yield self._vectors[some]
-            elif rows[some].any():
-                yield self._vectors[some][rows[some]]
+            yield self._vectors[start : start + size]
 
     def save(self, folder: str | Path) -> Path:
         """Write safetensors shards and index.parquet into a folder, all or nothing."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
@@ -13,8 +12,6 @@ from saelens_steer.data.chat import render, token_ids
 from saelens_steer.data.prompts import Prompt
 from saelens_steer.data.token_sets import special_ids
 from saelens_steer.errors import InputError
-
-Part = Literal["prompt", "assistant_start", "answer"]
 
 
 @dataclass(frozen=True)
@@ -32,13 +29,6 @@ class Encoded:
     def ids(self) -> tuple[int, ...]:
         """Head and answer."""
         return self.head + self.answer
-
-    def part(self, position: int) -> Part:
-        """Which part the token at a position (0-based) belongs to."""
-        last = len(self.head) - 1
-        if position == last:
-            return "assistant_start"
-        return "prompt" if position < last else "answer"
 
 
 def encode_prompts(

@@ -127,10 +127,3 @@ def test_an_answer_that_would_merge_with_the_prompt_is_kept_apart(tokenizer):
     (one,) = encode_prompts(tokenizer, [Prompt("1", "form", "", "ula")], chat=False)
     assert one.ids == (*token_ids(tokenizer, "form"), *token_ids(tokenizer, "ula"))
     assert list(one.ids) != token_ids(tokenizer, "formula")
-
-
-def test_the_parts_meet_at_the_assistant_start(tokenizer):
-    (one,) = encode_prompts(tokenizer, [HELLO])
-    n = len(one.head)
-    parts = [one.part(position) for position in range(len(one.ids))]
-    assert parts == ["prompt"] * (n - 1) + ["assistant_start"] + ["answer"] * len(one.answer)
