@@ -72,7 +72,7 @@ def metrics(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run with its logits kept.")],
     set_: Set = None,
 ) -> None:
-    """Measure a finished sweep anew, as by --set "metrics=[…]", from the logits and texts it kept.
+    """Add metrics to a finished sweep, as --set "metrics=[…]", from the logits and texts it kept.
 
     Rows need no forward pass; a first metric of text, and variants of `patch`, still do.
     """
@@ -82,11 +82,21 @@ def metrics(
         config = run_folder / "config.yaml"
         if not config.is_file():
             raise InputError(f"{run_folder} holds no run: there is no config.yaml")
-        if not load_config(config, []).sweep.cache_logits:
+        known = load_config(config, [])
+        if not known.sweep.cache_logits:
             raise InputError(
                 f"{run_folder} kept no logits: sweep with --set sweep.cache_logits=true first"
             )
-    _carry_out(config, run_folder, set_, "report")
+        for given in set_ or []:
+            if given.split("=")[0] != "metrics":
+                raise InputError(f"{given}: only metrics can be added to a finished sweep")
+        asked = load_config(config, set_ or []).metrics
+        new = tuple(metric for metric in asked if metric not in known.metrics)
+        spec = known.model_copy(update={"metrics": known.metrics + new})
+        _quiet()
+        from saelens_steer.runner import run as run_spec
+
+        print(run_spec(spec, run_folder, "report"))
 
 
 @app.command()

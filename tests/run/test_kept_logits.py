@@ -69,16 +69,26 @@ def test_a_new_metric_takes_no_forward_pass_and_is_what_a_new_run_measures(
     assert found.equals(swept(tmp_path / "anew", KEPT, BOTH, positions))
 
 
-def test_the_command_measures_anew_and_writes_the_report(kept, tmp_path, monkeypatch, capsys):
+def test_the_command_adds_a_metric_and_writes_the_report(kept, tmp_path, monkeypatch, capsys):
     copy = tmp_path / "run"
     shutil.copytree(kept[0], copy)
-    monkeypatch.setattr("sys.argv", ["saelens-steer", "metrics", str(copy), "--set", BOTH])
+    added = ["--set", "metrics=[{margin: {name: m, target: latex_delimiters}}]"]
+    monkeypatch.setattr("sys.argv", ["saelens-steer", "metrics", str(copy), *added])
     no_passes(monkeypatch)
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(copy / "report.html")
-    assert "m_delta" in pd.read_csv(copy / "interference.csv")
+    assert {"kl_delta", "m_delta"} <= set(pd.read_csv(copy / "interference.csv"))
+
+
+def test_nothing_else_of_a_finished_sweep_is_changed_by_the_command(kept, monkeypatch, capsys):
+    changed = ["saelens-steer", "metrics", str(kept[0]), "--set", "sweep.alphas=[-1,1]"]
+    monkeypatch.setattr("sys.argv", changed)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "only metrics" in capsys.readouterr().err
 
 
 def test_a_run_that_kept_none_is_refused_and_keeps_them_once_it_is_told_to(
