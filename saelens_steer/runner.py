@@ -7,14 +7,27 @@ from typing import Literal, get_args
 
 from saelens_steer.config import RunSpec
 from saelens_steer.errors import InputError
-from saelens_steer.stages import Run, cache, check_patch, patch, report, select, sweep, train
+from saelens_steer.stages import (
+    Run,
+    cache,
+    check_asked,
+    compare,
+    matrix,
+    patch,
+    report,
+    select,
+    sweep,
+    train,
+)
 
-Step = Literal["cache", "train", "select", "patch", "sweep", "report"]
+Step = Literal["cache", "train", "select", "patch", "compare", "matrix", "sweep", "report"]
 STORY = {
     "cache": cache,  # activations at the hook, of the selection prompts
     "train": train,  # the SAE, trained or loaded
     "select": select,  # features that tell the two domains apart
     "patch": patch,  # what the edits of the config do to what the model writes
+    "compare": compare,  # ways to choose features, by what the chosen ones do
+    "matrix": matrix,  # directions and edits: effect on one domain, damage on the others
     "sweep": sweep,  # steering, against controls; metrics and claims
     "report": report,  # the page that says whether to believe it
 }
@@ -28,8 +41,7 @@ def run(spec: RunSpec, out: str | Path, until: Step = "report") -> Path:
     """
     if until not in get_args(Step):
         raise InputError(f"until must be one of {', '.join(get_args(Step))}, not {until!r}")
-    if until == "patch":
-        check_patch(spec.patch)
+    check_asked(spec, until)
     run = Run.begin(spec, out)  # config → model → prompts; all that can be wrong is checked
     made = run.steps.folder
     for step, work in STORY.items():

@@ -8,6 +8,7 @@ from saelens_steer.config.data_specs import (
     PromptSpec,
     SampleSpec,
 )
+from saelens_steer.config.effect_specs import CAUSAL, CONTRASTS, CompareSpec, MatrixSpec
 from saelens_steer.config.metric_specs import (
     DEFAULT_METRICS,
     MarginMetric,
@@ -30,21 +31,36 @@ from saelens_steer.config.patch_specs import (
 )
 from saelens_steer.config.reading import checked, dump_config, load_config, parse_config
 from saelens_steer.config.run_spec import RunSpec
-from saelens_steer.config.sae_specs import LoadSpec, SAESpec, SelectSpec, TrainSpec
-from saelens_steer.config.sweep_specs import AlphaUnit, GenerateSpec, SweepSpec
+from saelens_steer.config.sae_specs import (
+    CausalScore,
+    ContrastScore,
+    LoadSpec,
+    SAESpec,
+    SelectSpec,
+    TrainSpec,
+)
+from saelens_steer.config.sweep_specs import AlphaUnit, Family, GenerateSpec, Match, SweepSpec
 
 __all__ = [
+    "CAUSAL",
+    "CONTRASTS",
     "DEFAULT_METRICS",
     "TINY",
     "AblateSpec",
     "ActivationSpec",
     "AddSpec",
     "AlphaUnit",
+    "CausalScore",
+    "CompareSpec",
+    "ContrastScore",
     "EditSpec",
+    "Family",
     "GenerateSpec",
     "LoadSpec",
     "MarginMetric",
     "MarginSpec",
+    "Match",
+    "MatrixSpec",
     "MentionsMetric",
     "MetricSpec",
     "ModelSpec",

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from saelens_steer.config.base import Spec
 from saelens_steer.config.data_specs import TINY, ActivationSpec, ModelSpec, PromptSpec
+from saelens_steer.config.effect_specs import CompareSpec, MatrixSpec
 from saelens_steer.config.metric_specs import DEFAULT_METRICS, MetricSpec
 from saelens_steer.config.patch_specs import PatchSpec
 from saelens_steer.config.sae_specs import SAESpec, SelectSpec, TrainSpec
@@ -37,6 +38,10 @@ class RunSpec(Spec):
     sweep: SweepSpec = SweepSpec()
     patch: PatchSpec | None = None
     """Variants of the model whose outputs are compared with the original's; null: none."""
+    compare: CompareSpec | None = None
+    """Ways to choose features, compared by measured effect; null: none."""
+    matrix: MatrixSpec | None = None
+    """What directions and edits do to one domain and to the others; null: nothing of the kind."""
     metrics: tuple[MetricSpec, ...] = Field(default=DEFAULT_METRICS, min_length=1)
 
     @property
@@ -44,6 +49,14 @@ class RunSpec(Spec):
         """The features that the sweep or a patch names by index."""
         patched = self.patch.named if self.patch else ()
         return tuple(sorted({*self.sweep.named, *patched}))
+
+    @property
+    def reads_answers(self) -> bool:
+        """Whether selection, or a comparison of selections, reads activations at answers."""
+        methods = (self.compare.methods if self.compare else ()) + (
+            self.matrix.methods if self.matrix else ()
+        )
+        return self.select.at == "answer" or any(name.endswith("@answer") for name in methods)
 
     @model_validator(mode="before")
     @classmethod
@@ -60,13 +73,16 @@ class RunSpec(Spec):
 
     @model_validator(mode="after")
     def _answers_are_kept(self) -> RunSpec:
-        if self.select.at == "answer" and self.activations.tokens == "last":
+        if self.reads_answers and self.activations.tokens == "last":
             raise ValueError(
-                "select.at: answer needs tokens of answers, which activations.tokens: last drops"
+                "select.at: answer, or a method @answer, needs tokens of answers, which "
+                "activations.tokens: last drops"
             )
-        if self.select.at == "assistant_start" and self.activations.tokens == "answer":
+        starts = self.select.at == "assistant_start" or self.compare or self.matrix
+        if starts and self.activations.tokens == "answer":
             raise ValueError(
-                "activations.tokens: answer drops the assistant start: give select.at: answer"
+                "activations.tokens: answer drops the assistant start: give select.at: answer, and "
+                "leave compare and matrix out"
             )
         return self
 
@@ -86,6 +102,7 @@ class RunSpec(Spec):
         missing = {"hook_name", "sae", "prompts", "select"} - stated
         inner = {"prompts.source": self.prompts, "select.prompts": self.select}
         inner |= {"sae.train.corpus": self.sae.train} if self.sae.train else {}
+        inner |= {"matrix.prompts": self.matrix} if self.matrix else {}
         for name, spec in inner.items():
             section, key = name.split(".")[0], name.split(".")[-1]
             if section not in missing and key not in spec.model_fields_set:

@@ -17,6 +17,10 @@ class TrainSpec(Spec):
     d_sae: int = Field(default=1024, gt=0)
     options: dict[str, Any] = Field(default={"k": 20, "topk_threshold_lr": 0.03})
     """Further fields of SAELens's config for that architecture, such as k or l1_coefficient."""
+    frozen_decoder: bool = False
+    """Leave the decoder's directions as they were drawn, at random, and train the rest: a twin of
+    the SAE that this spec trains without it, whose features are random directions with a fitted
+    encoder."""
     corpus: str = "tiny"
     """`tiny`, a text or .jsonl file, or a Hugging Face dataset with a `text` column."""
     tokens: Literal["all", "diagnostic"] = "all"
@@ -108,8 +112,21 @@ class SAESpec(Spec):
         return self
 
 
+ContrastScore = Literal["mean_difference", "auroc", "firing_difference"]
+"""What activations say of a feature."""
+CausalScore = Literal["output_score", "token_confidence", "direct_logit", "attribution"]
+"""What the model does when the feature is pushed, or would do."""
+
+
 class SelectSpec(Spec):
-    """How features are chosen: contrast between two domains of other prompts than the steered."""
+    """How features are chosen, on other prompts than the steered.
+
+    By contrast between two domains (mean_difference, auroc, firing_difference), or by what the
+    model makes of the feature: direct_logit (what W_dec[f] adds to the logits of the first margin's
+    target, less those of the others), output_score and token_confidence (what a push does to the
+    tokens that W_dec[f] stands for, and to how sure the model is), or attribution (the gradient of
+    the first metric along W_dec[f]; it uses the outcome itself, so it is a ceiling).
+    """
 
     prompts: str = "tiny-domains"
     positive: str = "code"
@@ -117,7 +134,14 @@ class SelectSpec(Spec):
     at: Literal["assistant_start", "answer"] = "assistant_start"
     k: int = Field(default=10, gt=0)
     """Candidates for each side."""
-    score: Literal["mean_difference", "auroc", "firing_difference"] = "mean_difference"
+    score: ContrastScore | CausalScore = "mean_difference"
+    shortlist: int = Field(default=50, gt=0)
+    """output_score and token_confidence do not say which side a feature is for: they rank so many
+    of each side, the best by mean_difference."""
+    push: float = Field(default=1.0, gt=0)
+    """These two push by so many times the mean ‖x‖,"""
+    push_prompts: int = Field(default=12, gt=0)
+    """on the first so many prompts of each side."""
     pool: Literal["tokens", "max"] = "tokens"
     """max: every prompt counts once, with the largest activation over its tokens."""
     answer_tokens: int = Field(default=32, gt=0)

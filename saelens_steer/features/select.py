@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from sae_lens import SAE
 from torch import Tensor
 
 from saelens_steer.activations import Activations
+from saelens_steer.config import ContrastScore
 from saelens_steer.errors import InputError
 from saelens_steer.features import tally
 from saelens_steer.features.size import Scale, encode, rows_at_once
@@ -21,7 +22,6 @@ from saelens_steer.sae import check_sae_at, codec
 
 At = Literal["assistant_start", "answer"]
 Pool = Literal["tokens", "max"]
-Score = Literal["mean_difference", "auroc", "firing_difference"]
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,19 @@ class Selection:
     positive: str
     negative: str
     at: At
-    score: Score
+    score: str
     candidates: dict[str, list[int]]
     """Domain → feature indices; fewer than k where fewer live features point that way."""
     scores: pd.DataFrame
     """Indexed by feature: mean_difference, auroc, firing_rate_positive/_negative, max_act …"""
     scale: Scale
     """A_max of every feature, and mean ‖x‖, over all cached tokens."""
+
+    def by(self, score: ContrastScore, k: int) -> Selection:
+        """The same scores, and the first k features of each side by another of them."""
+        towards = self.scores[score] - (0.5 if score == "auroc" else 0.0)
+        best = {self.positive: _top(towards, k), self.negative: _top(-towards, k)}
+        return replace(self, score=score, candidates=best)
 
     @property
     def features(self) -> list[int]:
@@ -67,7 +73,7 @@ def select_features(
     *,
     k: int = 10,
     at: At = "assistant_start",
-    score: Score = "mean_difference",
+    score: ContrastScore = "mean_difference",
     pool: Pool = "tokens",
 ) -> Selection:
     """The k features that most favour `positive` over `negative`, and the k of the reverse.
@@ -101,14 +107,11 @@ def select_features(
         start += len(x)
     scores = _scores(*tallies)
     scores["max_act"] = highest.numpy()[scores.index].astype(float)
-    towards = scores[score] - (0.5 if score == "auroc" else 0.0)
-    best = {positive: towards, negative: -towards}
-    candidates = {side: _top(values, k) for side, values in best.items()}
     scale = Scale(dict(enumerate(highest.tolist())), norms / len(activations))
-    return Selection(positive, negative, at, score, candidates, scores, scale)
+    return Selection(positive, negative, at, score, {}, scores, scale).by(score, k)
 
 
-def _top(values: pd.Series, k: int) -> list[int]:
+def _top(values: Any, k: int) -> list[int]:
     favourable = values.loc[values > 0].sort_values(ascending=False, kind="stable")
     return [int(f) for f in favourable.index[:k]]
 

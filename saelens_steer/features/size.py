@@ -79,3 +79,15 @@ def measured_scale(
             highest = torch.maximum(highest, encode(sae, x)[:, wanted].amax(0))
     found = dict(zip(wanted, highest.tolist(), strict=True))
     return Scale(found, total / len(activations))
+
+
+@torch.no_grad()
+def firing_rates(activations: Activations, sae: SAE[Any]) -> Float[Tensor, " d_sae"]:
+    """Share of the cached tokens on which each feature fires (z > 0), float64, piece by piece.
+
+    Raises InputError for an SAE without an encoder.
+    """
+    fired = torch.zeros(sae.cfg.d_sae, dtype=torch.int64)
+    for x in activations.chunks(rows_at_once(sae)):
+        fired += (encode(sae, x) > 0).sum(0)
+    return fired.double() / len(activations)

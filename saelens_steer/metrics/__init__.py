@@ -8,6 +8,7 @@ from saelens_steer.metrics.registry import columns, metric_provenance, resolve_m
 from saelens_steer.metrics.score import steering_effect
 from saelens_steer.metrics.texts import completion_of, read_completion, text_values
 from saelens_steer.metrics.version import metrics_version
+from saelens_steer.metrics.words import distinct_words
 
 __all__ = [
     "LogitMetric",
@@ -16,6 +17,7 @@ __all__ = [
     "code_validity",
     "columns",
     "completion_of",
+    "distinct_words",
     "kl",
     "latex_first",
     "latex_validity",

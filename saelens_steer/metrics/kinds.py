@@ -20,6 +20,8 @@ class LogitMetric:
     fn: Callable[[Logits, Logits], PerRow]
     reads: Int[Tensor, " read"] | None = None
     """The only tokens that `fn` reads, and is given, in this order; None for the vocabulary."""
+    sets: tuple[Int[Tensor, " target"], Int[Tensor, " other"]] | None = None
+    """Of a margin: the tokens it is between."""
 
     def of(
         self, logits: Logits, baseline: Logits, columns: Int[Tensor, " column"] | None = None

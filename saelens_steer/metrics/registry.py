@@ -26,8 +26,8 @@ from saelens_steer.tensors import Logits, PerRow
 
 TABLE_COLUMNS = frozenset({
     "direction", "family", "feature", "edit", "hook_name", "positions", "alpha", "alpha_unit",
-    "prompt_id", "domain", "matched_norm", "n", "cell", "sample", "prompt", "completion",
-    "truncated", "n_tokens", "code", "latex", "receipt_positions", "receipt_push",
+    "prompt_id", "domain", "matched_norm", "matched_to", "n", "cell", "sample", "prompt",
+    "completion", "truncated", "n_tokens", "code", "latex", "receipt_positions", "receipt_push",
     "receipt_rel_norm", "receipt_feature_act", "variant", "edits", "receipt_changed",
     "receipt_act_before", "receipt_act",
 })  # fmt: skip
@@ -144,11 +144,12 @@ def _margin_metric(
     """Between two sets that are both given, only their own tokens are read."""
     target, other = _margin_sets(spec, tokenizer, d_vocab)
     if spec.other is None:
-        return LogitMetric(spec.name, partial(_margin, target=target, other=other))
+        fn = partial(_margin, target=target, other=other)
+        return LogitMetric(spec.name, fn, sets=(target, other))
     both, n = torch.cat([target, other]), len(target)
     places = torch.arange(len(both))
     fn = partial(_margin, target=places[:n], other=places[n:])
-    return LogitMetric(spec.name, fn, reads=both)
+    return LogitMetric(spec.name, fn, reads=both, sets=(target, other))
 
 
 def _margin(logits: Logits, baseline: Logits, target: Tensor, other: Tensor) -> PerRow:  # noqa: ARG001

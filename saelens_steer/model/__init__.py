@@ -3,12 +3,14 @@
 from saelens_steer.model.decode import Place, read_prompts, write_on
 from saelens_steer.model.forward import (
     can_start_at_layer,
+    direct_logits,
     last_token_logits,
     resid_to_last,
     run_to_hook,
     unembed,
 )
 from saelens_steer.model.generation import generate, stop_token_ids
+from saelens_steer.model.gradient import resid_gradient
 from saelens_steer.model.hooks import (
     check_editable,
     check_hook_name,
@@ -38,6 +40,7 @@ __all__ = [
     "check_hook_name",
     "check_stream",
     "default_hook_name",
+    "direct_logits",
     "generate",
     "hook_layer",
     "is_bridge",
@@ -47,6 +50,7 @@ __all__ = [
     "model_provenance",
     "plain_layers",
     "read_prompts",
+    "resid_gradient",
     "resid_to_last",
     "run_to_hook",
     "same_places",

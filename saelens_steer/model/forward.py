@@ -116,6 +116,13 @@ def unembed(
 
     `columns`: the only tokens whose logits are computed, in this order.
     """
+    return unembed_with_gradients(model, resid_last, columns)
+
+
+def unembed_with_gradients(
+    model: Model, resid_last: Float[Tensor, "batch d_model"], columns: Columns | None = None
+) -> Logits:
+    """The same, differentiable."""
     x = _final_norm(model, resid_last.float())
     W_U, b_U = model.unembed.W_U, model.unembed.b_U
     if columns is not None:
@@ -133,6 +140,22 @@ def final_logits(model: Model, resid_last: Float[Tensor, "batch d_model"]) -> Lo
     """As `unembed`, the product in the model's own dtype: what the next token is chosen from."""
     x = _final_norm(model, resid_last.float()).to(model.unembed.W_U.dtype)
     return _capped(model, (x @ model.unembed.W_U + model.unembed.b_U).float())
+
+
+@torch.no_grad()
+def direct_logits(model: Model, vectors: Float[Tensor, "n d_model"]) -> Logits:
+    """What each vector, added to the final residual, adds to the logits, less their mean.
+
+    Up to the scale that the final norm divides by, one for all vectors; float32. The logit lens of
+    a direction (nostalgebraist 2020).
+    """
+    weight = getattr(model.ln_final, "w", None)
+    x = vectors.float().to(model.unembed.W_U.device)
+    if weight is not None:
+        x = x * (weight.float() + float(getattr(model.cfg, "rmsnorm_uses_offset", False)))
+    pieces = [x @ W.float() for W in model.unembed.W_U.split(VOCAB_CHUNK, dim=1)]
+    logits = torch.cat(pieces, dim=1)
+    return logits - logits.mean(dim=1, keepdim=True)
 
 
 def _capped(model: Model, logits: Logits) -> Logits:

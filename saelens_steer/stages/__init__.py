@@ -1,6 +1,9 @@
 """What each step of a run does with the run folder: compute, write, read back."""
 
-from saelens_steer.stages.patch import check_patch, patch
+from saelens_steer.stages.check import check_asked
+from saelens_steer.stages.compare import compare
+from saelens_steer.stages.matrix import matrix
+from saelens_steer.stages.patch import patch
 from saelens_steer.stages.report import report
 from saelens_steer.stages.run import Run
 from saelens_steer.stages.sae import train
@@ -11,8 +14,10 @@ from saelens_steer.stages.topic import generate_topic
 __all__ = [
     "Run",
     "cache",
-    "check_patch",
+    "check_asked",
+    "compare",
     "generate_topic",
+    "matrix",
     "patch",
     "report",
     "select",

@@ -11,7 +11,6 @@ from sae_lens import SAE
 
 from saelens_steer.config import PatchSpec
 from saelens_steer.data import prompts_hash
-from saelens_steer.errors import InputError
 from saelens_steer.features import Scale, measured_scale
 from saelens_steer.metrics import metrics_version
 from saelens_steer.outputs import PATCH_OUTPUTS, write_patches
@@ -52,9 +51,3 @@ def _scale(run: Run, spec: PatchSpec, sae: SAE[Any]) -> Scale:
         return known
     measured = measured_scale(run.activations, sae, more)
     return replace(known, max_act={**known.max_act, **measured.max_act})
-
-
-def check_patch(spec: PatchSpec | None) -> None:
-    """Raise InputError where a config was to be patched and says nothing of it."""
-    if spec is None:
-        raise InputError("the config has no section patch: say which variants to compare")

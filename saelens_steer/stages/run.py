@@ -24,10 +24,12 @@ from saelens_steer.study import Study, check_disjoint
 from saelens_steer.sweeps import Room
 
 LATER = {
-    "cache": ("select", "patch", "sweep", "report"),
-    "train": ("select", "patch", "sweep", "report"),
-    "select": ("patch", "sweep", "report"),
+    "cache": ("select", "patch", "compare", "matrix", "sweep", "report"),
+    "train": ("select", "patch", "compare", "matrix", "sweep", "report"),
+    "select": ("patch", "compare", "matrix", "sweep", "report"),
     "patch": ("report",),
+    "compare": ("report",),
+    "matrix": ("report",),
     "sweep": ("report",),
 }
 """Which steps build on which."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 from sae_lens import SAE
 
 from saelens_steer.activations import cache_activations, with_answers
-from saelens_steer.config import RunSpec
+from saelens_steer.config import CAUSAL, PromptSpec, RunSpec
 from saelens_steer.data import prompts_hash
-from saelens_steer.features import Scale, measured_scale, select_features
+from saelens_steer.effects import Finder, Trial
+from saelens_steer.features import Scale, measured_scale
 from saelens_steer.files import write_json
+from saelens_steer.metrics import metrics_version
 from saelens_steer.sae import sae_fingerprint
 from saelens_steer.stages.run import Run
 
@@ -20,7 +23,7 @@ from saelens_steer.stages.run import Run
 def cache(run: Run) -> Path:
     """Activations of the selection prompts, with their answers."""
     spec = run.spec
-    answer = [spec.select.at, spec.select.answer_tokens] if spec.select.at == "answer" else []
+    answer = ["answer", spec.select.answer_tokens] if spec.reads_answers else []
     inputs = [run.model_key, run.hook_name, prompts_hash(run.selecting)]
     inputs += [spec.activations.model_dump(), template(spec), answer]
     run.keys["cache"] = run.steps.do("cache", inputs, ["activations"], partial(_cache, run))
@@ -30,7 +33,7 @@ def cache(run: Run) -> Path:
 def _cache(run: Run) -> None:
     prompts, select, spec = list(run.selecting), run.spec.select, run.spec.activations
     written_as = template(run.spec)
-    if select.at == "answer":
+    if run.spec.reads_answers:
         size = spec.batch_size
         prompts = with_answers(
             run.model, prompts, select.answer_tokens, batch_size=size, **written_as
@@ -48,9 +51,18 @@ def template(spec: RunSpec) -> dict[str, Any]:
 def select(run: Run) -> Path:
     """Candidates of both sides."""
     inputs = [run.keys["cache"], run.keys["train"], run.spec.select.model_dump()]
-    inputs += [run.spec.sweep.named]
+    inputs += [run.spec.sweep.named, *_tried(run)]
     run.keys["select"] = run.steps.do("select", inputs, ["features.json"], partial(_select, run))
     return run.steps.path("features.json")
+
+
+def _tried(run: Run) -> list[object]:
+    """What a causal score reads beside the activations."""
+    if run.spec.select.score not in CAUSAL:
+        return []
+    sweep = run.spec.sweep
+    where = [sweep.positions, sweep.exclude_special_tokens, sweep.max_norm]
+    return [run.model_key, *where, metrics_version(run.spec.metrics)]
 
 
 def _select(run: Run) -> None:
@@ -58,11 +70,24 @@ def _select(run: Run) -> None:
     if sae.cfg.metadata.decoder_only and run.spec.sweep.named:
         write_json(run.steps.path("features.json"), _unselected(run, sae))
         return
-    options = s.model_dump(include={"k", "at", "score", "pool"})
-    found = select_features(sae, run.activations, s.positive, s.negative, **options)
+    found = finder(run).selection(s.score, s.k)
     about = found.to_json(run.hook_name, _about(run, sae))
     size = _size(found.scale.of(sorted({*found.features, *named})))
     write_json(run.steps.path("features.json"), about | size)
+
+
+def finder(run: Run) -> Finder:
+    """Everything that ways of choosing directions read: the SAE, activations, and a trial."""
+    select = run.spec.select
+    sides = (select.positive, select.negative)
+    few = [[p for p in run.selecting if p.domain == side][: select.push_prompts] for side in sides]
+    study = replace(
+        run.study(),
+        prompts=tuple(p for own in few for p in own),
+        prompt_spec=PromptSpec(**template(run.spec)),
+    )
+    sae = run.sae
+    return Finder(sae, run.activations, select, Trial(study, sae, *sides))
 
 
 def _unselected(run: Run, sae: SAE[Any]) -> dict[str, Any]:

@@ -12,11 +12,14 @@ SEED = 7
 
 
 def write_prompts(folder: Path = FOLDER) -> list[Path]:
-    """The three sets as JSONL; the mixed prompts are drawn at random, not by result."""
+    """The sets as JSONL; prompts are drawn at random, not by result."""
     domains = [e for f in ("code", "math", "prose", "transport") for e in _draw(f, 60, "select")]
     mixed = _draw("mixed", 48, "heldout")
     transport = [e for f in ("transport", "prose") for e in _draw(f, 24, "heldout")]
+    families = ("mixed", "code", "math", "prose", "transport")
+    held_out = [e for f in families for e in examples(f, 24, SEED + 1, "heldout")]
     return [
+        write_jsonl(folder / "tiny-domains-heldout.jsonl", _rows(held_out)),
         write_jsonl(folder / "tiny-domains.jsonl", _rows(domains, answers=True)),
         write_jsonl(folder / "tiny-code-math-mixed.jsonl", _rows(mixed)),
         write_jsonl(folder / "tiny-transport.jsonl", _rows(transport)),

@@ -1,0 +1,141 @@
+"""Specs of what compares ways to steer: how features were chosen, and which edit pushes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from saelens_steer.config.base import Spec
+from saelens_steer.config.sae_specs import CausalScore, ContrastScore
+from saelens_steer.near import or_known
+
+CONTRASTS, CAUSAL = get_args(ContrastScore), get_args(CausalScore)
+REFERENCES = ("difference_of_means", "linear_probe")
+"""Directions that need no SAE, from activations at the assistant start."""
+PARTS = ("assistant_start", "answer")
+EDITS = ("add", "keep_norm", "apart", "where", "fires", "clamp")
+POSITIONS = ("all", "last")
+
+
+def _check_methods(names: Sequence[str], allowed: Sequence[str]) -> None:
+    for name in names:
+        base, _, at = name.partition("@")
+        if base not in allowed:
+            raise ValueError(f"{name!r} is no way to find a direction; {or_known(base, allowed)}")
+        if at and (base not in CONTRASTS or at not in PARTS):
+            raise ValueError(f"{name!r}: only {', '.join(CONTRASTS)} take @{' or @'.join(PARTS)}")
+    if len(set(names)) < len(names):
+        raise ValueError("a way to find directions is named twice")
+
+
+class CompareSpec(Spec):
+    """Ways to choose features, compared by what the chosen ones do to the first logit metric.
+
+    Measured on the steered prompts, which no score has seen. Contrast scores may say on which part
+    of the selection prompts: mean_difference@answer; without, select.at.
+    """
+
+    methods: tuple[str, ...] = (
+        "mean_difference@answer",
+        "mean_difference@assistant_start",
+        "auroc@answer",
+        "auroc@assistant_start",
+        "output_score",
+        "token_confidence",
+        "direct_logit",
+        "attribution",
+        "difference_of_means",
+        "linear_probe",
+    )
+    baseline: str = "mean_difference@answer"
+    """What the others' effects are divided by."""
+    k: int = Field(default=3, gt=0)
+    """The first so many features of each side."""
+    norm: float = Field(default=0.25, gt=0)
+    """Equal norm: pushes of so many times the mean ‖x‖."""
+    kl: float = Field(default=0.02, gt=0)
+    """Equal disturbance: pushes to a mean KL of so many nats."""
+    ask: dict[str, str] = Field(default_factory=dict)
+    """Domain → words that ask for it, which are put behind each prompt: the plain alternative."""
+
+    @model_validator(mode="after")
+    def _known(self) -> CompareSpec:
+        _check_methods(self.methods, (*CONTRASTS, *CAUSAL, *REFERENCES))
+        if self.baseline not in self.methods:
+            raise ValueError(f"baseline {self.baseline!r} is not among the methods")
+        return self
+
+
+class MatrixSpec(Spec):
+    """What directions and edits do to one domain, and to all the others.
+
+    Strengths are pushes in multiples of the mean ‖x‖. Edits: add; keep_norm (add, then back to the
+    norm there was); apart (add what is left of the direction without the differences between the
+    sides of select and its other domains); where (add only where a linear probe, fitted to the
+    run's prompts against those of selection, finds one of the former); fires (add only where the
+    feature is active); clamp (z_f ← the strength). edit@last acts on the last prompt token alone, others on
+    all positions.
+    """
+
+    prompts: str = "tiny-domains-heldout"
+    """Prompts of several domains, none of which selection has seen."""
+    limit: int | None = Field(default=12, gt=0)
+    """The first so many of each domain."""
+    target: str | None = None
+    """The side of select that is pushed towards; null: the one the first logit metric favours."""
+    domain: str = "mixed"
+    """The effect is wanted on these prompts; on all others it is damage."""
+    directions: tuple[str | int, ...] = (
+        "mean_difference@answer",
+        "mean_difference@assistant_start",
+        "direct_logit",
+        "difference_of_means",
+        "linear_probe",
+        "attribution",
+    )
+    """Features by index, or ways to find directions as in compare."""
+    top: int = Field(default=3, gt=0)
+    """The first so many features of each way."""
+    edits: tuple[str, ...] = ("add", "add@last", "keep_norm@last", "where@last", "apart", "clamp")
+    """The first one is what the others are compared with."""
+    alphas: tuple[float, ...] = (0.25, 0.5)
+    effect: float | None = 1.0
+    """Also find the strength at which the effect is so large; null: do not."""
+    max_new_tokens: int = Field(default=40, ge=0)
+    """Length of the texts that validity and perplexity are measured on; 0: write none."""
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The ways to find directions, of what is named."""
+        return tuple(name for name in self.directions if isinstance(name, str))
+
+    @field_validator("alphas")
+    @classmethod
+    def _pushes(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
+        if not alphas or min(alphas) <= 0:
+            raise ValueError("strengths must be above 0: `target` says which way")
+        return tuple(sorted(set(alphas)))
+
+    @field_validator("effect")
+    @classmethod
+    def _some_effect(cls, effect: float | None) -> float | None:
+        if effect is not None and not effect > 0:
+            raise ValueError("must be above 0: `target` says which way")
+        return effect
+
+    @model_validator(mode="after")
+    def _known(self) -> MatrixSpec:
+        _check_methods(self.methods, (*CONTRASTS, *CAUSAL, *REFERENCES))
+        for name in self.edits:
+            edit, _, at = name.partition("@")
+            if edit not in EDITS:
+                raise ValueError(f"{name!r} is no edit; {or_known(edit, EDITS)}")
+            if at and at not in POSITIONS:
+                raise ValueError(f"{name!r}: an edit acts @{' or @'.join(POSITIONS)}")
+            if edit == "where" and at != "last":
+                raise ValueError("the probe of `where` reads the last token: write where@last")
+        if not self.directions or not self.edits:
+            raise ValueError("needs at least one direction and one edit")
+        return self

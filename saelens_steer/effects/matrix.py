@@ -1,0 +1,247 @@
+"""What pairs of a direction and an edit do on the prompts of every domain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from saelens_steer.config import MatrixSpec
+from saelens_steer.data import token_ids
+from saelens_steer.effects.edits import Pair, Surroundings
+from saelens_steer.effects.equal import equal_effect_steps
+from saelens_steer.effects.perplexity import text_losses
+from saelens_steer.progress import Note, unnoted
+from saelens_steer.steering import Edit
+from saelens_steer.study import Study
+from saelens_steer.sweeps import (
+    CompletionSweep,
+    Directions,
+    Ground,
+    LogitSweep,
+    Room,
+    measure,
+    plain_directions,
+    rows_of,
+    run_completions,
+)
+
+FIRST, LONGEST = 0.05, 6.0
+"""The search for equal effects goes from so many times the mean ‖x‖ to so many."""
+GRID, EQUAL_EFFECT = "grid", "equal_effect"
+LOSS = "text_loss"
+"""Mean −log p of a text's tokens under the unsteered model, in nats."""
+Cell = tuple[Pair, float, str]
+"""A pair, its push in multiples of the mean ‖x‖, and why it is measured: grid or equal_effect."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Everything that decides the rows."""
+
+    study: Study
+    """The prompts of all domains."""
+    pairs: Sequence[Pair]
+    around: Surroundings
+    spec: MatrixSpec
+    mean_norm: float
+    sign: int
+    """1 where the first logit metric grows towards the target, −1 where it falls."""
+
+    @property
+    def outcome(self) -> str:
+        """The metric that the effect is measured by."""
+        return self.study.logit_metrics[0].name
+
+    @property
+    def text_columns(self) -> list[str]:
+        """What is measured of texts; nothing where none are written."""
+        if not (self.study.text_metrics and self.spec.max_new_tokens):
+            return []
+        return [*self.study.text_columns, LOSS]
+
+    @property
+    def rates(self) -> tuple[str, ...]:
+        """The first column of each metric of texts: over all texts, and 0 or 1 where it is a
+        rate."""
+        return tuple(m.columns[0] for m in self.study.text_metrics if self.text_columns)
+
+    @cached_property
+    def grounds(self) -> dict[str, Ground]:
+        """Positions → the prompts, steered there."""
+        texts = self.spec.max_new_tokens if self.text_columns else 0
+        own = self.study.ground
+        return {
+            at: replace(own, positions=at, new_tokens=texts)  # type: ignore[arg-type]
+            for at in dict.fromkeys(pair.positions for pair in self.pairs)
+        }
+
+    def edits(self, cells: Sequence[Cell]) -> list[tuple[str, Edit]]:
+        """The edit of each cell, and a digest of what decides it."""
+        return [pair.build(alpha * self.mean_norm, self.around) for pair, alpha, _ in cells]
+
+
+def matrix_rows(job: Matrix, note: Note = unnoted) -> pd.DataFrame:
+    """One row per direction × edit × strength × prompt, and those of the unsteered model (edit
+    `none`): direction, feature, found_by, edit, kind (grid or equal_effect), alpha (× mean ‖x‖),
+    prompt_id, domain, each metric, text_loss and the receipt.
+
+    A pair that does not reach the effect has one row with kind equal_effect, whose alpha is NaN.
+    """
+    cells: list[Cell] = [(pair, a, GRID) for pair in job.pairs for a in job.spec.alphas]
+    reached, missed = _equal_effects(job, note)
+    cells += reached
+    moved = _logit_rows(job, cells, note)
+    if job.text_columns:
+        texts = _text_rows(job, cells, note)
+        zero = _unsteered(job).merge(texts[texts["cell"] < 0].drop(columns="cell"), on="prompt")
+        moved = moved.merge(texts, on=["cell", "prompt"], how="left")
+    else:
+        zero = _unsteered(job)
+    rows = pd.concat([zero.assign(cell=-1), moved], ignore_index=True)
+    return pd.concat([_named(job, cells, rows), _missed(missed)], ignore_index=True)
+
+
+def _equal_effects(job: Matrix, note: Note) -> tuple[list[Cell], list[Pair]]:
+    """Each pair at the strength that has the effect, and the pairs that do not reach it."""
+    if job.spec.effect is None:
+        return [], []
+    wanted = np.array([p.domain == job.spec.domain for p in job.study.prompts])
+    zero = _unsteered(job)[job.outcome].to_numpy()
+    study = replace(
+        job.study, prompts=tuple(p for p, own in zip(job.study.prompts, wanted, strict=True) if own)
+    )
+    few = replace(job, study=study)
+
+    def effects(which: Sequence[int], alphas: Sequence[float]) -> list[float]:
+        cells = [(job.pairs[i], a, EQUAL_EFFECT) for i, a in zip(which, alphas, strict=True)]
+        rows = _logit_rows(few, cells, note)
+        delta = rows[job.outcome].to_numpy() - zero[wanted][rows["prompt"].to_numpy()]
+        means: Any = pd.Series(job.sign * delta).groupby(rows["cell"].to_numpy()).mean()
+        return means.tolist()
+
+    alphas = equal_effect_steps(effects, len(job.pairs), job.spec.effect, FIRST, LONGEST)
+    found = list(zip(job.pairs, alphas, strict=True))
+    reached = [(pair, a, EQUAL_EFFECT) for pair, a in found if not np.isnan(a)]
+    return reached, [pair for pair, a in found if np.isnan(a)]
+
+
+def _logit_rows(job: Matrix, cells: Sequence[Cell], note: Note) -> pd.DataFrame:
+    """cell, prompt, each logit metric and the receipt, in the order of cells and prompts."""
+    parts = []
+    for at, ground in job.grounds.items():
+        own = [i for i, (pair, *_) in enumerate(cells) if pair.positions == at]
+        if not own:
+            continue
+        sweep = LogitSweep(
+            ground=ground,
+            directions=_directions([cells[i] for i in own]),
+            cells=[(place, cells[i][1]) for place, i in enumerate(own)],
+            edits=job.edits([cells[i] for i in own]),
+            metrics=job.study.logit_metrics,
+            sae=job.around.sae,
+        )
+        rows = _measured(sweep, note)
+        parts.append(rows.assign(cell=np.array(own)[rows["cell"].to_numpy()]))
+    return pd.concat(parts).sort_values(["cell", "prompt"], ignore_index=True)
+
+
+def _directions(cells: Sequence[Cell]) -> Directions:
+    vectors = torch.stack([pair.direction.vector for pair, *_ in cells])
+    found = plain_directions(vectors)
+    return replace(found, features=tuple(pair.direction.feature for pair, *_ in cells))
+
+
+def _measured(sweep: LogitSweep, note: Note) -> pd.DataFrame:
+    whole, room, parts = sweep.why_whole is not None, Room(), []
+    for batch in sweep.plan(range(len(sweep.cells)), whole):
+        for _, found in room.run(batch, partial(measure, sweep, whole)):
+            parts.append(rows_of(sweep, found, sweep.ground.baseline))
+            note(len(parts[-1]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _unsteered(job: Matrix) -> pd.DataFrame:
+    """prompt, and each logit metric."""
+    logits = next(iter(job.grounds.values())).baseline
+    values = {m.name: m.of(logits, logits).double().cpu() for m in job.study.logit_metrics}
+    return pd.DataFrame({"prompt": np.arange(len(logits)), **values})
+
+
+def _text_rows(job: Matrix, cells: Sequence[Cell], note: Note) -> pd.DataFrame:
+    """cell (−1: unsteered), prompt, completion, truncated, each text metric and text_loss."""
+    parts = []
+    for number, (at, ground) in enumerate(job.grounds.items()):
+        own = [i for i, (pair, *_) in enumerate(cells) if pair.positions == at]
+        if not own:
+            continue
+        few = [cells[i] for i in own]
+        nothing = ("unsteered", Edit("none", lambda x: x))
+        sweep = CompletionSweep(
+            ground=ground,
+            directions=_directions(few),
+            cells=[(0, 0.0), *((place, cell[1]) for place, cell in enumerate(few))],
+            edits=[nothing, *job.edits(few)],
+            metrics=job.study.text_metrics,
+            spec=job.study.spec.generate.model_copy(
+                update={"max_new_tokens": job.spec.max_new_tokens, "samples": 1}
+            ),
+            seed=job.study.spec.seed,
+        )
+        rows = run_completions(sweep, note=note)
+        rows = rows.assign(cell=np.array([-1, *own])[rows["cell"].to_numpy()])
+        parts.append(rows if number == 0 else rows[rows["cell"] >= 0])
+    rows = pd.concat(parts, ignore_index=True)
+    columns = ["completion", "truncated", *job.study.text_columns]
+    return rows[["cell", "prompt", *columns]].assign(**{LOSS: _losses(job, rows)})
+
+
+def _losses(job: Matrix, rows: pd.DataFrame) -> list[float]:
+    tokenizer = job.study.model.tokenizer
+    prompts = [job.study.ids[prompt] for prompt in rows["prompt"]]
+    return text_losses(
+        job.study.model, prompts, [token_ids(tokenizer, text) for text in rows["completion"]]
+    )
+
+
+def _named(job: Matrix, cells: Sequence[Cell], rows: pd.DataFrame) -> pd.DataFrame:
+    """What each row is, in words, before what was measured."""
+    prompts = job.study.prompts
+    about: list[dict[str, Any]] = [*(_about(*cell) for cell in cells), UNSTEERED]
+    front = pd.DataFrame([about[cell] for cell in rows["cell"]])
+    front["feature"] = front["feature"].astype("Int64")
+    front["prompt_id"] = [prompts[i].id for i in rows["prompt"]]
+    front["domain"] = [prompts[i].domain for i in rows["prompt"]]
+    return pd.concat([front, rows.drop(columns=["cell", "prompt"])], axis=1)
+
+
+def _about(pair: Pair, alpha: float, kind: str) -> dict[str, Any]:
+    own = pair.direction
+    return {
+        "direction": own.name,
+        "feature": own.feature,
+        "found_by": own.found_by,
+        "edit": pair.edit,
+        "kind": kind,
+        "alpha": alpha,
+    }
+
+
+UNSTEERED = {
+    "direction": "unsteered",
+    "feature": None,
+    "found_by": "",
+    "edit": "none",
+    "kind": GRID,
+    "alpha": 0.0,
+}
+
+
+def _missed(pairs: Sequence[Pair]) -> pd.DataFrame:
+    about = [_about(pair, float("nan"), EQUAL_EFFECT) for pair in pairs]
+    return pd.DataFrame(about).astype({"feature": "Int64"}) if about else pd.DataFrame()

@@ -1,0 +1,103 @@
+"""Directions under the name of the way they were found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from sae_lens import SAE
+from torch import Tensor
+
+from saelens_steer.activations import Activations
+from saelens_steer.config import CAUSAL, SelectSpec
+from saelens_steer.effects.scores import Trial, rank_by
+from saelens_steer.features import (
+    Selection,
+    difference_of_means,
+    linear_probe,
+    select_features,
+    vectors_of,
+)
+from saelens_steer.tensors import Vectors
+
+START = "assistant_start"
+CEILING = "attribution"
+"""It differentiates the outcome: it is shown as a ceiling and is no evidence."""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The first directions that a way of choosing finds for a side, unit vectors towards it."""
+
+    method: str
+    side: str
+    names: tuple[str, ...]
+    features: tuple[int | None, ...]
+    vectors: Float[Tensor, "k d_model"]
+
+
+@dataclass(frozen=True)
+class Finder:
+    """Everything that ways of choosing read."""
+
+    sae: SAE[Any]
+    activations: Activations
+    spec: SelectSpec
+    trial: Trial
+    _seen: dict[str, Selection] = field(default_factory=dict)
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        return self.spec.positive, self.spec.negative
+
+    def rivals(self, method: str, k: int) -> list[Rival]:
+        """One for each side; with fewer than k directions where fewer point that way."""
+        if method == "difference_of_means":
+            return [self._reference(method, side, self._means(side)) for side in self.sides]
+        if method == "linear_probe":
+            return [self._reference(method, side, self._probe(side)) for side in self.sides]
+        found = self.selection(method, k)
+        return [self._features(method, side, found.candidates[side]) for side in self.sides]
+
+    def selection(self, method: str, k: int) -> Selection:
+        """The features that a score chooses; contrast scores may say where, as in auroc@answer."""
+        base, _, at = method.partition("@")
+        found = self._contrast(at or self.spec.at)
+        if base not in CAUSAL:
+            return found.by(base, k)  # type: ignore[arg-type]
+        push = self.spec.push * (found.scale.resid_norm or 1.0)
+        spec = self.spec.model_copy(update={"k": k})
+        return rank_by(found, base, self.trial, spec, push)  # type: ignore[arg-type]
+
+    def _contrast(self, at: str) -> Selection:
+        """The contrast scores at a part of the prompts, computed once."""
+        if at not in self._seen:
+            options: dict[str, Any] = {"at": at, "pool": self.spec.pool}
+            self._seen[at] = select_features(self.sae, self.activations, *self.sides, **options)
+        return self._seen[at]
+
+    def _features(self, method: str, side: str, features: Sequence[int]) -> Rival:
+        names = tuple(f"feature_{f}" for f in features)
+        return Rival(method, side, names, (*features,), unit_rows(self.sae, features))
+
+    def _reference(self, method: str, side: str, vector: Float[Tensor, " d_model"]) -> Rival:
+        return Rival(method, side, (f"{method}_{side}",), (None,), vector[None])
+
+    def _means(self, side: str) -> Float[Tensor, " d_model"]:
+        return difference_of_means(self.activations, [side], [self._other(side)])
+
+    def _probe(self, side: str) -> Float[Tensor, " d_model"]:
+        own, other = (vectors_of(self.activations, [d], START) for d in (side, self._other(side)))
+        return linear_probe(own, other).direction
+
+    def _other(self, side: str) -> str:
+        return self.sides[1] if side == self.sides[0] else self.sides[0]
+
+
+def unit_rows(sae: SAE[Any], features: Sequence[int]) -> Vectors:
+    """W_dec[f] as unit vectors, float32, CPU."""
+    rows = sae.W_dec[list(features)].detach().float().cpu()
+    return torch.nn.functional.normalize(rows, dim=1)

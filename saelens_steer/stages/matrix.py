@@ -1,0 +1,113 @@
+"""What directions and edits do to one domain and to all others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from saelens_steer.activations import cache_activations
+from saelens_steer.config import MatrixSpec
+from saelens_steer.data import Prompt, prompts_hash
+from saelens_steer.effects import (
+    Damage,
+    Finder,
+    Matrix,
+    NamedDirection,
+    Pair,
+    Surroundings,
+    front_table,
+    matrix_rows,
+    matrix_table,
+    unit_rows,
+)
+from saelens_steer.features import difference_of_means, linear_probe, vectors_of
+from saelens_steer.metrics import metrics_version
+from saelens_steer.outputs import MATRIX_OUTPUTS, write_matrix
+from saelens_steer.progress import progress
+from saelens_steer.sae import check_feature
+from saelens_steer.stages.check import matrix_prompts
+from saelens_steer.stages.compare import where_steered
+from saelens_steer.stages.run import Run
+from saelens_steer.stages.select import finder
+
+START = "assistant_start"
+
+
+def matrix(run: Run) -> Path:
+    """matrix.csv and front.csv; nothing where the config asks for none."""
+    if run.spec.matrix is None:
+        run.steps.drop("matrix")
+        return run.steps.folder
+    prompts = matrix_prompts(run.spec.matrix)
+    inputs = [run.keys["select"], run.model_key, prompts_hash(prompts), prompts_hash(run.prompts)]
+    inputs += [run.spec.prompts.model_dump(), run.spec.matrix.model_dump()]
+    inputs += [run.spec.select.model_dump(), *where_steered(run), metrics_version(run.spec.metrics)]
+    inputs += [run.spec.sweep.generate.temperature]
+    make = partial(_matrix, run, run.spec.matrix, prompts)
+    run.keys["matrix"] = run.steps.do("matrix", inputs, MATRIX_OUTPUTS, make)
+    return run.steps.path("front.csv")
+
+
+def _matrix(run: Run, spec: MatrixSpec, prompts: tuple[Prompt, ...]) -> None:
+    find = finder(run)
+    favours = find.trial.favours
+    target = spec.target or find.sides[0 if favours > 0 else 1]
+    directions = _directions(find, spec, target)
+    pairs = [pair for pair in (Pair(d, e) for d in directions for e in spec.edits) if pair.applies]
+    study = replace(run.study(run.sae), prompts=prompts)
+    sign = favours if target == find.sides[0] else -favours
+    job = Matrix(study, pairs, _surroundings(run, find), spec, run.scale.resid_norm or 1.0, sign)
+    with progress("matrix", None) as note:
+        rows = matrix_rows(job, note)
+    _write(run, job, rows)
+
+
+def _write(run: Run, job: Matrix, rows: pd.DataFrame) -> None:
+    seed = run.spec.sweep.seed
+    metrics = [*(m.name for m in job.study.logit_metrics), *job.text_columns]
+    damage = Damage(job.outcome, job.sign, job.spec.domain, job.rates, job.spec.edits[0])
+    front = front_table(rows, damage, seed)
+    write_matrix(run.steps.folder, rows, matrix_table(rows, metrics, seed), front)
+
+
+def _directions(find: Finder, spec: MatrixSpec, target: str) -> list[NamedDirection]:
+    """Every direction once, with the ways that found it."""
+    found: dict[str, NamedDirection] = {}
+    for given in spec.directions:
+        for direction in _found(find, given, spec.top, target):
+            known = found.get(direction.name)
+            ways = f"{known.found_by} {direction.found_by}" if known else direction.found_by
+            found[direction.name] = replace(direction, found_by=ways)
+    return list(found.values())
+
+
+def _found(find: Finder, given: str | int, top: int, target: str) -> list[NamedDirection]:
+    if isinstance(given, int):
+        row = unit_rows(find.sae, [check_feature(find.sae, given)])[0]
+        return [NamedDirection(f"feature_{given}", row, given, "config")]
+    rival = next(r for r in find.rivals(given, top) if r.side == target)
+    parts = zip(rival.names, rival.vectors, rival.features, strict=True)
+    return [NamedDirection(name, vector, feature, given) for name, vector, feature in parts]
+
+
+def _surroundings(run: Run, find: Finder) -> Surroundings:
+    """The probe between steered and selection prompts, and where the other domains lie."""
+    own = cache_activations(
+        run.model,
+        list(run.prompts),
+        hook_name=run.hook_name,
+        tokens="last",
+        system=run.spec.prompts.system,
+        chat=run.spec.prompts.chat,
+    )
+    domains = sorted(set(find.activations.index["domain"]))
+    elsewhere = vectors_of(find.activations, domains, START)
+    others: Sequence[str] = [d for d in domains if d not in find.sides]
+    led = [difference_of_means(find.activations, [d], find.sides) for d in others]
+    stacked = torch.stack(led) if led else None
+    return Surroundings(run.sae, linear_probe(own.vectors, elsewhere), stacked)
