@@ -43,7 +43,7 @@ class Comparison:
 def comparison_rows(job: Comparison, rivals: Sequence[Rival]) -> pd.DataFrame:
     """One row per method × side × direction × equal × prompt: method, side, rank, direction,
     feature, equal (norm, kl or asking), alpha (in multiples of the mean ‖x‖, or nats), prompt_id,
-    domain, effect and kl.
+    domain, effect, kl and metric.
 
     effect: Δ of the first logit metric towards the side. A direction that several ways find is
     measured once.
@@ -54,7 +54,7 @@ def comparison_rows(job: Comparison, rivals: Sequence[Rival]) -> pd.DataFrame:
     for equal in EQUAL:
         measured = _pushed(job, equal, list(distinct), torch.stack([*distinct.values()]))
         parts += [_rows_of(rival, measured) for rival in rivals]
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True).assign(metric=job.metric.name)
 
 
 def _pushed(
@@ -127,7 +127,8 @@ def comparison_table(rows: pd.DataFrame, baseline: str, seed: int = 0) -> pd.Dat
     """One row per method × side × equal, and with side `both`: method, evidence, side, equal, n
     directions, features, effect (mean over directions and prompts) with a 95 % bootstrap interval
     over prompts, kl; difference and ratio to the baseline method's effect, with their intervals
-    (a ratio is missing where the baseline's effect is not above 0, and infinite where it may be).
+    (a ratio is missing where the baseline's effect is not above 0, and infinite where it may be);
+    the metric that effects are of, and the baseline.
 
     Asking has no strength to make equal: its KL stands beside its effect.
     """
@@ -137,7 +138,7 @@ def comparison_table(rows: pd.DataFrame, baseline: str, seed: int = 0) -> pd.Dat
     table = [
         _line(key, own, groups.get((baseline, *key[1:])), weights) for key, own in groups.items()
     ]
-    return pd.DataFrame(table)
+    return pd.DataFrame(table).assign(metric=rows["metric"].iloc[0], baseline=baseline)
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def where(direction: NamedDirection, step: float, around: Surroundings) -> Edit:
 def fires(direction: NamedDirection, step: float, around: Surroundings) -> Edit:
     """x ← x + step · v where the feature is active."""
 
-    def active(x: Vectors) -> Tensor:
+    def active(x: Resid) -> Tensor:
         return encode(around.sae, x)[..., direction.feature] > 0
 
     return _only(f"fires({step:.4g})", direction, step, active)

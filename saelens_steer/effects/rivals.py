@@ -15,6 +15,7 @@ from saelens_steer.activations import Activations
 from saelens_steer.config import CAUSAL, SelectSpec
 from saelens_steer.effects.scores import Trial, rank_by
 from saelens_steer.features import (
+    Scale,
     Selection,
     difference_of_means,
     linear_probe,
@@ -52,6 +53,11 @@ class Finder:
     @property
     def sides(self) -> tuple[str, str]:
         return self.spec.positive, self.spec.negative
+
+    @property
+    def scale(self) -> Scale:
+        """A_max of every feature and mean ‖x‖, over all cached activations."""
+        return self._contrast(self.spec.at).scale
 
     def rivals(self, method: str, k: int) -> list[Rival]:
         """One for each side; with fewer than k directions where fewer point that way."""

@@ -104,7 +104,7 @@ def front_table(rows: pd.DataFrame, damage: Damage, seed: int = 0) -> pd.DataFra
 
     on_front: no other row has at least the effect for less KL. At an equal effect, baseline marks
     the feature chosen by mean_difference whose plain addition does the least damage, and ratio is
-    damage_kl over that row's, with its interval.
+    damage_kl over that row's, with its interval. metric and domain say what the effect is of.
     """
     has_texts = LOSS in rows
     cells = Cells.of(rows, [damage.outcome, "kl", *([LOSS, *damage.rates] if has_texts else [])])
@@ -126,6 +126,7 @@ def front_table(rows: pd.DataFrame, damage: Damage, seed: int = 0) -> pd.DataFra
         table["damage_texts"] = np.where(np.isnan(table["effect"]), np.nan, fell.mean(1))
         table["damage_loss"] = mean_of(cells.delta(LOSS)[:, ~wanted])
     table["on_front"] = on_front(table["effect"].to_numpy(), table["damage_kl"].to_numpy())
+    table = table.assign(metric=damage.outcome, domain=damage.domain)
     return table.assign(**_against_baseline(table, kl, weights, damage.baseline_edit))
 
 

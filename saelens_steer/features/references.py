@@ -48,7 +48,9 @@ def difference_of_means(
     return (difference / difference.norm()).float()
 
 
-def linear_probe(positive: Vectors, negative: Vectors) -> Probe:
+def linear_probe(
+    positive: Float[Tensor, "n d_model"], negative: Float[Tensor, "m d_model"]
+) -> Probe:
     """Logistic regression between some activations and others.
 
     Both sides weigh the same, however many activations they have. Deterministic (scipy's L-BFGS).

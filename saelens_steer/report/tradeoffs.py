@@ -1,0 +1,247 @@
+"""Effect against damage: directions and edits, on one domain and on the others."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from saelens_steer.report.markup import Cell, badge, details, esc, figure, section, table
+from saelens_steer.report.run_folder import Run
+from saelens_steer.report.theme import (
+    BAND_LINE,
+    INK,
+    NULL,
+    SHADES,
+    SIDE_COLOURS,
+    TEMPLATE,
+    axis_label,
+    decimals,
+    direction_label,
+    metric_unit,
+    name_label,
+    number,
+    plain,
+    short,
+)
+
+EQUAL_EFFECT = "equal_effect"
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
+COLOURS = tuple(shade for shades in zip(*SHADES, strict=True) for shade in shades)
+FLOOR = 1e-6
+"""KL is drawn on a logarithmic axis, which has no 0."""
+LEAD = (
+    "Each point is a direction pushed in one way at one strength. Effect: the shift of the metric "
+    "on the prompts it is wanted on. Damage: the mean KL to the unsteered model on the prompts of "
+    "all other domains. The line joins the points that no other one beats on both."
+)
+
+
+def tradeoffs_section(run: Run) -> str:
+    """The front, the strengths of equal effect, and the matrix; empty where the run has none."""
+    if run.front.empty:
+        return ""
+    parts = [f"<p>{esc(sentence)}</p>" if (sentence := front_sentence(run.front)) else ""]
+    caption = "Damage below 10⁻⁶ is drawn at 10⁻⁶; point at a mark for its numbers."
+    parts.append(figure("front", front_figure(run.front), caption))
+    parts.append(_equal_table(run.front))
+    if not run.matrix.empty:
+        body = figure("matrix", matrix_figure(run.matrix, run.front), _matrix_caption(run))
+        parts.append(f"<h3>By domain</h3>{body}")
+    return section("tradeoffs", "Effect against damage", LEAD, *parts)
+
+
+def equal_effects(front: pd.DataFrame) -> pd.DataFrame:
+    """The rows at the strength of equal effect, least damage first; those not reached last."""
+    rows = pd.DataFrame(front[front["kind"] == EQUAL_EFFECT])
+    return rows.sort_values(by=["damage_kl"], kind="stable", na_position="last")
+
+
+def front_sentence(front: pd.DataFrame) -> str:
+    """What the least damaging pair costs beside plain addition; empty without equal effects."""
+    rows = equal_effects(front)
+    reached: Any = rows[rows["alpha"].notna()]
+    if reached.empty:
+        return ""
+    best, metric = reached.iloc[0], reached["metric"].iloc[0]
+    size = number(reached["effect"].mean(), 1)
+    what = f"At an effect of {size} on {metric} ({best['domain']} prompts), {_pair(best)} costs"
+    cost = f"{what} {_nats(best)} nats of KL on the other domains"
+    base = reached[reached["baseline"].astype(bool)]
+    if base.empty:
+        return f"{cost}; no feature chosen by mean difference reaches that effect."
+    plain_cost, ends = base.iloc[0], [number(best[f"ratio_ci_{e}"], 3) for e in ("low", "high")]
+    return (
+        f"{cost}, {_pair(plain_cost)} {_nats(plain_cost)}: {number(best['ratio'], 3)} times "
+        f"[{', '.join(ends)}] as much."
+    )
+
+
+def _pair(row: Any) -> str:
+    return f"{direction_label(str(row['direction']))} by {row['edit']}"
+
+
+def _nats(row: Any) -> str:
+    return number(row["damage_kl"], 4)
+
+
+def front_figure(front: pd.DataFrame) -> go.Figure:
+    """Effect against damage, a colour for each direction and a symbol for each edit."""
+    rows = pd.DataFrame(front[front["effect"].notna()])
+    directions, edits = (list(dict.fromkeys(rows[c])) for c in ("direction", "edit"))
+    plot = go.Figure()
+    for row, own in rows.groupby(["direction", "edit"], sort=False):
+        direction, edit = row  # type: ignore[misc]
+        colour = COLOURS[directions.index(direction) % len(COLOURS)]
+        plot.add_trace(_points(own, str(edit), colour, SYMBOLS[edits.index(edit) % len(SYMBOLS)]))
+    plot.add_trace(_line(rows))
+    for name, colour, symbol in _legend(directions, edits):
+        plot.add_trace(_key(name, colour, symbol))
+    metric = str(rows["metric"].iloc[0])
+    title = f"{name_label(metric)} against damage"
+    plot.update_layout(template=TEMPLATE, title_text=plain(title), height=560)
+    plot.update_xaxes(type="log", title_text="Damage: mean KL on the other domains (nats)")
+    label = axis_label(f"Effect: Δ {name_label(metric)}", metric_unit(metric))
+    plot.update_yaxes(title_text=label, zeroline=True, zerolinecolor=BAND_LINE)
+    return plot.update_layout(legend={"x": 1.01, "y": 1, "font": {"size": 11.5}}, margin_r=220)
+
+
+def _points(own: Any, edit: str, colour: str, symbol: str) -> go.Scatter:
+    names = [direction_label(str(name)) for name in own["direction"]]
+    about = list(zip(names, own["alpha"], own["effect_ci_low"], own["effect_ci_high"], strict=True))
+    return go.Scatter(
+        x=[max(FLOOR, value) for value in own["damage_kl"]],
+        y=list(own["effect"]),
+        mode="markers",
+        marker={
+            "color": colour,
+            "symbol": symbol,
+            "size": [12 if best else 8 for best in own["on_front"].astype(bool)],
+            "line": {"color": INK, "width": list(1.2 * own["on_front"].astype(float))},
+        },
+        customdata=about,
+        hovertemplate=(
+            "%{customdata[0]}, " + plain(edit) + ", %{customdata[1]:.3g} × mean ‖x‖<br>effect "
+            "%{y:.3g} [%{customdata[2]:.3g}, %{customdata[3]:.3g}]<br>damage %{x:.3g} nats"
+            "<extra></extra>"
+        ),
+        showlegend=False,
+    )
+
+
+def _line(rows: pd.DataFrame) -> go.Scatter:
+    best = pd.DataFrame(rows[rows["on_front"].astype(bool)]).sort_values(by="effect")
+    return go.Scatter(
+        x=[max(FLOOR, value) for value in best["damage_kl"]],
+        y=list(best["effect"]),
+        mode="lines",
+        line={"color": INK, "width": 1.25, "dash": "dot"},
+        name="no other is better",
+        hoverinfo="skip",
+    )
+
+
+def _legend(directions: list[str], edits: list[str]) -> list[tuple[str, str, str]]:
+    own = [
+        (direction_label(name), COLOURS[i % len(COLOURS)], "circle")
+        for i, name in enumerate(directions)
+    ]
+    return own + [(edit, NULL, SYMBOLS[i % len(SYMBOLS)]) for i, edit in enumerate(edits)]
+
+
+def _key(name: str, colour: str, symbol: str) -> go.Scatter:
+    marker = {"color": colour, "symbol": symbol, "size": 9}
+    return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=plain(name))
+
+
+def _equal_table(front: pd.DataFrame) -> str:
+    rows = equal_effects(front)
+    if rows.empty:
+        return ""
+    texts = "damage_texts" in rows
+    headers = ["Direction", "Edit", "Strength", "Effect", "Damage (KL) [95\u00a0%\u00a0CI]"]
+    headers += ["Texts made invalid", "× perplexity"] if texts else []
+    headers += ["× plain addition", "Found by"]
+    places = decimals(rows["damage_kl"])
+    cells = [_equal_row(row, places, texts) for row in rows.to_dict("records")]
+    return details(
+        f"All {len(rows)} pairs at an equal effect", table("Equal effects", headers, cells), True
+    )
+
+
+def _equal_row(row: dict[str, Any], places: int, texts: bool) -> list[Cell]:
+    name, missed = direction_label(str(row["direction"])), pd.isna(row["alpha"])
+    if missed:
+        rest = [Cell("not reached", -1.0), *[Cell("–", -1.0)] * (4 + 2 * texts)]
+    else:
+        ends = ", ".join(number(row[f"damage_kl_ci_{end}"], places) for end in ("low", "high"))
+        damage = f"{number(row['damage_kl'], places)} <small>[{ends}]</small>"
+        mark = " " + badge("baseline", "quiet") if row["baseline"] in (True, "True") else ""
+        rest = [
+            Cell(short(round(row["alpha"], 3)), float(row["alpha"])),
+            Cell(number(row["effect"], 2), float(row["effect"])),
+            Cell(damage, float(row["damage_kl"])),
+            *(_of_texts(row) if texts else []),
+            Cell(number(row["ratio"], 3) + mark, float(row["ratio"])),
+        ]
+    found = str(row["found_by"]).replace(" ", ", ")
+    return [
+        Cell(f"<b>{esc(name)}</b>", name),
+        Cell(f"<code>{esc(row['edit'])}</code>", str(row["edit"])),
+        *rest,
+        Cell(f"<small>{esc(found)}</small>", found),
+    ]
+
+
+def _of_texts(row: dict[str, Any]) -> list[Cell]:
+    """Share of texts that are no longer valid, and the perplexity over the unsteered text's."""
+    times = math.exp(row["damage_loss"])
+    share = float(row["damage_texts"])
+    return [Cell(number(100 * share, 0) + " %", share), Cell(number(times, 2), times)]
+
+
+def matrix_figure(matrix: pd.DataFrame, front: pd.DataFrame) -> go.Figure:
+    """Shift of the metric by direction and domain, plain addition at its largest strength."""
+    metric = str(front["metric"].iloc[0])
+    own = shown(matrix)
+    grid = own.pivot(index="direction", columns="domain", values=f"{metric}_delta")
+    grid = grid.reindex(index=list(dict.fromkeys(own["direction"]))[::-1])
+    grid = grid[list(dict.fromkeys(own["domain"]))]
+    values, most = grid.to_numpy(), float(grid.abs().to_numpy().max())
+    places = decimals([most])
+    scale = [[0, SIDE_COLOURS[1]], [0.5, "#FFFFFF"], [1, SIDE_COLOURS[0]]]
+    heat = go.Heatmap(
+        z=values,
+        x=[plain(name) for name in grid.columns],
+        y=[plain(direction_label(str(name))) for name in grid.index],
+        zmin=-most,
+        zmax=most,
+        colorscale=scale,
+        text=[[number(value, places, signed=True) for value in row] for row in values],
+        texttemplate="%{text}",
+        hovertemplate="%{y} on %{x}<br>Δ %{z:.3g}<extra></extra>",
+        colorbar={"title": {"text": axis_label("Δ", metric_unit(metric))}, "thickness": 12},
+    )
+    plot = go.Figure(heat)
+    title = f"Interference: Δ {name_label(metric)} by domain"
+    return plot.update_layout(
+        template=TEMPLATE, title_text=plain(title), height=170 + 30 * len(grid)
+    )
+
+
+def shown(matrix: Any) -> Any:
+    """The first edit at the largest strength of the grid."""
+    first = matrix["edit"] == matrix["edit"].iloc[0]
+    own = matrix[(matrix["kind"] == "grid") & first]
+    return own[own["alpha"] == own["alpha"].max()]
+
+
+def _matrix_caption(run: Run) -> str:
+    own = shown(run.matrix)
+    push = short(float(own["alpha"].max()))
+    return (
+        f"Each direction by {own['edit'].iloc[0]}, {push} × mean ‖x‖; every edit, strength and "
+        "metric is in matrix.csv."
+    )

@@ -1,0 +1,60 @@
+"""The frozen-decoder twin: an SAE of the same shape whose decoder stays random, swept alike."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from sae_lens import SAE
+
+from saelens_steer.effects import Finder
+from saelens_steer.errors import InputError
+from saelens_steer.evidence import claims
+from saelens_steer.metrics import metrics_version
+from saelens_steer.outputs import TWIN, write_twin
+from saelens_steer.progress import progress
+from saelens_steer.sae import train_sae
+from saelens_steer.stages.run import Run
+from saelens_steer.stages.select import finder
+from saelens_steer.stages.sweep import kept_rows
+from saelens_steer.study import tested_directions
+
+
+def twin(run: Run) -> Path:
+    """twin/: the twin's SAE, its features by the same selection, rows and claims; or nothing."""
+    if not run.spec.sae.twin:
+        run.steps.drop("twin")
+        return run.steps.folder
+    inputs = [run.keys["sweep"], run.spec.select.model_dump(), metrics_version(run.spec.metrics)]
+    run.keys["twin"] = run.steps.do("twin", inputs, [TWIN], partial(_twin, run))
+    return run.steps.path(TWIN) / "claims.csv"
+
+
+def _twin(run: Run) -> None:
+    train = run.spec.sae.train
+    assert train is not None
+    folder = run.steps.path(TWIN)
+    frozen = train.model_copy(update={"frozen_decoder": True})
+    sae = train_sae(run.model, frozen, run.hook_name, folder / "sae")
+    find = finder(run, sae)
+    found = find.selection(run.spec.select.score, run.spec.select.k)
+    if not found.features:
+        raise InputError("selection found no feature of the frozen-decoder twin: train it longer")
+    rows = _rows(run, sae, find, found.features)
+    families = run.spec.sweep.families
+    names = [metric.name for metric in run.study().logit_metrics]
+    about = {"controls": families[0] if families else None, "seed": run.spec.sweep.seed}
+    chosen = found.to_json(run.hook_name, {"source": f"{TWIN}/sae"})
+    write_twin(folder, chosen, rows, claims(rows, names, **about))
+
+
+def _rows(run: Run, sae: SAE[Any], find: Finder, features: list[int]) -> pd.DataFrame:
+    """The twin's candidates and the controls of the run, which the store has already."""
+    spec = run.spec.sweep.model_copy(update={"features": tuple(features)})
+    tested = tested_directions(sae, spec, scale=find.scale)
+    study = run.study(sae)
+    everything = study.with_controls(tested, run.activations)
+    with progress("frozen-decoder twin", study.n_rows(everything)) as note:
+        return pd.concat(kept_rows(run, study, everything, note), ignore_index=True)

@@ -1,0 +1,22 @@
+"""Few prompts of the shipped model, and a study of them."""
+
+HOOK = "blocks.4.hook_resid_pre"
+
+
+def selecting(n):
+    """The first n selection prompts of each domain."""
+    from saelens_steer.data import load_prompts
+
+    by_domain = {}
+    for prompt in load_prompts("tiny-domains"):
+        by_domain.setdefault(prompt.domain, []).append(prompt)
+    return [prompt for own in by_domain.values() for prompt in own[:n]]
+
+
+def study_of(model, prompts, sae=None, **sweep):
+    """A study with the default metrics of logits, without controls."""
+    from saelens_steer.config import PromptSpec, RunSpec, SweepSpec
+    from saelens_steer.study import Study
+
+    spec = SweepSpec(**{"n_controls": 0, **sweep})
+    return Study(model, sae, HOOK, tuple(prompts), spec, RunSpec().metrics, PromptSpec())

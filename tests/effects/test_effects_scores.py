@@ -1,0 +1,111 @@
+"""Causal scores: each against its definition, computed the plain way."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from saelens_steer.effects.scores import STANDS_FOR, attribution, direct_logit, pushed_scores
+from saelens_steer.errors import InputError
+from saelens_steer.metrics import LogitMetric
+from saelens_steer.model import direct_logits, last_token_logits
+from saelens_steer.steering import add, steered
+
+HOOK = "blocks.4.hook_resid_pre"
+
+
+def margins(trial, vector=None):
+    """The outcome of each prompt, one whole hooked pass."""
+    tokens, mask = trial.study.ground.padded
+    model = trial.study.model
+    if vector is None:
+        logits = last_token_logits(model, tokens, mask)
+    else:
+        with steered(model, add(vector), HOOK, mask):
+            logits = last_token_logits(model, tokens, mask)
+    return trial.metric.of(logits, logits), logits
+
+
+def test_attribution_is_the_slope_of_the_outcome_along_the_decoder_row(trial, sae):
+    found = attribution(trial, [3, 17])
+    for feature, slope in zip([3, 17], found.tolist(), strict=True):
+        up, down = (margins(trial, h * sae.W_dec[feature].detach())[0] for h in (0.05, -0.05))
+        assert float((up - down).mean()) / 0.1 == pytest.approx(slope, rel=0.05, abs=2e-4)
+
+
+def test_direct_logit_reads_the_unembedding_of_the_decoder_row(trial, sae):
+    target, other = trial.metric.sets
+    lens = direct_logits(trial.study.model, sae.W_dec[[5]].detach())[0]
+    want = lens[target].mean() - lens[other].mean()
+    assert torch.allclose(direct_logit(trial, [5])[0], want)
+
+
+def test_direct_logit_takes_a_margin(trial):
+    first = LogitMetric("other", lambda logits, baseline: logits[:, 0])
+    study = replace(trial.study, metric_specs=("kl",))
+    assert first.sets is None
+    with pytest.raises(InputError, match="kl is none"):
+        direct_logit(replace(trial, study=study), [5])
+
+
+def test_output_score_and_confidence_are_those_of_a_hooked_pass(trial, sae):
+    push, feature = 20.0, 9
+    found = pushed_scores(trial, [2, feature], push).loc[feature]
+    row = sae.W_dec[feature].detach()
+    _, before = margins(trial)
+    _, after = margins(trial, push * row / row.norm())
+    tokens = direct_logits(trial.study.model, row[None])[0].topk(STANDS_FOR).indices
+    p = after.softmax(-1)
+    best = p[:, tokens].max(1).values
+    rank = (p > best[:, None]).sum(1)
+    output = ((1 - rank / p.shape[1]) * best).mean()
+    sure = [-x.log_softmax(-1).topk(STANDS_FOR).values.mean() for x in (after, before)]
+    assert found["output_score"] == pytest.approx(float(output), abs=1e-5)
+    assert found["token_confidence"] == pytest.approx(float(sure[0] - sure[1]), abs=1e-3)
+
+
+def test_the_outcome_favours_the_side_whose_prompts_have_more_of_it(trial):
+    assert trial.favours == -1  # the margin is that of LaTeX delimiters, the positive side code
+    assert replace(trial, positive="math", negative="code").favours == 1
+
+
+def test_signed_scores_rank_each_side_by_what_moves_the_outcome_its_way(find, trial):
+    found = find.selection("attribution", 5)
+    values = dict(zip(range(64), attribution(trial, range(64)).tolist(), strict=True))
+    live = [int(f) for f in found.scores.index]
+    order = sorted(live, key=lambda f: values[f])
+    assert found.candidates["code"] == [f for f in order if values[f] < 0][:5]
+    assert found.candidates["math"] == [f for f in reversed(order) if values[f] > 0][:5]
+    assert "attribution" in found.scores
+
+
+def test_unsigned_scores_rank_the_shortlist_of_each_side(find):
+    found = find.selection("output_score", 3)
+    short = find.selection("mean_difference", 8).candidates
+    for side, own in found.candidates.items():
+        assert set(own) <= set(short[side])
+        assert list(found.scores["output_score"].loc[own]) == sorted(
+            found.scores["output_score"].loc[own], reverse=True
+        )
+
+
+def test_a_planted_row_is_found_first_by_what_it_does(find, trial, sae):
+    import copy
+
+    from saelens_steer.effects import Finder
+
+    model = trial.study.model
+    (target, rest), W_U = trial.metric.sets, model.unembed.W_U
+    planted = (model.ln_final.w * (W_U[:, target].mean(1) - W_U[:, rest].mean(1))).detach()
+    other = copy.deepcopy(sae)
+    other.W_dec.data[11] = planted / planted.norm()
+    again = Finder(other, find.activations, find.spec, replace(trial, sae=other))
+    assert again.selection("direct_logit", 3).candidates["math"][0] == 11
+
+
+def test_a_score_may_say_which_part_of_the_prompts_it_reads(find):
+    there = find.selection("mean_difference@answer", 4)
+    here = find.selection("mean_difference@assistant_start", 4)
+    assert there.at == "answer"
+    assert here.at == "assistant_start"
+    assert there.candidates != here.candidates

@@ -1,0 +1,66 @@
+"""Directions that need no SAE: what is planted is found, whatever the number of activations."""
+
+import pandas as pd
+import pytest
+import torch
+
+from saelens_steer.activations import Activations
+from saelens_steer.errors import InputError
+from saelens_steer.features import difference_of_means, linear_probe, vectors_of
+
+D = 16
+
+
+def planted(n: int = 400, at: str = "assistant_start") -> Activations:
+    """Code and maths differ along coordinate 3 by 4; coordinate 7 is much noisier."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(2 * n, D, generator=draw)
+    x[:, 7] *= 6
+    x[:n, 3] += 4
+    index = pd.DataFrame(
+        {"prompt_id": range(2 * n), "domain": ["code"] * n + ["math"] * n, "part": at}
+    )
+    return Activations(x, index, "blocks.2.hook_resid_pre")
+
+
+def test_the_difference_of_means_is_a_unit_vector_that_turns_with_its_sides():
+    acts = planted()
+    there, back = (
+        difference_of_means(acts, [a], [b]) for a, b in (("code", "math"), ("math", "code"))
+    )
+    assert torch.allclose(there.norm(), torch.tensor(1.0))
+    assert torch.allclose(there, -back)
+    assert int(there.abs().argmax()) == 3
+
+
+def test_the_probe_finds_what_tells_the_sides_apart_and_not_what_is_loud():
+    acts = planted()
+    sides = [vectors_of(acts, [d], "assistant_start") for d in ("code", "math")]
+    probe = linear_probe(*sides)
+    assert torch.allclose(probe.direction.norm(), torch.tensor(1.0))
+    assert float(probe.direction[3]) > 0.9
+    shares = [float(probe.holds(side).float().mean()) for side in sides]
+    assert shares[0] > 0.95
+    assert shares[1] < 0.05
+
+
+def test_a_side_with_few_activations_weighs_as_much_as_one_with_many():
+    code, math = (vectors_of(planted(), [d], "assistant_start") for d in ("code", "math"))
+    few = linear_probe(code[:40], math)
+    assert abs(float(few.threshold) - 2.0) < 0.6  # half-way between the sides
+
+
+def test_the_probe_is_the_same_every_time():
+    sides = [vectors_of(planted(), [d], "assistant_start") for d in ("code", "math")]
+    assert torch.equal(linear_probe(*sides).direction, linear_probe(*sides).direction)
+
+
+def test_two_equal_sides_are_refused():
+    same = torch.zeros(4, D)
+    with pytest.raises(InputError, match="no probe can tell them apart"):
+        linear_probe(same, same)
+
+
+def test_a_part_that_was_not_kept_is_named():
+    with pytest.raises(InputError, match="was kept at answer"):
+        vectors_of(planted(), ["code"], "answer")
