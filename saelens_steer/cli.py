@@ -106,6 +106,18 @@ def patch(config: Config, out: Out = None, set_: Set = None) -> None:
 
 
 @app.command()
+def compare(config: Config, out: Out = None, set_: Set = None) -> None:
+    """Compare ways to choose features by what the chosen ones do (and what comes before)."""
+    _carry_out(config, out, set_, "compare")
+
+
+@app.command()
+def matrix(config: Config, out: Out = None, set_: Set = None) -> None:
+    """Measure directions and edits on every domain: effect, damage (and what comes before)."""
+    _carry_out(config, out, set_, "matrix")
+
+
+@app.command()
 def report(config: Config, out: Out = None, set_: Set = None) -> None:
     """Write the report (and whatever it still needs)."""
     _carry_out(config, out, set_, "report")
@@ -113,17 +125,23 @@ def report(config: Config, out: Out = None, set_: Set = None) -> None:
 
 @app.command()
 def doctor(config: Config, out: Out = None, set_: Set = None) -> None:
-    """Check a config without running it, and say how large the sweep would be."""
+    """Test a config on its own model and prompts, and say what a run of it would take."""
     with _exit_status():
         from saelens_steer.config import load_config
 
         spec = load_config(config, set_ or [])
         _quiet()
-        from saelens_steer.doctor import examine
+        from saelens_steer.doctor import HEADER, examine, outcome
 
-        for line in examine(spec):
-            print(line)
+        print(HEADER)
+        findings = []
+        for finding in examine(spec):
+            print(finding, flush=True)
+            findings.append(finding)
+        print(outcome(findings))
         print(out or Path("runs") / config.stem)
+        if any(finding.failed for finding in findings):
+            raise typer.Exit(1)
 
 
 @app.command()

@@ -17,7 +17,13 @@ torch.set_num_threads(1)
 # saelens_steer is imported inside the fixtures: earlier, its shapes would go unchecked.
 
 
-SLOW_FILES = ("test_notebooks.py", "test_run_folder.py", "test_setups.py", "test_cli.py")
+SLOW_FILES = (
+    "test_notebooks.py",
+    "test_run_folder.py",
+    "test_setups.py",
+    "test_cli.py",
+    "test_doctor.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

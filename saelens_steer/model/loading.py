@@ -35,7 +35,7 @@ from saelens_steer.model.architectures import (
 )
 from saelens_steer.model.kinds import Model, ModelClass
 from saelens_steer.model.snapshot import find_snapshot, snapshot_commit, snapshot_fingerprint
-from saelens_steer.model.source import Source, set_source
+from saelens_steer.model.source import Source, set_source, source_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
@@ -77,6 +77,17 @@ def load_model(
     length = context_length(config, n_ctx)
     job = Job(name, folder, config, _tokenizer(folder), torch_dtype, device, length)
     return _load_proven(job, build, model_class)
+
+
+def checkpoint_of(model: Model) -> PreTrainedModel:
+    """The plain Hugging Face model that a model was loaded from, in its dtype, on its device."""
+    source, cfg = source_of(model), model.cfg
+    if source is None:
+        raise InputError("this model was not loaded by load_model: its checkpoint is not known")
+    folder, device = Path(source.folder), str(cfg.device)
+    config = read_config(folder)
+    job = Job(source.name, folder, config, model.tokenizer, cfg.dtype, device, cfg.n_ctx)  # pyright: ignore[reportArgumentType]
+    return _hugging_face(job, config, cfg.dtype).to(device)  # pyright: ignore[reportArgumentType]
 
 
 def _load_proven(job: Job, build: Callable[[PreTrainedModel, Job], Model], kind: str) -> Model:

@@ -17,6 +17,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -102,41 +103,54 @@ def _read(config: PretrainedConfig, n_ctx: int, batch: BatchReader, end: BatchRe
 @torch.no_grad()
 def read_hugging_face(hf: PreTrainedModel, n_ctx: int) -> Reading:
     """The checkpoint's own answer; positions counted from each row's first real token."""
+    return _read(hf.config, n_ctx, partial(_hugging_face, hf), partial(_hugging_face_end, hf))
 
-    def run(tokens: Tokens, mask: Mask, **options: Any) -> tuple[Tensor, Tensor]:
-        positions = (mask.long().cumsum(1) - 1).clamp(min=0)
-        out = hf(
-            tokens.to(hf.device),
-            attention_mask=mask.long().to(hf.device),
-            position_ids=positions.to(hf.device),
-            output_hidden_states=True,
-            **options,
-        )
-        return out.logits, out.hidden_states[hf.config.num_hidden_layers // 2]
 
-    def end(tokens: Tokens, mask: Mask) -> tuple[Tensor, Tensor]:
-        logits, resid = run(tokens, mask, logits_to_keep=1)
-        return logits[:, -1], resid
+def _hugging_face(
+    hf: PreTrainedModel, tokens: Tokens, mask: Mask, **options: Any
+) -> tuple[Tensor, Tensor]:
+    positions = (mask.long().cumsum(1) - 1).clamp(min=0)
+    out = hf(
+        tokens.to(hf.device),
+        attention_mask=mask.long().to(hf.device),
+        position_ids=positions.to(hf.device),
+        output_hidden_states=True,
+        **options,
+    )
+    return out.logits, out.hidden_states[hf.config.num_hidden_layers // 2]
 
-    return _read(hf.config, n_ctx, run, end)
+
+def _hugging_face_end(hf: PreTrainedModel, tokens: Tokens, mask: Mask) -> tuple[Tensor, Tensor]:
+    logits, resid = _hugging_face(hf, tokens, mask, logits_to_keep=1)
+    return logits[:, -1], resid
 
 
 @torch.no_grad()
 def read_loaded(model: Model, config: PretrainedConfig) -> Reading:
     """The loaded model's answer, through the same calls as the rest of the toolkit."""
-    hook_name, device = default_hook_name(model), model.cfg.device
 
     def batch(tokens: Tokens, mask: Mask) -> tuple[Tensor, Tensor]:
-        tokens, mask = tokens.to(device), mask.to(device)
-        resid = run_to_hook(model, tokens, mask, hook_name)
+        tokens, mask = tokens.to(model.cfg.device), mask.to(model.cfg.device)
+        resid = run_to_hook(model, tokens, mask, default_hook_name(model))
         return model(tokens, attention_mask=mask.long()), resid
 
-    def end(tokens: Tokens, mask: Mask) -> tuple[Tensor, Tensor]:
-        tokens, mask = tokens.to(device), mask.to(device)
-        resid = run_to_hook(model, tokens, mask, hook_name)
-        return last_token_logits(model, tokens, mask), resid
+    return _read(config, model.cfg.n_ctx, batch, partial(_loaded_end, model))
 
-    return _read(config, model.cfg.n_ctx, batch, end)
+
+def _loaded_end(model: Model, tokens: Tokens, mask: Mask) -> tuple[Tensor, Tensor]:
+    tokens, mask = tokens.to(model.cfg.device), mask.to(model.cfg.device)
+    resid = run_to_hook(model, tokens, mask, default_hook_name(model))
+    return last_token_logits(model, tokens, mask), resid
+
+
+@torch.no_grad()
+def compare_on(model: Model, hf: PreTrainedModel, tokens: Tokens, mask: Mask) -> Parity:
+    """The figures on prompts of one's own: logits at their ends, residuals at every position."""
+    ours, theirs = (
+        Reading(logits.cpu(), resid.cpu()[mask.cpu()])
+        for logits, resid in (_loaded_end(model, tokens, mask), _hugging_face_end(hf, tokens, mask))
+    )
+    return compare(ours, theirs)
 
 
 def shallow_layers(kinds: list[str]) -> int:
@@ -158,10 +172,14 @@ def _relative(ours: Float[Tensor, "n d"], theirs: Float[Tensor, "n d"]) -> Float
     return difference / theirs.double().norm(dim=-1)
 
 
+def tolerance(dtype: torch.dtype) -> float:
+    """The largest relative error that rounding in this dtype may explain."""
+    return FLOAT32_TOLERANCE if dtype == torch.float32 else HALF_TOLERANCE
+
+
 def check(parity: Parity, dtype: torch.dtype, name: str) -> Parity:
     """The parity itself, or ParityError when it is outside the tolerance of `dtype`."""
-    allowed = FLOAT32_TOLERANCE if dtype == torch.float32 else HALF_TOLERANCE
-    worst = parity.worst(dtype)
+    allowed, worst = tolerance(dtype), parity.worst(dtype)
     if not worst <= allowed:
         raise ParityError(
             f"The model {name} as loaded differs from its Hugging Face checkpoint by {worst:.1e} "

@@ -6,7 +6,9 @@ import pytest
 import torch
 from checkpoints import random_qwen3
 from model_batches import hugging_face, left_padded, rows
+from transformer_lens import HookedTransformer
 
+from saelens_steer.errors import InputError
 from saelens_steer.model import (
     Parity,
     ParityError,
@@ -150,3 +152,22 @@ def test_nan_is_no_parity():
     with pytest.raises(ParityError):
         parity.check(parity.compare(bad, good), torch.bfloat16, "m")
     assert parity.compare(good, good) == Parity(0.0, 0.0, 0.0, 0.0)
+
+
+def test_the_checkpoint_behind_a_model_is_loaded_again_as_it_is(model, random_folder):
+    again, plain = loading.checkpoint_of(model).state_dict(), hugging_face(random_folder)
+    assert all(torch.equal(again[name], weight) for name, weight in plain.state_dict().items())
+
+
+def test_a_model_from_elsewhere_has_no_known_checkpoint(random_model):
+    with pytest.raises(InputError, match="not loaded by load_model"):
+        loading.checkpoint_of(HookedTransformer(random_model.cfg))
+
+
+def test_prompts_of_ones_own_are_compared_at_their_ends(model, random_folder):
+    tokens, mask = left_padded(rows())
+    found = parity.compare_on(model, hugging_face(random_folder), tokens, mask)
+    assert found.worst(torch.float32) <= 1e-5
+    wrong = hugging_face(random_folder)
+    wrong.model.layers[0].mlp.down_proj.weight.data *= 1.1
+    assert parity.compare_on(model, wrong, tokens, mask).worst(torch.float32) > 1e-3

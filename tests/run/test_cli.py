@@ -156,11 +156,3 @@ def test_stopping_says_how_to_go_on(monkeypatch, capsys):
 
 def test_the_version_is_the_packages():
     assert saelens_steer("--version").stdout.strip() == __version__
-
-
-def test_doctor_says_what_would_be_done(tmp_path):
-    done = saelens_steer("doctor", "configs/tiny/code_vs_math.yaml")
-    assert done.returncode == 0, done.stderr
-    assert "blocks.4.hook_resid_pre" in done.stdout
-    assert done.stdout.splitlines()[-2:] == ["ok", "runs/code_vs_math"]
-    assert "math_margin" in done.stdout

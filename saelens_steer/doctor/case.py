@@ -1,0 +1,128 @@
+"""What the self-tests run on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saelens_steer.model import last_token_logits, run_to_hook
+from saelens_steer.stages import Run
+from saelens_steer.steering import Edit, Receipt, steered
+from saelens_steer.study import Study
+from saelens_steer.sweeps.ground import HALF_TOLERANCE, TOLERANCE
+from saelens_steer.tensors import Logits, Mask, Tokens, Vectors
+
+FEW = 4
+"""Prompts of the self-tests."""
+SHARE = 0.5
+"""A push is so many times the median ‖x‖ at the hook."""
+
+
+def spread(study: Study, n: int) -> Study:
+    """The same on at most n of the prompts, from the shortest to the longest."""
+    order = sorted(range(len(study.ids)), key=lambda row: len(study.ids[row]))
+    places = sorted({round(i * (len(order) - 1) / (n - 1)) for i in range(n)})
+    return replace(study, prompts=tuple(study.prompts[order[place]] for place in places))
+
+
+def pushes(study: Study, n: int) -> Vectors:
+    """Random directions [n, d_model] of the size of SHARE × the median ‖x‖; float32, CPU."""
+    tokens, real = study.ground.padded
+    norms = run_to_hook(study.model, tokens, real, study.hook_name)[real].float().norm(dim=-1)
+    drawn = torch.randn(n, study.model.cfg.d_model, generator=torch.Generator().manual_seed(0))
+    return SHARE * norms.median().cpu() * drawn / drawn.norm(dim=-1, keepdim=True)
+
+
+@contextlib.contextmanager
+def captured(model: Any, hook_name: str) -> Iterator[list[Tensor]]:
+    """What stands at a hook in each pass inside the context, after edits made there before."""
+    seen: list[Tensor] = []
+
+    def keep(activation: Tensor, hook: Any) -> None:  # noqa: ARG001 (TransformerLens passes hook=)
+        seen.append(activation.detach().clone())
+
+    with model.hooks(fwd_hooks=[(hook_name, keep)]):
+        yield seen
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a steered pass gave."""
+
+    logits: Logits
+    """At the last position."""
+    at_hook: Vectors
+    """The edited activation at the hook, at every real position."""
+    positions: int
+    """How many of them were steered."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run, and its study on a few of the prompts."""
+
+    run: Run
+    study: Study
+
+    @property
+    def model(self) -> Any:
+        return self.study.model
+
+    @property
+    def hook_name(self) -> str:
+        return self.study.hook_name
+
+    @property
+    def allowed(self) -> float:
+        """The largest relative error that rounding may explain between passes of one model."""
+        return TOLERANCE.get(self.model.cfg.dtype, HALF_TOLERANCE)
+
+    @cached_property
+    def pushes(self) -> Vectors:
+        """One for each prompt, two at least."""
+        return pushes(self.study, max(2, len(self.study.prompts)))
+
+    @property
+    def own_pushes(self) -> Vectors:
+        """One for each prompt."""
+        return self.pushes[: len(self.study.prompts)]
+
+    @property
+    def batch(self) -> tuple[Tokens, Mask]:
+        """The prompts, left-padded."""
+        return self.study.ground.padded
+
+    @property
+    def described(self) -> str:
+        """How many prompts there are, and of which lengths."""
+        lengths = [len(ids) for ids in self.study.ids]
+        return f"{len(lengths)} prompts ({min(lengths)} to {max(lengths)} tokens)"
+
+    def alone(self, row: int) -> tuple[Tokens, Mask]:
+        """One prompt without padding."""
+        tokens = torch.tensor([self.study.ids[row]], device=self.model.cfg.device)
+        return tokens, torch.ones_like(tokens, dtype=torch.bool)
+
+    def _steered(self, edit: Edit) -> contextlib.AbstractContextManager[Receipt]:
+        """Steering where the config's sweep does."""
+        spec = self.study.spec
+        return steered(
+            self.model,
+            edit,
+            self.hook_name,
+            spec.positions,
+            exclude_special_tokens=spec.exclude_special_tokens,
+            max_norm=spec.max_norm,
+        )
+
+    def under(self, edit: Edit, tokens: Tokens, mask: Mask) -> Pass:
+        """A pass under an edit, where the config's sweep steers."""
+        with self._steered(edit) as receipt, captured(self.model, self.hook_name) as seen:
+            logits = last_token_logits(self.model, tokens, mask)
+        return Pass(logits, seen[0][mask], receipt.positions)

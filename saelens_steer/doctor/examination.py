@@ -1,0 +1,66 @@
+"""A config's self-tests, then what a run of it would be, in words and numbers."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+
+from saelens_steer.config import RunSpec
+from saelens_steer.doctor import memory, sizes, timing
+from saelens_steer.doctor.case import FEW, Case, spread
+from saelens_steer.doctor.findings import Finding
+from saelens_steer.doctor.inputs import chat_template, sae_hook
+from saelens_steer.doctor.passes import batches, engine, identity, padding, parity
+from saelens_steer.doctor.texts import kv_cache
+from saelens_steer.errors import InputError
+from saelens_steer.model import ParityError
+from saelens_steer.stages import Run
+from saelens_steer.study import Study
+
+SELFTESTS: dict[str, Callable[[Case], Finding]] = {
+    "parity": parity,
+    "alpha 0": identity,
+    "kv cache": kv_cache,
+    "batches": batches,
+    "padding": padding,
+    "SAE hook": sae_hook,
+    "chat template": chat_template,
+    "engine": engine,
+}
+
+
+def examine(spec: RunSpec) -> Iterator[Finding]:
+    """Load the model and the prompts, check all that `run` checks, test, and describe the work.
+
+    A model that differs from its checkpoint is a failed self-test, and the last one. Raises
+    InputError for all else that `run` would refuse.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            run = Run.begin(spec, folder)
+        except ParityError as error:
+            yield Finding("parity", str(error), "FAIL")
+            return
+        study = run.study()
+        case = Case(run, spread(study, FEW))
+        yield from (_outcome(name, case) for name in SELFTESTS)
+        size = sizes.Sizes.of(run, study)
+        yield from sizes.described(run, study, size)
+        yield from memory.described(run, study, size)
+        yield from _times(study, size)
+
+
+def _times(study: Study, size: sizes.Sizes) -> Iterator[Finding]:
+    """How long rows and texts take, unless they cannot be steered, which a self-test has said."""
+    try:
+        yield from timing.described(study, size)
+    except InputError as error:
+        yield Finding("time", f"not measured: {error}")
+
+
+def _outcome(name: str, case: Case) -> Finding:
+    """A self-test's finding; one that cannot steer where the config does has failed."""
+    try:
+        return SELFTESTS[name](case)
+    except InputError as error:
+        return Finding(name, str(error), "FAIL")

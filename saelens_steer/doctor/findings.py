@@ -1,0 +1,61 @@
+"""What an examination finds: a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from saelens_steer.steering import relative_norms
+
+Verdict = Literal["pass", "FAIL", "note", ""]
+HEADER = "      self-test       measured  at most"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A self-test with its figure and tolerance, a note in its place, or a plain fact."""
+
+    name: str
+    detail: str
+    verdict: Verdict = ""
+    measured: float | None = None
+    allowed: float | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.verdict == "FAIL"
+
+    def __str__(self) -> str:
+        if not self.verdict:
+            return f"{self.name:<10} {self.detail}"
+        figures = f"{_figure(self.measured):>9}{_figure(self.allowed):>9}"
+        return f"{self.verdict:<5} {self.name:<15}{figures}  {self.detail}"
+
+
+def judged(name: str, measured: float, allowed: float, detail: str, holds: bool = True) -> Finding:
+    """A self-test: it passes if what is measured is within the tolerance, and all else `holds`."""
+    return Finding(
+        name, detail, "pass" if measured <= allowed and holds else "FAIL", measured, allowed
+    )
+
+
+def off(found: Tensor, wanted: Tensor) -> float:
+    """The largest ‖found − wanted‖ / ‖wanted‖ over vectors [n, d]; infinite where not finite."""
+    errors = relative_norms(wanted[None], found.to(wanted.device)[None])
+    return float(torch.nan_to_num(errors, nan=torch.inf).max())
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if value == int(min(value, 1e9)) else f"{value:.1e}"
+
+
+def outcome(findings: Sequence[Finding]) -> str:
+    """The last word: ok, or which self-tests failed."""
+    failed = [finding.name for finding in findings if finding.failed]
+    return f"failed: {', '.join(failed)}" if failed else "ok"
