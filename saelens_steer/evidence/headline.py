@@ -10,11 +10,20 @@ import pandas as pd
 
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import statistics
-from saelens_steer.evidence.claims import LEVEL, PASSES, Peers, least_controls, steered_only
+from saelens_steer.evidence.claims import (
+    LEVEL,
+    PASSES,
+    Peers,
+    least_controls,
+    matched_by,
+    steered_only,
+)
 from saelens_steer.evidence.grid import Grid
 
 UNITS = {"max_act": " × A_max", "resid_norm": " × mean ‖x‖", "kl": " nats of KL", "unit": " (unit)"}
 """What follows α in the sentence; nothing where α is a multiple of W_dec[f] itself."""
+KL = "kl"
+"""The metric that no push can lower: that it rises is no news, only by how much."""
 
 
 def headline(claims: pd.DataFrame, summary: pd.DataFrame, metric: str | None = None) -> str:
@@ -33,8 +42,8 @@ def headline(claims: pd.DataFrame, summary: pd.DataFrame, metric: str | None = N
     best = ours.sort_values(["p_value", "T"], ascending=[True, False], kind="stable").iloc[0]
     unit = str(summary["alpha_unit"].iloc[0])
     what = _effect(best, metric, UNITS.get(unit, ""))
-    p_best, alike = _headline_p(ours, summary, metric), "KL" if unit == "kl" else "size"
-    return f"{what}; {_comparison(best, ours, p_best, alike)}."
+    p_best = _headline_p(ours, summary, metric)
+    return f"{what}; {_comparison(best, ours, p_best, matched_by(summary))}."
 
 
 def _claims_on(claims: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -47,8 +56,8 @@ def _claims_on(claims: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def _headline_p(ours: pd.DataFrame, summary: pd.DataFrame, metric: str) -> float:
-    """`headline_p` over candidates of one norm; over several norms, Bonferroni weighted by how
-    many candidates each holds."""
+    """`headline_p` over candidates that share controls; over several such groups, Bonferroni
+    weighted by how many candidates each holds."""
     grid = Grid.of(summary.assign(prompt_id=""))
     delta = steered_only(grid.cube(summary, f"{metric}_delta")[..., 0], grid.zero)
     family = ours["controls"].iloc[0]
@@ -67,6 +76,8 @@ def _effect(best: Any, metric: str, unit: str) -> str:
     """What the push does, with its interval, and without a verb that the interval denies."""
     push = f"Pushing {_name(best)} by α = {best['alpha']:g}{unit}".replace("= -", "= −")
     effect, low, high = best["effect"], best["ci_low"], best["ci_high"]
+    if metric == KL:
+        return f"{push} disturbs the next token by {_disturbance(effect, low, high)}"
     if effect == 0:
         return f"{push} does not change {metric}"
     if math.isnan(low):
@@ -78,6 +89,14 @@ def _effect(best: Any, metric: str, unit: str) -> str:
     verb, ends = ("raises", (low, high)) if effect > 0 else ("lowers", (-high, -low))
     size, low, high = (_number(x, effect) for x in (abs(effect), *ends))
     return f"{push} {verb} {metric} by {size} [{low}, {high}]"
+
+
+def _disturbance(effect: float, low: float, high: float) -> str:
+    """A mean KL with its interval."""
+    size = f"{_number(effect, effect)} nats of KL"
+    if math.isnan(low):
+        return f"{size} (no interval: too few prompts)"
+    return f"{size} [{_number(low, effect)}, {_number(high, effect)}]"
 
 
 def _comparison(best: Any, ours: pd.DataFrame, p_best: float, alike: str) -> str:

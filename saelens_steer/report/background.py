@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from saelens_steer.evidence import matched_by
 from saelens_steer.report.figures import CURVE_LABELS, CURVES, scores_figure, training_figure
 from saelens_steer.report.markup import (
     Cell,
@@ -165,5 +166,5 @@ def _families(run: Run) -> str:
 def method_section(run: Run) -> str:
     """What T, p, q, the controls and the verdicts mean."""
     rows = [(term, esc(text)) for term, text in METHOD.items()]
-    rows[4:4] = [("Controls", esc(CONTROLS + _families(run)))]
+    rows[4:4] = [("Controls", esc(CONTROLS[matched_by(run.summary)] + _families(run)))]
     return section("method", "What the words mean", "", pairs(rows, "method"))

@@ -82,9 +82,9 @@ def control_band(table: pd.DataFrame, metric: str) -> list[go.Scatter]:
         return []
     groups = column(deltas, f"{metric}_delta").groupby(deltas["alpha"])
     q = {share: pd.Series(groups.quantile(share)) for share in (0.0, 0.05, 0.5, 0.95, 1.0)}
-    families, sizes = control_counts(deltas)
+    families, sets, kind = control_counts(deltas)
     who = " + ".join(f"{n} {family}" for family, n in families.items()) + " controls"
-    who += f" of {sizes} sizes" if sizes > 1 else ""
+    who += f" of {sets} {kind}" if sets > 1 else ""
     return [
         _area(q[0.0], q[1.0], BAND_OUTER, f"{who}, all"),
         _area(q[0.05], q[0.95], BAND_INNER, f"{who}, 5–95 %"),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
 import pandas as pd
 
-from saelens_steer.evidence.claims import FAILS, PASSES, least_controls
+from saelens_steer.evidence.claims import FAILS, PASSES, least_controls, matched_by
+from saelens_steer.report.control_families import families_lead, families_table
 from saelens_steer.report.figures import claims_figure, interference_figure, validity_figure
 from saelens_steer.report.lines import rate_styles
 from saelens_steer.report.markup import Cell, badge, esc, figure, note, pairs, section, table
@@ -16,6 +16,7 @@ from saelens_steer.report.run_folder import (
     Run,
     candidates,
     claims_on,
+    compared,
     control_counts,
     controls,
     having,
@@ -30,10 +31,12 @@ from saelens_steer.report.theme import (
     short,
 )
 
-SEVERAL_SIZES = (
-    "The directions differ in norm: the band holds controls of every size, while a claim compares "
-    "with those of its own size alone. "
-)
+SEVERAL_SETS = {
+    "sizes": "The directions differ in norm: the band holds controls of every size, while a claim "
+    "compares with those of its own size alone. ",
+    "directions": "Each direction has controls of its own: the band holds all of them, while a "
+    "claim compares with its own alone. ",
+}
 
 
 def slug(text: str) -> str:
@@ -61,6 +64,17 @@ def facts(run: Run) -> str:
     return pairs([(term, _fact(value, below)) for term, value, below in rows], "facts")
 
 
+def warnings_block(run: Run) -> str:
+    """Why the numbers may mislead, as a list under a heading; nothing where there is no reason."""
+    if not run.warnings:
+        return ""
+    items = "".join(f"<li>{esc(text)}</li>" for text in run.warnings)
+    return (
+        '<aside class="warnings" aria-labelledby="warnings-title">'
+        f'<h2 id="warnings-title">Read with care</h2><ul>{items}</ul></aside>'
+    )
+
+
 def _fact(value: object, below: object) -> str:
     small = f"<small>{esc(below)}</small>" if below else ""
     return f"{esc(value or 'not recorded')}{small}"
@@ -76,7 +90,9 @@ def _sae_words(run: Run) -> tuple[str, str]:
     size = about.get("d_sae") or train.get("d_sae")
     features = f"{short(size)} features" if size else ""
     if train:
-        return ", ".join(filter(None, [train.get("architecture"), features])), "trained in this run"
+        how = ", its decoder left as drawn" if train.get("frozen_decoder") else ""
+        kind = ", ".join(filter(None, [train.get("architecture"), features]))
+        return kind, f"trained in this run{how}"
     return str(about.get("source", "")), features
 
 
@@ -89,11 +105,11 @@ def _directions(run: Run) -> tuple[str, str]:
 
 
 def _controls(summary: pd.DataFrame) -> tuple[str, str]:
-    families, sizes = control_counts(controls(summary))
+    families, sets, kind = control_counts(controls(summary))
     words = ", ".join(f"{short(n)} {family}" for family, n in families.items())
-    units: Any = summary.get("alpha_unit", ())
-    alike = "KL" if set(units) == {"kl"} else "size"
-    below = f"at each of {sizes} sizes" if sizes > 1 else f"random directions of the same {alike}"
+    below = f"random directions of the same {matched_by(summary)}"
+    if sets > 1:
+        below += f", at each of {sets} sizes" if kind == "sizes" else f", for each of {sets}"
     return (words, below) if words else ("none", "")
 
 
@@ -114,7 +130,7 @@ def claims_section(run: Run) -> str:
     """One table of claims for each metric; the page's script turns them into tabs."""
     lead = (
         "For each direction: its largest effect over the strengths, and whether random directions "
-        "of the same size reach as far."
+        f"of the same {matched_by(run.summary)} reach as far.{families_lead(run)}"
     )
     if run.claims.empty:
         return section(
@@ -122,7 +138,8 @@ def claims_section(run: Run) -> str:
         )
     metrics = [m for m in dict.fromkeys(run.claims["metric"]) if len(claims_on(run.claims, m))]
     panels = [_claims_panel(run, m) for m in metrics]
-    return section("claims", "Claims", lead, f'<div class="tabbed">{"".join(panels)}</div>')
+    tabbed = f'<div class="tabbed">{"".join(panels)}</div>'
+    return section("claims", "Claims", lead, tabbed, families_table(run))
 
 
 def _claims_panel(run: Run, metric: str) -> str:
@@ -192,7 +209,8 @@ def dose_section(run: Run) -> str:
         )
     parts = [part for metric in run.logit_metrics for part in _dose_figures(run, metric)]
     lead = (
-        "Each line is one direction. The grey band is what random directions of the same size do "
+        "Each line is one direction. The grey band is what random directions of the same "
+        f"{matched_by(run.summary)} do "
         "at the same positions: an effect inside it needs no explanation by the feature."
     )
     return section("dose", "Dose-response", lead, *parts)
@@ -210,11 +228,11 @@ def _dose_figures(run: Run, metric: str) -> Iterable[str]:
 
 
 def _dose_caption(run: Run) -> str:
-    families, sizes = control_counts(controls(run.summary))
+    families, sets, kind = control_counts(compared(run.summary, run.claims))
     band = (
         "The band covers 5–95 % of the controls, the paler one all of them; dotted: their median. "
     )
-    band += SEVERAL_SIZES if sizes > 1 else ""
+    band += SEVERAL_SETS[kind] if sets > 1 else ""
     return (band if families else "") + (
         "Error bars: 95 % bootstrap intervals over prompts, for the strongest of each side; "
         "point at any line for its own."

@@ -238,12 +238,12 @@ def claim_dots(claims: pd.DataFrame, sides: Mapping[str, str] | None) -> Iterato
 
 
 def quantile_ticks(claims: pd.DataFrame) -> go.Scatter:
-    """A tick for each candidate where 95 % of the controls of its own size end."""
+    """A tick for each candidate where 95 % of the controls that it is compared with end."""
     return go.Scatter(
         x=list(claims["control_quantile"]),
         y=[direction_label(d) for d in claims["direction"]],
         mode="markers",
         marker={"symbol": "line-ns", "size": 13, "line": {"color": INK, "width": 1.5}},
-        name="95 % of the controls of its size",
+        name="95 % of its controls",
         hovertemplate="95 % of the controls below %{x:.4g}<extra></extra>",
     )

@@ -17,6 +17,7 @@ from saelens_steer.report.background import (
     sae_section,
     selection_section,
 )
+from saelens_steer.report.choices import choices_figure, choices_section
 from saelens_steer.report.completions import completions_section
 from saelens_steer.report.figures import (
     claims_figure,
@@ -25,16 +26,28 @@ from saelens_steer.report.figures import (
     training_figure,
     validity_figure,
 )
-from saelens_steer.report.findings import claims_section, dose_section, facts, rates_section, slug
+from saelens_steer.report.findings import (
+    claims_section,
+    dose_section,
+    facts,
+    rates_section,
+    slug,
+    warnings_block,
+)
 from saelens_steer.report.markup import esc
 from saelens_steer.report.patches import patches_section
 from saelens_steer.report.run_folder import Run, claims_on, controls, read_run
+from saelens_steer.report.tradeoffs import front_figure, matrix_figure, tradeoffs_section
+from saelens_steer.report.twins import twin_section
 
 CONFIG = {"displaylogo": False, "responsive": True}
 SECTIONS = {
     "patches": ("Patched outputs", patches_section),
     "claims": ("Claims", claims_section),
     "dose": ("Dose-response", dose_section),
+    "twin": ("Twin", twin_section),
+    "choices": ("Choosing", choices_section),
+    "tradeoffs": ("Damage", tradeoffs_section),
     "rates": ("Completions", rates_section),
     "texts": ("Side by side", completions_section),
     "sae": ("SAE", sae_section),
@@ -64,6 +77,7 @@ def page(run: Run, headline: str) -> str:
         style=(here / "style.css").read_text(encoding="utf-8"),
         headline=esc(headline),
         facts=facts(run),
+        warnings=warnings_block(run),
         links="".join(f'<a href="#{k}">{esc(SECTIONS[k][0])}</a>' for k in shown),
         sections="\n".join(built[k] for k in shown),
         plotly=get_plotlyjs(),
@@ -93,6 +107,12 @@ def plots(run: Run) -> Iterator[tuple[str, go.Figure]]:
         yield "validity", validity_figure(run.summary, run.text_metrics, sides=run.sides)
     if len(run.training):
         yield "training", training_figure(run.training)
+    if len(run.comparison):
+        yield "choices", choices_figure(run.comparison)
+    if len(run.front):
+        yield "front", front_figure(run.front)
+    if len(run.matrix):
+        yield "matrix", matrix_figure(run.matrix, run.front)
     if run.features.get("scores"):
         yield "scores", scores_figure(run.features)
 

@@ -36,6 +36,18 @@ class Run:
     quality: dict[str, Any]
     patches: pd.DataFrame
     """patch.csv: one row per prompt × variant."""
+    by_family: pd.DataFrame
+    """controls.csv: the claims against every family of controls."""
+    twin: pd.DataFrame
+    """twin/claims.csv: the claims of the frozen-decoder twin."""
+    comparison: pd.DataFrame
+    """comparison.csv: ways to choose features."""
+    matrix: pd.DataFrame
+    """matrix.csv: direction × edit × strength × domain."""
+    front: pd.DataFrame
+    """front.csv: effect against damage."""
+    warnings: list[str]
+    """warnings.json: why the numbers may mislead, each a sentence."""
 
     @cached_property
     def spec(self) -> dict[str, Any]:
@@ -88,6 +100,12 @@ def read_run(folder: Path) -> Run:
         training=pd.DataFrame(read_lines(folder / "sae" / "metrics.jsonl")),
         quality=read_mapping(folder / "sae" / "quality.json"),
         patches=read_table(folder / "patch.csv", PATCH_TEXTS),
+        by_family=read_table(folder / "controls.csv"),
+        twin=read_table(folder / "twin" / "claims.csv"),
+        comparison=read_table(folder / "comparison.csv", ("method", "directions")),
+        matrix=read_table(folder / "matrix.csv"),
+        front=read_table(folder / "front.csv"),
+        warnings=read_sentences(folder / "warnings.json"),
     )
 
 
@@ -112,6 +130,14 @@ def read_mapping(path: Path) -> dict[str, Any]:
     data = _parse(read_text(path) or "{}", path)
     if not isinstance(data, dict):
         raise InputError(f"{path} should hold a JSON object")
+    return data
+
+
+def read_sentences(path: Path) -> list[str]:
+    """A JSON list of texts; empty where there is no file."""
+    data = _parse(read_text(path) or "[]", path)
+    if not isinstance(data, list) or not all(isinstance(text, str) for text in data):
+        raise InputError(f"{path} should hold a JSON list of texts")
     return data
 
 
@@ -209,12 +235,20 @@ def compared(summary: pd.DataFrame, claims: pd.DataFrame | None) -> pd.DataFrame
     return where(own, column(own, "family").isin(named)) if named else own
 
 
-def control_counts(table: pd.DataFrame) -> tuple[dict[str, int], int]:
-    """How many controls of each family for each size, and how many sizes (norms) there are."""
+def control_counts(table: pd.DataFrame) -> tuple[dict[str, int], int, str]:
+    """How many controls of each family a claim compares with, how many sets of so many there are,
+    and what tells the sets apart: sizes (norms), or the directions whose own they are."""
     own = table.drop_duplicates(subset="direction")
+    sets, kind = _control_sets(own)
+    return {name: n // sets for name, n in sorted(Counter(own["family"]).items())}, sets, kind
+
+
+def _control_sets(own: pd.DataFrame) -> tuple[int, str]:
+    whose = own["matched_to"].dropna() if "matched_to" in own else pd.Series(dtype=object)
+    if len(whose):
+        return len(set(whose)), "directions"
     norms = sorted(own["matched_norm"].dropna()) if "matched_norm" in own else []
-    sizes = 1 + sum(after > before * (1 + 1e-5) for before, after in pairwise(norms))
-    return {family: n // sizes for family, n in sorted(Counter(own["family"]).items())}, sizes
+    return 1 + sum(after > before * (1 + 1e-5) for before, after in pairwise(norms)), "sizes"
 
 
 def largest_effect(summary: pd.DataFrame, metric: str) -> pd.Series:

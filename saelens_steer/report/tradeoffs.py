@@ -27,7 +27,7 @@ from saelens_steer.report.theme import (
     short,
 )
 
-EQUAL_EFFECT = "equal_effect"
+EQUAL_EFFECT, GATED = "equal_effect", "where"
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 COLOURS = tuple(shade for shades in zip(*SHADES, strict=True) for shade in shades)
 FLOOR = 1e-6
@@ -60,27 +60,42 @@ def equal_effects(front: pd.DataFrame) -> pd.DataFrame:
 
 
 def front_sentence(front: pd.DataFrame) -> str:
-    """What the least damaging pair costs beside plain addition; empty without equal effects."""
+    """What the least damaging pairs cost beside plain addition; empty without equal effects.
+
+    An edit that picks its prompts (`where`) and the best of those that act on every prompt are
+    both named: the first does no damage where its probe does not open.
+    """
     rows = equal_effects(front)
     reached: Any = rows[rows["alpha"].notna()]
     if reached.empty:
         return ""
-    best, metric = reached.iloc[0], reached["metric"].iloc[0]
-    size = number(reached["effect"].mean(), 1)
-    what = f"At an effect of {size} on {metric} ({best['domain']} prompts), {_pair(best)} costs"
-    cost = f"{what} {_nats(best)} nats of KL on the other domains"
+    first, metric = reached.iloc[0], reached["metric"].iloc[0]
     base = reached[reached["baseline"].astype(bool)]
-    if base.empty:
-        return f"{cost}; no feature chosen by mean difference reaches that effect."
-    plain_cost, ends = base.iloc[0], [number(best[f"ratio_ci_{e}"], 3) for e in ("low", "high")]
-    return (
-        f"{cost}, {_pair(plain_cost)} {_nats(plain_cost)}: {number(best['ratio'], 3)} times "
-        f"[{', '.join(ends)}] as much."
+    named = [_cost(first, base)]
+    blind = reached[~reached["edit"].str.startswith(GATED)]
+    if len(blind) and blind.index[0] != reached.index[0]:
+        named.append(f"of the edits that act on every prompt, {_cost(blind.iloc[0], base)}")
+    size = number(reached["effect"].mean(), 1)
+    start = f"At an effect of {size} on {metric} ({first['domain']} prompts), "
+    beside = (
+        f"beside {_nats(base.iloc[0])} for {_pair(base.iloc[0])}"
+        if len(base)
+        else "and no feature chosen by mean difference reaches that effect"
     )
+    return f"{start}{'; '.join(named)} ({beside}; nats of KL on the other domains)."
+
+
+def _cost(row: Any, base: Any) -> str:
+    """`linear probe math (add@last) costs 0.083, 0.326 times [0.246, 0.572] as much`."""
+    cost = f"{_pair(row)} costs {_nats(row)}"
+    if not len(base) or row["baseline"]:
+        return cost
+    ends = ", ".join(number(row[f"ratio_ci_{end}"], 3) for end in ("low", "high"))
+    return f"{cost}, {number(row['ratio'], 3)} times [{ends}] as much as plain addition"
 
 
 def _pair(row: Any) -> str:
-    return f"{direction_label(str(row['direction']))} by {row['edit']}"
+    return f"{direction_label(str(row['direction']))} ({row['edit']})"
 
 
 def _nats(row: Any) -> str:
@@ -102,10 +117,13 @@ def front_figure(front: pd.DataFrame) -> go.Figure:
     metric = str(rows["metric"].iloc[0])
     title = f"{name_label(metric)} against damage"
     plot.update_layout(template=TEMPLATE, title_text=plain(title), height=560)
-    plot.update_xaxes(type="log", title_text="Damage: mean KL on the other domains (nats)")
+    label = "Damage: mean KL on the other domains (nats)"
+    plot.update_xaxes(type="log", dtick=1, exponentformat="power", title_text=label)
     label = axis_label(f"Effect: Δ {name_label(metric)}", metric_unit(metric))
     plot.update_yaxes(title_text=label, zeroline=True, zerolinecolor=BAND_LINE)
-    return plot.update_layout(legend={"x": 1.01, "y": 1, "font": {"size": 11.5}}, margin_r=220)
+    return plot.update_layout(
+        legend={"x": 1.01, "y": 1, "font": {"size": 11.5}}, margin={"r": 250, "l": 84}
+    )
 
 
 def _points(own: Any, edit: str, colour: str, symbol: str) -> go.Scatter:
@@ -227,7 +245,10 @@ def matrix_figure(matrix: pd.DataFrame, front: pd.DataFrame) -> go.Figure:
     plot = go.Figure(heat)
     title = f"Interference: Δ {name_label(metric)} by domain"
     return plot.update_layout(
-        template=TEMPLATE, title_text=plain(title), height=170 + 30 * len(grid)
+        template=TEMPLATE,
+        title_text=plain(title),
+        height=170 + 30 * len(grid),
+        margin={"l": 230, "r": 110},
     )
 
 

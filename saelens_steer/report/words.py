@@ -29,15 +29,20 @@ FAMILIES = {
     "covariance": "drawn with the activations' own covariance, which moves the model further than "
     "directions drawn evenly and so is the harder test",
     "isotropic": "drawn evenly over all directions",
-    "feature": "decoder rows of other features that fire about as often",
-    "permuted": "the steered decoder row with its coordinates shuffled",
+    "feature": "decoder rows of other features that fire about as often as those under test",
+    "permuted": "the directions under test with their coordinates shuffled",
+    "token_difference": "differences of the activations of two tokens, which the model itself "
+    "tells apart: some are concepts, and so this is the strictest test",
 }
 """What each family of controls is."""
 
-CONTROLS = (
-    "Random directions scaled to the norm of the steered vector and applied at the same hook and "
-    "positions."
-)
+CONTROLS = {
+    "size": "Random directions scaled to the norm of the steered vector and applied at the same "
+    "hook and positions.",
+    "KL": "Random directions applied at the same hook and positions, as far as gives the same mean "
+    "KL to the unsteered model as the steered vector does.",
+}
+"""What controls are, by what they have in common with what they are compared with."""
 
 METHOD = {
     "Steering": "At the hook, the residual x of every steered position becomes x + α · direction.",

@@ -40,6 +40,9 @@ class Runner(LanguageModelSAETrainingRunner):
     def __init__(self, config: Any, corpus: Any, model: Any, spec: TrainSpec) -> None:
         super().__init__(config, override_dataset=corpus, override_model=model)
         self.spec, self.dtype = spec, model.cfg.dtype
+        if spec.frozen_decoder:
+            self.sae.W_dec.requires_grad_(False)
+            self.sae.cfg.metadata.frozen_decoder = True
         self.stream = Stream(self.activations_store, model.tokenizer, spec)
         self.scaling: Scaling | None = None
         self.held_out: Vectors | None = None

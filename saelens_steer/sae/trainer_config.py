@@ -16,6 +16,9 @@ from saelens_steer.sae.normalise import SCALABLE
 
 BUFFER_BATCHES = 16
 """The mixing buffer holds so many training batches."""
+TIED = ("matching_pursuit",)
+"""Architectures whose encoder is the decoder."""
+WHITENING = "covariance_whitening"
 
 
 def check_train_spec(spec: TrainSpec) -> None:
@@ -35,6 +38,22 @@ def check_train_spec(spec: TrainSpec) -> None:
         raise InputError(f"option k must be a number up to d_sae = {spec.d_sae}, not {k!r}")
     if spec.normalize != "none":
         _check_scalable(spec, config)
+    if spec.frozen_decoder:
+        _check_freezable(spec, config)
+
+
+def _check_freezable(spec: TrainSpec, config: Any) -> None:
+    """Raise InputError unless the encoder can be trained while the decoder's directions stay."""
+    if spec.architecture in TIED:
+        raise InputError(
+            f"frozen_decoder leaves {spec.architecture} nothing to train: its encoder is its "
+            "decoder; choose another architecture"
+        )
+    if config.normalize_activations == WHITENING:
+        raise InputError(
+            f"normalize_activations {WHITENING} turns the decoder's directions after training, "
+            "which frozen_decoder forbids: leave one of the two out"
+        )
 
 
 def _check_scalable(spec: TrainSpec, config: Any) -> None:

@@ -12,12 +12,15 @@ M = "math_margin"
 WOBBLE = np.array([-1.0, -0.5, 0.0, 0.5, 1.0, 0.0])
 
 
-def sentence(*pushes: float, controls: list[float], wobble: float = 0.1, **columns) -> str:
+def sentence(
+    *pushes: float, controls: list[float], wobble: float = 0.1, metric: str = M, **columns
+) -> str:
     """Candidates that change the metric by so much at α = 4, against controls that do."""
     cube = np.zeros((len(pushes) + len(controls), 2, 6)) + np.arange(6)
     cube[:, 1] += np.array([*pushes, *controls])[:, None] + wobble * WOBBLE
-    rows = long_table(cube, (0.0, 4.0), n_candidates=len(pushes)).assign(**columns)
-    return headline(claims(rows, [M]), summarise(rows, [M]))
+    rows = long_table(cube, (0.0, 4.0), n_candidates=len(pushes), metric=metric)
+    rows = rows.assign(**columns)
+    return headline(claims(rows, [metric]), summarise(rows, [metric]))
 
 
 def even(n: int, largest: float = 0.3) -> list[float]:
@@ -94,12 +97,31 @@ def test_a_named_metric_leads_and_an_unknown_one_is_refused():
     rows = rows.assign(kl=rows[M] ** 2, code_valid=np.nan)
     table, summary = claims(rows, [M, "kl", "code_valid"]), summarise(rows, [M, "kl", "code_valid"])
     assert f" {M} " in headline(table, summary)
-    assert " kl " in headline(table, summary, "kl")
+    assert "nats of KL" in headline(table, summary, "kl")
     assert headline(table, summary, "code_valid") == (
         "No direction under test was measured on code_valid."
     )
     with pytest.raises(InputError, match="did you mean 'code_valid'"):
         headline(table, summary, "code_vald")
+
+
+def test_a_rise_of_kl_is_no_news_and_so_said_as_a_disturbance():
+    text = sentence(2.0, controls=even(100), metric="kl")
+    assert text.startswith(
+        "Pushing feature 0 by α = 4 disturbs the next token by 2.0 nats of KL [1.9, "
+    )
+    assert "; none of 100 random directions" in text and "raises" not in text
+    within = sentence(0.2, 0.1, controls=even(100), metric="kl")
+    assert within.startswith("Pushing feature 0 by α = 4 disturbs the next token by 0.20 nats of")
+    assert within.endswith("and none of the 2 features does more than random directions.")
+    still = sentence(0.0, controls=[0.0] * 30, wobble=0.0, metric="kl")
+    assert still.startswith("Pushing feature 0 by α = 4 disturbs the next token by 0 nats of KL [")
+
+
+def test_one_prompt_gives_no_interval_of_kl():
+    rows = long_table(np.array([[[0.0], [2.0]], [[0.0], [1.0]]]), (0.0, 4.0), metric="kl")
+    text = headline(claims(rows, ["kl"]), summarise(rows, ["kl"]))
+    assert "by 2.0 nats of KL (no interval: too few prompts); " in text
 
 
 def test_without_candidates_the_headline_says_so():

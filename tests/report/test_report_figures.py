@@ -115,8 +115,17 @@ def test_controls_of_several_sizes_are_counted_once_and_marked_for_each_candidat
     claims.loc[claims["direction"] == "feature_12", "control_quantile"] *= 2
     names = {t.name for t in interference_figure(summary, "math_margin", claims=claims).data}
     assert "512 covariance controls of 2 sizes, all" in names
-    (ticks,) = named(claims_figure(claims, summary), "controls of its size")
+    (ticks,) = named(claims_figure(claims, summary), "of its controls")
     assert len(ticks.x) == 20 and max(ticks.x) == pytest.approx(2 * min(ticks.x))
+
+
+def test_controls_of_ones_own_are_counted_once_for_each_direction(run):
+    summary = run.summary.copy()
+    control = summary["family"] == "covariance"
+    even = summary["direction"].str[-1].isin(list("02468"))
+    whose = even.map({True: "feature_12", False: "feature_87"}).where(control)
+    names = {t.name for t in interference_figure(summary.assign(matched_to=whose), "kl").data}
+    assert "256 covariance controls of 2 directions, all" in names
 
 
 def test_the_band_is_of_the_family_that_claims_compare_with(run):

@@ -97,6 +97,35 @@ def test_the_headline_is_text_in_the_only_h1(outline, report):
     assert "features move the margin <more> than" in outline.text
 
 
+def test_warnings_stand_as_text_between_the_facts_and_the_sections(fresh_run):
+    sentences = ["Only 6 prompts were steered.", "Saturated: <img src=x onerror=alert(1)>."]
+    (fresh_run / "warnings.json").write_text(json.dumps(sentences), encoding="utf-8")
+    shown = built(fresh_run)
+    assert shown.tags.count("aside") == 1 and "img" not in shown.tags and not shown.handlers
+    places = [shown.text.index(t) for t in ("Strengths α", "Read with care", *sentences, "Claims")]
+    assert places == sorted(places)
+
+
+def test_without_warnings_the_page_has_no_place_for_them(fresh_run, outline):
+    assert "aside" not in outline.tags
+    (fresh_run / "warnings.json").write_text("[]")
+    assert "Read with care" not in built(fresh_run).text
+
+
+def test_warnings_that_are_no_list_of_texts_are_refused(fresh_run):
+    (fresh_run / "warnings.json").write_text("[1]")
+    with pytest.raises(InputError, match="JSON list of texts"):
+        read_run(fresh_run)
+
+
+def test_a_frozen_decoder_is_said_beside_the_sae(fresh_run):
+    config = fresh_run / "config.yaml"
+    config.write_text(
+        config.read_text().replace("architecture:", "frozen_decoder: true\n    architecture:")
+    )
+    assert "trained in this run, its decoder left as drawn" in built(fresh_run).text
+
+
 def test_hostile_completions_add_no_element_and_no_handler(outline, synthetic):
     assert "img" not in outline.tags and not outline.handlers
     shown = json.loads(outline.data["completions-data"])
@@ -178,6 +207,34 @@ def test_a_run_without_controls_has_a_report(fresh_run):
         table.to_csv(fresh_run / name, index=False)
     text = built(fresh_run).text
     assert "Not testable with 0 controls: 20 directions take at least 400." in text
+
+
+def with_two_families(folder) -> None:
+    """The claims name their family, and controls.csv has another that reaches further."""
+    claims = pd.read_csv(folder / "claims.csv").assign(controls="covariance")
+    claims.to_csv(folder / "claims.csv", index=False)
+    strict = claims.assign(controls="token_difference", verdict="no more than random")
+    strict["control_quantile"] = 2 * claims["control_quantile"]
+    pd.concat([claims, strict]).to_csv(folder / "controls.csv", index=False)
+
+
+def test_several_families_of_controls_stand_in_a_table_beside_the_claims(fresh_run):
+    with_two_families(fresh_run)
+    text = built(fresh_run).text
+    assert "Claims are held against covariance controls." in text
+    assert "How the answer changes with the controls" in text
+    claims = pd.read_csv(fresh_run / "claims.csv")
+    more = claims[claims["verdict"] == "more than random"]
+    first = [str(sum(more["metric"] == metric)) for metric in ("math_margin", "kl")]
+    row = text.split("How the answer changes with the controls")[1].split("token_difference")
+    assert all(f"{n} of 20" in row[0] for n in first) and row[1].count("0 of 20") == 2
+
+
+def test_one_family_of_controls_needs_no_table(fresh_run):
+    with_two_families(fresh_run)
+    one = pd.read_csv(fresh_run / "controls.csv").query("controls == 'covariance'")
+    one.to_csv(fresh_run / "controls.csv", index=False)
+    assert "How the answer changes" not in built(fresh_run).text
 
 
 def test_features_given_by_hand_have_no_side(fresh_run):
