@@ -34,6 +34,7 @@ _HOMES = {
     "patch": "notebook",
     "per_row": "steering",
     "project_out": "steering",
+    "rank_features": "notebook",
     "reconstruct": "steering",
     "run": "runner",
     "sae_quality": "sae",
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
     from saelens_steer.features import select_features
     from saelens_steer.metrics import code_validity, latex_validity
     from saelens_steer.model import default_hook_name, load_model
-    from saelens_steer.notebook import patch, sweep
+    from saelens_steer.notebook import patch, rank_features, sweep
     from saelens_steer.result import Result
     from saelens_steer.runner import run
     from saelens_steer.sae import load_sae, sae_quality, train_sae

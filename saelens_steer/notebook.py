@@ -11,15 +11,19 @@ from sae_lens import SAE
 from saelens_steer.activations import Activations, cache_activations
 from saelens_steer.config import (
     DEFAULT_METRICS,
+    CausalScore,
     MetricSpec,
     PatchSettings,
     PromptSpec,
+    SelectSpec,
     SweepSpec,
     checked,
 )
 from saelens_steer.data import Prompt, as_prompts, encode_prompts
+from saelens_steer.effects import Trial, rank_by
 from saelens_steer.errors import InputError
-from saelens_steer.features import NO_SCALE, Scale, measured_scale
+from saelens_steer.evidence import OF_ACTIVATIONS
+from saelens_steer.features import NO_SCALE, Scale, Selection, measured_scale
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.model import check_stream, default_hook_name, same_places
 from saelens_steer.patching import ORIGINAL, Patching, check_patchable, patch_table
@@ -45,11 +49,12 @@ def sweep(
     """Steer along features and along random controls, and measure each prompt at each strength.
 
     `settings` are the fields of SweepSpec, such as features=[3], alphas=[-4, 0, 4],
-    n_controls=512, controls="covariance". `directions` [n, d_model] are put in the features'
-    place where given. Covariance controls take Σ from `activations`, A_max and mean ‖x‖ too where
-    `alpha_unit` asks for them, or else from the residuals of the prompts themselves. The hook is
-    the SAE's own; `hook_name` says which where the SAE names none (default: the model's middle
-    layer). Raises InputError before any steering for what does not fit.
+    n_controls=512, controls=["covariance", "token_difference"]. `directions` [n, d_model] are put
+    in the features' place where given. Controls are drawn from `activations` where their family
+    takes any, and A_max and mean ‖x‖ measured on them where strengths need these, or else from the
+    residuals of the prompts themselves. The hook is the SAE's own; `hook_name` says which where the
+    SAE names none (default: the model's middle layer). Raises InputError before any steering for
+    what does not fit.
     """
     spec = checked(SweepSpec, settings, "sweep")
     named = hook_name or sae.cfg.metadata.hook_name or default_hook_name(model)
@@ -61,14 +66,13 @@ def sweep(
     study.check()
     if activations is not None and activations.hook_name not in same_places(hook_name):
         raise InputError(f"the activations are of {activations.hook_name}, not of {hook_name}")
-    measured = spec.alpha_unit in MEASURED
-    if activations is None and (measured or (spec.controls == "covariance" and spec.n_controls)):
+    if activations is None and (_measured(spec) or OF_ACTIVATIONS & set(spec.families)):
         activations = cache_activations(model, prompts, hook_name=hook_name)
     scale = _scale(spec, activations, sae)
     tested = tested_directions(sae, spec, directions, scale)
     everything = study.with_controls(tested, activations)
     chosen = list(range(min(len(tested), 2 * spec.generate.top)))
-    with progress("strengths", None if spec.alpha_unit == "kl" else 0) as note:
+    with progress("strengths", None if spec.calibrated else 0) as note:
         study = study.calibrated(everything, scale, note=note)
     with progress("sweep", study.n_rows(everything)) as note:
         rows = study.logit_rows(everything, note)
@@ -77,9 +81,51 @@ def sweep(
     return study.result(study.joined(rows, completions), completions)
 
 
+def rank_features(
+    model: Any,
+    sae: SAE[Any],
+    found: Selection,
+    prompts: Sequence[Prompt],
+    *,
+    score: CausalScore = "direct_logit",
+    metrics: Sequence[MetricSpec] = DEFAULT_METRICS,
+    **settings: Any,
+) -> Selection:
+    """The selection ranked anew by what the model makes of its features.
+
+    `prompts` are those of the selection, of both sides at least. `settings` are the fields of
+    SelectSpec that count here: k, shortlist, push, push_prompts. The first of `metrics` is the
+    outcome: direct_logit reads its tokens, attribution its gradient (a ceiling, no evidence).
+    Raises InputError where a score does not fit it.
+    """
+    sides = {"positive": found.positive, "negative": found.negative, "score": score}
+    spec = checked(SelectSpec, {**settings, **sides}, "select")
+    hook_name = check_stream(model, str(sae.cfg.metadata.hook_name or default_hook_name(model)))
+    few = [p for s in (found.positive, found.negative) for p in _of(prompts, s, spec.push_prompts)]
+    study = Study(
+        model, sae, hook_name, tuple(few), SweepSpec(n_controls=0), tuple(metrics), PromptSpec()
+    )
+    study.check()
+    trial = Trial(study, sae, found.positive, found.negative)
+    return rank_by(found, score, trial, spec, spec.push * (found.scale.resid_norm or 1.0))
+
+
+def _of(prompts: Sequence[Prompt], domain: str, most: int) -> list[Prompt]:
+    """The first prompts of a domain. Raises InputError where there is none."""
+    own = [prompt for prompt in prompts if prompt.domain == domain]
+    if not own:
+        raise InputError(f"none of the prompts has the domain {domain!r}")
+    return own[:most]
+
+
+def _measured(spec: SweepSpec) -> bool:
+    """Whether strengths take cached activations to know."""
+    return spec.alpha_unit in MEASURED or spec.calibrated
+
+
 def _scale(spec: SweepSpec, activations: Activations | None, sae: SAE[Any]) -> Scale:
-    """What the unit of α needs to know."""
-    if spec.alpha_unit not in MEASURED or activations is None:
+    """What strengths need to know."""
+    if not _measured(spec) or activations is None:
         return NO_SCALE
     return measured_scale(activations, sae, spec.named if spec.alpha_unit == "max_act" else ())
 

@@ -18,15 +18,20 @@ from saelens_steer.files import write_json, write_jsonl, write_with
 from saelens_steer.result import Result
 
 PATCH_OUTPUTS = ("patch.csv", "patch.json")
+TWIN = "twin"
+"""Folder of the frozen-decoder twin."""
+COMPARE_OUTPUTS = ("comparison.csv", "comparison_rows.parquet")
+MATRIX_OUTPUTS = ("matrix.csv", "front.csv", "matrix_rows.parquet")
 SWEEP_OUTPUTS = (
     "sweep",
     "completions.jsonl",
     "interference.csv",
     "interference.json",
     "claims.csv",
+    "warnings.json",
 )
-
-
+CONTROLS = "controls.csv"
+"""The claims against every family of controls, where there are any."""
 TEXTS = "generated_texts"
 """Folder of one JSON per feature and prompt, where a config asks for them."""
 
@@ -34,7 +39,7 @@ TEXTS = "generated_texts"
 def write_result(
     folder: Path, result: Result, prompts: Sequence[Prompt], texts_of_layer: int | None = None
 ) -> None:
-    """Write completions, interference (CSV and JSON) and claims.
+    """Write completions, interference (CSV and JSON), claims, also by family, and warnings.
 
     With `texts_of_layer` also one JSON per feature and prompt (see `write_generated_texts`).
     """
@@ -43,6 +48,9 @@ def write_result(
     write_with(folder / "interference.csv", lambda path: summary.to_csv(path, index=False))
     write_json(folder / "interference.json", _records(summary))
     write_with(folder / "claims.csv", lambda path: claims.to_csv(path, index=False))
+    write_json(folder / "warnings.json", result.warnings)
+    if len(by_family := result.by_family):
+        write_with(folder / CONTROLS, lambda path: by_family.to_csv(path, index=False))
     if texts_of_layer is not None:
         asked = {prompt.id: prompt.text for prompt in prompts}
         write_generated_texts(folder / TEXTS, result.completions, asked, texts_of_layer)
@@ -60,7 +68,7 @@ def write_rows(folder: Path, tables: Iterable[pd.DataFrame]) -> Path:
 
 
 def read_rows(place: Path, metrics: Sequence[str]) -> pd.DataFrame:
-    """What evidence reads of sweep/*.parquet: some 40 bytes a row, and 8 for each metric."""
+    """What evidence reads of sweep/*.parquet: some 50 bytes a row, and 8 for each metric."""
     schema = pq.ParquetDataset(place).schema
     columns = [name for name in (*ROW_COLUMNS, *metrics) if name in schema.names]
     texts = [name for name in columns if _is_text(schema.field(name).type)]
@@ -99,6 +107,38 @@ def write_generated_texts(
         stem = f"generated_texts_layer_{layer}_feature_{feature}_{n_strengths}"
         content = {str(layer): {str(feature): {asked[str(prompt)]: texts}}}
         write_json(folder / f"{stem}_prompt_{places[str(prompt)]}.json", content)
+
+
+def write_twin(
+    folder: Path, chosen: Mapping[str, Any], rows: pd.DataFrame, claims: pd.DataFrame
+) -> None:
+    """Write features.json, rows.parquet and claims.csv of the frozen-decoder twin."""
+    write_json(folder / "features.json", chosen)
+    _write_parquet(folder / "rows.parquet", rows)
+    _write_table(folder / "claims.csv", claims)
+
+
+def write_comparison(folder: Path, rows: pd.DataFrame, table: pd.DataFrame) -> None:
+    """Write comparison.csv, and the rows that it was computed from."""
+    _write_table(folder / "comparison.csv", table)
+    _write_parquet(folder / "comparison_rows.parquet", rows)
+
+
+def write_matrix(
+    folder: Path, rows: pd.DataFrame, by_domain: pd.DataFrame, front: pd.DataFrame
+) -> None:
+    """Write matrix.csv and front.csv, and the rows that they were computed from."""
+    _write_table(folder / "matrix.csv", by_domain)
+    _write_table(folder / "front.csv", front)
+    _write_parquet(folder / "matrix_rows.parquet", rows)
+
+
+def _write_table(path: Path, table: pd.DataFrame) -> None:
+    write_with(path, lambda temporary: table.to_csv(temporary, index=False))
+
+
+def _write_parquet(path: Path, rows: pd.DataFrame) -> None:
+    write_with(path, lambda temporary: rows.to_parquet(temporary, index=False))
 
 
 def write_patches(folder: Path, table: pd.DataFrame) -> None:

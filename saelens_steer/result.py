@@ -8,7 +8,7 @@ from functools import cached_property
 import pandas as pd
 import plotly.graph_objects as go
 
-from saelens_steer.evidence import claims, headline, summarise
+from saelens_steer.evidence import by_family, claims, guards, headline, summarise
 from saelens_steer.report import interference_figure
 
 
@@ -23,6 +23,8 @@ class Result:
     metrics: tuple[str, ...]
     """The metric columns of the rows; the first is the main one."""
     seed: int = 0
+    controls: str | None = None
+    """The family that claims are held against; None where there are no controls, or one family."""
 
     @cached_property
     def summary(self) -> pd.DataFrame:
@@ -32,7 +34,17 @@ class Result:
     @cached_property
     def claims(self) -> pd.DataFrame:
         """One row per candidate and metric: effect, p, q and verdict against the controls."""
-        return claims(self.rows, self.metrics, seed=self.seed)
+        return claims(self.rows, self.metrics, controls=self.controls, seed=self.seed)
+
+    @cached_property
+    def by_family(self) -> pd.DataFrame:
+        """One row per candidate, metric and family of controls: p, q and verdict against it."""
+        return by_family(self.rows, self.metrics)
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """Why these numbers may mislead, each a sentence; empty where nothing is amiss."""
+        return guards(self.rows, self.claims, self.completions, self.metrics)
 
     @property
     def headline(self) -> str:

@@ -18,9 +18,10 @@ from saelens_steer.stages import (
     select,
     sweep,
     train,
+    twin,
 )
 
-Step = Literal["cache", "train", "select", "patch", "compare", "matrix", "sweep", "report"]
+Step = Literal["cache", "train", "select", "patch", "compare", "matrix", "sweep", "twin", "report"]
 STORY = {
     "cache": cache,  # activations at the hook, of the selection prompts
     "train": train,  # the SAE, trained or loaded
@@ -29,6 +30,7 @@ STORY = {
     "compare": compare,  # ways to choose features, by what the chosen ones do
     "matrix": matrix,  # directions and edits: effect on one domain, damage on the others
     "sweep": sweep,  # steering, against controls; metrics and claims
+    "twin": twin,  # the same with an SAE whose decoder was never trained
     "report": report,  # the page that says whether to believe it
 }
 

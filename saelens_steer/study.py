@@ -15,8 +15,8 @@ from saelens_steer.activations import Activations
 from saelens_steer.config import MetricSpec, PromptSpec, SweepSpec
 from saelens_steer.data import Encoded, Prompt, encode_prompts
 from saelens_steer.errors import InputError
-from saelens_steer.evidence import draw_controls
-from saelens_steer.features import NO_SCALE, Scale
+from saelens_steer.evidence import Known, controls_of
+from saelens_steer.features import NO_SCALE, Scale, firing_rates
 from saelens_steer.metrics import LogitMetric, TextMetric, resolve_metrics
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.result import Result
@@ -29,7 +29,6 @@ from saelens_steer.sweeps import (
     LogitSweep,
     Room,
     Store,
-    calibrated_steps,
     completion_table,
     feature_directions,
     generating,
@@ -37,6 +36,8 @@ from saelens_steer.sweeps import (
     logit_shards,
     logit_table,
     matched_controls,
+    matched_steps,
+    own_controls,
     plain_directions,
     run_completions,
     unsteered,
@@ -122,17 +123,24 @@ class Study:
             )
 
     def with_controls(self, tested: Directions, activations: Activations | None) -> Directions:
-        """The directions under test, then their controls matched by norm."""
-        if self.spec.n_controls == 0:
-            return tested
-        drawn = draw_controls(
-            self.spec.controls,
-            self.spec.n_controls,
-            d_model=self.model.cfg.d_model,
-            seed=self.spec.seed,
-            vectors=activations,
-        )
-        return tested + matched_controls(self.spec.controls, drawn, tested.sizes)
+        """The directions under test, then the controls of each family."""
+        spec, known, everything = self.spec, self._known(tested, activations), tested
+        for family in spec.families:
+            drawn = controls_of(family, spec.n_controls, known, spec.seed)
+            everything += (
+                own_controls(family, drawn, tested)
+                if spec.own_controls
+                else matched_controls(family, drawn, tested.sizes)
+            )
+        return everything
+
+    def _known(self, tested: Directions, activations: Activations | None) -> Known:
+        """What families of controls may read."""
+        rates = None
+        if "feature" in self.spec.families and self.sae is not None and activations is not None:
+            rates = firing_rates(activations, self.sae)
+        d_model = self.model.cfg.d_model
+        return Known(d_model, activations, tested.vectors, tested.features, self.sae, rates)
 
     def calibrated(
         self,
@@ -142,13 +150,14 @@ class Study:
         room: Room | None = None,
         note: Note = unnoted,
     ) -> Study:
-        """This study with the steps of α in nats of KL found; itself in any other unit."""
-        if self.spec.alpha_unit != "kl":
+        """This study with the steps that KL decides found; itself where it decides none."""
+        if not self.spec.calibrated:
             return self
         if scale.resid_norm is None:
-            raise InputError("alpha_unit kl needs cached activations, for mean ‖x‖")
-        sweep, norm = self._logit_sweep(directions), scale.resid_norm
-        return replace(self, steps=tuple(calibrated_steps(sweep, norm, store, room, note)))
+            raise InputError("strengths by KL need cached activations, for mean ‖x‖")
+        sweep, in_nats = self._logit_sweep(directions), self.spec.alpha_unit == "kl"
+        steps = matched_steps(sweep, in_nats, scale.resid_norm, store, room, note)
+        return replace(self, steps=tuple(steps))
 
     def n_rows(self, directions: Directions) -> int:
         """Rows of the logit sweep."""
@@ -268,7 +277,8 @@ class Study:
 
     def result(self, rows: pd.DataFrame, completions: pd.DataFrame) -> Result:
         """Joined rows, and completions."""
-        return Result(rows, completions, self.measured(completions), self.spec.seed)
+        first = next(iter(self.spec.families), None)
+        return Result(rows, completions, self.measured(completions), self.spec.seed, first)
 
 
 def check_disjoint(steered: Sequence[Prompt], selecting: Sequence[Prompt]) -> None:

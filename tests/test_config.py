@@ -60,6 +60,7 @@ def test_the_defaults_describe_the_tiny_run():
         {},
         REAL,
         {"sweep": {"features": [3, 1], "alphas": [1e-7, -2], "generate": {"top": 0}}},
+        {"sweep": {"controls": ["covariance", "token_difference"], "match": "kl"}},
         {"metrics": [MARGIN, "kl", "some.module:function"]},
         {"metrics": [{"margin": {"target": {"strings": ["1e5", "yes", "=", "é\n"]}}}]},
         {"sae": {"train": {"architecture": "standard", "options": {"l1_coefficient": 1e-3}}}},
@@ -320,6 +321,50 @@ def test_a_metric_of_no_known_form_is_told_all_four(metric):
 def test_alphas_are_sorted_distinct_and_hold_zero():
     assert SweepSpec(alphas=(4, -1, 4, -0.0)).alphas == (-1, 0, 4)
     assert SweepSpec(alphas=(2,)).alphas == (0, 2)
+
+
+def test_one_family_of_controls_is_written_as_its_name_and_several_as_a_list():
+    one = parse_config({"sweep": {"controls": ["isotropic"]}})
+    assert one == parse_config({"sweep": {"controls": "isotropic"}})
+    assert "controls: isotropic\n" in dump_config(one)
+    assert one.sweep.families == ("isotropic",)
+    both = parse_config({}, ["sweep.controls=[feature, permuted]"])
+    assert both.sweep.families == ("feature", "permuted")
+    assert "controls:\n  - feature\n  - permuted\n" in dump_config(both)
+    assert parse_config({}, ["sweep.n_controls=0"]).sweep.families == ()
+
+
+@pytest.mark.parametrize(
+    ("controls", "sentence"),
+    [
+        ("covarience", "should be one of covariance, isotropic, feature, permuted, token_differ"),
+        (["covariance", 3], "or a list of them"),
+        ([], "names no family"),
+        (["isotropic", "isotropic"], "names a family twice"),
+    ],
+)
+def test_bad_controls_are_told_what_there_is(controls, sentence):
+    assert refusal({"sweep": {"controls": controls}}).startswith("config: sweep.controls: ")
+    assert sentence in refusal({"sweep": {"controls": controls}})
+
+
+@pytest.mark.parametrize(
+    ("unit", "match", "by", "own"),
+    [
+        ("raw", None, "norm", False),
+        ("raw", "norm", "norm", False),
+        ("max_act", "kl", "kl", True),
+        ("kl", None, "kl", False),
+        ("kl", "kl", "kl", False),
+        ("kl", "norm", "norm", True),
+    ],
+)
+def test_candidates_share_controls_unless_these_match_what_strengths_do_not_count(
+    unit, match, by, own
+):
+    spec = SweepSpec(alpha_unit=unit, match=match)
+    assert (spec.matched_by, spec.own_controls) == (by, own)
+    assert spec.calibrated == ("kl" in (unit, match))
 
 
 def test_specs_are_frozen_and_do_not_share_their_defaults():

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from saelens_steer.errors import InputError
 from saelens_steer.tensors import Kept, Vectors
@@ -53,6 +55,19 @@ class Shards:
                 with safe_open(path, framework="pt") as handle:
                     parts.append(handle.get_slice(KEY)[low - first : high - first])
         return parts[1] if len(parts) == 2 else torch.cat(parts)
+
+    def take(self, rows: Int[Tensor, " n"]) -> Vectors:
+        """The vectors of these rows, in that order; no other is read."""
+        found = torch.empty(len(rows), self.width)
+        for path, first, end in zip(self.paths, self.starts, self.starts[1:], strict=False):
+            here = ((rows >= first) & (rows < end)).nonzero().flatten().tolist()
+            if here:
+                with safe_open(path, framework="pt") as handle:
+                    part = handle.get_slice(KEY)
+                    for place in here:
+                        row = int(rows[place]) - first
+                        found[place] = part[row : row + 1][0]
+        return found
 
 
 def _shape(path: Path) -> Sequence[int]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+from jaxtyping import Int
+from torch import Tensor
 
 from saelens_steer.activations.shards import DAMAGE, Shards, ShardWriter
 from saelens_steer.errors import InputError
@@ -52,6 +54,11 @@ class Activations:
         """Vectors in order, at most `size` at a time."""
         for start in range(0, len(self), size):
             yield self._vectors[start : start + size]
+
+    def take(self, rows: Int[Tensor, " n"]) -> Vectors:
+        """The vectors of these rows, in that order; of those on disk no other is read."""
+        held = self._vectors
+        return held.take(rows) if isinstance(held, Shards) else held[rows]
 
     def save(self, folder: str | Path) -> Path:
         """Write safetensors shards and index.parquet into a folder, all or nothing."""

@@ -75,8 +75,8 @@ class MatrixSpec(Spec):
     norm there was); apart (add what is left of the direction without the differences between the
     sides of select and its other domains); where (add only where a linear probe, fitted to the
     run's prompts against those of selection, finds one of the former); fires (add only where the
-    feature is active); clamp (z_f ← the strength). edit@last acts on the last prompt token alone, others on
-    all positions.
+    feature is active); clamp (z_f ← the strength). edit@last acts on the last prompt token alone,
+    others on all positions.
     """
 
     prompts: str = "tiny-domains-heldout"

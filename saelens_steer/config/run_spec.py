@@ -87,6 +87,15 @@ class RunSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _a_twin_has_candidates(self) -> RunSpec:
+        if self.sae.twin and self.sweep.features != "candidates":
+            raise ValueError(
+                "sae.twin has other features: leave sweep.features at candidates, so that each SAE "
+                "has its own"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _real_models_say_more(self) -> RunSpec:
         if self.model.name != TINY and (missing := self._left_to_defaults()):
             raise ValueError(

@@ -104,11 +104,16 @@ class SAESpec(Spec):
 
     train: TrainSpec | None = None
     load: LoadSpec | None = None
+    twin: bool = False
+    """Also train an SAE of the same shape with its decoder frozen as drawn, and run its candidates
+    through the same sweep: what training the decoder buys."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> SAESpec:
         if (self.train is None) == (self.load is None):
             raise ValueError("give either train or load, not both and not neither")
+        if self.twin and self.train is None:
+            raise ValueError("twin is of an SAE that is trained: it takes train, not load")
         return self
 
 

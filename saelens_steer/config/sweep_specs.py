@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from saelens_steer.config.base import Spec
 
 AlphaUnit = Literal["raw", "unit", "max_act", "resid_norm", "kl"]
+Family = Literal["covariance", "isotropic", "feature", "permuted", "token_difference"]
+Match = Literal["norm", "kl"]
 
 
 class GenerateSpec(Spec):
@@ -49,7 +51,17 @@ class SweepSpec(Spec):
     max_norm: float | None = Field(default=None, gt=0)
     """Leave attention sinks alone: norm over so many times the median of their prompt."""
     n_controls: int = Field(default=512, ge=0)
-    controls: Literal["covariance", "isotropic"] = "covariance"
+    """K, of each family."""
+    controls: Family | tuple[Family, ...] = "covariance"
+    """Claims are held against the first; each further one says how the answer changes, and costs as
+    many rows again. covariance: N(0, Σ), Σ that of the cached residuals. isotropic: any direction
+    alike. feature: W_dec rows of other features that fire about as often. permuted: the directions
+    under test, their coordinates shuffled. token_difference: x_a − x_b of two cached tokens."""
+    match: Match | None = None
+    """What a control has in common with its candidate: norm, that of the push, or kl, the mean KL
+    to the unsteered model. null: kl where alpha_unit is kl, else norm; all candidates of one norm
+    then share their controls. The other of the two takes K controls for each candidate, K ×
+    candidates rows in place of K, and kl some six times as many to find their strengths."""
     seed: int = 0
     executor: Literal["local"] = "local"
     batch_tokens: int | None = Field(default=None, gt=0)
@@ -63,6 +75,41 @@ class SweepSpec(Spec):
     def named(self) -> tuple[int, ...]:
         """The features that are named by index; none where the candidates are swept."""
         return () if isinstance(self.features, str) else self.features
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """The families of controls, the one of the claims first; none where there are none."""
+        given = (self.controls,) if isinstance(self.controls, str) else self.controls
+        return given if self.n_controls else ()
+
+    @property
+    def matched_by(self) -> Match:
+        """What controls have in common with candidates."""
+        return self.match or ("kl" if self.alpha_unit == "kl" else "norm")
+
+    @property
+    def own_controls(self) -> bool:
+        """Whether each candidate has controls of its own: α counts another thing than matches."""
+        return (self.matched_by == "kl") != (self.alpha_unit == "kl")
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether strengths are found by the KL they give."""
+        return "kl" in (self.alpha_unit, self.match)
+
+    @field_validator("controls", mode="wrap")
+    @classmethod
+    def _family_or_families(cls, value: Any, check: Any) -> Any:
+        known = ", ".join(get_args(Family))
+        try:
+            families = check(value)
+        except ValidationError:
+            raise ValueError(f"should be one of {known}, or a list of them") from None
+        if isinstance(families, str):
+            return families
+        if not families or len(set(families)) < len(families):
+            raise ValueError("names a family twice" if families else "names no family")
+        return families[0] if len(families) == 1 else families
 
     @field_validator("features", mode="wrap")
     @classmethod

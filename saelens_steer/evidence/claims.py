@@ -32,10 +32,11 @@ def claims(
     T, control_quantile (95 %), n_controls, p_value, q_value, verdict, sign_rate, separation,
     controls (the family compared with).
 
-    Candidates are compared with the controls of their own matched_norm, or with all where the
-    table has no such column. q: Benjamini–Hochberg over the candidates of one metric. `controls`
-    names the family where the table has several. The interval is that of the chosen α, not
-    corrected for the choice: p and q are. Raises InputError for a table that does not fit.
+    Candidates are compared with the controls of their own matched_norm and, where controls are one
+    candidate's (matched_to), with their own; with all where the table has no such columns. q:
+    Benjamini–Hochberg over the candidates of one metric. `controls` names the family where the
+    table has several. The interval is that of the chosen α, not corrected for the choice: p and q
+    are. Raises InputError for a table that does not fit.
     """
     check_metrics(rows, metrics)
     grid = Grid.of(rows)
@@ -53,20 +54,27 @@ class Peers:
         self,
         candidates: Int[np.ndarray, " candidates"],
         controls: Int[np.ndarray, " controls"],
-        same_norm: Bool[np.ndarray, "candidates controls"],
+        comparable: Bool[np.ndarray, "candidates controls"],
         family: str | None,
     ) -> None:
         self.candidates, self.controls = candidates, controls
-        self.same_norm, self.family = same_norm, family
+        self.comparable, self.family = comparable, family
 
     @classmethod
     def of(cls, directions: pd.DataFrame, family: str | None = None) -> Peers:
         """Raises InputError where the family is missing or not the only one and none is named."""
         families = directions["family"].to_numpy(dtype=object)
-        family = _family([str(f) for f in pd.unique(families) if f != CANDIDATE], family)
+        family = _family(families_of(directions), family)
         candidates = np.flatnonzero(families == CANDIDATE)
         controls = np.flatnonzero(families == family)
-        return cls(candidates, controls, _same_norm(directions, candidates, controls), family)
+        comparable = _same_norm(directions, candidates, controls)
+        comparable &= _shared_or_own(directions, candidates, controls)
+        return cls(candidates, controls, comparable, family)
+
+    def about(self, grid: Grid) -> pd.DataFrame:
+        """direction and feature of each candidate."""
+        named = grid.directions[["direction", "feature"]]
+        return named.iloc[self.candidates].reset_index(drop=True)
 
     def groups(
         self, delta: Float[np.ndarray, "directions alphas"]
@@ -78,7 +86,7 @@ class Peers:
         grid = ~np.isnan(delta[self.candidates]).all(0)
         measured = ~np.isnan(delta[self.controls][:, grid]).any(1)
         sharing: dict[bytes, list[int]] = {}
-        for place, row in enumerate(self.same_norm & measured & grid.any()):
+        for place, row in enumerate(self.comparable & measured & grid.any()):
             sharing.setdefault(row.tobytes(), []).append(place)
         for row, group in sharing.items():
             yield np.array(group), delta[self.controls[np.frombuffer(row, dtype=bool)]][:, grid]
@@ -96,6 +104,30 @@ def steered_only(
     steered = delta.copy()
     steered[:, zero] = np.nan
     return steered
+
+
+def deltas_of(
+    grid: Grid, cube: Float[np.ndarray, "directions alphas prompts"]
+) -> Float[np.ndarray, "directions alphas"]:
+    """Mean over prompts at each α minus that at 0, of every direction (see `steered_only`)."""
+    delta = statistics.mean_difference(statistics.prompt_mean(cube), grid.zero)
+    return steered_only(delta, grid.zero)
+
+
+def families_of(directions: pd.DataFrame) -> list[str]:
+    """The families of controls, as they first appear."""
+    found = pd.unique(directions["family"].to_numpy(dtype=object))
+    return [str(family) for family in found if family != CANDIDATE]
+
+
+def matched_by(table: pd.DataFrame) -> str:
+    """What the controls of a table have in common with the candidates: `size` or `KL`.
+
+    That is what α counts, unless candidates have controls of their own: then it is the other.
+    """
+    own = "matched_to" in table and bool(table["matched_to"].notna().to_numpy().any())
+    in_nats = "alpha_unit" in table and set(table["alpha_unit"]) == {"kl"}
+    return "KL" if in_nats != own else "size"
 
 
 def _family(present: list[str], wanted: str | None) -> str | None:
@@ -118,22 +150,27 @@ def _same_norm(
     return np.isclose(theirs, ours, rtol=_SAME_NORM, atol=0, equal_nan=True)
 
 
+def _shared_or_own(
+    directions: pd.DataFrame, candidates: np.ndarray, controls: np.ndarray
+) -> Bool[np.ndarray, "candidates controls"]:
+    """Whether a control is the candidate's own, or everybody's."""
+    if "matched_to" not in directions:
+        return np.ones((len(candidates), len(controls)), dtype=bool)
+    whose = directions["matched_to"].astype(object).iloc[controls]
+    ours = directions["direction"].to_numpy(dtype=object)[candidates][:, None]
+    return whose.isna().to_numpy()[None] | (whose.fillna("").to_numpy()[None] == ours)
+
+
 def _claims_of(
     grid: Grid, peers: Peers, rows: pd.DataFrame, metric: str, weights: np.ndarray
 ) -> pd.DataFrame:
     """The claims of one metric, indexed by the candidate's place in the table."""
     cube = grid.cube(rows, metric)
-    delta = statistics.mean_difference(statistics.prompt_mean(cube), grid.zero)
-    delta = steered_only(delta, grid.zero)
+    delta = deltas_of(grid, cube)
     effects = _effects(grid, cube[peers.candidates], delta[peers.candidates], weights)
-    table = effects.join(_against(peers, delta, effects["T"].to_numpy()))
-    table["q_value"] = statistics.false_discovery(table["p_value"].to_numpy())
-    table["verdict"] = _verdicts(table)
-    about = grid.directions[["direction", "feature"]].iloc[peers.candidates].reset_index(drop=True)
-    about["metric"] = metric
-    table = about.join(table)
-    table["controls"] = peers.family
-    return table[_COLUMNS]
+    table = effects.join(judged(peers, delta, effects["T"].to_numpy()))
+    about = peers.about(grid).assign(metric=metric, controls=peers.family)
+    return pd.DataFrame(about.join(table)[_COLUMNS])
 
 
 _COLUMNS = [
@@ -163,8 +200,20 @@ def _effects(grid: Grid, cube: np.ndarray, delta: np.ndarray, weights: np.ndarra
     )
 
 
+def judged(
+    peers: Peers,
+    delta: Float[np.ndarray, "directions alphas"],
+    statistic: Float[np.ndarray, " candidates"],
+) -> pd.DataFrame:
+    """Each candidate, with its T, beside the controls it is compared with: control_quantile,
+    n_controls, p_value, separation, q_value and verdict."""
+    table = _against(peers, delta, statistic)
+    table["q_value"] = statistics.false_discovery(table["p_value"].to_numpy())
+    table["verdict"] = _verdicts(statistic, table)
+    return table
+
+
 def _against(peers: Peers, delta: np.ndarray, statistic: np.ndarray) -> pd.DataFrame:
-    """Each candidate beside the controls it is compared with."""
     names = ["control_quantile", "n_controls", "p_value", "separation"]
     table = pd.DataFrame(np.nan, index=range(len(statistic)), columns=names)
     measured = ~np.isnan(delta[peers.candidates]).all(0)
@@ -180,8 +229,8 @@ def _against(peers: Peers, delta: np.ndarray, statistic: np.ndarray) -> pd.DataF
     return table.astype({"n_controls": int})
 
 
-def _verdicts(table: pd.DataFrame) -> list[str]:
-    tests = int(table["T"].notna().to_numpy().sum())
+def _verdicts(statistic: np.ndarray, table: pd.DataFrame) -> list[str]:
+    tests = int((~np.isnan(statistic)).sum())
     return [
         UNMEASURED
         if np.isnan(t)
@@ -190,5 +239,5 @@ def _verdicts(table: pd.DataFrame) -> list[str]:
         else PASSES
         if q < LEVEL
         else FAILS
-        for t, k, q in zip(table["T"], table["n_controls"], table["q_value"], strict=True)
+        for t, k, q in zip(statistic, table["n_controls"], table["q_value"], strict=True)
     ]

@@ -14,7 +14,10 @@ from saelens_steer.errors import InputError
 
 _NEEDED = ("direction", "family", "feature", "alpha", "alpha_unit", "prompt_id")
 _ONE_SWEEP = ("edit", "hook_name", "positions", "alpha_unit")
-ROW_COLUMNS = tuple(dict.fromkeys((*_NEEDED, "matched_norm", *_ONE_SWEEP)))
+DOSE = "receipt_rel_norm"
+"""Mean ‖Δx‖/‖x‖ over the steered positions of a row."""
+_KEPT = ("matched_norm", "matched_to", DOSE)
+ROW_COLUMNS = tuple(dict.fromkeys((*_NEEDED, *_KEPT, *_ONE_SWEEP)))
 """The columns of a sweep's rows that are read here, beside the metrics."""
 
 
@@ -24,7 +27,8 @@ class Grid:
 
     directions: pd.DataFrame
     """One row per direction as they first appear; direction and matched_norm (if given) tell
-    them apart, for the same control may have been measured at several norms."""
+    them apart, for the same control may have been measured at several norms. matched_to (if given)
+    names the candidate whose own a control is."""
     alphas: Float[np.ndarray, " alphas"]
     """Ascending, with 0 among them."""
     n_prompts: int
@@ -41,6 +45,7 @@ class Grid:
         prompt, prompts = pd.factorize(np.asarray(rows["prompt_id"]), sort=True)
         first = np.unique(direction, return_index=True)[1]
         about = [*keys, "family", "feature", "alpha_unit"]
+        about += ["matched_to"] if "matched_to" in rows else []
         directions = _plain(rows[about].iloc[first].reset_index(drop=True))
         cell = (direction * len(alphas) + alpha) * len(prompts) + prompt
         grid = cls(directions, alphas, len(prompts), cell)

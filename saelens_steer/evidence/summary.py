@@ -21,7 +21,7 @@ def summarise(
 ) -> pd.DataFrame:
     """direction, family, feature, alpha, alpha_unit, n (prompts), and for each metric M: M, its
     mean; M_delta, that minus the mean at α = 0; M_ci_low and M_ci_high, the 95 % bootstrap
-    interval of M_delta over prompts. matched_norm is kept where given.
+    interval of M_delta over prompts. matched_norm and matched_to are kept where given.
 
     Samples of one prompt are averaged first. Rows: directions as they first appear, α ascending.
     Raises InputError for a table that does not fit.
@@ -33,7 +33,16 @@ def summarise(
     table = grid.directions.iloc[direction].reset_index(drop=True)
     table["alpha"] = grid.alphas[alpha]
     table["n"] = counts[direction, alpha]
-    about = ["direction", "family", "feature", "alpha", "alpha_unit", "n", "matched_norm"]
+    about = [
+        "direction",
+        "family",
+        "feature",
+        "alpha",
+        "alpha_unit",
+        "n",
+        "matched_norm",
+        "matched_to",
+    ]
     weights = bootstrap_weights(grid.n_prompts, n_resamples, seed)
     columns = {
         name: values[direction, alpha]

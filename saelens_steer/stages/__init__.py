@@ -10,6 +10,7 @@ from saelens_steer.stages.sae import train
 from saelens_steer.stages.select import cache, select
 from saelens_steer.stages.sweep import sweep
 from saelens_steer.stages.topic import generate_topic
+from saelens_steer.stages.twin import twin
 
 __all__ = [
     "Run",
@@ -23,4 +24,5 @@ __all__ = [
     "select",
     "sweep",
     "train",
+    "twin",
 ]

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from saelens_steer.data import load_corpus
+from saelens_steer.config import MatrixSpec, RunSpec
+from saelens_steer.data import Prompt, load_corpus, load_prompts
 from saelens_steer.errors import InputError
 from saelens_steer.model import check_stream, same_places
 from saelens_steer.near import or_known
 from saelens_steer.patching import check_patchable
 from saelens_steer.sae import check_encoder, check_feature, check_sae
+from saelens_steer.study import check_disjoint
 
 if TYPE_CHECKING:
     from saelens_steer.stages.run import Run
+
+
+OPTIONAL = {
+    "patch": "which variants to compare",
+    "compare": "which ways to choose features, or compare: {} for the usual ones",
+    "matrix": "which directions and edits, or matrix: {} for the usual ones",
+}
+"""Sections that a step of their own works off, and what they say."""
+
+
+def check_asked(spec: RunSpec, until: str) -> None:
+    """Raise InputError where a step was asked for of which the config says nothing."""
+    if until in OPTIONAL and getattr(spec, until) is None:
+        raise InputError(f"the config has no section {until}: say {OPTIONAL[until]}")
 
 
 def check_run(run: Run) -> None:
@@ -22,6 +39,7 @@ def check_run(run: Run) -> None:
     _check_texts(run)
     _check_patch(run)
     _check_sae(run)
+    check_matrix(run)
 
 
 def _check_domains(run: Run) -> None:
@@ -79,6 +97,37 @@ def _check_sae(run: Run) -> None:
         check_feature(sae, feature)
     for hook_name in sorted(encoded_at):
         check_sae(sae, run.model, hook_name)
-    in_a_max = run.spec.sweep.alpha_unit == "max_act"
-    if not run.spec.sweep.named or in_a_max or any(edit.needs_encoder for edit in patched):
+    sweep = run.spec.sweep
+    encodes = not sweep.named or sweep.alpha_unit == "max_act" or "feature" in sweep.families
+    if encodes or any(edit.needs_encoder for edit in patched):
         check_encoder(sae)
+
+
+def matrix_prompts(spec: MatrixSpec) -> tuple[Prompt, ...]:
+    """The first so many prompts of each domain. Raises InputError without two domains."""
+    by_domain: dict[str, list[Prompt]] = {}
+    for prompt in load_prompts(spec.prompts):
+        by_domain.setdefault(prompt.domain, []).append(prompt)
+    if spec.domain not in by_domain or len(by_domain) < 2:
+        raise InputError(
+            f"matrix: {spec.prompts} needs prompts of domain {spec.domain!r}, and of others; "
+            f"its domains are {', '.join(sorted(by_domain))}"
+        )
+    return tuple(prompt for own in by_domain.values() for prompt in own[: spec.limit])
+
+
+def check_matrix(run: Run) -> None:
+    """Raise InputError for what of the matrix can be seen to be wrong before any work."""
+    spec = run.spec.matrix
+    if spec is None:
+        return
+    sides = (run.spec.select.positive, run.spec.select.negative)
+    if spec.target not in (None, *sides):
+        raise InputError(f"matrix.target must be {sides[0]} or {sides[1]}, not {spec.target!r}")
+    prompts = matrix_prompts(spec)
+    check_disjoint(prompts, run.selecting)
+    check_disjoint(prompts, run.prompts)
+    study = replace(run.study(), prompts=prompts)
+    study.check()
+    if not any(m.name == "kl" for m in study.logit_metrics):
+        raise InputError("matrix measures damage by kl: add kl to metrics")

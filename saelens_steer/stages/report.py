@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from saelens_steer.stages.run import Run
 
 def report(run: Run) -> Path:
     """The page, and the plots."""
-    inputs = [run.keys["sweep"], run.keys["select"], run.keys.get("patch"), dump_config(run.spec)]
+    optional = [run.keys.get(step) for step in ("patch", "compare", "matrix", "twin")]
+    inputs = [run.keys["sweep"], run.keys["select"], *optional, dump_config(run.spec)]
     run.steps.do("report", inputs, ["plots", "report.html"], partial(_report, run))
     return run.steps.path("report.html")
 
@@ -27,3 +29,5 @@ def _report(run: Run) -> None:
     answer = headline(claims, summary)
     build_report(run.steps.folder, answer)
     say(answer)
+    for warning in json.loads(run.steps.path("warnings.json").read_text(encoding="utf-8")):
+        say(f"warning: {warning}")

@@ -24,13 +24,14 @@ from saelens_steer.study import Study, check_disjoint
 from saelens_steer.sweeps import Room
 
 LATER = {
-    "cache": ("select", "patch", "compare", "matrix", "sweep", "report"),
-    "train": ("select", "patch", "compare", "matrix", "sweep", "report"),
-    "select": ("patch", "compare", "matrix", "sweep", "report"),
+    "cache": ("select", "patch", "compare", "matrix", "sweep", "twin", "report"),
+    "train": ("select", "patch", "compare", "matrix", "sweep", "twin", "report"),
+    "select": ("patch", "compare", "matrix", "sweep", "twin", "report"),
     "patch": ("report",),
     "compare": ("report",),
     "matrix": ("report",),
-    "sweep": ("report",),
+    "sweep": ("twin", "report"),
+    "twin": ("report",),
 }
 """Which steps build on which."""
 

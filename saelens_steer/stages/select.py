@@ -76,8 +76,9 @@ def _select(run: Run) -> None:
     write_json(run.steps.path("features.json"), about | size)
 
 
-def finder(run: Run) -> Finder:
-    """Everything that ways of choosing directions read: the SAE, activations, and a trial."""
+def finder(run: Run, sae: SAE[Any] | None = None) -> Finder:
+    """Everything that ways of choosing directions read: the SAE (the run's own unless another is
+    given), activations, and a trial."""
     select = run.spec.select
     sides = (select.positive, select.negative)
     few = [[p for p in run.selecting if p.domain == side][: select.push_prompts] for side in sides]
@@ -86,7 +87,7 @@ def finder(run: Run) -> Finder:
         prompts=tuple(p for own in few for p in own),
         prompt_spec=PromptSpec(**template(run.spec)),
     )
-    sae = run.sae
+    sae = sae or run.sae
     return Finder(sae, run.activations, select, Trial(study, sae, *sides))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from sae_lens import SAE
 
 from saelens_steer.data import prompts_hash
@@ -13,8 +15,15 @@ from saelens_steer.errors import InputError
 from saelens_steer.files import digest
 from saelens_steer.metrics import LogitMetric, metrics_version
 from saelens_steer.model import hook_layer
-from saelens_steer.outputs import SWEEP_OUTPUTS, TEXTS, read_rows, write_result, write_rows
-from saelens_steer.progress import progress, say
+from saelens_steer.outputs import (
+    CONTROLS,
+    SWEEP_OUTPUTS,
+    TEXTS,
+    read_rows,
+    write_result,
+    write_rows,
+)
+from saelens_steer.progress import Note, progress, say, unnoted
 from saelens_steer.stages.run import Run
 from saelens_steer.study import Study, tested_directions
 from saelens_steer.sweeps import KEPT_NOWHERE, Directions, Store
@@ -29,7 +38,8 @@ def sweep(run: Run) -> Path:
     inputs = [run.keys["select"], run.model_key, prompts_hash(run.prompts)]
     inputs += [run.spec.prompts.model_dump(), run.spec.sweep.model_dump()]
     inputs += [metrics_version(run.spec.metrics)]
-    outputs = (*SWEEP_OUTPUTS, TEXTS) if run.spec.sweep.generate.files else SWEEP_OUTPUTS
+    outputs = [*SWEEP_OUTPUTS, *([TEXTS] if run.spec.sweep.generate.files else [])]
+    outputs += [CONTROLS] if run.spec.sweep.families else []
     run.keys["sweep"] = run.steps.do("sweep", inputs, outputs, partial(_sweep, run))
     return run.steps.path("sweep")
 
@@ -38,12 +48,8 @@ def _sweep(run: Run) -> None:
     study = run.study(run.sae)
     everything = study.with_controls(_tested(run, run.sae), run.activations)
     _say_size(study, everything)
-    with progress("strengths", None if study.spec.alpha_unit == "kl" else 0) as note:
-        store = _store(run, "strengths", study)
-        study = study.calibrated(everything, run.scale, store, run.room(store.key), note)
-    store = _store(run, "rows", study)
-    kept = store, _logits(run, study), run.room(store.key)
-    tables = partial(study.logit_tables, everything, *kept)
+    study = _calibrated(run, study, everything)
+    tables = partial(_tables, run, study, everything)
     with progress("sweep", study.n_rows(everything)) as note:
         for _ in tables(note):
             pass  # every shard is committed now
@@ -54,6 +60,25 @@ def _sweep(run: Run) -> None:
     result = study.result(read_rows(place, study.measured(texts)), texts)
     layer = hook_layer(run.hook_name) if run.spec.sweep.generate.files else None
     write_result(run.steps.folder, result, run.prompts, layer)
+
+
+def kept_rows(run: Run, study: Study, everything: Directions, note: Note) -> list[pd.DataFrame]:
+    """Rows of other directions under the same settings, through the same store."""
+    return list(_tables(run, _calibrated(run, study, everything), everything, note))
+
+
+def _calibrated(run: Run, study: Study, everything: Directions) -> Study:
+    with progress("strengths", None if study.spec.calibrated else 0) as note:
+        store = _store(run, "strengths", study)
+        return study.calibrated(everything, run.scale, store, run.room(store.key), note)
+
+
+def _tables(
+    run: Run, study: Study, everything: Directions, note: Note = unnoted
+) -> Iterator[pd.DataFrame]:
+    store = _store(run, "rows", study)
+    kept = store, _logits(run, study), run.room(store.key)
+    return study.logit_tables(everything, *kept, note)
 
 
 def _say_size(study: Study, everything: Directions) -> None:

@@ -1,6 +1,6 @@
 """Directions × strengths × prompts: planned, run in batches, kept in shards."""
 
-from saelens_steer.sweeps.calibrate import calibrated_steps, kl_steps
+from saelens_steer.sweeps.calibrate import calibrated_steps, kl_steps, mean_kls
 from saelens_steer.sweeps.cells import grid
 from saelens_steer.sweeps.completions import CompletionSweep
 from saelens_steer.sweeps.directions import (
@@ -8,10 +8,12 @@ from saelens_steer.sweeps.directions import (
     Directions,
     feature_directions,
     matched_controls,
+    own_controls,
     plain_directions,
 )
-from saelens_steer.sweeps.engine import LogitSweep
+from saelens_steer.sweeps.engine import LogitSweep, measure, rows_of
 from saelens_steer.sweeps.ground import Ground
+from saelens_steer.sweeps.matching import matched_steps
 from saelens_steer.sweeps.room import Room
 from saelens_steer.sweeps.run import (
     generating,
@@ -42,7 +44,12 @@ __all__ = [
     "logit_shards",
     "logit_table",
     "matched_controls",
+    "matched_steps",
+    "mean_kls",
+    "measure",
+    "own_controls",
     "plain_directions",
+    "rows_of",
     "run_completions",
     "run_logits",
     "unsteered",

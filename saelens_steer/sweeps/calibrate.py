@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -21,6 +21,8 @@ from saelens_steer.sweeps.store import KEPT_NOWHERE, Store
 
 TOLERANCE = 0.02
 """The mean KL may be off by so much of its target."""
+ROUNDING = 1e-6
+"""It may be off by so many nats, however small the target: float32 logits know it no better."""
 FIRST_STEP = 0.05
 """The search begins with a push of so much of the mean ‖x‖."""
 LONGEST = 100.0
@@ -56,7 +58,7 @@ class _Search:
             self.low, self.kl_low = step, kl
         else:
             self.high, self.kl_high = step, kl
-        return abs(kl - self.target) <= TOLERANCE * self.target
+        return abs(kl - self.target) <= max(TOLERANCE * self.target, ROUNDING)
 
 
 def calibrated_steps(
@@ -65,31 +67,66 @@ def calibrated_steps(
     store: Store = KEPT_NOWHERE,
     room: Room | None = None,
     note: Note = unnoted,
+    targets: Sequence[float] | None = None,
 ) -> list[float]:
     """`kl_steps` shard by shard, through the store."""
     room, found = room or Room(), list[float]()
-    for shard in shards(sweep.cells, sweep.directions.families, len(sweep.prompts)):
-        cells = [sweep.cells[cell] for cell in shard]
-        few = replace(sweep, cells=cells)
-        name = digest(mean_norm, [few.identity(cell) for cell in range(len(cells))])
+    for shard, few in _parts(sweep):
+        wanted = _targets(few, None if targets is None else targets[shard.start : shard.stop])
+        name = digest(mean_norm, wanted, few.identities)
 
-        def compute(few: LogitSweep = few) -> pd.DataFrame:
-            return pd.DataFrame({"step": kl_steps(few, mean_norm, room, note)})
+        def compute(few: LogitSweep = few, wanted: list[float] = wanted) -> pd.DataFrame:
+            return pd.DataFrame({"step": kl_steps(few, mean_norm, room, note, wanted)})
 
         found += store.frame(name, compute)["step"].tolist()
     return found
 
 
-def kl_steps(
-    sweep: LogitSweep, mean_norm: float, room: Room | None = None, note: Note = unnoted
+def mean_kls(
+    sweep: LogitSweep,
+    store: Store = KEPT_NOWHERE,
+    room: Room | None = None,
+    note: Note = unnoted,
 ) -> list[float]:
-    """For each cell (direction, α), the signed multiple of the direction whose mean KL is |α|.
+    """Mean KL over the prompts of each cell as it stands, in nats, through the store."""
+    room, found = room or Room(), list[float]()
+    for _, few in _parts(sweep):
+
+        def compute(few: LogitSweep = few) -> pd.DataFrame:
+            cells = range(len(few.cells))
+            steps = [few.step(cell) for cell in cells]
+            return pd.DataFrame({"kl": _mean_kl(few, cells, steps, room, note)})
+
+        found += store.frame(digest("mean kl", few.identities), compute)["kl"].tolist()
+    return found
+
+
+def _parts(sweep: LogitSweep) -> Iterator[tuple[range, LogitSweep]]:
+    """The sweep of the cells of each shard."""
+    for shard in shards(sweep.cells, sweep.directions.groups, len(sweep.prompts)):
+        yield shard, replace(sweep, cells=[sweep.cells[cell] for cell in shard])
+
+
+def _targets(sweep: LogitSweep, given: Sequence[float] | None) -> list[float]:
+    """The mean KL that each cell is to have: |α| unless it is given."""
+    return [abs(alpha) for _, alpha in sweep.cells] if given is None else list(given)
+
+
+def kl_steps(
+    sweep: LogitSweep,
+    mean_norm: float,
+    room: Room | None = None,
+    note: Note = unnoted,
+    targets: Sequence[float] | None = None,
+) -> list[float]:
+    """For each cell (direction, α), the multiple of the direction, of the sign of α, whose mean KL
+    is |α|, or what `targets` says of that cell.
 
     The mean is over the sweep's prompts; `mean_norm` (mean ‖x‖ at the hook) sets the scale of the
     search. Raises InputError where a push of 100 times that norm does not reach the target.
     """
     sizes = [float(sweep.directions.vectors[d].norm()) for d, _ in sweep.cells]
-    searches = [_Search(abs(alpha)) for _, alpha in sweep.cells]
+    searches = [_Search(target) for target in _targets(sweep, targets)]
     found: dict[int, float] = {}
     room = room or Room()
     for _ in range(ROUNDS):
@@ -97,7 +134,11 @@ def kl_steps(
         if not left:
             break
         steps = [searches[i].next(FIRST_STEP * mean_norm / sizes[i]) for i in left]
-        _refuse_endless(sweep, left, steps, sizes, LONGEST * mean_norm)
+        pushes = [step * sizes[i] for i, step in zip(left, steps, strict=True)]
+        if max(pushes) > LONGEST * mean_norm:
+            far = pushes.index(max(pushes))
+            why = f"a push of norm {pushes[far]:.3g} is not enough; choose smaller strengths"
+            raise InputError(f"{_named(sweep, left[far], searches)}: {why}")
         signs = [np.sign(sweep.cells[i][1]) for i in left]
         signed = [float(s * sign) for s, sign in zip(steps, signs, strict=True)]
         kls = _mean_kl(sweep, left, signed, room, note)
@@ -106,7 +147,9 @@ def kl_steps(
                 found[i] = float(step * sign)
     if len(found) < len(searches):
         stuck = next(i for i in range(len(searches)) if i not in found)
-        raise InputError(f"{_named(sweep, stuck)}: no strength gives that KL; choose another α")
+        raise InputError(
+            f"{_named(sweep, stuck, searches)}: no strength gives that KL; choose another α"
+        )
     return [found[i] for i in range(len(searches))]
 
 
@@ -136,19 +179,6 @@ def _trial(
     return replace(sweep, cells=cells, steps=steps, metrics=metrics, sae=None)
 
 
-def _refuse_endless(
-    sweep: LogitSweep,
-    cells: Sequence[int],
-    steps: Sequence[float],
-    sizes: Sequence[float],
-    longest: float,
-) -> None:
-    for cell, step in zip(cells, steps, strict=True):
-        if step * sizes[cell] > longest:
-            push = f"a push of norm {step * sizes[cell]:.3g}"
-            raise InputError(f"{_named(sweep, cell)}: {push} is not enough; lower the target")
-
-
-def _named(sweep: LogitSweep, cell: int) -> str:
-    direction, alpha = sweep.cells[cell]
-    return f"{sweep.directions.names[direction]} does not reach a mean KL of {abs(alpha):g}"
+def _named(sweep: LogitSweep, cell: int, searches: Sequence[_Search]) -> str:
+    name = sweep.directions.names[sweep.cells[cell][0]]
+    return f"{name} does not reach a mean KL of {searches[cell].target:.4g}"

@@ -130,6 +130,11 @@ class Cells:
         vector = self.directions.vectors[direction].numpy().tobytes().hex()
         return digest(vector, self.step(cell), feature)
 
+    @property
+    def identities(self) -> list[str]:
+        """The identity of each cell."""
+        return [self.identity(cell) for cell in range(len(self.cells))]
+
 
 def grid(n_directions: int, alphas: Sequence[float]) -> list[Cell]:
     """(direction, α) for every direction and every α but 0, which all directions share."""

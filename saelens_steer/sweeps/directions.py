@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any
 
 import torch
@@ -19,6 +21,8 @@ CANDIDATE = "candidate"
 """The family of what is under test; controls carry the name of their own family."""
 SAME_SIZE = 1e-3
 """Norms this close (relative) count as one size: half-precision decoders are no closer to 1."""
+PREFIX = {"feature": "feature_control"}
+"""How names of controls begin where the name of their family begins those of candidates."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Directions:
     vectors: Vectors
     sizes: tuple[float, ...]
     """The norm that direction and controls are matched at; equal for what is compared."""
+    matched_to: tuple[str | None, ...]
+    """The candidate that a control is compared with; None where all that fit share it."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -42,7 +48,14 @@ class Directions:
             self.features + other.features,
             torch.cat([self.vectors, other.vectors]),
             self.sizes + other.sizes,
+            self.matched_to + other.matched_to,
         )
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """What each direction belongs to: its family, and the candidate whose control it is."""
+        pairs = zip(self.families, self.matched_to, strict=True)
+        return tuple(f"{family} of {whose}" if whose else family for family, whose in pairs)
 
     def take(self, rows: Sequence[int]) -> Directions:
         """The directions with these indices, in that order."""
@@ -52,6 +65,7 @@ class Directions:
             tuple(self.features[i] for i in rows),
             self.vectors[list(rows)],
             tuple(self.sizes[i] for i in rows),
+            tuple(self.matched_to[i] for i in rows),
         )
 
 
@@ -81,9 +95,9 @@ def _tested(
     if not bool((norms > 0).all() and norms.isfinite().all()):
         raise InputError("a direction under test is zero or not finite: no control can match it")
     vectors = unit_vectors(vectors, features, unit, scale)
-    families = (CANDIDATE,) * len(names)
+    families, shared = (CANDIDATE,) * len(names), (None,) * len(names)
     sizes = same_sizes(vectors.norm(dim=-1).tolist())
-    return Directions(tuple(names), families, tuple(features), vectors, sizes)
+    return Directions(tuple(names), families, tuple(features), vectors, sizes, shared)
 
 
 def matched_controls(family: str, unit_vectors: Vectors, sizes: Sequence[float]) -> Directions:
@@ -92,12 +106,36 @@ def matched_controls(family: str, unit_vectors: Vectors, sizes: Sequence[float])
     With one size (a decoder of unit rows) all candidates share the controls; otherwise there is a
     full set of controls for each size.
     """
-    distinct, n = sorted(set(sizes)), len(unit_vectors)
+    distinct = sorted(set(sizes))
     suffixes = [""] if len(distinct) == 1 else [f"_size{j}" for j in range(len(distinct))]
-    names = tuple(f"{family}_{i:04d}{suffix}" for suffix in suffixes for i in range(n))
-    vectors = torch.cat([unit_vectors.float() * size for size in distinct])
-    each = tuple(size for size in distinct for _ in range(n))
-    return Directions(names, (family,) * len(names), (None,) * len(names), vectors, each)
+    sets = [
+        _controls(family, unit_vectors, size, suffix)
+        for size, suffix in zip(distinct, suffixes, strict=True)
+    ]
+    return reduce(add, sets)
+
+
+def own_controls(family: str, unit_vectors: Vectors, tested: Directions) -> Directions:
+    """A full set of the controls for each direction under test, of its size and under its name."""
+    sets = [
+        _controls(family, unit_vectors, size, f"_of_{name}", name)
+        for name, size in zip(tested.names, tested.sizes, strict=True)
+    ]
+    return reduce(add, sets)
+
+
+def _controls(
+    family: str, unit_vectors: Vectors, size: float, suffix: str, whose: str | None = None
+) -> Directions:
+    n, prefix = len(unit_vectors), PREFIX.get(family, family)
+    return Directions(
+        tuple(f"{prefix}_{i:04d}{suffix}" for i in range(n)),
+        (family,) * n,
+        (None,) * n,
+        unit_vectors.float() * size,
+        (size,) * n,
+        (whose,) * n,
+    )
 
 
 def same_sizes(norms: Sequence[float]) -> tuple[float, ...]:

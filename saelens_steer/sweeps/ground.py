@@ -38,7 +38,9 @@ PROBED = 4
 KEPT_BYTES = 1 << 31
 """So much is kept of trees: residuals and, where last tokens are steered, keys and values."""
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
-"""How far they may differ, as a share of the norm; 5 % in 16 bits."""
+"""How far they may differ, as a share of the norm."""
+HALF_TOLERANCE = 0.05
+"""The same in 16 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +230,6 @@ class Ground:
         layers = self.all_layers if first < self.start else self.layers
         found = replace(self._tree(few, real, x), layers=layers).unsteered().float()
         off = (found - want).norm() / want.norm()
-        if off <= TOLERANCE.get(self.model.cfg.dtype, 0.05):
+        if off <= TOLERANCE.get(self.model.cfg.dtype, HALF_TOLERANCE):
             return None
         return f"the model's layers compute something else, off by {float(off):.1g}"

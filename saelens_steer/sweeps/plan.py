@@ -58,18 +58,19 @@ class Batch:
 
 
 def shards(
-    cells: Sequence[Cell], families: Sequence[str], n_prompts: int, rows: int = ROWS_PER_SHARD
+    cells: Sequence[Cell], kinds: Sequence[str], n_prompts: int, rows: int = ROWS_PER_SHARD
 ) -> list[range]:
     """Consecutive cells in groups of about `rows` rows: the unit of commitment.
 
-    A direction's cells stay together, and so do directions of one family (`families`, by
-    direction): another number of candidates leaves the groups of the controls as they are.
+    A direction's cells stay together, and so do directions of one kind (`kinds`, by direction:
+    `Directions.groups`): another number of candidates leaves the groups of the controls as they
+    are.
     """
     groups: list[range] = []
     for number, (direction, _) in enumerate(cells):
         same = number > 0 and cells[number - 1][0] == direction
         full = bool(groups) and len(groups[-1]) * n_prompts >= rows
-        parted = number > 0 and families[cells[number - 1][0]] != families[direction]
+        parted = number > 0 and kinds[cells[number - 1][0]] != kinds[direction]
         if not groups or (not same and (full or parted)):
             groups.append(range(number, number))
         groups[-1] = range(groups[-1].start, number + 1)

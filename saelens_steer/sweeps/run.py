@@ -62,7 +62,7 @@ def logit_shards(
     """Each shard's cells and rows, in order; `logits` keeps last-token logits and receipts, so
     that other metrics need no forward pass. Calls `note` with the rows of each."""
     work = _Work(sweep, logits, room or Room())
-    for shard in shards(sweep.cells, sweep.directions.families, len(sweep.prompts)):
+    for shard in shards(sweep.cells, sweep.directions.groups, len(sweep.prompts)):
         name = digest([sweep.identity(cell) for cell in shard])
         rows = store.frame(name, partial(work.rows, shard, name))
         note(len(rows))
@@ -147,9 +147,13 @@ def _written(sweep: CompletionSweep, batch: Batch, room: Room) -> pd.DataFrame:
 
 
 def generating(directions: Directions, chosen: Sequence[int], n_controls: int) -> list[int]:
-    """Indices of the directions that get completions: the chosen ones, and the first controls of
-    each size that they have (of the first size where none is chosen)."""
-    controls = [i for i, family in enumerate(directions.families) if family != CANDIDATE]
-    sizes = {directions.sizes[i] for i in chosen} or {directions.sizes[i] for i in controls[:1]}
-    of_size = ([i for i in controls if directions.sizes[i] == size] for size in sorted(sizes))
-    return [*chosen, *(i for same in of_size for i in same[:n_controls])]
+    """Indices of the directions that get completions: the chosen ones, and the first controls that
+    they are compared with, of the family that claims are held against (of the first size or
+    candidate where none is chosen)."""
+    families, sets = directions.families, dict[tuple[float, str | None], list[int]]()
+    controls = [i for i, family in enumerate(families) if family != CANDIDATE]
+    for i in (i for i in controls if families[i] == families[controls[0]]):
+        sets.setdefault((directions.sizes[i], directions.matched_to[i]), []).append(i)
+    pairs = {(directions.sizes[i], whose) for i in chosen for whose in (None, directions.names[i])}
+    kept = [key for key in sets if key in pairs] if chosen else list(sets)[:1]
+    return [*chosen, *(i for key in kept for i in sets[key][:n_controls])]

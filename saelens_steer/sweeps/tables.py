@@ -96,6 +96,9 @@ def _front(table: pd.DataFrame, directions: Directions, labels: Labels) -> pd.Da
         "domain": np.array(labels.domains, dtype=object)[prompt],
         "matched_norm": np.array(directions.sizes)[which],
     }
+    if any(directions.matched_to):
+        whose = [directions.matched_to[d] for d in which]
+        columns["matched_to"] = pd.array(whose, dtype="string")
     return pd.DataFrame(columns)
 
 

@@ -97,10 +97,10 @@ def test_a_planted_row_is_found_first_by_what_it_does(find, trial, sae):
     model = trial.study.model
     (target, rest), W_U = trial.metric.sets, model.unembed.W_U
     planted = (model.ln_final.w * (W_U[:, target].mean(1) - W_U[:, rest].mean(1))).detach()
-    other = copy.deepcopy(sae)
-    other.W_dec.data[11] = planted / planted.norm()
+    other, live = copy.deepcopy(sae), int(find.selection("mean_difference", 1).scores.index[4])
+    other.W_dec.data[live] = planted / planted.norm()
     again = Finder(other, find.activations, find.spec, replace(trial, sae=other))
-    assert again.selection("direct_logit", 3).candidates["math"][0] == 11
+    assert again.selection("direct_logit", 3).candidates["math"][0] == live
 
 
 def test_a_score_may_say_which_part_of_the_prompts_it_reads(find):

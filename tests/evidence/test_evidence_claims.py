@@ -8,7 +8,7 @@ import pytest
 from simulated import linear_effects, long_table, small_effects
 
 from saelens_steer.errors import InputError
-from saelens_steer.evidence import claims, summarise
+from saelens_steer.evidence import by_family, claims, headline, summarise
 
 M = "math_margin"
 COLUMNS = [
@@ -176,6 +176,63 @@ def test_several_families_of_controls_are_never_pooled():
     table = claims(both, [M], controls="isotropic")
     assert set(table["controls"]) == {"isotropic"}
     assert (table["n_controls"] == 100).all()
+
+
+def with_owners(rows: pd.DataFrame) -> pd.DataFrame:
+    """Half of the controls are feature_0's own, the others feature_1's, which move far."""
+    number = rows["direction"].str[-4:].str.lstrip("_").where(rows["family"] != "candidate")
+    first = number.astype(float) < 50
+    whose = np.where(first, "feature_0", "feature_1")
+    rows["matched_to"] = pd.Series(whose, dtype="string").where(number.notna())
+    rows.loc[~first & number.notna() & (rows["alpha"] != 0), M] += 100
+    return rows
+
+
+def test_controls_of_ones_own_are_compared_with_their_candidate_alone():
+    rows = with_owners(planted(0.1, k=100, m=2))
+    table = claims(rows, [M])
+    assert table["n_controls"].tolist() == [50, 50]
+    assert table["p_value"].tolist() == [1 / 51, 1.0]
+    none = rows.assign(matched_to=pd.Series(pd.NA, index=rows.index, dtype="string"))
+    shared = claims(none, [M])
+    assert shared["n_controls"].tolist() == [100, 100]
+    pd.testing.assert_frame_equal(shared, claims(none.drop(columns="matched_to"), [M]))
+
+
+def test_whose_a_control_is_survives_the_summary_and_a_file(tmp_path):
+    rows = with_owners(planted(0.1, k=100, m=2))
+    summary, table = summarise(rows, [M]), claims(rows, [M])
+    summary.to_csv(tmp_path / "interference.csv", index=False)
+    again = pd.read_csv(tmp_path / "interference.csv")
+    assert headline(table, again) == headline(table, summary)
+    assert "of 50 random directions of the same KL" in headline(table, summary)
+
+
+def two_families() -> pd.DataFrame:
+    """Covariance controls, and isotropic ones that move far."""
+    rows = planted(0.5)
+    other = rows[rows["family"] == "covariance"].copy()
+    other["direction"] = other["direction"].str.replace("covariance", "isotropic")
+    other.loc[other["alpha"] != 0, M] += 100
+    return pd.concat([rows, other.assign(family="isotropic")])
+
+
+def test_by_family_holds_the_claims_against_each_family():
+    rows = two_families()
+    rows["kl"] = rows["alpha"].abs()
+    table = by_family(rows, [M, "kl"])
+    assert len(table) == 4 * 2 * 2
+    assert table["controls"].tolist() == ["covariance", "isotropic"] * 8
+    for family in ("covariance", "isotropic"):
+        own = table[table["controls"] == family].reset_index(drop=True)
+        alone = claims(rows, [M, "kl"], controls=family)
+        pd.testing.assert_frame_equal(own, alone[list(own.columns)])
+    verdicts = table.loc[(table["metric"] == M), "verdict"].tolist()
+    assert verdicts[:2] == ["more than random", "no more than random"]
+
+
+def test_without_controls_by_family_is_empty():
+    assert by_family(planted(0.5, k=0), [M]).empty
 
 
 def test_a_table_of_controls_alone_makes_no_claims():

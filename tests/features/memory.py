@@ -11,7 +11,7 @@ from benchmarks.memory import Peak
 from saelens_steer.activations import cache_activations, shards, store
 from saelens_steer.data import Prompt
 from saelens_steer.evidence import draw_controls
-from saelens_steer.features import size, tally
+from saelens_steer.features import firing_rates, size, tally
 
 D_SAE = 512
 HOOK = "blocks.1.hook_resid_pre"
@@ -30,7 +30,9 @@ def main() -> None:
         prompts = [Prompt(str(i), text, ("code", "math")[i % 2], text) for i in range(n)]
         acts = cache_activations(model, prompts, hook_name=HOOK, out=folder, batch_size=8)
         found = ss.select_features(sae, acts, "code", "math", at="answer")
-        draw_controls("covariance", 64, d_model=model.cfg.d_model, seed=0, vectors=acts)
+        for family in ("covariance", "token_difference"):
+            draw_controls(family, 64, d_model=model.cfg.d_model, seed=0, vectors=acts)
+        firing_rates(acts, sae)
         assert len(found.scale.max_act) == D_SAE
         return len(acts)
 

@@ -250,7 +250,9 @@ def test_completions_in_units_of_kl_are_pushed_as_far_as_the_logits(random_model
 
 
 def test_a_kl_that_no_push_reaches_is_refused_in_a_sentence(random_model, small_sae):
-    sentence = r"^feature_3 does not reach a mean KL of 500: a push of norm .* lower the target$"
+    sentence = (
+        r"^feature_3 does not reach a mean KL of 500: a push of norm .* choose smaller strengths$"
+    )
     with pytest.raises(ss.InputError, match=sentence):
         ss.sweep(random_model, small_sae, TEXTS, **(KL | {"alphas": [500]}))
 
