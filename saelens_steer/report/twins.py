@@ -44,7 +44,7 @@ def twin_sentence(run: Run, metric: str) -> str:
 
 def _found(claims: Any, metric: str) -> tuple[int, int, float]:
     """Candidates that pass, candidates, and their mean T."""
-    own = claims_on(claims, metric)
+    own: Any = claims_on(claims, metric)
     return list(own["verdict"]).count(PASSES), len(own), float(own["T"].mean())
 
 
