@@ -114,10 +114,13 @@ def _uncovered(coverage: Mapping[str, int | None], n_prompts: int) -> Iterator[s
 
 
 def _bound(cube: Cube, zero: int) -> tuple[int, int, int] | None:
-    """0 or 1, prompts at it, prompts measured: of a rate that sits there before any push."""
+    """0 or 1, prompts at it, prompts measured: of a rate that sits there before any push.
+
+    One that fewer than half of the prompts have a value of is said to be uncovered instead.
+    """
     unsteered = np.fmax.reduce(cube[:, zero], axis=0)
     unsteered = unsteered[~np.isnan(unsteered)]
-    if not len(unsteered) or np.nanmin(cube) < 0 or np.nanmax(cube) > 1:
+    if 2 * len(unsteered) < cube.shape[-1] or np.nanmin(cube) < 0 or np.nanmax(cube) > 1:
         return None
     at = {bound: int((unsteered == bound).sum()) for bound in (0, 1)}
     bound = max(at, key=lambda bound: at[bound])

@@ -82,6 +82,8 @@ def _row(own: pd.DataFrame, method: str, equal: str) -> Any:
 
 def _gain(row: Any, metric: str) -> str:
     """`5.2 × [4.1, 7.3] the effect on math_margin`, or the difference where there is no ratio."""
+    if math.isnan(row["difference"]):
+        return f"no baseline on {metric}, which chose no direction"
     places = decimals([row["effect"], row["difference"]])
     if math.isnan(row["ratio"]):
         ends = ", ".join(
@@ -89,12 +91,15 @@ def _gain(row: Any, metric: str) -> str:
         )
         more = number(row["difference"], places, signed=True)
         return f"{more} [{ends}] on {metric} beside a baseline that is not above 0"
-    low, high = (_times(row[f"ratio_ci_{end}"]) for end in ("low", "high"))
-    return f"{_times(row['ratio'])} × [{low}, {high}] the effect on {metric}"
+    ratio, low, high = _times(row)
+    return f"{ratio} × [{low}, {high}] the effect on {metric}"
 
 
-def _times(ratio: float) -> str:
-    return "∞" if math.isinf(ratio) else number(ratio, 1 if abs(ratio) >= 2 else 2)
+def _times(row: Any) -> list[str]:
+    """The ratio and the ends of its interval, to as many digits each."""
+    places = 1 if abs(row["ratio"]) >= 2 else 2
+    values = [float(row[f"ratio{end}"]) for end in ("", "_ci_low", "_ci_high")]
+    return ["∞" if math.isinf(value) else number(value, places) for value in values]
 
 
 def choices_figure(comparison: pd.DataFrame) -> go.Figure:
@@ -150,8 +155,8 @@ def _table(own: pd.DataFrame) -> str:
 def _cells(row: dict[str, Any], places: int) -> list[Cell]:
     low, high = (number(row[f"effect_ci_{end}"], places, signed=True) for end in ("low", "high"))
     effect = f"{number(row['effect'], places, signed=True)} <small>[{low}, {high}]</small>"
-    ends = ", ".join(_shown(row[f"ratio_ci_{end}"]) for end in ("low", "high"))
-    ratio = f"{_shown(row['ratio'])} <small>[{ends}]</small>"
+    times, low_end, high_end = _times(row)
+    ratio = f"{times} <small>[{low_end}, {high_end}]</small>"
     kind = KINDS[row["evidence"]]
     mark = badge(kind, "warn") if row["evidence"] == "ceiling" else esc(kind)
     names = str(row["directions"]).replace("_", " ").replace(" feature ", ", ")
@@ -164,10 +169,6 @@ def _cells(row: dict[str, Any], places: int) -> list[Cell]:
         Cell("–" if pd.isna(row["ratio"]) else ratio, _sortable(row["ratio"])),
         Cell(f"<small>{esc(names)}</small>", names),
     ]
-
-
-def _shown(ratio: float) -> str:
-    return "–" if pd.isna(ratio) else _times(ratio)
 
 
 def _sortable(value: float) -> float:

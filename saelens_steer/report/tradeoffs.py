@@ -87,6 +87,8 @@ def front_sentence(front: pd.DataFrame) -> str:
 
 def _cost(row: Any, base: Any) -> str:
     """`linear probe math (add@last) costs 0.083, 0.326 times [0.246, 0.572] as much`."""
+    if row["damage_kl"] == 0:
+        return f"{_pair(row)} costs nothing"
     cost = f"{_pair(row)} costs {_nats(row)}"
     if not len(base) or row["baseline"]:
         return cost
