@@ -88,6 +88,7 @@ def rank_features(
     prompts: Sequence[Prompt],
     *,
     score: CausalScore = "direct_logit",
+    hook_name: str | None = None,
     metrics: Sequence[MetricSpec] = DEFAULT_METRICS,
     **settings: Any,
 ) -> Selection:
@@ -95,12 +96,15 @@ def rank_features(
 
     `prompts` are those of the selection, of both sides at least. `settings` are the fields of
     SelectSpec that count here: k, shortlist, push, push_prompts. The first of `metrics` is the
-    outcome: direct_logit reads its tokens, attribution its gradient (a ceiling, no evidence).
+    outcome: direct_logit reads its tokens, attribution its gradient (a ceiling, no evidence). The
+    hook is the SAE's own, or `hook_name` where it names none (default: the middle layer).
     Raises InputError where a score does not fit it.
     """
     sides = {"positive": found.positive, "negative": found.negative, "score": score}
     spec = checked(SelectSpec, {**settings, **sides}, "select")
-    hook_name = check_stream(model, str(sae.cfg.metadata.hook_name or default_hook_name(model)))
+    named = hook_name or sae.cfg.metadata.hook_name or default_hook_name(model)
+    hook_name = check_stream(model, str(named))
+    check_sae(sae, model, hook_name)
     few = [p for s in (found.positive, found.negative) for p in _of(prompts, s, spec.push_prompts)]
     study = Study(
         model, sae, hook_name, tuple(few), SweepSpec(n_controls=0), tuple(metrics), PromptSpec()

@@ -63,11 +63,14 @@ class Steps:
             write_json(self._state(name), {"key": key, "outputs": outputs})
         return key
 
-    def drop(self, name: str) -> None:
-        """Take away what a step made, and what was built on it: it is no longer asked for."""
+    def drop(self, name: str, outputs: Iterable[str]) -> None:
+        """Take away what a step made, whole or in part, and what was built on it: it is no longer
+        asked for."""
         if self._state(name).exists():
             for stale in (name, *self.later.get(name, ())):
                 self._forget(stale)
+        for output in outputs:
+            remove(self.path(output))
 
     def _state(self, name: str) -> Path:
         return self.path(STATE) / f"{name}.json"

@@ -1,11 +1,16 @@
 """The benchmarks measure what they say: the paths agree, and the figures are of all rows."""
 
 import importlib.util
+import json
+from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
+from saes import random_sae
 
-from benchmarks import generate, scale, sweep
+from benchmarks import calibration, generate, power, scale, sweep
+from benchmarks.rates import mean_share, rate
 from benchmarks.side_by_side import Bench, strengths
 
 SMALL = Bench(n_prompts=3, n_directions=2, alphas=strengths(3))
@@ -60,3 +65,71 @@ def test_many_controls_go_through_to_rows_and_claims():
         found = scale.million(4, n_prompts=3)
     assert found["rows"] == 5 * 9 * 3
     assert found["claims"] == 1
+
+
+NULL = calibration.Null(n_candidates=2, n_controls=41, n_prompts=3)
+
+
+def test_resamples_differ_and_go_on_where_they_were_stopped(tmp_path):
+    with torch.no_grad():
+        stopped = calibration.resampled(NULL, 2, tmp_path / "kept.parquet")
+        found = calibration.resampled(NULL, 3, tmp_path / "kept.parquet")
+        pd.testing.assert_frame_equal(found, calibration.resampled(NULL, 3))
+    pd.testing.assert_frame_equal(found.iloc[:2], stopped)
+    assert len(set(found["headline"])) == len(set(found["p_best"])) == 3
+    assert found["candidates"].tolist() == [2] * 3
+    assert found["headline"].str.contains("of 41 random directions of the same size").all()
+    assert list(found["claimed"]) == [n > 0 for n in found["passing"]]
+    with pytest.raises(SystemExit, match="other settings"):
+        calibration.resampled(replace(NULL, controls="isotropic"), 1, tmp_path / "kept.parquet")
+
+
+def test_what_resamples_claim_is_counted():
+    rows = [(0, 0.5, False), (1, 0.04, True), (2, 0.06, True), (0, 0.9, False)]
+    table = pd.DataFrame(rows, columns=["below", "p_best", "claimed"]).assign(candidates=10)
+    found = calibration.figures(table)
+    assert found["resamples"] == 4
+    assert found["p_below_5_percent"]["share"] == 0.075
+    assert found["headline_claims"] == rate(table["claimed"])
+    assert (found["headline_claims"]["count"], found["headline_claims"]["share"]) == (2, 0.5)
+    assert found["p_best_below_5_percent"]["count"] == 1
+    assert not calibration.holds(found)
+
+
+def test_shares_come_with_intervals():
+    all_of_40 = rate([True] * 40)
+    assert (all_of_40["share"], all_of_40["high"]) == (1.0, 1.0)
+    assert all_of_40["low"] == pytest.approx(0.025 ** (1 / 40), abs=1e-4)
+    mean = mean_share([0.0, 0.1] * 50)
+    assert mean["share"] == 0.05
+    assert mean["low"] == pytest.approx(0.04, abs=0.003)
+    assert mean["high"] == pytest.approx(0.06, abs=0.003)
+
+
+def test_a_feature_planted_among_random_ones_is_found_and_claimed(tiny_model):
+    sae = random_sae(tiny_model.cfg.d_model, None)
+    sae.W_dec.data = torch.nn.functional.normalize(sae.W_dec.data, dim=1)
+    before = sae.W_dec.detach().clone()
+    lab = power.Lab(sae, n_controls=45, n_candidates=2, n_prompts=4, of_prompts=6)
+    runs = [power.run(lab, "both", number) for number in range(2)]
+    assert torch.equal(sae.W_dec, before)
+    assert runs[0]["feature"] != runs[1]["feature"]
+    for found in runs:
+        assert found["direct_logit"] == found["attribution"] == 1
+        assert found["verdict"] == "more than random"
+        assert found["candidates"] == 2
+    found = power.figures(runs)
+    assert found["first_of_its_side"]["direct_logit"]["count"] == 2
+    assert found["more_than_random"]["count"] == found["runs"] == 2
+
+
+def test_runs_that_miss_the_planted_feature_are_counted_as_missing_it():
+    missed = dict.fromkeys(power.SCORES) | {"direct_logit": 2, "attribution": 1}
+    about = {"candidates": 20, "effect": -0.1, "control_quantile": 0.2}
+    runs = [missed | about | {"verdict": "no more than random"}] * 4
+    found = power.figures(runs)
+    first = {score: own["count"] for score, own in found["first_of_its_side"].items()}
+    assert first == dict.fromkeys(power.SCORES, 0) | {"attribution": 4}
+    assert found["more_than_random"]["count"] == 0
+    assert found["median_effect_over_control_quantile"] == 0.5
+    json.dumps(found)

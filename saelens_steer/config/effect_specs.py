@@ -34,7 +34,9 @@ class CompareSpec(Spec):
     """Ways to choose features, compared by what the chosen ones do to the first logit metric.
 
     Measured on the steered prompts, which no score has seen. Contrast scores may say on which part
-    of the selection prompts: mean_difference@answer; without, select.at.
+    of the selection prompts: mean_difference@answer; without, select.at. Where the prompts have no
+    answers, @answer lets the model write them, and they join the cached activations, which
+    covariance controls and mean ‖x‖ come from.
     """
 
     methods: tuple[str, ...] = (

@@ -144,9 +144,9 @@ class SelectSpec(Spec):
     """output_score and token_confidence do not say which side a feature is for: they rank so many
     of each side, the best by mean_difference."""
     push: float = Field(default=1.0, gt=0)
-    """These two push by so many times the mean ‖x‖,"""
+    """These two push by so many times the mean ‖x‖."""
     push_prompts: int = Field(default=12, gt=0)
-    """on the first so many prompts of each side."""
+    """Scores that ask the model look at the first so many prompts of each side."""
     pool: Literal["tokens", "max"] = "tokens"
     """max: every prompt counts once, with the largest activation over its tokens."""
     answer_tokens: int = Field(default=32, gt=0)

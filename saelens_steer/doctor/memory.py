@@ -105,8 +105,7 @@ def _activation_bytes(run: Run) -> int:
 
 def _answer_tokens(run: Run) -> int:
     """Tokens of an answer that the model is to write where a prompt has none."""
-    select = run.spec.select
-    return select.answer_tokens if select.at == "answer" else 0
+    return run.spec.select.answer_tokens if run.spec.reads_answers else 0
 
 
 def _kept_tokens(encoded: Sequence[Encoded], which: str, answer_tokens: int) -> int:

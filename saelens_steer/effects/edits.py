@@ -18,6 +18,8 @@ from saelens_steer.sae.codec import encode
 from saelens_steer.steering import Edit, add, set_to
 from saelens_steer.tensors import Resid, Vectors
 
+ENCODED = 4096
+"""Vectors that go through the SAE at once."""
 NOTHING_LEFT = 1e-3
 """A direction of which less is left (relative) lies in what was taken out."""
 
@@ -87,7 +89,9 @@ def fires(direction: NamedDirection, step: float, around: Surroundings) -> Edit:
     """x ← x + step · v where the feature is active."""
 
     def active(x: Resid) -> Tensor:
-        return encode(around.sae, x)[..., direction.feature] > 0
+        parts = x.flatten(0, 1).split(ENCODED)
+        z = torch.cat([encode(around.sae, part)[:, direction.feature] for part in parts])
+        return (z > 0).view(x.shape[:2])
 
     return _only(f"fires({step:.4g})", direction, step, active)
 

@@ -42,7 +42,7 @@ def equal_effect_steps(
     measure: Measure, n: int, target: float, first: float, longest: float
 ) -> list[float]:
     """For each of n ways the smallest step found whose effect is `target`; NaN where pushes up to
-    `longest` do not reach it.
+    `longest` do not reach it, or where the effect jumps over it.
 
     All are searched at once, each from `first` on by factors of 1.5, then within its bracket.
     """

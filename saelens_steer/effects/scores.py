@@ -6,6 +6,7 @@ only that it does something, so they rank a shortlist of each side.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +22,7 @@ from saelens_steer.config import CausalScore, SelectSpec
 from saelens_steer.errors import InputError
 from saelens_steer.features import Selection
 from saelens_steer.metrics import LogitMetric
-from saelens_steer.model import direct_logits, resid_gradient
+from saelens_steer.model import direct_logits, reading_direction, resid_gradient
 from saelens_steer.study import Study
 from saelens_steer.sweeps import LogitSweep, Room, feature_directions, measure
 from saelens_steer.tensors import Logits, PerRow
@@ -60,9 +61,9 @@ class Trial:
         values = self.metric.of(logits, logits).double().cpu()
         domains = [p.domain for p in self.study.prompts]
         positive, negative = (
-            values[[d == side for d in domains]].mean() for side in (self.positive, self.negative)
+            float(values[[d == s for d in domains]].mean()) for s in (self.positive, self.negative)
         )
-        if not bool(positive != negative):
+        if not math.isfinite(positive - negative) or positive == negative:
             raise InputError(
                 f"{self.metric.name} does not tell {self.positive} from {self.negative}: "
                 "name a metric first that does"
@@ -115,9 +116,11 @@ def direct_logit(trial: Trial, features: Sequence[int]) -> PerRow:
             "name a margin first"
         )
     target, other = trial.metric.sets
-    rows = trial.sae.W_dec[list(features)].detach().split(AT_ONCE)
-    lens = (direct_logits(trial.study.model, part).cpu() for part in rows)
-    return torch.cat([own[:, target].mean(1) - own[:, other].mean(1) for own in lens])
+    read = reading_direction(trial.study.model, target) - reading_direction(
+        trial.study.model, other
+    )
+    rows = trial.sae.W_dec[list(features)].detach().float().to(read.device)
+    return (rows @ read).cpu()
 
 
 def attribution(trial: Trial, features: Sequence[int]) -> PerRow:

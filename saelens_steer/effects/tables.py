@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from saelens_steer.effects.matrix import EQUAL_EFFECT, LOSS
+from saelens_steer.effects.rivals import CEILING
 from saelens_steer.evidence.statistics import bootstrap_weights
 
 TAILS, RESAMPLES = (0.025, 0.975), 1000
@@ -102,9 +103,12 @@ def front_table(rows: pd.DataFrame, damage: Damage, seed: int = 0) -> pd.DataFra
     (mean |Δ| of the outcome), damage_texts (share of texts of which some rate fell), damage_loss
     (rise of text_loss, nats); 95 % bootstrap intervals over prompts for effect and damage_kl.
 
-    on_front: no other row has at least the effect for less KL. At an equal effect, baseline marks
-    the feature chosen by mean_difference whose plain addition does the least damage, and ratio is
-    damage_kl over that row's, with its interval. metric and domain say what the effect is of.
+    evidence is ceiling where attribution alone found the direction. on_front: no other row (such
+    rows aside) has at least the effect for less KL. At an equal effect, baseline marks the feature
+    chosen by mean_difference on which the first edit does the least damage, and ratio is damage_kl
+    over that row's. Strengths are those found on these prompts: their own error is in no interval,
+    and damage grows with the square of the strength or faster. metric and domain say what the
+    effect is of.
     """
     has_texts = LOSS in rows
     cells = Cells.of(rows, [damage.outcome, "kl", *([LOSS, *damage.rates] if has_texts else [])])
@@ -125,9 +129,12 @@ def front_table(rows: pd.DataFrame, damage: Damage, seed: int = 0) -> pd.DataFra
         fell = np.any([cells.delta(rate)[:, ~wanted] < 0 for rate in rates] or [kl < 0], axis=0)
         table["damage_texts"] = np.where(np.isnan(table["effect"]), np.nan, fell.mean(1))
         table["damage_loss"] = mean_of(cells.delta(LOSS)[:, ~wanted])
-    table["on_front"] = on_front(table["effect"].to_numpy(), table["damage_kl"].to_numpy())
+    ceiling = table["found_by"] == CEILING
+    table["evidence"] = np.where(ceiling, "ceiling", "selection")
+    shown = np.where(ceiling, np.nan, table["effect"])
+    table["on_front"] = on_front(shown, table["damage_kl"].to_numpy())
     table = table.assign(metric=damage.outcome, domain=damage.domain)
-    return table.assign(**_against_baseline(table, kl, weights, damage.baseline_edit))
+    return table.assign(**_against_baseline(table, damage.baseline_edit))
 
 
 def on_front(effect: np.ndarray, damage: np.ndarray) -> np.ndarray:
@@ -137,23 +144,19 @@ def on_front(effect: np.ndarray, damage: np.ndarray) -> np.ndarray:
     return ~(better & strictly).any(1) & ~np.isnan(effect) & (effect > 0)
 
 
-def _against_baseline(
-    table: pd.DataFrame, kl: np.ndarray, weights: np.ndarray, edit: str
-) -> dict[str, Any]:
-    """baseline, and damage_kl over the baseline's with an interval, at an equal effect."""
+def _against_baseline(table: pd.DataFrame, edit: str) -> dict[str, Any]:
+    """baseline, and damage_kl over the baseline's, at an equal effect."""
     equal = ((table["kind"] == EQUAL_EFFECT) & table["alpha"].notna()).to_numpy()
     by_contrast = table["found_by"].str.contains(CONTRAST).to_numpy(dtype=bool)
     able = np.flatnonzero(equal & by_contrast & (table["edit"] == edit).to_numpy())
-    ratio = np.full((3, len(table)), np.nan)
+    damage = table["damage_kl"].to_numpy()
+    ratio = np.full(len(table), np.nan)
     baseline = np.zeros(len(table), dtype=bool)
     if len(able):
-        base = able[table["damage_kl"].to_numpy()[able].argmin()]
+        base = able[damage[able].argmin()]
         baseline[base] = True
-        drawn = (kl[equal] @ weights.T) / (kl[base] @ weights.T)
-        ratio[0, equal] = mean_of(kl)[equal] / mean_of(kl)[base]
-        ratio[1:, equal] = np.quantile(drawn, TAILS, axis=1)
-    names = ("ratio", "ratio_ci_low", "ratio_ci_high")
-    return {"baseline": baseline, **dict(zip(names, ratio, strict=True))}
+        ratio[equal] = damage[equal] / damage[base]
+    return {"baseline": baseline, "ratio": ratio}
 
 
 def mean_of(values: np.ndarray) -> np.ndarray:

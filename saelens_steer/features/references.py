@@ -41,10 +41,13 @@ def difference_of_means(
 ) -> Float[Tensor, " d_model"]:
     """Mean activation of some domains minus that of others, as a unit vector (float32, CPU).
 
-    Source: Marks & Tegmark 2023. Raises InputError where a side has no activation.
+    Source: Marks & Tegmark 2023. Raises InputError where a side has no activation, or both have
+    the same mean.
     """
     means = [vectors_of(activations, d, at).double().mean(0) for d in (positive, negative)]
     difference = means[0] - means[1]
+    if not bool(difference.norm() > 0):
+        raise InputError(f"{', '.join(positive)} and {', '.join(negative)} have the same mean")
     return (difference / difference.norm()).float()
 
 

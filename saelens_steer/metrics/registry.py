@@ -29,7 +29,8 @@ TABLE_COLUMNS = frozenset({
     "prompt_id", "domain", "matched_norm", "matched_to", "n", "cell", "sample", "prompt",
     "completion", "truncated", "n_tokens", "code", "latex", "receipt_positions", "receipt_push",
     "receipt_rel_norm", "receipt_feature_act", "variant", "edits", "receipt_changed",
-    "receipt_act_before", "receipt_act",
+    "receipt_act_before", "receipt_act", "kind", "found_by", "text_loss", "rank", "method", "side",
+    "equal", "effect", "metric",
 })  # fmt: skip
 """Column names of the result tables, which no metric may take."""
 SUFFIXES = ("_delta", "_ci_low", "_ci_high")

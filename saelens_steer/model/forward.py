@@ -143,16 +143,23 @@ def final_logits(model: Model, resid_last: Float[Tensor, "batch d_model"]) -> Lo
 
 
 @torch.no_grad()
+def reading_direction(model: Model, ids: Columns) -> Float[Tensor, " d_model"]:
+    """The direction at the final residual that the mean logit of some tokens grows along.
+
+    v · it is the mean of `direct_logits` of v over the tokens, up to the mean over all; float32.
+    """
+    mean = model.unembed.W_U[:, ids.to(model.unembed.W_U.device)].float().mean(1)
+    return mean * _norm_weight(model)
+
+
+@torch.no_grad()
 def direct_logits(model: Model, vectors: Float[Tensor, "n d_model"]) -> Logits:
     """What each vector, added to the final residual, adds to the logits, less their mean.
 
     Up to the scale that the final norm divides by, one for all vectors; float32. The logit lens of
     a direction (nostalgebraist 2020).
     """
-    weight = getattr(model.ln_final, "w", None)
-    x = vectors.float().to(model.unembed.W_U.device)
-    if weight is not None:
-        x = x * (weight.float() + float(getattr(model.cfg, "rmsnorm_uses_offset", False)))
+    x = vectors.float().to(model.unembed.W_U.device) * _norm_weight(model)
     pieces = [x @ W.float() for W in model.unembed.W_U.split(VOCAB_CHUNK, dim=1)]
     logits = torch.cat(pieces, dim=1)
     return logits - logits.mean(dim=1, keepdim=True)
@@ -161,6 +168,14 @@ def direct_logits(model: Model, vectors: Float[Tensor, "n d_model"]) -> Logits:
 def _capped(model: Model, logits: Logits) -> Logits:
     cap = getattr(model.cfg, "output_logits_soft_cap", None) or 0.0
     return torch.tanh(logits / cap) * cap if cap > 0 else logits
+
+
+def _norm_weight(model: Model) -> Tensor:
+    """What the final norm multiplies each entry by, float32; 1 where it has no weights."""
+    weight = getattr(model.ln_final, "w", None)
+    if weight is None:
+        return torch.ones((), device=model.unembed.W_U.device)
+    return weight.float() + float(getattr(model.cfg, "rmsnorm_uses_offset", False))
 
 
 def _final_norm(model: Model, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_model"]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saelens_steer.errors import InputError
 from saelens_steer.model.forward import check_length, unembed_with_gradients
 from saelens_steer.model.hooks import check_hook_name
 from saelens_steer.model.kinds import Model, is_bridge
@@ -19,7 +20,8 @@ def resid_gradient(
 ) -> Resid:
     """d of(last-token logits) / d x at every position of a hook, 0 at padding, float32.
 
-    Rows are left-padded, `mask` is True at real tokens. Weights get no gradients.
+    Rows are left-padded, `mask` is True at real tokens. Weights get no gradients. Raises InputError
+    where `of` cannot be differentiated.
     """
     check_hook_name(model, hook_name)
     check_length(model, tokens.shape[1])
@@ -39,5 +41,7 @@ def resid_gradient(
     with torch.enable_grad(), model.hooks(fwd_hooks=[(hook_name, enter), (top, leave)]):
         model(tokens, attention_mask=mask.long(), **end)
         value = of(unembed_with_gradients(model, seen["final"][:, -1]))
+        if not value.requires_grad:
+            raise InputError("attribution needs a metric that can be differentiated in torch")
         (gradient,) = torch.autograd.grad(value.sum(), seen["x"])
     return torch.where(mask[..., None].to(gradient.device), gradient.float(), 0.0)

@@ -27,13 +27,15 @@ from saelens_steer.report.theme import (
 EQUAL = {"norm": "equal norm", "kl": "equal KL"}
 KINDS = {
     "selection": "score",
+    "tokens": "score: reads the metric's tokens",
     "ceiling": "ceiling: it uses the outcome",
     "without SAE": "needs no SAE",
     "asking": "no steering",
 }
 LEAD = (
     "The first features of each side that each way chooses, pushed on prompts that no score has "
-    "seen. The effect is the shift of the metric towards the side, the mean over both sides. "
+    "seen. The effect is the shift of the metric towards the side, the mean over both sides, with "
+    "95 % bootstrap intervals over prompts and directions. "
     "Ceiling: chosen by the gradient of the outcome itself, which shows what is possible and is no "
     "evidence. Asking: the same prompts with words that ask for it; its KL is what it is."
 )
@@ -46,7 +48,7 @@ def choices_section(run: Run) -> str:
     own: Any = both(run.comparison)
     parts = [
         f"<p>{esc(choice_sentence(run.comparison))}</p>",
-        figure("choices", choices_figure(run.comparison), "Bars: 95 % bootstrap over prompts."),
+        figure("choices", choices_figure(run.comparison)),
         _table(own),
     ]
     if (own["equal"] == "asking").any():
@@ -62,17 +64,21 @@ def both(comparison: Any) -> pd.DataFrame:
 
 
 def choice_sentence(comparison: pd.DataFrame) -> str:
-    """What the best score that does not use the outcome gains over the baseline."""
+    """What the best score that does not differentiate the outcome gains over the baseline."""
     own: Any = both(comparison)
     baseline, metric = own["baseline"].iloc[0], own["metric"].iloc[0]
-    rivals = own[(own["evidence"] == "selection") & (own["equal"] == "norm")]
-    best = rivals.sort_values(by="effect", ascending=False, kind="stable").iloc[0]
+    scores = own[own["evidence"].isin(("selection", "tokens")) & (own["equal"] == "norm")]
+    scores = scores[scores["side"] == "both"] if (scores["side"] == "both").any() else scores
+    if scores.empty:
+        return "No score was compared, only directions that need no SAE."
+    best = scores.sort_values(by="effect", ascending=False, kind="stable").iloc[0]
+    of = f"Of {len(scores)} score{'' if len(scores) == 1 else 's'}"
     if best["method"] == baseline:
-        return f"No score moves {metric} further than {baseline} does at equal norm."
-    found = [_gain(_row(own, best["method"], equal), metric) for equal in EQUAL]
+        return f"{of}, none moves {metric} further than {baseline} does at equal norm."
+    found = [_gain(_row(own, best["method"], equal), baseline) for equal in EQUAL]
     return (
-        f"Against {baseline}, features chosen by {best['method']}: {found[0]} at equal norm; "
-        f"{found[1]} at equal KL."
+        f"{of}, {best['method']} moves {metric} furthest at equal norm: {found[0]}; at equal KL: "
+        f"{found[1]}. The intervals are not corrected for taking the best."
     )
 
 
@@ -80,19 +86,18 @@ def _row(own: pd.DataFrame, method: str, equal: str) -> Any:
     return own[(own["method"] == method) & (own["equal"] == equal)].iloc[0]
 
 
-def _gain(row: Any, metric: str) -> str:
-    """`5.2 × [4.1, 7.3] the effect on math_margin`, or the difference where there is no ratio."""
+def _gain(row: Any, baseline: str) -> str:
+    """`2.1 × [1.5, 3.0] the effect of the baseline`, or the difference where there is no ratio."""
     if math.isnan(row["difference"]):
-        return f"no baseline on {metric}, which chose no direction"
+        return f"{baseline} chose no direction to compare with"
+    if not math.isnan(row["ratio"]):
+        ratio, low, high = _times(row)
+        return f"{ratio} × [{low}, {high}] the effect of {baseline}"
     places = decimals([row["effect"], row["difference"]])
-    if math.isnan(row["ratio"]):
-        ends = ", ".join(
-            number(row[f"difference_ci_{end}"], places, signed=True) for end in ("low", "high")
-        )
-        more = number(row["difference"], places, signed=True)
-        return f"{more} [{ends}] on {metric} beside a baseline that is not above 0"
-    ratio, low, high = _times(row)
-    return f"{ratio} × [{low}, {high}] the effect on {metric}"
+    more, low, high = (
+        number(row[f"difference{end}"], places, signed=True) for end in ("", "_ci_low", "_ci_high")
+    )
+    return f"{more} [{low}, {high}] beside {baseline}, whose effect is not clearly above 0"
 
 
 def _times(row: Any) -> list[str]:

@@ -27,7 +27,9 @@ from saelens_steer.report.theme import (
     short,
 )
 
-EQUAL_EFFECT, GATED = "equal_effect", "where"
+EQUAL_EFFECT = "equal_effect"
+PICKY = ("where", "fires")
+"""Edits that pick where they act."""
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 COLOURS = tuple(shade for shades in zip(*SHADES, strict=True) for shade in shades)
 FLOOR = 1e-6
@@ -35,7 +37,8 @@ FLOOR = 1e-6
 LEAD = (
     "Each point is a direction pushed in one way at one strength. Effect: the shift of the metric "
     "on the prompts it is wanted on. Damage: the mean KL to the unsteered model on the prompts of "
-    "all other domains. The line joins the points that no other one beats on both."
+    "all other domains; strengths of equal effect were found on these very prompts. The line joins "
+    "the points that no other one beats on both, directions that used the outcome (ceiling) aside."
 )
 
 
@@ -60,40 +63,38 @@ def equal_effects(front: pd.DataFrame) -> pd.DataFrame:
 
 
 def front_sentence(front: pd.DataFrame) -> str:
-    """What the least damaging pairs cost beside plain addition; empty without equal effects.
+    """What the least damaging pair costs beside the baseline; empty without equal effects.
 
-    An edit that picks its prompts (`where`) and the best of those that act on every prompt are
-    both named: the first does no damage where its probe does not open.
+    Edits that pick where they act are named apart where they do no damage that can be measured:
+    that says where they open, and nothing of the direction. A ceiling is never named.
     """
-    rows = equal_effects(front)
-    reached: Any = rows[rows["alpha"].notna()]
+    rows: Any = equal_effects(front)
+    reached = rows[rows["alpha"].notna() & (rows["evidence"] != "ceiling")]
     if reached.empty:
         return ""
-    first, metric = reached.iloc[0], reached["metric"].iloc[0]
-    base = reached[reached["baseline"].astype(bool)]
-    named = [_cost(first, base)]
-    blind = reached[~reached["edit"].str.startswith(GATED)]
-    if len(blind) and blind.index[0] != reached.index[0]:
-        named.append(f"of the edits that act on every prompt, {_cost(blind.iloc[0], base)}")
-    size = number(reached["effect"].mean(), 1)
-    start = f"At an effect of {size} on {metric} ({first['domain']} prompts), "
-    beside = (
-        f"beside {_nats(base.iloc[0])} for {_pair(base.iloc[0])}"
-        if len(base)
-        else "and no feature chosen by mean difference reaches that effect"
-    )
-    return f"{start}{'; '.join(named)} ({beside}; nats of KL on the other domains)."
+    picky = reached["edit"].str.partition("@")[0].isin(PICKY)
+    closed = reached[picky & (reached["damage_kl"] <= FLOOR)]
+    size, metric = number(reached["effect"].mean(), 1), reached["metric"].iloc[0]
+    parts = [f"At an effect of {size} on {metric} ({reached['domain'].iloc[0]} prompts)"]
+    if len(closed):
+        names = " and ".join(dict.fromkeys(closed["edit"]))
+        parts.append(f"{names} does no measurable damage, for it does not open elsewhere")
+    if len(open_ := reached[~picky]):
+        parts.append(_least(open_, reached[reached["baseline"].astype(bool)], len(closed) > 0))
+    return f"{parts[0]}, {'; '.join(parts[1:])}." if len(parts) > 1 else ""
 
 
-def _cost(row: Any, base: Any) -> str:
-    """`linear probe math (add@last) costs 0.083, 0.326 times [0.246, 0.572] as much`."""
-    if row["damage_kl"] == 0:
-        return f"{_pair(row)} costs nothing"
-    cost = f"{_pair(row)} costs {_nats(row)}"
-    if not len(base) or row["baseline"]:
-        return cost
-    ends = ", ".join(number(row[f"ratio_ci_{end}"], 3) for end in ("low", "high"))
-    return f"{cost}, {number(row['ratio'], 3)} times [{ends}] as much as plain addition"
+def _least(rows: Any, base: Any, others: bool) -> str:
+    """The pair with the least damage, of those that act on every prompt."""
+    best, n = rows.iloc[0], len(rows)
+    which = f"of the {n} pairs that act on every prompt, " if others else f"of {n} pairs, "
+    cost = f"{which}{_pair(best)} costs least, {_nats(best)} nats of KL on the other domains"
+    if base.empty:
+        return f"{cost}; no feature chosen by mean difference reaches that effect"
+    if best["baseline"]:
+        return f"{cost}, the best feature chosen by mean difference"
+    beside = base.iloc[0]
+    return f"{cost}, {number(best['ratio'], 3)} times as much as {_pair(beside)}, {_nats(beside)}"
 
 
 def _pair(row: Any) -> str:
@@ -182,8 +183,8 @@ def _equal_table(front: pd.DataFrame) -> str:
         return ""
     texts = "damage_texts" in rows
     headers = ["Direction", "Edit", "Strength", "Effect", "Damage (KL) [95\u00a0%\u00a0CI]"]
-    headers += ["Texts made invalid", "× perplexity"] if texts else []
-    headers += ["× plain addition", "Found by"]
+    headers += ["Texts that lost a property", "× perplexity"] if texts else []
+    headers += ["× baseline", "Found by"]
     places = decimals(rows["damage_kl"])
     cells = [_equal_row(row, places, texts) for row in rows.to_dict("records")]
     return details(
@@ -207,16 +208,17 @@ def _equal_row(row: dict[str, Any], places: int, texts: bool) -> list[Cell]:
             Cell(number(row["ratio"], 3) + mark, float(row["ratio"])),
         ]
     found = str(row["found_by"]).replace(" ", ", ")
+    ceiling = " " + badge("ceiling", "warn") if row["evidence"] == "ceiling" else ""
     return [
         Cell(f"<b>{esc(name)}</b>", name),
         Cell(f"<code>{esc(row['edit'])}</code>", str(row["edit"])),
         *rest,
-        Cell(f"<small>{esc(found)}</small>", found),
+        Cell(f"<small>{esc(found)}</small>{ceiling}", found),
     ]
 
 
 def _of_texts(row: dict[str, Any]) -> list[Cell]:
-    """Share of texts that are no longer valid, and the perplexity over the unsteered text's."""
+    """Share of texts of which some rate fell, and the perplexity over the unsteered text's."""
     times = math.exp(row["damage_loss"])
     share = float(row["damage_texts"])
     return [Cell(number(100 * share, 0) + " %", share), Cell(number(times, 2), times)]

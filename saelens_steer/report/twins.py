@@ -11,8 +11,8 @@ from saelens_steer.report.theme import decimals, name_label, number
 
 LEAD = (
     "An SAE of the same shape whose decoder stayed as it was drawn, at random, while its encoder "
-    "was trained; features chosen by the same score, swept against the same controls. What it does "
-    "as well, the training of the decoder has not bought."
+    "was trained; features chosen by the same score, swept against controls of the same family. "
+    "What it does as well is not owed to the training of the decoder."
 )
 
 

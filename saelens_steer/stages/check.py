@@ -39,6 +39,8 @@ def check_run(run: Run) -> None:
     _check_texts(run)
     _check_patch(run)
     _check_sae(run)
+    _check_scores(run)
+    _check_compare(run)
     check_matrix(run)
 
 
@@ -103,6 +105,30 @@ def _check_sae(run: Run) -> None:
         check_encoder(sae)
 
 
+def _check_scores(run: Run) -> None:
+    """direct_logit takes a margin as the first logit metric."""
+    compare, matrix = run.spec.compare, run.spec.matrix
+    asked = {run.spec.select.score, *(compare.methods if compare else ())}
+    asked |= set(matrix.methods if matrix else ())
+    first = run.study().logit_metrics[0]
+    if "direct_logit" in asked and first.sets is None:
+        raise InputError(
+            f"direct_logit reads the tokens of a margin, and the first logit metric, {first.name}, "
+            "is none: name a margin first"
+        )
+
+
+def _check_compare(run: Run) -> None:
+    compare, sides = run.spec.compare, (run.spec.select.positive, run.spec.select.negative)
+    if compare is None:
+        return
+    for side, words in compare.ask.items():
+        if side not in sides:
+            raise InputError(f"compare.ask: {side!r} is no side of select; {or_known(side, sides)}")
+        asked = tuple(replace(p, text=f"{p.text} {words}") for p in run.prompts)
+        replace(run.study(), prompts=asked).check()
+
+
 def matrix_prompts(spec: MatrixSpec) -> tuple[Prompt, ...]:
     """The first so many prompts of each domain. Raises InputError without two domains."""
     by_domain: dict[str, list[Prompt]] = {}
@@ -127,7 +153,11 @@ def check_matrix(run: Run) -> None:
     prompts = matrix_prompts(spec)
     check_disjoint(prompts, run.selecting)
     check_disjoint(prompts, run.prompts)
-    study = replace(run.study(), prompts=prompts)
+    texts = run.spec.sweep.generate.model_copy(
+        update={"max_new_tokens": max(1, spec.max_new_tokens)}
+    )
+    sweep = run.spec.sweep.model_copy(update={"generate": texts})
+    study = replace(run.study(), prompts=prompts, spec=sweep)
     study.check()
     if not any(m.name == "kl" for m in study.logit_metrics):
         raise InputError("matrix measures damage by kl: add kl to metrics")

@@ -18,7 +18,7 @@ from saelens_steer.stages.select import finder
 def compare(run: Run) -> Path:
     """comparison.csv: a row per way to choose and side; nothing where the config asks for none."""
     if run.spec.compare is None:
-        run.steps.drop("compare")
+        run.steps.drop("compare", COMPARE_OUTPUTS)
         return run.steps.folder
     inputs = [run.keys["select"], run.model_key, prompts_hash(run.prompts)]
     inputs += [run.spec.prompts.model_dump(), run.spec.compare.model_dump()]

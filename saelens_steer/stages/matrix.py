@@ -25,6 +25,7 @@ from saelens_steer.effects import (
     matrix_table,
     unit_rows,
 )
+from saelens_steer.errors import InputError
 from saelens_steer.features import difference_of_means, linear_probe, vectors_of
 from saelens_steer.metrics import metrics_version
 from saelens_steer.outputs import MATRIX_OUTPUTS, write_matrix
@@ -41,7 +42,7 @@ START = "assistant_start"
 def matrix(run: Run) -> Path:
     """matrix.csv and front.csv; nothing where the config asks for none."""
     if run.spec.matrix is None:
-        run.steps.drop("matrix")
+        run.steps.drop("matrix", MATRIX_OUTPUTS)
         return run.steps.folder
     prompts = matrix_prompts(run.spec.matrix)
     inputs = [run.keys["select"], run.model_key, prompts_hash(prompts), prompts_hash(run.prompts)]
@@ -59,6 +60,11 @@ def _matrix(run: Run, spec: MatrixSpec, prompts: tuple[Prompt, ...]) -> None:
     target = spec.target or find.sides[0 if favours > 0 else 1]
     directions = _directions(find, spec, target)
     pairs = [pair for pair in (Pair(d, e) for d in directions for e in spec.edits) if pair.applies]
+    if not pairs:
+        raise InputError(
+            "matrix has no pair to measure: no direction was found towards "
+            f"{target}, or the edits are for features alone"
+        )
     study = replace(run.study(run.sae), prompts=prompts)
     sign = favours if target == find.sides[0] else -favours
     job = Matrix(study, pairs, _surroundings(run, find), spec, run.scale.resid_norm or 1.0, sign)

@@ -23,7 +23,7 @@ from saelens_steer.steering import Known, build_variant
 def patch(run: Run) -> Path:
     """patch.csv and patch.json: what each variant of the model writes; nothing without variants."""
     if run.spec.patch is None:
-        run.steps.drop("patch")
+        run.steps.drop("patch", PATCH_OUTPUTS)
         return run.steps.folder
     inputs = [run.keys["select"], run.model_key, prompts_hash(run.prompts)]
     inputs += [run.spec.prompts.model_dump(), run.spec.patch.model_dump()]

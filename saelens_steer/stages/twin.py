@@ -25,7 +25,7 @@ from saelens_steer.study import tested_directions
 def twin(run: Run) -> Path:
     """twin/: the twin's SAE, its features by the same selection, rows and claims; or nothing."""
     if not run.spec.sae.twin:
-        run.steps.drop("twin")
+        run.steps.drop("twin", [TWIN])
         return run.steps.folder
     inputs = [run.keys["sweep"], run.spec.select.model_dump(), metrics_version(run.spec.metrics)]
     run.keys["twin"] = run.steps.do("twin", inputs, [TWIN], partial(_twin, run))

@@ -1,0 +1,158 @@
+"""The sentences and tables of ways to choose, of effect against damage, and of the twin."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import write_run
+
+from saelens_steer.report.choices import choice_sentence, choices_section
+from saelens_steer.report.page import page, read_run
+from saelens_steer.report.tradeoffs import front_figure, front_sentence, tradeoffs_section
+from saelens_steer.report.twins import twin_section
+
+HOSTILE = "<!--<script>"
+
+
+def compared(methods, ratio=(2.5, 1.25, 4.0), side="both"):
+    """A comparison in which the first of the methods does most."""
+    evidence = {"attribution": "ceiling", "linear_probe": "without SAE", "direct_logit": "tokens"}
+    rows = [
+        {
+            "method": method,
+            "evidence": evidence.get(method, "selection"),
+            "side": side,
+            "equal": equal,
+            "n": 2,
+            "directions": "feature_1 feature_2",
+            **ends("effect", 1.0 / (place + 1), 0.1, 1.2),
+            "kl": 0.02,
+            **ends("difference", 0.5, 0.25, 0.75),
+            **ends("ratio", *ratio),
+            "metric": "math_margin",
+            "baseline": methods[-1],
+        }
+        for place, method in enumerate(methods)
+        for equal in ("norm", "kl")
+    ]
+    return pd.DataFrame(rows)
+
+
+def ends(name, value, low, high):
+    return {name: value, f"{name}_ci_low": low, f"{name}_ci_high": high}
+
+
+def pushed(**more):
+    """Three pairs at an equal effect, the baseline last."""
+    base = {
+        "direction": "feature_5",
+        "feature": 5,
+        "found_by": "mean_difference",
+        "edit": "add",
+        "kind": "equal_effect",
+        "alpha": 0.5,
+        **ends("effect", 1.0, 0.8, 1.2),
+        **ends("damage_kl", 0.4, 0.2, 0.6),
+        "damage_margin": 1.0,
+        "evidence": "selection",
+        "on_front": True,
+        "metric": "math_margin",
+        "domain": "mixed",
+        "baseline": True,
+        "ratio": 1.0,
+    }
+    probe = {"direction": "linear_probe_math", "found_by": "linear_probe", "baseline": False}
+    least = base | probe | ends("damage_kl", 0.1, 0.05, 0.2) | {"ratio": 0.25, "edit": "add@last"}
+    gated = base | probe | ends("damage_kl", 0.0, 0.0, 0.0) | {"ratio": 0.0, "edit": "where@last"}
+    return pd.DataFrame([gated, least, base]).assign(**more)
+
+
+def test_the_best_score_stands_beside_the_baseline_with_its_interval():
+    said = choice_sentence(compared(["direct_logit", "output_score", "auroc@answer"]))
+    assert said.startswith("Of 3 scores, direct_logit moves math_margin furthest at equal norm: ")
+    assert "2.5 × [1.2, 4.0] the effect of auroc@answer" in said
+
+
+def test_without_a_ratio_the_difference_is_named_and_why():
+    nothing = (np.nan, np.nan, np.nan)
+    said = choice_sentence(compared(["direct_logit", "auroc@answer"], nothing))
+    assert "+0.50 [+0.25, +0.75] beside auroc@answer" in said
+    assert "not clearly above 0" in said
+
+
+def test_a_ceiling_and_a_reference_are_never_the_best_score():
+    said = choice_sentence(compared(["attribution", "linear_probe", "auroc@answer"]))
+    assert (
+        said == "Of 1 scores, none moves math_margin further than auroc@answer does at equal norm."
+    )
+
+
+def test_references_alone_make_a_section_too(tmp_path):
+    run = read_run(write_run(tmp_path / "run"))
+    object.__setattr__(run, "comparison", compared(["linear_probe", "difference_of_means"]))
+    run.comparison["evidence"] = "without SAE"
+    assert "only directions that need no SAE" in choices_section(run)
+
+
+def test_an_edit_that_does_not_open_elsewhere_says_nothing_of_its_direction():
+    said = front_sentence(pushed())
+    assert "where@last does no measurable damage, for it does not open elsewhere" in said
+    assert (
+        "of the 2 pairs that act on every prompt, linear probe math (add@last) costs least" in said
+    )
+    assert "0.1000 nats of KL on the other domains, 0.250 times as much as feature 5 (add)" in said
+
+
+def test_a_ceiling_is_never_named_as_the_cheapest():
+    front = pushed()
+    front.loc[1, "evidence"] = "ceiling"
+    assert "linear probe math (add@last)" not in front_sentence(front)
+
+
+def test_a_pair_that_did_not_reach_the_effect_says_so(tmp_path):
+    run = read_run(write_run(tmp_path / "run"))
+    front = pushed()
+    front.loc[2, ["alpha", "effect", "damage_kl"]] = np.nan
+    object.__setattr__(run, "front", front.assign(baseline=False))
+    shown = tradeoffs_section(run)
+    assert "not reached" in shown
+    assert "no feature chosen by mean difference reaches that effect" in shown
+
+
+def test_no_damage_has_a_place_on_the_logarithmic_axis():
+    xs = [x for trace in front_figure(pushed()).data for x in trace.x if x is not None]
+    assert min(xs) > 0
+
+
+def test_hostile_names_are_text(tmp_path):
+    run = read_run(write_run(tmp_path / "run"))
+    object.__setattr__(run, "front", pushed(direction=HOSTILE, found_by=HOSTILE))
+    comparison = compared(["direct_logit", "auroc"]).assign(directions=HOSTILE)
+    object.__setattr__(run, "comparison", comparison)
+    object.__setattr__(run, "twin", run.claims)
+    assert HOSTILE not in page(run, "headline")
+
+
+def test_a_run_without_comparisons_has_no_such_sections(tmp_path):
+    run = read_run(write_run(tmp_path / "run"))
+    assert choices_section(run) == tradeoffs_section(run) == twin_section(run) == ""
+
+
+def test_the_twin_stands_beside_the_features(tmp_path):
+    run = read_run(write_run(tmp_path / "run"))
+    claims = run.claims
+    claims = claims.assign(T=claims["T"] / 2, verdict="no more than random")
+    object.__setattr__(run, "twin", claims)
+    shown = twin_section(run)
+    assert "and 0 of 20 of the twin" in shown
+    assert shown.count("<tr>") > 1
+
+
+@pytest.mark.parametrize("section", ["choices", "tradeoffs", "twin"])
+def test_the_page_links_to_each_comparison(tmp_path, section):
+    run = read_run(write_run(tmp_path / "run"))
+    object.__setattr__(run, "front", pushed())
+    object.__setattr__(run, "comparison", compared(["direct_logit", "auroc"]))
+    object.__setattr__(run, "twin", run.claims)
+    shown = page(run, "headline")
+    assert f'<a href="#{section}">' in shown
+    assert f'<section id="{section}">' in shown
