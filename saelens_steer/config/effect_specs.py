@@ -66,7 +66,10 @@ class CompareSpec(Spec):
     def _known(self) -> CompareSpec:
         _check_methods(self.methods, (*CONTRASTS, *CAUSAL, *REFERENCES))
         if self.baseline not in self.methods:
-            raise ValueError(f"baseline {self.baseline!r} is not among the methods")
+            raise ValueError(
+                f"baseline {self.baseline!r} is not among the methods: give compare.baseline, one "
+                f"of {', '.join(self.methods)}"
+            )
         return self
 
 

@@ -121,6 +121,16 @@ ContrastScore = Literal["mean_difference", "auroc", "firing_difference"]
 """What activations say of a feature."""
 CausalScore = Literal["output_score", "token_confidence", "direct_logit", "attribution"]
 """What the model does when the feature is pushed, or would do."""
+Score = Literal[
+    "mean_difference",
+    "auroc",
+    "firing_difference",
+    "output_score",
+    "token_confidence",
+    "direct_logit",
+    "attribution",
+]
+"""Either."""
 
 
 class SelectSpec(Spec):
@@ -139,7 +149,7 @@ class SelectSpec(Spec):
     at: Literal["assistant_start", "answer"] = "assistant_start"
     k: int = Field(default=10, gt=0)
     """Candidates for each side."""
-    score: ContrastScore | CausalScore = "mean_difference"
+    score: Score = "mean_difference"
     shortlist: int = Field(default=50, gt=0)
     """output_score and token_confidence do not say which side a feature is for: they rank so many
     of each side, the best by mean_difference."""

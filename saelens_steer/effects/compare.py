@@ -184,7 +184,7 @@ def _drawn(rows: pd.DataFrame, seed: int) -> dict[tuple[str, str, str], _Own]:
 
 def _mean(sides: Sequence[_Own]) -> _Own:
     return _Own(
-        [name for own in sides for name in own.directions],
+        list(dict.fromkeys(name for own in sides for name in own.directions)),
         float(np.mean([own.effect for own in sides])),
         np.mean([own.drawn for own in sides], axis=0),
         float(np.mean([own.kl for own in sides])),

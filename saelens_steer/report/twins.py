@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from saelens_steer.evidence.claims import PASSES
+from saelens_steer.evidence.claims import FAILS, PASSES
 from saelens_steer.report.markup import Cell, esc, section, table
 from saelens_steer.report.run_folder import Run, claims_on
 from saelens_steer.report.theme import decimals, name_label, number
@@ -35,22 +35,29 @@ def twin_sentence(run: Run, metric: str) -> str:
         _found(claims, metric) for claims in (run.claims, run.twin)
     )
     places = decimals([reach, twin_reach])
+    far = f"the mean T is {number(reach, places)} against {number(twin_reach, places)}"
+    if more is None or twin_more is None:
+        return f"With so few controls no count of either can be tested; {far}."
     return (
         f"{more} of {n} features move {metric} more than random directions do, and {twin_more} of "
-        f"{twin_n} of the twin's; the mean T is {number(reach, places)} against "
-        f"{number(twin_reach, places)}."
+        f"{twin_n} of the twin's; {far}."
     )
 
 
-def _found(claims: Any, metric: str) -> tuple[int, int, float]:
-    """Candidates that pass, candidates, and their mean T."""
+def _found(claims: Any, metric: str) -> tuple[int | None, int, float]:
+    """Candidates that pass (None where they cannot be tested), candidates, and their mean T."""
     own: Any = claims_on(claims, metric)
-    return list(own["verdict"]).count(PASSES), len(own), float(own["T"].mean())
+    verdicts = list(own["verdict"])
+    testable = all(verdict in (PASSES, FAILS) for verdict in verdicts)
+    return verdicts.count(PASSES) if testable else None, len(own), float(own["T"].mean())
 
 
 def _row(run: Run, metric: str) -> list[Cell]:
     found = [_found(claims, metric) for claims in (run.claims, run.twin)]
     places = decimals(reach for *_, reach in found)
-    counts = [Cell(f"{more} of {n}", float(more)) for more, n, _ in found]
+    counts = [
+        Cell("not testable", -1.0) if more is None else Cell(f"{more} of {n}", float(more))
+        for more, n, _ in found
+    ]
     reaches = [Cell(number(reach, places), reach) for *_, reach in found]
     return [Cell(f"<b>{esc(name_label(metric))}</b>", metric), *counts, *reaches]
