@@ -11,7 +11,7 @@ import pandas as pd
 
 from saelens_steer.effects.matrix import EQUAL_EFFECT, LOSS
 from saelens_steer.effects.rivals import CEILING
-from saelens_steer.evidence.statistics import bootstrap_weights
+from saelens_steer.evidence.statistics import bootstrap_weights, prompt_mean
 
 TAILS, RESAMPLES = (0.025, 0.975), 1000
 KEYS = ["direction", "feature", "found_by", "edit", "kind", "alpha"]
@@ -161,10 +161,7 @@ def _against_baseline(table: pd.DataFrame, edit: str) -> dict[str, Any]:
 
 def mean_of(values: np.ndarray) -> np.ndarray:
     """Mean over the prompts that were measured, NaN where none was: [cell]."""
-    known = ~np.isnan(values)
-    count = known.sum(1)
-    total = np.where(known, values, 0.0).sum(1)
-    return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
+    return prompt_mean(values[None])[0]
 
 
 def interval(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
