@@ -124,7 +124,7 @@ def choices_figure(comparison: pd.DataFrame) -> go.Figure:
     plot.update_xaxes(title_text=label, zeroline=True, zerolinecolor=BAND_LINE)
     plot.update_yaxes(categoryorder="array", categoryarray=[plain(m) for m in order], dtick=1)
     legend = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}
-    return plot.update_layout(legend=legend, margin={"t": 96, "l": 230})
+    return plot.update_layout(legend=legend, margin={"t": 96, "l": 262})
 
 
 def _dots(rows: pd.DataFrame, colour: str, symbol: str, name: str) -> go.Scatter:

@@ -31,6 +31,8 @@ EQUAL_EFFECT = "equal_effect"
 PICKY = ("where", "fires")
 """Edits that pick where they act."""
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
+OPENED = 24
+"""A longer table is folded at first."""
 COLOURS = tuple(shade for shades in zip(*SHADES, strict=True) for shade in shades)
 FLOOR = 1e-6
 """KL is drawn on a logarithmic axis, which has no 0."""
@@ -188,7 +190,9 @@ def _equal_table(front: pd.DataFrame) -> str:
     places = decimals(rows["damage_kl"])
     cells = [_equal_row(row, places, texts) for row in rows.to_dict("records")]
     return details(
-        f"All {len(rows)} pairs at an equal effect", table("Equal effects", headers, cells), True
+        f"All {len(rows)} pairs at an equal effect",
+        table("Equal effects", headers, cells),
+        opened=len(rows) <= OPENED,
     )
 
 
