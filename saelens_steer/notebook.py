@@ -111,7 +111,7 @@ def rank_features(
     )
     study.check()
     trial = Trial(study, sae, found.positive, found.negative)
-    return rank_by(found, score, trial, spec, spec.push * (found.scale.resid_norm or 1.0))
+    return rank_by(found, score, trial, spec, spec.push * found.scale.mean_norm)
 
 
 def _of(prompts: Sequence[Prompt], domain: str, most: int) -> list[Prompt]:

@@ -8,7 +8,13 @@ from saelens_steer.config.data_specs import (
     PromptSpec,
     SampleSpec,
 )
-from saelens_steer.config.effect_specs import CAUSAL, CONTRASTS, CompareSpec, MatrixSpec
+from saelens_steer.config.effect_specs import (
+    CAUSAL,
+    CONTRASTS,
+    REFERENCES,
+    CompareSpec,
+    MatrixSpec,
+)
 from saelens_steer.config.metric_specs import (
     DEFAULT_METRICS,
     MarginMetric,
@@ -45,6 +51,7 @@ __all__ = [
     "CAUSAL",
     "CONTRASTS",
     "DEFAULT_METRICS",
+    "REFERENCES",
     "TINY",
     "AblateSpec",
     "ActivationSpec",

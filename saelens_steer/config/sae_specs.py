@@ -121,15 +121,7 @@ ContrastScore = Literal["mean_difference", "auroc", "firing_difference"]
 """What activations say of a feature."""
 CausalScore = Literal["output_score", "token_confidence", "direct_logit", "attribution"]
 """What the model does when the feature is pushed, or would do."""
-Score = Literal[
-    "mean_difference",
-    "auroc",
-    "firing_difference",
-    "output_score",
-    "token_confidence",
-    "direct_logit",
-    "attribution",
-]
+Score = Literal[ContrastScore, CausalScore]
 """Either."""
 
 

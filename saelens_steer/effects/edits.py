@@ -14,12 +14,10 @@ from torch import Tensor
 from saelens_steer.errors import InputError
 from saelens_steer.features import Probe
 from saelens_steer.files import digest
-from saelens_steer.sae.codec import encode
 from saelens_steer.steering import Edit, add, set_to
+from saelens_steer.sweeps import activation_of
 from saelens_steer.tensors import Resid, Vectors
 
-ENCODED = 4096
-"""Vectors that go through the SAE at once."""
 NOTHING_LEFT = 1e-3
 """A direction of which less is left (relative) lies in what was taken out."""
 
@@ -89,8 +87,8 @@ def fires(direction: NamedDirection, step: float, around: Surroundings) -> Edit:
     """x ← x + step · v where the feature is active."""
 
     def active(x: Resid) -> Tensor:
-        parts = x.flatten(0, 1).split(ENCODED)
-        z = torch.cat([encode(around.sae, part)[:, direction.feature] for part in parts])
+        assert direction.feature is not None
+        z = activation_of(around.sae, x.flatten(0, 1), direction.feature)
         return (z > 0).view(x.shape[:2])
 
     return _only(f"fires({step:.4g})", direction, step, active)

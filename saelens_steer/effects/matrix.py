@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,7 @@ from saelens_steer.sweeps import (
     Directions,
     Ground,
     LogitSweep,
-    Room,
-    measure,
+    measured,
     plain_directions,
     rows_of,
     run_completions,
@@ -134,36 +133,35 @@ def _equal_effects(job: Matrix, note: Note) -> tuple[list[Cell], list[Pair]]:
 def _logit_rows(job: Matrix, cells: Sequence[Cell], note: Note) -> pd.DataFrame:
     """cell, prompt, each logit metric and the receipt, in the order of cells and prompts."""
     parts = []
-    for at, ground in job.grounds.items():
-        own = [i for i, (pair, *_) in enumerate(cells) if pair.positions == at]
-        if not own:
-            continue
+    for ground, own, few in _by_positions(job, cells):
         sweep = LogitSweep(
             ground=ground,
-            directions=_directions([cells[i] for i in own]),
-            cells=[(place, cells[i][1]) for place, i in enumerate(own)],
-            edits=job.edits([cells[i] for i in own]),
+            directions=_directions(few),
+            cells=[(place, cell[1]) for place, cell in enumerate(few)],
+            edits=job.edits(few),
             metrics=job.study.logit_metrics,
             sae=job.around.sae,
         )
-        rows = _measured(sweep, note)
-        parts.append(rows.assign(cell=np.array(own)[rows["cell"].to_numpy()]))
+        for found in measured(sweep):
+            rows = rows_of(sweep, found, ground.baseline)
+            parts.append(rows.assign(cell=np.array(own)[rows["cell"].to_numpy()]))
+            note(len(rows))
     return pd.concat(parts).sort_values(["cell", "prompt"], ignore_index=True)
+
+
+def _by_positions(
+    job: Matrix, cells: Sequence[Cell]
+) -> Iterator[tuple[Ground, list[int], list[Cell]]]:
+    """The cells that are steered at the same positions, with their places; none is left out."""
+    for at, ground in job.grounds.items():
+        if own := [i for i, (pair, *_) in enumerate(cells) if pair.positions == at]:
+            yield ground, own, [cells[i] for i in own]
 
 
 def _directions(cells: Sequence[Cell]) -> Directions:
     vectors = torch.stack([pair.direction.vector for pair, *_ in cells])
     found = plain_directions(vectors)
     return replace(found, features=tuple(pair.direction.feature for pair, *_ in cells))
-
-
-def _measured(sweep: LogitSweep, note: Note) -> pd.DataFrame:
-    whole, room, parts = sweep.why_whole is not None, Room(), []
-    for batch in sweep.plan(range(len(sweep.cells)), whole):
-        for _, found in room.run(batch, partial(measure, sweep, whole)):
-            parts.append(rows_of(sweep, found, sweep.ground.baseline))
-            note(len(parts[-1]))
-    return pd.concat(parts, ignore_index=True)
 
 
 def _unsteered(job: Matrix) -> pd.DataFrame:
@@ -176,11 +174,7 @@ def _unsteered(job: Matrix) -> pd.DataFrame:
 def _text_rows(job: Matrix, cells: Sequence[Cell], note: Note) -> pd.DataFrame:
     """cell (−1: unsteered), prompt, completion, truncated, each text metric and text_loss."""
     parts = []
-    for number, (at, ground) in enumerate(job.grounds.items()):
-        own = [i for i, (pair, *_) in enumerate(cells) if pair.positions == at]
-        if not own:
-            continue
-        few = [cells[i] for i in own]
+    for ground, own, few in _by_positions(job, cells):
         nothing = ("unsteered", Edit("none", lambda x: x))
         sweep = CompletionSweep(
             ground=ground,
@@ -195,7 +189,7 @@ def _text_rows(job: Matrix, cells: Sequence[Cell], note: Note) -> pd.DataFrame:
         )
         rows = run_completions(sweep, note=note)
         rows = rows.assign(cell=np.array([-1, *own])[rows["cell"].to_numpy()])
-        parts.append(rows if number == 0 else rows[rows["cell"] >= 0])
+        parts.append(rows[rows["cell"] >= 0] if parts else rows)
     rows = pd.concat(parts, ignore_index=True)
     columns = ["completion", "truncated", *job.study.text_columns]
     return rows[["cell", "prompt", *columns]].assign(**{LOSS: _losses(job, rows)})

@@ -12,7 +12,7 @@ from sae_lens import SAE
 from torch import Tensor
 
 from saelens_steer.activations import Activations
-from saelens_steer.config import CAUSAL, SelectSpec
+from saelens_steer.config import CAUSAL, REFERENCES, SelectSpec
 from saelens_steer.effects.scores import Trial, rank_by
 from saelens_steer.features import (
     Scale,
@@ -48,7 +48,7 @@ class Finder:
     activations: Activations
     spec: SelectSpec
     trial: Trial
-    _seen: dict[str, Selection] = field(default_factory=dict)
+    _seen: dict[str, Selection] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def sides(self) -> tuple[str, str]:
@@ -61,10 +61,10 @@ class Finder:
 
     def rivals(self, method: str, k: int) -> list[Rival]:
         """One for each side; with fewer than k directions where fewer point that way."""
-        if method == "difference_of_means":
-            return [self._reference(method, side, self._means(side)) for side in self.sides]
-        if method == "linear_probe":
-            return [self._reference(method, side, self._probe(side)) for side in self.sides]
+        if method in REFERENCES:
+            vector = self._reference(method)
+            pair = zip(self.sides, (vector, -vector), strict=True)
+            return [Rival(method, s, (f"{method}_{s}",), (None,), v[None]) for s, v in pair]
         found = self.selection(method, k)
         return [self._features(method, side, found.candidates[side]) for side in self.sides]
 
@@ -74,7 +74,7 @@ class Finder:
         found = self._contrast(at or self.spec.at)
         if base not in CAUSAL:
             return found.by(base, k)  # type: ignore[arg-type]
-        push = self.spec.push * (found.scale.resid_norm or 1.0)
+        push = self.spec.push * found.scale.mean_norm
         spec = self.spec.model_copy(update={"k": k})
         return rank_by(found, base, self.trial, spec, push)  # type: ignore[arg-type]
 
@@ -89,18 +89,13 @@ class Finder:
         names = tuple(f"feature_{f}" for f in features)
         return Rival(method, side, names, (*features,), unit_rows(self.sae, features))
 
-    def _reference(self, method: str, side: str, vector: Float[Tensor, " d_model"]) -> Rival:
-        return Rival(method, side, (f"{method}_{side}",), (None,), vector[None])
-
-    def _means(self, side: str) -> Float[Tensor, " d_model"]:
-        return difference_of_means(self.activations, [side], [self._other(side)])
-
-    def _probe(self, side: str) -> Float[Tensor, " d_model"]:
-        own, other = (vectors_of(self.activations, [d], START) for d in (side, self._other(side)))
-        return linear_probe(own, other).direction
-
-    def _other(self, side: str) -> str:
-        return self.sides[1] if side == self.sides[0] else self.sides[0]
+    def _reference(self, method: str) -> Float[Tensor, " d_model"]:
+        """Towards the positive side."""
+        positive, negative = ([side] for side in self.sides)
+        if method == "difference_of_means":
+            return difference_of_means(self.activations, positive, negative)
+        sides = (vectors_of(self.activations, side, START) for side in (positive, negative))
+        return linear_probe(*sides).direction
 
 
 def unit_rows(sae: SAE[Any], features: Sequence[int]) -> Vectors:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 import pandas as pd
@@ -24,7 +24,7 @@ from saelens_steer.features import Selection
 from saelens_steer.metrics import LogitMetric
 from saelens_steer.model import direct_logits, reading_direction, resid_gradient
 from saelens_steer.study import Study
-from saelens_steer.sweeps import LogitSweep, Room, feature_directions, measure
+from saelens_steer.sweeps import LogitSweep, feature_directions, measured
 from saelens_steer.tensors import Logits, PerRow
 
 STANDS_FOR = 20
@@ -45,13 +45,23 @@ class Trial:
     sae: SAE[Any]
     positive: str
     negative: str
+    _seen: dict[tuple[float, tuple[int, ...]], pd.DataFrame] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def pushed(self, features: Sequence[int], push: float) -> pd.DataFrame:
+        """`pushed_scores`: both of them from one sweep over the features."""
+        key = push, tuple(features)
+        if key not in self._seen:
+            self._seen[key] = pushed_scores(self, features, push)
+        return self._seen[key]
 
     @property
     def metric(self) -> LogitMetric:
         """The first logit metric: the outcome."""
         return self.study.logit_metrics[0]
 
-    @property
+    @cached_property
     def favours(self) -> int:
         """1 where the outcome is larger, unsteered, on the positive side's prompts; else −1.
 
@@ -81,12 +91,12 @@ def rank_by(
     """
     if score in SIDED:
         values = _sided(found, score, trial)
-        sides = {found.positive: values * trial.favours, found.negative: -values * trial.favours}
-        sides = {side: own[own > 0] for side, own in sides.items()}
+        towards = values * trial.favours
+        sides = {found.positive: towards[towards > 0], found.negative: -towards[towards < 0]}
     else:
         short = found.by("mean_difference", spec.shortlist).candidates
         both = list(dict.fromkeys(f for own in short.values() for f in own))
-        values = pushed_scores(trial, both, push)[score]
+        values = trial.pushed(both, push)[score]
         sides = {side: values.loc[own] for side, own in short.items()}
     best = {side: _best(own, spec.k) for side, own in sides.items()}
     scores = found.scores.assign(**{score: values.reindex(found.scores.index)})
@@ -110,17 +120,22 @@ def direct_logit(trial: Trial, features: Sequence[int]) -> PerRow:
     Means over both sets, at the final residual, up to the scale of the final norm. Raises
     InputError unless the first logit metric is a margin.
     """
-    if trial.metric.sets is None:
-        raise InputError(
-            f"direct_logit reads the tokens of a margin, and {trial.metric.name} is none: "
-            "name a margin first"
-        )
-    target, other = trial.metric.sets
+    target, other = margin_sets(trial.metric)
     read = reading_direction(trial.study.model, target) - reading_direction(
         trial.study.model, other
     )
     rows = trial.sae.W_dec[list(features)].detach().float().to(read.device)
     return (rows @ read).cpu()
+
+
+def margin_sets(metric: LogitMetric) -> tuple[Tensor, Tensor]:
+    """The tokens of a margin, which direct_logit reads. Raises InputError for another metric."""
+    if metric.sets is None:
+        raise InputError(
+            f"direct_logit reads the tokens of a margin, and {metric.name} is none: "
+            "name a margin as the first logit metric"
+        )
+    return metric.sets
 
 
 def attribution(trial: Trial, features: Sequence[int]) -> PerRow:
@@ -151,7 +166,7 @@ def pushed_scores(trial: Trial, features: Sequence[int], push: float) -> pd.Data
     token_confidence: how much the push adds to −mean log p of the likeliest tokens (Wang et al.
     2025, arXiv 2510.03659).
     """
-    study, room = trial.study, Room()
+    study = trial.study
     sweep = LogitSweep(
         ground=study.ground,
         directions=feature_directions(trial.sae, features, "unit"),
@@ -161,11 +176,9 @@ def pushed_scores(trial: Trial, features: Sequence[int], push: float) -> pd.Data
     )
     tokens = _stands_for(trial, features)
     sums = torch.zeros(len(features), 2, dtype=torch.float64)
-    whole = sweep.why_whole is not None
-    for batch in sweep.plan(range(len(features)), whole):
-        for _, rows in room.run(batch, partial(measure, sweep, whole)):
-            values = _scores_of(rows["logits"], study.ground.baseline[rows["prompt"]], tokens, rows)
-            sums.index_add_(0, rows["cell"], values)
+    for rows in measured(sweep):
+        values = _scores_of(rows["logits"], study.ground.baseline[rows["prompt"]], tokens, rows)
+        sums.index_add_(0, rows["cell"], values)
     means = (sums / len(study.prompts)).numpy()
     index = pd.Index([*features], name="feature")
     return pd.DataFrame(means, index=index, columns=["output_score", "token_confidence"])

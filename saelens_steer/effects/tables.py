@@ -11,9 +11,13 @@ import pandas as pd
 
 from saelens_steer.effects.matrix import EQUAL_EFFECT, LOSS
 from saelens_steer.effects.rivals import CEILING
-from saelens_steer.evidence.statistics import bootstrap_weights, prompt_mean
+from saelens_steer.evidence.statistics import (
+    bootstrap_interval,
+    bootstrap_weights,
+    prompt_mean,
+)
 
-TAILS, RESAMPLES = (0.025, 0.975), 1000
+RESAMPLES = 1000
 KEYS = ["direction", "feature", "found_by", "edit", "kind", "alpha"]
 CONTRAST = "mean_difference"
 """Features found by it are the baseline of the damage at an equal effect."""
@@ -113,15 +117,10 @@ def front_table(rows: pd.DataFrame, damage: Damage, seed: int = 0) -> pd.DataFra
     has_texts = LOSS in rows
     cells = Cells.of(rows, [damage.outcome, "kl", *([LOSS, *damage.rates] if has_texts else [])])
     wanted = cells.of_domain(damage.domain)
-    effect, kl = (
-        damage.sign * cells.delta(damage.outcome)[:, wanted],
-        cells.steered["kl"][:, ~wanted],
-    )
-    weights = bootstrap_weights(kl.shape[1], RESAMPLES, seed)
-    table = cells.about.copy()
-    named = {"effect": (effect, bootstrap_weights(effect.shape[1], RESAMPLES, seed))}
-    for name, (values, drawn) in (named | {"damage_kl": (kl, weights)}).items():
-        low, high = interval(values, drawn)
+    effect = damage.sign * cells.delta(damage.outcome)[:, wanted]
+    kl, table = cells.steered["kl"][:, ~wanted], cells.about.copy()
+    for name, values in {"effect": effect, "damage_kl": kl}.items():
+        low, high = interval(values, bootstrap_weights(values.shape[1], RESAMPLES, seed))
         table[name], table[f"{name}_ci_low"], table[f"{name}_ci_high"] = mean_of(values), low, high
     table["damage_margin"] = mean_of(np.abs(cells.delta(damage.outcome)[:, ~wanted]))
     if has_texts:
@@ -166,11 +165,6 @@ def mean_of(values: np.ndarray) -> np.ndarray:
 
 def interval(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """95 % bootstrap interval of `mean_of`, over prompts; NaN under two prompts."""
-    known = ~np.isnan(values)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = (np.where(known, values, 0.0) @ weights.T) / (known @ weights.T)
-    few = known.sum(1) < 2
-    means[few] = 0.0
-    low, high = np.nanquantile(means, TAILS, axis=1)
-    low[few], high[few] = np.nan, np.nan
-    return low, high
+    beside_zero = np.stack([np.zeros_like(values), values], axis=1)
+    low, high = bootstrap_interval(beside_zero, 0, weights)
+    return low[:, 1], high[:, 1]

@@ -44,6 +44,13 @@ class Scale:
     resid_norm: float | None = None
     """Mean ‖x‖."""
 
+    @property
+    def mean_norm(self) -> float:
+        """Mean ‖x‖. Raises InputError where nothing was cached."""
+        if self.resid_norm is None:
+            raise InputError("strengths beside the residual need cached activations, for mean ‖x‖")
+        return self.resid_norm
+
     def a_max(self, feature: int) -> float:
         """A_max of a feature. Raises InputError where it is not known, or 0: it never fired."""
         found = self.max_act.get(feature)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from saelens_steer.config import MatrixSpec, RunSpec
 from saelens_steer.data import Prompt, load_corpus, load_prompts
+from saelens_steer.effects import margin_sets
 from saelens_steer.errors import InputError
 from saelens_steer.model import check_stream, same_places
 from saelens_steer.near import or_known
@@ -110,12 +111,8 @@ def _check_scores(run: Run) -> None:
     compare, matrix = run.spec.compare, run.spec.matrix
     asked = {run.spec.select.score, *(compare.methods if compare else ())}
     asked |= set(matrix.methods if matrix else ())
-    first = run.study().logit_metrics[0]
-    if "direct_logit" in asked and first.sets is None:
-        raise InputError(
-            f"direct_logit reads the tokens of a margin, and the first logit metric, {first.name}, "
-            "is none: name a margin first"
-        )
+    if "direct_logit" in asked:
+        margin_sets(run.study().logit_metrics[0])
 
 
 def _check_compare(run: Run) -> None:

@@ -12,7 +12,7 @@ from saelens_steer.metrics import metrics_version
 from saelens_steer.outputs import COMPARE_OUTPUTS, write_comparison
 from saelens_steer.progress import progress
 from saelens_steer.stages.run import Run
-from saelens_steer.stages.select import finder
+from saelens_steer.stages.select import finder, where_steered
 
 
 def compare(run: Run) -> Path:
@@ -26,12 +26,6 @@ def compare(run: Run) -> Path:
     make = partial(_compare, run, run.spec.compare)
     run.keys["compare"] = run.steps.do("compare", inputs, COMPARE_OUTPUTS, make)
     return run.steps.path("comparison.csv")
-
-
-def where_steered(run: Run) -> list[object]:
-    """The settings of the sweep that decide where directions are pushed, and the seed."""
-    keys = {"positions", "exclude_special_tokens", "max_norm", "batch_tokens", "seed"}
-    return [run.spec.sweep.model_dump(include=keys)]
 
 
 def _compare(run: Run, spec: CompareSpec) -> None:

@@ -32,9 +32,8 @@ from saelens_steer.outputs import MATRIX_OUTPUTS, write_matrix
 from saelens_steer.progress import progress
 from saelens_steer.sae import check_feature
 from saelens_steer.stages.check import matrix_prompts
-from saelens_steer.stages.compare import where_steered
 from saelens_steer.stages.run import Run
-from saelens_steer.stages.select import finder
+from saelens_steer.stages.select import finder, where_steered
 
 START = "assistant_start"
 
@@ -65,9 +64,9 @@ def _matrix(run: Run, spec: MatrixSpec, prompts: tuple[Prompt, ...]) -> None:
             "matrix has no pair to measure: no direction was found towards "
             f"{target}, or the edits are for features alone"
         )
-    study = replace(run.study(run.sae), prompts=prompts)
+    study = replace(run.study(find.sae), prompts=prompts)
     sign = favours if target == find.sides[0] else -favours
-    job = Matrix(study, pairs, _surroundings(run, find), spec, run.scale.resid_norm or 1.0, sign)
+    job = Matrix(study, pairs, _surroundings(run, find), spec, run.scale.mean_norm, sign)
     with progress("matrix", None) as note:
         rows = matrix_rows(job, note)
     _write(run, job, rows)
@@ -116,4 +115,4 @@ def _surroundings(run: Run, find: Finder) -> Surroundings:
     others: Sequence[str] = [d for d in domains if d not in find.sides]
     led = [difference_of_means(find.activations, [d], find.sides) for d in others]
     stacked = torch.stack(led) if led else None
-    return Surroundings(run.sae, linear_probe(own.vectors, elsewhere), stacked)
+    return Surroundings(find.sae, linear_probe(own.vectors, elsewhere), stacked)

@@ -60,9 +60,13 @@ def _tried(run: Run) -> list[object]:
     """What a causal score reads beside the activations."""
     if run.spec.select.score not in CAUSAL:
         return []
-    sweep = run.spec.sweep
-    where = [sweep.positions, sweep.exclude_special_tokens, sweep.max_norm]
-    return [run.model_key, *where, metrics_version(run.spec.metrics)]
+    return [run.model_key, *where_steered(run), metrics_version(run.spec.metrics)]
+
+
+def where_steered(run: Run) -> list[object]:
+    """The settings of the sweep that decide where directions are pushed, and the seed."""
+    keys = {"positions", "exclude_special_tokens", "max_norm", "batch_tokens", "seed"}
+    return [run.spec.sweep.model_dump(include=keys)]
 
 
 def _select(run: Run) -> None:
@@ -70,7 +74,7 @@ def _select(run: Run) -> None:
     if sae.cfg.metadata.decoder_only and run.spec.sweep.named:
         write_json(run.steps.path("features.json"), _unselected(run, sae))
         return
-    found = finder(run).selection(s.score, s.k)
+    found = finder(run, sae).selection(s.score, s.k)
     about = found.to_json(run.hook_name, _about(run, sae))
     size = _size(found.scale.of(sorted({*found.features, *named})))
     write_json(run.steps.path("features.json"), about | size)

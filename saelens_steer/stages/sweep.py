@@ -45,8 +45,8 @@ def sweep(run: Run) -> Path:
 
 
 def _sweep(run: Run) -> None:
-    study = run.study(run.sae)
-    everything = study.with_controls(_tested(run, run.sae), run.activations)
+    study = run.study(sae := run.sae)
+    everything = study.with_controls(_tested(run, sae), run.activations)
     _say_size(study, everything)
     study = _calibrated(run, study, everything)
     tables = partial(_tables, run, study, everything)

@@ -11,7 +11,7 @@ from saelens_steer.sweeps.directions import (
     own_controls,
     plain_directions,
 )
-from saelens_steer.sweeps.engine import LogitSweep, measure, rows_of
+from saelens_steer.sweeps.engine import LogitSweep, activation_of, measure, measured, rows_of
 from saelens_steer.sweeps.ground import Ground
 from saelens_steer.sweeps.matching import matched_steps
 from saelens_steer.sweeps.room import Room
@@ -35,6 +35,7 @@ __all__ = [
     "LogitSweep",
     "Room",
     "Store",
+    "activation_of",
     "calibrated_steps",
     "completion_table",
     "feature_directions",
@@ -47,6 +48,7 @@ __all__ = [
     "matched_steps",
     "mean_kls",
     "measure",
+    "measured",
     "own_controls",
     "plain_directions",
     "rows_of",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ from saelens_steer.errors import InputError
 from saelens_steer.files import digest
 from saelens_steer.metrics import LogitMetric, resolve_metrics
 from saelens_steer.progress import Note, unnoted
-from saelens_steer.sweeps.engine import LogitSweep, measure, rows_of
+from saelens_steer.sweeps.engine import LogitSweep, measured, rows_of
 from saelens_steer.sweeps.plan import shards
 from saelens_steer.sweeps.room import Room
 from saelens_steer.sweeps.store import KEPT_NOWHERE, Store
@@ -160,13 +159,11 @@ def _mean_kl(
     few = [sweep.cells[i] for i in cells]
     trial = _trial(sweep, few, steps)
     sums = torch.zeros(len(cells), dtype=torch.float64)
-    whole = trial.why_whole is not None
-    for batch in trial.plan(range(len(few)), whole):
-        for _, found in room.run(batch, partial(measure, trial, whole)):
-            rows = rows_of(trial, found, sweep.ground.baseline)
-            cell, kl = (torch.tensor(rows[name].to_numpy()) for name in ("cell", "kl"))
-            sums.index_add_(0, cell, kl)
-            note(len(rows))
+    for found in measured(trial, room):
+        rows = rows_of(trial, found, sweep.ground.baseline)
+        cell, kl = (torch.tensor(rows[name].to_numpy()) for name in ("cell", "kl"))
+        sums.index_add_(0, cell, kl)
+        note(len(rows))
     return (sums / len(sweep.prompts)).tolist()
 
 

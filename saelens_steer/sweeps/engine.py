@@ -6,9 +6,9 @@ Rows that can start at the hook do so (`Upper`); all others take whole forward p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from saelens_steer.sae.codec import encode
 from saelens_steer.steering import Edit, edit_where, relative_norms, steered
 from saelens_steer.sweeps.cells import Cells
 from saelens_steer.sweeps.plan import Batch, batches
+from saelens_steer.sweeps.room import Room
 from saelens_steer.tensors import Logits, Mask, PerRow, Resid, Tokens, Vectors
 
 ENCODED = 4096
@@ -103,6 +104,14 @@ def measure(sweep: LogitSweep, whole: bool, batch: Batch) -> Found:
     return {**{name: torch.tensor(numbers) for name, numbers in places.items()}, **found}
 
 
+def measured(sweep: LogitSweep, room: Room | None = None) -> Iterator[Found]:
+    """Every cell under every prompt, a batch (or what fits of one) after the other."""
+    whole, room = sweep.why_whole is not None, room or Room()
+    for batch in sweep.plan(range(len(sweep.cells)), whole):
+        for _, found in room.run(batch, partial(measure, sweep, whole)):
+            yield found
+
+
 def _from_hook(sweep: LogitSweep, batch: Batch) -> Found:
     upper, cells = sweep.ground.upper(batch.prompts), batch.cells
     last, done = upper.run(lambda resid, chosen: sweep.steer(cells, resid, chosen))
@@ -165,7 +174,7 @@ def _feature_acts(
     """Mean activation of each cell's own feature over steered positions; NaN for controls."""
     acts = torch.full((len(batch.cells), len(batch.prompts)), torch.nan, device=after.device)
     for place, feature in _own_features(sweep, batch.cells).items():
-        acts[place] = _activation(sweep.sae, after[place], feature) @ weights
+        acts[place] = activation_of(sweep.sae, after[place], feature) @ weights
     return acts.flatten()
 
 
@@ -174,7 +183,7 @@ def _feature_acts_by_row(
 ) -> PerRow:
     acts = torch.full((len(batch),), torch.nan, device=after.device)
     for row, feature in _own_features(sweep, batch.row_cells).items():
-        acts[row] = _activation(sweep.sae, after[row], feature) @ weights[row]
+        acts[row] = activation_of(sweep.sae, after[row], feature) @ weights[row]
     return acts
 
 
@@ -186,7 +195,7 @@ def _own_features(sweep: LogitSweep, cells: Sequence[int]) -> dict[int, int]:
     return {place: f for place, f in enumerate(features) if f is not None}
 
 
-def _activation(sae: Any, vectors: Vectors, feature: int) -> Float[Tensor, " n"]:
+def activation_of(sae: Any, vectors: Vectors, feature: int) -> Float[Tensor, " n"]:
     """z of one feature for each vector: [n], float32."""
     z = [encode(sae, part)[:, feature].float() for part in vectors.split(ENCODED)]
     return torch.cat(z).to(vectors.device)
