@@ -26,7 +26,7 @@ def unnoted(rows: int) -> None:
 
 def say(text: str) -> None:
     """One line on stderr."""
-    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+    _console().print(text, markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -37,6 +37,11 @@ def progress(what: str, total: int | None) -> Iterator[Note]:
         return
     parts = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
     times = [TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]
-    with Progress(*parts, *times, console=Console(stderr=True)) as bar:
+    with Progress(*parts, *times, console=_console()) as bar:
         task = bar.add_task(what, total=total)
         yield lambda rows: bar.advance(task, rows)
+
+
+def _console() -> Console:
+    """stderr, in a notebook too: widgets of its own take a package that few have."""
+    return Console(stderr=True, highlight=False, force_jupyter=False)
