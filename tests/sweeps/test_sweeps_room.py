@@ -126,18 +126,18 @@ def test_texts_of_halved_batches_are_the_texts_also_where_they_are_drawn(random_
 
 
 def test_strengths_are_found_in_little_room_too(random_model, monkeypatch):
-    import saelens_steer.sweeps.calibrate as calibrate
+    import saelens_steer.sweeps.engine as engine
 
     metrics = resolve_metrics(["kl"], random_model.tokenizer, 512)
     sweep = cells(LogitSweep, random_model, metrics=metrics)
     sweep = replace(sweep, cells=grid(4, (-0.1, 0.1)))
-    want, real, room = kl_steps(sweep, 5.0), calibrate.measure, Room()
+    want, real, room = kl_steps(sweep, 5.0), engine.measure, Room()
 
     def narrow(trial, whole, batch):
         if len(batch) > 3:
             raise torch.OutOfMemoryError("full")
         return real(trial, whole, batch)
 
-    monkeypatch.setattr(calibrate, "measure", narrow)
+    monkeypatch.setattr(engine, "measure", narrow)
     assert kl_steps(sweep, 5.0, room) == pytest.approx(want, rel=1e-3)
     assert room.halved
