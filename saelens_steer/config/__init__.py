@@ -15,6 +15,7 @@ from saelens_steer.config.effect_specs import (
     CompareSpec,
     MatrixSpec,
 )
+from saelens_steer.config.feature_specs import FeaturesSpec
 from saelens_steer.config.metric_specs import (
     DEFAULT_METRICS,
     MarginMetric,
@@ -62,6 +63,7 @@ __all__ = [
     "ContrastScore",
     "EditSpec",
     "Family",
+    "FeaturesSpec",
     "GenerateSpec",
     "LoadSpec",
     "MarginMetric",

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from saelens_steer.config.base import Spec
 from saelens_steer.config.data_specs import TINY, ActivationSpec, ModelSpec, PromptSpec
 from saelens_steer.config.effect_specs import CompareSpec, MatrixSpec
+from saelens_steer.config.feature_specs import FeaturesSpec
 from saelens_steer.config.metric_specs import DEFAULT_METRICS, MetricSpec
 from saelens_steer.config.patch_specs import PatchSpec
 from saelens_steer.config.sae_specs import SAESpec, SelectSpec, TrainSpec
@@ -35,6 +36,7 @@ class RunSpec(Spec):
     activations: ActivationSpec = ActivationSpec()
     sae: SAESpec = SAESpec(train=TrainSpec())
     select: SelectSpec = SelectSpec()
+    features: FeaturesSpec = FeaturesSpec()
     sweep: SweepSpec = SweepSpec()
     patch: PatchSpec | None = None
     """Variants of the model whose outputs are compared with the original's; null: none."""
@@ -61,10 +63,12 @@ class RunSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _real_models_get_more(cls, data: Any) -> Any:
-        """For another model than the tiny one: a thousand controls, and every prompt."""
+        """For another model than the tiny one: a thousand controls, every prompt, no topic."""
         if not _other_model(data):
             return data
         sweep, prompts = data.get("sweep", {}), data.get("prompts")
+        if isinstance(features := data.get("features", {}), dict):
+            data = {**data, "features": {"topic": None, **features}}
         if isinstance(sweep, dict):
             data = {**data, "sweep": {"n_controls": 1000, **sweep}}
         return (

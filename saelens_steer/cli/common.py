@@ -1,0 +1,78 @@
+"""What the commands share: the application, its options, quiet libraries, the exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from saelens_steer.errors import InputError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Steer language models along SAE features, and know whether to believe the result.",
+)
+
+Config = Annotated[Path, typer.Argument(help="A YAML config; see configs/.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="The run folder [runs/NAME OF THE CONFIG].")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key, as in sweep.n_controls=64."),
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+
+
+def _print_version(wanted: bool) -> bool:
+    if wanted:
+        from saelens_steer.version import __version__
+
+        print(__version__)
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def quiet() -> None:
+    """Keep libraries from talking over the progress bars, and from reporting home."""
+    import logging
+    import warnings
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for name in ("sae_lens", "transformer_lens", "root"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+@contextlib.contextmanager
+def exit_status() -> Iterator[None]:
+    """Exit status 2 and one sentence for bad input, 1 for a stop; anything else goes its way."""
+    try:
+        yield
+    except InputError as error:
+        print(f"saelens-steer: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        print("saelens-steer: stopped; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(1) from None

@@ -1,0 +1,97 @@
+"""The commands beside the story: on a finished run, a config or an SAE of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from saelens_steer.cli.common import Config, Out, Set, app, exit_status, quiet
+from saelens_steer.errors import InputError
+
+
+@app.command()
+def metrics(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run with its logits kept.")],
+    set_: Set = None,
+) -> None:
+    """Add metrics to a finished sweep, as --set "metrics=[…]", from the logits and texts it kept.
+
+    Rows need no forward pass; a first metric of text, and variants of `patch`, still do.
+    """
+    with exit_status():
+        from saelens_steer.config import load_config
+
+        config = run_folder / "config.yaml"
+        if not config.is_file():
+            raise InputError(f"{run_folder} holds no run: there is no config.yaml")
+        known = load_config(config, [])
+        if not known.sweep.cache_logits:
+            raise InputError(
+                f"{run_folder} kept no logits: sweep with --set sweep.cache_logits=true first"
+            )
+        for given in set_ or []:
+            if given.split("=")[0] != "metrics":
+                raise InputError(f"{given}: only metrics can be added to a finished sweep")
+        asked = load_config(config, set_ or []).metrics
+        new = tuple(metric for metric in asked if metric not in known.metrics)
+        spec = known.model_copy(update={"metrics": known.metrics + new})
+        quiet()
+        from saelens_steer.runner import run as run_spec
+
+        print(run_spec(spec, run_folder, "report"))
+
+
+@app.command()
+def doctor(config: Config, out: Out = None, set_: Set = None) -> None:
+    """Test a config on its own model and prompts, and say what a run of it would take."""
+    with exit_status():
+        from saelens_steer.config import load_config
+
+        spec = load_config(config, set_ or [])
+        quiet()
+        from saelens_steer.doctor import HEADER, examine, outcome
+
+        print(HEADER)
+        findings = []
+        for finding in examine(spec):
+            print(finding, flush=True)
+            findings.append(finding)
+        print(outcome(findings))
+        print(out or Path("runs") / config.stem)
+        if any(finding.failed for finding in findings):
+            raise typer.Exit(1)
+
+
+@app.command()
+def convert(
+    old: Annotated[str, typer.Argument(help="A checkpoint, a SAELens release or owner/name.")],
+    new: Annotated[Path, typer.Argument(help="The folder to write, in SAELens's format.")],
+    sae_id: Annotated[str | None, typer.Option(help="Which SAE of a release or hub.")] = None,
+    d_model: Annotated[int | None, typer.Option(help="The model's width.")] = None,
+    hook_name: Annotated[str | None, typer.Option(help="The hook, where OLD names none.")] = None,
+) -> None:
+    """Write an SAE from elsewhere in SAELens's format."""
+    with exit_status():
+        quiet()
+        from saelens_steer.sae import convert_sae
+
+        print(convert_sae(old, new, sae_id, d_model=d_model, hook_name=hook_name))
+
+
+@app.command("generate-topic")
+def generate_topic(
+    config: Config,
+    out: Annotated[Path, typer.Option("--out", help="The .jsonl file to write.")],
+    set_: Set = None,
+) -> None:
+    """Let the model continue the selection prompts, and write them with what it wrote."""
+    with exit_status():
+        from saelens_steer.config import load_config
+
+        spec = load_config(config, set_ or [])
+        quiet()
+        from saelens_steer.stages import generate_topic as write_continuations
+
+        print(write_continuations(spec, out))
