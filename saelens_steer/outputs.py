@@ -20,6 +20,9 @@ from saelens_steer.result import Result
 PATCH_OUTPUTS = ("patch.csv", "patch.json")
 TWIN = "twin"
 """Folder of the frozen-decoder twin."""
+GRID = "grid"
+"""Folder of the SAEs of a grid."""
+GRID_TABLE = f"{GRID}/grid.csv"
 COMPARE_OUTPUTS = ("comparison.csv", "comparison_rows.parquet")
 MATRIX_OUTPUTS = ("matrix.csv", "front.csv", "matrix_rows.parquet")
 SWEEP_OUTPUTS = (

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from saelens_steer.cli.common import Config, Out, Set, app, exit_status, quiet
 
@@ -26,9 +29,26 @@ def cache(config: Config, out: Out = None, set_: Set = None) -> None:
 
 
 @app.command()
-def train(config: Config, out: Out = None, set_: Set = None) -> None:
+def train(
+    config: Config,
+    out: Out = None,
+    set_: Set = None,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Every SAE of sae.grid instead, compared in grid.csv.")
+    ] = False,
+) -> None:
     """Train the SAE, or load it (and what comes before, where that is not done)."""
-    _carry_out(config, out, set_, "train")
+    if not grid:
+        _carry_out(config, out, set_, "train")
+        return
+    with exit_status():
+        from saelens_steer.config import load_config
+
+        spec = load_config(config, set_ or [])
+        quiet()
+        from saelens_steer.runner import train_grid
+
+        print(train_grid(spec, out or Path("runs") / config.stem))
 
 
 @app.command()

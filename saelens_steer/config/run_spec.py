@@ -48,9 +48,9 @@ class RunSpec(Spec):
 
     @property
     def named_features(self) -> tuple[int, ...]:
-        """The features that the sweep or a patch names by index."""
+        """The features that the sweep, a patch or the feature pages name by index."""
         patched = self.patch.named if self.patch else ()
-        return tuple(sorted({*self.sweep.named, *patched}))
+        return tuple(sorted({*self.sweep.named, *patched, *self.features.also}))
 
     @property
     def reads_answers(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -49,6 +51,11 @@ class TrainSpec(Spec):
     """A linear decay to 0 after everything else. Where lr_end is given, the default is 0."""
     max_norm: float | None = Field(default=10.0, gt=0)
     """Attention sinks are left out of training: norm over so many times the median."""
+    resume: bool = False
+    """Keep checkpoints through SAELens, beside the SAE's folder, and go on from the last one when a
+    training was stopped. That is no exact continuation (weights drift by 0.01 to 0.02), so
+    quality.json and the provenance say where it happened. Otherwise a stopped training starts
+    again."""
     seed: int = 0
 
     @model_validator(mode="before")
@@ -89,6 +96,43 @@ class TrainSpec(Spec):
         return self
 
 
+class LogSpec(Spec):
+    """Where training curves go beside metrics.jsonl."""
+
+    tensorboard: bool = False
+    """To event files in a folder `tensorboard` beside that of the SAE (extra `tensorboard`)."""
+    wandb: str | None = None
+    """To this project of Weights & Biases."""
+
+
+class GridSpec(Spec):
+    """One architecture at several sparsities, trained on the activations that all share."""
+
+    architecture: str = "batchtopk"
+    options: dict[str, Any] = Field(default={})
+    """Fixed options of the architecture, as in train."""
+    vary: dict[str, tuple[Any, ...]] = Field(default={})
+    """Options that take several values, such as k: [8, 16, 32]; every combination is trained."""
+    normalize: Literal["none", "mean_scale"] = "none"
+    lr: float | None = Field(default=None, gt=0)
+    """null: as in train."""
+
+    def specs(self, train: TrainSpec) -> dict[str, TrainSpec]:
+        """Name → spec of each SAE: as `train`, but of this architecture and these options."""
+        found = {}
+        for values in itertools.product(*self.vary.values()):
+            varied = dict(zip(self.vary, values, strict=True))
+            name = "-".join([self.architecture, *(f"{key}{v}" for key, v in varied.items())])
+            changes: dict[str, Any] = {"architecture": self.architecture}
+            changes |= {"options": self.options | varied, "normalize": self.normalize}
+            changes |= {"lr": self.lr} if self.lr else {}
+            cached = train.cached_tokens or train.training_tokens
+            found[re.sub(r"[^\w.-]+", "_", name)] = TrainSpec.model_validate(
+                train.model_dump() | changes | {"cached_tokens": cached}
+            )
+        return found
+
+
 class LoadSpec(Spec):
     """An SAE that exists already."""
 
@@ -97,6 +141,8 @@ class LoadSpec(Spec):
     with one), a SAELens release, or `owner/name` on the Hugging Face hub."""
     sae_id: str | None = None
     """The id in a release, or the folder or file in a hub repository."""
+    corpus: str | None = None
+    """Text to measure its quality on, as in train; null: the selection prompts."""
 
 
 class SAESpec(Spec):
@@ -107,6 +153,9 @@ class SAESpec(Spec):
     twin: bool = False
     """Also train an SAE of the same shape with its decoder frozen as drawn, and run its candidates
     through the same sweep: what training the decoder buys."""
+    grid: tuple[GridSpec, ...] = ()
+    """What `saelens-steer train --grid` trains and compares; needs train, which says the rest."""
+    log: LogSpec = LogSpec()
 
     @model_validator(mode="after")
     def _one_of_two(self) -> SAESpec:
@@ -114,7 +163,15 @@ class SAESpec(Spec):
             raise ValueError("give either train or load, not both and not neither")
         if self.twin and self.train is None:
             raise ValueError("twin is of an SAE that is trained: it takes train, not load")
+        if self.grid and self.train is None:
+            raise ValueError("grid is of SAEs that are trained: it takes train, not load")
         return self
+
+    @property
+    def grid_specs(self) -> dict[str, TrainSpec]:
+        """Name → spec of every SAE of the grid."""
+        assert self.train is not None
+        return {name: s for one in self.grid for name, s in one.specs(self.train).items()}
 
 
 ContrastScore = Literal["mean_difference", "auroc", "firing_difference"]

@@ -1,4 +1,4 @@
-"""The page's second half: the SAE, the selection, what was run, and what the words mean."""
+"""The page's second half: the selection, what was run, and what the words mean."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from saelens_steer.evidence import matched_by
-from saelens_steer.report.figures import CURVE_LABELS, CURVES, scores_figure, training_figure
+from saelens_steer.report.figures import scores_figure
 from saelens_steer.report.markup import (
     Cell,
     chips,
@@ -20,56 +20,7 @@ from saelens_steer.report.markup import (
 )
 from saelens_steer.report.run_folder import Run, controls, side_names
 from saelens_steer.report.theme import decimals, name_label, number, short
-from saelens_steer.report.words import CONTROLS, FAMILIES, METHOD, QUALITY
-
-
-def sae_section(run: Run) -> str:
-    """How good the SAE is, and how its training went."""
-    parts = [_quality(run.quality), _training(run)]
-    lead = (
-        "Steering with a feature means no more than the SAE it comes from: here is how well that "
-        "SAE rebuilds the model's activations."
-    )
-    return section("sae", "The SAE", lead, *parts)
-
-
-def _quality(quality: Mapping[str, Any]) -> str:
-    known_first = sorted(quality, key=lambda k: list(QUALITY).index(k) if k in QUALITY else 99)
-    numbers = {k: quality[k] for k in known_first if isinstance(quality[k], int | float)}
-    if not numbers:
-        return note("Its quality was not measured in this run.")
-    known = {k: QUALITY.get(k, (name_label(k), "")) for k in numbers}
-    rows = [
-        [
-            Cell(f"<b>{esc(known[k][0])}</b>"),
-            Cell(esc(_measured(v)), float(v)),
-            Cell(esc(known[k][1])),
-        ]
-        for k, v in numbers.items()
-    ]
-    return table("Quality of the SAE", ["Measure", "Value", "What it says"], rows, sort=False)
-
-
-def _measured(value: int | float) -> str:
-    """About three digits, and counts in full."""
-    return short(value) if float(value).is_integer() else number(value, decimals([value]))
-
-
-def _training(run: Run) -> str:
-    if run.training.empty:
-        return note("The SAE was loaded, not trained in this run: there is no training curve.")
-    columns = [c for c in CURVES if c in run.training.columns]
-    grid = "".join(_curve(run, column) for column in columns)
-    return f'<div class="grid">{grid}</div>'
-
-
-def _curve(run: Run, column: str) -> str:
-    plot = training_figure(run.training, [column])
-    plot.layout.annotations = ()
-    plot.update_layout(height=236, margin={"l": 48, "r": 14, "b": 48})
-    title = CURVE_LABELS[column]
-    drawn = figure(f"training-{column}", plot, alt=f"{title} against training tokens")
-    return f"<div><h3>{esc(title)}</h3>{drawn}</div>"
+from saelens_steer.report.words import CONTROLS, FAMILIES, METHOD
 
 
 def selection_section(run: Run) -> str:

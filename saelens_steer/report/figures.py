@@ -40,13 +40,6 @@ from saelens_steer.report.theme import (
     plain,
 )
 
-CURVES = ("loss", "l0", "explained_variance")
-CURVE_LABELS = {
-    "loss": "Loss",
-    "l0": "L0 (active features)",
-    "explained_variance": "Explained variance",
-}
-
 
 def interference_figure(
     summary: pd.DataFrame,
@@ -72,7 +65,7 @@ def interference_figure(
     _alpha_axis(figure, summary)
     figure.update_yaxes(title_text=axis_label(f"Δ {name_label(metric)}", metric_unit(metric)))
     figure.add_hline(y=0, line={"color": BAND_LINE, "width": 1}, layer="below")
-    return figure.update_layout(hovermode="closest", legend=_legend_on_top(), margin_r=104)
+    return figure.update_layout(hovermode="closest", legend=legend_on_top(), margin_r=104)
 
 
 def control_band(table: pd.DataFrame, metric: str) -> list[go.Scatter]:
@@ -121,7 +114,7 @@ def validity_figure(
 ) -> go.Figure:
     """Rates of completions against α: one panel for each column, one line for each direction."""
     check_metrics(summary, columns)
-    figure = _panels([name_label(c) for c in columns], "Completions against steering strength")
+    figure = panels([name_label(c) for c in columns], "Completions against steering strength")
     for i, name in enumerate(columns):
         row, col = divmod(i, 3)
         for trace in lines.rate_lines(summary, name, sides):
@@ -132,26 +125,7 @@ def validity_figure(
     _alpha_axis(figure, summary)
     figure.update_xaxes(title_text="α")
     below = {"y": -0.24 / max(1, -(-len(columns) // 3)), "yanchor": "top"}
-    return figure.update_layout(legend=_legend_on_top() | below, margin={"t": 84, "b": 96})
-
-
-def training_figure(metrics: pd.DataFrame, columns: Sequence[str] | None = None) -> go.Figure:
-    """The SAE's training: loss, L0 and explained variance (those there are) against tokens."""
-    columns = [c for c in columns or CURVES if c in metrics.columns]
-    figure = _panels([CURVE_LABELS.get(c, name_label(c)) for c in columns], "SAE training")
-    x = metrics["tokens"] if "tokens" in metrics.columns else metrics.index
-    for i, name in enumerate(columns):
-        trace = go.Scatter(
-            x=list(x),
-            y=list(metrics[name]),
-            mode="lines",
-            line={"color": lines.side_colour(0), "width": 2},
-            name=plain(name_label(name)),
-            showlegend=False,
-            hovertemplate="%{x:,} tokens<br>%{y:.4g}<extra></extra>",
-        )
-        figure.add_trace(trace, row=i // 3 + 1, col=i % 3 + 1)
-    return figure.update_xaxes(title_text="Training tokens", tickformat="~s", nticks=5)
+    return figure.update_layout(legend=legend_on_top() | below, margin={"t": 84, "b": 96})
 
 
 def claims_figure(
@@ -182,8 +156,8 @@ def claims_figure(
     figure.add_trace(histogram, row=1, col=1)
     for trace in lines.claim_dots(claims, sides):
         figure.add_trace(trace, row=2, col=1)
-    _base(figure, f"{name_label(metric)}: candidates against controls", 270 + 19 * len(claims))
-    figure.update_layout(legend=_legend_on_top(), bargap=0)
+    base(figure, f"{name_label(metric)}: candidates against controls", 270 + 19 * len(claims))
+    figure.update_layout(legend=legend_on_top(), bargap=0)
     _quantile_line(figure, claims, of_controls)
     figure.update_xaxes(rangemode="tozero")
     figure.update_xaxes(
@@ -215,7 +189,7 @@ def scores_figure(features: Mapping[str, Any]) -> go.Figure:
         title_text=axis_label(name_label(score), ""), zeroline=True, zerolinecolor=BAND_LINE
     )
     figure.update_yaxes(autorange="reversed", dtick=1, ticks="", showgrid=False)
-    return figure.update_layout(barmode="overlay", bargap=0.45, legend=_legend_on_top())
+    return figure.update_layout(barmode="overlay", bargap=0.45, legend=legend_on_top())
 
 
 def _first_metric(summary: pd.DataFrame) -> str:
@@ -252,14 +226,15 @@ def _quantile_line(figure: go.Figure, claims: pd.DataFrame, of_controls: pd.Seri
 
 
 def _figure(title: str, height: int) -> go.Figure:
-    return _base(go.Figure(), title, height)
+    return base(go.Figure(), title, height)
 
 
-def _base(figure: go.Figure, title: str, height: int) -> go.Figure:
+def base(figure: go.Figure, title: str, height: int) -> go.Figure:
+    """The figure with the house's template, a title and a height in pixels."""
     return figure.update_layout(template=TEMPLATE, title_text=plain(title), height=height)
 
 
-def _panels(titles: Sequence[str], title: str) -> go.Figure:
+def panels(titles: Sequence[str], title: str) -> go.Figure:
     """Small panels, up to three in a row."""
     rows = max(1, -(-len(titles) // 3))
     figure = make_subplots(
@@ -270,7 +245,7 @@ def _panels(titles: Sequence[str], title: str) -> go.Figure:
         vertical_spacing=0.34 / rows,
     )
     figure.update_annotations(font={"size": 13.5, "color": INK})
-    return _base(figure, title, 140 + 250 * rows).update_layout(margin_t=84)
+    return base(figure, title, 140 + 250 * rows).update_layout(margin_t=84)
 
 
 def _alpha_axis(figure: go.Figure, summary: pd.DataFrame) -> None:
@@ -283,5 +258,6 @@ def _alpha_axis(figure: go.Figure, summary: pd.DataFrame) -> None:
     figure.update_xaxes(title_text=plain(alpha_label(unit)), **(ticks if len(alphas) <= 11 else {}))
 
 
-def _legend_on_top() -> dict[str, Any]:
+def legend_on_top() -> dict[str, Any]:
+    """A legend in a row above the plot."""
     return {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"}

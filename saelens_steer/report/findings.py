@@ -66,9 +66,10 @@ def facts(run: Run) -> str:
 
 def warnings_block(run: Run) -> str:
     """Why the numbers may mislead, as a list under a heading; nothing where there is no reason."""
-    if not run.warnings:
+    texts = [*run.warnings, *(run.quality.get("warnings") or [])]
+    if not texts:
         return ""
-    items = "".join(f"<li>{esc(text)}</li>" for text in run.warnings)
+    items = "".join(f"<li>{esc(text)}</li>" for text in texts)
     return (
         '<aside class="warnings" aria-labelledby="warnings-title">'
         f'<h2 id="warnings-title">Read with care</h2><ul>{items}</ul></aside>'

@@ -2,11 +2,14 @@
 
 QUALITY = {
     "l0": ("L0", "features active on a token, on average"),
+    "l1": ("L1", "sum of the activations of a token's features, on average"),
     "explained_variance": (
         "Explained variance",
         "share of the activations' variance that the SAE rebuilds; 1 is perfect",
     ),
-    "mse": ("Squared error", "mean squared error of the rebuilt activations"),
+    "cosine": ("Cosine", "between an activation and what the SAE makes of it, on average"),
+    "mse": ("Squared error", "squared distance of the two, summed over coordinates, on average"),
+    "l2_ratio": ("Shrinkage", "norm of what the SAE makes of an activation over the norm it had"),
     "ce_loss": ("Loss, untouched", "next-token loss of the model as it is, in nats"),
     "ce_loss_sae": ("Loss, through the SAE", "the same with the activations replaced by the SAE's"),
     "ce_loss_zero": ("Loss, zeroed", "the same with the activations set to zero"),
@@ -14,7 +17,13 @@ QUALITY = {
         "Loss recovered",
         "how far the SAE brings the loss from zeroed (0) back to untouched (1)",
     ),
+    "kl_sae": ("KL, through the SAE", "from the untouched model's predictions, in nats"),
+    "kl_zero": ("KL, zeroed", "the same with the activations set to zero"),
+    "kl_recovered": ("KL recovered", "how much of that divergence the SAE undoes; 1 is all of it"),
     "dead_share": ("Dead features", "share of features that never fired on these tokens"),
+    "dense_share": ("Dense features", "share of features that fire on over a tenth of the tokens"),
+    "d_in": ("Width", "of the activations"),
+    "d_sae": ("Features", "of the SAE"),
     "epochs": ("Epochs", "so many times the cached activations were gone over"),
     "stopped_early": ("Stopped early", "whether training ended because it no longer got better"),
     "n_tokens": ("Tokens", "so many tokens were measured"),
@@ -24,6 +33,11 @@ QUALITY = {
     ),
 }
 """Label and meaning of each number that the SAE room may write."""
+QUALITY_FIRST = (
+    *("loss_recovered", "kl_recovered", "explained_variance", "cosine"),
+    *("l0", "dead_share", "dense_share"),
+)
+"""Those that are shown at once."""
 
 FAMILIES = {
     "covariance": "drawn with the activations' own covariance, which moves the model further than "

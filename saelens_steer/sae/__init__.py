@@ -1,6 +1,7 @@
 """SAEs: trained through SAELens or loaded, always SAELens's own classes; and how good they are."""
 
 from saelens_steer.sae.codec import check_encoder
+from saelens_steer.sae.grid import Grid
 from saelens_steer.sae.load import (
     check_feature,
     check_sae,
@@ -11,18 +12,25 @@ from saelens_steer.sae.load import (
     save_sae,
     source_version,
 )
+from saelens_steer.sae.loggers import check_log
 from saelens_steer.sae.quality import sae_quality
 from saelens_steer.sae.train import train_sae
 from saelens_steer.sae.trainer_config import check_train_spec
+from saelens_steer.sae.verdict import QUALITY, judged, read_quality
 
 __all__ = [
+    "QUALITY",
+    "Grid",
     "check_encoder",
     "check_feature",
+    "check_log",
     "check_sae",
     "check_sae_at",
     "check_train_spec",
     "convert_sae",
+    "judged",
     "load_sae",
+    "read_quality",
     "sae_fingerprint",
     "sae_quality",
     "save_sae",

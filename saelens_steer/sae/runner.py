@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import torch
 from sae_lens import LanguageModelSAETrainingRunner
-from sae_lens.saes.sae import TrainStepInput
+from sae_lens.training.activations_store import ActivationsStore
 from sae_lens.training.mixing_buffer import mixing_buffer
 
 from saelens_steer.config import TrainSpec
+from saelens_steer.sae.checkpoints import keep_state, read_state
+from saelens_steer.sae.log import held_out_line, log_line, progress_text
+from saelens_steer.sae.loggers import Sink
 from saelens_steer.sae.normalise import Scaling, scaling_of
-from saelens_steer.sae.stream import Stream, at_least, cached, epochs
+from saelens_steer.sae.stream import Cache, Stream, at_least, cached, epochs
 from saelens_steer.sae.trainer_config import BUFFER_BATCHES
 from saelens_steer.tensors import Vectors
 
 LOG_EVERY, LOG_LINES = 5, 2000
 """Steps between two lines of the log; more where that would give more lines."""
+MEASURED = 20
+"""So many lines of the log say how held-out activations fare, spread over the training."""
 STATISTICS_TOKENS = 50_000
 """Where nothing is cached, mean and scale are those of so many activations, or of all there are."""
 ASIDE_SHARE, ASIDE_MOST = 0.05, 10_000
 """Activations held out to measure each epoch on: a share of the cached ones, and at the most."""
+HELD_OUT_MOST = 5_000
+"""Where nothing is cached, so many of the held-out texts."""
 IMPROVEMENT = 0.001
 """An epoch that lowers the best loss by less than this share has not improved it."""
 
@@ -34,12 +40,26 @@ IMPROVEMENT = 0.001
 class Runner(LanguageModelSAETrainingRunner):
     """Trains on `Stream`'s activations; afterwards `log`, `scaling` and `ending` say how it went.
 
-    `ending` has, where activations are cached, the epochs run and whether patience ended them.
+    held_out: texts to measure on where nothing is cached. cache: the activations, held-out ones
+    first, where they are there already. sinks take every line of the log as it comes.
+    `ending` has, where activations are cached, the epochs run and whether patience ended them, and
+    at how many tokens a stopped training went on.
     """
 
-    def __init__(self, config: Any, corpus: Any, model: Any, spec: TrainSpec) -> None:
+    def __init__(
+        self,
+        config: Any,
+        corpus: Any,
+        model: Any,
+        spec: TrainSpec,
+        *,
+        held_out: Any = None,
+        cache: Cache | None = None,
+        sinks: Sequence[Sink] = (),
+    ) -> None:
         super().__init__(config, override_dataset=corpus, override_model=model)
-        self.spec, self.dtype = spec, model.cfg.dtype
+        self.spec, self.dtype, self.sinks = spec, model.cfg.dtype, sinks
+        self.texts, self.held_out_texts, self.cache = corpus, held_out, cache
         if spec.frozen_decoder:
             self.sae.W_dec.requires_grad_(False)
             self.sae.cfg.metadata.frozen_decoder = True
@@ -48,70 +68,141 @@ class Runner(LanguageModelSAETrainingRunner):
         self.held_out: Vectors | None = None
         self.patience = Patience(spec.patience)
         self.log: list[dict[str, int | float]] = []
-        self.ending: dict[str, int | float] = {}
+        self.resumed_at: list[int] = []
+        self.ending: dict[str, Any] = {}
 
     def run_trainer_with_interruption_handling(self, trainer: Any) -> Any:
-        trainer.data_provider = self._batches()
+        if self.cfg.resume_from_checkpoint is not None:
+            self._restore(Path(self.cfg.resume_from_checkpoint))
+        self.trainer = trainer
+        trainer.data_provider = self._batches(trainer.n_training_samples)
         every = max(LOG_EVERY, trainer.cfg.total_training_steps // LOG_LINES)
+        self._watch(trainer, every)
+        trainer._update_pbar = lambda _, bar: self._show(trainer, bar, every)
+        sae = trainer.fit()
+        if self.spec.cached_tokens is not None:
+            early = trainer.n_training_samples < self.spec.training_tokens
+            self.ending = {"epochs": self.epochs(trainer), "stopped_early": early}
+        if self.resumed_at:
+            self.ending["resumed_at_tokens"] = self.resumed_at
+        return sae
+
+    def _watch(self, trainer: Any, every: int) -> None:
+        """Have every step of the trainer leave its lines."""
         step = trainer.step
+        seldom = every * max(1, math.ceil(trainer.cfg.total_training_steps / every / MEASURED))
 
         def logged_step(batch: torch.Tensor) -> Any:
             before = self.epochs(trainer)
             output = step(batch)
             ended = int(self.epochs(trainer)) > int(before)
             if ended or trainer.n_training_steps % every == 0:
-                self.log.append(self._line(trainer, output))
+                measured = ended or trainer.n_training_steps % seldom == 0
+                self._record(self._line(trainer, output, measured))
             if ended:
                 self._end_epoch(trainer)
             return output
 
         trainer.step = logged_step
-        trainer._update_pbar = partial(trainer._update_pbar, update_interval=every)
-        sae = trainer.fit()
-        if self.spec.cached_tokens is not None:
-            early = trainer.n_training_samples < self.spec.training_tokens
-            self.ending = {"epochs": self.epochs(trainer), "stopped_early": early}
-        return sae
+
+    def _show(self, trainer: Any, bar: Any, every: int) -> None:
+        if self.log and trainer.n_training_steps % every == 0:
+            bar.set_description(progress_text(self.log[-1]))
+            bar.update(trainer.n_training_samples - bar.n)
 
     def epochs(self, trainer: Any) -> float:
         """How often the cached activations were gone over so far; 0 where none are cached."""
         return trainer.n_training_samples / (self.spec.cached_tokens or math.inf)
 
-    def _line(self, trainer: Any, output: Any) -> dict[str, int | float]:
+    def _line(self, trainer: Any, output: Any, measured: bool) -> dict[str, int | float]:
         line = log_line(trainer, output) | {"sinks_dropped": self.stream.sinks_dropped}
-        epoch = {"epoch": self.epochs(trainer)} if self.spec.cached_tokens else {}
-        return line | epoch
+        if self.spec.cached_tokens:
+            line["epoch"] = self.epochs(trainer)
+        if measured and self.held_out is not None:
+            line |= held_out_line(trainer, self.held_out)
+        return line
+
+    def _record(self, line: dict[str, int | float]) -> None:
+        self.log.append(line)
+        for sink in self.sinks:
+            sink(line)
 
     def _end_epoch(self, trainer: Any) -> None:
-        assert self.held_out is not None
-        loss = loss_on(trainer, self.held_out)
-        self.log[-1]["held_out_loss"] = loss
-        if self.patience.is_over(loss):
+        if self.patience.is_over(self.log[-1]["held_out_loss"]):
             trainer.cfg.total_training_samples = trainer.n_training_samples  # fit() ends here
 
-    def _batches(self) -> Iterator[Vectors]:
-        """What the trainer asks for its next batch."""
-        return self._fresh() if self.spec.cached_tokens is None else self._cached()
+    def save_checkpoint(self, checkpoint_path: Path | None) -> None:
+        """SAELens's checkpoint, and what going on takes beside it."""
+        super().save_checkpoint(checkpoint_path)
+        if checkpoint_path is None:
+            return
+        scaling = self.scaling and [self.scaling.mean.tolist(), self.scaling.scale]
+        state = {"log": self.log, "patience": asdict(self.patience), "scaling": scaling}
+        state |= {"tokens": self.trainer.n_training_samples, "resumed_at": self.resumed_at}
+        keep_state(checkpoint_path, state)
+
+    def _restore(self, checkpoint: Path) -> None:
+        state = read_state(checkpoint)
+        waited = {key: value for key, value in state["patience"].items() if value is not None}
+        self.log, self.patience = state["log"], Patience(**{"epochs": None, **waited})
+        self.resumed_at = [*state["resumed_at"], state["tokens"]]
+        if state["scaling"]:
+            mean, scale = state["scaling"]
+            self.scaling = Scaling(torch.tensor(mean, device=self.cfg.device), scale)
+
+    def _batches(self, seen: int) -> Iterator[Vectors]:
+        """What the trainer asks for its next batch, `seen` activations on."""
+        return self._fresh() if self.spec.cached_tokens is None else self._cached(seen)
 
     def _fresh(self) -> Iterator[Vectors]:
         spec, kept, batch = self.spec, self.stream.kept(again=True), self.spec.batch_tokens
         if spec.normalize != "none":
-            first = at_least(kept, min(STATISTICS_TOKENS, spec.training_tokens))
-            self.scaling = scaling_of(torch.cat(first))
+            first: list[Vectors] = []
+            if self.scaling is None:
+                first = at_least(kept, min(STATISTICS_TOKENS, spec.training_tokens))
+                self.scaling = scaling_of(torch.cat(first))
             kept = map(self.scaling, chain(first, kept))
+        self._hold_out(self._held_out_vectors())
         return mixing_buffer(batch * BUFFER_BATCHES, batch, kept)
 
-    def _cached(self) -> Iterator[Vectors]:
-        spec, kept = self.spec, self.stream.kept(again=False)
+    def _cached(self, seen: int) -> Iterator[Vectors]:
+        spec = self.spec
         assert spec.cached_tokens is not None
+        both = gather(self) if self.cache is None else self.cache
         aside = held_out_tokens(spec.cached_tokens)
-        both = cached(kept, aside + spec.cached_tokens, self.dtype)
         held_out, cache = both[:aside], both[aside:]
         if spec.normalize != "none":
             self.scaling = scaling_of(cache)
+        self._hold_out(held_out)
+        batches = epochs(cache, spec.batch_tokens, spec.seed)
+        left = islice(batches, seen // spec.batch_tokens, None)
+        return map(self.scaling or torch.Tensor.float, left)
+
+    def _held_out_vectors(self) -> Vectors | None:
+        if self.held_out_texts is None:
+            return None
+        stream = self.stream_of(self.held_out_texts)
+        stream.store.store_batch_size_prompts = 1  # there may not be enough for a larger batch
+        found = at_least(stream.kept(again=False), HELD_OUT_MOST)
+        return torch.cat(found)[:HELD_OUT_MOST] if found else None
+
+    def _hold_out(self, vectors: Vectors | None) -> None:
         scale = self.scaling or torch.Tensor.float
-        self.held_out = scale(held_out)
-        return map(scale, epochs(cache, spec.batch_tokens, spec.seed))
+        self.held_out = None if vectors is None else scale(vectors)
+
+    def stream_of(self, texts: Any) -> Stream:
+        """Activations of some texts from their beginning."""
+        store = ActivationsStore.from_config(self.model, self.cfg, override_dataset=texts)
+        return Stream(store, self.model.tokenizer, self.spec)
+
+
+def gather(runner: Runner) -> Cache:
+    """The activations that `cached_tokens` asks for, after those that are held out."""
+    n = runner.spec.cached_tokens
+    assert n is not None
+    if runner.resumed_at:  # SAELens has put the store where the last training stopped
+        runner.stream = runner.stream_of(runner.texts)
+    return cached(runner.stream.kept(again=False), held_out_tokens(n) + n, runner.dtype)
 
 
 def held_out_tokens(cached_tokens: int) -> int:
@@ -133,41 +224,3 @@ class Patience:
         self.waited = 0 if improved else self.waited + 1
         self.best = loss if improved else self.best
         return self.epochs is not None and self.waited >= self.epochs
-
-
-@torch.no_grad()
-def loss_on(trainer: Any, vectors: Vectors) -> float:
-    """The training loss of these vectors (mean per vector), with coefficients fully warmed up.
-
-    On a copy of the SAE: some architectures learn a threshold as they run.
-    """
-    sae, total = copy.deepcopy(trainer.sae), 0.0
-    full = {name: s.final_value for name, s in trainer.coefficient_schedulers.items()}
-    for part in vectors.split(trainer.cfg.train_batch_size_samples):
-        output = sae.training_forward_pass(
-            TrainStepInput(
-                sae_in=part,
-                coefficients=full,
-                dead_neuron_mask=None,
-                n_training_steps=trainer.n_training_steps,
-                is_logging_step=False,
-            )
-        )
-        total += float(output.loss) * len(part)
-    return total / len(vectors)
-
-
-@torch.no_grad()
-def log_line(trainer: Any, output: Any) -> dict[str, int | float]:
-    """One line of metrics.jsonl: loss terms (per token), L0 and explained variance of the batch."""
-    error = (output.sae_in - output.sae_out).pow(2).sum()
-    spread = (output.sae_in - output.sae_in.mean(0)).pow(2).sum()
-    return {
-        "step": trainer.n_training_steps,
-        "tokens": trainer.n_training_samples,
-        "loss": output.loss.item(),
-        **{name: float(torch.as_tensor(value)) for name, value in output.losses.items()},
-        "l0": float((output.feature_acts > 0).float().sum(-1).mean()),
-        "explained_variance": float(1 - error / spread),
-        "dead_share": float(trainer.dead_neurons.float().mean()),
-    }

@@ -35,9 +35,12 @@ class Stream:
 
     @torch.no_grad()
     def kept(self, *, again: bool) -> Iterator[Vectors]:
-        """Batch by batch, over the corpus again and again or once. Empty batches are skipped."""
+        """Batch by batch, over the corpus again and again or once. Empty batches are skipped.
+
+        Raises InputError where it would go on for ever without finding a token.
+        """
         empty = 0
-        while empty < EMPTY_BATCHES:
+        while not again or empty < EMPTY_BATCHES:
             try:
                 tokens = self.store.get_batch_tokens(raise_at_epoch_end=not again)
             except StopIteration:

@@ -6,23 +6,29 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from sae_lens import SAE
 
-from saelens_steer.config import TrainSpec
+from saelens_steer.config import LogSpec, TrainSpec
 from saelens_steer.data import load_corpus, token_ids
 from saelens_steer.errors import InputError
-from saelens_steer.files import write_json, write_jsonl, write_with
-from saelens_steer.model import check_stream
+from saelens_steer.files import remove, write_json, write_jsonl, write_with
+from saelens_steer.model import check_stream, model_fingerprint
+from saelens_steer.sae.checkpoints import checkpoint_folder
 from saelens_steer.sae.load import load_sae, settled
+from saelens_steer.sae.loggers import check_log, sinks
 from saelens_steer.sae.normalise import FOLDABLE, Scaling, fold_decoder_norms, fold_scaling
 from saelens_steer.sae.quality import sae_quality
 from saelens_steer.sae.runner import Runner, held_out_tokens
+from saelens_steer.sae.stream import Cache
 from saelens_steer.sae.trainer_config import check_train_spec, runner_config
+from saelens_steer.sae.verdict import QUALITY, judged
 
+NO_LOG = LogSpec()
 HELD_OUT_SHARE, HELD_OUT_TEXTS = 0.02, 500
 """Of the corpus, and at the most."""
 HELD_OUT_TOKENS = 10_000
@@ -30,30 +36,34 @@ SPARE = {"all": 1.5, "diagnostic": 50.0}
 """Tokens of text for each activation to cache: some are special, few are diagnostic."""
 
 
-def train_sae(model: Any, spec: TrainSpec, hook_name: str, out: str | Path) -> SAE[Any]:
+def train_sae(
+    model: Any, spec: TrainSpec, hook_name: str, out: str | Path, log: LogSpec = NO_LOG
+) -> SAE[Any]:
     """Train an SAE on the activations at `hook_name`, save it to the folder `out`, return it.
 
     `out` holds SAELens's own format (`SAE.load_from_disk` reads it), metrics.jsonl (loss, L0 and
-    explained variance every few steps; with cached_tokens also the epoch, and at its end the loss
-    on held-out activations; losses are in the units trained in) and quality.json (see
-    `sae_quality`; on texts of the corpus that were not trained on; with cached_tokens also the
-    epochs run and whether they stopped early). The SAE reads activations as they are, also with
-    normalize mean_scale. Rows of W_dec have unit norm where SAELens can fold it into the encoder.
-    SAELens's `seed` seeds nothing, so torch is seeded here. Raises InputError for an unknown hook,
-    architecture or option before any training, and for a corpus that does not fill the cache.
+    explained variance every few steps, now and then also of held-out activations; with
+    cached_tokens also the epoch; losses are in the units trained in) and quality.json (see
+    `sae_quality`; on texts of the corpus that were not trained on; with a verdict and warnings in
+    plain words). `log`: where lines go as they come. The SAE reads activations as they are, also
+    with normalize mean_scale. Rows of W_dec have unit norm where SAELens can fold it into the
+    encoder. SAELens's `seed` seeds nothing, so torch is seeded here. Raises InputError for an
+    unknown hook, architecture or option before any training, and for a corpus that does not fill
+    the cache.
     """
     check_stream(model, hook_name)
     check_train_spec(spec)
+    check_log(log)
+    return Training(model, spec, hook_name, Path(out), *load_texts(model, spec), log).carry_out()
+
+
+def load_texts(model: Any, spec: TrainSpec) -> tuple[Any, Any]:
+    """Texts to train on and texts held out. Raises InputError where either fills no context."""
     corpus = load_corpus(spec.corpus, model.tokenizer, _text_tokens(spec), spec.seed)
     training, held_out = split_corpus(corpus)
     for texts in (training, held_out):
         _refuse_too_little(texts, model.tokenizer, spec.context_size)
-
-    def write(folder: Path) -> None:
-        ending = _train_into(folder, model, spec, hook_name, training)
-        _measure_in(folder, model, spec, hook_name, held_out, ending)
-
-    return load_sae(write_with(Path(out), write), device=str(model.cfg.device))
+    return training, held_out
 
 
 def _text_tokens(spec: TrainSpec) -> int:
@@ -64,29 +74,76 @@ def _text_tokens(spec: TrainSpec) -> int:
     return round(SPARE[spec.tokens] * kept) + HELD_OUT_TOKENS
 
 
-def _train_into(
-    folder: Path, model: Any, spec: TrainSpec, hook_name: str, corpus: Any
-) -> dict[str, int | float]:
-    with torch.random.fork_rng(), warnings.catch_warnings(), _without_chatter():
-        warnings.filterwarnings("ignore", module="sae_lens.training.activations_store")
-        torch.manual_seed(spec.seed)
-        runner = Runner(runner_config(spec, model, hook_name, folder), corpus, model, spec)
-        runner.run()
-    write_jsonl(folder / "metrics.jsonl", runner.log)
-    _fold_into(folder, runner.scaling)
-    for config in sorted(folder.glob("*cfg.json")):
-        settled(config)
-    return runner.ending
+@dataclass(frozen=True)
+class Training:
+    """One training: what it reads, and where its SAE goes."""
+
+    model: Any
+    spec: TrainSpec
+    hook_name: str
+    out: Path
+    texts: Any
+    held_out: Any
+    log: LogSpec = NO_LOG
+    cache: Cache | None = None
+    """The activations, where they are there already."""
+
+    def carry_out(self) -> SAE[Any]:
+        """Train, measure, save: all of the folder or nothing of it."""
+        checkpoints = self._checkpoints()
+
+        def write(folder: Path) -> None:
+            runner = self._train_into(folder, checkpoints)
+            self._measure_in(folder, runner)
+
+        folder = write_with(self.out, write)
+        if checkpoints:
+            remove(checkpoints.parent)
+        return load_sae(folder, device=str(self.model.cfg.device))
+
+    def _checkpoints(self) -> Path | None:
+        if not self.spec.resume:
+            return None
+        made_from = [self.spec.model_dump(), self.hook_name, model_fingerprint(self.model)]
+        return checkpoint_folder(self.out, *made_from)
+
+    def _train_into(self, folder: Path, checkpoints: Path | None = None) -> Runner:
+        spec, model = self.spec, self.model
+        with (
+            torch.random.fork_rng(),
+            without_chatter(),
+            sinks(self.log, self.out, spec.model_dump()) as found,
+        ):
+            torch.manual_seed(spec.seed)
+            config = runner_config(spec, model, self.hook_name, folder, checkpoints)
+            given = {"held_out": self.held_out, "cache": self.cache, "sinks": found}
+            runner = Runner(config, self.texts, model, spec, **given)
+            runner.run()
+        write_jsonl(folder / "metrics.jsonl", runner.log)
+        _fold_into(folder, runner.scaling)
+        for path in sorted(folder.glob("*cfg.json")):
+            settled(path)
+        return runner
+
+    def _measure_in(self, folder: Path, runner: Runner) -> None:
+        sae = load_sae(folder, device=str(self.model.cfg.device))
+        if not all(weight.isfinite().all() for weight in sae.parameters()):
+            raise InputError("the SAE's weights are not finite after training: lower sae.train.lr")
+        size, most = self.spec.context_size, self.spec.max_norm
+        quality = sae_quality(self.model, sae, self.hook_name, self.held_out["text"], size, most)
+        write_json(folder / QUALITY, judged(quality, runner.log) | runner.ending)
 
 
 @contextlib.contextmanager
-def _without_chatter() -> Iterator[None]:
+def without_chatter() -> Iterator[None]:
     """SAELens warns that a model and a corpus were passed in, which is what we mean to do."""
     logger = logging.getLogger("sae_lens")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="sae_lens.training.activations_store")
+            yield
     finally:
         logger.setLevel(level)
 
@@ -100,22 +157,6 @@ def _fold_into(folder: Path, scaling: Scaling | None) -> None:
     if scaling is not None:
         fold_scaling(sae, scaling)
     sae.save_model(str(folder))
-
-
-def _measure_in(
-    folder: Path,
-    model: Any,
-    spec: TrainSpec,
-    hook_name: str,
-    corpus: Any,
-    ending: dict[str, int | float],
-) -> None:
-    sae = load_sae(folder, device=str(model.cfg.device))
-    if not all(weight.isfinite().all() for weight in sae.parameters()):
-        raise InputError("the SAE's weights are not finite after training: lower sae.train.lr")
-    texts, size = corpus["text"], spec.context_size
-    quality = sae_quality(model, sae, hook_name, texts, size, spec.max_norm)
-    write_json(folder / "quality.json", quality | ending)
 
 
 def _refuse_too_little(corpus: Any, tokenizer: Any, context_size: int) -> None:

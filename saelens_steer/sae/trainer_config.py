@@ -12,6 +12,7 @@ from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 from saelens_steer.config import TrainSpec
 from saelens_steer.errors import InputError
 from saelens_steer.near import or_known
+from saelens_steer.sae.checkpoints import PER_TRAINING, latest
 from saelens_steer.sae.normalise import SCALABLE
 
 BUFFER_BATCHES = 16
@@ -71,9 +72,13 @@ def _check_scalable(spec: TrainSpec, config: Any) -> None:
 
 
 def runner_config(
-    spec: TrainSpec, model: Any, hook_name: str, out: Path
+    spec: TrainSpec, model: Any, hook_name: str, out: Path, checkpoints: Path | None = None
 ) -> LanguageModelSAERunnerConfig[Any]:
-    """SAELens's runner config for our spec; Qwen's lack of a BOS token is respected."""
+    """SAELens's runner config for our spec; Qwen's lack of a BOS token is respected.
+
+    checkpoints: a folder to keep checkpoints in and to go on from, if there is one already.
+    """
+    resumed = latest(checkpoints) if checkpoints else None
     bos = bool(model.cfg.default_prepend_bos)
     steps = spec.training_tokens // spec.batch_tokens
     return LanguageModelSAERunnerConfig(
@@ -101,7 +106,9 @@ def runner_config(
         device=str(model.cfg.device),
         seed=spec.seed,
         logger=LoggingConfig(log_to_wandb=False),
-        checkpoint_path=None,
+        checkpoint_path=str(checkpoints) if checkpoints else None,
+        n_checkpoints=PER_TRAINING if checkpoints else 0,
+        resume_from_checkpoint=str(resumed) if resumed else None,
         model_from_pretrained_kwargs={},
         output_path=str(out),
         verbose=False,

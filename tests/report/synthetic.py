@@ -256,13 +256,15 @@ def make_training(rng: np.random.Generator) -> list[dict[str, Any]]:
             "mse_loss": float(38 * np.exp(-s / 30) + 5),
             "l0": float(32 + 30 * np.exp(-s / 15) + 10 * noise[1, i]),
             "explained_variance": float(0.91 - 0.8 * np.exp(-s / 25) + noise[2, i] / 3),
+            **({"held_out_loss": 7.0, "held_out_explained_variance": 0.88} if i % 5 == 0 else {}),
         }
         for i, s in enumerate(steps)
     ]
 
 
-def make_quality() -> dict[str, float]:
+def make_quality() -> dict[str, Any]:
     """How good the SAE is."""
+    edges = np.arange(-6, 0.01, 0.25).tolist()
     return {
         "l0": 31.8,
         "explained_variance": 0.912,
@@ -274,7 +276,40 @@ def make_quality() -> dict[str, float]:
         "dead_share": 0.083,
         "n_tokens": 20480,
         "sinks_dropped": 12,
+        "density": {"log10_edges": edges, "counts": [0] * 8 + [5, 30, 90, 120, 80, 40] + [0] * 10},
+        "verdict": "Good: 97 % of the loss recovered.",
+        "warnings": [],
     }
+
+
+def make_grid() -> pd.DataFrame:
+    """Three SAEs of two architectures."""
+    rows = [
+        ("topk-k8", "topk", 8.0, 0.8),
+        ("topk-k16", "topk", 16.0, 0.9),
+        ("x", "<img>", 12.0, 0.7),
+    ]
+    return pd.DataFrame(
+        [
+            {
+                "name": name,
+                "architecture": architecture,
+                "d_sae": 1024,
+                "options": json.dumps({"k": l0, "mode": "</script>"}),
+                "l0": l0,
+                "l1": 40.0,
+                "mse": 100.0,
+                "explained_variance": share,
+                "cosine": 0.95,
+                "loss_recovered": share + 0.09,
+                "kl_recovered": share + 0.08,
+                "dead_share": 0.03,
+                "dense_share": 0.0,
+                "verdict": "Good",
+            }
+            for name, architecture, l0, share in rows
+        ]
+    )
 
 
 def _write_json(path: Path, data: Any) -> None:

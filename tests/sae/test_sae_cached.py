@@ -2,7 +2,7 @@
 
 import json
 import math
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from saelens_steer.errors import InputError
 from saelens_steer.sae import runner as runner_module
 from saelens_steer.sae import sae_fingerprint, train_sae
 from saelens_steer.sae import train as module
-from saelens_steer.sae.runner import Patience, Runner, held_out_tokens, loss_on
+from saelens_steer.sae.runner import Patience, Runner, held_out_line, held_out_tokens
 from saelens_steer.sae.stream import cached, epochs
 from saelens_steer.sae.trainer_config import runner_config
 
@@ -46,7 +46,8 @@ def trained(random_model, small, tmp_path_factory) -> Path:
 
 def test_all_settings_together_train_an_sae_that_gets_better(trained):
     lines = json_lines(trained / "metrics.jsonl")
-    ends = [line for line in lines if "held_out_loss" in line]
+    pairs = pairwise(lines)
+    ends = [line for before, line in pairs if int(line["epoch"]) > int(before["epoch"])]
     assert [int(line["epoch"]) for line in ends] == [1, 2, 3, 4, 5, 6]
     assert ends[-1]["held_out_loss"] < ends[0]["held_out_loss"]
     assert lines[-1]["explained_variance"] > lines[0]["explained_variance"]
@@ -70,7 +71,7 @@ def test_equal_seeds_give_equal_bytes_and_other_seeds_others(
 def test_measuring_the_held_out_loss_changes_nothing(random_model, small, tmp_path, monkeypatch):
     spec = small(cached_tokens=1024, options={"k": 4})
     train_sae(random_model, spec, HOOK, tmp_path / "measured")
-    monkeypatch.setattr(runner_module, "loss_on", lambda *a: 1.0)
+    monkeypatch.setattr(runner_module, "held_out_line", lambda *a: {"held_out_loss": 1.0})
     train_sae(random_model, spec, HOOK, tmp_path / "unmeasured")
     assert sae_fingerprint(tmp_path / "measured") == sae_fingerprint(tmp_path / "unmeasured")
 
@@ -121,7 +122,7 @@ def test_text_is_loaded_for_the_cache_and_not_for_every_epoch(
         return load_corpus(name, tokenizer, n_tokens, seed)
 
     monkeypatch.setattr(module, "load_corpus", noted)
-    monkeypatch.setattr(module, "_train_into", lambda *a: pytest.fail("asked"))
+    monkeypatch.setattr(module.Training, "_train_into", lambda *a: pytest.fail("asked"))
     with pytest.raises(pytest.fail.Exception, match="asked"):
         spec = small(cached_tokens=1000, training_tokens=10**9)
         train_sae(random_model, spec, HOOK, tmp_path / "sae")
@@ -155,7 +156,7 @@ def test_bos_and_other_special_tokens_are_never_cached_at_any_hook(
 def test_held_out_activations_are_not_in_the_cache(random_model, small):
     spec = small(cached_tokens=1000)
     runner = runner_of(random_model, spec)
-    batches = runner._batches()
+    batches = runner._batches(0)
     stream = torch.cat(list(islice(runner_of(random_model, spec).stream.kept(again=False), 8)))
     n = held_out_tokens(1000)
     assert runner.held_out.equal(stream[:n]) and n == 50
@@ -176,7 +177,7 @@ def test_patience_ends_when_the_best_loss_has_not_fallen_by_a_thousandth():
 def test_a_training_without_improvement_stops_early_and_says_so(
     random_model, small, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(runner_module, "loss_on", lambda *a: 1.0)
+    monkeypatch.setattr(runner_module, "held_out_line", lambda *a: {"held_out_loss": 1.0})
     spec = small(**SETUP | {"training_tokens": 100_000, "patience": 2})
     sae = train_sae(random_model, spec, HOOK, tmp_path / "sae")
     quality = json.loads((tmp_path / "sae/quality.json").read_text())
@@ -203,13 +204,17 @@ def test_the_held_out_loss_leaves_the_sae_as_it_is_and_counts_the_whole_penalty(
     sae.requires_grad_(False)
     before = {name: w.clone() for name, w in sae.state_dict().items()}
     x = torch.randn(100, 32, generator=torch.Generator().manual_seed(0))
-    loss = loss_on(trainer, x)
+    found = held_out_line(trainer, x)
+    loss = found["held_out_loss"]
     assert all(w.equal(before[name]) for name, w in sae.state_dict().items())
     if architecture == "standard":
         z = sae.encode(x)
         squared = (sae(x) - x).pow(2).sum(-1).mean()
         penalty = 2.0 * (z * sae.W_dec.norm(dim=-1)).sum(-1).mean()
         assert loss == pytest.approx(float(squared + penalty), rel=1e-5)
+        assert found["held_out_l0"] == pytest.approx(float((z > 0).sum(-1).float().mean()))
+        left = (sae(x) - x).pow(2).sum() / (x - x.mean(0)).pow(2).sum()
+        assert found["held_out_explained_variance"] == pytest.approx(float(1 - left), rel=1e-5)
 
 
 # --- refusals

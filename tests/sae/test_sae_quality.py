@@ -2,15 +2,16 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from sae_lens import SAE
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 
 from saelens_steer.errors import InputError
+from saelens_steer.sae import preservation, sae_quality
 from saelens_steer.sae import quality as module
-from saelens_steer.sae import sae_quality
-from saelens_steer.sae.quality import packed_contexts
+from saelens_steer.sae.quality import density_histogram, packed_contexts
 
 HOOK = "blocks.2.hook_resid_pre"
 SIZE = 16
@@ -81,7 +82,7 @@ def residuals(model, tokens: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def test_every_figure_equals_a_calculation_by_hand(random_model, texts, monkeypatch):
-    monkeypatch.setattr(module, "ROWS", 7)
+    monkeypatch.setattr(preservation, "ROWS", 7)
     sae = random_sae(random_model.cfg.d_model)
     found = sae_quality(random_model, sae, HOOK, texts, SIZE)
     ids = [i for t in texts for i in random_model.tokenizer(t)["input_ids"]]
@@ -96,6 +97,16 @@ def test_every_figure_equals_a_calculation_by_hand(random_model, texts, monkeypa
     spread = (x - x.mean(0)).pow(2).sum()
     assert found["explained_variance"] == pytest.approx(float(1 - error.sum() / spread), rel=1e-4)
 
+    rebuilt = sae.decode(z)
+    cosine = (x * rebuilt).sum(1) / x.norm(dim=1) / rebuilt.norm(dim=1)
+    assert found["cosine"] == pytest.approx(float(cosine.mean()), rel=1e-5)
+    ratio = rebuilt.norm(dim=1) / x.norm(dim=1)
+    assert found["l2_ratio"] == pytest.approx(float(ratio.mean()), rel=1e-5)
+    assert found["l1"] == pytest.approx(float(z.sum(1).mean()), rel=1e-5)
+    rate = (z > 0).float().mean(0)
+    assert found["dense_share"] == pytest.approx(float((rate > 0.1).float().mean()))
+    assert sum(found["density"]["counts"]) == int((rate > 0).sum())
+
     def loss(replaced) -> float:
         hooks = [] if replaced is None else [(HOOK, lambda resid, hook: replaced(resid))]
         return float(random_model.run_with_hooks(tokens, return_type="loss", fwd_hooks=hooks))
@@ -107,12 +118,96 @@ def test_every_figure_equals_a_calculation_by_hand(random_model, texts, monkeypa
     recovered = (zero - spliced) / (zero - intact)
     assert found["loss_recovered"] == pytest.approx(recovered, abs=1e-4)
 
+    def log_probs(replaced) -> torch.Tensor:
+        hooks = [] if replaced is None else [(HOOK, lambda resid, hook: replaced(resid))]
+        return random_model.run_with_hooks(tokens, fwd_hooks=hooks).log_softmax(-1).double()
+
+    p = log_probs(None)
+    kl, kl_zero = (
+        float((p.exp() * (p - log_probs(f))).sum(-1).mean()) for f in (sae, torch.zeros_like)
+    )
+    assert found["kl_sae"] == pytest.approx(kl, rel=1e-4)
+    assert found["kl_zero"] == pytest.approx(kl_zero, rel=1e-4)
+    assert found["kl_recovered"] == pytest.approx(1 - kl / kl_zero, rel=1e-4)
+
+
+class Batches:
+    """What SAELens's evals read of an activation store: our contexts, batch by batch."""
+
+    def __init__(self, tokens: torch.Tensor, size: int) -> None:
+        self.parts, self.store_batch_size_prompts = tokens.split(size), size
+        self.context_size = tokens.shape[1]
+        self.reset_input_dataset()
+
+    def get_batch_tokens(self, size: int) -> torch.Tensor:
+        assert size == self.store_batch_size_prompts
+        return next(self.left)
+
+    def reset_input_dataset(self) -> None:
+        self.left = iter(self.parts)
+
+
+SAE_LENS_NAMES = {
+    "l0": ("sparsity", "l0"),
+    "l1": ("sparsity", "l1"),
+    "mse": ("reconstruction_quality", "mse"),
+    "explained_variance": ("reconstruction_quality", "explained_variance"),
+    "cosine": ("reconstruction_quality", "cossim"),
+    "l2_ratio": ("shrinkage", "l2_ratio"),
+    "ce_loss": ("model_performance_preservation", "ce_loss_without_sae"),
+    "ce_loss_sae": ("model_performance_preservation", "ce_loss_with_sae"),
+    "ce_loss_zero": ("model_performance_preservation", "ce_loss_with_ablation"),
+    "loss_recovered": ("model_performance_preservation", "ce_loss_score"),
+    "kl_sae": ("model_behavior_preservation", "kl_div_with_sae"),
+    "kl_zero": ("model_behavior_preservation", "kl_div_with_ablation"),
+    "kl_recovered": ("model_behavior_preservation", "kl_div_score"),
+}
+
+
+def test_every_figure_equals_that_of_sae_lens_on_the_same_batches(tiny_model):
+    """On chats, whose special tokens both leave out, and with a shipped model that predicts."""
+    from sae_lens.evals import get_eval_everything_config, run_evals
+    from sae_lens.training.activation_scaler import ActivationScaler
+
+    from saelens_steer.data import load_corpus
+
+    hook, size = "blocks.4.hook_resid_pre", 64
+    texts = list(load_corpus("tiny", tiny_model.tokenizer, 2048, 3)["text"])
+    sae = random_sae(tiny_model.cfg.d_model)
+    sae.W_dec.data *= 3
+    sae.cfg.metadata.hook_name = hook
+    found = sae_quality(tiny_model, sae, hook, texts, size, max_norm=None)
+    tokens = packed_contexts(tiny_model, texts, size)
+    batches = Batches(tokens, 16)
+    config = get_eval_everything_config(16, len(batches.parts), len(batches.parts))
+    ids = tiny_model.tokenizer.all_special_ids  # SAELens knows only those with a role, such as eos
+    theirs, by_feature = run_evals(
+        sae, batches, tiny_model, ActivationScaler(), config, exclude_special_tokens=ids
+    )
+    special = torch.isin(tokens, torch.tensor(ids))
+    assert special.any() and found["n_tokens"] == int((~special).sum())
+    for name, (group, key) in SAE_LENS_NAMES.items():
+        assert found[name] == pytest.approx(theirs[group][key], rel=1e-4), name
+    rate = torch.tensor(by_feature["feature_density"])
+    assert found["dead_share"] == pytest.approx(float((rate == 0).float().mean()))
+    assert found["dense_share"] == pytest.approx(float((rate > module.DENSE).float().mean()))
+    assert found["density"] == density_histogram(rate.double().numpy())
+
+
+def test_the_histogram_of_densities_counts_every_feature_that_fires_once():
+    found = density_histogram(np.array([0.0, 1e-9, 0.02, 0.02, 0.5, 1.0]))
+    edges, counts = found["log10_edges"], found["counts"]
+    assert sum(counts) == 5 and len(edges) == len(counts) + 1
+    assert counts[0] == 1 and counts[edges.index(-1.75)] == 2 and counts[-1] == 1
+
 
 def test_batches_do_not_matter(random_model, texts, monkeypatch):
     sae = random_sae(random_model.cfg.d_model)
     whole = sae_quality(random_model, sae, HOOK, texts, SIZE)
     monkeypatch.setattr(module, "BATCH", 3)
-    assert sae_quality(random_model, sae, HOOK, texts, SIZE) == pytest.approx(whole, abs=1e-4)
+    again = sae_quality(random_model, sae, HOOK, texts, SIZE)
+    assert again.pop("density") == whole.pop("density")
+    assert again == pytest.approx(whole, abs=1e-4)
 
 
 def test_special_tokens_and_sinks_are_left_alone(random_model, texts):

@@ -58,7 +58,9 @@ def test_every_architecture_is_trained_saved_and_read_by_sae_lens(
     x = torch.randn(5, random_model.cfg.d_model)
     torch.testing.assert_close(read(x), sae(x))
     quality = json.loads((tmp_path / "sae/quality.json").read_text(), parse_constant=pytest.fail)
-    assert all(math.isfinite(value) for value in quality.values())
+    numbers = [value for value in quality.values() if isinstance(value, int | float)]
+    assert len(numbers) >= 18 and all(math.isfinite(value) for value in numbers)
+    assert quality["verdict"].split(":")[0] in ("Good", "Usable with care", "Poor")
     assert [p.name for p in tmp_path.iterdir()] == ["sae"]
 
 
@@ -86,6 +88,8 @@ def test_the_log_counts_steps_and_tokens_and_is_finite(trained):
         assert all(math.isfinite(value) for value in line.values())
         assert {"loss", "mse_loss", "l0", "explained_variance", "dead_share"} <= set(line)
         assert line["l0"] == pytest.approx(4, abs=0.1)
+        held_out = {"held_out_loss", "held_out_l0", "held_out_explained_variance"}
+        assert held_out <= set(line)
 
 
 def test_equal_seeds_give_equal_bytes_and_other_seeds_others(

@@ -1,0 +1,123 @@
+"""What the figures of an SAE say in plain words: whether to trust it, and what to do if not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+DEAD, DENSE = 0.2, 0.05
+"""Shares of features that are worth a sentence."""
+RECOVERED, EXPLAINED = 0.9, 0.7
+"""Shares of loss and variance under which an SAE rebuilds too little."""
+CROWDED = 0.25
+"""L0 over so many times d_in is hardly sparse."""
+OVERFIT = 0.05
+"""Explained variance lost from training to held-out activations."""
+
+QUALITY = "quality.json"
+"""In an SAE's folder: its figures, verdict and warnings."""
+
+Line = Mapping[str, Any]
+
+
+def read_quality(folder: Path) -> dict[str, Any]:
+    """What quality.json of an SAE's folder says; empty where there is none."""
+    path = folder / QUALITY
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def judged(quality: Line, training: Sequence[Line] = ()) -> dict[str, Any]:
+    """The content of quality.json: the figures, with the verdict and the warnings on them."""
+    warnings = sae_warnings(quality, training)
+    return {**quality, "verdict": verdict(quality, warnings), "warnings": warnings}
+
+
+def verdict(quality: Line, warnings: Sequence[str]) -> str:
+    """One sentence on the whole, for people who read nothing else."""
+    found = "Usable with care" if warnings else "Good"
+    if not quality["loss_recovered"] >= RECOVERED:
+        found = "Poor"
+    return (
+        f"{found}: {_percent(quality['loss_recovered'])} of the loss recovered at "
+        f"L0 {quality['l0']:.3g}, {_percent(quality['dead_share'])} of features dead."
+    )
+
+
+def sae_warnings(quality: Line, training: Sequence[Line] = ()) -> list[str]:
+    """What is wrong with an SAE, each a sentence that says what to change; none where it is good.
+
+    quality: as `sae_quality` gives it; training: the lines of metrics.jsonl.
+    """
+    found = [_recovery(quality), _variance(quality), _dead(quality), _dense(quality)]
+    found += [_crowded(quality), _overfit(training)]
+    return [sentence for sentence in found if sentence]
+
+
+def _recovery(quality: Line) -> str:
+    share = quality["loss_recovered"]
+    if share >= RECOVERED:
+        return ""
+    return (
+        f"the SAE recovers only {_percent(share)} of the model's loss: let more features be active "
+        "(a larger k, a smaller penalty), train longer, or use more features"
+    )
+
+
+def _variance(quality: Line) -> str:
+    share = quality["explained_variance"]
+    if share >= EXPLAINED or _recovery(quality):
+        return ""
+    return (
+        f"the SAE explains only {_percent(share)} of the variance: what edits through it keep as "
+        "error is much of the activation; train longer or let more features be active"
+    )
+
+
+def _dead(quality: Line) -> str:
+    share, n = quality["dead_share"], quality["n_tokens"]
+    if share <= DEAD:
+        return ""
+    return (
+        f"{_percent(share)} of features are dead (silent on {n:,} tokens): lower the sparsity, "
+        "train longer, or use fewer features"
+    )
+
+
+def _dense(quality: Line) -> str:
+    share = quality.get("dense_share", 0.0)
+    if share <= DENSE:
+        return ""
+    return (
+        f"{_percent(share)} of features fire on more than a tenth of all tokens, so they stand for "
+        "no one thing: raise the sparsity"
+    )
+
+
+def _crowded(quality: Line) -> str:
+    width = quality.get("d_in")
+    if width is None or quality["l0"] <= CROWDED * width:
+        return ""
+    return (
+        f"L0 is {quality['l0']:.3g} at a width of {width}, which is hardly sparse: raise the "
+        "sparsity, or lower k"
+    )
+
+
+def _overfit(training: Sequence[Line]) -> str:
+    key = "explained_variance"
+    last = next((line for line in reversed(training) if f"held_out_{key}" in line), None)
+    if last is None or last[key] - last[f"held_out_{key}"] <= OVERFIT:
+        return ""
+    return (
+        f"the SAE explains {_percent(last[key])} of the variance in training and "
+        f"{_percent(last[f'held_out_{key}'])} of activations held out: train on more tokens, or "
+        "use fewer features"
+    )
+
+
+def _percent(share: float) -> str:
+    """A share as a percentage that never rounds up to all."""
+    text = f"{100 * share:.0f}"
+    return f"{100 * share:.3g} %" if text in ("0", "100") and share not in (0, 1) else f"{text} %"

@@ -1,0 +1,116 @@
+"""The SAE of a run: figures, verdict, a grid; a loaded one measured on the run's prompts."""
+
+import json
+
+import pandas as pd
+import pytest
+from sae_lens import SAE
+
+from saelens_steer.config import parse_config
+from saelens_steer.runner import run, train_grid
+
+QUICK = {"d_sae": 64, "options": {"k": 4}, "training_tokens": 8192, "context_size": 64}
+
+
+def spec(**sae):
+    return parse_config({"sae": {"train": QUICK, **sae}}, [])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run up to its SAE."""
+    folder = tmp_path_factory.mktemp("run") / "one"
+    run(spec(), folder, "train")
+    return folder
+
+
+def quality(folder):
+    return json.loads((folder / "quality.json").read_text())
+
+
+def test_a_grid_leaves_an_sae_each_a_table_and_a_page(tmp_path):
+    grid = [{"vary": {"k": [2, 4]}}, {"architecture": "topk", "vary": {"k": [4]}}]
+    table = train_grid(spec(grid=grid), tmp_path / "run")
+    assert table == tmp_path / "run/grid/grid.csv"
+    rows = pd.read_csv(table)
+    assert list(rows["name"]) == ["batchtopk-k2", "batchtopk-k4", "topk-k4"]
+    for _, row in rows.iterrows():
+        sae = SAE.load_from_disk(str(table.parent / row["name"]))
+        assert sae.cfg.d_sae == 64
+        found = quality(table.parent / row["name"])
+        assert row["l0"] == pytest.approx(found["l0"]) and row["verdict"] == found["verdict"]
+    assert rows["l0"][2] == 4
+    assert "plotly" in (table.parent / "frontier.html").read_text(encoding="utf-8")
+
+
+def test_a_grid_goes_on_where_it_was_stopped_and_forgets_what_is_no_longer_asked(tmp_path):
+    both = spec(grid=[{"vary": {"k": [2, 4]}}])
+    train_grid(both, tmp_path / "run")
+    weights = tmp_path / "run/grid/batchtopk-k2/sae_weights.safetensors"
+    before = weights.stat().st_mtime_ns
+    table = train_grid(spec(grid=[{"vary": {"k": [2, 8]}}]), tmp_path / "run")
+    assert weights.stat().st_mtime_ns == before
+    assert list(pd.read_csv(table)["name"]) == ["batchtopk-k2", "batchtopk-k8"]
+    assert not (tmp_path / "run/grid/batchtopk-k4").exists()
+
+
+def test_the_twin_the_grid_and_the_loggers_do_not_train_the_sae_again(trained):
+    weights = trained / "sae/sae_weights.safetensors"
+    before = weights.stat().st_mtime_ns
+    run(spec(twin=True, grid=[{"vary": {"k": [2]}}], log={"wandb": "x"}), trained, "train")
+    assert weights.stat().st_mtime_ns == before
+    run(spec(), trained, "train")
+
+
+def test_a_loaded_sae_without_figures_is_measured_on_the_selection_prompts(
+    trained, tmp_path, tiny_model
+):
+    from saelens_steer.data import load_prompts, render
+    from saelens_steer.sae import load_sae, sae_quality
+
+    sae = load_sae(trained / "sae")
+    bare = tmp_path / "bare"
+    sae.save_model(str(bare))
+    run(parse_config({"sae": {"load": {"source": str(bare)}}}, []), tmp_path / "run", "train")
+    found = quality(tmp_path / "run/sae")
+    prompts = load_prompts("tiny-domains")
+    texts = [render(tiny_model.tokenizer, p) + (p.answer or "") for p in prompts]
+    by_hand = sae_quality(tiny_model, sae, "blocks.4.hook_resid_pre", texts, 128)
+    assert found["loss_recovered"] == pytest.approx(by_hand["loss_recovered"], rel=1e-5)
+    assert found["n_tokens"] == by_hand["n_tokens"] and found["verdict"]
+
+
+def test_a_loaded_sae_is_measured_on_another_text_where_the_config_names_one(trained, tmp_path):
+    from saelens_steer.sae import load_sae
+
+    load_sae(trained / "sae").save_model(str(tmp_path / "bare"))
+    load = {"source": str(tmp_path / "bare"), "corpus": "tiny"}
+    run(parse_config({"sae": {"load": load}}, []), tmp_path / "run", "train")
+    assert quality(tmp_path / "run/sae")["n_tokens"] > 15_000
+
+
+def test_an_sae_trained_here_keeps_its_figures_when_it_is_loaded(trained, tmp_path):
+    load = {"source": str(trained / "sae")}
+    run(parse_config({"sae": {"load": load}}, []), tmp_path / "run", "train")
+    assert quality(tmp_path / "run/sae") == quality(trained / "sae")
+
+
+def test_where_training_went_on_from_a_checkpoint_stands_in_the_provenance(tmp_path, monkeypatch):
+    from saelens_steer.sae import runner as runner_module
+
+    resuming = parse_config({"sae": {"train": QUICK | {"resume": True, "batch_tokens": 256}}}, [])
+    real = runner_module.log_line
+
+    def stopping(trainer, output):
+        if trainer.n_training_steps >= 25:
+            raise KeyboardInterrupt
+        return real(trainer, output)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner_module, "log_line", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(resuming, tmp_path / "run", "train")
+    run(resuming, tmp_path / "run", "train")
+    about = json.loads((tmp_path / "run/provenance.json").read_text())["sae"]
+    assert about["resumed_at_tokens"] == quality(tmp_path / "run/sae")["resumed_at_tokens"]
+    assert about["resumed_at_tokens"][0] > 0 and about["train"]["resume"] is True

@@ -1,0 +1,97 @@
+"""Laws of a grid: every SAE as it would be alone, on activations that are computed once."""
+
+import pytest
+
+from saelens_steer.config import GridSpec, SAESpec, TrainSpec
+from saelens_steer.errors import InputError
+from saelens_steer.sae import Grid, sae_fingerprint, train_sae
+from saelens_steer.sae import grid as module
+
+HOOK = "blocks.2.hook_resid_pre"
+GRID = (
+    GridSpec(architecture="batchtopk", vary={"k": (2, 4)}),
+    GridSpec(
+        architecture="standard",
+        normalize="mean_scale",
+        options={"l1_warm_up_steps": 5},
+        vary={"l1_coefficient": (0.1, 0.5)},
+        lr=1e-3,
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def specs(small) -> dict[str, TrainSpec]:
+    train = small(cached_tokens=1024).model_dump()
+    return SAESpec.model_validate(
+        {"train": train, "grid": [g.model_dump() for g in GRID]}
+    ).grid_specs
+
+
+def test_every_combination_has_a_name_and_a_spec_of_its_own(specs):
+    assert list(specs) == [
+        "batchtopk-k2",
+        "batchtopk-k4",
+        "standard-l1_coefficient0.1",
+        "standard-l1_coefficient0.5",
+    ]
+    last = specs["standard-l1_coefficient0.5"]
+    assert last.options == {"l1_warm_up_steps": 5, "l1_coefficient": 0.5}
+    assert (last.lr, last.normalize, last.d_sae, last.cached_tokens) == (
+        1e-3,
+        "mean_scale",
+        32,
+        1024,
+    )
+    assert specs["batchtopk-k2"].lr == 2e-3
+
+
+def test_two_options_that_vary_give_every_pair(small):
+    grid = GridSpec(vary={"k": (2, 4), "topk_threshold_lr": (0.01, 0.03)})
+    assert len(grid.specs(small())) == 4
+
+
+def test_without_cached_tokens_all_training_tokens_are_cached(small):
+    [spec] = GridSpec(vary={"k": (2,)}).specs(small()).values()
+    assert spec.cached_tokens == spec.training_tokens == 4096
+
+
+def test_each_sae_is_the_one_that_training_it_alone_gives(random_model, specs, tmp_path):
+    grid = Grid(random_model, specs, HOOK)
+    for name, spec in specs.items():
+        grid.train(name, tmp_path / name)
+        train_sae(random_model, spec, HOOK, tmp_path / "alone" / name)
+        alone = sae_fingerprint(tmp_path / "alone" / name)
+        assert sae_fingerprint(tmp_path / name) == alone, name
+        quality = [p / name / "quality.json" for p in (tmp_path, tmp_path / "alone")]
+        assert quality[0].read_bytes() == quality[1].read_bytes()
+
+
+def test_activations_are_computed_once_and_only_when_an_sae_is_trained(
+    random_model, specs, tmp_path, monkeypatch
+):
+    gathered, real = [], module.gather
+    monkeypatch.setattr(module, "gather", lambda runner: gathered.append(1) or real(runner))
+    grid = Grid(random_model, specs, HOOK)
+    assert gathered == []
+    for name in specs:
+        grid.train(name, tmp_path / name)
+    assert gathered == [1]
+
+
+def test_saes_that_need_other_activations_are_refused(random_model, small):
+    one, other = small(cached_tokens=1024), small(cached_tokens=2048)
+    with pytest.raises(InputError, match="must have one corpus, tokens, cached_tokens"):
+        Grid(random_model, {"one": one, "other": other}, HOOK)
+    with pytest.raises(InputError, match="give cached_tokens"):
+        Grid(random_model, {"one": small()}, HOOK)
+    with pytest.raises(InputError, match=r"give sae\.grid an architecture"):
+        Grid(random_model, {}, HOOK)
+    unknown = small(cached_tokens=1024, options={"kk": 1})
+    with pytest.raises(InputError, match="has no option 'kk'"):
+        Grid(random_model, {"one": one, "two": unknown}, HOOK)
+
+
+def test_a_grid_needs_a_training_that_says_the_rest():
+    with pytest.raises(ValueError, match="it takes train, not load"):
+        SAESpec.model_validate({"load": {"source": "x"}, "grid": [{"vary": {"k": [2]}}]})

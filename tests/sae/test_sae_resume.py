@@ -1,0 +1,130 @@
+"""Laws of going on with a stopped training: an option, through SAELens, written down."""
+
+import json
+
+import pytest
+import torch
+
+from saelens_steer.sae import runner as runner_module
+from saelens_steer.sae import train_sae
+from saelens_steer.sae.checkpoints import STATE, latest
+
+HOOK = "blocks.2.hook_resid_pre"
+STOPPED = 30
+"""Steps until the training is stopped, of 40."""
+FRESH = {"training_tokens": 256 * 40, "lr": 1e-3}
+SETTINGS = {
+    "fresh": FRESH,
+    "fresh and scaled": FRESH | {"normalize": "mean_scale"},
+    "cached": FRESH | {"cached_tokens": 1024},
+    "cached and scaled": FRESH | {"cached_tokens": 1024, "normalize": "mean_scale"},
+}
+
+
+def stop_after(monkeypatch, steps: int) -> None:
+    """A training that comes so far is stopped, as by Ctrl-C."""
+    real = runner_module.log_line
+
+    def stopping(trainer, output):
+        if trainer.n_training_steps >= steps:
+            raise KeyboardInterrupt
+        return real(trainer, output)
+
+    monkeypatch.setattr(runner_module, "log_line", stopping)
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_a_stopped_training_goes_on_and_ends_near_the_unbroken_one(
+    random_model, small, tmp_path, monkeypatch, kind
+):
+    spec = small(**SETTINGS[kind], resume=True)
+    whole = train_sae(random_model, spec, HOOK, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_after(patch, STOPPED)
+        with pytest.raises(KeyboardInterrupt):
+            train_sae(random_model, spec, HOOK, tmp_path / "sae")
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith("sae")] == ["sae-checkpoints"]
+    kept = latest(tmp_path / "sae-checkpoints")
+    assert kept is not None and len(list((tmp_path / "sae-checkpoints").rglob(STATE))) == 1
+    again = train_sae(random_model, spec, HOOK, tmp_path / "sae")
+    assert not (tmp_path / "sae-checkpoints").exists()
+    quality = json.loads((tmp_path / "sae/quality.json").read_text())
+    [at] = quality["resumed_at_tokens"]
+    assert 256 * (STOPPED - 6) <= at <= 256 * STOPPED
+    lines = [json.loads(line) for line in (tmp_path / "sae/metrics.jsonl").read_text().splitlines()]
+    tokens = [line["tokens"] for line in lines]
+    assert tokens == sorted(tokens) and tokens[0] == 256 and max(tokens) > at
+    drift = (again.W_dec - whole.W_dec).norm(dim=-1)
+    assert float(drift.mean()) < 0.2 < float((whole.W_dec - untrained(small)).norm(dim=-1).mean())
+
+
+def untrained(small) -> torch.Tensor:
+    """Directions that have nothing to do with the trained ones."""
+    return torch.nn.functional.normalize(
+        torch.randn(32, 32, generator=torch.Generator().manual_seed(7)), dim=-1
+    )
+
+
+def test_a_cached_training_goes_on_with_the_very_batches_that_were_left(
+    random_model, small, tmp_path, monkeypatch
+):
+    """Then nothing is lost but SAELens's own count of steps: the same activations, once each."""
+    spec = small(**SETTINGS["cached"], resume=True)
+    seen: list[torch.Tensor] = []
+    cached = runner_module.Runner._cached
+
+    def noted(self, at):
+        for batch in cached(self, at):
+            seen.append(batch)
+            yield batch
+
+    monkeypatch.setattr(runner_module.Runner, "_cached", noted)
+    train_sae(random_model, spec, HOOK, tmp_path / "whole")
+    whole, at = list(seen), 0
+    seen.clear()
+    with monkeypatch.context() as patch:
+        stop_after(patch, STOPPED)
+        with pytest.raises(KeyboardInterrupt):
+            train_sae(random_model, spec, HOOK, tmp_path / "sae")
+    seen.clear()
+    train_sae(random_model, spec, HOOK, tmp_path / "sae")
+    [at] = json.loads((tmp_path / "sae/quality.json").read_text())["resumed_at_tokens"]
+    assert len(seen) == 40 - at // 256
+    assert all(a.equal(b) for a, b in zip(seen, whole[at // 256 :], strict=True))
+
+
+def test_other_settings_never_go_on_from_a_checkpoint(random_model, small, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_after(patch, STOPPED)
+        with pytest.raises(KeyboardInterrupt):
+            train_sae(random_model, small(**FRESH, resume=True), HOOK, tmp_path / "sae")
+    train_sae(random_model, small(**FRESH | {"seed": 1}, resume=True), HOOK, tmp_path / "sae")
+    assert "resumed_at_tokens" not in json.loads((tmp_path / "sae/quality.json").read_text())
+    assert [p.name for p in tmp_path.iterdir()] == ["sae"]
+
+
+def test_a_checkpoint_cut_off_in_writing_is_not_gone_on_from(tmp_path):
+    (tmp_path / "a/512").mkdir(parents=True)
+    (tmp_path / "a/256").mkdir()
+    (tmp_path / "a/256" / STATE).write_text('{"tokens": 256}')
+    found = latest(tmp_path)
+    assert found is not None and found.name == "256"
+    assert latest(tmp_path / "nothing") is None
+
+
+def test_without_the_option_nothing_is_kept_and_a_stopped_training_starts_again(
+    random_model, small, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        stop_after(patch, STOPPED)
+        with pytest.raises(KeyboardInterrupt):
+            train_sae(random_model, small(**FRESH), HOOK, tmp_path / "sae")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoints_change_nothing_in_a_training_that_is_not_stopped(
+    random_model, small, tmp_path
+):
+    plain = train_sae(random_model, small(**FRESH), HOOK, tmp_path / "plain")
+    kept = train_sae(random_model, small(**FRESH, resume=True), HOOK, tmp_path / "kept")
+    assert all(w.equal(kept.state_dict()[name]) for name, w in plain.state_dict().items())

@@ -1,0 +1,69 @@
+"""Laws of the verdict: a good SAE gets no warning, each fault its own sentence with a remedy."""
+
+import pytest
+
+from saelens_steer.sae import judged, read_quality
+
+GOOD = {
+    "loss_recovered": 0.991,
+    "explained_variance": 0.9,
+    "l0": 15.8,
+    "dead_share": 0.031,
+    "dense_share": 0.004,
+    "n_tokens": 8000,
+    "d_in": 192,
+}
+
+
+def test_a_good_sae_is_called_good_and_nothing_else_is_said():
+    found = judged(GOOD)
+    assert found["warnings"] == []
+    expected = "Good: 99 % of the loss recovered at L0 15.8, 3 % of features dead."
+    assert found["verdict"] == expected
+    assert {k: found[k] for k in GOOD} == GOOD
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            {"dead_share": 0.43},
+            "43 % of features are dead (silent on 8,000 tokens): lower the spar",
+        ),
+        ({"dense_share": 0.12}, "12 % of features fire on more than a tenth of all tokens"),
+        ({"explained_variance": 0.5}, "explains only 50 % of the variance"),
+        ({"l0": 60.0}, "L0 is 60 at a width of 192, which is hardly sparse"),
+    ],
+)
+def test_each_fault_has_a_sentence_that_says_what_to_do(change, says):
+    found = judged(GOOD | change)
+    assert len(found["warnings"]) == 1 and says in found["warnings"][0]
+    assert found["verdict"].startswith("Usable with care")
+
+
+@pytest.mark.parametrize("share", [0.6, -0.2, float("nan")])
+def test_an_sae_that_recovers_too_little_is_called_poor(share):
+    found = judged(GOOD | {"loss_recovered": share, "explained_variance": 0.3})
+    assert found["verdict"].startswith("Poor")
+    assert len(found["warnings"]) == 1 and "of the model's loss" in found["warnings"][0]
+
+
+def test_an_sae_that_learned_its_training_tokens_by_heart_is_told_apart():
+    lines = [
+        {"explained_variance": 0.5, "held_out_explained_variance": 0.5},
+        {"explained_variance": 0.95, "held_out_explained_variance": 0.8},
+        {"explained_variance": 0.96},
+    ]
+    [warning] = judged(GOOD, lines)["warnings"]
+    assert "95 % of the variance in training and 80 % of activations held out" in warning
+    assert judged(GOOD, lines[:1])["warnings"] == []
+
+
+def test_nearly_all_is_not_called_all():
+    assert "99.9 % of the loss" in judged(GOOD | {"loss_recovered": 0.9991})["verdict"]
+    assert "0.4 % of features" in judged(GOOD | {"dead_share": 0.004})["verdict"]
+    assert "0 % of features" in judged(GOOD | {"dead_share": 0.0})["verdict"]
+
+
+def test_a_folder_without_figures_reads_as_none(tmp_path):
+    assert read_quality(tmp_path) == {}
