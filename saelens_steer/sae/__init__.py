@@ -1,7 +1,6 @@
 """SAEs: trained through SAELens or loaded, always SAELens's own classes; and how good they are."""
 
 from saelens_steer.sae.codec import check_encoder
-from saelens_steer.sae.grid import Grid
 from saelens_steer.sae.load import (
     check_feature,
     check_sae,
@@ -12,10 +11,8 @@ from saelens_steer.sae.load import (
     save_sae,
     source_version,
 )
-from saelens_steer.sae.loggers import check_log
 from saelens_steer.sae.quality import sae_quality
-from saelens_steer.sae.train import train_sae
-from saelens_steer.sae.trainer_config import check_train_spec
+from saelens_steer.sae.training import Grid, check_log, check_train_spec, train_sae
 from saelens_steer.sae.verdict import QUALITY, judged, read_quality
 
 __all__ = [

@@ -22,9 +22,9 @@ QUALITY = "quality.json"
 Line = Mapping[str, Any]
 
 
-def read_quality(folder: Path) -> dict[str, Any]:
-    """What quality.json of an SAE's folder says; empty where there is none."""
-    path = folder / QUALITY
+def read_quality(folder: str | Path) -> dict[str, Any]:
+    """The figures, verdict and warnings in an SAE's folder (quality.json); empty without them."""
+    path = Path(folder) / QUALITY
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 

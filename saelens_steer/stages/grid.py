@@ -48,7 +48,8 @@ def grid(run: Run) -> Path:
 def _forget_others(run: Run, specs: dict[str, TrainSpec]) -> None:
     """Take away the SAEs of an earlier grid that this one does not have."""
     for folder in run.steps.path(GRID).glob("*/"):
-        if folder.name not in specs and folder.name != "tensorboard":
+        name = folder.name.removesuffix("-checkpoints")
+        if name not in specs and name != "tensorboard":
             remove(folder)
 
 

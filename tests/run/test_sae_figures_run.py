@@ -54,6 +54,40 @@ def test_a_grid_goes_on_where_it_was_stopped_and_forgets_what_is_no_longer_asked
     assert not (tmp_path / "run/grid/batchtopk-k4").exists()
 
 
+def test_a_stopped_grid_goes_on_with_the_sae_under_way(tmp_path, monkeypatch):
+    asked = parse_config(
+        {
+            "sae": {
+                "train": QUICK | {"resume": True, "batch_tokens": 256},
+                "grid": [{"vary": {"k": [2, 4]}}],
+            }
+        },
+        [],
+    )
+    with monkeypatch.context() as patch:
+        stop_at(patch, 25)
+        with pytest.raises(KeyboardInterrupt):
+            train_grid(asked, tmp_path / "run")
+    train_grid(asked, tmp_path / "run")
+    assert quality(tmp_path / "run/grid/batchtopk-k2")["resumed_at_tokens"][0] > 0
+    assert "resumed_at_tokens" not in quality(tmp_path / "run/grid/batchtopk-k4")
+    assert not list((tmp_path / "run/grid").glob("*-checkpoints"))
+
+
+def stop_at(patch, step: int) -> None:
+    """Stop every training at a step, as Ctrl-C would."""
+    from saelens_steer.sae.training import runner as runner_module
+
+    real = runner_module.log_line
+
+    def stopping(trainer, output):
+        if trainer.n_training_steps >= step:
+            raise KeyboardInterrupt
+        return real(trainer, output)
+
+    patch.setattr(runner_module, "log_line", stopping)
+
+
 def test_the_twin_the_grid_and_the_loggers_do_not_train_the_sae_again(trained):
     weights = trained / "sae/sae_weights.safetensors"
     before = weights.stat().st_mtime_ns
@@ -96,18 +130,9 @@ def test_an_sae_trained_here_keeps_its_figures_when_it_is_loaded(trained, tmp_pa
 
 
 def test_where_training_went_on_from_a_checkpoint_stands_in_the_provenance(tmp_path, monkeypatch):
-    from saelens_steer.sae import runner as runner_module
-
     resuming = parse_config({"sae": {"train": QUICK | {"resume": True, "batch_tokens": 256}}}, [])
-    real = runner_module.log_line
-
-    def stopping(trainer, output):
-        if trainer.n_training_steps >= 25:
-            raise KeyboardInterrupt
-        return real(trainer, output)
-
     with monkeypatch.context() as patch:
-        patch.setattr(runner_module, "log_line", stopping)
+        stop_at(patch, 25)
         with pytest.raises(KeyboardInterrupt):
             run(resuming, tmp_path / "run", "train")
     run(resuming, tmp_path / "run", "train")

@@ -5,7 +5,7 @@ import pytest
 from saelens_steer.config import GridSpec, SAESpec, TrainSpec
 from saelens_steer.errors import InputError
 from saelens_steer.sae import Grid, sae_fingerprint, train_sae
-from saelens_steer.sae import grid as module
+from saelens_steer.sae.training import grid as module
 
 HOOK = "blocks.2.hook_resid_pre"
 GRID = (

@@ -7,8 +7,8 @@ from saes import random_sae
 
 from saelens_steer.errors import InputError
 from saelens_steer.sae import sae_quality, train_sae
-from saelens_steer.sae import train as module
 from saelens_steer.sae.quality import packed_contexts
+from saelens_steer.sae.training import train as module
 
 HOOKS = [f"blocks.2.hook_{name}" for name in ("mlp_out", "attn_out", "resid_mid", "resid_post")]
 SIZE = 16

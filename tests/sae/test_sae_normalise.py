@@ -10,9 +10,9 @@ from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 
 from saelens_steer.errors import InputError
 from saelens_steer.sae import check_train_spec, train_sae
-from saelens_steer.sae import runner as runner_module
-from saelens_steer.sae import train as module
-from saelens_steer.sae.normalise import (
+from saelens_steer.sae.training import runner as runner_module
+from saelens_steer.sae.training import train as module
+from saelens_steer.sae.training.normalise import (
     FOLDABLE,
     SCALABLE,
     Scaling,

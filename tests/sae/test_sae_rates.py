@@ -9,8 +9,8 @@ from sae_lens.training.sae_trainer import SAETrainer
 
 from saelens_steer.config import TrainSpec
 from saelens_steer.sae import train_sae
-from saelens_steer.sae.runner import Runner
-from saelens_steer.sae.trainer_config import runner_config
+from saelens_steer.sae.training.config import runner_config
+from saelens_steer.sae.training.runner import Runner
 
 HALF = {"lr": 3e-3, "lr_scheduler": "cosineannealing", "lr_end": 1.5e-3, "lr_warm_up_steps": 10}
 

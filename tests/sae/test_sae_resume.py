@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from saelens_steer.sae import runner as runner_module
 from saelens_steer.sae import train_sae
-from saelens_steer.sae.checkpoints import STATE, latest
+from saelens_steer.sae.training import runner as runner_module
+from saelens_steer.sae.training.resume import STATE, latest
 
 HOOK = "blocks.2.hook_resid_pre"
 STOPPED = 30

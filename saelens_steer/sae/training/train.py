@@ -18,14 +18,14 @@ from saelens_steer.data import load_corpus, token_ids
 from saelens_steer.errors import InputError
 from saelens_steer.files import remove, write_json, write_jsonl, write_with
 from saelens_steer.model import check_stream, model_fingerprint
-from saelens_steer.sae.checkpoints import checkpoint_folder
 from saelens_steer.sae.load import load_sae, settled
-from saelens_steer.sae.loggers import check_log, sinks
-from saelens_steer.sae.normalise import FOLDABLE, Scaling, fold_decoder_norms, fold_scaling
 from saelens_steer.sae.quality import sae_quality
-from saelens_steer.sae.runner import Runner, held_out_tokens
-from saelens_steer.sae.stream import Cache
-from saelens_steer.sae.trainer_config import check_train_spec, runner_config
+from saelens_steer.sae.training.config import check_train_spec, runner_config
+from saelens_steer.sae.training.loggers import check_log, sinks
+from saelens_steer.sae.training.normalise import FOLDABLE, Scaling, fold_decoder_norms, fold_scaling
+from saelens_steer.sae.training.resume import checkpoint_folder
+from saelens_steer.sae.training.runner import Runner, held_out_tokens
+from saelens_steer.sae.training.stream import Cache
 from saelens_steer.sae.verdict import QUALITY, judged
 
 NO_LOG = LogSpec()

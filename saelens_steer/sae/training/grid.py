@@ -14,11 +14,11 @@ from sae_lens import SAE
 from saelens_steer.config import LogSpec, TrainSpec
 from saelens_steer.errors import InputError
 from saelens_steer.model import check_stream
-from saelens_steer.sae.loggers import check_log
-from saelens_steer.sae.runner import Runner, gather
-from saelens_steer.sae.stream import Cache
-from saelens_steer.sae.train import NO_LOG, Training, load_texts, without_chatter
-from saelens_steer.sae.trainer_config import check_train_spec, runner_config
+from saelens_steer.sae.training.config import check_train_spec, runner_config
+from saelens_steer.sae.training.loggers import check_log
+from saelens_steer.sae.training.runner import Runner, gather
+from saelens_steer.sae.training.stream import Cache
+from saelens_steer.sae.training.train import NO_LOG, Training, load_texts, without_chatter
 
 SHARED = ("corpus", "tokens", "cached_tokens", "context_size", "max_norm", "batch_tokens", "seed")
 """What the SAEs of a grid have in common, since it decides the activations and their order."""

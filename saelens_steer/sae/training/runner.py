@@ -15,12 +15,12 @@ from sae_lens.training.activations_store import ActivationsStore
 from sae_lens.training.mixing_buffer import mixing_buffer
 
 from saelens_steer.config import TrainSpec
-from saelens_steer.sae.checkpoints import keep_state, read_state
-from saelens_steer.sae.log import held_out_line, log_line, progress_text
-from saelens_steer.sae.loggers import Sink
-from saelens_steer.sae.normalise import Scaling, scaling_of
-from saelens_steer.sae.stream import Cache, Stream, at_least, cached, epochs
-from saelens_steer.sae.trainer_config import BUFFER_BATCHES
+from saelens_steer.sae.training.config import BUFFER_BATCHES
+from saelens_steer.sae.training.log import held_out_line, log_line, progress_text
+from saelens_steer.sae.training.loggers import Sink
+from saelens_steer.sae.training.normalise import Scaling, scaling_of
+from saelens_steer.sae.training.resume import keep_state, read_state
+from saelens_steer.sae.training.stream import Cache, Stream, at_least, cached, epochs
 from saelens_steer.tensors import Vectors
 
 LOG_EVERY, LOG_LINES = 5, 2000

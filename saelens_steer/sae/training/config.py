@@ -12,8 +12,8 @@ from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 from saelens_steer.config import TrainSpec
 from saelens_steer.errors import InputError
 from saelens_steer.near import or_known
-from saelens_steer.sae.checkpoints import PER_TRAINING, latest
-from saelens_steer.sae.normalise import SCALABLE
+from saelens_steer.sae.training.normalise import SCALABLE
+from saelens_steer.sae.training.resume import PER_TRAINING, latest
 
 BUFFER_BATCHES = 16
 """The mixing buffer holds so many training batches."""
