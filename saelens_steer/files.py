@@ -110,6 +110,11 @@ def write_text(path: Path, text: str) -> Path:
     return write_with(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def write_bytes(path: Path, data: bytes) -> Path:
+    """Write bytes, all or nothing."""
+    return write_with(path, lambda temporary: temporary.write_bytes(data))
+
+
 def write_json(path: Path, data: Any) -> Path:
     """Write indented JSON, all or nothing; NaN and infinities become null."""
     text = json.dumps(_without_nan(data), indent=2, ensure_ascii=False, allow_nan=False)

@@ -47,20 +47,22 @@ class Steps:
         inputs: Iterable[object],
         outputs: Iterable[str],
         make: Callable[[], object],
+        beside: Iterable[str] = (),
     ) -> str:
         """Run `make` unless this step already made `outputs` from the same inputs.
 
         Returns the step's key, a digest of name and inputs, for later steps to depend on. Before
         `make` runs the old claim is withdrawn, so that a killed step is never taken for done.
+        `beside` is what may be made of the outputs afterwards: it goes when they go.
         """
         key, outputs = digest(name, *inputs), list(outputs)
         if not self._is_done(name, key, outputs):
             for stale in (name, *self.later.get(name, ())):
                 self._forget(stale)
-            for output in outputs:
+            for output in (*outputs, *beside):
                 remove(self.path(output))
             make()
-            write_json(self._state(name), {"key": key, "outputs": outputs})
+            write_json(self._state(name), {"key": key, "outputs": [*outputs, *beside]})
         return key
 
     def drop(self, name: str, outputs: Iterable[str]) -> None:

@@ -22,6 +22,7 @@ from saelens_steer.steering.positions import (
 )
 from saelens_steer.steering.strength import MEASURED, unit_vectors
 from saelens_steer.steering.variants import Known, Variant, build_variant, variant_of
+from saelens_steer.steering.vectors import SteeringVectors, file_kind, load_vectors, save_vectors
 
 __all__ = [
     "KINDS",
@@ -31,6 +32,7 @@ __all__ = [
     "Positions",
     "Receipt",
     "SAEEdit",
+    "SteeringVectors",
     "Variant",
     "ablate",
     "add",
@@ -39,12 +41,15 @@ __all__ = [
     "columns",
     "composed",
     "edit_where",
+    "file_kind",
+    "load_vectors",
     "norm_limits",
     "per_row",
     "project_out",
     "reconstruct",
     "relative_norms",
     "row_rel_norm",
+    "save_vectors",
     "scale",
     "set_to",
     "splices",

@@ -1,0 +1,163 @@
+"""Steering vectors in files: safetensors, and GGUF control vectors for llama.cpp and repeng."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from saelens_steer.errors import InputError
+from saelens_steer.files import write_with
+from saelens_steer.model import hook_layer
+from saelens_steer.steering.control_vectors import (
+    direction_layer,
+    direction_place,
+    read_control_vectors,
+    write_control_vectors,
+)
+from saelens_steer.tensors import Direction
+
+SUFFIXES = (".safetensors", ".gguf")
+KEY = "saelens_steer"
+"""The key of a safetensors file's metadata: JSON with hook_names, model and about."""
+
+
+@dataclass(frozen=True)
+class SteeringVectors:
+    """What a file of steering vectors holds; its dictionaries share their keys."""
+
+    vectors: dict[str, Direction]
+    """Name → float32 [d_model]."""
+    hook_names: dict[str, str]
+    """Name → the hook it is to be added at."""
+    model: str = "unknown"
+    about: dict[str, Any] = field(default_factory=dict)
+    """Name → what was written down of it, such as its feature and α; may lack names."""
+
+
+def save_vectors(
+    path: str | Path,
+    vectors: Mapping[str, Direction],
+    hook_name: str | None = None,
+    *,
+    model: str = "unknown",
+    about: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write vectors [d_model] in float32 to a .safetensors or .gguf file, all or nothing.
+
+    vectors: name → vector. hook_name: where all of them belong; left out, each name is its hook.
+    about: name → anything that JSON holds. A .gguf file is a control vector: one vector a layer,
+    no names; `control_vectors.direction_layer` says which hooks it can express. Raises InputError
+    for another suffix, no vectors, widths that differ, entries that are not finite, a hook outside
+    the layers.
+    """
+    path, about = Path(path), dict(about or {})
+    kind = file_kind(path)
+    if strangers := set(about) - set(vectors):
+        raise InputError(f"about names {min(strangers)!r}, which is none of the vectors")
+    given = {name: vector.detach().float().cpu().clone() for name, vector in vectors.items()}
+    held = SteeringVectors(given, {name: hook_name or name for name in given}, model, about)
+    _check(held, "the vectors")
+    write = _write_gguf if kind == ".gguf" else _write_safetensors
+    return write_with(path, lambda temporary: write(temporary, held))
+
+
+def load_vectors(path: str | Path) -> SteeringVectors:
+    """The vectors of a .safetensors file of `save_vectors`, or of a GGUF control vector of anyone.
+
+    Names and hooks come back as they were saved. In a control vector of someone else `direction.L`
+    has the name and the hook `blocks.L.hook_resid_post`, which is where it is added. Raises
+    InputError for another suffix, for a damaged file and one that holds something else.
+    """
+    path = Path(path)
+    kind = file_kind(path)
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    held = _read_gguf(path) if kind == ".gguf" else _read_safetensors(path)
+    _check(held, str(path))
+    return held
+
+
+def file_kind(path: Path) -> str:
+    """The suffix of a file of vectors; InputError for any other."""
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path}: vectors are in files that end in {' or '.join(SUFFIXES)}")
+    return path.suffix
+
+
+def _check(held: SteeringVectors, where: str) -> None:
+    """Raise InputError unless there are vectors, of one width, finite and each at a hook."""
+    if not held.vectors:
+        raise InputError(f"{where}: there are none")
+    shapes = {tuple(vector.shape) for vector in held.vectors.values()}
+    if len(shapes) > 1 or len(min(shapes)) != 1 or min(shapes) == (0,):
+        raise InputError(
+            f"{where} should be one-dimensional and of one width, not {sorted(shapes)}"
+        )
+    for name, vector in held.vectors.items():
+        hook_layer(held.hook_names[name])
+        if not torch.isfinite(vector).all():
+            raise InputError(f"{where}: {name} has entries that are not finite numbers")
+
+
+def _write_safetensors(path: Path, held: SteeringVectors) -> None:
+    about = {"hook_names": held.hook_names, "model": held.model, "about": held.about}
+    save_file(held.vectors, path, metadata={KEY: _json(about)})
+
+
+def _read_safetensors(path: Path) -> SteeringVectors:
+    try:
+        with safe_open(path, framework="pt") as file:
+            said = json.loads((file.metadata() or {}).get(KEY, "null"))
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        hook_names = {name: str(said["hook_names"][name]) for name in tensors}
+        held = SteeringVectors(_singles(tensors), hook_names, str(said["model"]), said["about"])
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} holds no steering vectors, or is damaged: {why}") from None
+    return held
+
+
+def _singles(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, if each is one vector in float32."""
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.float32 or tensor.ndim != 1:
+            raise ValueError(f"{name} is not one vector in float32")
+    return dict(tensors)
+
+
+def _write_gguf(path: Path, held: SteeringVectors) -> None:
+    layers = {name: direction_layer(hook) for name, hook in held.hook_names.items()}
+    directions = {layers[name]: vector for name, vector in held.vectors.items()}
+    if len(directions) < len(layers):
+        raise InputError("a control vector holds one vector a layer, and here a layer has several")
+    names = {str(layer): name for name, layer in layers.items()}
+    said = {"names": names, "hook_names": held.hook_names, "about": held.about}
+    write_control_vectors(path, directions, held.model, _json(said))
+
+
+def _read_gguf(path: Path) -> SteeringVectors:
+    directions, model, text = read_control_vectors(path)
+    try:
+        said = json.loads(text)
+        names = {layer: said["names"][str(layer)] for layer in directions} if said else {}
+        hook_names = {layer: said["hook_names"][name] for layer, name in names.items()}
+        if any(direction_layer(hook) != layer for layer, hook in hook_names.items()):
+            raise ValueError("its hooks belong to other layers")
+    except (ValueError, TypeError, LookupError, AttributeError, InputError) as error:
+        raise InputError(f"{path} is damaged: {error}") from None
+    names = names or {layer: direction_place(layer) for layer in directions}
+    vectors = {names[layer]: vector for layer, vector in directions.items()}
+    places = {name: hook_names.get(layer, name) for layer, name in names.items()}
+    return SteeringVectors(vectors, places, model, said.get("about", {}))
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, ensure_ascii=False, sort_keys=True, allow_nan=False)
