@@ -18,8 +18,8 @@ from benchmarks.qwen3_shape import Amounts, Task
 from benchmarks.side_by_side import interleaved, medians, say
 from saelens_steer.activations import Activations, cache_activations
 from saelens_steer.config import TrainSpec
-from saelens_steer.sae.training.runner import Runner
 from saelens_steer.sae.training.config import runner_config
+from saelens_steer.sae.training.runner import Runner
 
 
 @torch.no_grad()

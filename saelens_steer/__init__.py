@@ -16,6 +16,7 @@ _HOMES = {
     "Activations": "activations",
     "Edit": "steering",
     "InputError": "errors",
+    "LogSpec": "config",
     "Prompt": "data",
     "Result": "result",
     "RunSpec": "config",
@@ -26,24 +27,30 @@ _HOMES = {
     "code_validity": "metrics",
     "default_hook_name": "model",
     "draw_controls": "evidence",
+    "export_images": "report",
+    "feature_pages": "notebook",
     "latex_validity": "metrics",
     "load_config": "config",
     "load_model": "model",
     "load_prompts": "data",
     "load_sae": "sae",
+    "load_vectors": "steering",
     "patch": "notebook",
     "per_row": "steering",
     "project_out": "steering",
     "rank_features": "notebook",
+    "read_quality": "sae",
     "reconstruct": "steering",
     "run": "runner",
     "sae_quality": "sae",
+    "save_vectors": "steering",
     "scale": "steering",
     "select_features": "features",
     "set_to": "steering",
     "steered": "steering",
     "suppress_and_boost": "steering",
     "sweep": "notebook",
+    "train_grid": "runner",
     "train_sae": "sae",
 }
 
@@ -62,24 +69,27 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from saelens_steer.activations import Activations, cache_activations
-    from saelens_steer.config import RunSpec, TrainSpec, load_config
+    from saelens_steer.config import LogSpec, RunSpec, TrainSpec, load_config
     from saelens_steer.data import Prompt, load_prompts
     from saelens_steer.errors import InputError
     from saelens_steer.evidence import draw_controls
     from saelens_steer.features import select_features
     from saelens_steer.metrics import code_validity, latex_validity
     from saelens_steer.model import default_hook_name, load_model
-    from saelens_steer.notebook import patch, rank_features, sweep
+    from saelens_steer.notebook import feature_pages, patch, rank_features, sweep
+    from saelens_steer.report import export_images
     from saelens_steer.result import Result
-    from saelens_steer.runner import run
-    from saelens_steer.sae import load_sae, sae_quality, train_sae
+    from saelens_steer.runner import run, train_grid
+    from saelens_steer.sae import load_sae, read_quality, sae_quality, train_sae
     from saelens_steer.steering import (
         Edit,
         ablate,
         add,
+        load_vectors,
         per_row,
         project_out,
         reconstruct,
+        save_vectors,
         scale,
         set_to,
         steered,

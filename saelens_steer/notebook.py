@@ -12,6 +12,7 @@ from saelens_steer.activations import Activations, cache_activations
 from saelens_steer.config import (
     DEFAULT_METRICS,
     CausalScore,
+    FeaturesSpec,
     MetricSpec,
     PatchSettings,
     PromptSpec,
@@ -23,11 +24,12 @@ from saelens_steer.data import Prompt, as_prompts, encode_prompts
 from saelens_steer.effects import Trial, rank_by
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import OF_ACTIVATIONS
-from saelens_steer.features import NO_SCALE, Scale, Selection, measured_scale
+from saelens_steer.features import NO_SCALE, Scale, Selection, measured_scale, pages_of
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.model import check_stream, default_hook_name, same_places
 from saelens_steer.patching import ORIGINAL, Patching, check_patchable, patch_table
 from saelens_steer.progress import progress
+from saelens_steer.report import ShownFeatures
 from saelens_steer.result import Result
 from saelens_steer.sae import check_sae
 from saelens_steer.steering import MEASURED, Edit, SAEEdit, Variant, variant_of
@@ -172,3 +174,21 @@ def _only_sae(variants: Sequence[Variant], model: Any, hook_name: str) -> SAE[An
     for sae in saes.values():
         check_sae(sae, model, hook_name)
     return next(iter(saes.values())) if len(saes) == 1 else None
+
+
+def feature_pages(
+    model: Any,
+    sae: SAE[Any],
+    activations: Activations,
+    features: Sequence[int],
+    topic: Activations | None = None,
+    **options: Any,
+) -> ShownFeatures:
+    """Which features are alive in the cache, and what each of these responds to.
+
+    `topic`: activations of prompts whose domains are the categories of one topic. `options` are
+    those of FeaturesSpec: contexts, window, tokens, neighbours. A notebook shows the result, and
+    its `save` writes it as a page. Raises InputError for an unknown feature or another hook.
+    """
+    spec = checked(FeaturesSpec, {"topic": None, **options}, "feature_pages")
+    return ShownFeatures(**vars(pages_of(model, sae, activations, features, spec, topic)))

@@ -12,6 +12,8 @@ from saelens_steer.stages import (
     cache,
     check_asked,
     compare,
+    features,
+    grid,
     matrix,
     patch,
     report,
@@ -21,11 +23,14 @@ from saelens_steer.stages import (
     twin,
 )
 
-Step = Literal["cache", "train", "select", "patch", "compare", "matrix", "sweep", "twin", "report"]
+Step = Literal[
+    "cache", "train", "select", "features", "patch", "compare", "matrix", "sweep", "twin", "report"
+]
 STORY = {
     "cache": cache,  # activations at the hook, of the selection prompts
     "train": train,  # the SAE, trained or loaded
     "select": select,  # features that tell the two domains apart
+    "features": features,  # which features are alive, and what each responds to
     "patch": patch,  # what the edits of the config do to what the model writes
     "compare": compare,  # ways to choose features, by what the chosen ones do
     "matrix": matrix,  # directions and edits: effect on one domain, damage on the others
@@ -33,6 +38,14 @@ STORY = {
     "twin": twin,  # the same with an SAE whose decoder was never trained
     "report": report,  # the page that says whether to believe it
 }
+
+
+def train_grid(spec: RunSpec, out: str | Path) -> Path:
+    """Train every SAE of `sae.grid` on one pass of activations; returns the path of grid.csv.
+
+    Each is in a folder grid/NAME of `out`. The same call goes on after a stop. Raises InputError.
+    """
+    return grid(Run.begin(spec, out))
 
 
 def run(spec: RunSpec, out: str | Path, until: Step = "report") -> Path:

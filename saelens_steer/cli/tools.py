@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from saelens_steer.cli.common import Config, Out, Set, app, exit_status, quiet
+from saelens_steer.cli.common import Config, Out, RunFolder, Set, app, exit_status, quiet
 from saelens_steer.errors import InputError
 
 
@@ -23,9 +23,7 @@ def metrics(
     with exit_status():
         from saelens_steer.config import load_config
 
-        config = run_folder / "config.yaml"
-        if not config.is_file():
-            raise InputError(f"{run_folder} holds no run: there is no config.yaml")
+        config = _config_of(run_folder)
         known = load_config(config, [])
         if not known.sweep.cache_logits:
             raise InputError(
@@ -41,6 +39,32 @@ def metrics(
         from saelens_steer.runner import run as run_spec
 
         print(run_spec(spec, run_folder, "report"))
+
+
+@app.command()
+def features(run_folder: RunFolder, set_: Set = None) -> None:
+    """Write the feature pages of a run, as --set "features.also=[12,40]"; then its report anew."""
+    with exit_status():
+        from saelens_steer.config import load_config
+
+        for given in set_ or []:
+            if not given.startswith("features."):
+                raise InputError(f"{given}: only features.* can be changed here")
+        spec = load_config(_config_of(run_folder), set_ or [])
+        quiet()
+        from saelens_steer.runner import run as run_spec
+
+        reported = (run_folder / "report.html").is_file()
+        run_spec(spec, run_folder, "report" if reported else "features")
+        print(run_folder / "features.html")
+
+
+def _config_of(run_folder: Path) -> Path:
+    """The config of a run folder. Raises InputError where it holds no run."""
+    config = run_folder / "config.yaml"
+    if not config.is_file():
+        raise InputError(f"{run_folder} holds no run: there is no config.yaml")
+    return config
 
 
 @app.command()

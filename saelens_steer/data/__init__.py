@@ -7,6 +7,7 @@ from saelens_steer.data.chat import (
 )
 from saelens_steer.data.corpus import load_corpus
 from saelens_steer.data.encode import Encoded, as_prompts, encode_prompts, written_text
+from saelens_steer.data.pieces import token_pieces
 from saelens_steer.data.prompts import Prompt, load_prompts, prompts_hash
 from saelens_steer.data.rows import shipped_prompts
 from saelens_steer.data.sampling import sample_prompts, steered_prompts
@@ -34,6 +35,7 @@ __all__ = [
     "shipped_prompts",
     "steered_prompts",
     "token_ids",
+    "token_pieces",
     "token_set",
     "written_text",
 ]

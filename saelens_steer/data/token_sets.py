@@ -109,12 +109,12 @@ def _decode_each(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str
     Alone, some decoders strip an entry's leading space.
     """
     anchor = tokenizer("a", add_special_tokens=False)["input_ids"]
-    decode = _batch_decoder(tokenizer)
+    decode = batch_decoder(tokenizer)
     prefix = len(decode([anchor])[0])
     return [text[prefix:] for text in decode([[*anchor, i] for i in ids])]
 
 
-def _batch_decoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[list[int]]], list[str]]:
+def batch_decoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[list[int]]], list[str]]:
     """The Rust tokenizer's own decoder where there is one: quick, and no clean-up of spaces."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:

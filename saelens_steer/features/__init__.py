@@ -1,5 +1,6 @@
 """Which features to steer, and how large they get."""
 
+from saelens_steer.features.pages import FeaturePage, FeaturePages, pages_of
 from saelens_steer.features.references import (
     Probe,
     difference_of_means,
@@ -11,6 +12,8 @@ from saelens_steer.features.size import NO_SCALE, Scale, encode, firing_rates, m
 
 __all__ = [
     "NO_SCALE",
+    "FeaturePage",
+    "FeaturePages",
     "Probe",
     "Scale",
     "Selection",
@@ -19,6 +22,7 @@ __all__ = [
     "firing_rates",
     "linear_probe",
     "measured_scale",
+    "pages_of",
     "select_features",
     "vectors_of",
 ]

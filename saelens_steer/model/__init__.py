@@ -3,6 +3,7 @@
 from saelens_steer.model.decode import Place, read_prompts, write_on
 from saelens_steer.model.forward import (
     can_start_at_layer,
+    check_length,
     direct_logits,
     last_token_logits,
     reading_direction,
@@ -19,6 +20,7 @@ from saelens_steer.model.hooks import (
     default_hook_name,
     hook_layer,
     same_places,
+    writes_to_stream,
 )
 from saelens_steer.model.kinds import Model, ModelClass, is_bridge
 from saelens_steer.model.layers import Layer
@@ -39,6 +41,7 @@ __all__ = [
     "can_start_at_layer",
     "check_editable",
     "check_hook_name",
+    "check_length",
     "check_stream",
     "default_hook_name",
     "direct_logits",
@@ -61,4 +64,5 @@ __all__ = [
     "unembed",
     "why_not",
     "write_on",
+    "writes_to_stream",
 ]

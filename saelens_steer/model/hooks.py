@@ -97,6 +97,11 @@ def check_stream(model: Model, hook_name: str) -> str:
     return hook_name
 
 
+def writes_to_stream(hook_name: str) -> bool:
+    """Whether what stands at the hook is the residual stream, or is added to it as it is."""
+    return _in_block(hook_name) in STREAM
+
+
 def _in_block(hook_name: str) -> str:
     """The name of a hook inside its layer, `mlp.hook_out` of `blocks.4.mlp.hook_out`."""
     found = BLOCK.fullmatch(hook_name)

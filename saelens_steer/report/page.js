@@ -12,30 +12,39 @@
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
     toImageButtonOptions: { format: "svg" },
   };
-  const PRINT_WIDTH = 690;
-  const draw = (chart) => {
+  const PRINT_WIDTH = 912; // three quarters of it on paper: see style.css
+  const draw = (chart, width) => {
     const { data, layout } = read(chart.id + "-data");
-    const narrow = chart.clientWidth < 560;
+    const narrow = !width && chart.clientWidth < 560;
     if (narrow) {
       layout.annotations = (layout.annotations || []).filter((a) => a.name !== "end-label");
       layout.margin = { ...layout.margin, r: 12 };
       layout.dragmode = false;
+      const axis = layout.xaxis || {};
+      if ((axis.tickvals || []).length > 15) {
+        const few = (list) => list.filter((_, i) => i % 3 === 0);
+        layout.xaxis = { ...axis, tickvals: few(axis.tickvals), ticktext: few(axis.ticktext) };
+      }
       if (layout.showlegend !== false && data.length > 3) layout.height = (layout.height || 400) + 80;
       chart.style.height = layout.height + "px";
     }
-    Plotly.newPlot(chart, data, layout, { ...config, displayModeBar: narrow ? false : "hover" });
+    if (width) Object.assign(layout, { autosize: false, width: chart.closest(".grid") ? width / 3 - 17 : width });
+    Plotly.newPlot(chart, data, layout, { ...config, responsive: !width, displayModeBar: narrow ? false : "hover" });
   };
-  all(".chart").forEach(draw);
-  const widths = (width) =>
-    all(".chart").forEach((chart) => {
-      const inGrid = chart.closest(".grid");
-      const wide = width && (inGrid ? width / 3 - 14 : width);
-      Plotly.relayout(chart, wide ? { autosize: false, width: wide } : { autosize: true, width: null });
-    });
+  const drawAll = (width) => all(".chart").forEach((chart) => draw(chart, width));
+  drawAll();
   const folded = all("details:not([open])");
   const unfold = (open) => folded.forEach((one) => (one.open = open));
-  window.addEventListener("beforeprint", () => (unfold(true), widths(PRINT_WIDTH)));
-  window.addEventListener("afterprint", () => (unfold(false), widths(null)));
+  window.addEventListener("beforeprint", () => (unfold(true), drawAll(PRINT_WIDTH)));
+  window.addEventListener("afterprint", () => (unfold(false), drawAll()));
+
+  // A link to a feature unfolds its page.
+  const reveal = () => {
+    const box = byId(decodeURIComponent(location.hash.slice(1)))?.closest("details");
+    if (box) box.open = true;
+  };
+  window.addEventListener("hashchange", reveal);
+  reveal();
 
   // Tabs: the tables of claims, one metric at a time.
   const tabbed = (box) => {

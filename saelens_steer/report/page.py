@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
@@ -14,16 +12,15 @@ from saelens_steer.files import write_text
 from saelens_steer.report.background import (
     method_section,
     run_section,
-    sae_section,
     selection_section,
 )
 from saelens_steer.report.choices import choices_figure, choices_section
 from saelens_steer.report.completions import completions_section
+from saelens_steer.report.feature_pages import features_section
 from saelens_steer.report.figures import (
     claims_figure,
     interference_figure,
     scores_figure,
-    training_figure,
     validity_figure,
 )
 from saelens_steer.report.findings import (
@@ -37,9 +34,18 @@ from saelens_steer.report.findings import (
 from saelens_steer.report.markup import esc
 from saelens_steer.report.patches import patches_section
 from saelens_steer.report.run_folder import Run, claims_on, controls, read_run
+from saelens_steer.report.sae import sae_section
+from saelens_steer.report.sae_figures import density_figure, frontier_figure, training_figure
+from saelens_steer.report.shell import shell
+from saelens_steer.report.topic_figures import topic_bars, topic_heatmap
 from saelens_steer.report.tradeoffs import front_figure, matrix_figure, tradeoffs_section
 from saelens_steer.report.twins import twin_section
 
+HOW = (
+    "<b>How to read this.</b> A feature is added to the model's activations at the hook with "
+    "strength α, and so are many random directions of the same size. Only an effect that random "
+    "directions do not reach says something about the feature."
+)
 CONFIG = {"displaylogo": False, "responsive": True}
 SECTIONS = {
     "patches": ("Patched outputs", patches_section),
@@ -52,6 +58,7 @@ SECTIONS = {
     "texts": ("Side by side", completions_section),
     "sae": ("SAE", sae_section),
     "selection": ("Selection", selection_section),
+    "features": ("Features", features_section),
     "run": ("What was run", run_section),
     "method": ("Method", method_section),
 }
@@ -69,21 +76,18 @@ def build_report(run_dir: Path, headline: str) -> Path:
 
 def page(run: Run, headline: str) -> str:
     """The whole report as one HTML text that loads nothing."""
-    here = files("saelens_steer.report")
     built = {name: build(run) for name, (_, build) in SECTIONS.items()}
     shown = [name for name, body in built.items() if body]
-    text = Template((here / "page.html").read_text(encoding="utf-8")).substitute(
-        title=esc(f"Steering report: {run.path.resolve().name}"),
-        style=(here / "style.css").read_text(encoding="utf-8"),
-        headline=esc(headline),
+    return shell(
+        "\n".join(built[k] for k in shown),
+        title=f"Steering report: {run.path.resolve().name}",
+        eyebrow="Steering report",
+        headline=headline,
+        how=HOW,
         facts=facts(run),
         warnings=warnings_block(run),
         links="".join(f'<a href="#{k}">{esc(SECTIONS[k][0])}</a>' for k in shown),
-        sections="\n".join(built[k] for k in shown),
-        plotly=get_plotlyjs(),
-        script=(here / "page.js").read_text(encoding="utf-8"),
     )
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def write_plots(run: Run) -> list[Path]:
@@ -107,6 +111,10 @@ def plots(run: Run) -> Iterator[tuple[str, go.Figure]]:
         yield "validity", validity_figure(run.summary, run.text_metrics, sides=run.sides)
     if len(run.training):
         yield "training", training_figure(run.training)
+    if sum((run.quality.get("density") or {}).get("counts", [])):
+        yield "density", density_figure(run.quality)
+    if len(run.grid):
+        yield "frontier", frontier_figure(run.grid)
     if len(run.comparison):
         yield "choices", choices_figure(run.comparison)
     if len(run.front):
@@ -115,6 +123,15 @@ def plots(run: Run) -> Iterator[tuple[str, go.Figure]]:
         yield "matrix", matrix_figure(run.matrix, run.front)
     if run.features.get("scores"):
         yield "scores", scores_figure(run.features)
+    if run.feature_pages.get("pages") and run.feature_pages.get("topic"):
+        yield "topic_heatmap", topic_heatmap(run.feature_pages)
+        yield "topic_bars", topic_bars(run.feature_pages)
+
+
+def write_figure(path: Path, figure: go.Figure) -> Path:
+    """A figure as a page of its own that loads nothing."""
+    text = figure.to_html(include_plotlyjs=True, div_id=path.stem, config=CONFIG)
+    return write_text(path, text)
 
 
 def _plot_page(name: str, figure: go.Figure) -> str:

@@ -34,6 +34,8 @@ class Run:
     config: str
     training: pd.DataFrame
     quality: dict[str, Any]
+    grid: pd.DataFrame
+    """grid/grid.csv: SAEs of several architectures and sparsities."""
     patches: pd.DataFrame
     """patch.csv: one row per prompt × variant."""
     by_family: pd.DataFrame
@@ -46,6 +48,8 @@ class Run:
     """matrix.csv: direction × edit × strength × domain."""
     front: pd.DataFrame
     """front.csv: effect against damage."""
+    feature_pages: dict[str, Any]
+    """feature_pages.json: what each shown feature responds to."""
     warnings: list[str]
     """warnings.json: why the numbers may mislead, each a sentence."""
 
@@ -99,12 +103,14 @@ def read_run(folder: Path) -> Run:
         config=read_text(folder / "config.yaml"),
         training=pd.DataFrame(read_lines(folder / "sae" / "metrics.jsonl")),
         quality=read_mapping(folder / "sae" / "quality.json"),
+        grid=read_table(folder / "grid" / "grid.csv", ("name", "architecture", "options")),
         patches=read_table(folder / "patch.csv", PATCH_TEXTS),
         by_family=read_table(folder / "controls.csv"),
         twin=read_table(folder / "twin" / "claims.csv"),
         comparison=read_table(folder / "comparison.csv", ("method", "directions")),
         matrix=read_table(folder / "matrix.csv"),
         front=read_table(folder / "front.csv"),
+        feature_pages=read_mapping(folder / "feature_pages.json"),
         warnings=read_sentences(folder / "warnings.json"),
     )
 

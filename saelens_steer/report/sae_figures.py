@@ -64,7 +64,7 @@ def density_figure(quality: Mapping[str, Any]) -> go.Figure:
     """How often features fire: how many, by the share of tokens, on a scale of powers of ten."""
     edges, counts = quality["density"]["log10_edges"], quality["density"]["counts"]
     middles = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
-    shares = [f"{_share(10**a)} to {_share(10**b)}" for a, b in itertools.pairwise(edges)]
+    shares = [f"{_share(10.0**a)} to {_share(10.0**b)}" for a, b in itertools.pairwise(edges)]
     figure = base(go.Figure(), "How often features fire", 300)
     bars = go.Bar(
         x=middles,
@@ -81,7 +81,7 @@ def density_figure(quality: Mapping[str, Any]) -> go.Figure:
     figure.update_xaxes(
         title_text="Share of tokens on which a feature fires",
         tickvals=list(shown),
-        ticktext=[_share(10**power) for power in shown],
+        ticktext=[_share(10.0**power) for power in shown],
         range=[shown[0], shown[-1]],
     )
     return figure.update_yaxes(title_text="Features").update_layout(bargap=0)

@@ -11,11 +11,12 @@ from saelens_steer.sae.load import (
     save_sae,
     source_version,
 )
-from saelens_steer.sae.quality import sae_quality
+from saelens_steer.sae.quality import DENSE, sae_quality
 from saelens_steer.sae.training import Grid, check_log, check_train_spec, train_sae
 from saelens_steer.sae.verdict import QUALITY, judged, read_quality
 
 __all__ = [
+    "DENSE",
     "QUALITY",
     "Grid",
     "check_encoder",

@@ -2,6 +2,8 @@
 
 from saelens_steer.stages.check import check_asked
 from saelens_steer.stages.compare import compare
+from saelens_steer.stages.features import features
+from saelens_steer.stages.grid import grid
 from saelens_steer.stages.matrix import matrix
 from saelens_steer.stages.patch import patch
 from saelens_steer.stages.report import report
@@ -17,7 +19,9 @@ __all__ = [
     "cache",
     "check_asked",
     "compare",
+    "features",
     "generate_topic",
+    "grid",
     "matrix",
     "patch",
     "report",

@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from saelens_steer.config import MatrixSpec, RunSpec
-from saelens_steer.data import Prompt, load_corpus, load_prompts
+from saelens_steer.data import Prompt, encode_prompts, load_corpus, load_prompts
 from saelens_steer.effects import margin_sets
 from saelens_steer.errors import InputError
-from saelens_steer.model import check_stream, same_places
+from saelens_steer.model import check_length, check_stream, same_places
 from saelens_steer.near import or_known
 from saelens_steer.patching import check_patchable
 from saelens_steer.sae import check_encoder, check_feature, check_sae
+from saelens_steer.stages.template import template
 from saelens_steer.study import check_disjoint
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def check_run(run: Run) -> None:
     run.study().check()
     _check_domains(run)
     _check_texts(run)
+    _check_topic(run)
     _check_patch(run)
     _check_sae(run)
     _check_scores(run)
@@ -62,6 +64,12 @@ def _check_texts(run: Run) -> None:
             "sweep.generate.files needs completions, which come with a metric of texts: add one "
             "such as latex_first or mentions to metrics"
         )
+
+
+def _check_topic(run: Run) -> None:
+    """The topic's prompts fit into the model."""
+    encoded = encode_prompts(run.model.tokenizer, run.topic, **template(run.spec))
+    check_length(run.model, max((len(e.ids) for e in encoded), default=0))
 
 
 def _check_patch(run: Run) -> None:

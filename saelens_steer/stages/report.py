@@ -10,6 +10,8 @@ import pandas as pd
 
 from saelens_steer.config import dump_config
 from saelens_steer.evidence import headline
+from saelens_steer.files import file_digest
+from saelens_steer.outputs import GRID_TABLE
 from saelens_steer.progress import say
 from saelens_steer.report import build_report
 from saelens_steer.stages.run import Run
@@ -17,9 +19,12 @@ from saelens_steer.stages.run import Run
 
 def report(run: Run) -> Path:
     """The page, and the plots."""
-    optional = [run.keys.get(step) for step in ("patch", "compare", "matrix", "twin")]
+    optional = [run.keys.get(step) for step in ("features", "patch", "compare", "matrix", "twin")]
     inputs = [run.keys["sweep"], run.keys["select"], *optional, dump_config(run.spec)]
-    run.steps.do("report", inputs, ["plots", "report.html"], partial(_report, run))
+    grid = run.steps.path(GRID_TABLE)
+    inputs.append(file_digest(grid) if grid.exists() else None)
+    outputs, beside = ["plots", "report.html"], ["report.pdf"]
+    run.steps.do("report", inputs, outputs, partial(_report, run), beside)
     return run.steps.path("report.html")
 
 

@@ -17,16 +17,23 @@ from saelens_steer.features import Scale
 from saelens_steer.files import digest, write_json, write_text
 from saelens_steer.model import check_stream, default_hook_name, load_model, model_fingerprint
 from saelens_steer.provenance import library_versions, provenance
-from saelens_steer.sae import check_train_spec, load_sae, sae_fingerprint
+from saelens_steer.sae import (
+    check_log,
+    check_train_spec,
+    load_sae,
+    read_quality,
+    sae_fingerprint,
+)
 from saelens_steer.stages.check import check_run
 from saelens_steer.steps import Steps
 from saelens_steer.study import Study, check_disjoint
 from saelens_steer.sweeps import Room
 
 LATER = {
-    "cache": ("select", "patch", "compare", "matrix", "sweep", "twin", "report"),
-    "train": ("select", "patch", "compare", "matrix", "sweep", "twin", "report"),
-    "select": ("patch", "compare", "matrix", "sweep", "twin", "report"),
+    "cache": ("select", "features", "patch", "compare", "matrix", "sweep", "twin", "report"),
+    "train": ("select", "features", "patch", "compare", "matrix", "sweep", "twin", "report"),
+    "select": ("features", "patch", "compare", "matrix", "sweep", "twin", "report"),
+    "features": ("report",),
     "patch": ("report",),
     "compare": ("report",),
     "matrix": ("report",),
@@ -48,6 +55,8 @@ class Run:
     hook_name: str
     prompts: tuple[Prompt, ...]
     selecting: tuple[Prompt, ...]
+    topic: tuple[Prompt, ...] = ()
+    """The prompts of `features.topic`, whose domains are its categories."""
     keys: dict[str, str] = field(default_factory=dict)
     """Step → the digest of what it was made from, for later steps to depend on."""
 
@@ -58,13 +67,15 @@ class Run:
         steps.check_own()
         if spec.sae.train:
             check_train_spec(spec.sae.train)
+            check_log(spec.sae.log)
         steered = tuple(steered_prompts(spec.prompts))
         selecting = tuple(load_prompts(spec.select.prompts))
         check_disjoint(steered, selecting)
+        topic = tuple(load_prompts(spec.features.topic)) if spec.features.topic else ()
         m = spec.model
         model = load_model(m.name, model_class=m.class_, dtype=m.dtype, device=m.device)
         hook_name = check_stream(model, spec.hook_name or default_hook_name(model))
-        run = cls(spec, steps, model, hook_name, steered, selecting)
+        run = cls(spec, steps, model, hook_name, steered, selecting, topic)
         check_run(run)
         steps.mark()
         write_text(steps.path("config.yaml"), dump_config(spec))
@@ -141,5 +152,7 @@ class Run:
         """Write provenance.json, with the digest of the SAE once there is one."""
         about = provenance(self.spec, self.model, self.hook_name, self.prompts, self.selecting)
         about["sae"]["hash"] = sae_hash
+        if resumed := read_quality(self.steps.path("sae")).get("resumed_at_tokens"):
+            about["sae"]["resumed_at_tokens"] = resumed
         about["halved_batches"] = [n for own in self.halved.values() for n in own.values()]
         write_json(self.steps.path("provenance.json"), about)

@@ -10,14 +10,15 @@ from typing import Any
 from sae_lens import SAE
 
 from saelens_steer.activations import cache_activations, with_answers
-from saelens_steer.config import CAUSAL, PromptSpec, RunSpec
-from saelens_steer.data import prompts_hash
+from saelens_steer.config import CAUSAL, PromptSpec
+from saelens_steer.data import Prompt, prompts_hash
 from saelens_steer.effects import Finder, Trial
 from saelens_steer.features import Scale, measured_scale
 from saelens_steer.files import write_json
 from saelens_steer.metrics import metrics_version
 from saelens_steer.sae import sae_fingerprint
 from saelens_steer.stages.run import Run
+from saelens_steer.stages.template import template
 
 
 def cache(run: Run) -> Path:
@@ -31,21 +32,18 @@ def cache(run: Run) -> Path:
 
 
 def _cache(run: Run) -> None:
-    prompts, select, spec = list(run.selecting), run.spec.select, run.spec.activations
-    written_as = template(run.spec)
-    if run.spec.reads_answers:
-        size = spec.batch_size
-        prompts = with_answers(
-            run.model, prompts, select.answer_tokens, batch_size=size, **written_as
-        )
-    options = {**spec.model_dump(), **written_as, "hook_name": run.hook_name}
-    cache_activations(run.model, prompts, **options, out=run.steps.path("activations"))
+    options = {**run.spec.activations.model_dump(), **template(run.spec)}
+    options |= {"hook_name": run.hook_name, "out": run.steps.path("activations")}
+    cache_activations(run.model, answered(run), **options)
 
 
-def template(spec: RunSpec) -> dict[str, Any]:
-    """How the selection prompts are written: as the steered ones, unless select.chat differs."""
-    chat = spec.prompts.chat if spec.select.chat is None else spec.select.chat
-    return {"system": spec.prompts.system, "chat": chat}
+def answered(run: Run) -> tuple[Prompt, ...]:
+    """The selection prompts, with answers of the model's own where they are read and missing."""
+    if not run.spec.reads_answers:
+        return run.selecting
+    size, n_tokens = run.spec.activations.batch_size, run.spec.select.answer_tokens
+    options = {**template(run.spec), "batch_size": size}
+    return tuple(with_answers(run.model, run.selecting, n_tokens, **options))
 
 
 def select(run: Run) -> Path:

@@ -12,7 +12,7 @@ from saelens_steer.errors import InputError
 from saelens_steer.files import write_jsonl
 from saelens_steer.model import load_model
 from saelens_steer.progress import progress, say
-from saelens_steer.stages.select import template
+from saelens_steer.stages.template import template
 
 TOPIC = "tiny-transport-topic"
 """Continued where a config names no selection prompts, which only one for the tiny model may do."""

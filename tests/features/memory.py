@@ -9,9 +9,10 @@ from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 import saelens_steer as ss
 from benchmarks.memory import Peak
 from saelens_steer.activations import cache_activations, shards, store
+from saelens_steer.config import FeaturesSpec
 from saelens_steer.data import Prompt
 from saelens_steer.evidence import draw_controls
-from saelens_steer.features import firing_rates, size, tally
+from saelens_steer.features import firing_rates, pages_of, size, tally
 
 D_SAE = 512
 HOOK = "blocks.1.hook_resid_pre"
@@ -33,6 +34,7 @@ def main() -> None:
         for family in ("covariance", "token_difference"):
             draw_controls(family, 64, d_model=model.cfg.d_model, seed=0, vectors=acts)
         firing_rates(acts, sae)
+        pages_of(model, sae, acts, range(20), FeaturesSpec(), topic=acts)
         assert len(found.scale.max_act) == D_SAE
         return len(acts)
 

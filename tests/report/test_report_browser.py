@@ -108,3 +108,18 @@ def test_without_scripts_headline_and_all_tables_are_there(browser, report):
     assert page.locator("h1").is_visible()
     assert all(panel.is_visible() for panel in page.locator(".panel").all())
     page.close()
+
+
+def test_on_paper_nothing_is_cut_at_the_right_edge(browser, report):
+    page = browser.new_page(viewport={"width": 688, "height": 1016})  # A4 within its margins
+    page.goto(report.as_uri())
+    page.wait_for_selector("#training-loss svg.main-svg")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 688
+    assert page.locator(".modebar-container").first.is_hidden()
+    assert all(panel.is_visible() for panel in page.locator(".panel").all())
+    page.emulate_media(media="screen")
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 688
+    page.close()

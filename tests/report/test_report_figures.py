@@ -11,7 +11,6 @@ from saelens_steer.report import (
     claims_figure,
     interference_figure,
     scores_figure,
-    training_figure,
     validity_figure,
 )
 from saelens_steer.report.run_folder import read_run
@@ -134,11 +133,6 @@ def test_the_band_is_of_the_family_that_claims_compare_with(run):
     claims = run.claims.assign(controls="isotropic")
     (band,) = named(interference_figure(summary, "kl", claims=claims), "5–95 %")
     assert band.name == "512 isotropic controls, 5–95 %"
-
-
-def test_training_draws_what_was_logged():
-    log = pd.DataFrame({"tokens": [0, 10], "loss": [2.0, 1.0], "l0": [9.0, 8.0]})
-    assert [t.name for t in training_figure(log).data] == ["Loss", "L0"]
 
 
 def test_scores_have_a_bar_per_candidate(run):

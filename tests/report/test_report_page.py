@@ -261,7 +261,7 @@ def test_every_figure_is_also_a_page_beside_one_plotly(report, run_dir):
         for kind in ("claims", "interference")
         for metric in ("kl", "math_margin")
     ]
-    assert pages == sorted([*kinds, "scores", "training", "validity"])
+    assert pages == sorted([*kinds, "density", "scores", "training", "validity"])
     assert (run_dir / "plots" / "plotly.min.js").is_file()
     shown = Outline((run_dir / "plots" / "validity.html").read_text(encoding="utf-8"))
     assert shown.loads == ["plotly.min.js"]

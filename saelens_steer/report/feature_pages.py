@@ -1,0 +1,266 @@
+"""Feature pages: which features are alive and what each responds to, as a section or a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from saelens_steer.features import FeaturePages
+from saelens_steer.files import write_text
+from saelens_steer.report.feature_parts import (
+    Bar,
+    bars,
+    context_html,
+    histogram,
+    percent,
+    token_text,
+)
+from saelens_steer.report.markup import Cell, badge, chips, esc, figure, note, pairs, section, table
+from saelens_steer.report.run_folder import Run
+from saelens_steer.report.shell import shell
+from saelens_steer.report.theme import SIDE_COLOURS, number, short
+from saelens_steer.report.topic_figures import bars_caption, topic_bars, topic_heatmap
+
+SHOWN_RAISED = 4
+"""Tokens in the overview."""
+Data = Mapping[str, Any]
+"""The content of feature_pages.json."""
+LEAD = (
+    "What these features respond to, over all cached tokens. The background of a token is its "
+    "activation beside A_max, the largest in the cache; point at it for the value."
+)
+HOW = (
+    "<b>How to read this.</b> A feature is one direction of the SAE. Its contexts show what it "
+    "responds to, and the tokens that its decoder row raises what it writes: the two need not "
+    "agree, and neither says what steering along it does."
+)
+DECODER = (
+    "This SAE has only its decoder, so what its features respond to is not known: there are the "
+    "tokens they write, and the decoder rows that are alike."
+)
+
+
+def features_section(run: Run) -> str:
+    """The section of the report; empty where the run has no feature pages."""
+    data = run.feature_pages
+    if not data:
+        return ""
+    return section("features", "Features", f"{summary(data)} {lead(data)}", *parts(data))
+
+
+def features_page(data: Data, name: str, scripts: bool = True) -> str:
+    """The same as a page of its own; `name` says of which run."""
+    headings = ("pages", "Features"), ("topic", "By category")
+    links = "".join(f'<a href="#{key}">{title}</a>' for key, title in headings if data.get(key))
+    body = section("pages", "Features", lead(data), *parts(data, scripts))
+    return shell(
+        body,
+        title=f"Features: {name}",
+        eyebrow=f"Features of {name}",
+        headline=summary(data),
+        how=HOW,
+        facts=_facts(data),
+        links=links,
+        scripts=scripts,
+    )
+
+
+@dataclass(frozen=True)
+class ShownFeatures(FeaturePages):
+    """Feature pages that a notebook shows, and that can be saved as a page."""
+
+    def _repr_html_(self) -> str:
+        """The pages in a frame where no script runs; the figures of a topic are left out."""
+        text = features_page(self.to_json(), self.hook_name, scripts=False)
+        style = "width:100%;height:640px;border:1px solid #e4e7eb"
+        return f'<iframe sandbox srcdoc="{esc(text)}" style="{style}"></iframe>'
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything as one HTML file that loads nothing."""
+        return write_text(Path(path), features_page(self.to_json(), self.hook_name))
+
+
+def summary(data: Data) -> str:
+    """How many features are alive, in a sentence."""
+    if data["n_alive"] is None:
+        return "This SAE has only its decoder."
+    return (
+        f"{number(data['n_alive'], 0)} of {number(data['d_sae'], 0)} features fire on the cached "
+        f"tokens, {number(data['n_dense'], 0)} of them on more than a tenth."
+    )
+
+
+def lead(data: Data) -> str:
+    """What the pages are, in a few sentences."""
+    return DECODER if data["n_alive"] is None else LEAD
+
+
+def parts(data: Data, figures: bool = True) -> list[str]:
+    """The overview, the pages, and the figures of the topic."""
+    if not data["pages"]:
+        return [note("No feature was chosen or named, so none is shown.")]
+    shown = [_overview(data), *(_page(data, page, i == 0) for i, page in enumerate(data["pages"]))]
+    return [*shown, *(_topic(data) if figures and data["topic"] else [])]
+
+
+def _facts(data: Data) -> str:
+    rows = [
+        ("Hook", f"<code>{esc(data['hook_name'])}</code>"),
+        ("Features shown", f"{len(data['pages'])} of {number(data['d_sae'], 0)}"),
+    ]
+    if data["n_alive"] is not None:
+        dead = data["d_sae"] - data["n_alive"]
+        cached = f"{number(data['n_tokens'], 0)} <small>of {data['n_prompts']} prompts</small>"
+        rows += [("Tokens", cached), ("Features that never fire here", number(dead, 0))]
+    return pairs(rows, "facts")
+
+
+def _overview(data: Data) -> str:
+    headers = ["Feature", "Side", "Firing rate", "A_max", "Fires most on", "Raises"]
+    rows = [_overview_row(page) for page in data["pages"]]
+    return f'<div class="overview">{table("The features shown", headers, rows)}</div>'
+
+
+def _overview_row(page: Data) -> list[Cell]:
+    number_, firing = page["feature"], page["firing"]
+    raised = chips([token_text(t["text"]) for t in page["raised"][:SHOWN_RAISED]])
+    best = _busiest(firing)
+    return [
+        Cell(f'<a href="#f{number_}"><b>feature {number_}</b></a>', f"feature {number_}"),
+        Cell(esc(page["side"] or "–"), page["side"]),
+        Cell(percent(firing["firing_rate"]), float(firing["firing_rate"])) if firing else _UNKNOWN,
+        Cell(number(firing["a_max"], 2), float(firing["a_max"])) if firing else _UNKNOWN,
+        Cell(esc(best), best),
+        Cell(raised or "–", ""),
+    ]
+
+
+_UNKNOWN = Cell("–", -1.0)
+
+
+def _busiest(firing: Data | None) -> str:
+    """The domain on whose tokens it fires most often, or a dash."""
+    if not firing or not firing["firing_rate"]:
+        return "–"
+    best = max(firing["domains"], key=lambda own: own["firing_rate"])
+    return best["domain"] or "(no domain)"
+
+
+def _page(data: Data, page: Data, opened: bool) -> str:
+    """One feature, folded under a line that says the most."""
+    colour = _colour(data, page["side"])
+    side = badge(page["side"], "quiet") if page["side"] else ""
+    about = _brief(page["firing"])
+    body = _responds(page["firing"]) + _panels(page, colour)
+    rgb = " ".join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))
+    return (
+        f'<details class="feature" style="--rgb:{rgb}"{" open" if opened else ""}>'
+        f"<summary>feature {page['feature']} {side} <small>{esc(about)}</small></summary>"
+        f'<div id="f{page["feature"]}">{body}</div></details>'
+    )
+
+
+def _colour(data: Data, side: str) -> str:
+    sides = list(data.get("sides", ()))
+    return SIDE_COLOURS[sides.index(side) if side in sides[:2] else 2]
+
+
+def _brief(firing: Data | None) -> str:
+    if firing is None:
+        return ""
+    if not firing["firing_rate"]:
+        return "never fires on the cached tokens"
+    rate, top = percent(firing["firing_rate"]), short(float(f"{firing['a_max']:.3g}"))
+    return f"fires on {rate} of tokens, most often on {_busiest(firing)}; A_max {top}"
+
+
+def _responds(firing: Data | None) -> str:
+    if firing is None:
+        return ""
+    if not firing["contexts"]:
+        return note("It never fires on the cached tokens, so there is no context to show.")
+    shown = "".join(context_html(context, firing["a_max"]) for context in firing["contexts"])
+    return f'<ol class="contexts">{shown}</ol>'
+
+
+def _panels(page: Data, colour: str) -> str:
+    """Three columns: how it fires and what is near to it, what it raises, what it lowers."""
+    firing, first = page["firing"], ""
+    if firing and firing["histogram"]["counts"]:
+        first += _panel("Activations above 0", histogram(**firing["histogram"], colour=colour))
+        first += _panel("Firing rate by domain", bars(_domain_bars(firing["domains"])))
+    if page["neighbours"]:
+        first += _panel("Nearest by decoder cosine", bars(_neighbour_bars(page["neighbours"])))
+    columns = [first] + [
+        _panel(title, bars(_token_bars(page[kind])))
+        for title, kind in (("Tokens it raises", "raised"), ("Tokens it lowers", "lowered"))
+        if page[kind]
+    ]
+    return f'<div class="panels">{"".join(f"<div>{own}</div>" for own in columns if own)}</div>'
+
+
+def _panel(title: str, body: str) -> str:
+    return f"<div><h3>{esc(title)}</h3>{body}</div>"
+
+
+def _domain_bars(domains: Sequence[Data]) -> list[Bar]:
+    """Longest bar: the domain with the highest rate."""
+    most = max(own["firing_rate"] for own in domains) or 1.0
+    return [
+        Bar(
+            esc(own["domain"] or "(no domain)"),
+            percent(own["firing_rate"]),
+            own["firing_rate"] / most,
+            f"{percent(own['firing_rate'])} of {own['n_tokens']} tokens; "
+            f"in {percent(own['prompt_rate'])} of {own['n_prompts']} prompts",
+        )
+        for own in domains
+    ]
+
+
+def _token_bars(tokens: Sequence[Data]) -> list[Bar]:
+    most = max(abs(own["logit"]) for own in tokens) or 1.0
+    return [
+        Bar(
+            f"<code>{esc(token_text(own['text']))}</code>",
+            number(own["logit"], 2, signed=True),
+            abs(own["logit"]) / most,
+            f"token {own['token']}",
+        )
+        for own in tokens
+    ]
+
+
+def _neighbour_bars(others: Sequence[Data]) -> list[Bar]:
+    return [
+        Bar(
+            f"feature {own['feature']}"
+            + (f" <small>{esc(own['side'])}</small>" * bool(own["side"])),
+            number(own["cosine"], 2, signed=True),
+            own["cosine"],
+            "a candidate" if own["side"] else "no candidate",
+        )
+        for own in others
+    ]
+
+
+def _topic(data: Data) -> list[str]:
+    """The features by category of the topic."""
+    topic = data["topic"]
+    n = sum(topic["n_prompts"])
+    lead = (
+        f"{n} prompts{_source(data)}, in {len(topic['categories'])} categories. Strength: the mean "
+        "over a category's prompts of the feature's largest activation in the prompt. A row of one "
+        "colour responds to every category alike, or to the chat template around them."
+    )
+    return [
+        f'<h3 id="topic">By category</h3><p class="lead">{esc(lead)}</p>',
+        figure("topic-heatmap", topic_heatmap(data)),
+        figure("topic-bars", topic_bars(data), bars_caption(data)),
+    ]
+
+
+def _source(data: Data) -> str:
+    return f" of {data['topic_source']}" if data.get("topic_source") else ""

@@ -1,0 +1,176 @@
+"""The features step of a run folder, and the command that does it again with other features."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from saes import random_sae
+
+from saelens_steer import cli
+from saelens_steer.config import parse_config
+from saelens_steer.errors import InputError
+from saelens_steer.runner import run
+
+HOOK = "blocks.2.hook_resid_pre"
+
+
+def prompt_file(path: Path, stem: str, domains: list[str]) -> str:
+    rows = [
+        {"id": f"{stem}{i}", "text": f"{stem} of {i} {domain} numbers", "domain": domain}
+        for i, domain in enumerate(domains)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory, random_folder) -> dict[str, Any]:
+    """A config for the random model, an SAE of 32 features, a topic of three categories."""
+    home = tmp_path_factory.mktemp("parts")
+    sae = random_sae(32, HOOK)
+    sae.save_model(str(home / "sae"))
+    sae.cfg.metadata.decoder_only = True
+    sae.W_enc.data.fill_(torch.nan)
+    sae.save_model(str(home / "decoder"))
+    return {
+        "model": {"name": str(random_folder)},
+        "hook_name": HOOK,
+        "prompts": {"source": prompt_file(home / "steered.jsonl", "sum", ["mixed"] * 2)},
+        "sae": {"load": {"source": str(home / "sae")}},
+        "select": {
+            "prompts": prompt_file(home / "chosen.jsonl", "list", ["code", "math"] * 4),
+            "positive": "code",
+            "negative": "math",
+            "k": 2,
+        },
+        "features": {
+            "topic": prompt_file(home / "topic.jsonl", "topic", ["car", "bus", "bus", "ship"]),
+            "contexts": 3,
+        },
+        "sweep": {"alphas": [1], "n_controls": 4, "generate": {"max_new_tokens": 2, "top": 1}},
+        "metrics": ["kl", "latex_first"],
+    }
+
+
+def pages_in(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "feature_pages.json").read_text(encoding="utf-8"))
+
+
+def shown_in(folder: Path) -> list[int]:
+    return [page["feature"] for page in pages_in(folder)["pages"]]
+
+
+@pytest.fixture(scope="module")
+def done(parts, tmp_path_factory) -> Path:
+    """A finished run; tests that change it come in the order of their lines."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    run(parse_config(parts), folder)
+    return folder
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """`saelens-steer features …` in this process: exit status, stdout, stderr."""
+
+    def call(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["saelens-steer", "features", *args])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        printed = capsys.readouterr()
+        return int(stopped.value.code or 0), printed.out, printed.err
+
+    return call
+
+
+def test_the_candidates_of_both_sides_are_shown_with_the_categories_of_the_topic(done):
+    chosen = json.loads((done / "features.json").read_text())
+    own = [f for side in ("code", "math") for f in chosen[f"{side}_candidates"]]
+    data = pages_in(done)
+    assert shown_in(done) == own and data["sides"] == ["code", "math"]
+    assert data["topic"]["categories"] == ["car", "bus", "ship"]
+    assert data["topic"]["n_prompts"] == [1, 2, 1]
+    for page in data["pages"]:
+        assert page["feature"] in chosen[f"{page['side']}_candidates"]
+        assert page["firing"]["a_max"] == chosen["max_act"][str(page["feature"])]
+    report = (done / "report.html").read_text(encoding="utf-8")
+    alone = (done / "features.html").read_text(encoding="utf-8")
+    for text in (report, alone):
+        assert text.count('<details class="feature"') == len(own)
+    assert (done / "plots" / "topic_bars.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (["--set", "features.also=[32]"], "feature 32 is out of range: the SAE has 0 to 31"),
+        (["--set", "sweep.alphas=[2]"], "only features.*"),
+        (["--set", "features.contets=3"], "contexts"),
+        (["--set", "features.contexts=0"], "features.contexts"),
+        (["--set", "features.topic=nowhere.jsonl"], "nowhere.jsonl"),
+    ],
+)
+def test_what_cannot_be_shown_is_one_sentence_and_changes_nothing(done, command, args, hint):
+    before = (done / "features.html").stat().st_mtime_ns
+    status, out, errors = command(str(done), *args)
+    assert (status, out) == (2, "")
+    assert hint in errors and len(errors.strip().splitlines()) == 1
+    assert (done / "features.html").stat().st_mtime_ns == before
+    assert (done / "report.html").exists()
+
+
+def test_a_folder_without_a_run_is_refused(command, tmp_path):
+    status, _, errors = command(str(tmp_path))
+    assert status == 2 and "holds no run" in errors
+
+
+def test_a_topic_longer_than_the_model_is_refused_before_any_work(parts, tmp_path):
+    long = tmp_path / "long.jsonl"
+    long.write_text(json.dumps({"text": "word " * 600, "domain": "d"}))
+    spec = parse_config({**parts, "features": {"topic": str(long)}})
+    with pytest.raises(InputError, match="n_ctx=512"):
+        run(spec, tmp_path / "run", "features")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_shows_more_features_and_measures_nothing_else_again(done, command):
+    kept = ["features.json", "interference.csv", "completions.jsonl"]
+    before = [(done / name).stat().st_mtime_ns for name in kept]
+    chosen = shown_in(done)
+    status, out, errors = command(str(done), "--set", "features.also=[31,30]")
+    assert (status, out.splitlines()[-1]) == (0, str(done / "features.html")), errors
+    assert shown_in(done) == [*chosen, *(f for f in (31, 30) if f not in chosen)]
+    assert [(done / name).stat().st_mtime_ns for name in kept] == before
+    assert 'id="f31"' in (done / "report.html").read_text(encoding="utf-8"), "the report too"
+    again = (done / "features.html").stat().st_mtime_ns
+    assert command(str(done))[0] == 0, "the config of the run has the features now"
+    assert (done / "features.html").stat().st_mtime_ns == again
+
+
+def test_pages_are_of_all_tokens_whatever_the_run_cached(parts, tmp_path):
+    both = [{**parts, "activations": {"tokens": tokens}} for tokens in ("all", "last")]
+    named = {**parts["sweep"], "features": [1, 2]}
+    for config, name in zip(both, ("all", "last"), strict=True):
+        made = run(parse_config({**config, "sweep": named}), tmp_path / name, "features")
+        assert made == tmp_path / name / "features.html"
+    own, other = (pages_in(tmp_path / name) for name in ("all", "last"))
+    assert own["n_tokens"] == other["n_tokens"] > 8
+    pages = {page["feature"]: page for page in own["pages"]}
+    for page in other["pages"]:
+        if page["feature"] in (1, 2):
+            assert page["firing"]["a_max"] == pages[page["feature"]]["firing"]["a_max"]
+
+
+def test_a_decoder_alone_has_pages_of_what_it_writes(parts, tmp_path):
+    source = str(Path(parts["sae"]["load"]["source"]).with_name("decoder"))
+    sweep = {**parts["sweep"], "features": [5, 7]}
+    config = {**parts, "sae": {"load": {"source": source}}, "sweep": sweep}
+    run(parse_config(config), tmp_path / "run", "features")
+    data = pages_in(tmp_path / "run")
+    assert shown_in(tmp_path / "run") == [5, 7] and data["topic"] is None
+    assert all(page["firing"] is None and page["raised"] for page in data["pages"])
