@@ -16,6 +16,7 @@ from saelens_steer.config import FeaturesSpec
 from saelens_steer.features.contexts import Context, shown_tokens, top_contexts
 from saelens_steer.features.decoder import Neighbour, WrittenToken, neighbours, written_tokens
 from saelens_steer.features.responses import Histogram, Responses, responses
+from saelens_steer.features.topic import TopicStrengths, topic_strengths
 from saelens_steer.sae import DENSE, check_feature, check_sae_at
 
 
@@ -59,16 +60,6 @@ class FeaturePage:
     lowered: tuple[WrittenToken, ...]
     neighbours: tuple[Neighbour, ...]
     """Live features; of an SAE that has only its decoder, any."""
-
-
-@dataclass(frozen=True)
-class TopicStrengths:
-    """How strongly each feature responds to each category of a topic."""
-
-    categories: tuple[str, ...]
-    n_prompts: tuple[int, ...]
-    strengths: tuple[tuple[float, ...], ...]
-    """Feature × category: mean over the prompts of the largest activation in the prompt."""
 
 
 @dataclass(frozen=True)
@@ -159,16 +150,6 @@ def _known(
     return _Known(
         _firing(found, contexts, len(activations)), live, int(live.sum()), int(dense.sum())
     )
-
-
-def topic_strengths(sae: SAE[Any], topic: Activations, features: Sequence[int]) -> TopicStrengths:
-    """Mean over each category's prompts of the largest activation in the prompt, 0 at least."""
-    found = responses(sae, topic, features)
-    of_prompt, categories = found.places.domain_of_prompt, found.places.domains
-    n = torch.bincount(of_prompt, minlength=len(categories))
-    total = torch.zeros(len(categories), len(features), dtype=torch.float64)
-    mean = total.index_add_(0, of_prompt, found.largest.double()) / n[:, None]
-    return TopicStrengths(categories, tuple(n.tolist()), tuple(map(tuple, mean.T.tolist())))
 
 
 def _firing(

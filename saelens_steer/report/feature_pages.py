@@ -252,8 +252,8 @@ def _topic(data: Data) -> list[str]:
     n = sum(topic["n_prompts"])
     lead = (
         f"{n} prompts{_source(data)}, in {len(topic['categories'])} categories. Strength: the mean "
-        "over a category's prompts of the feature's largest activation in the prompt. A row of one "
-        "colour responds to every category alike, or to the chat template around them."
+        "over a category's prompts of the feature's largest activation in the prompt, without what "
+        "all prompts begin or end with. A row of one colour responds to every category alike."
     )
     return [
         f'<h3 id="topic">By category</h3><p class="lead">{esc(lead)}</p>',

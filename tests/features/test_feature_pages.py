@@ -17,6 +17,7 @@ from saelens_steer.data import load_prompts, token_pieces
 from saelens_steer.data.token_sets import special_ids
 from saelens_steer.errors import InputError
 from saelens_steer.features import encode, pages_of, size
+from saelens_steer.features.topic import own_text
 from saelens_steer.model import direct_logits
 
 SPEC = FeaturesSpec(contexts=4, window=3, tokens=5, neighbours=4, topic=None)
@@ -234,10 +235,32 @@ def test_strength_by_category_is_the_mean_of_the_largest_activation_in_each_prom
     for feature, strengths in zip(FEATURES, topic.strengths, strict=True):
         table = acts.index[["prompt_id", "domain"]].astype(str)
         table["z"] = z[:, feature].numpy()
+        table = table[own_text(acts).numpy()]
         largest = table.groupby(["domain", "prompt_id"])["z"].max()
         by_hand = largest.groupby("domain").agg(["mean", "count"])
         assert strengths == pytest.approx([by_hand["mean"][c] for c in topic.categories], abs=1e-5)
         assert topic.n_prompts == tuple(by_hand["count"][c] for c in topic.categories)
+
+
+def test_what_all_prompts_begin_or_end_with_is_no_prompts_own_text(tiny_model):
+    texts = ["Paint the tram", "Paint a tram", "Paint the old tram now"]
+    acts = ss.cache_activations(tiny_model, texts, hook_name=HOOK)
+    own, index = own_text(acts).numpy(), acts.index
+    kept = index[own].groupby("prompt_id", observed=True)["text"].agg("".join)
+    template = tiny_model.tokenizer.decode(tiny_model.tokenizer("user\n")["input_ids"])
+    assert all(text and template not in text and "assistant" not in text for text in kept)
+    whole = index.groupby("prompt_id", observed=True)["text"].agg("".join)
+    heads = {w[: w.index(k)] for w, k in zip(whole, kept, strict=True)}
+    tails = {w[w.index(k) + len(k) :] for w, k in zip(whole, kept, strict=True)}
+    assert len(heads) == len(tails) == 1 and "user" in heads.pop() and "assistant" in tails.pop()
+    assert own_text(ss.cache_activations(tiny_model, texts[:1] * 2, hook_name=HOOK)).all()
+
+
+def test_a_prompt_that_is_nothing_but_the_common_text_keeps_a_token(random_cache):
+    index = random_cache.index[["prompt_id", "domain", "position", "part", "text"]].iloc[:5].copy()
+    index["prompt_id"], index["token"] = ["a", "a", "a", "b", "b"], [7, 8, 9, 7, 9]
+    cache = Activations(random_cache.vectors[:5], index, HOOK)
+    assert own_text(cache).tolist() == [False, True, False, False, True]
 
 
 def test_a_feature_that_never_fires_has_a_page_without_contexts(case):

@@ -107,7 +107,7 @@ class Runner(LanguageModelSAETrainingRunner):
 
     def _show(self, trainer: Any, bar: Any, every: int) -> None:
         if self.log and trainer.n_training_steps % every == 0:
-            bar.set_description(progress_text(self.log[-1]))
+            bar.set_description(progress_text(self.log[-1]), refresh=False)
             bar.update(trainer.n_training_samples - bar.n)
 
     def epochs(self, trainer: Any) -> float:
