@@ -17,6 +17,11 @@ from saelens_steer.report.sae_figures import (
 from saelens_steer.report.theme import decimals, name_label, number, short
 from saelens_steer.report.words import QUALITY, QUALITY_FIRST
 
+HELD_OUT = (
+    "Solid: what it was trained on. Dotted: activations held out. The loss in training may hold a "
+    "term that revives dead features, which the other has not."
+)
+
 
 def sae_section(run: Run) -> str:
     """How good the SAE is, how often its features fire, how its training and its grid went."""
@@ -82,9 +87,7 @@ def _training(run: Run) -> str:
     columns = [c for c in CURVES if c in run.training.columns]
     held_out = any(f"held_out_{c}" in run.training.columns for c in columns)
     grid = "".join(_curve(run, column) for column in columns)
-    legend = (
-        note("Solid: what it was trained on. Dotted: activations held out.") if held_out else ""
-    )
+    legend = note(HELD_OUT) if held_out else ""
     return f'<div class="grid">{grid}</div>{legend}'
 
 

@@ -15,8 +15,8 @@ from saelens_steer.model import run_to_hook, unembed
 from saelens_steer.sae.codec import decode, encode
 from saelens_steer.tensors import Mask, Resid, Tokens
 
-ROWS = 1024
-"""Positions unembedded at once."""
+ROWS, LOGITS = 1024, 1 << 26
+"""Positions unembedded at once, and logits of one pass (a quarter of a gigabyte)."""
 PASSES = ("intact", "sae", "zero")
 Replace = Callable[[Tensor], Tensor]
 
@@ -41,15 +41,11 @@ class Preservation:
         hooks = [None, (kept, self._through), (everywhere, torch.zeros_like)]
         finals = torch.stack([self._final(tokens, hook) for hook in hooks])
         following = torch.nn.functional.pad(tokens[:, 1:], (0, 1), value=-1)
-        n = len(PASSES)
         where = ordinary.flatten()
-        after = following.flatten()[where]
-        for rows, nexts in zip(
-            finals.reshape(n, -1, finals.shape[-1])[:, where].split(ROWS, dim=1),
-            after.split(ROWS),
-            strict=True,
-        ):
-            self._count(rows, nexts)
+        rows, nexts = finals.flatten(1, 2)[:, where], following.flatten()[where]
+        at_once = max(1, min(ROWS, LOGITS // self.model.cfg.d_vocab))
+        for part, after in zip(rows.split(at_once, dim=1), nexts.split(at_once), strict=True):
+            self._count(part, after)
 
     def _count(self, rows: Float[Tensor, "pass row d_model"], nexts: Tensor) -> None:
         logits = [unembed(self.model, x) for x in rows]

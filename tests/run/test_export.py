@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import torch
 from report import synthetic
 from saes import random_sae
 
-from saelens_steer import cli
 from saelens_steer.config import parse_config
 from saelens_steer.sae import save_sae
 from saelens_steer.stages import report
@@ -34,21 +32,6 @@ def run(tmp_path) -> Path:
     (folder / "features.json").write_text(json.dumps(known | chosen))
     (folder / "provenance.json").write_text(json.dumps({"model": {"name": "tiny-qwen3"}}))
     return folder
-
-
-@pytest.fixture
-def said(monkeypatch, capsys):
-    """Run a command in this process; its exit status, and what it says on stdout and stderr."""
-
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["saelens-steer", *map(str, args)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(stopped.value.code or 0), printed.out, printed.err
-
-    return call
 
 
 def test_all_candidates_are_written_by_default_once_each(run, said, tmp_path):

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from prompt_files import prompt_file
 from saes import random_sae
 
-from saelens_steer import cli
 from saelens_steer.config import parse_config
 from saelens_steer.errors import InputError
 from saelens_steer.runner import run
 
 HOOK = "blocks.2.hook_resid_pre"
-
-
-def prompt_file(path: Path, stem: str, domains: list[str]) -> str:
-    rows = [
-        {"id": f"{stem}{i}", "text": f"{stem} of {i} {domain} numbers", "domain": domain}
-        for i, domain in enumerate(domains)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
 
 
 @pytest.fixture(scope="module")
@@ -73,21 +63,6 @@ def done(parts, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """`saelens-steer features …` in this process: exit status, stdout, stderr."""
-
-    def call(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["saelens-steer", "features", *args])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(stopped.value.code or 0), printed.out, printed.err
-
-    return call
-
-
 def test_the_candidates_of_both_sides_are_shown_with_the_categories_of_the_topic(done):
     chosen = json.loads((done / "features.json").read_text())
     own = [f for side in ("code", "math") for f in chosen[f"{side}_candidates"]]
@@ -115,17 +90,17 @@ def test_the_candidates_of_both_sides_are_shown_with_the_categories_of_the_topic
         (["--set", "features.topic=nowhere.jsonl"], "nowhere.jsonl"),
     ],
 )
-def test_what_cannot_be_shown_is_one_sentence_and_changes_nothing(done, command, args, hint):
+def test_what_cannot_be_shown_is_one_sentence_and_changes_nothing(done, said, args, hint):
     before = (done / "features.html").stat().st_mtime_ns
-    status, out, errors = command(str(done), *args)
+    status, out, errors = said("features", str(done), *args)
     assert (status, out) == (2, "")
     assert hint in errors and len(errors.strip().splitlines()) == 1
     assert (done / "features.html").stat().st_mtime_ns == before
     assert (done / "report.html").exists()
 
 
-def test_a_folder_without_a_run_is_refused(command, tmp_path):
-    status, _, errors = command(str(tmp_path))
+def test_a_folder_without_a_run_is_refused(said, tmp_path):
+    status, _, errors = said("features", str(tmp_path))
     assert status == 2 and "holds no run" in errors
 
 
@@ -138,17 +113,17 @@ def test_a_topic_longer_than_the_model_is_refused_before_any_work(parts, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_the_command_shows_more_features_and_measures_nothing_else_again(done, command):
+def test_the_command_shows_more_features_and_measures_nothing_else_again(done, said):
     kept = ["features.json", "interference.csv", "completions.jsonl"]
     before = [(done / name).stat().st_mtime_ns for name in kept]
     chosen = shown_in(done)
-    status, out, errors = command(str(done), "--set", "features.also=[31,30]")
+    status, out, errors = said("features", str(done), "--set", "features.also=[31,30]")
     assert (status, out.splitlines()[-1]) == (0, str(done / "features.html")), errors
     assert shown_in(done) == [*chosen, *(f for f in (31, 30) if f not in chosen)]
     assert [(done / name).stat().st_mtime_ns for name in kept] == before
     assert 'id="f31"' in (done / "report.html").read_text(encoding="utf-8"), "the report too"
     again = (done / "features.html").stat().st_mtime_ns
-    assert command(str(done))[0] == 0, "the config of the run has the features now"
+    assert said("features", str(done))[0] == 0, "the config of the run has the features now"
     assert (done / "features.html").stat().st_mtime_ns == again
 
 

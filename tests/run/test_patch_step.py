@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from prompt_files import prompt_file
 from saes import random_sae
 
 from saelens_steer import cli
@@ -26,15 +27,6 @@ PATCH = {
         "both": [{"set": {"features": [3], "value": 2, "unit": "max_act"}}, "reconstruct"],
     },
 }
-
-
-def prompt_file(path: Path, stem: str, domains: list[str]) -> str:
-    rows = [
-        {"id": f"{stem}{i}", "text": f"{stem} of {i} {domain} numbers", "domain": domain}
-        for i, domain in enumerate(domains)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
 
 
 @pytest.fixture(scope="module")

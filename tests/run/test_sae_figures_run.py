@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 from sae_lens import SAE
+from stopping import stop_at
 
 from saelens_steer.config import parse_config
 from saelens_steer.runner import run, train_grid
@@ -72,20 +73,6 @@ def test_a_stopped_grid_goes_on_with_the_sae_under_way(tmp_path, monkeypatch):
     assert quality(tmp_path / "run/grid/batchtopk-k2")["resumed_at_tokens"][0] > 0
     assert "resumed_at_tokens" not in quality(tmp_path / "run/grid/batchtopk-k4")
     assert not list((tmp_path / "run/grid").glob("*-checkpoints"))
-
-
-def stop_at(patch, step: int) -> None:
-    """Stop every training at a step, as Ctrl-C would."""
-    from saelens_steer.sae.training import runner as runner_module
-
-    real = runner_module.log_line
-
-    def stopping(trainer, output):
-        if trainer.n_training_steps >= step:
-            raise KeyboardInterrupt
-        return real(trainer, output)
-
-    patch.setattr(runner_module, "log_line", stopping)
 
 
 def test_the_twin_the_grid_and_the_loggers_do_not_train_the_sae_again(trained):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from stopping import stop_at
 
 from saelens_steer.sae import train_sae
 from saelens_steer.sae.training import runner as runner_module
@@ -21,18 +22,6 @@ SETTINGS = {
 }
 
 
-def stop_after(monkeypatch, steps: int) -> None:
-    """A training that comes so far is stopped, as by Ctrl-C."""
-    real = runner_module.log_line
-
-    def stopping(trainer, output):
-        if trainer.n_training_steps >= steps:
-            raise KeyboardInterrupt
-        return real(trainer, output)
-
-    monkeypatch.setattr(runner_module, "log_line", stopping)
-
-
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_a_stopped_training_goes_on_and_ends_near_the_unbroken_one(
     random_model, small, tmp_path, monkeypatch, kind
@@ -40,7 +29,7 @@ def test_a_stopped_training_goes_on_and_ends_near_the_unbroken_one(
     spec = small(**SETTINGS[kind], resume=True)
     whole = train_sae(random_model, spec, HOOK, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        stop_after(patch, STOPPED)
+        stop_at(patch, STOPPED)
         with pytest.raises(KeyboardInterrupt):
             train_sae(random_model, spec, HOOK, tmp_path / "sae")
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith("sae")] == ["sae-checkpoints"]
@@ -83,7 +72,7 @@ def test_a_cached_training_goes_on_with_the_very_batches_that_were_left(
     whole, at = list(seen), 0
     seen.clear()
     with monkeypatch.context() as patch:
-        stop_after(patch, STOPPED)
+        stop_at(patch, STOPPED)
         with pytest.raises(KeyboardInterrupt):
             train_sae(random_model, spec, HOOK, tmp_path / "sae")
     seen.clear()
@@ -95,7 +84,7 @@ def test_a_cached_training_goes_on_with_the_very_batches_that_were_left(
 
 def test_other_settings_never_go_on_from_a_checkpoint(random_model, small, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        stop_after(patch, STOPPED)
+        stop_at(patch, STOPPED)
         with pytest.raises(KeyboardInterrupt):
             train_sae(random_model, small(**FRESH, resume=True), HOOK, tmp_path / "sae")
     train_sae(random_model, small(**FRESH | {"seed": 1}, resume=True), HOOK, tmp_path / "sae")
@@ -116,7 +105,7 @@ def test_without_the_option_nothing_is_kept_and_a_stopped_training_starts_again(
     random_model, small, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patch:
-        stop_after(patch, STOPPED)
+        stop_at(patch, STOPPED)
         with pytest.raises(KeyboardInterrupt):
             train_sae(random_model, small(**FRESH), HOOK, tmp_path / "sae")
     assert list(tmp_path.iterdir()) == []
