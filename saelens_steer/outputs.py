@@ -20,9 +20,10 @@ from saelens_steer.result import Result
 PATCH_OUTPUTS = ("patch.csv", "patch.json")
 TWIN = "twin"
 """Folder of the frozen-decoder twin."""
+TWIN_OUTPUTS = tuple(f"{TWIN}/{name}" for name in ("features.json", "rows.parquet", "claims.csv"))
 GRID = "grid"
 """Folder of the SAEs of a grid."""
-GRID_TABLE = f"{GRID}/grid.csv"
+GRID_TABLE, FRONTIER = f"{GRID}/grid.csv", f"{GRID}/frontier.html"
 COMPARE_OUTPUTS = ("comparison.csv", "comparison_rows.parquet")
 MATRIX_OUTPUTS = ("matrix.csv", "front.csv", "matrix_rows.parquet")
 SWEEP_OUTPUTS = (
@@ -118,12 +119,12 @@ def write_twin(
     """Write features.json, rows.parquet and claims.csv of the frozen-decoder twin."""
     write_json(folder / "features.json", chosen)
     _write_parquet(folder / "rows.parquet", rows)
-    _write_table(folder / "claims.csv", claims)
+    write_table(folder / "claims.csv", claims)
 
 
 def write_comparison(folder: Path, rows: pd.DataFrame, table: pd.DataFrame) -> None:
     """Write comparison.csv, and the rows that it was computed from."""
-    _write_table(folder / "comparison.csv", table)
+    write_table(folder / "comparison.csv", table)
     _write_parquet(folder / "comparison_rows.parquet", rows)
 
 
@@ -131,12 +132,13 @@ def write_matrix(
     folder: Path, rows: pd.DataFrame, by_domain: pd.DataFrame, front: pd.DataFrame
 ) -> None:
     """Write matrix.csv and front.csv, and the rows that they were computed from."""
-    _write_table(folder / "matrix.csv", by_domain)
-    _write_table(folder / "front.csv", front)
+    write_table(folder / "matrix.csv", by_domain)
+    write_table(folder / "front.csv", front)
     _write_parquet(folder / "matrix_rows.parquet", rows)
 
 
-def _write_table(path: Path, table: pd.DataFrame) -> None:
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """A table as CSV, all or nothing."""
     write_with(path, lambda temporary: table.to_csv(temporary, index=False))
 
 

@@ -65,6 +65,14 @@ class Steps:
             write_json(self._state(name), {"key": key, "outputs": [*outputs, *beside]})
         return key
 
+    def is_current(self, name: str, inputs: Iterable[object]) -> bool:
+        """Whether this step was last done from these inputs."""
+        return self._known(name).get("key") == digest(name, *inputs)
+
+    def names(self, prefix: str) -> list[str]:
+        """The steps done so far whose names begin so."""
+        return sorted(p.stem for p in self.path(STATE).glob(f"{prefix}*.json"))
+
     def drop(self, name: str, outputs: Iterable[str]) -> None:
         """Take away what a step made, whole or in part, and what was built on it: it is no longer
         asked for."""

@@ -6,7 +6,7 @@ import itertools
 import re
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from saelens_steer.config.base import Spec
 
@@ -109,6 +109,8 @@ class GridSpec(Spec):
     """One architecture at several sparsities, trained on the activations that all share."""
 
     architecture: str = "batchtopk"
+    name: str | None = None
+    """What the names of its SAEs begin with; null: the architecture."""
     options: dict[str, Any] = Field(default={})
     """Fixed options of the architecture, as in train."""
     vary: dict[str, tuple[Any, ...]] = Field(default={})
@@ -122,14 +124,17 @@ class GridSpec(Spec):
         found = {}
         for values in itertools.product(*self.vary.values()):
             varied = dict(zip(self.vary, values, strict=True))
-            name = "-".join([self.architecture, *(f"{key}{v}" for key, v in varied.items())])
+            name = "-".join(
+                [self.name or self.architecture, *(f"{key}{v}" for key, v in varied.items())]
+            )
             changes: dict[str, Any] = {"architecture": self.architecture}
             changes |= {"options": self.options | varied, "normalize": self.normalize}
             changes |= {"lr": self.lr} if self.lr else {}
-            cached = train.cached_tokens or train.training_tokens
-            found[re.sub(r"[^\w.-]+", "_", name)] = TrainSpec.model_validate(
-                train.model_dump() | changes | {"cached_tokens": cached}
-            )
+            changes["cached_tokens"] = train.cached_tokens or train.training_tokens
+            name = re.sub(r"[^\w.-]+", "_", name)
+            if name in found:
+                raise ValueError(f"two SAEs of a grid would be named {name!r}")
+            found[name] = TrainSpec.model_validate(train.model_dump() | changes)
         return found
 
 
@@ -165,13 +170,29 @@ class SAESpec(Spec):
             raise ValueError("twin is of an SAE that is trained: it takes train, not load")
         if self.grid and self.train is None:
             raise ValueError("grid is of SAEs that are trained: it takes train, not load")
+        if self.grid:
+            self._check_grid()
         return self
+
+    def _check_grid(self) -> None:
+        names = [name for one in self.grid for name in self._specs_of(one)]
+        if doubled := [name for name in names if names.count(name) > 1]:
+            raise ValueError(
+                f"two SAEs of the grid are named {doubled[0]!r}: give one of the two entries a name"
+            )
+
+    def _specs_of(self, one: GridSpec) -> dict[str, TrainSpec]:
+        assert self.train is not None
+        try:
+            return one.specs(self.train)
+        except ValidationError as error:
+            why = "; ".join(str(e["msg"]).removeprefix("Value error, ") for e in error.errors())
+            raise ValueError(f"grid, {one.name or one.architecture}: {why}") from None
 
     @property
     def grid_specs(self) -> dict[str, TrainSpec]:
         """Name → spec of every SAE of the grid."""
-        assert self.train is not None
-        return {name: s for one in self.grid for name, s in one.specs(self.train).items()}
+        return {name: spec for one in self.grid for name, spec in self._specs_of(one).items()}
 
 
 ContrastScore = Literal["mean_difference", "auroc", "firing_difference"]

@@ -20,10 +20,18 @@ def token_pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     anchor = list(tokenizer("a", add_special_tokens=False)["input_ids"])
     grown = [anchor + list(ids[:end]) for end in range(len(ids) + 1)]
     known, *texts = batch_decoder(tokenizer)(grown)
+    whole = texts[-1][len(known) :] if texts else ""
+    found = _added(known, texts, LONGEST)
+    # a text may hold U+FFFD itself, before a character that is split: then no limit
+    return found if "".join(found) == whole else _added(known, texts, len(texts) + 1)
+
+
+def _added(known: str, texts: Sequence[str], longest: int) -> list[str]:
+    """What each text adds to the one before; nothing yet while it ends within a character."""
     pieces, waiting = list[str](), 0
     for number, text in enumerate(texts, start=1):
         waiting += 1
-        if text.endswith(UNKNOWN) and waiting < LONGEST and number < len(ids):
+        if text.endswith(UNKNOWN) and waiting < longest and number < len(texts):
             pieces.append("")
         else:
             pieces.append(text[len(known) :])

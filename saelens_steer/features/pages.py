@@ -156,22 +156,25 @@ def _firing(
     found: Responses, contexts: Sequence[tuple[Context, ...]], n_tokens: int
 ) -> list[Firing]:
     rates = found.fired[list(found.features)].double() / n_tokens
-    rows = zip(rates, found.largest.amax(0), contexts, found.histograms, strict=True)
-    return [
-        Firing(float(rate), float(a_max), own, histogram, _domains(found, column))
-        for column, (rate, a_max, own, histogram) in enumerate(rows)
-    ]
+    sizes = zip(rates.tolist(), found.largest.amax(0).tolist(), strict=True)
+    rows = zip(sizes, contexts, found.histograms, _domains(found), strict=True)
+    return [Firing(*size, own, histogram, domains) for size, own, histogram, domains in rows]
 
 
-def _domains(found: Responses, column: int) -> tuple[DomainRate, ...]:
+def _domains(found: Responses) -> list[tuple[DomainRate, ...]]:
+    """For each feature, its rates in each domain."""
     places = found.places
-    tokens = torch.bincount(places.domain_of, minlength=len(places.domains)).tolist()
-    of_prompt = places.domain_of_prompt
-    prompts = torch.bincount(of_prompt, minlength=len(places.domains)).tolist()
-    hit = (found.largest[:, column] > 0).long()
-    hits = torch.zeros(len(places.domains), dtype=torch.int64).index_add_(0, of_prompt, hit)
-    fired = found.fired_in[:, column].tolist()
-    return tuple(
-        DomainRate(domain, tokens[d], fired[d] / tokens[d], prompts[d], int(hits[d]) / prompts[d])
-        for d, domain in enumerate(places.domains)
-    )
+    n, of_prompt = len(places.domains), places.domain_of_prompt
+    tokens = torch.bincount(places.domain_of, minlength=n)
+    prompts = torch.bincount(of_prompt, minlength=n)
+    hits = torch.zeros_like(found.fired_in).index_add_(0, of_prompt, (found.largest > 0).long())
+    rates = (found.fired_in.double() / tokens[:, None]).T.tolist()
+    shares = (hits.double() / prompts[:, None]).T.tolist()
+    sizes = list(zip(places.domains, tokens.tolist(), prompts.tolist(), strict=True))
+    return [
+        tuple(
+            DomainRate(domain, n_tokens, rate, n_prompts, share)
+            for (domain, n_tokens, n_prompts), rate, share in zip(sizes, own, hit, strict=True)
+        )
+        for own, hit in zip(rates, shares, strict=True)
+    ]

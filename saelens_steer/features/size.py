@@ -14,17 +14,8 @@ from torch import Tensor
 from saelens_steer.activations import Activations
 from saelens_steer.errors import InputError
 from saelens_steer.sae import codec
+from saelens_steer.sae.codec import rows_at_once
 from saelens_steer.tensors import Vectors
-
-CHUNK = 4096
-"""Tokens encoded at once, fewer where the SAE is wide."""
-ENCODED = 1 << 25
-"""Feature activations held at once (an eighth of a gigabyte)."""
-
-
-def rows_at_once(sae: SAE[Any]) -> int:
-    """How many tokens are encoded at once."""
-    return max(1, min(CHUNK, ENCODED // sae.cfg.d_sae))
 
 
 @torch.no_grad()
@@ -80,7 +71,7 @@ def measured_scale(
     """
     wanted, total = list(features) if sae is not None else [], 0.0
     highest = torch.zeros(len(wanted))
-    for x in activations.chunks(rows_at_once(sae) if sae is not None else CHUNK):
+    for x in activations.chunks(rows_at_once(sae) if sae is not None else codec.CHUNK):
         total += float(x.norm(dim=-1).double().sum())
         if sae is not None and wanted:
             highest = torch.maximum(highest, encode(sae, x)[:, wanted].amax(0))

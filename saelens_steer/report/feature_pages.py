@@ -21,7 +21,7 @@ from saelens_steer.report.markup import Cell, badge, chips, esc, figure, note, p
 from saelens_steer.report.run_folder import Run
 from saelens_steer.report.shell import shell
 from saelens_steer.report.theme import SIDE_COLOURS, number, short
-from saelens_steer.report.topic_figures import bars_caption, topic_bars, topic_heatmap
+from saelens_steer.report.topic_figures import bars_caption, side_place, topic_bars, topic_heatmap
 
 SHOWN_RAISED = 4
 """Tokens in the overview."""
@@ -36,6 +36,7 @@ HOW = (
     "responds to, and the tokens that its decoder row raises what it writes: the two need not "
     "agree, and neither says what steering along it does."
 )
+ON_PAPER = "On paper a feature has its first three contexts, six tokens and six neighbours."
 DECODER = (
     "This SAE has only its decoder, so what its features respond to is not known: there are the "
     "tokens they write, and the decoder rows that are alike."
@@ -53,7 +54,9 @@ def features_section(run: Run) -> str:
 def features_page(data: Data, name: str, scripts: bool = True) -> str:
     """The same as a page of its own; `name` says of which run."""
     headings = ("pages", "Features"), ("topic", "By category")
-    links = "".join(f'<a href="#{key}">{title}</a>' for key, title in headings if data.get(key))
+    there = [(key, title) for key, title in headings if data.get(key)]
+    there = there if scripts else there[:1]  # the figures of a topic need one
+    links = "".join(f'<a href="#{key}">{title}</a>' for key, title in there)
     body = section("pages", "Features", lead(data), *parts(data, scripts))
     return shell(
         body,
@@ -102,6 +105,7 @@ def parts(data: Data, figures: bool = True) -> list[str]:
     if not data["pages"]:
         return [note("No feature was chosen or named, so none is shown.")]
     shown = [_overview(data), *(_page(data, page, i == 0) for i, page in enumerate(data["pages"]))]
+    shown.append('<p class="note on-paper">' + esc(ON_PAPER) + "</p>")
     return [*shown, *(_topic(data) if figures and data["topic"] else [])]
 
 
@@ -150,7 +154,7 @@ def _busiest(firing: Data | None) -> str:
 
 def _page(data: Data, page: Data, opened: bool) -> str:
     """One feature, folded under a line that says the most."""
-    colour = _colour(data, page["side"])
+    colour = SIDE_COLOURS[side_place(data, page["side"])]
     side = badge(page["side"], "quiet") if page["side"] else ""
     about = _brief(page["firing"])
     body = _responds(page["firing"]) + _panels(page, colour)
@@ -160,11 +164,6 @@ def _page(data: Data, page: Data, opened: bool) -> str:
         f"<summary>feature {page['feature']} {side} <small>{esc(about)}</small></summary>"
         f'<div id="f{page["feature"]}">{body}</div></details>'
     )
-
-
-def _colour(data: Data, side: str) -> str:
-    sides = list(data.get("sides", ()))
-    return SIDE_COLOURS[sides.index(side) if side in sides[:2] else 2]
 
 
 def _brief(firing: Data | None) -> str:
@@ -179,8 +178,10 @@ def _brief(firing: Data | None) -> str:
 def _responds(firing: Data | None) -> str:
     if firing is None:
         return ""
-    if not firing["contexts"]:
+    if not firing["firing_rate"]:
         return note("It never fires on the cached tokens, so there is no context to show.")
+    if not firing["contexts"]:
+        return note("It fires on special tokens alone, which are in no context.")
     shown = "".join(context_html(context, firing["a_max"]) for context in firing["contexts"])
     return f'<ol class="contexts">{shown}</ol>'
 
@@ -192,17 +193,20 @@ def _panels(page: Data, colour: str) -> str:
         first += _panel("Activations above 0", histogram(**firing["histogram"], colour=colour))
         first += _panel("Firing rate by domain", bars(_domain_bars(firing["domains"])))
     if page["neighbours"]:
-        first += _panel("Nearest by decoder cosine", bars(_neighbour_bars(page["neighbours"])))
+        near = bars(_neighbour_bars(page["neighbours"]))
+        first += _panel("Nearest by decoder cosine", near, short=True)
     columns = [first] + [
-        _panel(title, bars(_token_bars(page[kind])))
+        _panel(title, bars(_token_bars(page[kind])), short=True)
         for title, kind in (("Tokens it raises", "raised"), ("Tokens it lowers", "lowered"))
         if page[kind]
     ]
     return f'<div class="panels">{"".join(f"<div>{own}</div>" for own in columns if own)}</div>'
 
 
-def _panel(title: str, body: str) -> str:
-    return f"<div><h3>{esc(title)}</h3>{body}</div>"
+def _panel(title: str, body: str, short: bool = False) -> str:
+    """A list under a heading; of a short one, paper shows the beginning."""
+    kind = ' class="short"' if short else ""
+    return f"<div{kind}><h3>{esc(title)}</h3>{body}</div>"
 
 
 def _domain_bars(domains: Sequence[Data]) -> list[Bar]:

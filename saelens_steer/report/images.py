@@ -34,7 +34,6 @@ APPLICATIONS = (
 )
 FLAGS = (
     "--headless",
-    "--no-sandbox",
     "--disable-gpu",
     "--disable-background-networking",
     "--disable-component-update",
@@ -77,7 +76,8 @@ def find_browser() -> str:
             if found := shutil.which(given):
                 return found
             raise InputError(f"{variable} names {given}, which is no program that can be run")
-    if found := next(filter(None, map(shutil.which, (*NAMES, *APPLICATIONS))), _downloaded()):
+    installed = next(filter(None, map(shutil.which, (*NAMES, *APPLICATIONS))), None)
+    if found := installed or _downloaded():
         return found
     raise InputError(
         "images are drawn by Chromium or Chrome, and none was found: install one, name it in "
@@ -151,7 +151,7 @@ def _room(folder: Path) -> Iterator[Path]:
 
 def _browse(browser: str, room: Path, *wanted: str) -> str:
     """Start the browser once; what it writes to stdout. InputError where it fails or hangs."""
-    command = [browser, *FLAGS, f"--user-data-dir={room / 'profile'}", *wanted]
+    command = [browser, *FLAGS, *_as_root(), f"--user-data-dir={room / 'profile'}", *wanted]
     out, err = room / "stdout", room / "stderr"
     with out.open("wb") as stdout, err.open("wb") as stderr:
         try:
@@ -166,6 +166,11 @@ def _browse(browser: str, room: Path, *wanted: str) -> str:
         how = f"took over {TIMEOUT:g} s" if status is None else f"failed with status {status}"
         raise InputError(f"{browser} {how}{_last_words(err)}")
     return out.read_text(encoding="utf-8", errors="replace")
+
+
+def _as_root() -> tuple[str, ...]:
+    """Chromium's sandbox does not start for root."""
+    return ("--no-sandbox",) if hasattr(os, "geteuid") and os.geteuid() == 0 else ()
 
 
 def _waited(process: subprocess.Popen[bytes]) -> int | None:

@@ -33,14 +33,23 @@
   };
   const drawAll = (width) => all(".chart").forEach((chart) => draw(chart, width));
   drawAll();
-  const folded = all("details:not([open])");
-  const unfold = (open) => folded.forEach((one) => (one.open = open));
+  let folded = [];
+  const unfold = (open) => {
+    if (open) folded = all("details:not([open])");
+    folded.forEach((one) => (one.open = open));
+  };
   window.addEventListener("beforeprint", () => (unfold(true), drawAll(PRINT_WIDTH)));
   window.addEventListener("afterprint", () => (unfold(false), drawAll()));
 
   // A link to a feature unfolds its page.
   const reveal = () => {
-    const box = byId(decodeURIComponent(location.hash.slice(1)))?.closest("details");
+    let name = location.hash.slice(1);
+    try {
+      name = decodeURIComponent(name);
+    } catch {
+      return; // no address of ours
+    }
+    const box = byId(name)?.closest("details");
     if (box) box.open = true;
   };
   window.addEventListener("hashchange", reveal);

@@ -13,13 +13,13 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from saelens_steer.report.figures import base
 from saelens_steer.report.theme import (
     BAND_OUTER,
     MUTED,
     RULE,
     SHADES,
     SIDE_COLOURS,
-    TEMPLATE,
     plain,
     short,
 )
@@ -66,7 +66,7 @@ def topic_heatmap(data: Data) -> go.Figure:
         hovertemplate="%{y} on %{x}<br>strength %{z:.4g}<extra></extra>",
         colorbar={"title": {"text": "z", "font": {"color": MUTED}}, "thickness": 12},
     )
-    figure = _base(go.Figure(heat), "Strength by category", 150 + 20 * len(rows))
+    figure = base(go.Figure(heat), "Strength by category", 150 + 20 * len(rows))
     figure.update_xaxes(type="category", tickangle=-60, ticks="", showgrid=False)
     figure.update_yaxes(type="category", autorange="reversed", ticks="", showgrid=False, dtick=1)
     return figure.update_layout(margin={"l": 96, "r": 24, "b": 84})
@@ -85,7 +85,7 @@ def topic_bars(data: Data) -> go.Figure:
     figure.add_traces(_keys(rows, data))
     _label(figure, rows, names, most)
     height = 170 + round(ROW * (len(rows) + TALLEST))
-    return _base(figure, "Strength by category, in a room", height)
+    return base(figure, "Strength by category, in a room", height)
 
 
 def bars_caption(data: Data) -> str:
@@ -155,10 +155,15 @@ def _faces(x: int, depth: int, height: float) -> tuple[Polygon, Polygon, Polygon
     return front, top, side
 
 
+def side_place(data: Data, side: str) -> int:
+    """Which of the three colours a side has: 0 the positive, 1 the negative, 2 any other."""
+    sides = list(data.get("sides", ()))
+    return sides.index(side) if side in sides[:2] else 2
+
+
 def _shades(data: Data, side: str) -> tuple[str, str, str]:
     """Front, top and side of the bars of a side's features."""
-    sides = list(data.get("sides", ()))
-    place = sides.index(side) if side in sides[:2] else 2
+    place = side_place(data, side)
     return SIDE_COLOURS[place], SHADES[place][1], SHADES[place][2]
 
 
@@ -257,7 +262,3 @@ def _keys(rows: Sequence[Row], data: Data) -> list[go.Scatter]:
         )
         for side in sides
     ]
-
-
-def _base(figure: go.Figure, title: str, height: int) -> go.Figure:
-    return figure.update_layout(template=TEMPLATE, title_text=plain(title), height=height)

@@ -12,7 +12,13 @@ from saelens_steer.sae.load import (
     source_version,
 )
 from saelens_steer.sae.quality import DENSE, sae_quality
-from saelens_steer.sae.training import Grid, check_log, check_train_spec, train_sae
+from saelens_steer.sae.training import (
+    Grid,
+    check_log,
+    check_train_spec,
+    remove_checkpoints,
+    train_sae,
+)
 from saelens_steer.sae.verdict import QUALITY, judged, read_quality
 
 __all__ = [
@@ -29,6 +35,7 @@ __all__ = [
     "judged",
     "load_sae",
     "read_quality",
+    "remove_checkpoints",
     "sae_fingerprint",
     "sae_quality",
     "save_sae",

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from saelens_steer.errors import InputError
 
+CHUNK, ENCODED = 4096, 1 << 25
+"""Vectors encoded at once, and feature activations held at once (an eighth of a gigabyte)."""
 TINY_NORM = 1e-12
 ZERO = torch.tensor(0.0)
 _MEANS: WeakKeyDictionary[SAE[Any], tuple[Any, Tensor]] = WeakKeyDictionary()
@@ -26,6 +28,17 @@ RUN_TIME = ("layer_norm", "constant_norm_rescale")
 
 Features = Float[Tensor, "... d_sae"]
 Inputs = Float[Tensor, "... d_in"]
+
+
+def rows_at_once(sae: SAE[Any]) -> int:
+    """How many vectors are encoded at once, so that memory does not grow with the SAE's width."""
+    return max(1, min(CHUNK, ENCODED // sae.cfg.d_sae))
+
+
+def through(sae: SAE[Any], x: Inputs) -> Inputs:
+    """decode(encode(x)) in the shape and dtype of x, computed piece by piece."""
+    pieces = x.reshape(-1, x.shape[-1]).split(rows_at_once(sae))
+    return torch.cat([decode(sae, encode(sae, part), part).to(x) for part in pieces]).view_as(x)
 
 
 def encode(sae: SAE[Any], x: Inputs) -> Features:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from saelens_steer.model import run_to_hook, unembed
-from saelens_steer.sae.codec import decode, encode
+from saelens_steer.sae.codec import through
 from saelens_steer.tensors import Mask, Resid, Tokens
 
 ROWS, LOGITS = 1024, 1 << 26
@@ -38,7 +39,8 @@ class Preservation:
     def add(self, tokens: Tokens, ordinary: Mask, kept: Mask) -> None:
         """Run one batch three times; ordinary, kept: [batch, pos]."""
         everywhere = torch.ones_like(kept)
-        hooks = [None, (kept, self._through), (everywhere, torch.zeros_like)]
+        spliced = kept, partial(through, self.sae)
+        hooks = [None, spliced, (everywhere, torch.zeros_like)]
         finals = torch.stack([self._final(tokens, hook) for hook in hooks])
         following = torch.nn.functional.pad(tokens[:, 1:], (0, 1), value=-1)
         where = ordinary.flatten()
@@ -60,9 +62,6 @@ class Preservation:
                 self.kl[i] += float(kl.double().sum())
         self.n_loss += int(there.sum())
         self.n_kl += len(nexts)
-
-    def _through(self, resid: Resid) -> Resid:
-        return decode(self.sae, encode(self.sae, resid), resid).to(resid)
 
     def _final(self, tokens: Tokens, edit: tuple[Mask, Replace] | None) -> Resid:
         """The last residual, with the hook replaced where a mask says so."""

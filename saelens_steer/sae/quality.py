@@ -15,7 +15,7 @@ from torch.nn.functional import cosine_similarity
 from saelens_steer.activations import keep_ordinary, without_sinks
 from saelens_steer.errors import InputError
 from saelens_steer.model import run_to_hook
-from saelens_steer.sae.codec import check_encoder, decode, encode
+from saelens_steer.sae.codec import check_encoder, decode, encode, rows_at_once
 from saelens_steer.sae.load import check_sae_at
 from saelens_steer.sae.preservation import Preservation
 from saelens_steer.tensors import Mask, Resid, Tokens, Vectors
@@ -100,15 +100,18 @@ class _Sums:
         self.squares = 0.0
 
     def add(self, vectors: Vectors, dropped: int) -> None:
-        vectors = vectors.to(self.sae.device)
-        z = encode(self.sae, vectors)
-        rebuilt = decode(self.sae, z, vectors).float()
         self.n += len(vectors)
         self.dropped += dropped
+        for part in vectors.to(self.sae.device).split(rows_at_once(self.sae)):
+            self._add(part)
+
+    def _add(self, vectors: Vectors) -> None:
+        z = encode(self.sae, vectors)
+        rebuilt = decode(self.sae, z, vectors).float()
         self.squared_error += _sum((vectors - rebuilt).pow(2))
         self.cosine += _sum(cosine_similarity(vectors, rebuilt))
         self.ratio += _sum(rebuilt.norm(dim=-1) / vectors.norm(dim=-1))
-        self.size += _sum(z.abs())
+        self.size += float(z.abs().sum(dtype=torch.float64))
         self.fired += (z != 0).sum(0).cpu()
         self.total += vectors.double().sum(0).cpu()
         self.squares += _sum(vectors.pow(2))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-DEAD, DENSE = 0.2, 0.05
+DEAD_SHARE, DENSE_SHARE = 0.2, 0.05
 """Shares of features that are worth a sentence."""
 RECOVERED, EXPLAINED = 0.9, 0.7
 """Shares of loss and variance under which an SAE rebuilds too little."""
+FIRINGS = 50
+"""A feature that fires as often as the others has so many chances at least, or it is not dead."""
 CROWDED = 0.25
 """L0 over so many times d_in is hardly sparse."""
 OVERFIT = 0.05
@@ -39,9 +42,10 @@ def verdict(quality: Line, warnings: Sequence[str]) -> str:
     found = "Usable with care" if warnings else "Good"
     if not quality["loss_recovered"] >= RECOVERED:
         found = "Poor"
+    silent = f"silent on {quality['n_tokens']:,} tokens" if _too_few(quality) else "dead"
     return (
         f"{found}: {_percent(quality['loss_recovered'])} of the loss recovered at "
-        f"L0 {quality['l0']:.3g}, {_percent(quality['dead_share'])} of features dead."
+        f"L0 {quality['l0']:.3g}, {_percent(quality['dead_share'])} of features {silent}."
     )
 
 
@@ -77,17 +81,27 @@ def _variance(quality: Line) -> str:
 
 def _dead(quality: Line) -> str:
     share, n = quality["dead_share"], quality["n_tokens"]
-    if share <= DEAD:
+    if share <= DEAD_SHARE:
         return ""
+    if _too_few(quality):
+        return (
+            f"{_percent(share)} of features are silent on the {n:,} tokens that the SAE was "
+            "measured on, too few to call them dead: measure it on more text"
+        )
     return (
         f"{_percent(share)} of features are dead (silent on {n:,} tokens): lower the sparsity, "
         "train longer, or use fewer features"
     )
 
 
+def _too_few(quality: Line) -> bool:
+    """Whether so few tokens were measured that features which live may have been silent."""
+    return quality["n_tokens"] * quality["l0"] < FIRINGS * quality["d_sae"]
+
+
 def _dense(quality: Line) -> str:
     share = quality.get("dense_share", 0.0)
-    if share <= DENSE:
+    if share <= DENSE_SHARE:
         return ""
     return (
         f"{_percent(share)} of features fire on more than a tenth of all tokens, so they stand for "
@@ -118,6 +132,12 @@ def _overfit(training: Sequence[Line]) -> str:
 
 
 def _percent(share: float) -> str:
-    """A share as a percentage that never rounds up to all."""
-    text = f"{100 * share:.0f}"
-    return f"{100 * share:.3g} %" if text in ("0", "100") and share not in (0, 1) else f"{text} %"
+    """A share as a percentage that never rounds to none or to all."""
+    if math.isnan(share):
+        return "an unknown part"
+    if 0 < share < 0.001:
+        return "under 0.1 %"
+    if 0.999 < share < 1:
+        return "over 99.9 %"
+    near = f"{100 * share:.0f}" in ("0", "100") and share not in (0, 1)
+    return f"{100 * share:.3g} %" if near else f"{100 * share:.0f} %"

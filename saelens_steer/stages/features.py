@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from sae_lens import SAE
 
 from saelens_steer.activations import Activations, cache_activations
 from saelens_steer.data import Prompt, prompts_hash
@@ -14,6 +20,8 @@ from saelens_steer.stages.run import Run
 from saelens_steer.stages.select import answered
 from saelens_steer.stages.template import template
 
+TEMPORARY = f".{os.getpid()}.tmp"
+"""As files.py names its own, so that the next run clears what a killed one left."""
 OUTPUTS = ["feature_pages.json", "features.html"]
 
 
@@ -30,24 +38,28 @@ def _features(run: Run) -> None:
     spec, sae, candidates = run.spec.features, run.sae, run.candidates
     sides = {f: side for side, own in candidates.items() for f in own}
     shown = [*(f for own in candidates.values() for f in own), *run.spec.sweep.named]
-    topic = None
-    if run.topic and not sae.cfg.metadata.decoder_only:
-        topic = _cached(run, run.topic)
-    found = pages_of(run.model, sae, _activations(run), shown, spec, topic, sides)
+    run.steps.path(".store").mkdir(exist_ok=True)
+    named = {"prefix": ".pages-", "suffix": TEMPORARY}
+    with tempfile.TemporaryDirectory(dir=run.steps.path(".store"), **named) as room:
+        topic, place = None, Path(room)
+        if run.topic and not sae.cfg.metadata.decoder_only:
+            topic = _cached(run, run.topic, place / "topic")
+        own = _activations(run, sae, place / "prompts")
+        found = pages_of(run.model, sae, own, shown, spec, topic, sides)
     about = {"sides": list(candidates), "topic_source": spec.topic if topic else None}
     data = found.to_json() | about
     write_json(run.steps.path(OUTPUTS[0]), data)
     write_text(run.steps.path(OUTPUTS[1]), features_page(data, run.steps.folder.resolve().name))
 
 
-def _activations(run: Run) -> Activations:
+def _activations(run: Run, sae: SAE[Any], out: Path) -> Activations:
     """Those of the run where it cached all tokens, or else of all tokens of the same prompts."""
-    if run.spec.activations.tokens == "all":
+    if run.spec.activations.tokens == "all" or sae.cfg.metadata.decoder_only:
         return run.activations
-    return _cached(run, answered(run))
+    return _cached(run, answered(run), out)
 
 
-def _cached(run: Run, prompts: tuple[Prompt, ...]) -> Activations:
-    """Activations of all tokens of some prompts, in memory."""
+def _cached(run: Run, prompts: Sequence[Prompt], out: Path) -> Activations:
+    """Activations of all tokens of some prompts, on disk for the time being."""
     options = {**run.spec.activations.model_dump(), **template(run.spec), "tokens": "all"}
-    return cache_activations(run.model, prompts, hook_name=run.hook_name, **options)
+    return cache_activations(run.model, prompts, hook_name=run.hook_name, out=out, **options)

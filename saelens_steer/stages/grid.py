@@ -11,13 +11,15 @@ import pandas as pd
 
 from saelens_steer.config import TrainSpec
 from saelens_steer.errors import InputError
-from saelens_steer.files import remove, write_with
-from saelens_steer.outputs import GRID, GRID_TABLE
+from saelens_steer.outputs import FRONTIER, GRID, GRID_TABLE, write_table
 from saelens_steer.report import frontier_figure, write_figure
-from saelens_steer.sae import Grid, read_quality
+from saelens_steer.sae import Grid, read_quality, sae_fingerprint
 from saelens_steer.stages.run import Run
-from saelens_steer.stages.sae import corpus_version
+from saelens_steer.stages.sae import corpus_version, sae_key
 
+STEP = "grid-"
+"""What the steps of its SAEs begin with."""
+TABLES = (GRID_TABLE, FRONTIER)
 MEASURES = (
     *("l0", "l1", "mse", "explained_variance", "cosine", "loss_recovered", "kl_recovered"),
     *("dead_share", "dense_share"),
@@ -29,28 +31,46 @@ def grid(run: Run) -> Path:
     sae = run.spec.sae
     if not sae.grid:
         raise InputError("the config has no sae.grid: say which architectures and sparsities")
-    specs = sae.grid_specs
-    job = Grid(run.model, specs, run.hook_name, sae.log)
-    _forget_others(run, specs)
-    for name, spec in specs.items():
-        inputs = [run.model_key, run.hook_name, spec.model_dump(), corpus_version(spec)]
+    job = Grid(run.model, sae.grid_specs, run.hook_name, sae.log)
+    _forget_others(run)
+    for name, inputs in _inputs(run).items():
         folder = f"{GRID}/{name}"
-        run.steps.do(
-            f"grid-{name}", inputs, [folder], partial(job.train, name, run.steps.path(folder))
-        )
+        make = partial(job.train, name, run.steps.path(folder))
+        run.steps.do(f"{STEP}{name}", inputs, [folder], make)
+    run.steps.do("grid", [_inputs(run)], TABLES, partial(_compare, run))
+    if run.steps.path("sae").is_dir():
+        run.write_provenance(sae_fingerprint(run.steps.path("sae")))
+    return run.steps.path(GRID_TABLE)
+
+
+def drop_stale_grid(run: Run) -> None:
+    """Take away the table of a grid that is not the one of this run; its SAEs stay."""
+    if not run.steps.is_current("grid", [_inputs(run)]):
+        run.steps.drop("grid", TABLES)
+
+
+def _inputs(run: Run) -> dict[str, list[object]]:
+    """What each SAE of the grid is made from."""
+    return {
+        name: [run.model_key, run.hook_name, sae_key(spec), corpus_version(spec)]
+        for name, spec in run.spec.sae.grid_specs.items()
+    }
+
+
+def _forget_others(run: Run) -> None:
+    """Take away the SAEs that an earlier grid trained and this one does not have."""
+    for step in run.steps.names(STEP):
+        name = step.removeprefix(STEP)
+        if name not in run.spec.sae.grid_specs:
+            left = (name, f"{name}-checkpoints", f"tensorboard/{name}")
+            run.steps.drop(step, [f"{GRID}/{one}" for one in left])
+
+
+def _compare(run: Run) -> None:
+    specs = run.spec.sae.grid_specs
     table = pd.DataFrame([_row(run, name, spec) for name, spec in specs.items()])
-    path = run.steps.path(GRID_TABLE)
-    write_with(path, lambda temporary: table.to_csv(temporary, index=False))
-    write_figure(path.with_name("frontier.html"), frontier_figure(table))
-    return path
-
-
-def _forget_others(run: Run, specs: dict[str, TrainSpec]) -> None:
-    """Take away the SAEs of an earlier grid that this one does not have."""
-    for folder in run.steps.path(GRID).glob("*/"):
-        name = folder.name.removesuffix("-checkpoints")
-        if name not in specs and name != "tensorboard":
-            remove(folder)
+    write_table(run.steps.path(GRID_TABLE), table)
+    write_figure(run.steps.path(FRONTIER), frontier_figure(table))
 
 
 def _row(run: Run, name: str, spec: TrainSpec) -> dict[str, Any]:

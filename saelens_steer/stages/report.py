@@ -14,13 +14,18 @@ from saelens_steer.files import file_digest
 from saelens_steer.outputs import GRID_TABLE
 from saelens_steer.progress import say
 from saelens_steer.report import build_report
+from saelens_steer.stages.grid import drop_stale_grid
 from saelens_steer.stages.run import Run
+
+OPTIONAL = ("quality", "features", "patch", "compare", "matrix", "twin")
+"""Steps that a run may lack, and that the page shows."""
 
 
 def report(run: Run) -> Path:
     """The page, and the plots."""
-    optional = [run.keys.get(step) for step in ("features", "patch", "compare", "matrix", "twin")]
+    optional = [run.keys.get(step) for step in OPTIONAL]
     inputs = [run.keys["sweep"], run.keys["select"], *optional, dump_config(run.spec)]
+    drop_stale_grid(run)
     grid = run.steps.path(GRID_TABLE)
     inputs.append(file_digest(grid) if grid.exists() else None)
     outputs, beside = ["plots", "report.html"], ["report.pdf"]

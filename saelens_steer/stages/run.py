@@ -32,6 +32,7 @@ from saelens_steer.sweeps import Room
 LATER = {
     "cache": ("select", "features", "patch", "compare", "matrix", "sweep", "twin", "report"),
     "train": ("select", "features", "patch", "compare", "matrix", "sweep", "twin", "report"),
+    "quality": ("report",),
     "select": ("features", "patch", "compare", "matrix", "sweep", "twin", "report"),
     "features": ("report",),
     "patch": ("report",),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from saelens_steer.config import LoadSpec, TrainSpec
 from saelens_steer.data import load_corpus, prompts_hash, render, token_ids
@@ -14,6 +15,7 @@ from saelens_steer.sae import (
     QUALITY,
     judged,
     read_quality,
+    remove_checkpoints,
     sae_fingerprint,
     sae_quality,
     save_sae,
@@ -30,14 +32,33 @@ CONTEXT, MEASURED_TOKENS = 128, 20_000
 def train(run: Run) -> Path:
     """The SAE, in SAELens's format: trained, or loaded from where the config says."""
     sae = run.spec.sae
-    spec = sae.train or sae.load
-    assert spec is not None
-    inputs = [run.model_key, run.hook_name, spec.model_dump(), _sae_version(run)]
-    if sae.load:
-        inputs += [prompts_hash(run.selecting), template(run.spec)]
+    inputs = [run.model_key, run.hook_name, _chosen(run), _sae_version(run)]
     run.keys["train"] = run.steps.do("train", inputs, ["sae"], partial(_train, run))
+    if sae.load and not _has_figures(sae.load) and not run.sae.cfg.metadata.decoder_only:
+        run.keys["quality"] = _measured(run, sae.load)
     run.write_provenance(sae_fingerprint(run.steps.path("sae")))
     return run.steps.path("sae")
+
+
+def sae_key(spec: TrainSpec) -> dict[str, Any]:
+    """What decides a trained SAE: not whether a stopped training may go on."""
+    return spec.model_dump(exclude={"resume"})
+
+
+def _chosen(run: Run) -> dict[str, Any]:
+    train, load = run.spec.sae.train, run.spec.sae.load
+    if train:
+        return sae_key(train)
+    assert load is not None
+    return load.model_dump(exclude={"corpus"})
+
+
+def _measured(run: Run, load: LoadSpec) -> str:
+    """The figures of an SAE from elsewhere, a step of its own: nothing else is built on them."""
+    inputs = [run.keys["train"], load.corpus, corpus_version(load)]
+    inputs += [prompts_hash(run.selecting), template(run.spec)]
+    make = partial(_measure, run, run.steps.path("sae"))
+    return run.steps.do("quality", inputs, [f"sae/{QUALITY}"], make)
 
 
 def corpus_version(spec: TrainSpec | LoadSpec) -> str | None:
@@ -47,55 +68,61 @@ def corpus_version(spec: TrainSpec | LoadSpec) -> str | None:
 
 
 def _sae_version(run: Run) -> list[str | None]:
-    """Digests of what a path names: the corpus, and a local SAE."""
+    """A digest of what a path names: the corpus, or a local SAE."""
     train, load = run.spec.sae.train, run.spec.sae.load
     if train:
         return [corpus_version(train)]
     assert load is not None
-    return [corpus_version(load), source_version(load.source)]
+    return [source_version(load.source)]
 
 
 def _train(run: Run) -> None:
-    folder = run.steps.path("sae")
-    if run.spec.sae.train:
-        train_sae(run.model, run.spec.sae.train, run.hook_name, folder, run.spec.sae.log)
+    folder, sae = run.steps.path("sae"), run.spec.sae
+    if sae.train:
+        train_sae(run.model, sae.train, run.hook_name, folder, sae.log)
     else:
+        assert sae.load is not None
         save_sae(run.load_sae(), folder)
-        _copy_figures(run, folder)
-        if not (folder / QUALITY).exists():
-            _measure(run, folder)
+        remove_checkpoints(folder)
+        if _has_figures(sae.load):
+            _copy_figures(Path(sae.load.source).expanduser(), folder)
     _say_verdict(folder)
 
 
-def _copy_figures(run: Run, folder: Path) -> None:
-    """The figures that an SAE trained here has beside it."""
-    assert run.spec.sae.load is not None
-    source = Path(run.spec.sae.load.source).expanduser()
-    if not (source / "sae_weights.safetensors").is_file():
-        return  # a checkpoint of others, whose files of these names mean something else
+def _has_figures(load: LoadSpec) -> bool:
+    """Whether the SAE was trained here, and so has its figures beside it.
+
+    The files of these names beside a checkpoint of others mean something else.
+    """
+    source = Path(load.source).expanduser()
+    return (source / "sae_weights.safetensors").is_file() and "verdict" in read_quality(source)
+
+
+def _copy_figures(source: Path, folder: Path) -> None:
     for name in (QUALITY, "metrics.jsonl"):
         if (source / name).is_file():
             write_text(folder / name, (source / name).read_text(encoding="utf-8"))
 
 
 def _measure(run: Run, folder: Path) -> None:
-    """The figures of an SAE from elsewhere, on text of the config or on the selection prompts."""
-    sae = run.sae
-    if sae.cfg.metadata.decoder_only:
-        return
-    texts = _texts(run)
+    texts, size = _texts(run), min(CONTEXT, run.model.cfg.n_ctx)
     n_tokens = sum(len(token_ids(run.model.tokenizer, text)) for text in texts)
-    quality = sae_quality(run.model, sae, run.hook_name, texts, min(CONTEXT, n_tokens))
+    quality = sae_quality(run.model, run.sae, run.hook_name, texts, min(size, n_tokens))
     write_json(folder / QUALITY, judged(quality))
+    _say_verdict(folder)
 
 
-def _texts(run: Run) -> Sequence[str]:
+def _texts(run: Run) -> list[str]:
+    """Text of the config's corpus, or the selection prompts with their answers; up to a limit."""
     tokenizer, load = run.model.tokenizer, run.spec.sae.load
     assert load is not None
     if load.corpus:
         return list(load_corpus(load.corpus, tokenizer, MEASURED_TOKENS, 0)["text"])
     written_as = template(run.spec)
-    return [render(tokenizer, p, **written_as) + (p.answer or "") for p in run.selecting]
+    texts = [render(tokenizer, p, **written_as) + (p.answer or "") for p in run.selecting]
+    lengths = [len(token_ids(tokenizer, text)) for text in texts]
+    ends = itertools.accumulate(lengths, initial=0)
+    return [text for text, end in zip(texts, ends, strict=False) if end < MEASURED_TOKENS]
 
 
 def _say_verdict(folder: Path) -> None:

@@ -13,10 +13,11 @@ from saelens_steer.effects import Finder
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import claims
 from saelens_steer.metrics import metrics_version
-from saelens_steer.outputs import TWIN, write_twin
+from saelens_steer.outputs import TWIN, TWIN_OUTPUTS, write_twin
 from saelens_steer.progress import progress
-from saelens_steer.sae import train_sae
+from saelens_steer.sae import load_sae, train_sae
 from saelens_steer.stages.run import Run
+from saelens_steer.stages.sae import corpus_version, sae_key
 from saelens_steer.stages.select import finder
 from saelens_steer.stages.sweep import kept_rows
 from saelens_steer.study import tested_directions
@@ -25,19 +26,29 @@ from saelens_steer.study import tested_directions
 def twin(run: Run) -> Path:
     """twin/: the twin's SAE, its features by the same selection, rows and claims; or nothing."""
     if not run.spec.sae.twin:
+        run.steps.drop("twin-sae", [TWIN])
         run.steps.drop("twin", [TWIN])
         return run.steps.folder
-    inputs = [run.keys["sweep"], run.spec.select.model_dump(), metrics_version(run.spec.metrics)]
-    run.keys["twin"] = run.steps.do("twin", inputs, [TWIN], partial(_twin, run))
+    made = _train(run)
+    inputs = [made, run.keys["sweep"], run.spec.select.model_dump()]
+    inputs.append(metrics_version(run.spec.metrics))
+    run.keys["twin"] = run.steps.do("twin", inputs, TWIN_OUTPUTS, partial(_twin, run))
     return run.steps.path(TWIN) / "claims.csv"
 
 
-def _twin(run: Run) -> None:
-    train = run.spec.sae.train
+def _train(run: Run) -> str:
+    """The twin's SAE, a step of its own: a sweep with other strengths has the same twin."""
+    train, folder = run.spec.sae.train, run.steps.path(f"{TWIN}/sae")
     assert train is not None
-    folder = run.steps.path(TWIN)
     frozen = train.model_copy(update={"frozen_decoder": True})
-    sae = train_sae(run.model, frozen, run.hook_name, folder / "sae")
+    inputs = [run.model_key, run.hook_name, sae_key(frozen), corpus_version(frozen)]
+    make = partial(train_sae, run.model, frozen, run.hook_name, folder, run.spec.sae.log)
+    return run.steps.do("twin-sae", inputs, [f"{TWIN}/sae"], make)
+
+
+def _twin(run: Run) -> None:
+    folder = run.steps.path(TWIN)
+    sae = load_sae(folder / "sae", device=str(run.model.cfg.device))
     find = finder(run, sae)
     found = find.selection(run.spec.select.score, run.spec.select.k)
     if not found.features:

@@ -16,9 +16,10 @@ from saelens_steer.config import FeaturesSpec
 from saelens_steer.data import load_prompts, token_pieces
 from saelens_steer.data.token_sets import special_ids
 from saelens_steer.errors import InputError
-from saelens_steer.features import encode, pages_of, size
+from saelens_steer.features import encode, pages_of
 from saelens_steer.features.topic import own_text
 from saelens_steer.model import direct_logits
+from saelens_steer.sae import codec
 
 SPEC = FeaturesSpec(contexts=4, window=3, tokens=5, neighbours=4, topic=None)
 LENGTHS = {("p0", "code"): 9, ("p1", "math"): 14, ("p2", "code"): 1, ("p3", ""): 6} | {
@@ -46,7 +47,7 @@ def real_cache(tiny_model):
 @pytest.fixture(params=["random", "real"])
 def case(request, tiny_model, random_cache, real_cache, monkeypatch):
     """Activations, an SAE, its whole matrix of activations, and the pages."""
-    monkeypatch.setattr(size, "CHUNK", 7)
+    monkeypatch.setattr(codec, "CHUNK", 7)
     acts = random_cache if request.param == "random" else real_cache
     sae = sae_of(D, 24)
     z = encode(sae, acts.vectors)
@@ -122,6 +123,13 @@ def test_a_character_of_several_tokens_stands_on_its_last_one(tiny_model):
     assert "\ufffd" in "".join(token_pieces(tokenizer, ids[:-1])), "bytes that stay incomplete"
 
 
+def test_a_replacement_character_in_the_text_itself_costs_no_other_character(tiny_model):
+    tokenizer = tiny_model.tokenizer
+    text = "x \ufffd\U0001f600 y"
+    pieces = token_pieces(tokenizer, tokenizer(text, add_special_tokens=False)["input_ids"])
+    assert "".join(pieces) == text
+
+
 def test_a_window_that_begins_inside_a_character_shows_it_whole(tiny_model):
     ids = tiny_model.tokenizer("\U0001f600\U0001f600", add_special_tokens=False)["input_ids"]
     assert len(ids) >= 6
@@ -165,7 +173,7 @@ def test_a_histogram_counts_every_firing_in_its_own_bin(case):
 
 def test_a_histogram_is_the_same_in_one_piece_and_in_many(case, tiny_model, monkeypatch):
     acts, sae, _, found = case
-    monkeypatch.setattr(size, "CHUNK", 4096)
+    monkeypatch.setattr(codec, "CHUNK", 4096)
     whole = pages_of(tiny_model, sae, acts, FEATURES, SPEC)
     for one, other in zip(found.pages, whole.pages, strict=True):
         assert one.firing.histogram == other.firing.histogram

@@ -11,8 +11,9 @@ from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 
 from saelens_steer.activations import Activations
 from saelens_steer.errors import InputError
-from saelens_steer.features import encode, select_features, size, tally
+from saelens_steer.features import encode, select_features, tally
 from saelens_steer.features.tally import auroc
+from saelens_steer.sae import codec
 
 D = 8
 HOOK = "blocks.2.hook_resid_pre"
@@ -133,7 +134,7 @@ def test_auroc_is_the_share_of_pairs_won_with_ties_half(monkeypatch):
 def test_chunks_do_not_matter(monkeypatch):
     vectors = planted().vectors
     whole = encode(identity_sae(), vectors)
-    monkeypatch.setattr(size, "CHUNK", 5)
+    monkeypatch.setattr(codec, "CHUNK", 5)
     assert encode(identity_sae(), vectors).equal(whole)
     assert whole.shape == (len(vectors), D + 4)
 
@@ -262,7 +263,7 @@ def test_pieces_do_not_matter_to_the_scores(monkeypatch, pool):
     won = auroc(*sides)[whole.scores.index]
     assert whole.scores["auroc"].to_numpy() == pytest.approx(won)
     for size_of_piece in (1, 2, 7, 50):
-        monkeypatch.setattr(size, "CHUNK", size_of_piece)
+        monkeypatch.setattr(codec, "CHUNK", size_of_piece)
         parts = select_features(sae, acts, "code", "math", at="answer", pool=pool)
         pd.testing.assert_frame_equal(parts.scores, whole.scores)
         assert parts.scale.max_act == whole.scale.max_act

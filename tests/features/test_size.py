@@ -20,5 +20,5 @@ def test_a_firing_rate_is_the_share_of_cached_tokens_however_they_are_cut(
     expected = fires.double().mean(0)
     assert expected[63] == 0 and len(expected.unique()) > 3
     for chunk in (4096, 7):
-        monkeypatch.setattr("saelens_steer.features.size.CHUNK", chunk)
+        monkeypatch.setattr("saelens_steer.sae.codec.CHUNK", chunk)
         torch.testing.assert_close(firing_rates(acts, sae), expected)

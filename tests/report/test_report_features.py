@@ -76,6 +76,21 @@ def test_a_feature_that_never_fires_says_so(body):
     assert "never fires on the cached tokens" in body
 
 
+def test_a_feature_that_fires_on_special_tokens_alone_is_not_said_never_to_fire(data):
+    import copy
+
+    own = copy.deepcopy(data)
+    own["pages"][0]["firing"]["contexts"] = []
+    first = features_page(own, "x", scripts=False).split('id="f12"')[1].split("</details>")[0]
+    assert "special tokens alone" in first and "never fires" not in first
+
+
+def test_a_page_without_scripts_links_to_nothing_that_it_left_out(data):
+    text = features_page(data, "x", scripts=False)
+    links = re.findall(r'href="#([^"]+)"', text)
+    assert links and all(f'id="{name}"' in text for name in links)
+
+
 def test_a_decoder_alone_says_so_and_has_tokens_and_neighbours():
     text = features_page(decoder_only(SHOWN), "x", scripts=False)
     assert "only its decoder" in text and "Nearest by decoder cosine" in text
@@ -187,5 +202,7 @@ def test_in_a_browser_nothing_runs_and_a_link_unfolds_a_page(html, tmp_path, wid
         assert tab.locator("main img").count() == 0
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         assert tab.locator("#topic-bars canvas").count() == 0, "no WebGL is needed"
+        tab.evaluate("location.hash = '100%'")
+        assert tab.locator("th button").count() > 0
         browser.close()
     assert troubles == []

@@ -55,6 +55,39 @@ def test_a_grid_goes_on_where_it_was_stopped_and_forgets_what_is_no_longer_asked
     assert not (tmp_path / "run/grid/batchtopk-k4").exists()
 
 
+def test_a_grid_takes_away_nothing_that_it_did_not_make(tmp_path):
+    train_grid(spec(grid=[{"vary": {"k": [2]}}]), tmp_path / "run")
+    mine = tmp_path / "run/grid/wandb/offline-run-1/notes.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("keep me")
+    train_grid(spec(grid=[{"vary": {"k": [4]}}]), tmp_path / "run")
+    assert mine.read_text() == "keep me"
+    assert not (tmp_path / "run/grid/batchtopk-k2").exists()
+
+
+def test_the_table_of_a_grid_is_not_shown_by_a_run_of_another(tmp_path):
+    from saelens_steer.outputs import GRID_TABLE
+    from saelens_steer.stages.grid import drop_stale_grid
+    from saelens_steer.stages.run import Run
+
+    grid = spec(grid=[{"vary": {"k": [2]}}])
+    table = train_grid(grid, tmp_path / "run")
+    drop_stale_grid(Run.begin(grid, tmp_path / "run"))
+    assert table == tmp_path / "run" / GRID_TABLE and table.exists()
+    other = grid.model_copy(update={"hook_name": "blocks.2.hook_resid_pre"})
+    drop_stale_grid(Run.begin(other, tmp_path / "run"))
+    assert not table.exists() and (tmp_path / "run/grid/batchtopk-k2/cfg.json").exists()
+
+
+def test_a_grid_leaves_the_hash_of_the_runs_own_sae_in_the_provenance(tmp_path):
+    own = spec(grid=[{"vary": {"k": [2]}}])
+    run(own, tmp_path / "run", "train")
+    before = json.loads((tmp_path / "run/provenance.json").read_text())["sae"]["hash"]
+    train_grid(own, tmp_path / "run")
+    assert json.loads((tmp_path / "run/provenance.json").read_text())["sae"]["hash"] == before
+    assert before
+
+
 def test_a_stopped_grid_goes_on_with_the_sae_under_way(tmp_path, monkeypatch):
     asked = parse_config(
         {
@@ -108,6 +141,27 @@ def test_a_loaded_sae_is_measured_on_another_text_where_the_config_names_one(tra
     load = {"source": str(tmp_path / "bare"), "corpus": "tiny"}
     run(parse_config({"sae": {"load": load}}, []), tmp_path / "run", "train")
     assert quality(tmp_path / "run/sae")["n_tokens"] > 15_000
+
+
+def test_measuring_on_another_text_changes_nothing_but_the_figures(trained, tmp_path):
+    from saelens_steer.sae import load_sae
+
+    load_sae(trained / "sae").save_model(str(tmp_path / "bare"))
+    load = {"source": str(tmp_path / "bare")}
+    folder = tmp_path / "run"
+    run(parse_config({"sae": {"load": load}}, []), folder, "select")
+    kept = [folder / "features.json", folder / "sae/sae_weights.safetensors"]
+    before = [path.stat().st_mtime_ns for path in kept], quality(folder / "sae")["n_tokens"]
+    run(parse_config({"sae": {"load": load | {"corpus": "tiny"}}}, []), folder, "select")
+    assert [path.stat().st_mtime_ns for path in kept] == before[0]
+    assert quality(folder / "sae")["n_tokens"] != before[1]
+
+
+def test_whether_training_may_go_on_does_not_train_it_again(trained):
+    weights = trained / "sae/sae_weights.safetensors"
+    before = weights.stat().st_mtime_ns
+    run(parse_config({"sae": {"train": QUICK | {"resume": True}}}, []), trained, "train")
+    assert weights.stat().st_mtime_ns == before
 
 
 def test_an_sae_trained_here_keeps_its_figures_when_it_is_loaded(trained, tmp_path):

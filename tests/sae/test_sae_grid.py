@@ -46,6 +46,24 @@ def test_every_combination_has_a_name_and_a_spec_of_its_own(specs):
     assert specs["batchtopk-k2"].lr == 2e-3
 
 
+def test_two_saes_of_one_name_are_refused_and_a_name_of_ones_own_tells_them_apart():
+    twice = [{"vary": {"k": [8]}, "lr": 1e-3}, {"vary": {"k": [8]}, "lr": 1e-4}]
+    with pytest.raises(ValueError, match="two SAEs of the grid are named 'batchtopk-k8'"):
+        SAESpec.model_validate({"train": {}, "grid": twice})
+    named = [twice[0], twice[1] | {"name": "slow"}]
+    specs = SAESpec.model_validate({"train": {}, "grid": named}).grid_specs
+    assert {name: spec.lr for name, spec in specs.items()} == {
+        "batchtopk-k8": 1e-3,
+        "slow-k8": 1e-4,
+    }
+
+
+def test_what_cannot_be_trained_is_refused_with_the_config():
+    train = {"lr_scheduler": "cosineannealing", "lr_end": 1e-3}
+    with pytest.raises(ValueError, match="grid, batchtopk: lr_end must be at most lr"):
+        SAESpec.model_validate({"train": train, "grid": [{"vary": {"k": [8]}, "lr": 1e-4}]})
+
+
 def test_two_options_that_vary_give_every_pair(small):
     grid = GridSpec(vary={"k": (2, 4), "topk_threshold_lr": (0.01, 0.03)})
     assert len(grid.specs(small())) == 4

@@ -30,6 +30,13 @@ def test_tensorboard_holds_the_lines_of_metrics_jsonl(random_model, small, tmp_p
     assert held_out == pytest.approx([line["held_out_explained_variance"] for line in lines])
 
 
+def test_curves_of_an_earlier_training_are_no_part_of_a_new_one(random_model, small, tmp_path):
+    pytest.importorskip("tensorboard", reason="no tensorboard")
+    for seed in (0, 1):
+        train_sae(random_model, small(seed=seed), HOOK, tmp_path / "sae", LogSpec(tensorboard=True))
+    assert len(list((tmp_path / "tensorboard/sae").iterdir())) == 1
+
+
 def test_weights_and_biases_is_given_the_lines_and_the_config(
     random_model, small, tmp_path, monkeypatch
 ):

@@ -82,6 +82,63 @@ def test_a_cached_training_goes_on_with_the_very_batches_that_were_left(
     assert all(a.equal(b) for a, b in zip(seen, whole[at // 256 :], strict=True))
 
 
+def test_optimiser_schedules_and_steps_are_those_of_where_it_stopped(
+    random_model, small, tmp_path, monkeypatch
+):
+    spec = small(
+        **FRESH,
+        resume=True,
+        architecture="standard",
+        options={"l1_coefficient": 1.0, "l1_warm_up_steps": 100},
+    )
+    with monkeypatch.context() as patch:
+        stop_at(patch, STOPPED)
+        with pytest.raises(KeyboardInterrupt):
+            train_sae(random_model, spec, HOOK, tmp_path / "sae")
+    begun, watch = {}, runner_module.Runner._watch
+
+    def noted(self, trainer, every):
+        begun["steps"] = trainer.n_training_steps
+        begun["rates"] = trainer.lr_scheduler.state_dict()["last_epoch"]
+        begun["l1"] = trainer.coefficient_schedulers["l1"].value
+        begun["moments"] = [s["step"].item() for s in trainer.optimizer.state.values()]
+        watch(self, trainer, every)
+
+    monkeypatch.setattr(runner_module.Runner, "_watch", noted)
+    train_sae(random_model, spec, HOOK, tmp_path / "sae")
+    [at] = json.loads((tmp_path / "sae/quality.json").read_text())["resumed_at_tokens"]
+    done = at // 256
+    assert begun["steps"] == done - 1, "SAELens saves before it counts the step"
+    assert begun["rates"] == done and begun["l1"] == pytest.approx(done / 100, abs=0.011)
+    assert begun["moments"] and set(begun["moments"]) == {done}
+
+
+def test_another_corpus_never_goes_on_from_a_checkpoint(
+    random_model, small, corpus, tmp_path, monkeypatch
+):
+    own = tmp_path / "own.txt"
+    own.write_text(corpus.read_text())
+    spec = small(**FRESH, resume=True, corpus=str(own))
+    with monkeypatch.context() as patch:
+        stop_at(patch, STOPPED)
+        with pytest.raises(KeyboardInterrupt):
+            train_sae(random_model, spec, HOOK, tmp_path / "sae")
+    own.write_text(corpus.read_text().replace("hello", "hi there"))
+    train_sae(random_model, spec, HOOK, tmp_path / "sae")
+    assert "resumed_at_tokens" not in json.loads((tmp_path / "sae/quality.json").read_text())
+
+
+def test_a_training_that_may_not_go_on_leaves_no_checkpoints_of_one_that_might(
+    random_model, small, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        stop_at(patch, STOPPED)
+        with pytest.raises(KeyboardInterrupt):
+            train_sae(random_model, small(**FRESH, resume=True), HOOK, tmp_path / "sae")
+    train_sae(random_model, small(**FRESH), HOOK, tmp_path / "sae")
+    assert [p.name for p in tmp_path.iterdir()] == ["sae"]
+
+
 def test_other_settings_never_go_on_from_a_checkpoint(random_model, small, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         stop_at(patch, STOPPED)

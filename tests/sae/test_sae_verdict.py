@@ -12,6 +12,7 @@ GOOD = {
     "dense_share": 0.004,
     "n_tokens": 8000,
     "d_in": 192,
+    "d_sae": 1024,
 }
 
 
@@ -59,8 +60,19 @@ def test_an_sae_that_learned_its_training_tokens_by_heart_is_told_apart():
     assert judged(GOOD, lines[:1])["warnings"] == []
 
 
+def test_features_that_had_no_chance_to_fire_are_not_called_dead():
+    found = judged(GOOD | {"dead_share": 0.43, "n_tokens": 442})
+    assert found["verdict"].endswith("43 % of features silent on 442 tokens.")
+    [warning] = found["warnings"]
+    assert "too few to call them dead: measure it on more text" in warning
+    assert "lower" not in warning
+
+
 def test_nearly_all_is_not_called_all():
-    assert "99.9 % of the loss" in judged(GOOD | {"loss_recovered": 0.9991})["verdict"]
+    assert "over 99.9 % of the loss" in judged(GOOD | {"loss_recovered": 0.9996})["verdict"]
+    assert "under 0.1 % of features" in judged(GOOD | {"dead_share": 0.0000001})["verdict"]
+    assert "nan" not in judged(GOOD | {"loss_recovered": float("nan")})["verdict"]
+    assert "99.6 % of the loss" in judged(GOOD | {"loss_recovered": 0.9962})["verdict"]
     assert "0.4 % of features" in judged(GOOD | {"dead_share": 0.004})["verdict"]
     assert "0 % of features" in judged(GOOD | {"dead_share": 0.0})["verdict"]
 

@@ -122,7 +122,7 @@ def cached(random_model) -> Activations:
 def test_a_max_is_the_largest_activation_over_all_cached_vectors(cached, monkeypatch):
     sae = firing_sae(32)
     expected = torch.stack([encoded(sae, x) for x in cached.vectors]).amax(0)
-    monkeypatch.setattr("saelens_steer.features.size.CHUNK", 7)
+    monkeypatch.setattr("saelens_steer.sae.codec.CHUNK", 7)
     scale = measured_scale(cached, sae, range(64))
     torch.testing.assert_close(torch.tensor([scale.max_act[f] for f in range(64)]), expected)
     norms = [float(x.norm()) for x in cached.vectors]

@@ -14,13 +14,15 @@ from saelens_steer.tensors import Vectors
 @torch.no_grad()
 def log_line(trainer: Any, output: Any) -> dict[str, int | float]:
     """One line of metrics.jsonl: loss terms (per token), L0 and explained variance of the batch."""
+    error = (output.sae_in - output.sae_out).pow(2).sum()
+    spread = (output.sae_in - output.sae_in.mean(0)).pow(2).sum()
     return {
         "step": trainer.n_training_steps,
         "tokens": trainer.n_training_samples,
         "loss": output.loss.item(),
         **{name: float(torch.as_tensor(value)) for name, value in output.losses.items()},
         "l0": float((output.feature_acts != 0).float().sum(-1).mean()),
-        "explained_variance": explained_variance([output]),
+        "explained_variance": float(1 - error / spread),
         "dead_share": float(trainer.dead_neurons.float().mean()),
     }
 
@@ -29,36 +31,49 @@ def log_line(trainer: Any, output: Any) -> dict[str, int | float]:
 def held_out_line(trainer: Any, vectors: Vectors) -> dict[str, float]:
     """Loss, L0 and explained variance of held-out vectors, with coefficients fully warmed up.
 
-    On a copy of the SAE: some architectures learn a threshold as they run.
+    In the units trained in, on a copy of the SAE: some architectures learn a threshold as they run.
     """
-    sae = copy.deepcopy(trainer.sae)
+    sae, sums = copy.deepcopy(trainer.sae), _HeldOut()
     full = {name: s.final_value for name, s in trainer.coefficient_schedulers.items()}
-    outputs = [
-        sae.training_forward_pass(
-            TrainStepInput(
-                sae_in=part.to(sae.device),
-                coefficients=full,
-                dead_neuron_mask=None,
-                n_training_steps=trainer.n_training_steps,
-                is_logging_step=False,
+    for part in vectors.split(trainer.cfg.train_batch_size_samples):
+        sums.add(
+            sae.training_forward_pass(
+                TrainStepInput(
+                    sae_in=trainer.activation_scaler(part.to(sae.device)),
+                    coefficients=full,
+                    dead_neuron_mask=None,
+                    n_training_steps=trainer.n_training_steps,
+                    is_logging_step=False,
+                )
             )
         )
-        for part in vectors.split(trainer.cfg.train_batch_size_samples)
-    ]
-    total = sum(float(output.loss) * len(output.sae_in) for output in outputs)
-    active = sum(float((output.feature_acts != 0).sum()) for output in outputs)
-    return {
-        "held_out_loss": total / len(vectors),
-        "held_out_l0": active / len(vectors),
-        "held_out_explained_variance": explained_variance(outputs),
-    }
+    return sums.line()
 
 
-def explained_variance(outputs: list[Any]) -> float:
-    """1 − Σ‖x − x̂‖² / Σ‖x − x̄‖² over the vectors of these training outputs."""
-    x = torch.cat([output.sae_in for output in outputs]).float()
-    rebuilt = torch.cat([output.sae_out for output in outputs]).float()
-    return float(1 - (x - rebuilt).pow(2).sum() / (x - x.mean(0)).pow(2).sum())
+class _HeldOut:
+    """Running sums over the outputs of held-out batches."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.loss = self.active = self.error = self.squares = 0.0
+        self.total = torch.zeros(())
+
+    def add(self, output: Any) -> None:
+        x, rebuilt = output.sae_in.float(), output.sae_out.float()
+        self.n += len(x)
+        self.loss += float(output.loss) * len(x)
+        self.active += float((output.feature_acts != 0).sum())
+        self.error += float((x - rebuilt).pow(2).sum(dtype=torch.float64))
+        self.squares += float(x.pow(2).sum(dtype=torch.float64))
+        self.total = self.total + x.sum(0, dtype=torch.float64).cpu()
+
+    def line(self) -> dict[str, float]:
+        spread = self.squares - float(self.total.pow(2).sum()) / self.n
+        return {
+            "held_out_loss": self.loss / self.n,
+            "held_out_l0": self.active / self.n,
+            "held_out_explained_variance": 1 - self.error / spread,
+        }
 
 
 def progress_text(line: dict[str, int | float]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from saelens_steer.config import LogSpec
 from saelens_steer.errors import InputError
+from saelens_steer.files import remove
 
 Line = Mapping[str, int | float]
 Sink = Callable[[Line], None]
@@ -25,15 +26,20 @@ def check_log(log: LogSpec) -> None:
 
 
 @contextlib.contextmanager
-def sinks(log: LogSpec, out: Path, about: Mapping[str, Any]) -> Iterator[list[Sink]]:
+def sinks(
+    log: LogSpec, out: Path, about: Mapping[str, Any], going_on: bool = False
+) -> Iterator[list[Sink]]:
     """The loggers that are switched on, for the SAE that goes to the folder `out`.
 
-    about: the config of the training, for Weights & Biases.
+    about: the config of the training, for Weights & Biases. going_on: keep what an earlier part of
+    this training has told TensorBoard; otherwise curves of an earlier training there are removed.
     """
     with contextlib.ExitStack() as stack:
         found: list[Sink] = []
         if log.tensorboard:
             folder = out.parent / "tensorboard" / out.name
+            if not going_on:
+                remove(folder)
             found.append(stack.enter_context(_tensorboard(folder)))
         if log.wandb:
             found.append(stack.enter_context(_wandb(log.wandb, out, about)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,29 @@ PER_TRAINING = 10
 
 def checkpoint_folder(out: Path, *made_from: object) -> Path:
     """Where checkpoints of the SAE `out` lie; those of other settings are removed."""
-    folder = out.with_name(f"{out.name}-checkpoints")
+    folder = _all_of(out)
     own = folder / digest(*made_from)
     for other in folder.glob("*"):
         if other != own:
             remove(other)
     return own
+
+
+def remove_checkpoints(out: Path) -> None:
+    """Remove all checkpoints of the SAE `out`."""
+    remove(_all_of(out))
+
+
+def _all_of(out: Path) -> Path:
+    return out.with_name(f"{out.name}-checkpoints")
+
+
+def texts_digest(texts: Iterable[str]) -> str:
+    """sha256 (first 16 hex digits) of texts in their order."""
+    sha = hashlib.sha256()
+    for text in texts:
+        sha.update(f"{len(text)} ".encode() + text.encode())
+    return sha.hexdigest()[:16]
 
 
 def latest(folder: Path) -> Path | None:

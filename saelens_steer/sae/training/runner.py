@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +174,7 @@ class Runner(LanguageModelSAETrainingRunner):
         if spec.normalize != "none":
             self.scaling = scaling_of(cache)
         self._hold_out(held_out)
-        batches = epochs(cache, spec.batch_tokens, spec.seed)
-        left = islice(batches, seen // spec.batch_tokens, None)
+        left = epochs(cache, spec.batch_tokens, spec.seed, skip=seen // spec.batch_tokens)
         return map(self.scaling or torch.Tensor.float, left)
 
     def _held_out_vectors(self) -> Vectors | None:

@@ -112,10 +112,11 @@ def _room(n: int, like: Vectors, dtype: torch.dtype) -> Cache:
         ) from None
 
 
-def epochs(cache: Cache, batch: int, seed: int) -> Iterator[Vectors]:
+def epochs(cache: Cache, batch: int, seed: int, skip: int = 0) -> Iterator[Vectors]:
     """Batches [batch, d_in] of the cache, endlessly, each epoch in a new order drawn by `seed`.
 
     What is left of an epoch begins the next one's first batch: every vector comes once an epoch.
+    `skip`: so many batches were seen before.
     """
     draw = torch.Generator().manual_seed(seed)
     order = torch.empty(0, dtype=torch.long)
@@ -123,5 +124,8 @@ def epochs(cache: Cache, batch: int, seed: int) -> Iterator[Vectors]:
         order = torch.cat([order, torch.randperm(len(cache), generator=draw)])
         whole = len(order) // batch * batch
         for rows in order[:whole].split(batch):
-            yield cache[rows.to(cache.device)]
+            if skip > 0:
+                skip -= 1
+            else:
+                yield cache[rows.to(cache.device)]
         order = order[whole:]

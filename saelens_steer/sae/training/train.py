@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,23 @@ from sae_lens import SAE
 from saelens_steer.config import LogSpec, TrainSpec
 from saelens_steer.data import load_corpus, token_ids
 from saelens_steer.errors import InputError
-from saelens_steer.files import remove, write_json, write_jsonl, write_with
+from saelens_steer.files import write_json, write_jsonl, write_with
 from saelens_steer.model import check_stream, model_fingerprint
 from saelens_steer.sae.load import load_sae, settled
 from saelens_steer.sae.quality import sae_quality
 from saelens_steer.sae.training.config import check_train_spec, runner_config
 from saelens_steer.sae.training.loggers import check_log, sinks
 from saelens_steer.sae.training.normalise import FOLDABLE, Scaling, fold_decoder_norms, fold_scaling
-from saelens_steer.sae.training.resume import checkpoint_folder
+from saelens_steer.sae.training.resume import (
+    checkpoint_folder,
+    latest,
+    remove_checkpoints,
+    texts_digest,
+)
 from saelens_steer.sae.training.runner import Runner, held_out_tokens
 from saelens_steer.sae.training.stream import Cache
 from saelens_steer.sae.verdict import QUALITY, judged
+from saelens_steer.version import __version__
 
 NO_LOG = LogSpec()
 HELD_OUT_SHARE, HELD_OUT_TEXTS = 0.02, 500
@@ -97,22 +104,25 @@ class Training:
             self._measure_in(folder, runner)
 
         folder = write_with(self.out, write)
-        if checkpoints:
-            remove(checkpoints.parent)
+        remove_checkpoints(self.out)
         return load_sae(folder, device=str(self.model.cfg.device))
 
     def _checkpoints(self) -> Path | None:
         if not self.spec.resume:
+            remove_checkpoints(self.out)
             return None
         made_from = [self.spec.model_dump(), self.hook_name, model_fingerprint(self.model)]
-        return checkpoint_folder(self.out, *made_from)
+        made_from += [__version__, version("sae-lens"), version("torch")]
+        texts = (text for part in (self.texts, self.held_out) for text in part["text"])
+        return checkpoint_folder(self.out, *made_from, texts_digest(texts))
 
     def _train_into(self, folder: Path, checkpoints: Path | None = None) -> Runner:
         spec, model = self.spec, self.model
+        going_on = checkpoints is not None and latest(checkpoints) is not None
         with (
             torch.random.fork_rng(),
             without_chatter(),
-            sinks(self.log, self.out, spec.model_dump()) as found,
+            sinks(self.log, self.out, spec.model_dump(), going_on) as found,
         ):
             torch.manual_seed(spec.seed)
             config = runner_config(spec, model, self.hook_name, folder, checkpoints)
