@@ -180,7 +180,7 @@ def feature_pages(
     model: Any,
     sae: SAE[Any],
     activations: Activations,
-    features: Sequence[int],
+    features: int | Sequence[int],
     topic: Activations | None = None,
     **options: Any,
 ) -> ShownFeatures:
@@ -191,4 +191,5 @@ def feature_pages(
     its `save` writes it as a page. Raises InputError for an unknown feature or another hook.
     """
     spec = checked(FeaturesSpec, {"topic": None, **options}, "feature_pages")
-    return ShownFeatures(**vars(pages_of(model, sae, activations, features, spec, topic)))
+    chosen = [features] if isinstance(features, int) else features
+    return ShownFeatures(**vars(pages_of(model, sae, activations, chosen, spec, topic)))

@@ -50,6 +50,9 @@ def _options(
     pass
 
 
+STOPPED = "stopped; the same command goes on from here, with a training only under sae.train.resume"
+
+
 def quiet() -> None:
     """Keep libraries from talking over the progress bars, and from reporting home."""
     import logging
@@ -74,5 +77,5 @@ def exit_status() -> Iterator[None]:
         print(f"saelens-steer: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        print("saelens-steer: stopped; the same command goes on from here", file=sys.stderr)
+        print(f"\nsaelens-steer: {STOPPED}", file=sys.stderr)
         raise typer.Exit(1) from None

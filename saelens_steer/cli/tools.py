@@ -51,6 +51,8 @@ def features(run_folder: RunFolder, set_: Set = None) -> None:
             if not given.startswith("features."):
                 raise InputError(f"{given}: only features.* can be changed here")
         spec = load_config(_config_of(run_folder), set_ or [])
+        if not (run_folder / "features.json").is_file():
+            raise InputError(f"{run_folder} has chosen no features yet: run its config first")
         quiet()
         from saelens_steer.runner import run as run_spec
 

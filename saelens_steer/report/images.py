@@ -55,6 +55,8 @@ def export_images(run_dir: str | Path) -> Path:
     Nothing is loaded from the network. Raises InputError where the folder holds no report, where
     no Chromium or Chrome is found, and where that fails; no file is then changed.
     """
+    if not Path(run_dir).is_dir():
+        raise InputError(f"there is no folder {run_dir}")
     run = read_run(Path(run_dir))
     page = run.path / "report.html"
     if not page.is_file():

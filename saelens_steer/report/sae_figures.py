@@ -35,7 +35,12 @@ def training_figure(metrics: pd.DataFrame, columns: Sequence[str] | None = None)
     for i, name in enumerate(columns):
         for trace in _curves(metrics, name):
             figure.add_trace(trace, row=i // 3 + 1, col=i % 3 + 1)
-    return figure.update_xaxes(title_text="Training tokens", tickformat="~s", nticks=5)
+    figure.update_xaxes(title_text="Training tokens", tickformat="~s", nticks=5)
+    if len(figure.data) > len(columns) > 1:  # in a panel alone, the page says what is dotted
+        for trace, name in zip(figure.data, ("trained on", "held out"), strict=False):
+            trace.update(showlegend=True, name=name)
+        figure.update_layout(legend=legend_on_top() | {"x": 1, "xanchor": "right", "y": 1.12})
+    return figure
 
 
 def _curves(metrics: pd.DataFrame, name: str) -> list[go.Scatter]:
@@ -82,7 +87,7 @@ def density_figure(quality: Mapping[str, Any]) -> go.Figure:
         title_text="Share of tokens on which a feature fires",
         tickvals=list(shown),
         ticktext=[_share(10.0**power) for power in shown],
-        range=[shown[0], shown[-1]],
+        range=[shown[0], shown[-1] + 0.02],
     )
     return figure.update_yaxes(title_text="Features").update_layout(bargap=0)
 

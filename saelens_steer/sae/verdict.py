@@ -16,6 +16,8 @@ FIRINGS = 50
 """A feature that fires as often as the others has so many chances at least, or it is not dead."""
 CROWDED = 0.25
 """L0 over so many times d_in is hardly sparse."""
+SETTLED = 0.5
+"""L0 in use may differ from that in training by such a share of it."""
 OVERFIT = 0.05
 """Explained variance lost from training to held-out activations."""
 
@@ -40,7 +42,7 @@ def judged(quality: Line, training: Sequence[Line] = ()) -> dict[str, Any]:
 def verdict(quality: Line, warnings: Sequence[str]) -> str:
     """One sentence on the whole, for people who read nothing else."""
     found = "Usable with care" if warnings else "Good"
-    if not quality["loss_recovered"] >= RECOVERED:
+    if _poor(quality):
         found = "Poor"
     silent = f"silent on {quality['n_tokens']:,} tokens" if _too_few(quality) else "dead"
     return (
@@ -54,23 +56,52 @@ def sae_warnings(quality: Line, training: Sequence[Line] = ()) -> list[str]:
 
     quality: as `sae_quality` gives it; training: the lines of metrics.jsonl.
     """
+    if unsettled := _unsettled(quality, training):
+        return [unsettled]  # all else follows from that
     found = [_recovery(quality), _variance(quality), _dead(quality), _dense(quality)]
     found += [_crowded(quality), _overfit(training)]
     return [sentence for sentence in found if sentence]
 
 
-def _recovery(quality: Line) -> str:
-    share = quality["loss_recovered"]
-    if share >= RECOVERED:
+def _poor(quality: Line) -> bool:
+    recovers = quality["loss_recovered"] >= RECOVERED
+    sparse = quality["l0"] <= 2 * CROWDED * quality["d_in"]
+    return not (recovers and sparse and quality["explained_variance"] > 0)
+
+
+def _unsettled(quality: Line, training: Sequence[Line]) -> str:
+    """BatchTopK and its kin train with k and are used with a threshold that they learn beside it.
+
+    Training then says nothing of the SAE in use.
+    """
+    trained = _last(training, "held_out_l0")
+    if trained is None or abs(quality["l0"] - trained) <= SETTLED * trained:
         return ""
     return (
-        f"the SAE recovers only {_percent(share)} of the model's loss: let more features be active "
-        "(a larger k, a smaller penalty), train longer, or use more features"
+        f"on a token {quality['l0']:.3g} features are active where {trained:.3g} were in training: "
+        "the threshold that the SAE is used with has not settled; train longer, or raise "
+        "topk_threshold_lr"
+    )
+
+
+def _recovery(quality: Line) -> str:
+    share = quality["loss_recovered"]
+    if share >= RECOVERED or quality["explained_variance"] <= 0:
+        return ""
+    more = "" if _full(quality) else "let more features be active (a larger k, a smaller penalty), "
+    return (
+        f"the SAE recovers only {_percent(share)} of the model's loss: {more}train longer, or use "
+        "more features"
     )
 
 
 def _variance(quality: Line) -> str:
     share = quality["explained_variance"]
+    if share <= 0:
+        return (
+            f"the SAE rebuilds activations no better than their mean does (explained variance "
+            f"{share:.2g}): if training went astray, lower lr; else train longer"
+        )
     if share >= EXPLAINED or _recovery(quality):
         return ""
     return (
@@ -88,10 +119,16 @@ def _dead(quality: Line) -> str:
             f"{_percent(share)} of features are silent on the {n:,} tokens that the SAE was "
             "measured on, too few to call them dead: measure it on more text"
         )
+    less = "" if _full(quality) else "lower the sparsity, "
     return (
-        f"{_percent(share)} of features are dead (silent on {n:,} tokens): lower the sparsity, "
+        f"{_percent(share)} of features are dead (silent on {n:,} tokens): {less}"
         "train longer, or use fewer features"
     )
+
+
+def _full(quality: Line) -> bool:
+    """Whether so many features are active already that more of them would be no advice."""
+    return bool(_crowded(quality) or _dense(quality))
 
 
 def _too_few(quality: Line) -> bool:
@@ -100,7 +137,7 @@ def _too_few(quality: Line) -> bool:
 
 
 def _dense(quality: Line) -> str:
-    share = quality.get("dense_share", 0.0)
+    share = quality["dense_share"]
     if share <= DENSE_SHARE:
         return ""
     return (
@@ -110,8 +147,8 @@ def _dense(quality: Line) -> str:
 
 
 def _crowded(quality: Line) -> str:
-    width = quality.get("d_in")
-    if width is None or quality["l0"] <= CROWDED * width:
+    width = quality["d_in"]
+    if quality["l0"] <= CROWDED * width:
         return ""
     return (
         f"L0 is {quality['l0']:.3g} at a width of {width}, which is hardly sparse: raise the "
@@ -129,6 +166,11 @@ def _overfit(training: Sequence[Line]) -> str:
         f"{_percent(last[f'held_out_{key}'])} of activations held out: train on more tokens, or "
         "use fewer features"
     )
+
+
+def _last(training: Sequence[Line], key: str) -> float | None:
+    """The last line's figure, of the lines that have it."""
+    return next((float(line[key]) for line in reversed(training) if key in line), None)
 
 
 def _percent(share: float) -> str:

@@ -24,7 +24,10 @@ def export_vectors(
     folder, file = Path(run_dir), Path(file)
     if not math.isfinite(alpha):
         raise InputError(f"alpha should be a finite number, not {alpha}")
-    kind, known = file_kind(file), read_mapping(folder / "features.json")
+    kind = file_kind(file)
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}")
+    known = read_mapping(folder / "features.json")
     chosen = list(dict.fromkeys(features or _candidates(known)))
     if not chosen:
         raise InputError(

@@ -38,9 +38,9 @@ def _features(run: Run) -> None:
     spec, sae, candidates = run.spec.features, run.sae, run.candidates
     sides = {f: side for side, own in candidates.items() for f in own}
     shown = [*(f for own in candidates.values() for f in own), *run.spec.sweep.named]
-    run.steps.path(".store").mkdir(exist_ok=True)
-    named = {"prefix": ".pages-", "suffix": TEMPORARY}
-    with tempfile.TemporaryDirectory(dir=run.steps.path(".store"), **named) as room:
+    store = run.steps.path(".store")
+    store.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(TEMPORARY, ".pages-", store) as room:
         topic, place = None, Path(room)
         if run.topic and not sae.cfg.metadata.decoder_only:
             topic = _cached(run, run.topic, place / "topic")

@@ -12,6 +12,7 @@ import pandas as pd
 from saelens_steer.config import TrainSpec
 from saelens_steer.errors import InputError
 from saelens_steer.outputs import FRONTIER, GRID, GRID_TABLE, write_table
+from saelens_steer.progress import say
 from saelens_steer.report import frontier_figure, write_figure
 from saelens_steer.sae import Grid, read_quality, sae_fingerprint
 from saelens_steer.stages.run import Run
@@ -69,6 +70,8 @@ def _forget_others(run: Run) -> None:
 def _compare(run: Run) -> None:
     specs = run.spec.sae.grid_specs
     table = pd.DataFrame([_row(run, name, spec) for name, spec in specs.items()])
+    for name, said in zip(table["name"], table["verdict"], strict=True):
+        say(f"{name}: {said}")
     write_table(run.steps.path(GRID_TABLE), table)
     write_figure(run.steps.path(FRONTIER), frontier_figure(table))
 

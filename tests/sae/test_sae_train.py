@@ -206,6 +206,20 @@ def test_the_held_out_texts_are_the_last_and_not_trained_on(random_model, corpus
     assert len(split_corpus(texts.select(range(2)))[1]) == 1
 
 
+def test_of_a_small_corpus_a_larger_share_is_held_out(random_model, small):
+    spec = small()
+    training, held_out = module.load_texts(random_model, spec)
+    share = len(held_out) / (len(training) + len(held_out))
+    assert share == pytest.approx(0.1, abs=0.01)
+    tenth = TrainSpec().model_copy(update={"training_tokens": 490_000})
+    assert module.HELD_OUT_LEAST / module._text_tokens(tenth) < module.HELD_OUT_SHARE
+
+
+def test_an_architecture_that_counts_features_is_told_how_many(small):
+    with pytest.raises(InputError, match="topk needs options: "):
+        check_train_spec(small(architecture="topk", options={}))
+
+
 # --- the settings that reach SAELens
 
 
@@ -257,7 +271,6 @@ def test_a_model_without_bos_is_trained_without_one(random_model, small):
         ({"options": {"k": 33}}, "k must be a number up to d_sae = 32, not 33"),
         ({"options": {"k": 0}}, "k must be a number"),
         ({"options": {"k": "many"}}, "k must be a number"),
-        ({"architecture": "topk", "options": {}}, "k must be a number up to d_sae = 32, not 100"),
         ({"options": {"d_in": 3}}, "refuses the options"),
     ],
 )

@@ -34,12 +34,35 @@ def test_a_good_sae_is_called_good_and_nothing_else_is_said():
         ({"dense_share": 0.12}, "12 % of features fire on more than a tenth of all tokens"),
         ({"explained_variance": 0.5}, "explains only 50 % of the variance"),
         ({"l0": 60.0}, "L0 is 60 at a width of 192, which is hardly sparse"),
+        ({"explained_variance": -2.7}, "no better than their mean does (explained variance -2.7)"),
     ],
 )
 def test_each_fault_has_a_sentence_that_says_what_to_do(change, says):
     found = judged(GOOD | change)
     assert len(found["warnings"]) == 1 and says in found["warnings"][0]
-    assert found["verdict"].startswith("Usable with care")
+    kind = "Poor" if found["explained_variance"] < 0 else "Usable with care"
+    assert found["verdict"].startswith(kind)
+
+
+def test_a_threshold_that_has_not_settled_is_named_and_nothing_else():
+    lines = [{"held_out_l0": 20.0}, {"l0": 20.0}]
+    found = judged(GOOD | {"l0": 59.5, "explained_variance": 0.5, "dead_share": 0.3}, lines)
+    [warning] = found["warnings"]
+    assert "59.5 features are active where 20 were in training" in warning
+    assert "topk_threshold_lr" in warning
+    assert judged(GOOD, [{"held_out_l0": 16.2}])["warnings"] == []
+
+
+def test_what_is_dense_or_crowded_already_is_never_told_to_let_more_be_active():
+    poor = {"loss_recovered": 0.5, "explained_variance": 0.4, "dead_share": 0.3}
+    for crowded in ({"l0": 100.0}, {"dense_share": 0.2}):
+        text = " ".join(judged(GOOD | poor | crowded)["warnings"])
+        assert "raise the sparsity" in text and "train longer" in text
+        assert "more features be active" not in text and "lower the sparsity" not in text
+
+
+def test_nearly_everything_active_is_no_sae():
+    assert judged(GOOD | {"l0": 187.0})["verdict"].startswith("Poor")
 
 
 @pytest.mark.parametrize("share", [0.6, -0.2, float("nan")])

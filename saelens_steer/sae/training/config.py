@@ -35,6 +35,11 @@ def check_train_spec(spec: TrainSpec) -> None:
             raise InputError(f"architecture {spec.architecture} has no option {option!r}; {hint}")
     config = _sae_config(spec, d_in=1, device="cpu")
     k = getattr(config, "k", None)
+    if k is not None and "k" not in spec.options:
+        raise InputError(
+            f"architecture {spec.architecture} needs options: {{k: …}}, the number of features "
+            "active on a token"
+        )
     if k is not None and not (isinstance(k, int | float) and 0 < k <= spec.d_sae):
         raise InputError(f"option k must be a number up to d_sae = {spec.d_sae}, not {k!r}")
     if spec.normalize != "none":

@@ -38,6 +38,8 @@ from saelens_steer.version import __version__
 NO_LOG = LogSpec()
 HELD_OUT_SHARE, HELD_OUT_TEXTS = 0.02, 500
 """Of the corpus, and at the most."""
+HELD_OUT_LEAST, MOST_SHARE = 5_000, 0.1
+"""Tokens that a larger share is held out for, where the corpus is small; and at the most."""
 HELD_OUT_TOKENS = 10_000
 SPARE = {"all": 1.5, "diagnostic": 50.0}
 """Tokens of text for each activation to cache: some are special, few are diagnostic."""
@@ -67,7 +69,8 @@ def train_sae(
 def load_texts(model: Any, spec: TrainSpec) -> tuple[Any, Any]:
     """Texts to train on and texts held out. Raises InputError where either fills no context."""
     corpus = load_corpus(spec.corpus, model.tokenizer, _text_tokens(spec), spec.seed)
-    training, held_out = split_corpus(corpus)
+    least = min(MOST_SHARE, HELD_OUT_LEAST / _text_tokens(spec))
+    training, held_out = split_corpus(corpus, max(HELD_OUT_SHARE, least))
     for texts in (training, held_out):
         _refuse_too_little(texts, model.tokenizer, spec.context_size)
     return training, held_out
@@ -181,10 +184,10 @@ def _refuse_too_little(corpus: Any, tokenizer: Any, context_size: int) -> None:
     )
 
 
-def split_corpus(corpus: Any) -> tuple[Any, Any]:
+def split_corpus(corpus: Any, share: float = HELD_OUT_SHARE) -> tuple[Any, Any]:
     """Texts to train on, and the last 2 % (1 to 500 texts) held out. One text is refused."""
     if len(corpus) < 2:
         raise InputError("the corpus has only one text: one more is needed to measure the SAE on")
-    held_out = min(max(1, round(len(corpus) * HELD_OUT_SHARE)), HELD_OUT_TEXTS)
+    held_out = min(max(1, round(len(corpus) * share)), HELD_OUT_TEXTS)
     cut = len(corpus) - held_out
     return corpus.select(range(cut)), corpus.select(range(cut, len(corpus)))
