@@ -1,9 +1,13 @@
-"""Small files of prompts."""
+"""Small files of prompts, and the config of a run on a random model that reads them."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+
+import torch
+from saes import random_sae
 
 
 def prompt_file(path: Path, stem: str, domains: list[str]) -> str:
@@ -14,3 +18,24 @@ def prompt_file(path: Path, stem: str, domains: list[str]) -> str:
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
+
+
+def small_run(home: Path, model: Path, hook_name: str, n_steered: int) -> dict[str, Any]:
+    """A config without its sweep: an SAE of 32 features, steered prompts, and some of two kinds.
+
+    `home` has the SAE in `sae`, and its decoder alone in `decoder`.
+    """
+    sae = random_sae(32, hook_name)
+    sae.save_model(str(home / "sae"))
+    sae.cfg.metadata.decoder_only = True
+    sae.W_enc.data.fill_(torch.nan)
+    sae.save_model(str(home / "decoder"))
+    chosen = prompt_file(home / "chosen.jsonl", "list", ["code", "math"] * 4)
+    steered = prompt_file(home / "steered.jsonl", "sum", ["mixed"] * n_steered)
+    return {
+        "model": {"name": str(model)},
+        "hook_name": hook_name,
+        "prompts": {"source": steered},
+        "sae": {"load": {"source": str(home / "sae")}},
+        "select": {"prompts": chosen, "positive": "code", "negative": "math", "k": 2},
+    }

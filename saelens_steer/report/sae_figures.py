@@ -89,12 +89,13 @@ def density_figure(quality: Mapping[str, Any]) -> go.Figure:
         ticktext=[_share(10.0**power) for power in shown],
         range=[shown[0], shown[-1] + 0.02],
     )
-    return figure.update_yaxes(title_text="Features").update_layout(bargap=0)
+    figure.update_yaxes(title_text="Features")
+    return figure.update_layout(bargap=0, margin={"t": 64, "r": 40})
 
 
 def _share(share: float) -> str:
     percent = 100 * share
-    return f"{percent:.2g} %" if percent >= RARE else f"{percent:.0e} %"
+    return f"{percent:.3g} %" if percent >= RARE else f"{percent:.0e} %"
 
 
 def frontier_figure(grid: pd.DataFrame) -> go.Figure:

@@ -69,7 +69,7 @@ def topic_heatmap(data: Data) -> go.Figure:
     figure = base(go.Figure(heat), "Strength by category", 150 + 20 * len(rows))
     figure.update_xaxes(type="category", tickangle=-60, ticks="", showgrid=False)
     figure.update_yaxes(type="category", autorange="reversed", ticks="", showgrid=False, dtick=1)
-    return figure.update_layout(margin={"l": 96, "r": 24, "b": 84})
+    return figure.update_layout(margin={"l": 96, "r": 24, "t": 64, "b": 84})
 
 
 def topic_bars(data: Data) -> go.Figure:

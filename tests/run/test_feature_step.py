@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from prompt_files import prompt_file
-from saes import random_sae
+from prompt_files import prompt_file, small_run
 
 from saelens_steer.config import parse_config
 from saelens_steer.errors import InputError
@@ -22,22 +20,7 @@ HOOK = "blocks.2.hook_resid_pre"
 def parts(tmp_path_factory, random_folder) -> dict[str, Any]:
     """A config for the random model, an SAE of 32 features, a topic of three categories."""
     home = tmp_path_factory.mktemp("parts")
-    sae = random_sae(32, HOOK)
-    sae.save_model(str(home / "sae"))
-    sae.cfg.metadata.decoder_only = True
-    sae.W_enc.data.fill_(torch.nan)
-    sae.save_model(str(home / "decoder"))
-    return {
-        "model": {"name": str(random_folder)},
-        "hook_name": HOOK,
-        "prompts": {"source": prompt_file(home / "steered.jsonl", "sum", ["mixed"] * 2)},
-        "sae": {"load": {"source": str(home / "sae")}},
-        "select": {
-            "prompts": prompt_file(home / "chosen.jsonl", "list", ["code", "math"] * 4),
-            "positive": "code",
-            "negative": "math",
-            "k": 2,
-        },
+    return small_run(home, random_folder, HOOK, 2) | {
         "features": {
             "topic": prompt_file(home / "topic.jsonl", "topic", ["car", "bus", "bus", "ship"]),
             "contexts": 3,

@@ -9,10 +9,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import torch
 import yaml
-from prompt_files import prompt_file
-from saes import random_sae
+from prompt_files import small_run
 
 from saelens_steer import cli
 from saelens_steer.outputs import write_generated_texts, write_patches
@@ -33,23 +31,7 @@ PATCH = {
 def parts(tmp_path_factory, random_folder) -> dict[str, Any]:
     """A config for the random model, an SAE of 32 features, and prompts of two kinds."""
     home = tmp_path_factory.mktemp("parts")
-    sae = random_sae(32, HOOK)
-    sae.W_enc.data = sae.W_enc.data.contiguous()  # or safetensors refuses it
-    sae.save_model(str(home / "sae"))
-    sae.cfg.metadata.decoder_only = True
-    sae.W_enc.data.fill_(torch.nan)
-    sae.save_model(str(home / "decoder"))
-    return {
-        "model": {"name": str(random_folder)},
-        "hook_name": HOOK,
-        "prompts": {"source": prompt_file(home / "steered.jsonl", "sum", ["mixed"] * 3)},
-        "sae": {"load": {"source": str(home / "sae")}},
-        "select": {
-            "prompts": prompt_file(home / "chosen.jsonl", "list", ["code", "math"] * 4),
-            "positive": "code",
-            "negative": "math",
-            "k": 2,
-        },
+    return small_run(home, random_folder, HOOK, 3) | {
         "sweep": {
             "features": [5, 7],
             "alphas": [-2, 0.5],
