@@ -32,13 +32,13 @@ def grid(run: Run) -> Path:
     sae = run.spec.sae
     if not sae.grid:
         raise InputError("the config has no sae.grid: say which architectures and sparsities")
-    job = Grid(run.model, sae.grid_specs, run.hook_name, sae.log)
-    _forget_others(run)
-    for name, inputs in _inputs(run).items():
+    job, made_from = Grid(run.model, sae.grid_specs, run.hook_name, sae.log), _inputs(run)
+    _forget_others(run, set(made_from))
+    for name, inputs in made_from.items():
         folder = f"{GRID}/{name}"
         make = partial(job.train, name, run.steps.path(folder))
         run.steps.do(f"{STEP}{name}", inputs, [folder], make)
-    run.steps.do("grid", [_inputs(run)], TABLES, partial(_compare, run))
+    run.steps.do("grid", [made_from], TABLES, partial(_compare, run))
     if run.steps.path("sae").is_dir():
         run.write_provenance(sae_fingerprint(run.steps.path("sae")))
     return run.steps.path(GRID_TABLE)
@@ -52,17 +52,17 @@ def drop_stale_grid(run: Run) -> None:
 
 def _inputs(run: Run) -> dict[str, list[object]]:
     """What each SAE of the grid is made from."""
-    return {
-        name: [run.model_key, run.hook_name, sae_key(spec), corpus_version(spec)]
-        for name, spec in run.spec.sae.grid_specs.items()
-    }
+    train = run.spec.sae.train
+    shared = [run.model_key, run.hook_name, corpus_version(train) if train else None]
+    specs = run.spec.sae.grid_specs
+    return {name: [*shared, sae_key(spec)] for name, spec in specs.items()}
 
 
-def _forget_others(run: Run) -> None:
+def _forget_others(run: Run, names: set[str]) -> None:
     """Take away the SAEs that an earlier grid trained and this one does not have."""
     for step in run.steps.names(STEP):
         name = step.removeprefix(STEP)
-        if name not in run.spec.sae.grid_specs:
+        if name not in names:
             left = (name, f"{name}-checkpoints", f"tensorboard/{name}")
             run.steps.drop(step, [f"{GRID}/{one}" for one in left])
 

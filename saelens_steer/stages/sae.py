@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def train(run: Run) -> Path:
     sae = run.spec.sae
     inputs = [run.model_key, run.hook_name, _chosen(run), _sae_version(run)]
     run.keys["train"] = run.steps.do("train", inputs, ["sae"], partial(_train, run))
-    if sae.load and not _has_figures(sae.load) and not run.sae.cfg.metadata.decoder_only:
+    if sae.load and not _has_figures(sae.load) and not _has_only_its_decoder(run):
         run.keys["quality"] = _measured(run, sae.load)
     run.write_provenance(sae_fingerprint(run.steps.path("sae")))
     return run.steps.path("sae")
@@ -96,6 +97,12 @@ def _has_figures(load: LoadSpec) -> bool:
     """
     source = Path(load.source).expanduser()
     return (source / "sae_weights.safetensors").is_file() and "verdict" in read_quality(source)
+
+
+def _has_only_its_decoder(run: Run) -> bool:
+    """From its config: the weights may be large, and the step is mostly done already."""
+    text = (run.steps.path("sae") / "cfg.json").read_text(encoding="utf-8")
+    return bool((json.loads(text).get("metadata") or {}).get("decoder_only"))
 
 
 def _copy_figures(source: Path, folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,10 +50,10 @@ class Grid:
 
     def train(self, name: str, out: str | Path) -> SAE[Any]:
         """The SAE of this name, saved to the folder `out` as `train_sae` does."""
-        job = Training(
-            self.model, self.specs[name], self.hook_name, Path(out), *self._texts, self.log
-        )
-        return replace(job, cache=self._cache).carry_out()
+        where = self.hook_name, Path(out), *self._texts
+        return Training(
+            self.model, self.specs[name], *where, log=self.log, cache=self._cache
+        ).carry_out()
 
     @cached_property
     def _texts(self) -> tuple[Any, Any]:

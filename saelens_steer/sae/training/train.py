@@ -26,7 +26,6 @@ from saelens_steer.sae.training.loggers import check_log, sinks
 from saelens_steer.sae.training.normalise import FOLDABLE, Scaling, fold_decoder_norms, fold_scaling
 from saelens_steer.sae.training.resume import (
     checkpoint_folder,
-    latest,
     remove_checkpoints,
     texts_digest,
 )
@@ -121,14 +120,14 @@ class Training:
 
     def _train_into(self, folder: Path, checkpoints: Path | None = None) -> Runner:
         spec, model = self.spec, self.model
-        going_on = checkpoints is not None and latest(checkpoints) is not None
+        config = runner_config(spec, model, self.hook_name, folder, checkpoints)
+        going_on = config.resume_from_checkpoint is not None
         with (
             torch.random.fork_rng(),
             without_chatter(),
             sinks(self.log, self.out, spec.model_dump(), going_on) as found,
         ):
             torch.manual_seed(spec.seed)
-            config = runner_config(spec, model, self.hook_name, folder, checkpoints)
             given = {"held_out": self.held_out, "cache": self.cache, "sinks": found}
             runner = Runner(config, self.texts, model, spec, **given)
             runner.run()
