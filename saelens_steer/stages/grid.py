@@ -46,7 +46,8 @@ def grid(run: Run) -> Path:
 
 def drop_stale_grid(run: Run) -> None:
     """Take away the table of a grid that is not the one of this run; its SAEs stay."""
-    if not run.steps.is_current("grid", [_inputs(run)]):
+    there = any(run.steps.path(table).exists() for table in TABLES)
+    if there and not run.steps.is_current("grid", [_inputs(run)]):
         run.steps.drop("grid", TABLES)
 
 
