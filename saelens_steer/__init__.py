@@ -29,6 +29,7 @@ _HOMES = {
     "draw_controls": "evidence",
     "export_images": "report",
     "feature_pages": "notebook",
+    "label_features": "notebook",
     "latex_validity": "metrics",
     "load_config": "config",
     "load_model": "model",
@@ -76,7 +77,7 @@ if TYPE_CHECKING:
     from saelens_steer.features import select_features
     from saelens_steer.metrics import code_validity, latex_validity
     from saelens_steer.model import default_hook_name, load_model
-    from saelens_steer.notebook import feature_pages, patch, rank_features, sweep
+    from saelens_steer.notebook import feature_pages, label_features, patch, rank_features, sweep
     from saelens_steer.report import export_images
     from saelens_steer.result import Result
     from saelens_steer.runner import run, train_grid

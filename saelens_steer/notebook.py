@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,7 @@ from saelens_steer.config import (
     DEFAULT_METRICS,
     CausalScore,
     FeaturesSpec,
+    LabelSpec,
     MetricSpec,
     PatchSettings,
     PromptSpec,
@@ -20,20 +22,23 @@ from saelens_steer.config import (
     SweepSpec,
     checked,
 )
-from saelens_steer.data import Prompt, as_prompts, encode_prompts
+from saelens_steer.data import Prompt, as_prompts, encode_prompts, some_prompts
 from saelens_steer.effects import Trial, rank_by
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import OF_ACTIVATIONS
 from saelens_steer.features import NO_SCALE, Scale, Selection, measured_scale, pages_of
+from saelens_steer.labelling import Labelling, labelled
+from saelens_steer.labels import check_labeller
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.model import check_stream, default_hook_name, same_places
 from saelens_steer.patching import ORIGINAL, Patching, check_patchable, patch_table
 from saelens_steer.progress import progress
 from saelens_steer.report import ShownFeatures
 from saelens_steer.result import Result
-from saelens_steer.sae import check_sae
+from saelens_steer.sae import check_feature, check_sae, check_sae_at
 from saelens_steer.steering import MEASURED, Edit, SAEEdit, Variant, variant_of
 from saelens_steer.study import Study, tested_directions
+from saelens_steer.sweeps import Directions
 from saelens_steer.tensors import Vectors
 
 
@@ -174,6 +179,46 @@ def _only_sae(variants: Sequence[Variant], model: Any, hook_name: str) -> SAE[An
     for sae in saes.values():
         check_sae(sae, model, hook_name)
     return next(iter(saes.values())) if len(saes) == 1 else None
+
+
+def label_features(
+    model: Any,
+    sae: SAE[Any],
+    activations: Activations,
+    features: Sequence[int],
+    prompts: Sequence[Prompt | str],
+    *,
+    answers: str | Path | None = None,
+    system: str | None = None,
+    chat: bool = True,
+    **options: Any,
+) -> pd.DataFrame:
+    """Names for features, and how far they can be believed: the rows of labels.csv.
+
+    `activations`: of all tokens of the prompts that features were chosen on. `prompts`: others,
+    `n_prompts` of which are steered. `options` are those of LabelSpec, such as
+    provider="openai-compatible" with server={"base_url": …, "model": …}. `answers`: a folder where
+    a server's answers are kept, so that the same call asks for what is missing. Raises InputError
+    before any steering; a feature that could not be named has a row with its status.
+    """
+    spec = checked(LabelSpec, options, "label_features")
+    check_labeller(spec)
+    check_sae_at(sae, activations.d_model, activations.hook_name)
+    chosen = [check_feature(sae, feature) for feature in features]
+    scale = NO_SCALE
+    if not sae.cfg.metadata.decoder_only:
+        scale = measured_scale(activations, sae, chosen)
+    prompt_spec = PromptSpec(system=system, chat=chat)
+    steered = some_prompts(as_prompts(prompts), spec.n_prompts, spec.seed)
+    where = (model, sae, activations.hook_name, activations, steered, spec)
+    job = Labelling(*where, chosen, {}, scale, SweepSpec(), prompt_spec)
+    job.study().check()
+    with progress("steered texts", job.n_texts) as note:
+
+        def written(study: Study, directions: Directions) -> pd.DataFrame:
+            return study.completion_rows(directions, range(len(directions)), note=note)
+
+        return labelled(job, written, Path(answers) if answers else None).table
 
 
 def feature_pages(

@@ -14,6 +14,7 @@ from saelens_steer.stages import (
     compare,
     features,
     grid,
+    label,
     matrix,
     patch,
     report,
@@ -24,13 +25,24 @@ from saelens_steer.stages import (
 )
 
 Step = Literal[
-    "cache", "train", "select", "features", "patch", "compare", "matrix", "sweep", "twin", "report"
+    "cache",
+    "train",
+    "select",
+    "features",
+    "label",
+    "patch",
+    "compare",
+    "matrix",
+    "sweep",
+    "twin",
+    "report",
 ]
 STORY = {
     "cache": cache,  # activations at the hook, of the selection prompts
     "train": train,  # the SAE, trained or loaded
     "select": select,  # features that tell the two domains apart
     "features": features,  # which features are alive, and what each responds to
+    "label": label,  # names for them, and how far these can be believed
     "patch": patch,  # what the edits of the config do to what the model writes
     "compare": compare,  # ways to choose features, by what the chosen ones do
     "matrix": matrix,  # directions and edits: effect on one domain, damage on the others

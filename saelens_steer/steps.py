@@ -65,6 +65,10 @@ class Steps:
             write_json(self._state(name), {"key": key, "outputs": [*outputs, *beside]})
         return key
 
+    def leave_open(self, name: str) -> None:
+        """Let a step that could not finish be done again the next time; what it made stays."""
+        write_json(self._state(name), {**self._known(name), "key": None})
+
     def is_current(self, name: str, inputs: Iterable[object]) -> bool:
         """Whether this step was last done from these inputs."""
         return self._known(name).get("key") == digest(name, *inputs)

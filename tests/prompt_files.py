@@ -21,7 +21,7 @@ def prompt_file(path: Path, stem: str, domains: list[str]) -> str:
 
 
 def small_run(home: Path, model: Path, hook_name: str, n_steered: int) -> dict[str, Any]:
-    """A config without its sweep: an SAE of 32 features, steered prompts, and some of two kinds.
+    """A config without sweep and labels: an SAE of 32 features, and prompts of two kinds.
 
     `home` has the SAE in `sae`, and its decoder alone in `decoder`.
     """
@@ -37,5 +37,6 @@ def small_run(home: Path, model: Path, hook_name: str, n_steered: int) -> dict[s
         "hook_name": hook_name,
         "prompts": {"source": steered},
         "sae": {"load": {"source": str(home / "sae")}},
+        "label": None,
         "select": {"prompts": chosen, "positive": "code", "negative": "math", "k": 2},
     }

@@ -44,6 +44,22 @@ def test_a_changed_input_does_the_step_again_and_the_old_answer_is_gone(step, tm
     assert step(1) == 3
 
 
+def test_a_step_left_open_keeps_its_files_and_is_done_again(step, tmp_path):
+    step()
+    Steps(tmp_path).leave_open("step")
+    assert (tmp_path / "out").exists()
+    assert step() == 2
+    assert step() == 2
+
+
+def test_what_an_open_step_made_goes_with_what_it_was_built_on(tmp_path):
+    steps = Steps(tmp_path, {"first": ["later"]})
+    steps.do("later", [1], ["out"], lambda: write_text(tmp_path / "out", "x"))
+    steps.leave_open("later")
+    steps.do("first", [1], [], lambda: None)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_removed_output_does_the_step_again(step, tmp_path):
     outputs = ("a", "b/c")
     step(outputs=outputs)

@@ -64,6 +64,19 @@ def sweep(config: Config, out: Out = None, set_: Set = None) -> None:
 
 
 @app.command()
+def label(config: Config, out: Out = None, set_: Set = None) -> None:
+    """Name the features and test the names (and what comes before); exit status 1 if some of it
+    could not be asked."""
+    _carry_out(config, out, set_, "label")
+    with exit_status():
+        from saelens_steer.labels import unfinished
+
+        folder = out or Path("runs") / config.stem
+        if unfinished(folder / "labels.json"):
+            raise typer.Exit(1)
+
+
+@app.command()
 def patch(config: Config, out: Out = None, set_: Set = None) -> None:
     """Write original and patched outputs side by side (and what comes before)."""
     _carry_out(config, out, set_, "patch")

@@ -16,6 +16,7 @@ from saelens_steer.config.effect_specs import (
     MatrixSpec,
 )
 from saelens_steer.config.feature_specs import FeaturesSpec
+from saelens_steer.config.label_specs import LabelSpec, ServerSpec
 from saelens_steer.config.metric_specs import (
     DEFAULT_METRICS,
     MarginMetric,
@@ -68,6 +69,7 @@ __all__ = [
     "FeaturesSpec",
     "GenerateSpec",
     "GridSpec",
+    "LabelSpec",
     "LoadSpec",
     "LogSpec",
     "MarginMetric",
@@ -87,6 +89,7 @@ __all__ = [
     "SampleSpec",
     "ScaleSpec",
     "SelectSpec",
+    "ServerSpec",
     "SetSpec",
     "Spec",
     "SuppressAndBoostSpec",

@@ -14,6 +14,7 @@ from saelens_steer.config.base import Spec
 from saelens_steer.config.data_specs import TINY, ActivationSpec, ModelSpec, PromptSpec
 from saelens_steer.config.effect_specs import CompareSpec, MatrixSpec
 from saelens_steer.config.feature_specs import FeaturesSpec
+from saelens_steer.config.label_specs import LabelSpec
 from saelens_steer.config.metric_specs import DEFAULT_METRICS, MetricSpec
 from saelens_steer.config.patch_specs import PatchSpec
 from saelens_steer.config.sae_specs import SAESpec, SelectSpec, TrainSpec
@@ -37,6 +38,8 @@ class RunSpec(Spec):
     sae: SAESpec = SAESpec(train=TrainSpec())
     select: SelectSpec = SelectSpec()
     features: FeaturesSpec = FeaturesSpec()
+    label: LabelSpec | None = LabelSpec()
+    """Names for the features on the pages, and how far they can be believed; null: none."""
     sweep: SweepSpec = SweepSpec()
     patch: PatchSpec | None = None
     """Variants of the model whose outputs are compared with the original's; null: none."""

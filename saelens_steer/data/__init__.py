@@ -10,7 +10,7 @@ from saelens_steer.data.encode import Encoded, as_prompts, encode_prompts, writt
 from saelens_steer.data.pieces import token_pieces
 from saelens_steer.data.prompts import Prompt, load_prompts, prompts_hash
 from saelens_steer.data.rows import shipped_prompts
-from saelens_steer.data.sampling import sample_prompts, steered_prompts
+from saelens_steer.data.sampling import sample_prompts, some_prompts, steered_prompts
 from saelens_steer.data.token_sets import (
     complement,
     describe,
@@ -33,6 +33,7 @@ __all__ = [
     "render",
     "sample_prompts",
     "shipped_prompts",
+    "some_prompts",
     "steered_prompts",
     "token_ids",
     "token_pieces",

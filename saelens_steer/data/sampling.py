@@ -59,6 +59,20 @@ def sample_prompts(source: str | Path, spec: SampleSpec) -> list[Prompt]:
     return [prompt for _, prompt in sorted(drawn, key=lambda pair: pair[0])]
 
 
+def some_prompts(prompts: Sequence[Prompt], n: int, seed: int = 0) -> list[Prompt]:
+    """At most n of the prompts, as many from each domain, in their order; drawn by the seed."""
+    strata: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        strata.setdefault(prompt.domain, []).append(prompt)
+    shares = equal_shares([len(own) for own in strata.values()], n)
+    drawn = {
+        prompt.id
+        for own, share in zip(strata.values(), shares, strict=True)
+        for prompt in sorted(own, key=lambda prompt: digest(seed, prompt.text))[:share]
+    }
+    return [prompt for prompt in prompts if prompt.id in drawn]
+
+
 def equal_shares(sizes: Sequence[int], n: int) -> list[int]:
     """n divided over strata as evenly as their sizes allow; what is left over goes to the first."""
     shares = [0] * len(sizes)

@@ -59,7 +59,20 @@ def top_contexts(
 
     At most `contexts` prompts, and `window` tokens either side; fewer where it fires in fewer.
     """
-    chosen = [_best(found, column, contexts) for column in range(len(found.features))]
+    chosen = [best_rows(found, column, contexts) for column in range(len(found.features))]
+    return contexts_at(tokenizer, sae, activations, found, shown, chosen, window)
+
+
+def contexts_at(
+    tokenizer: Any,
+    sae: SAE[Any],
+    activations: Activations,
+    found: Responses,
+    shown: Bool[Tensor, " n"],
+    chosen: Sequence[Sequence[int]],
+    window: int,
+) -> list[tuple[Context, ...]]:
+    """For each feature the contexts around these rows, each the row of a token that is shown."""
     views = {row: _view(found.places, shown, row, window) for own in chosen for row in own}
     taken = torch.cat([torch.zeros(0, dtype=torch.int64), *(v.rows for v in views.values())])
     rows = taken.unique()
@@ -73,8 +86,8 @@ def top_contexts(
     ]
 
 
-def _best(found: Responses, column: int, most: int) -> list[int]:
-    """The rows of the largest peaks of one feature, one for each prompt."""
+def best_rows(found: Responses, column: int, most: int | None = None) -> list[int]:
+    """The rows of the largest peaks of one feature, one for each prompt, largest first."""
     peak, row = found.peak[:, column].numpy(), found.row[:, column].numpy()
     order = np.lexsort((row, -peak))[:most]
     return [int(row[prompt]) for prompt in order if row[prompt] >= 0]

@@ -8,7 +8,7 @@ from typing import Any
 
 from saelens_steer.report.markup import esc, note, script_json, section
 from saelens_steer.report.run_folder import CANDIDATE, Run, claims_on
-from saelens_steer.report.theme import direction_label, name_label, short
+from saelens_steer.report.theme import direction_label, name_label, quoted, short
 
 FENCE = re.compile(r"^[ \t]*```([^\n`]*)\n(.*?)(?:^[ \t]*```[ \t]*(?:\n|\Z)|\Z)", re.M | re.S)
 BUDGET = 1_500_000
@@ -43,7 +43,7 @@ def completions_data(run: Run) -> dict[str, Any]:
         texts.setdefault(key, []).append(shown(r))
     return {
         "prompts": [_prompt(r) for r in prompts.values()],
-        "directions": [_direction_option(d, directions[d], run.sides) for d in directions],
+        "directions": [_direction_option(d, directions[d], run) for d in directions],
         "alphas": [{"value": a, "label": f"α = {short(a)}"} for a in alphas],
         "unsteered": _unsteered(run.completions, keys[0]),
         "texts": texts,
@@ -146,9 +146,10 @@ def _prompt(record: dict[str, Any]) -> dict[str, str]:
     return {"label": brief, "text": text, "domain": str(record.get("domain", ""))}
 
 
-def _direction_option(direction: str, family: str, sides: dict[str, str]) -> dict[str, str]:
-    role = sides.get(direction, "candidate") if family == CANDIDATE else "control"
-    return {"label": f"{direction_label(direction)} ({role})"}
+def _direction_option(direction: str, family: str, run: Run) -> dict[str, str]:
+    role = run.sides.get(direction, "candidate") if family == CANDIDATE else "control"
+    said = quoted(run.label_texts.get(direction, ""))
+    return {"label": f"{direction_label(direction)} ({role}) {said}".rstrip()}
 
 
 def _controls(data: dict[str, Any]) -> str:

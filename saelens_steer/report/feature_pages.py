@@ -17,6 +17,7 @@ from saelens_steer.report.feature_parts import (
     percent,
     token_text,
 )
+from saelens_steer.report.label_parts import label_body, label_of, label_title
 from saelens_steer.report.markup import Cell, badge, chips, esc, figure, note, pairs, section, table
 from saelens_steer.report.run_folder import Run
 from saelens_steer.report.shell import shell
@@ -27,6 +28,8 @@ SHOWN_RAISED = 4
 """Tokens in the overview."""
 Data = Mapping[str, Any]
 """The content of feature_pages.json."""
+Labels = Mapping[int, Mapping[str, Any]]
+"""Feature → what labels.json says of it."""
 LEAD = (
     "What these features respond to, over all cached tokens. The background of a token is its "
     "activation beside A_max, the largest in the cache; point at it for the value."
@@ -48,16 +51,18 @@ def features_section(run: Run) -> str:
     data = run.feature_pages
     if not data:
         return ""
-    return section("features", "Features", f"{summary(data)} {lead(data)}", *parts(data))
+    return section(
+        "features", "Features", f"{summary(data)} {lead(data)}", *parts(data, labels=run.labels)
+    )
 
 
-def features_page(data: Data, name: str, scripts: bool = True) -> str:
+def features_page(data: Data, name: str, scripts: bool = True, labels: Labels | None = None) -> str:
     """The same as a page of its own; `name` says of which run."""
     headings = ("pages", "Features"), ("topic", "By category")
     there = [(key, title) for key, title in headings if data.get(key)]
     there = there if scripts else there[:1]  # the figures of a topic need one
     links = "".join(f'<a href="#{key}">{title}</a>' for key, title in there)
-    body = section("pages", "Features", lead(data), *parts(data, scripts))
+    body = section("pages", "Features", lead(data), *parts(data, scripts, labels))
     return shell(
         body,
         title=f"Features: {name}",
@@ -100,11 +105,14 @@ def lead(data: Data) -> str:
     return DECODER if data["n_alive"] is None else LEAD
 
 
-def parts(data: Data, figures: bool = True) -> list[str]:
+def parts(data: Data, figures: bool = True, labels: Labels | None = None) -> list[str]:
     """The overview, the pages, and the figures of the topic."""
     if not data["pages"]:
         return [note("No feature was chosen or named, so none is shown.")]
-    shown = [_overview(data), *(_page(data, page, i == 0) for i, page in enumerate(data["pages"]))]
+    own = [(labels or {}).get(page["feature"], {}) for page in data["pages"]]
+    shown = [_overview(data, own)]
+    for i, (page, label) in enumerate(zip(data["pages"], own, strict=True)):
+        shown.append(_page(data, page, i == 0, label))
     shown.append('<p class="note on-paper">' + esc(ON_PAPER) + "</p>")
     return [*shown, *(_topic(data) if figures and data["topic"] else [])]
 
@@ -121,9 +129,13 @@ def _facts(data: Data) -> str:
     return pairs(rows, "facts")
 
 
-def _overview(data: Data) -> str:
+def _overview(data: Data, labels: Sequence[Data]) -> str:
     headers = ["Feature", "Side", "Firing rate", "A_max", "Fires most on", "Raises"]
     rows = [_overview_row(page) for page in data["pages"]]
+    if any(texts := [label_of(label) for label in labels]):
+        headers.insert(2, "Label")
+        for row, text in zip(rows, texts, strict=True):
+            row.insert(2, Cell(f'<span class="label">{esc(text or "–")}</span>', text))
     return f'<div class="overview">{table("The features shown", headers, rows)}</div>'
 
 
@@ -152,16 +164,17 @@ def _busiest(firing: Data | None) -> str:
     return best["domain"] or "(no domain)"
 
 
-def _page(data: Data, page: Data, opened: bool) -> str:
+def _page(data: Data, page: Data, opened: bool, label: Data) -> str:
     """One feature, folded under a line that says the most."""
     colour = SIDE_COLOURS[side_place(data, page["side"])]
     side = badge(page["side"], "quiet") if page["side"] else ""
     about = _brief(page["firing"])
-    body = _responds(page["firing"]) + _panels(page, colour)
+    body = label_body(label) + _responds(page["firing"]) + _panels(page, colour)
     rgb = " ".join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))
     return (
         f'<details class="feature" style="--rgb:{rgb}"{" open" if opened else ""}>'
-        f"<summary>feature {page['feature']} {side} <small>{esc(about)}</small></summary>"
+        f"<summary>feature {page['feature']}{label_title(label)} {side} "
+        f"<small>{esc(about)}</small></summary>"
         f'<div id="f{page["feature"]}">{body}</div></details>'
     )
 

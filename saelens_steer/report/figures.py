@@ -47,17 +47,19 @@ def interference_figure(
     *,
     claims: pd.DataFrame | None = None,
     sides: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> go.Figure:
     """Dose-response: Δ metric against α, candidates as lines, controls as a band.
 
     With claims, candidates that are no more than random are grey and the strongest others carry
-    error bars (95 % bootstrap); sides colours them by the side they are a candidate of.
+    error bars (95 % bootstrap); sides colours them by the side they are a candidate of;
+    labels (direction → text) are shown on hover.
     """
     check_metrics(summary, [metric])
     figure = _figure(f"Change in {name_label(metric)} against steering strength", 460)
     for trace in control_band(compared(summary, claims), metric):
         figure.add_trace(trace)
-    for trace, label in lines.candidate_lines(candidates(summary), metric, claims, sides):
+    for trace, label in lines.candidate_lines(candidates(summary), metric, claims, sides, labels):
         figure.add_trace(trace)
         if label:
             figure.add_annotation(label)

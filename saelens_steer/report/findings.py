@@ -10,6 +10,7 @@ import pandas as pd
 from saelens_steer.evidence.claims import FAILS, PASSES, least_controls, matched_by
 from saelens_steer.report.control_families import families_lead, families_table
 from saelens_steer.report.figures import claims_figure, interference_figure, validity_figure
+from saelens_steer.report.label_parts import label_below
 from saelens_steer.report.lines import rate_styles
 from saelens_steer.report.markup import Cell, badge, esc, figure, note, pairs, section, table
 from saelens_steer.report.run_folder import (
@@ -28,6 +29,7 @@ from saelens_steer.report.theme import (
     metric_unit,
     name_label,
     number,
+    quoted,
     short,
 )
 
@@ -152,7 +154,7 @@ def _claims_panel(run: Run, metric: str) -> str:
     signs = "sign_rate" in own and len(having(own, "sign_rate")) > 0
     headers += ["Opposite sign"] if signs else []
     places = decimals([*own["effect"], *own["control_quantile"]])
-    rows = [_claim_row(row, run.sides, places, signs) for row in own.to_dict("records")]
+    rows = [_claim_row(row, run, places, signs) for row in own.to_dict("records")]
     label = name_label(metric)
     return (
         f'<div class="panel" id="claims-{slug(metric)}" data-label="{esc(label)}">'
@@ -161,13 +163,14 @@ def _claims_panel(run: Run, metric: str) -> str:
     )
 
 
-def _claim_row(row: dict, sides: dict[str, str], places: int, signs: bool) -> list[Cell]:
-    name = direction_label(str(row["direction"]))
+def _claim_row(row: dict, run: Run, places: int, signs: bool) -> list[Cell]:
+    direction = str(row["direction"])
+    name, side = direction_label(direction), run.sides.get(direction, "")
     low, high = (number(row[end], places, signed=True) for end in ("ci_low", "ci_high"))
     effect = f"{number(row['effect'], places, signed=True)} <small>[{low}, {high}]</small>"
     cells = [
-        Cell(f"<b>{esc(name)}</b>", name),
-        Cell(esc(sides.get(str(row["direction"]), "–")), sides.get(str(row["direction"]), "")),
+        Cell(f"<b>{esc(name)}</b>{label_below(run.label_texts.get(direction, ''))}", name),
+        Cell(esc(side or "–"), side),
         Cell(verdict_badge(str(row["verdict"])), str(row["verdict"])),
         Cell(effect, float(row["effect"])),
         Cell(esc(short(row["alpha"])), float(row["alpha"])),
@@ -220,7 +223,9 @@ def dose_section(run: Run) -> str:
 def _dose_figures(run: Run, metric: str) -> Iterable[str]:
     label = name_label(metric)
     yield f"<h3>{esc(label)}</h3>"
-    plot = interference_figure(run.summary, metric, claims=run.claims, sides=run.sides)
+    plot = interference_figure(
+        run.summary, metric, claims=run.claims, sides=run.sides, labels=run.label_texts
+    )
     yield figure(f"dose-{slug(metric)}", plot, _dose_caption(run))
     if len(claims_on(run.claims, metric)) and len(controls(run.summary)):
         plot = claims_figure(run.claims, run.summary, metric, sides=run.sides)
@@ -267,12 +272,13 @@ def _legend(run: Run) -> str:
     looks = rate_styles(with_texts(run.summary, run.text_metrics), run.sides)
     items = [
         f'<li><span class="swatch {line["dash"]}" style="border-color:{line["color"]}"></span>'
-        f"{esc(_who(direction, run.sides))}</li>"
+        f"{esc(_who(direction, run))}</li>"
         for direction, line in ((direction, look["line"]) for direction, look in looks.items())
     ]
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 
-def _who(direction: str, sides: dict[str, str]) -> str:
-    side = sides.get(direction)
-    return direction_label(direction) + (f" ({side})" if side else "")
+def _who(direction: str, run: Run) -> str:
+    side, label = run.sides.get(direction), quoted(run.label_texts.get(direction, ""))
+    words = [direction_label(direction), f"({side})" if side else "", label]
+    return " ".join(filter(None, words))

@@ -21,7 +21,15 @@ from saelens_steer.report.run_folder import (
     where,
     with_texts,
 )
-from saelens_steer.report.theme import INK, NULL, SHADES, SIDE_COLOURS, direction_label, plain
+from saelens_steer.report.theme import (
+    INK,
+    NULL,
+    SHADES,
+    SIDE_COLOURS,
+    direction_label,
+    plain,
+    quoted,
+)
 
 LABELLED = 2
 """So many directions of each side carry error bars and a label at the end of their line."""
@@ -98,6 +106,7 @@ def candidate_lines(
     metric: str,
     claims: pd.DataFrame | None,
     sides: Mapping[str, str] | None,
+    labels: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[go.Scatter, dict[str, Any] | None]]:
     """A line for each candidate, greyed ones first, and for the strongest a label at its end."""
     style = styles(largest_effect(table, metric), verdicts(claims, metric), sides)
@@ -106,26 +115,28 @@ def candidate_lines(
     for direction, own in sorted(style.items(), key=lambda item: item[1].order):
         points = where(table, column(table, "direction") == direction)
         points = having(points, f"{metric}_delta").sort_values(by="alpha")
-        trace = _line(points, metric, own)
+        trace = _line(points, metric, own, quoted((labels or {}).get(direction, "")))
         trace.update(name=plain(f"{own.group} ({counts[own.group]})"), legendgroup=own.group)
         trace.update(showlegend=own.group not in named, legendrank=legend_rank(own))
         named.add(own.group)
         yield trace, _end_label(direction, points, metric, own.colour) if own.strong else None
 
 
-def _line(points: pd.DataFrame, metric: str, style: Style) -> go.Scatter:
+def _line(points: pd.DataFrame, metric: str, style: Style, said: str) -> go.Scatter:
     delta, low, high = (column(points, f"{metric}_{e}") for e in ("delta", "ci_low", "ci_high"))
     label = plain(direction_label(str(points["direction"].iloc[0])))
+    beside = [[plain(said)] * len(points)] if said else []
     return go.Scatter(
         x=list(points["alpha"]),
         y=list(delta),
-        customdata=list(zip(low, high, strict=True)),
+        customdata=list(zip(low, high, *beside, strict=True)),
         mode="lines+markers",
         line={"color": style.colour, "width": 2.5 if style.strong else 1.25},
         marker={"size": 6 if style.strong else 4, "color": style.colour},
         opacity=1.0 if style.strong else 0.7,
         error_y=_error(delta, low, high, style.colour) if style.strong else None,
-        hovertemplate=f"<b>{label}</b><br>α = %{{x}}<br>Δ %{{y:.4g}} "
+        hovertemplate=f"<b>{label}</b>{'<br>%{customdata[2]}' if said else ''}"
+        "<br>α = %{x}<br>Δ %{y:.4g} "
         f"[%{{customdata[0]:.4g}}, %{{customdata[1]:.4g}}]<br>{plain(style.group)}<extra></extra>",
     )
 

@@ -31,6 +31,7 @@ from saelens_steer.report.findings import (
     slug,
     warnings_block,
 )
+from saelens_steer.report.labels import labels_section
 from saelens_steer.report.markup import esc
 from saelens_steer.report.patches import patches_section
 from saelens_steer.report.run_folder import Run, claims_on, controls, read_run
@@ -58,6 +59,7 @@ SECTIONS = {
     "texts": ("Side by side", completions_section),
     "sae": ("SAE", sae_section),
     "selection": ("Selection", selection_section),
+    "labels": ("Labels", labels_section),
     "features": ("Features", features_section),
     "run": ("What was run", run_section),
     "method": ("Method", method_section),
@@ -102,7 +104,8 @@ def write_plots(run: Run) -> list[Path]:
 def plots(run: Run) -> Iterator[tuple[str, go.Figure]]:
     """The figures of a run with their file names."""
     for metric in run.logit_metrics:
-        figure = interference_figure(run.summary, metric, claims=run.claims, sides=run.sides)
+        about = {"claims": run.claims, "sides": run.sides, "labels": run.label_texts}
+        figure = interference_figure(run.summary, metric, **about)
         yield f"interference_{slug(metric)}", figure
         if len(claims_on(run.claims, metric)) and len(controls(run.summary)):
             figure = claims_figure(run.claims, run.summary, metric, sides=run.sides)

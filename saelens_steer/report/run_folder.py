@@ -15,6 +15,8 @@ import pandas as pd
 import yaml
 
 from saelens_steer.errors import InputError
+from saelens_steer.report.label_parts import is_label
+from saelens_steer.report.theme import one_line
 from saelens_steer.sweeps import CANDIDATE
 
 PATCH_TEXTS = ("prompt_id", "domain", "prompt", "variant", "edits", "hook_name", "completion")
@@ -50,6 +52,8 @@ class Run:
     """front.csv: effect against damage."""
     feature_pages: dict[str, Any]
     """feature_pages.json: what each shown feature responds to."""
+    labels: dict[int, dict[str, Any]]
+    """labels.json: feature → its short name, and how far that can be believed."""
     warnings: list[str]
     """warnings.json: why the numbers may mislead, each a sentence."""
 
@@ -63,6 +67,12 @@ class Run:
     def sides(self) -> dict[str, str]:
         """Direction name → the side it is a candidate of, for the candidates that have one."""
         return direction_sides(self.features)
+
+    @cached_property
+    def label_texts(self) -> dict[str, str]:
+        """Direction name → its label, for the directions that have one."""
+        texts = {f: one_line(own.get("interpretation")) for f, own in self.labels.items()}
+        return {f"feature_{feature}": text for feature, text in texts.items() if text}
 
     @cached_property
     def metrics(self) -> list[str]:
@@ -111,6 +121,7 @@ def read_run(folder: Path) -> Run:
         matrix=read_table(folder / "matrix.csv"),
         front=read_table(folder / "front.csv"),
         feature_pages=read_mapping(folder / "feature_pages.json"),
+        labels=read_labels(folder / "labels.json"),
         warnings=read_sentences(folder / "warnings.json"),
     )
 
@@ -150,6 +161,18 @@ def read_sentences(path: Path) -> list[str]:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """JSON objects, one per line; none where there is no file."""
     return [_parse(line, path) for line in read_text(path).split("\n") if line.strip()]
+
+
+def read_labels(path: Path) -> dict[int, dict[str, Any]]:
+    """Feature → its entry, of all layers; empty where there is no file."""
+    found: dict[int, dict[str, Any]] = {}
+    for own in read_mapping(path).values():
+        if not isinstance(own, dict) or not all(map(is_label, own.items())):
+            raise InputError(f"{path} should hold, by layer and feature, labels with their scores")
+        if again := sorted(found.keys() & set(map(int, own))):
+            raise InputError(f"{path} has feature {again[0]} in two layers; a run has only one")
+        found |= {int(feature): entry for feature, entry in own.items()}
+    return found
 
 
 def _parse(text: str, path: Path) -> Any:

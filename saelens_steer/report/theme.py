@@ -27,6 +27,13 @@ FONT = (
 SPELLING = {"kl": "KL", "ce": "CE", "mse": "MSE", "sae": "SAE", "l0": "L0", "auroc": "AUROC"}
 SPELLING |= {"latex": "LaTeX", "json": "JSON", "html": "HTML", "sql": "SQL", "python": "Python"}
 
+_HIDDEN = dict.fromkeys(
+    code
+    for ends in ((0, 9), (11, 13), (14, 32), (127, 160), (0x202A, 0x202F), (0x2066, 0x206A))
+    for code in range(*ends)
+)
+"""Control characters, and those that turn the direction of the writing around them."""
+
 _AXIS = {
     "gridcolor": RULE,
     "linecolor": "#C6CCD3",
@@ -66,6 +73,25 @@ def name_label(name: str) -> str:
 def direction_label(direction: str) -> str:
     """`feature_12` → `feature 12`."""
     return direction.replace("_", " ")
+
+
+def clean(text: Any) -> str:
+    """Foreign text without characters that are not seen; nothing where there is no text."""
+    return str(text or "").translate(_HIDDEN).encode("utf-8", "replace").decode("utf-8")
+
+
+def one_line(text: Any) -> str:
+    """Foreign text on one line."""
+    return " ".join(clean(text).split())
+
+
+def quoted(label: str, most: int = 60) -> str:
+    """A feature's label in quotes, cut where it is long; nothing where there is none."""
+    if len(label) > most:
+        kept = label[: most - 1]
+        words = kept.rpartition(" ")[0]
+        label = (words if len(words) > most // 2 else kept) + "…"
+    return f"“{label}”" if label else ""
 
 
 def metric_unit(metric: str) -> str:

@@ -4,6 +4,7 @@ from saelens_steer.stages.check import check_asked
 from saelens_steer.stages.compare import compare
 from saelens_steer.stages.features import features
 from saelens_steer.stages.grid import grid
+from saelens_steer.stages.label import label
 from saelens_steer.stages.matrix import matrix
 from saelens_steer.stages.patch import patch
 from saelens_steer.stages.report import report
@@ -22,6 +23,7 @@ __all__ = [
     "features",
     "generate_topic",
     "grid",
+    "label",
     "matrix",
     "patch",
     "report",

@@ -5,10 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from saelens_steer.config import MatrixSpec, RunSpec
-from saelens_steer.data import Prompt, encode_prompts, load_corpus, load_prompts
+from saelens_steer.config import LabelSpec, MatrixSpec, RunSpec
+from saelens_steer.data import (
+    Prompt,
+    encode_prompts,
+    load_corpus,
+    load_prompts,
+    some_prompts,
+    steered_prompts,
+)
 from saelens_steer.effects import margin_sets
 from saelens_steer.errors import InputError
+from saelens_steer.labelling import text_study
+from saelens_steer.labels import check_labeller
 from saelens_steer.model import check_length, check_stream, same_places
 from saelens_steer.near import or_known
 from saelens_steer.patching import check_patchable
@@ -24,6 +33,7 @@ OPTIONAL = {
     "patch": "which variants to compare",
     "compare": "which ways to choose features, or compare: {} for the usual ones",
     "matrix": "which directions and edits, or matrix: {} for the usual ones",
+    "label": "who names features, or label: {} for the usual way, which asks nobody",
 }
 """Sections that a step of their own works off, and what they say."""
 
@@ -44,6 +54,7 @@ def check_run(run: Run) -> None:
     _check_sae(run)
     _check_scores(run)
     _check_compare(run)
+    _check_label(run)
     check_matrix(run)
 
 
@@ -132,6 +143,24 @@ def _check_compare(run: Run) -> None:
             raise InputError(f"compare.ask: {side!r} is no side of select; {or_known(side, sides)}")
         asked = tuple(replace(p, text=f"{p.text} {words}") for p in run.prompts)
         replace(run.study(), prompts=asked).check()
+
+
+def label_prompts(run: Run, spec: LabelSpec) -> list[Prompt]:
+    """The prompts that are steered for the labels."""
+    if spec.prompts is not None:
+        return steered_prompts(spec.prompts)
+    return some_prompts(run.prompts, spec.n_prompts, spec.seed)
+
+
+def _check_label(run: Run) -> None:
+    spec = run.spec.label
+    if spec is None:
+        return
+    check_labeller(spec)
+    prompts = label_prompts(run, spec)
+    check_disjoint(prompts, run.selecting)
+    where = run.spec.sweep, spec.prompts or run.spec.prompts
+    text_study(run.model, run.hook_name, prompts, spec, *where).check()
 
 
 def matrix_prompts(spec: MatrixSpec) -> tuple[Prompt, ...]:

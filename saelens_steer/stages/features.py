@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from saelens_steer.data import Prompt, prompts_hash
 from saelens_steer.features import pages_of
 from saelens_steer.files import write_json, write_text
 from saelens_steer.report import features_page
+from saelens_steer.report.run_folder import read_labels, read_mapping
 from saelens_steer.stages.run import Run
 from saelens_steer.stages.select import answered
 from saelens_steer.stages.template import template
@@ -35,31 +37,44 @@ def features(run: Run) -> Path:
 
 
 def _features(run: Run) -> None:
-    spec, sae, candidates = run.spec.features, run.sae, run.candidates
-    sides = {f: side for side, own in candidates.items() for f in own}
-    shown = [*(f for own in candidates.values() for f in own), *run.spec.sweep.named]
+    spec, sae, sides = run.spec.features, run.sae, run.shown
+    with all_tokens(run, sae) as own, _topic(run, sae) as topic:
+        found = pages_of(run.model, sae, own, list(sides), spec, topic, sides)
+    about = {"sides": list(run.candidates), "topic_source": spec.topic if topic else None}
+    write_json(run.steps.path(OUTPUTS[0]), found.to_json() | about)
+    write_page(run)
+
+
+def write_page(run: Run) -> None:
+    """features.html, from feature_pages.json and the labels where there are any."""
+    data = read_mapping(run.steps.path(OUTPUTS[0]))
+    labels = read_labels(run.steps.path("labels.json"))
+    name = run.steps.folder.resolve().name
+    write_text(run.steps.path(OUTPUTS[1]), features_page(data, name, labels=labels))
+
+
+@contextmanager
+def all_tokens(run: Run, sae: SAE[Any]) -> Iterator[Activations]:
+    """Those of the run where it cached all tokens, or else of all tokens of the same prompts."""
+    if run.spec.activations.tokens == "all" or sae.cfg.metadata.decoder_only:
+        yield run.activations
+    else:
+        with _cached(run, answered(run)) as activations:
+            yield activations
+
+
+def _topic(run: Run, sae: SAE[Any]) -> AbstractContextManager[Activations | None]:
+    """Activations of the topic's prompts, where there are any and the SAE can read them."""
+    reads = run.topic and not sae.cfg.metadata.decoder_only
+    return _cached(run, run.topic) if reads else nullcontext()
+
+
+@contextmanager
+def _cached(run: Run, prompts: Sequence[Prompt]) -> Iterator[Activations]:
+    """Activations of all tokens of some prompts, on disk for the time being."""
+    options = {**run.spec.activations.model_dump(), **template(run.spec), "tokens": "all"}
     store = run.steps.path(".store")
     store.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(TEMPORARY, ".pages-", store) as room:
-        topic, place = None, Path(room)
-        if run.topic and not sae.cfg.metadata.decoder_only:
-            topic = _cached(run, run.topic, place / "topic")
-        own = _activations(run, sae, place / "prompts")
-        found = pages_of(run.model, sae, own, shown, spec, topic, sides)
-    about = {"sides": list(candidates), "topic_source": spec.topic if topic else None}
-    data = found.to_json() | about
-    write_json(run.steps.path(OUTPUTS[0]), data)
-    write_text(run.steps.path(OUTPUTS[1]), features_page(data, run.steps.folder.resolve().name))
-
-
-def _activations(run: Run, sae: SAE[Any], out: Path) -> Activations:
-    """Those of the run where it cached all tokens, or else of all tokens of the same prompts."""
-    if run.spec.activations.tokens == "all" or sae.cfg.metadata.decoder_only:
-        return run.activations
-    return _cached(run, answered(run), out)
-
-
-def _cached(run: Run, prompts: Sequence[Prompt], out: Path) -> Activations:
-    """Activations of all tokens of some prompts, on disk for the time being."""
-    options = {**run.spec.activations.model_dump(), **template(run.spec), "tokens": "all"}
-    return cache_activations(run.model, prompts, hook_name=run.hook_name, out=out, **options)
+        place = Path(room) / "activations"
+        yield cache_activations(run.model, prompts, hook_name=run.hook_name, out=place, **options)

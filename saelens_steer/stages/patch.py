@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from sae_lens import SAE
 
 from saelens_steer.config import PatchSpec
 from saelens_steer.data import prompts_hash
-from saelens_steer.features import Scale, measured_scale
+from saelens_steer.features import Scale
 from saelens_steer.metrics import metrics_version
 from saelens_steer.outputs import PATCH_OUTPUTS, write_patches
 from saelens_steer.patching import Patching, patch_table
@@ -45,9 +44,4 @@ def _patch(run: Run, spec: PatchSpec) -> None:
 
 def _scale(run: Run, spec: PatchSpec, sae: SAE[Any]) -> Scale:
     """What selection measured, and A_max of the features that only the edits name."""
-    known = run.scale
-    more = sorted({*spec.named} - {*known.max_act})
-    if not more or not spec.needs_a_max:
-        return known
-    measured = measured_scale(run.activations, sae, more)
-    return replace(known, max_act={**known.max_act, **measured.max_act})
+    return run.scale_of(sae, spec.named) if spec.needs_a_max else run.scale

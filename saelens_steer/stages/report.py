@@ -17,7 +17,7 @@ from saelens_steer.report import build_report
 from saelens_steer.stages.grid import drop_stale_grid
 from saelens_steer.stages.run import Run
 
-OPTIONAL = ("quality", "features", "patch", "compare", "matrix", "twin")
+OPTIONAL = ("quality", "features", "label", "patch", "compare", "matrix", "twin")
 """Steps that a run may lack, and that the page shows."""
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from sae_lens import SAE
 from saelens_steer.activations import Activations
 from saelens_steer.config import RunSpec, dump_config
 from saelens_steer.data import Prompt, load_prompts, steered_prompts
-from saelens_steer.features import Scale
+from saelens_steer.features import Scale, measured_scale
 from saelens_steer.files import digest, write_json, write_text
 from saelens_steer.model import check_stream, default_hook_name, load_model, model_fingerprint
 from saelens_steer.provenance import library_versions, provenance
@@ -30,11 +30,32 @@ from saelens_steer.study import Study, check_disjoint
 from saelens_steer.sweeps import Room
 
 LATER = {
-    "cache": ("select", "features", "patch", "compare", "matrix", "sweep", "twin", "report"),
-    "train": ("select", "features", "patch", "compare", "matrix", "sweep", "twin", "report"),
+    "cache": (
+        "select",
+        "features",
+        "label",
+        "patch",
+        "compare",
+        "matrix",
+        "sweep",
+        "twin",
+        "report",
+    ),
+    "train": (
+        "select",
+        "features",
+        "label",
+        "patch",
+        "compare",
+        "matrix",
+        "sweep",
+        "twin",
+        "report",
+    ),
     "quality": ("report",),
-    "select": ("features", "patch", "compare", "matrix", "sweep", "twin", "report"),
-    "features": ("report",),
+    "select": ("features", "label", "patch", "compare", "matrix", "sweep", "twin", "report"),
+    "features": ("label", "report"),
+    "label": ("report",),
     "patch": ("report",),
     "compare": ("report",),
     "matrix": ("report",),
@@ -126,6 +147,23 @@ class Run:
         """What selection measured: mean ‖x‖, and A_max of the features that may be swept."""
         found = self.features
         return Scale({int(f): v for f, v in found["max_act"].items()}, found["resid_norm"])
+
+    def scale_of(self, sae: SAE[Any], features: Sequence[int]) -> Scale:
+        """The same, and A_max of further features; not of an SAE that has only its decoder."""
+        known = self.scale
+        more = sorted({*features} - {*known.max_act})
+        if not more or sae.cfg.metadata.decoder_only:
+            return known
+        measured = measured_scale(self.activations, sae, more)
+        return replace(known, max_act={**known.max_act, **measured.max_act})
+
+    @property
+    def shown(self) -> dict[int, str]:
+        """The features that have a page: the candidates, and those that the config names; each
+        with its side, or an empty text."""
+        sides = {f: side for side, own in self.candidates.items() for f in own}
+        named = [*self.spec.sweep.named, *self.spec.features.also]
+        return {**sides, **{f: sides.get(f, "") for f in named}}
 
     def study(self, sae: SAE[Any] | None = None) -> Study:
         """The sweep of this run."""

@@ -54,7 +54,7 @@ def _sweep(run: Run) -> None:
         for _ in tables(note):
             pass  # every shard is committed now
     with progress("completions", study.n_texts(everything, _chosen(run))) as note:
-        store = _store(run, "texts", study)
+        store = store_of(run, "texts", study)
         texts = study.completion_rows(everything, _chosen(run), store, run.room(store.key), note)
     place = write_rows(run.steps.folder, (study.joined(table, texts) for table in tables()))
     result = study.result(read_rows(place, study.measured(texts)), texts)
@@ -69,14 +69,14 @@ def kept_rows(run: Run, study: Study, everything: Directions, note: Note) -> lis
 
 def _calibrated(run: Run, study: Study, everything: Directions) -> Study:
     with progress("strengths", None if study.spec.calibrated else 0) as note:
-        store = _store(run, "strengths", study)
+        store = store_of(run, "strengths", study)
         return study.calibrated(everything, run.scale, store, run.room(store.key), note)
 
 
 def _tables(
     run: Run, study: Study, everything: Directions, note: Note = unnoted
 ) -> Iterator[pd.DataFrame]:
-    store = _store(run, "rows", study)
+    store = store_of(run, "rows", study)
     kept = store, _logits(run, study), run.room(store.key)
     return study.logit_tables(everything, *kept, note)
 
@@ -113,7 +113,7 @@ def _chosen(run: Run) -> list[int]:
     return [*range(min(top, positive)), *range(positive, positive + min(top, negative))]
 
 
-def _store(run: Run, name: str, study: Study) -> Store:
+def store_of(run: Run, name: str, study: Study) -> Store:
     """Shards under a key of all that decides their answers, but directions and strengths: those
     are in the shards' own names."""
     spec = study.spec
@@ -131,4 +131,4 @@ def _store(run: Run, name: str, study: Study) -> Store:
 
 def _logits(run: Run, study: Study) -> Store:
     """Where last-token logits are kept; nowhere unless the config asks for it."""
-    return _store(run, "logits", study) if run.spec.sweep.cache_logits else KEPT_NOWHERE
+    return store_of(run, "logits", study) if run.spec.sweep.cache_logits else KEPT_NOWHERE

@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from saelens_steer.config import PromptSpec, SampleSpec, dump_config, parse_config
-from saelens_steer.data import Prompt, load_prompts, sample_prompts, steered_prompts
+from saelens_steer.data import (
+    Prompt,
+    load_prompts,
+    sample_prompts,
+    some_prompts,
+    steered_prompts,
+)
 from saelens_steer.data.sampling import beginning, equal_shares
 from saelens_steer.errors import InputError
 
@@ -220,6 +226,26 @@ def test_what_cannot_be_sampled_is_said_in_one_sentence(jsonl, row, spec, says):
 def test_an_impossible_sample_is_refused_by_the_config(sample, says):
     with pytest.raises(InputError, match=says):
         parse_config({"prompts": {"sample": sample}})
+
+
+# --- some of the prompts at hand
+
+
+def test_some_prompts_are_as_many_from_each_domain_in_their_order():
+    prompts = [Prompt(str(i), f"text {i}", "ab"[i > 2]) for i in range(20)]
+    some = some_prompts(prompts, 7)
+    assert [p.domain for p in some] == ["a"] * 3 + ["b"] * 4
+    assert [int(p.id) for p in some] == sorted(int(p.id) for p in some)
+    assert some_prompts(prompts, 99) == prompts
+    assert some_prompts([], 3) == []
+
+
+def test_some_prompts_are_the_same_for_a_seed_and_more_keep_the_fewer():
+    prompts = [Prompt(str(i), f"text {i}", "abc"[i % 3]) for i in range(60)]
+    few, more = some_prompts(prompts, 6), some_prompts(prompts, 12)
+    assert few == some_prompts(prompts, 6)
+    assert {p.id for p in few} < {p.id for p in more}
+    assert few != some_prompts(prompts, 6, seed=1)
 
 
 # --- the config

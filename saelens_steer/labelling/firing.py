@@ -1,0 +1,129 @@
+"""The contexts in which features fire, some to be shown and some to be told from silent ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from sae_lens import SAE
+from torch import Tensor
+
+from saelens_steer.activations import Activations
+from saelens_steer.config import LabelSpec
+from saelens_steer.data import token_pieces
+from saelens_steer.features import (
+    Context,
+    Places,
+    Responses,
+    best_rows,
+    contexts_at,
+    responses,
+    shown_tokens,
+)
+from saelens_steer.files import digest
+
+WINDOW = 12
+"""Tokens shown on either side of the one in the middle."""
+TRIED = 6
+"""So many contexts are looked at for each that is to be silent."""
+Rows = list[int]
+
+
+@dataclass(frozen=True)
+class Firing:
+    """What is known of a feature from the cache; nothing of an SAE that has only its decoder."""
+
+    top: tuple[Context, ...] = ()
+    """Its largest activations."""
+    firing: tuple[Context, ...] = ()
+    """Other contexts, from its largest activations to its smallest."""
+    silent: tuple[Context, ...] = ()
+    """Contexts in which it fires on no token."""
+    rates: Mapping[str, float] | None = None
+    """Domain → share of its tokens on which it fires."""
+
+
+def firing_of(
+    tokenizer: Any,
+    sae: SAE[Any],
+    activations: Activations,
+    features: Sequence[int],
+    spec: LabelSpec,
+) -> list[Firing]:
+    """One pass over the cached tokens, and one over those that are shown."""
+    if sae.cfg.metadata.decoder_only:
+        return [Firing()] * len(features)
+    shown = shown_tokens(tokenizer, activations)
+    found = responses(sae, activations, features, shown)
+    rows = [_rows(found, shown, column, spec) for column in range(len(features))]
+    kinds = [
+        contexts_at(tokenizer, sae, activations, found, shown, own, WINDOW)
+        for own in zip(*rows, strict=True)
+    ]
+    each = zip(*kinds, _rates(found), strict=True)
+    return [Firing(top, firing, _quiet(tried, spec), own) for top, firing, tried, own in each]
+
+
+def _rows(
+    found: Responses, shown: Bool[Tensor, " n"], column: int, spec: LabelSpec
+) -> tuple[Rows, Rows, Rows]:
+    """Rows of the top contexts, of others that fire, and of contexts that may be silent."""
+    ranked = best_rows(found, column)
+    top, rest = ranked[: spec.contexts], ranked[spec.contexts :]
+    n = min(spec.detection, len(rest))
+    firing = [rest[i] for i in np.linspace(0, len(rest) - 1, n).round().astype(int)]
+    return top, firing, _tried(found, shown, column, spec, firing)
+
+
+def _quiet(contexts: Sequence[Context], spec: LabelSpec) -> tuple[Context, ...]:
+    """Those in which the feature fires on no token."""
+    return tuple(c for c in contexts if not any(c.activations))[: spec.detection]
+
+
+def _tried(
+    found: Responses, shown: Bool[Tensor, " n"], column: int, spec: LabelSpec, firing: Rows
+) -> Rows:
+    """Rows whose context may be silent: of prompts without a firing token first, as far in as the
+    firing ones are, so that the place tells nothing; then anywhere in others."""
+    places, feature = found.places, found.features[column]
+    fires = (found.peak[:, column] > 0).tolist()
+    draws = {i: digest(spec.seed, feature, name) for i, name in enumerate(places.prompts)}
+    depths, rows = cycle(_depth(places, shown, row) for row in firing), []
+    for prompt in sorted(draws, key=lambda i: (fires[i], draws[i]))[: TRIED * len(firing)]:
+        own = _shown_rows(places, shown, prompt)
+        depth = int(draws[prompt], 16) / 16**16 if fires[prompt] else next(depths)
+        if len(own):
+            rows.append(int(own[round(depth * (len(own) - 1))]))
+    return rows
+
+
+def _shown_rows(places: Places, shown: Bool[Tensor, " n"], prompt: int) -> Tensor:
+    rows = places.rows_of(prompt)
+    return rows[shown[rows]]
+
+
+def _depth(places: Places, shown: Bool[Tensor, " n"], row: int) -> float:
+    """Where in its prompt a row stands: 0 the first token, 1 the last."""
+    rows = _shown_rows(places, shown, int(places.prompt_of[row]))
+    return int((rows == row).nonzero()) / max(1, len(rows) - 1)
+
+
+def _rates(found: Responses) -> list[dict[str, float]]:
+    """For each feature, its firing rate in each domain."""
+    places = found.places
+    tokens = torch.bincount(places.domain_of, minlength=len(places.domains))
+    rates = (found.fired_in.double() / tokens[:, None]).T.tolist()
+    return [dict(zip(places.domains, own, strict=True)) for own in rates]
+
+
+def cached_texts(tokenizer: Any, activations: Activations) -> Iterator[str]:
+    """The text of each cached prompt, without special tokens."""
+    shown = shown_tokens(tokenizer, activations)
+    index = activations.index[shown.numpy()]
+    for _, tokens in index.groupby("prompt_id", sort=False)["token"]:
+        yield "".join(token_pieces(tokenizer, [int(token) for token in tokens]))

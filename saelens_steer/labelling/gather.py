@@ -1,0 +1,107 @@
+"""Everything that features are named from and tested on, gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+from typing import Any
+
+import pandas as pd
+from sae_lens import SAE
+
+from saelens_steer.activations import Activations
+from saelens_steer.config import LabelSpec, PromptSpec, SweepSpec
+from saelens_steer.data import Prompt, some_prompts
+from saelens_steer.evidence import draw_controls
+from saelens_steer.features import Scale, written_tokens
+from saelens_steer.labelling.firing import Firing, firing_of
+from saelens_steer.labelling.texts import Texts, text_study
+from saelens_steer.labels import Case, Evidence, Trials, steering_effect
+from saelens_steer.study import Study
+from saelens_steer.sweeps import Directions, feature_directions, own_controls
+
+CONTROLS = "covariance"
+"""The family of the random directions that a causal score holds a feature against."""
+TOKENS = 10
+"""Tokens known of those that a decoder row raises, and of those it lowers."""
+Writer = Callable[[Study, Directions], pd.DataFrame]
+"""Writes the completions of all directions of a study."""
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """What the evidence for labels is gathered from."""
+
+    model: Any
+    sae: SAE[Any]
+    hook_name: str
+    activations: Activations
+    """Of all tokens of the prompts on which features were chosen."""
+    prompts: Sequence[Prompt]
+    """Those that are steered."""
+    spec: LabelSpec
+    features: Sequence[int]
+    sides: Mapping[int, str]
+    scale: Scale
+    sweep: SweepSpec
+    """Where is steered: positions and the like."""
+    prompt_spec: PromptSpec
+
+    @property
+    def steerable(self) -> list[int]:
+        """The features that have an A_max; the others fire nowhere in the cache."""
+        return [f for f in self.features if self.scale.max_act.get(f, 0) > 0]
+
+    @property
+    def n_texts(self) -> int:
+        """Texts to be written, the unsteered ones of both studies among them."""
+        cells = len(self.steerable) * (len(self.spec.strengths) + 1)
+        return len(self.prompts) * (cells + 2) if cells else 0
+
+    def study(self, *alphas: float) -> Study:
+        """The study that writes texts at these multiples of A_max, by default at all of them."""
+        given = self.model, self.hook_name, self.prompts, self.spec, self.sweep, self.prompt_spec
+        return replace(text_study(*given, alphas), sae=self.sae)
+
+    def texts(self, write: Writer) -> Texts:
+        """Texts of each feature at each strength, and at the largest those of a random direction
+        of the same norm."""
+        if not self.steerable:
+            return Texts(pd.DataFrame(), pd.DataFrame())
+        tested = feature_directions(self.sae, self.steerable, "max_act", self.scale)
+        drawn = draw_controls(
+            CONTROLS,
+            len(tested),
+            d_model=self.model.cfg.d_model,
+            seed=self.spec.seed,
+            vectors=self.activations,
+        )
+        controls = [
+            own_controls(CONTROLS, drawn[i : i + 1], tested.take([i])) for i in range(len(tested))
+        ]
+        strongest = self.study(max(self.spec.strengths))
+        return Texts(write(self.study(), tested), write(strongest, reduce(add, controls)))
+
+    def cases(self, texts: Texts) -> list[Case]:
+        """What each feature is named from and tested on."""
+        tokenizer = self.model.tokenizer
+        written = written_tokens(self.model, self.sae, self.features, self.hook_name, TOKENS)
+        known = firing_of(tokenizer, self.sae, self.activations, self.features, self.spec)
+        triples = zip(self.features, written, known, strict=True)
+        return [self._case(feature, *tokens, own, texts) for feature, tokens, own in triples]
+
+    def _case(self, feature: int, raised: Any, lowered: Any, known: Firing, texts: Texts) -> Case:
+        shown = some_prompts(self.prompts, self.spec.examples, self.spec.seed)
+        kept = [prompt for prompt in self.prompts if prompt not in shown]
+        own = known.top, known.rates or {}, raised, lowered, texts.shown(feature, shown)
+        trials = Trials(known.firing, known.silent, texts.pairs(feature, kept))
+        return Case(
+            Evidence(feature, self.sides.get(feature, ""), *own),
+            trials,
+            steering_effect([self._ids(text) for text in texts.steered(feature)]),
+        )
+
+    def _ids(self, text: str) -> list[int]:
+        return self.model.tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -1,0 +1,68 @@
+"""What is known of a feature before it has a name, and what its name is tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from saelens_steer.features import Context, WrittenToken
+
+
+@dataclass(frozen=True)
+class SteeredTexts:
+    """What the model writes after one prompt, unsteered and along a feature."""
+
+    prompt: str
+    original: str
+    steered: Mapping[float, str]
+    """Multiple of A_max → the text."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two texts after one prompt: along the feature, and along a random direction as long."""
+
+    prompt: str
+    steered: str
+    other: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What may be shown to whoever names a feature."""
+
+    feature: int
+    side: str
+    """The side it is a candidate of, or an empty text."""
+    contexts: tuple[Context, ...]
+    """Where it fires most, one for each prompt, largest first; none without an encoder."""
+    rates: Mapping[str, float]
+    """Domain → share of its tokens on which the feature fires."""
+    raised: tuple[WrittenToken, ...]
+    lowered: tuple[WrittenToken, ...]
+    texts: tuple[SteeredTexts, ...]
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to go on."""
+        return not (self.contexts or self.raised or self.texts)
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What a name is tested on; nothing of it is shown to whoever names."""
+
+    firing: tuple[Context, ...]
+    silent: tuple[Context, ...]
+    """Contexts in which the feature fires on no token."""
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A feature to be named, and what its name is tested on."""
+
+    evidence: Evidence
+    trials: Trials
+    effect: float | None
+    """The steering effect score; None where nothing could be steered."""

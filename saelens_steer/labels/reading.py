@@ -1,0 +1,115 @@
+"""Reading answers of models that were asked for JSON and may have given something like it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from saelens_steer.labels.labeller import MOST_WORDS, Failed, Name
+from saelens_steer.labels.server import Answer
+
+THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
+"""A model's reasoning, also where it was cut."""
+MOST_OPENINGS = 100
+"""So many braces are tried as the beginning of an object."""
+MOST_ANALYSIS = 4000
+"""Characters kept of an analysis."""
+LINE = r"^[\s>#*_\"'`-]*{}[\s*_\"'`]*[:：=][\s*_\"'`]*(?P<text>.+?)[\s*_\"'`,]*$"
+"""A line such as `**Summary:** …`."""
+
+
+def read_name(answer: Answer) -> Name:
+    """The summary and the analysis. Raises Failed (unreadable) where there is no summary."""
+    found = _fields(answer.text, ("summary", "label", "name"), ("analysis", "explanation"))
+    summary = " ".join(str(found[0] or "").split())
+    if not re.search(r"\w", summary):
+        raise Failed("unreadable", f"no summary in the answer{_why(answer)}")
+    words, remark = summary.split(), ""
+    if len(words) > MOST_WORDS:
+        summary = " ".join(words[:MOST_WORDS]) + " …"
+        remark = f"a summary of {len(words):,} words was cut to {MOST_WORDS}"
+    return Name(summary, str(found[1] or "").strip()[:MOST_ANALYSIS], remark)
+
+
+def read_numbers(answer: Answer, key: str, most: int) -> list[int]:
+    """A list of numbers from 1 to `most` under a key, or the only list there is. Failed."""
+    for data in _objects(answer.text):
+        value = data.get(key, data) if isinstance(data, dict) else data
+        if (numbers := _numbers(value)) is not None:
+            if all(1 <= number <= most for number in numbers):
+                return numbers
+            raise Failed("unreadable", f"a number that is not from 1 to {most}")
+    raise Failed("unreadable", f"no list of numbers in the answer{_why(answer)}")
+
+
+def read_letters(answer: Answer, key: str, n: int, letters: str = "AB") -> str:
+    """n letters, one for each question, from a list or a text of them. Failed."""
+    for data in _objects(answer.text):
+        value = data.get(key, data) if isinstance(data, dict) else data
+        if (found := _letters(value, letters)) and len(found) == n:
+            return found
+    raise Failed("unreadable", f"no list of {n} letters in the answer{_why(answer)}")
+
+
+def _why(answer: Answer) -> str:
+    return ", which was cut by max_answer_tokens" if answer.cut else ""
+
+
+def _numbers(value: Any) -> list[int] | None:
+    """The list as whole numbers; None where it is none."""
+    if not isinstance(value, list):
+        return None
+    try:
+        return [int(one) for one in value]
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _letters(value: Any, letters: str) -> str | None:
+    parts = re.findall(r"\w+", value) if isinstance(value, str) else value
+    if isinstance(value, str) and len(parts) == 1:
+        parts = list(parts[0])
+    if not isinstance(parts, list):
+        return None
+    found = [str(one).strip().upper() for one in parts]
+    return "".join(found) if all(len(one) == 1 and one in letters for one in found) else None
+
+
+def _fields(text: str, *names: Sequence[str]) -> list[Any]:
+    """For each field, under any of its names, what an object or else a line gives it."""
+    for data in _objects(text):
+        if isinstance(data, dict):
+            known = {str(key).lower(): value for key, value in data.items()}
+            found = [next((known[n] for n in own if n in known), None) for own in names]
+            if isinstance(found[0], str):
+                return found
+    plain = _plain(text)
+    return [next((line for n in own if (line := _line(plain, n))), None) for own in names]
+
+
+def _line(text: str, name: str) -> str | None:
+    found = re.search(LINE.format(name), text, re.IGNORECASE | re.MULTILINE)
+    return found["text"] if found else None
+
+
+def _plain(text: str) -> str:
+    return THINKING.sub("", text)
+
+
+def _objects(text: str) -> Iterator[Any]:
+    """JSON objects and lists in a text, wherever they begin; the outermost ones first."""
+    plain, end, tried = _plain(text), 0, 0
+    decoder = json.JSONDecoder(strict=False)
+    for opening in re.finditer(r"[{\[]", plain):
+        if opening.start() < end:
+            continue
+        tried += 1
+        if tried > MOST_OPENINGS:
+            return
+        try:
+            data, end = decoder.raw_decode(plain, opening.start())
+        except (ValueError, RecursionError):
+            continue
+        yield data

@@ -1,0 +1,120 @@
+"""How far a label can be believed: each score beside chance, with an interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from scipy.stats import binomtest
+
+from saelens_steer.files import digest
+from saelens_steer.labels.evidence import Pair, Trials
+from saelens_steer.labels.labeller import Failed, Labeller, Name, Shown
+
+CHANCE = 0.5
+TOKEN_SHARE = 0.6
+"""Weight of distinct tokens in the steering effect; the rest is that of distinct texts."""
+FEWEST = 5
+"""With fewer answers even a judge who is always right may be guessing (p = 1/32 with five)."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How many of n questions with two possible answers were answered right."""
+
+    status: str
+    """scored; too_few; no_label; or how asking failed."""
+    detail: str = ""
+    correct: int | None = None
+    n: int | None = None
+    accuracy: float | None = None
+    ci_low: float | None = None
+    """Ends of the exact 95 % interval (Clopper and Pearson)."""
+    ci_high: float | None = None
+    chance: float = CHANCE
+    p_value: float | None = None
+    """How often guessing does as well (exact, one-sided)."""
+
+
+NO_LABEL = Score("no_label", "there is no label to test")
+
+
+def steering_effect(texts: Sequence[Sequence[int]]) -> float | None:
+    """0.6 × distinct/total tokens, pooled, + 0.4 × distinct/total texts; 0 to 1.
+
+    `texts`: the token ids of each steered text. None where there is none; texts without a token
+    are texts like others.
+    """
+    if not texts:
+        return None
+    tokens = [token for text in texts for token in text]
+    of_tokens = len(set(tokens)) / len(tokens) if tokens else 0.0
+    of_texts = len({tuple(text) for text in texts}) / len(texts)
+    return TOKEN_SHARE * of_tokens + (1 - TOKEN_SHARE) * of_texts
+
+
+def against_chance(right: Sequence[bool]) -> Score:
+    """A score of answers that guessing gets right half of the time."""
+    n, correct = len(right), sum(right)
+    test = binomtest(correct, n, CHANCE, alternative="greater")
+    both = binomtest(correct, n, CHANCE).proportion_ci(0.95, method="exact")
+    ends = float(both.low), float(both.high)
+    return Score("scored", "", correct, n, correct / n, *ends, CHANCE, float(test.pvalue))
+
+
+def detection_score(labeller: Labeller, name: Name, trials: Trials) -> Score:
+    """Told the name, which contexts does the feature fire in? As many fire as do not.
+
+    The contexts were not shown to whoever named. All are judged at once and in a fixed disorder.
+    """
+    n = min(len(trials.firing), len(trials.silent))
+    if 2 * n < FEWEST:
+        return Score("too_few", _few(len(trials.firing), len(trials.silent)))
+    marked = [("".join(c.tokens), True) for c in trials.firing[:n]]
+    marked += [("".join(c.tokens), False) for c in trials.silent[:n]]
+    marked.sort(key=lambda pair: digest("detection", pair[0]))
+    texts = [text for text, _ in marked]
+
+    def judged() -> list[bool]:
+        firing = labeller.firing(name, texts)
+        return [(i in firing) == fires for i, (_, fires) in enumerate(marked)]
+
+    return _scored(judged)
+
+
+def causal_score(labeller: Labeller, name: Name, trials: Trials) -> Score:
+    """Told the name, which of two texts was steered along the feature?
+
+    The other was steered along a random direction by as much. Pairs of equal texts have no answer
+    and are left out. The steered text comes first in every second pair.
+    """
+    pairs = [pair for pair in trials.pairs if pair.steered != pair.other]
+    if len(pairs) < FEWEST:
+        equal = len(trials.pairs) - len(pairs)
+        why = f"{len(pairs)} pairs of texts that differ, {equal} that are equal"
+        return Score("too_few", f"{why}; it takes {FEWEST}")
+    pairs.sort(key=lambda pair: digest("causal", pair.prompt, pair.steered))
+    places = [i % 2 == 0 for i in range(len(pairs))]
+    shown = [_shown(pair, first) for pair, first in zip(pairs, places, strict=True)]
+
+    def judged() -> list[bool]:
+        found = labeller.steered(name, shown)
+        return [one == first for one, first in zip(found, places, strict=True)]
+
+    return _scored(judged)
+
+
+def _shown(pair: Pair, first: bool) -> Shown:
+    texts = (pair.steered, pair.other) if first else (pair.other, pair.steered)
+    return Shown(pair.prompt, *texts)
+
+
+def _scored(judged: Callable[[], list[bool]]) -> Score:
+    try:
+        return against_chance(judged())
+    except Failed as failure:
+        return Score(failure.status, str(failure))
+
+
+def _few(firing: int, silent: int) -> str:
+    return f"{firing} contexts that fire and {silent} that do not, beside those that are shown"

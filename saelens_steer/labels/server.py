@@ -1,0 +1,163 @@
+"""One request to an OpenAI-compatible server, and what can come of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import openai
+
+from saelens_steer.config import ServerSpec
+from saelens_steer.errors import InputError
+from saelens_steer.labels.labeller import Failed
+
+PASSING = (408, 409, 429)
+"""Statuses that may be different the next time, beside 5xx."""
+FOR_ALL = (401, 403, 404)
+"""Statuses that are about the key or the model: no other question would be answered either."""
+ABOUT_SCHEMA = (400, 422)
+"""Statuses of a server that does not take a schema, or not this question."""
+MOST_SAID = 300
+"""Characters kept of what a server says when it refuses."""
+NO_KEY = "none"
+"""What is sent where the server needs no key: the client wants one."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked, and the JSON schema of the answer."""
+
+    name: str
+    messages: Sequence[Mapping[str, str]]
+    schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was answered."""
+
+    text: str
+    cut: bool
+    """Whether the limit of tokens ended it."""
+    model: str
+    """As the server says."""
+
+
+class Lost(Exception):
+    """A request that may be answered the next time."""
+
+    def __init__(self, why: str, wait: float | None = None, free: bool = False) -> None:
+        """`wait`: seconds, where the server says so. `free`: it cannot have cost any tokens."""
+        super().__init__(why)
+        self.wait, self.free = wait, free
+
+
+class NoSchema(Exception):
+    """The server refused a question that came with a schema."""
+
+
+class Closed(Failed):
+    """The server refused for a reason that holds for every other question too."""
+
+
+def key_of(spec: ServerSpec) -> str | None:
+    """The key from the environment. Raises InputError where the variable is not set."""
+    if spec.key_env is None:
+        return None
+    key = os.environ.get(spec.key_env, "").strip()
+    if not key:
+        raise InputError(f"label.server.key_env: the variable {spec.key_env} is not set")
+    return key
+
+
+class Server:
+    """Sends requests; nothing that it returns or raises holds the key."""
+
+    def __init__(self, spec: ServerSpec) -> None:
+        self._spec, self._key = spec, key_of(spec)
+        self._client = openai.OpenAI(
+            api_key=self._key or NO_KEY,
+            base_url=spec.base_url,
+            timeout=spec.timeout,
+            max_retries=0,  # tries are counted and paid for by whoever asks
+        )
+
+    def request(self, question: Question, with_schema: bool) -> tuple[Answer, int | None]:
+        """The answer, and the tokens that it took where the server counts them.
+
+        Raises Lost, NoSchema, Closed, or Failed where no other try would help.
+        """
+        try:
+            body = self._body(question, with_schema)
+        except openai.APIStatusError as error:
+            raise self._refusal(error, with_schema) from None
+        except openai.APITimeoutError:
+            raise Lost(f"no answer within {self._spec.timeout:g} s") from None
+        except (openai.OpenAIError, OSError) as error:
+            raise Lost(f"the connection failed: {self._said(error)}") from None
+        answer, spent = self._parsed(body)
+        if not answer.text.strip():
+            raise Lost("the answer was empty" + " (all its tokens went elsewhere)" * answer.cut)
+        return answer, spent
+
+    def _body(self, question: Question, with_schema: bool) -> str:
+        options: dict[str, Any] = {}
+        if with_schema:
+            schema = {"name": question.name, "schema": dict(question.schema), "strict": True}
+            options["response_format"] = {"type": "json_schema", "json_schema": schema}
+        messages: Any = [dict(message) for message in question.messages]
+        raw = self._client.chat.completions.with_raw_response.create(
+            model=self._spec.model,
+            messages=messages,
+            max_tokens=self._spec.max_answer_tokens,
+            temperature=0,
+            **options,
+        )
+        return raw.http_response.text
+
+    def _parsed(self, body: str) -> tuple[Answer, int | None]:
+        try:
+            data = json.loads(body)
+            choice = data["choices"][0]
+            text = choice["message"].get("content") or ""
+            cut, model = choice.get("finish_reason") == "length", data.get("model")
+            answer = Answer(self._clean(text), cut, self._clean(str(model or "")))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            beginning = " ".join(self._clean(body)[:80].split())
+            raise Lost(f"there was no answer in what came back: {beginning!r}") from None
+        usage = data.get("usage")
+        spent = usage.get("total_tokens") if isinstance(usage, dict) else None
+        return answer, spent if isinstance(spent, int) and spent >= 0 else None
+
+    def _refusal(self, error: openai.APIStatusError, with_schema: bool) -> Exception:
+        status = error.status_code
+        why = f"status {status}: {self._said(error)}"
+        if status in PASSING or status >= 500:
+            return Lost(why, _asked_wait(error), free=True)
+        if with_schema and status in ABOUT_SCHEMA:
+            return NoSchema()
+        return (Closed if status in FOR_ALL else Failed)("refused", why)
+
+    def _said(self, error: Exception) -> str:
+        """What an error says, on one line; its cause where it only says that there is one."""
+        cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else None
+        body = getattr(error, "body", None)
+        said = [body.get(key) for key in ("message", "detail")] if isinstance(body, dict) else []
+        texts = [text for text in said if isinstance(text, str)]
+        text = self._clean(texts[0] if texts else str(cause or error))
+        return " ".join(text.split())[:MOST_SAID] or type(cause or error).__name__
+
+    def _clean(self, text: str) -> str:
+        """What came from the server, without the key in it."""
+        return text.replace(self._key, "[key]") if self._key else text
+
+
+def _asked_wait(error: openai.APIStatusError) -> float | None:
+    """Seconds that the server asks to wait."""
+    try:
+        return float(error.response.headers.get("retry-after", ""))
+    except ValueError:
+        return None

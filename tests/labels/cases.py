@@ -1,0 +1,57 @@
+"""Features with made-up evidence, and a labeller that knows as much as a test wants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from saelens_steer.features import Context, WrittenToken
+from saelens_steer.labels import Case, Evidence, Name, Pair, Shown, SteeredTexts, Trials
+
+
+def context(text: str, domain: str = "food", peak: int = 0) -> Context:
+    """A context whose tokens are words, one of which fires."""
+    tokens = tuple(f" {word}" for word in text.split())
+    z = tuple(2.0 if i == peak else 0.0 for i in range(len(tokens)))
+    return Context("p", domain, peak, tokens, z, tuple(range(len(tokens))), (False, False))
+
+
+def case(feature: int = 7, n: int = 10, n_pairs: int = 10) -> Case:
+    """Fruit fires, tools do not; texts that are steered speak of fruit."""
+    texts = tuple(
+        SteeredTexts(f"ask {i}", f"plain {i}", {-1.0: "no fruit", 1.0: f"apple {i}"})
+        for i in range(2)
+    )
+    evidence = Evidence(
+        feature,
+        "food",
+        tuple(context(f"apple pie {i}") for i in range(3)),
+        {"food": 0.25, "tools": 0.0},
+        (WrittenToken(1, " apple", 2.0), WrittenToken(2, " pear", 1.0)),
+        (WrittenToken(3, " saw", -1.0),),
+        texts,
+    )
+    trials = Trials(
+        tuple(context(f"fruit number {i}") for i in range(n)),
+        tuple(context(f"tool number {i}", "tools") for i in range(n)),
+        tuple(Pair(f"try {i}", f"fruit text {i}", f"other text {i}") for i in range(n_pairs)),
+    )
+    return Case(evidence, trials, 0.5)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Calls everything fruit, and judges by a function of a text."""
+
+    knows: Callable[[str], bool] = lambda text: "fruit" in text
+    provider: str = "offline"
+    model: str | None = None
+
+    def name(self, evidence: Evidence) -> Name:
+        return Name("fruit")
+
+    def firing(self, name: Name, contexts: Sequence[str]) -> set[int]:
+        return {i for i, text in enumerate(contexts) if self.knows(text)}
+
+    def steered(self, name: Name, shown: Sequence[Shown]) -> list[bool]:
+        return [self.knows(pair.first) for pair in shown]

@@ -1,0 +1,297 @@
+"""Asking a server: tried again, paid for, kept, and never with the key in what is left."""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from loopback import MODEL, Reply, answer, error, serving
+
+from saelens_steer.config import ServerSpec
+from saelens_steer.errors import InputError
+from saelens_steer.labels.answers import Answers
+from saelens_steer.labels.client import Client
+from saelens_steer.labels.labeller import Failed
+from saelens_steer.labels.reading import read_name
+from saelens_steer.labels.server import Question, key_of
+
+QUESTION = Question("q", [{"role": "user", "content": "who?"}], {"type": "object"})
+FRUIT = {"summary": "names of fruit", "analysis": "apples"}
+
+
+def client(server: Any, tmp_path, **settings: Any) -> Client:
+    given = {"model": MODEL, "timeout": 5, "backoff": 0.001, **settings}
+    spec = ServerSpec(base_url=getattr(server, "base_url", server), **given)
+    return Client(spec, Answers(tmp_path / "answers"))
+
+
+def failing(asker: Client, question: Question = QUESTION) -> Failed:
+    with pytest.raises(Failed) as failure:
+        asker.ask(question, read_name)
+    return failure.value
+
+
+def in_turn(*replies: Reply) -> Any:
+    """Each reply once, the last one for ever."""
+    left = list(replies)
+    return lambda question: left.pop(0) if len(left) > 1 else left[0]
+
+
+def test_an_answer_is_read_and_kept_and_not_asked_for_again(tmp_path):
+    with serving(lambda q: answer(FRUIT)) as server:
+        first = client(server, tmp_path).ask(QUESTION, read_name)
+        again = client(server, tmp_path).ask(QUESTION, read_name)
+    assert first == again
+    assert first.summary == "names of fruit"
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("change", [{"model": "other"}, {"max_answer_tokens": 9}])
+def test_what_decides_the_answer_is_part_of_the_question(tmp_path, change):
+    with serving(lambda q: answer(FRUIT)) as server:
+        client(server, tmp_path).ask(QUESTION, read_name)
+        client(server, tmp_path, **change).ask(QUESTION, read_name)
+    assert len(server.asked) == 2
+
+
+def test_where_the_server_stands_is_not_part_of_the_question(tmp_path):
+    with serving(lambda q: answer(FRUIT)) as one:
+        client(one, tmp_path).ask(QUESTION, read_name)
+    with serving(lambda q: answer(FRUIT)) as other:
+        client(other, tmp_path, timeout=9, concurrency=2).ask(QUESTION, read_name)
+    assert other.asked == []
+
+
+PASSING = {
+    "too many": error(429),
+    "broken": error(500),
+    "overloaded": error(529),
+    "cut": Reply(answer(FRUIT).body, cut=True),
+    "empty body": Reply(""),
+    "empty answer": answer(""),
+    "no text": answer(FRUIT, choices=[{"message": {"content": None}}]),
+    "no choice": answer(FRUIT, choices=[]),
+    "not JSON": Reply("<html>Bad gateway</html>", headers={"Content-Type": "text/html"}),
+    "JSON of another kind": Reply("[1, 2]"),
+    "deep": Reply("[" * 100_000),
+}
+
+
+@pytest.mark.parametrize("reply", PASSING.values(), ids=PASSING)
+def test_what_may_pass_is_tried_again(tmp_path, reply):
+    with serving(in_turn(reply, reply, answer(FRUIT))) as server:
+        assert client(server, tmp_path).ask(QUESTION, read_name).summary == "names of fruit"
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("reply", PASSING.values(), ids=PASSING)
+def test_what_does_not_pass_ends_as_unanswered_after_so_many_tries(tmp_path, reply):
+    with serving(lambda q: reply) as server:
+        failure = failing(client(server, tmp_path, retries=2))
+    assert (failure.status, len(server.asked)) == ("unanswered", 3)
+    assert "3 tries" in str(failure)
+
+
+def test_a_time_out_is_tried_again_and_paid_for_in_full(tmp_path):
+    slow = Reply(answer(FRUIT).body, after=0.6)
+    with serving(in_turn(slow, answer(FRUIT))) as server:
+        asker = client(server, tmp_path, timeout=0.2)
+        assert asker.ask(QUESTION, read_name).summary == "names of fruit"
+    assert asker.budget.tokens == 4 + 1024 + 7
+
+
+def test_nobody_at_the_address_is_unanswered(tmp_path):
+    with serving() as server:
+        pass
+    failure = failing(client(server.base_url, tmp_path, retries=1))
+    assert failure.status == "unanswered"
+    assert "connection" in str(failure)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refusal_of_key_or_model_is_final_for_every_question(tmp_path, status):
+    with serving(lambda q: error(status, "no model of that name")) as server:
+        asker = client(server, tmp_path)
+        found = [failing(asker), failing(asker)]
+    assert len(server.asked) == 1
+    assert [(f.status, str(f)) for f in found] == [
+        ("refused", f"status {status}: no model of that name")
+    ] * 2
+
+
+def test_a_refusal_of_one_question_says_nothing_of_others(tmp_path):
+    with serving(lambda q: error(400, "too long")) as server:
+        asker = client(server, tmp_path, structured="off")
+        assert [failing(asker).status for _ in range(2)] == ["refused"] * 2
+    assert len(server.asked) == 2
+
+
+def test_what_other_servers_say_is_found_too(tmp_path):
+    refusal = Reply(json.dumps({"detail": "no such model"}), status=404)
+    with serving(lambda q: refusal) as server:
+        assert str(failing(client(server, tmp_path))) == "status 404: no such model"
+
+
+def test_a_server_that_takes_no_schema_is_asked_without_from_then_on(tmp_path, capsys):
+    def reply(question: dict[str, Any]) -> Reply:
+        return error(422) if "response_format" in question else answer(FRUIT)
+
+    other = Question("q", [{"role": "user", "content": "what?"}], {"type": "object"})
+    with serving(reply) as server:
+        asker = client(server, tmp_path)
+        for question in (QUESTION, other):
+            assert asker.ask(question, read_name).summary == "names of fruit"
+    assert ["response_format" in q for q in server.asked] == [True, False, False]
+    assert capsys.readouterr().err.count("takes no JSON schema") == 1
+
+
+def test_the_server_is_asked_greedily_and_for_the_schema(tmp_path):
+    with serving(lambda q: answer(FRUIT)) as server:
+        client(server, tmp_path).ask(QUESTION, read_name)
+    (question,) = server.asked
+    assert (question["model"], question["temperature"]) == (MODEL, 0)
+    assert question["response_format"]["json_schema"]["schema"] == QUESTION.schema
+
+
+def test_waits_double_are_capped_and_follow_the_server(tmp_path):
+    waits: list[float] = []
+    with serving(in_turn(error(500), error(500), error(429, Retry_After="90"), answer(FRUIT))) as s:
+        asker = client(s, tmp_path, backoff=1.0)
+        asker.sleep = waits.append
+        asker.ask(QUESTION, read_name)
+    assert 0.5 <= waits[0] <= 1 <= waits[1] <= 2
+    assert waits[2] == 60
+
+
+@pytest.mark.parametrize("said", ["nan", "-3", "soon", "inf"])
+def test_a_senseless_wait_does_no_harm(tmp_path, said):
+    waits: list[float] = []
+    with serving(in_turn(error(429, Retry_After=said), answer(FRUIT))) as server:
+        asker = client(server, tmp_path)
+        asker.sleep = waits.append
+        asker.ask(QUESTION, read_name)
+    assert 0 <= waits[0] <= 60
+
+
+def test_no_more_requests_are_sent_than_allowed(tmp_path):
+    with serving(lambda q: error(500)) as server:
+        failure = failing(client(server, tmp_path, max_requests=2, retries=9))
+    assert (failure.status, len(server.asked)) == ("over_budget", 2)
+
+
+def test_a_question_that_may_not_fit_into_the_tokens_left_is_not_sent(tmp_path):
+    with serving(lambda q: answer(FRUIT)) as server:
+        asker = client(server, tmp_path, max_tokens=40, max_answer_tokens=30)
+        asker.ask(QUESTION, read_name)  # may take 34, takes 7: 33 are left
+        other = Question("q", [{"role": "user", "content": "what?"}], {})
+        failure = failing(asker, other)  # may take 35
+    assert (failure.status, len(server.asked), asker.budget.tokens) == ("over_budget", 1, 7)
+
+
+def test_a_budget_holds_with_many_at_once(tmp_path):
+    questions = [Question("q", [{"role": "user", "content": str(i)}], {}) for i in range(20)]
+    with serving(lambda q: answer(FRUIT)) as server:
+        asker = client(server, tmp_path, max_requests=7)
+
+        def ask(question: Question) -> str:
+            try:
+                return asker.ask(question, read_name).summary
+            except Failed as failure:
+                return failure.status
+
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(ask, questions))
+    assert (found.count("names of fruit"), found.count("over_budget")) == (7, 13)
+    assert len(server.asked) == 7
+
+
+def test_an_answer_that_cannot_be_read_is_kept_to_look_at_and_asked_again(tmp_path):
+    with serving(in_turn(answer("no idea"), answer(FRUIT))) as server:
+        assert failing(client(server, tmp_path)).status == "unreadable"
+        (kept,) = (tmp_path / "answers").iterdir()
+        assert json.loads(kept.read_text())["answer"]["text"] == "no idea"
+        assert client(server, tmp_path).ask(QUESTION, read_name).summary == "names of fruit"
+    assert len(server.asked) == 2
+
+
+def test_a_damaged_file_of_an_answer_is_asked_again(tmp_path):
+    with serving(lambda q: answer(FRUIT)) as server:
+        client(server, tmp_path).ask(QUESTION, read_name)
+        (kept,) = (tmp_path / "answers").iterdir()
+        for damage in ("", "{", "[]", '{"question": 1, "answer": {}, "read": true}'):
+            kept.write_text(damage)
+            client(server, tmp_path).ask(QUESTION, read_name)
+    assert len(server.asked) == 5
+
+
+def test_the_key_goes_to_the_server_and_into_nothing_that_comes_back(tmp_path, monkeypatch):
+    key = "sk-canary-5f2a"
+    monkeypatch.setenv("MY_API_KEY", key)
+    replies = [
+        answer({"summary": f"fruit {key}", "analysis": key}, model=key),
+        error(400, f"bad key {key}" + "x" * 300),
+        Reply(f"<html>{key}"),
+        error(500, key),
+    ]
+    found = []
+    for number, reply in enumerate(replies):
+        with serving(lambda q, reply=reply: reply) as server:
+            spec = {"key_env": "MY_API_KEY", "retries": 0, "structured": "off"}
+            asker = client(server, tmp_path / str(number), **spec)
+            try:
+                found.append(str(asker.ask(QUESTION, lambda a: a)))
+            except Failed as failure:
+                found.append(str(failure))
+        assert server.headers[0]["authorization"] == f"Bearer {key}"
+    assert all("[key]" in text for text in found)
+    written = [p.read_text() for p in tmp_path.rglob("*") if p.is_file()]
+    assert key not in "".join([*found, *written])
+
+
+def test_without_a_variable_no_key_of_the_environment_is_sent(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-5f2a")
+    with serving(lambda q: answer(FRUIT)) as server:
+        client(server, tmp_path).ask(QUESTION, read_name)
+    assert "canary" not in str(server.headers)
+
+
+def test_a_variable_that_is_not_set_is_named(monkeypatch):
+    monkeypatch.delenv("MY_API_KEY", raising=False)
+    spec = ServerSpec(base_url="http://x/v1", model="m", key_env="MY_API_KEY")
+    with pytest.raises(InputError, match="MY_API_KEY is not set"):
+        key_of(spec)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"key_env": "sk-or-v1-0123abc"},
+        {"key_env": "hf_abcDEF"},
+        {"base_url": "http://user:secret@host/v1"},
+        {"base_url": "http://host/v1?key=secret"},
+        {"base_url": "localhost:8000"},
+    ],
+)
+def test_a_key_in_a_config_is_refused_and_not_repeated(given):
+    from saelens_steer.config import parse_config
+
+    server = {"base_url": "http://host/v1", "model": "m", **given}
+    label = {"provider": "openai-compatible", "server": server}
+    with pytest.raises(InputError) as refusal:
+        parse_config({"label": label})
+    said = str(refusal.value)
+    assert "label.server." in said
+    assert not any(secret in said for secret in ("0123abc", "abcDEF", "secret"))
+
+
+def test_many_questions_are_under_way_at_once(tmp_path):
+    questions = [Question("q", [{"role": "user", "content": str(i)}], {}) for i in range(8)]
+    slow = Reply(answer(FRUIT).body, after=0.3)
+    with serving(lambda q: slow) as server, ThreadPoolExecutor(8) as pool:
+        asker, began = client(server, tmp_path), time.monotonic()
+        list(pool.map(lambda q: asker.ask(q, read_name), questions))
+        took = time.monotonic() - began
+    assert took < 8 * 0.3 / 2

@@ -1,0 +1,176 @@
+"""What features are named from, and what their names are tested on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from saes import random_sae
+
+HOOK = "blocks.2.hook_resid_pre"
+FEATURES = [3, 5, 8, 13]
+
+
+@pytest.fixture(scope="module")
+def cached(random_model):
+    import saelens_steer as ss
+
+    prompts = [ss.Prompt(f"p{i}", f"number {i} of {i * i} things", "ab"[i % 2]) for i in range(40)]
+    return ss.cache_activations(random_model, prompts, hook_name=HOOK)
+
+
+@pytest.fixture(scope="module")
+def sae():
+    """Features that fire on some tokens and not on most."""
+    sparse = random_sae(32)
+    sparse.b_enc.data -= 1.0
+    return sparse
+
+
+@pytest.fixture(scope="module")
+def job(random_model, sae, cached) -> Any:
+    import saelens_steer as ss
+    from saelens_steer.config import LabelSpec, PromptSpec, SweepSpec
+    from saelens_steer.features import measured_scale
+    from saelens_steer.labelling import Labelling
+
+    prompts = [ss.Prompt(f"s{i}", f"sum {i} now", "ab"[i % 2]) for i in range(8)]
+    spec = LabelSpec(contexts=2, detection=3, max_new_tokens=4, alphas=(-1, 1, 3))
+    scale = measured_scale(cached, sae, FEATURES)
+    where = random_model, sae, HOOK, cached, prompts, spec
+    return Labelling(*where, FEATURES, {3: "a"}, scale, SweepSpec(), PromptSpec())
+
+
+@pytest.fixture(scope="module")
+def cases(job) -> Any:
+    from saelens_steer.labelling.texts import Texts
+
+    def write(study, directions) -> pd.DataFrame:
+        return study.completion_rows(directions, range(len(directions)))
+
+    texts = job.texts(write)
+    assert isinstance(texts, Texts)
+    return texts, job.cases(texts)
+
+
+def fires(sae, cached, prompt: str, positions, feature: int) -> torch.Tensor:
+    """Activations of a feature at some positions of a prompt, straight from the cache."""
+    index = cached.index.reset_index(drop=True)
+    own = index[index["prompt_id"] == prompt].set_index("position")
+    rows = [own.index.get_loc(position) for position in positions]
+    first = int(index.index[index["prompt_id"] == prompt][0])
+    x = cached.take(torch.tensor([first + row for row in rows]))
+    return sae.encode(x)[:, feature]
+
+
+def test_contexts_fire_where_they_should_and_silent_ones_nowhere(cases, sae, cached):
+    for case in cases[1]:
+        feature, trials = case.evidence.feature, case.trials
+        assert len(trials.firing) == 3
+        for context in (*case.evidence.contexts, *trials.firing):
+            z = fires(sae, cached, context.prompt_id, context.positions, feature)
+            assert z[context.peak] == z.max() > 0
+        for context in trials.silent:
+            z = fires(sae, cached, context.prompt_id, context.positions, feature)
+            assert not bool((z > 0).any())
+
+
+def test_no_context_that_is_shown_is_one_that_the_name_is_tested_on(cases):
+    for case in cases[1]:
+        shown = {context.prompt_id for context in case.evidence.contexts}
+        assert not shown & {context.prompt_id for context in case.trials.firing}
+
+
+def test_prompts_whose_texts_are_shown_are_in_no_pair(cases, job):
+    for case in cases[1]:
+        shown = {texts.prompt for texts in case.evidence.texts}
+        assert len(shown) == job.spec.examples
+        assert {text.split()[1] for text in shown} & {"0", "2", "4", "6"}  # one of each domain
+        assert {text.split()[1] for text in shown} & {"1", "3", "5", "7"}
+        tested = {pair.prompt for pair in case.trials.pairs}
+        assert not shown & tested
+        assert len(shown | tested) == len(job.prompts)
+
+
+def test_a_pair_is_of_the_largest_strength_and_of_a_push_as_long(cases, job, sae):
+    texts, found = cases
+    rows = texts.controls
+    assert set(rows["alpha"]) == {0.0, 3.0}
+    for case in found:
+        feature = case.evidence.feature
+        own = rows[rows["matched_to"] == f"feature_{feature}"]
+        norm = job.scale.a_max(feature) * float(sae.W_dec[feature].norm())
+        assert own["matched_norm"].iloc[0] == pytest.approx(norm, rel=1e-5)
+        table = texts.features
+        mine = table[(table["feature"] == feature) & (table["alpha"] == 3)]
+        by_prompt = dict(zip(mine["prompt_id"], mine["completion"], strict=True))
+        asked = {p.text: p.id for p in job.prompts}
+        assert all(pair.steered == by_prompt[asked[pair.prompt]] for pair in case.trials.pairs)
+
+
+def test_the_effect_counts_every_steered_text_and_no_other(cases, job, random_model):
+    from saelens_steer.labels import steering_effect
+
+    table = cases[0].features
+    for case in cases[1]:
+        rows = table[(table["feature"] == case.evidence.feature) & (table["alpha"] != 0)]
+        assert len(rows) == 3 * len(job.prompts)
+        tokenize = random_model.tokenizer
+        ids = [tokenize(t, add_special_tokens=False)["input_ids"] for t in rows["completion"]]
+        assert case.effect == pytest.approx(steering_effect(ids))
+
+
+def test_a_feature_that_never_fires_is_not_steered_and_still_a_case(random_model, cached):
+    import saelens_steer as ss
+
+    dead = random_sae(32)
+    dead.b_enc.data[5] = -1e6
+    prompts = [f"sum {i} now" for i in range(4)]
+    table = ss.label_features(
+        random_model, dead, cached, [5, 3], prompts, max_new_tokens=3, n_prompts=4
+    )
+    assert list(table["feature"]) == [5, 3]
+    assert pd.isna(table["steering_effect"][0])
+    assert table["causal_status"][0] in ("too_few", "no_label")
+    assert table["steering_effect"][1] > 0
+
+
+def test_in_a_notebook_a_server_is_asked_and_its_answers_may_be_kept(
+    random_model, sae, cached, tmp_path
+):
+    from loopback import MODEL, serving
+
+    import saelens_steer as ss
+
+    prompts = [f"sum {i} now" for i in range(6)]
+    with serving() as server:
+        about = {"base_url": server.base_url, "model": MODEL}
+        given = {"provider": "openai-compatible", "server": about, "max_new_tokens": 3}
+        tables = [
+            ss.label_features(random_model, sae, cached, [3], prompts, answers=tmp_path, **given)
+            for _ in range(2)
+        ]
+        n_asked = len(server.asked)
+        ss.label_features(random_model, sae, cached, [3], prompts, **given)
+        assert len(server.asked) == 2 * n_asked > 0
+    assert tables[0]["label"].tolist() == ["names of fruit"]
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_what_cannot_be_labelled_is_refused_before_any_steering(random_model, sae, cached):
+    import saelens_steer as ss
+    from saelens_steer.errors import InputError
+
+    def refused(match: str, features=(3,), **options: Any) -> None:
+        with pytest.raises(InputError, match=match):
+            ss.label_features(random_model, sae, cached, features, ["sum now"], **options)
+
+    refused("range", features=[32])
+    refused("n_prompt", n_prompt=3)
+    refused("needs server", provider="openai-compatible")
+    refused("leave server out", server={"base_url": "http://x/v1", "model": "m"})
+    refused("above 0", alphas=[-1])
+    refused("wide", alphas="widest")
+    refused("n_ctx", max_new_tokens=10**6)

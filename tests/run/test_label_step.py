@@ -1,0 +1,299 @@
+"""The label step: every feature with a status, nothing lost, nothing asked for twice."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from loopback import MODEL, Loopback, Reply, answer, error, serving, well
+from prompt_files import prompt_file, small_run
+
+HOOK = "blocks.2.hook_resid_pre"
+ALSO = [f for f in range(32) if f % 3 == 0]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory, random_folder) -> Path:
+    """A config for the random model that labels a dozen features."""
+    home = tmp_path_factory.mktemp("label-parts")
+    parts = small_run(home, random_folder, HOOK, 8)
+    more = prompt_file(home / "chosen.jsonl", "list", ["code", "math"] * 15)
+    label = {"max_new_tokens": 4, "n_prompts": 8, "contexts": 3, "detection": 4}
+    parts |= {
+        "features": {"topic": None, "also": ALSO, "contexts": 2},
+        "select": {**parts["select"], "prompts": more},
+        "sweep": {"alphas": [1], "n_controls": 4, "generate": {"max_new_tokens": 2, "top": 1}},
+        "label": label,
+    }
+    path = home / "study.yaml"
+    path.write_text(yaml.safe_dump(parts))
+    return path
+
+
+@pytest.fixture(scope="module")
+def labelled(config, tmp_path_factory) -> Path:
+    """A run that the offline provider has labelled; not to be changed."""
+    from saelens_steer.config import load_config
+    from saelens_steer.runner import run
+
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    run(load_config(config), folder, "label")
+    return folder
+
+
+@pytest.fixture
+def folder(labelled, tmp_path) -> Path:
+    """A copy of it; what is computed for the labels but the answers is kept in its store."""
+    return Path(shutil.copytree(labelled, tmp_path / "run"))
+
+
+def asking(server: Loopback, **settings: Any) -> list[str]:
+    """The options that let a server name."""
+    given = {"model": MODEL, "timeout": 2, "retries": 1, "backoff": 0.01, **settings}
+    about = json.dumps({"base_url": server.base_url, **given})
+    return ["--set", "label.provider=openai-compatible", "--set", f"label.server={about}"]
+
+
+def entries(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "labels.json").read_text(encoding="utf-8"))["2"]
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "labels.csv").open(encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_offline_every_feature_on_the_pages_has_an_entry_and_a_row(labelled):
+    pages = json.loads((labelled / "feature_pages.json").read_text())["pages"]
+    shown = [page["feature"] for page in pages]
+    found = entries(labelled)
+    assert [int(f) for f in found] == shown == [int(row["feature"]) for row in rows(labelled)]
+    for feature, entry in found.items():
+        assert (entry["feature_number"], entry["layer"]) == (int(feature), 2)
+        assert entry["status"] in ("labelled", "no_evidence")
+        assert set(entry["scores"]) == {"steering_effect", "detection", "causal"}
+        assert entry["provider"] == "offline"
+    assert any(entry["status"] == "labelled" for entry in found.values())
+
+
+def test_texts_are_kept_for_each_feature_and_prompt_with_the_original_beside_them(labelled):
+    chosen = json.loads((labelled / "features.json").read_text())
+    steered = {f for f, entry in entries(labelled).items() if entry["scores"]["steering_effect"]}
+    files = sorted((labelled / "label_texts").iterdir())
+    assert len(files) == len(steered) * 8
+    feature = next(f for f in chosen["max_act"] if f in steered)
+    name = f"generated_texts_layer_2_feature_{feature}_4_prompt_0.json"
+    ((prompt, texts),) = json.loads((labelled / "label_texts" / name).read_text())["2"][
+        feature
+    ].items()
+    assert prompt.startswith("sum of")
+    assert list(texts) == ["original", "-2", "-1", "1", "2"]
+
+
+def test_the_steering_effect_is_that_of_the_kept_texts(labelled, random_model):
+    from saelens_steer.labels import steering_effect
+
+    feature, entry = next(
+        (f, e) for f, e in entries(labelled).items() if e["scores"]["steering_effect"]
+    )
+    texts = []
+    for file in (labelled / "label_texts").glob(f"*_feature_{feature}_*"):
+        (found,) = json.loads(file.read_text())["2"][feature].values()
+        texts += [text for strength, text in found.items() if strength != "original"]
+    ids = [random_model.tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
+    assert len(texts) == 32
+    assert entry["scores"]["steering_effect"] == pytest.approx(steering_effect(ids))
+
+
+def test_the_same_command_does_nothing_twice(folder, config, said):
+    before = (folder / "labels.json").stat().st_mtime_ns
+    assert said("label", config, "--out", folder)[0] == 0
+    assert (folder / "labels.json").stat().st_mtime_ns == before
+
+
+def test_a_server_names_and_is_tested_and_asked_for_nothing_twice(folder, config, said):
+    with serving() as server:
+        status, out, _ = said("label", config, "--out", folder, *asking(server))
+        n_asked = len(server.asked)
+        assert (status, out) == (0, f"{folder / 'labels.json'}\n")
+        assert said("label", config, "--out", folder, *asking(server, concurrency=3))[0] == 0
+    assert len(server.asked) == n_asked
+    found = [e for e in entries(folder).values() if e["status"] == "labelled"]
+    assert {e["interpretation"] for e in found} == {"names of fruit"}
+    assert {(e["provider"], e["model"]) for e in found} == {("openai-compatible", MODEL)}
+    tested = [e["scores"]["detection"] for e in found]
+    assert {s["accuracy"] for s in tested if s["status"] == "scored"} == {0.5}
+    assert "names of fruit" in (folder / "features.html").read_text(encoding="utf-8")
+
+
+MISCHIEF: dict[str, Callable[[dict[str, Any]], Reply]] = {
+    "429": lambda q: error(429),
+    "500": lambda q: error(500),
+    "time-out": lambda q: Reply(well(q).body, after=1.2),
+    "cut stream": lambda q: Reply(well(q).body, cut=True),
+    "empty": lambda q: answer(""),
+    "not JSON": lambda q: Reply("<html>Bad gateway", headers={"Content-Type": "text/html"}),
+    "no label": lambda q: answer("I would rather not."),
+    "wrong model": lambda q: error(400, "the model does not exist"),
+    "5,000 words": lambda q: answer("word " * 5000),
+}
+OUTCOME = {
+    **dict.fromkeys(["429", "500", "time-out", "cut stream", "empty", "not JSON"], "unanswered"),
+    **dict.fromkeys(["no label", "5,000 words"], "unreadable"),
+    "wrong model": "refused",
+}
+
+
+class Mischievous:
+    """Behaves in another bad way for each feature, and well for what is left."""
+
+    def __init__(self, kinds: list[str]) -> None:
+        self.left, self.by_text, self.good = kinds, dict[str, str](), False
+
+    def __call__(self, question: dict[str, Any]) -> Reply:
+        text = question["messages"][-1]["content"]
+        if self.good or '"summary"' not in text:
+            return well(question)
+        if text not in self.by_text:
+            self.by_text[text] = self.left.pop(0) if self.left else "well"
+        return MISCHIEF.get(self.by_text[text], well)(question)
+
+
+def test_however_a_server_misbehaves_every_feature_has_a_status_and_the_rest_is_asked_later(
+    folder, config, said
+):
+    reply = Mischievous(list(MISCHIEF))
+    with serving(reply) as server:
+        options = asking(server, timeout=0.6, concurrency=1, structured="off")
+        status, out, errors = said("label", config, "--out", folder, *options)
+        assert (status, out) == (1, f"{folder / 'labels.json'}\n")
+        assert "the same command asks for what is missing" in errors
+        found = entries(folder)
+        assert len(found) == len(rows(folder))
+        named = [e for e in found.values() if e["status"] != "no_evidence"]
+        assert len(named) > len(MISCHIEF)
+        assert [e["status"] for e in named] == [
+            *(OUTCOME[kind] for kind in MISCHIEF),
+            *["labelled"] * (len(named) - len(MISCHIEF)),
+        ]
+        assert all(e["detail"] for e in named if e["status"] != "labelled")
+        assert all(row["status"] for row in rows(folder))
+        answered = {e["feature_number"]: e for e in named if e["status"] == "labelled"}
+
+        n_asked, reply.good = len(server.asked), True
+        assert said("label", config, "--out", folder, *options)[0] == 0
+        again = [q["messages"][-1]["content"] for q in server.asked[n_asked:]]
+        assert sum('"summary"' in text for text in again) == len(MISCHIEF)
+        assert not {t for t, kind in reply.by_text.items() if kind == "well"} & {*again}
+    after = {e["feature_number"]: e for e in entries(folder).values()}
+    assert all(after[feature] == entry for feature, entry in answered.items())
+    assert {e["status"] for e in after.values()} <= {"labelled", "no_evidence"}
+
+
+def test_a_model_that_the_server_does_not_have_ends_the_asking_at_once(folder, config, said):
+    with serving(lambda q: error(404, "no such model")) as server:
+        options = asking(server, concurrency=1)
+        assert said("label", config, "--out", folder, *options)[0] == 1
+    found = [e for e in entries(folder).values() if e["status"] != "no_evidence"]
+    assert {(e["status"], e["detail"]) for e in found} == {("refused", "status 404: no such model")}
+    assert len(server.asked) == 1
+
+
+def test_a_budget_ends_with_statuses_and_the_next_time_goes_on(folder, config, said):
+    with serving() as server:
+        options = asking(server, concurrency=1, max_requests=15)
+        assert said("label", config, "--out", folder, *options)[0] == 1
+        assert len(server.asked) == 15
+        assert "over_budget" in {e["status"] for e in entries(folder).values()}
+        while said("label", config, "--out", folder, *options)[0] == 1:
+            assert len(server.asked) < 100
+    texts = [q["messages"][-1]["content"] for q in server.asked]
+    assert len(texts) == len(set(texts))
+
+
+def test_a_report_is_written_also_where_labels_are_missing_and_again_when_they_come(
+    folder, config, said
+):
+    with serving(lambda q: error(500)) as server:
+        assert said("run", config, "--out", folder, *asking(server, retries=0))[0] == 0
+        report = folder / "report.html"
+        assert "names of fruit" not in report.read_text(encoding="utf-8")
+        server.reply = well
+        assert said("run", config, "--out", folder, *asking(server, retries=0))[0] == 0
+    assert "names of fruit" in report.read_text(encoding="utf-8")
+    made = report.stat().st_mtime_ns
+    assert said("run", config, "--out", folder, *asking(server, retries=0))[0] == 0
+    assert report.stat().st_mtime_ns == made
+
+
+def test_a_canary_key_is_in_no_file_of_the_run_and_in_no_log(
+    folder, config, said, monkeypatch, caplog
+):
+    key = "sk-canary-77b1f0c2"
+    monkeypatch.setenv("LABEL_API_KEY", key)
+    caplog.set_level("DEBUG")
+
+    def echo(question: dict[str, Any]) -> Reply:
+        if '"summary"' not in question["messages"][-1]["content"]:
+            return error(401, f"the key {key} is wrong")
+        return answer({"summary": f"names of {key}", "analysis": f"I was asked with {key}"})
+
+    with serving(echo) as server:
+        options = asking(server, key_env="LABEL_API_KEY", concurrency=1)
+        _, out, errors = said("run", config, "--out", folder, *options)
+    assert server.headers[0]["authorization"] == f"Bearer {key}"
+    assert "names of [key]" in (folder / "labels.json").read_text()
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert any(".store" in path.parts for path in files)
+    assert [path for path in files if key.encode() in path.read_bytes()] == []
+    assert key not in out + errors + caplog.text
+
+
+def test_without_the_key_or_a_server_nothing_is_begun(config, tmp_path, said, monkeypatch):
+    monkeypatch.delenv("LABEL_API_KEY", raising=False)
+    with serving() as server:
+        options = asking(server, key_env="LABEL_API_KEY")
+        status, _, errors = said("label", config, "--out", tmp_path / "new", *options)
+    assert status == 2
+    assert "LABEL_API_KEY is not set" in errors
+    assert not (tmp_path / "new").exists()
+    bare = ["--set", "label.provider=openai-compatible"]
+    assert "needs server" in said("label", config, "--out", tmp_path / "new", *bare)[2]
+
+
+def test_labels_go_with_the_section_and_the_pages_with_them(folder, config, said):
+    name = next(e["interpretation"] for e in entries(folder).values() if e["interpretation"])
+    html = folder / "features.html"
+    from saelens_steer.report.markup import esc
+
+    assert esc(name) in html.read_text(encoding="utf-8")
+    off = ["--set", "label=null"]
+    assert "has no section label" in said("label", config, "--out", folder, *off)[2]
+    assert said("select", config, "--out", folder, *off)[0] == 0
+    assert (folder / "labels.json").exists()
+    assert said("patch", config, "--out", folder, *off, "--set", "patch={variants: {}}")[0] == 2
+    assert said("sweep", config, "--out", folder, *off)[0] == 0
+    assert not [path for path in folder.iterdir() if path.name.startswith("label")]
+    assert esc(name) not in html.read_text(encoding="utf-8")
+
+
+def test_an_sae_without_an_encoder_is_named_from_what_its_features_write(config, tmp_path, said):
+    parts = yaml.safe_load(config.read_text())
+    source = str(Path(parts["sae"]["load"]["source"]).parent / "decoder")
+    sets = [
+        f"sae={{load: {{source: '{source}'}}}}",
+        "sweep.features=[3,4]",
+        "features.also=[]",
+    ]
+    options = [part for one in sets for part in ("--set", one)]
+    folder = tmp_path / "run"
+    assert said("label", config, "--out", folder, *options)[0] == 0
+    for entry in entries(folder).values():
+        assert entry["scores"]["steering_effect"] is None
+        assert entry["scores"]["detection"]["status"] in ("too_few", "no_label")
