@@ -30,8 +30,8 @@ def check_labeller(spec: LabelSpec) -> None:
 
 
 def labeller_of(spec: LabelSpec, answers: Answers, texts: Iterable[str]) -> Labeller:
-    """Who names. `answers`: where those of a server are kept; `texts`: ordinary ones, which tell the
-    offline labeller what words are common."""
+    """Who names. `answers`: where those of a server are kept; `texts`: ordinary ones, which tell
+    the offline labeller what words are common."""
     check_labeller(spec)
     if spec.server is None:
         return Offline.of(texts, spec.evidence)

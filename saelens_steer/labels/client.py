@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -28,12 +27,13 @@ class Client:
 
     spec: ServerSpec
     answers: Answers
-    sleep: Callable[[float], None] = time.sleep
     plain: bool = False
     """Whether the server has shown that it takes no schema."""
     closed: Closed | None = None
     """Why no further question is sent."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    _stopped: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def __post_init__(self) -> None:
         self.server = Server(self.spec)
@@ -55,6 +55,15 @@ class Client:
             raise
         self.answers.keep(asked, vars(answer), read=True)
         return found
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        self.closed = Closed("unanswered", "stopped")
+        self._stopped.set()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, unless stopped."""
+        self._stopped.wait(seconds)
 
     def _identity(self, question: Question) -> dict[str, Any]:
         """What decides the answer."""

@@ -66,3 +66,7 @@ class Labeller(Protocol):
     def steered(self, name: Name, shown: Sequence[Shown]) -> list[bool]:
         """For each two texts whether it was the first that was steered along that feature."""
         ...
+
+    def stop(self) -> None:
+        """Begin nothing more in other threads."""
+        ...

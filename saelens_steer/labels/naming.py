@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Thread
 
 from saelens_steer.labels.evidence import Case
 from saelens_steer.labels.labeller import Failed, Labeller, Name
@@ -47,14 +50,42 @@ def label_all(
     labeller: Labeller, cases: Sequence[Case], at_once: int = 1, note: Note = unnoted
 ) -> list[Label]:
     """A label for each case, in their order; `at_once` are worked on at the same time."""
-    pool = ThreadPoolExecutor(at_once)
+    found, work = dict[int, Label](), partial(label_one, labeller)
     try:
-        going = [pool.submit(label_one, labeller, case) for case in cases]
-        for _ in as_completed(going):
+        for place, label in _as_they_come(work, cases, at_once):
+            found[place] = label
             note(1)
-        return [one.result() for one in going]
-    finally:
-        pool.shutdown(cancel_futures=True)
+    except BaseException:
+        labeller.stop()
+        raise
+    return [found[place] for place in range(len(cases))]
+
+
+def _as_they_come(
+    work: Callable[[Case], Label], cases: Sequence[Case], at_once: int
+) -> Iterator[tuple[int, Label]]:
+    """Each case's place and label. Threads that hang do not hold up an interruption, nor the end
+    of the program."""
+    left, done = SimpleQueue[tuple[int, Case]](), SimpleQueue[tuple[int, Label | BaseException]]()
+    for numbered in enumerate(cases):
+        left.put(numbered)
+
+    def take() -> None:
+        while not left.empty():
+            with suppress(Empty):
+                place, case = left.get_nowait()
+                try:
+                    done.put((place, work(case)))
+                except BaseException as error:
+                    done.put((place, error))
+
+    for _ in range(min(at_once, len(cases))):
+        Thread(target=take, daemon=True).start()
+    for _ in cases:
+        place, label = done.get()
+        if isinstance(label, BaseException):
+            raise label
+        yield place, label
 
 
 def label_one(labeller: Labeller, case: Case) -> Label:

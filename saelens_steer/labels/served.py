@@ -49,6 +49,10 @@ class Served:
 
         return self.client.ask(choosing(name, shown, self.chars), read)
 
+    def stop(self) -> None:
+        """Ask nothing more."""
+        self.client.stop()
+
     def _named(self, answer: Answer) -> Name:
         name, asked = read_name(answer), self.client.spec.model
         if not answer.model or answer.model.startswith(asked):

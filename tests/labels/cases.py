@@ -53,5 +53,8 @@ class Judge:
     def firing(self, name: Name, contexts: Sequence[str]) -> set[int]:
         return {i for i, text in enumerate(contexts) if self.knows(text)}
 
+    def stop(self) -> None:
+        pass
+
     def steered(self, name: Name, shown: Sequence[Shown]) -> list[bool]:
         return [self.knows(pair.first) for pair in shown]

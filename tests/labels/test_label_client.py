@@ -287,6 +287,27 @@ def test_a_key_in_a_config_is_refused_and_not_repeated(given):
     assert not any(secret in said for secret in ("0123abc", "abcDEF", "secret"))
 
 
+def test_an_interruption_does_not_wait_for_a_server_that_hangs(tmp_path):
+    from cases import case
+
+    from saelens_steer.labels import label_all
+    from saelens_steer.labels.served import Served
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    def reply(question: dict[str, Any]) -> Reply:
+        first = "apple 0" in str(question) and len(server.asked) == 1
+        return error(400) if first else Reply(answer(FRUIT).body, after=20)
+
+    with serving(reply) as server:
+        asker = client(server, tmp_path, timeout=60, structured="off")
+        labeller, began = Served(asker, "both", 200), time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            label_all(labeller, [case(i) for i in range(4)], 2, interrupt)
+        assert time.monotonic() - began < 10
+
+
 def test_many_questions_are_under_way_at_once(tmp_path):
     questions = [Question("q", [{"role": "user", "content": str(i)}], {}) for i in range(8)]
     slow = Reply(answer(FRUIT).body, after=0.3)

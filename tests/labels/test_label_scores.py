@@ -108,6 +108,16 @@ def test_every_feature_has_a_status_whatever_happens_to_others(at_once):
     assert all(label.unfinished for label in labels)
 
 
+def test_a_slip_in_a_labeller_is_not_taken_for_a_status():
+    class Slip(Judge):
+        def name(self, evidence):
+            raise ZeroDivisionError
+
+    for at_once in (1, 3):
+        with pytest.raises(ZeroDivisionError):
+            label_all(Slip(), [case(i) for i in range(4)], at_once)
+
+
 def test_without_evidence_nobody_is_asked():
     bare = replace(case().evidence, contexts=(), raised=(), texts=())
     (label,) = label_all(Broken(), [replace(case(), evidence=bare)])
