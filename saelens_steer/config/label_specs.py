@@ -85,7 +85,7 @@ class LabelSpec(Spec):
     """Characters shown of a text."""
     contexts: int = Field(default=5, gt=0)
     """Contexts shown to whoever names, the largest first."""
-    detection: int = Field(default=10, ge=0)
+    detection: int = Field(default=20, ge=0)
     """The detection score takes so many other contexts that fire, and as many that do not."""
     neuronpedia: str | None = "https://www.neuronpedia.org"
     """Where to ask for the labels of published SAEs that it covers; null: do not ask."""
