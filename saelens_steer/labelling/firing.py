@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from torch import Tensor
 
 from saelens_steer.activations import Activations
 from saelens_steer.config import LabelSpec
-from saelens_steer.data import token_pieces
 from saelens_steer.features import (
     Context,
     Places,
@@ -30,7 +28,7 @@ from saelens_steer.files import digest
 WINDOW = 12
 """Tokens shown on either side of the one in the middle."""
 TRIED = 6
-"""So many contexts are looked at for each that is to be silent."""
+"""So many contexts are looked at for each silent one that prompts without a firing token lack."""
 Rows = list[int]
 
 
@@ -88,18 +86,18 @@ def _quiet(contexts: Sequence[Context], spec: LabelSpec) -> tuple[Context, ...]:
 def _tried(
     found: Responses, shown: Bool[Tensor, " n"], column: int, spec: LabelSpec, firing: Rows
 ) -> Rows:
-    """Rows whose context may be silent: of prompts without a firing token first, as far in as the
-    firing ones are, so that the place tells nothing; then anywhere in others."""
-    places, feature = found.places, found.features[column]
-    fires = (found.peak[:, column] > 0).tolist()
-    draws = {i: digest(spec.seed, feature, name) for i, name in enumerate(places.prompts)}
-    depths, rows = cycle(_depth(places, shown, row) for row in firing), []
-    for prompt in sorted(draws, key=lambda i: (fires[i], draws[i]))[: TRIED * len(firing)]:
-        own = _shown_rows(places, shown, prompt)
-        depth = int(draws[prompt], 16) / 16**16 if fires[prompt] else next(depths)
-        if len(own):
-            rows.append(int(own[round(depth * (len(own) - 1))]))
-    return rows
+    """Rows whose context may be silent: of prompts without a firing token, as far in as the firing
+    ones are, so that the place tells nothing; where these are too few, anywhere in others."""
+    places, n = found.places, len(firing)
+    names = enumerate(places.prompts)
+    draws = {i: digest(spec.seed, found.features[column], name) for i, name in names}
+    fires, order = (found.peak[:, column] > 0).tolist(), sorted(draws, key=lambda i: draws[i])
+    depths = [_depth(places, shown, row) for row in firing]
+    chosen = list(zip([i for i in order if not fires[i]], depths, strict=False))
+    others = [(i, int(draws[i], 16) / 16**16) for i in order if fires[i]]
+    chosen += others[: TRIED * (n - len(chosen))]
+    rows = [(_shown_rows(places, shown, i), depth) for i, depth in chosen]
+    return [int(own[round(depth * (len(own) - 1))]) for own, depth in rows if len(own)]
 
 
 def _shown_rows(places: Places, shown: Bool[Tensor, " n"], prompt: int) -> Tensor:
@@ -126,4 +124,4 @@ def cached_texts(tokenizer: Any, activations: Activations) -> Iterator[str]:
     shown = shown_tokens(tokenizer, activations)
     index = activations.index[shown.numpy()]
     for _, tokens in index.groupby("prompt_id", sort=False)["token"]:
-        yield "".join(token_pieces(tokenizer, [int(token) for token in tokens]))
+        yield tokenizer.decode(tokens.tolist(), clean_up_tokenization_spaces=False)
