@@ -27,8 +27,8 @@ from saelens_steer.effects import Trial, rank_by
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import OF_ACTIVATIONS
 from saelens_steer.features import NO_SCALE, Scale, Selection, measured_scale, pages_of
-from saelens_steer.labelling import Labelling, labelled
-from saelens_steer.labels import check_labeller
+from saelens_steer.labelling import Labelling
+from saelens_steer.labels import check_labeller, labelled
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.model import check_stream, default_hook_name, same_places
 from saelens_steer.patching import ORIGINAL, Patching, check_patchable, patch_table
@@ -185,7 +185,7 @@ def label_features(
     model: Any,
     sae: SAE[Any],
     activations: Activations,
-    features: Sequence[int],
+    features: int | Sequence[int],
     prompts: Sequence[Prompt | str],
     *,
     answers: str | Path | None = None,
@@ -204,7 +204,8 @@ def label_features(
     spec = checked(LabelSpec, options, "label_features")
     check_labeller(spec)
     check_sae_at(sae, activations.d_model, activations.hook_name)
-    chosen = [check_feature(sae, feature) for feature in features]
+    given = [features] if isinstance(features, int) else features
+    chosen = list(dict.fromkeys(check_feature(sae, feature) for feature in given))
     scale = NO_SCALE
     if not sae.cfg.metadata.decoder_only:
         scale = measured_scale(activations, sae, chosen)
@@ -213,12 +214,14 @@ def label_features(
     where = (model, sae, activations.hook_name, activations, steered, spec)
     job = Labelling(*where, chosen, {}, scale, SweepSpec(), prompt_spec)
     job.study().check()
+    job.check_prompts()
     with progress("steered texts", job.n_texts) as note:
 
         def written(study: Study, directions: Directions) -> pd.DataFrame:
             return study.completion_rows(directions, range(len(directions)), note=note)
 
-        return labelled(job, written, Path(answers) if answers else None).table
+        found = job.gathered(job.texts(written))
+    return labelled(found, spec, Path(answers) if answers else None).table
 
 
 def feature_pages(

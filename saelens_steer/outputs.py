@@ -38,8 +38,9 @@ CONTROLS = "controls.csv"
 """The claims against every family of controls, where there are any."""
 TEXTS = "generated_texts"
 """Folder of one JSON per feature and prompt, where a config asks for them."""
-LABEL_OUTPUTS = ("labels.json", "labels.csv", "label_texts")
-"""The last is a folder like that of TEXTS, of the texts that labels are made from."""
+EVIDENCE_OUTPUTS = ("label_evidence.json", "label_texts")
+"""What features are named from and tested on; a folder like that of TEXTS."""
+LABEL_OUTPUTS = ("labels.json", "labels.csv")
 
 
 def write_result(

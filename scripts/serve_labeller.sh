@@ -27,7 +27,8 @@ set -euo pipefail
 
 host=${HOST:-127.0.0.1} port=${PORT:-8000} patience=${PATIENCE:-1800}
 seen=$host
-[[ $host == 0.0.0.0 ]] && seen=127.0.0.1
+[[ $host == 0.0.0.0 || $host == :: ]] && seen=localhost
+[[ $seen == *:* ]] && seen="[$seen]"
 
 healthy() { curl --silent --fail --max-time 5 --output /dev/null "http://$seen:$port/health"; }
 
@@ -51,7 +52,8 @@ server=$!
 trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null || true' EXIT
 trap 'exit 130' INT TERM
 
-for ((waited = 0; waited < patience; waited++)); do
+SECONDS=0
+while ((SECONDS < patience)); do
   if healthy; then
     echo "ready: label.server={base_url: http://$seen:$port/v1, model: $model}"
     wait "$server"

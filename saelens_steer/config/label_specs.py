@@ -39,10 +39,14 @@ class ServerSpec(Spec):
     """Of each answer, a model's reasoning included."""
     structured: Literal["auto", "off"] = "auto"
     """auto: ask for JSON of a given schema, and without it where the server refuses that."""
+    extra: dict[str, Any] = Field(default_factory=dict)
+    """Further fields of a request, such as {chat_template_kwargs: {enable_thinking: false}}; null
+    leaves one out: {max_tokens: null, temperature: null, max_completion_tokens: 4000}."""
     max_requests: int | None = Field(default=None, gt=0)
     """Send no more requests than this in one go, further tries included."""
     max_tokens: int | None = Field(default=None, gt=0)
-    """Spend no more tokens than this in one go, of questions and answers."""
+    """Spend no more tokens than this in one go, of questions and answers. A request is sent where
+    what it may cost is left: a token for each byte of the question, and the longest answer."""
 
     @field_validator("base_url")
     @classmethod
@@ -50,7 +54,7 @@ class ServerSpec(Spec):
         address = urlsplit(value)
         if address.scheme not in ("http", "https") or not address.hostname:
             raise ValueError("should be an address such as http://localhost:8000/v1")
-        if address.username or address.password or address.query:
+        if address.username or address.password or address.query or address.fragment:
             raise ValueError("holds more than an address: a key belongs in the variable of key_env")
         return value
 

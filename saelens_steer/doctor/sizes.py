@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from saelens_steer.doctor.findings import Finding
 from saelens_steer.evidence.claims import least_controls
 from saelens_steer.stages import Run
+from saelens_steer.stages.check import label_prompts
 from saelens_steer.study import Study
 from saelens_steer.sweeps import grid
 
@@ -65,6 +66,10 @@ def described(run: Run, study: Study, sizes: Sizes) -> Iterator[Finding]:
         yield Finding("patch", f"{len(patch.variants)} variants of the model on {few} prompts")
     many = f"{tested} directions and {sizes.controls} controls"
     yield Finding("sweep", f"{many}: {sizes.rows:,} rows, {sizes.texts:,} texts")
+    if label := spec.label:
+        n_texts = len(label_prompts(run, label)) * (tested * (len(label.strengths) + 1) + 2)
+        by = label.server.model if label.server else "the offline provider"
+        yield Finding("labels", f"of {tested} features by {by}, from {n_texts:,} texts")
     needed = least_controls(tested)
     enough = (
         "enough" if spec.sweep.n_controls >= needed else f"too few: at least {needed} are needed"

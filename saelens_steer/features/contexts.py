@@ -115,11 +115,13 @@ def _view(places: Places, shown: Bool[Tensor, " n"], row: int, window: int) -> _
 def _activations_at(
     sae: SAE[Any], activations: Activations, rows: Int[Tensor, " m"], features: Sequence[int]
 ) -> Float[Tensor, "m feature"]:
-    """Activations of some rows alone."""
-    parts = activations.take(rows).split(rows_at_once(sae))
+    """Activations of some rows alone, read and encoded piece by piece."""
     wanted = list(features)
-    empty = torch.zeros(0, len(wanted))
-    return torch.cat([empty, *(encode(sae, x)[:, wanted] for x in parts if len(x))])
+    found = [torch.zeros(0, len(wanted))]
+    for part in rows.split(rows_at_once(sae)):
+        if len(part):
+            found.append(encode(sae, activations.take(part))[:, wanted])
+    return torch.cat(found)
 
 
 class _Texts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ def _rows(
     top, rest = ranked[: spec.contexts], ranked[spec.contexts :]
     n = min(spec.detection, len(rest))
     firing = [rest[i] for i in np.linspace(0, len(rest) - 1, n).round().astype(int)]
-    return top, firing, _tried(found, shown, column, spec, firing)
+    return top, firing, _tried(found, shown, column, spec, top, firing)
 
 
 def _quiet(contexts: Sequence[Context], spec: LabelSpec) -> tuple[Context, ...]:
@@ -84,19 +85,26 @@ def _quiet(contexts: Sequence[Context], spec: LabelSpec) -> tuple[Context, ...]:
 
 
 def _tried(
-    found: Responses, shown: Bool[Tensor, " n"], column: int, spec: LabelSpec, firing: Rows
+    found: Responses,
+    shown: Bool[Tensor, " n"],
+    column: int,
+    spec: LabelSpec,
+    top: Rows,
+    firing: Rows,
 ) -> Rows:
-    """Rows whose context may be silent: of prompts without a firing token, as far in as the firing
-    ones are, so that the place tells nothing; where these are too few, anywhere in others."""
-    places, n = found.places, len(firing)
-    names = enumerate(places.prompts)
-    draws = {i: digest(spec.seed, found.features[column], name) for i, name in names}
-    fires, order = (found.peak[:, column] > 0).tolist(), sorted(draws, key=lambda i: draws[i])
-    depths = [_depth(places, shown, row) for row in firing]
-    chosen = list(zip([i for i in order if not fires[i]], depths, strict=False))
-    others = [(i, int(draws[i], 16) / 16**16) for i in order if fires[i]]
-    chosen += others[: TRIED * (n - len(chosen))]
-    rows = [(_shown_rows(places, shown, i), depth) for i, depth in chosen]
+    """Rows whose context may be silent, as far into their prompts as the firing ones are, so that
+    the place tells nothing: of prompts without a firing token, or where these are too few of others
+    that are not shown elsewhere."""
+    places = found.places
+    used = {int(places.prompt_of[row]) for row in (*top, *firing)}
+    draws = [digest(spec.seed, found.features[column], name) for name in places.prompts]
+    order = sorted({*range(len(draws))} - used, key=lambda prompt: draws[prompt])
+    loud = (found.peak[:, column] > 0).tolist()
+    quiet = [prompt for prompt in order if not loud[prompt]][: len(firing)]
+    others = [prompt for prompt in order if loud[prompt]]
+    chosen = quiet + others[: TRIED * (len(firing) - len(quiet))]
+    depths = cycle(_depth(places, shown, row) for row in firing)
+    rows = [(_shown_rows(places, shown, prompt), next(depths)) for prompt in chosen]
     return [int(own[round(depth * (len(own) - 1))]) for own, depth in rows if len(own)]
 
 

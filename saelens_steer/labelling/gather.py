@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 from operator import add
 from typing import Any
 
@@ -14,11 +14,13 @@ from sae_lens import SAE
 from saelens_steer.activations import Activations
 from saelens_steer.config import LabelSpec, PromptSpec, SweepSpec
 from saelens_steer.data import Prompt, some_prompts
+from saelens_steer.errors import InputError
 from saelens_steer.evidence import draw_controls
 from saelens_steer.features import Scale, written_tokens
-from saelens_steer.labelling.firing import Firing, firing_of
+from saelens_steer.labelling.firing import Firing, cached_texts, firing_of
 from saelens_steer.labelling.texts import Texts, text_study
-from saelens_steer.labels import Case, Evidence, Trials, steering_effect
+from saelens_steer.labels import Case, Evidence, Gathered, Trials, steering_effect
+from saelens_steer.model import hook_layer
 from saelens_steer.study import Study
 from saelens_steer.sweeps import Directions, feature_directions, own_controls
 
@@ -49,6 +51,16 @@ class Labelling:
     """Where is steered: positions and the like."""
     prompt_spec: PromptSpec
 
+    def check_prompts(self) -> None:
+        """Raise InputError for a steered prompt that is among the cached ones."""
+        cached = list(cached_texts(self.model.tokenizer, self.activations))
+        for prompt in self.prompts:
+            if any(prompt.text in text for text in cached):
+                raise InputError(
+                    f"{prompt.text[:60]!r} is steered and among the cached prompts: names must be "
+                    "tested on other prompts than features are chosen on"
+                )
+
     @property
     def steerable(self) -> list[int]:
         """The features that have an A_max; the others fire nowhere in the cache."""
@@ -69,7 +81,7 @@ class Labelling:
         """Texts of each feature at each strength, and at the largest those of a random direction
         of the same norm."""
         if not self.steerable:
-            return Texts(pd.DataFrame(), pd.DataFrame())
+            return Texts(pd.DataFrame(), pd.DataFrame(), self.spec.example_chars)
         tested = feature_directions(self.sae, self.steerable, "max_act", self.scale)
         drawn = draw_controls(
             CONTROLS,
@@ -82,10 +94,19 @@ class Labelling:
             own_controls(CONTROLS, drawn[i : i + 1], tested.take([i])) for i in range(len(tested))
         ]
         strongest = self.study(max(self.spec.strengths))
-        return Texts(write(self.study(), tested), write(strongest, reduce(add, controls)))
+        tables = write(self.study(), tested), write(strongest, reduce(add, controls))
+        return Texts(*tables, self.spec.example_chars)
 
-    def cases(self, texts: Texts) -> list[Case]:
-        """What each feature is named from and tested on."""
+    def gathered(self, texts: Texts) -> Gathered:
+        """What each feature is named from and tested on, and what words are common."""
+        return Gathered(
+            hook_layer(self.hook_name),
+            tuple(self._cases(texts)),
+            tuple(cached_texts(self.model.tokenizer, self.activations)),
+            getattr(self.sae.cfg.metadata, "neuronpedia_id", None),
+        )
+
+    def _cases(self, texts: Texts) -> list[Case]:
         tokenizer = self.model.tokenizer
         written = written_tokens(self.model, self.sae, self.features, self.hook_name, TOKENS)
         known = firing_of(tokenizer, self.sae, self.activations, self.features, self.spec)
@@ -93,15 +114,20 @@ class Labelling:
         return [self._case(feature, *tokens, own, texts) for feature, tokens, own in triples]
 
     def _case(self, feature: int, raised: Any, lowered: Any, known: Firing, texts: Texts) -> Case:
-        shown = some_prompts(self.prompts, self.spec.examples, self.spec.seed)
-        kept = [prompt for prompt in self.prompts if prompt not in shown]
+        shown, kept = self._examples
         own = known.top, known.rates or {}, raised, lowered, texts.shown(feature, shown)
         trials = Trials(known.firing, known.silent, texts.pairs(feature, kept))
         return Case(
-            Evidence(feature, self.sides.get(feature, ""), *own),
+            Evidence(feature, self.sides.get(feature, ""), *own).only(self.spec.evidence),
             trials,
             steering_effect([self._ids(text) for text in texts.steered(feature)]),
         )
+
+    @cached_property
+    def _examples(self) -> tuple[list[Prompt], list[Prompt]]:
+        """The prompts whose texts are shown, and those that names are tested on."""
+        shown = some_prompts(self.prompts, self.spec.examples, self.spec.seed)
+        return shown, [prompt for prompt in self.prompts if prompt not in shown]
 
     def _ids(self, text: str) -> list[int]:
         return self.model.tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -49,6 +49,8 @@ class Texts:
     features: pd.DataFrame
     controls: pd.DataFrame
     """At the largest strength, under the name of the feature they are compared with."""
+    chars: int
+    """Characters that are shown of a text, to whoever names and to whoever judges."""
 
     @cached_property
     def _steered(self) -> dict[int, dict[str, dict[float, str]]]:
@@ -71,11 +73,11 @@ class Texts:
     def shown(self, feature: int, prompts: Sequence[Prompt]) -> tuple[SteeredTexts, ...]:
         """The feature's texts after these prompts; none of a feature that was not steered."""
         own = self._steered.get(feature, {})
-        return tuple(
-            SteeredTexts(p.text, own[p.id][0.0], {a: t for a, t in own[p.id].items() if a != 0})
-            for p in prompts
-            if p.id in own
-        )
+        return tuple(self._shown(p, own[p.id]) for p in prompts if p.id in own)
+
+    def _shown(self, prompt: Prompt, texts: Mapping[float, str]) -> SteeredTexts:
+        cut = {alpha: text[: self.chars] for alpha, text in texts.items()}
+        return SteeredTexts(prompt.text[: self.chars], cut.pop(0.0), cut)
 
     def pairs(self, feature: int, prompts: Sequence[Prompt]) -> tuple[Pair, ...]:
         """The feature's text at the largest strength beside that of its random direction."""
@@ -83,7 +85,8 @@ class Texts:
         for prompt in prompts:
             if prompt.id in own:
                 alpha, other = self._others[f"feature_{feature}", prompt.id]
-                found.append(Pair(prompt.text, own[prompt.id][alpha], other))
+                texts = prompt.text, own[prompt.id][alpha], other
+                found.append(Pair(*(text[: self.chars] for text in texts)))
         return tuple(found)
 
     def steered(self, feature: int) -> list[str]:

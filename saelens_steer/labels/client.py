@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from saelens_steer.config import ServerSpec
+from saelens_steer.files import digest
 from saelens_steer.labels.answers import Answers
 from saelens_steer.labels.budget import Budget
 from saelens_steer.labels.labeller import Failed
@@ -32,6 +34,7 @@ class Client:
     closed: Closed | None = None
     """Why no further question is sent."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _locks: dict[str, threading.Lock] = field(default_factory=dict, repr=False)
 
     _stopped: threading.Event = field(default_factory=threading.Event, repr=False)
 
@@ -45,8 +48,19 @@ class Client:
         An answer that could be read is kept and never asked for again.
         """
         asked = self._identity(question)
-        if kept := self.answers.find(asked):
-            return read(Answer(**kept))
+        with self._lock_of(digest(asked)):  # two features may have one question
+            if (kept := self.answers.find(asked)) is not None:
+                with suppress(Failed, TypeError):  # what cannot be read today is asked again
+                    return read(Answer(**kept))
+            return self._asked_now(question, asked, read)
+
+    def _lock_of(self, name: str) -> threading.Lock:
+        with self._lock:
+            return self._locks.setdefault(name, threading.Lock())
+
+    def _asked_now(
+        self, question: Question, asked: dict[str, Any], read: Callable[[Answer], Read]
+    ) -> Read:
         answer = self._answer(question)
         try:
             found = read(answer)
@@ -72,6 +86,7 @@ class Client:
             "max_tokens": self.spec.max_answer_tokens,
             "messages": [dict(message) for message in question.messages],
             "schema": dict(question.schema) if self.spec.structured == "auto" else None,
+            "extra": self.spec.extra,
         }
 
     def _answer(self, question: Question) -> Answer:
@@ -118,7 +133,6 @@ class Client:
         try:
             answer, counted = self.server.request(question, with_schema)
             spent = promised if counted is None else counted
-            return answer
         except Lost as lost:
             spent = 0 if lost.free else promised
             raise
@@ -129,3 +143,8 @@ class Client:
             raise
         finally:
             self.budget.settle(promised, spent)
+        if answer.text.strip():
+            return answer
+        if answer.cut:
+            raise Failed("unreadable", "max_answer_tokens were spent before there was an answer")
+        raise Lost("the answer was empty")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from saelens_steer.features import Context, WrittenToken
+
+Kind = Literal["both", "input", "output"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What may be shown to whoever names a feature."""
+    """What is shown to whoever names a feature."""
 
     feature: int
     side: str
@@ -42,6 +45,12 @@ class Evidence:
     lowered: tuple[WrittenToken, ...]
     texts: tuple[SteeredTexts, ...]
 
+    def only(self, kind: Kind) -> Evidence:
+        """What fires the feature (input), what it writes (output), or both."""
+        if kind == "input":
+            return replace(self, raised=(), lowered=(), texts=())
+        return self if kind == "both" else replace(self, contexts=(), rates={})
+
     @property
     def empty(self) -> bool:
         """Whether there is nothing to go on."""
@@ -53,6 +62,7 @@ class Trials:
     """What a name is tested on; nothing of it is shown to whoever names."""
 
     firing: tuple[Context, ...]
+    """From its larger activations to its smaller ones."""
     silent: tuple[Context, ...]
     """Contexts in which the feature fires on no token."""
     pairs: tuple[Pair, ...]
@@ -66,3 +76,15 @@ class Case:
     trials: Trials
     effect: float | None
     """The steering effect score; None where nothing could be steered."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """All that naming the features of one SAE takes; no model is needed any more."""
+
+    layer: int
+    cases: tuple[Case, ...]
+    ordinary: tuple[str, ...]
+    """The cached texts, which tell what words are common."""
+    neuronpedia_id: str | None = None
+    """Of the SAE, as in SAELens's metadata."""

@@ -10,7 +10,14 @@ from saelens_steer.labels.evidence import Evidence
 
 Failure = Literal["unreadable", "unanswered", "refused", "over_budget", "no_evidence"]
 MOST_WORDS = 19
-"""A name has fewer than twenty words."""
+"""A name has fewer than twenty words,"""
+MOST_LETTERS = 200
+"""and no more characters, where words are not set apart."""
+
+
+def writable(text: str) -> str:
+    """A text without halves of characters, which no file can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 class Failed(Exception):

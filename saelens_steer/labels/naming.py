@@ -37,14 +37,6 @@ class Label:
     provider: str
     model: str | None
 
-    @property
-    def unfinished(self) -> bool:
-        """Whether another try may answer what was not."""
-        return any(
-            status in TO_BE_ASKED
-            for status in (self.status, self.detection.status, self.causal.status)
-        )
-
 
 def label_all(
     labeller: Labeller, cases: Sequence[Case], at_once: int = 1, note: Note = unnoted

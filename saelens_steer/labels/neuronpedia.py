@@ -7,16 +7,17 @@ import json
 import re
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 from saelens_steer.labels.answers import Answers
+from saelens_steer.labels.labeller import writable
 
-TIMEOUT = 20.0
+TIMEOUT = 10.0
 MOST_BYTES = 8 << 20
 """A feature's page holds its contexts too, but hardly more than this."""
-KNOWN_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+KNOWN_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -38,49 +39,55 @@ class Neuronpedia:
     """As in SAELens's metadata (neuronpedia_id): model/source."""
     answers: Answers
 
-    def label(self, feature: int) -> Published:
-        """The first explanation of a feature. Where nothing answers, the status says so."""
-        site = self.site.rstrip("/")
-        url, question = (
-            f"{site}/{self.sae_id}/{feature}",
-            {"neuronpedia": self.sae_id, "of": feature},
-        )
-        kept = self.answers.find(question)
+    @classmethod
+    def of(cls, site: str | None, sae_id: object, answers: Answers) -> Neuronpedia | None:
+        """The site, where it is to be asked and the SAE has an id there."""
+        if not site or not isinstance(sae_id, str) or not KNOWN_ID.fullmatch(sae_id):
+            return None
+        return cls(site.rstrip("/"), sae_id, answers)
+
+    def labels(self, features: Sequence[int]) -> dict[int, Published]:
+        """The first explanation of each feature.
+
+        Where nothing answers the status says so, and no further feature is asked about.
+        """
+        found, reached = dict[int, Published](), True
+        for feature in features:
+            found[feature] = self._label(feature, reached)
+            reached = reached and found[feature].status != "unreached"
+        return found
+
+    def _label(self, feature: int, ask: bool) -> Published:
+        url = f"{self.site}/{self.sae_id}/{feature}"
+        kept = self.answers.find(question := {"neuronpedia": url})
         if kept is None:
             try:
-                kept = {
-                    "label": _explanation(_fetched(f"{site}/api/feature/{self.sae_id}/{feature}"))
-                }
-            except (OSError, ValueError, http.client.HTTPException):
+                kept = {"label": self._asked(feature) if ask else None}
+            except (OSError, ValueError, RecursionError, http.client.HTTPException):
+                ask = False
+            if not ask:
                 return Published(url, None, "unreached")
-            self.answers.keep(question, kept, read=True)
-        label = kept["label"]
+            self.answers.keep(question, kept or {}, read=True)
+        label = (kept or {}).get("label")
         return Published(url, label, "found" if label else "none")
 
-
-def neuronpedia(site: str | None, metadata: Any, answers: Answers) -> Neuronpedia | None:
-    """The site, where it is to be asked and the SAE's metadata says that it covers it."""
-    sae_id = getattr(metadata, "neuronpedia_id", None)
-    if not site or not isinstance(sae_id, str) or not KNOWN_ID.fullmatch(sae_id):
-        return None
-    return Neuronpedia(site, quote(sae_id), answers)
-
-
-def _fetched(url: str) -> Any:
-    """The JSON at an address; None where there is no such page."""
-    request = urllib.request.Request(url, headers={"Accept": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-            return json.loads(response.read(MOST_BYTES))
-    except urllib.error.HTTPError as error:
-        if error.code == 404:
-            return None
-        raise
+    def _asked(self, feature: int) -> str | None:
+        """What the site says of a feature; None where it has no page, or says nothing."""
+        address = f"{self.site}/api/feature/{self.sae_id}/{feature}"
+        request = urllib.request.Request(address, headers={"Accept": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+                return _explanation(json.loads(response.read(MOST_BYTES)))
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return None
+            raise
 
 
 def _explanation(data: Any) -> str | None:
     """The description of the first explanation, on one line."""
     found = data.get("explanations") if isinstance(data, dict) else None
-    texts = [one.get("description") for one in found or [] if isinstance(one, dict)]
-    named = [" ".join(text.split()) for text in texts if isinstance(text, str)]
+    listed = found if isinstance(found, list) else []
+    texts = [one.get("description") for one in listed if isinstance(one, dict)]
+    named = [" ".join(writable(text).split()) for text in texts if isinstance(text, str)]
     return next((text for text in named if text), None)

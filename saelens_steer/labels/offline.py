@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import log1p
-from typing import Literal
 
 from saelens_steer.files import digest
 from saelens_steer.labels.evidence import Evidence
@@ -23,7 +22,6 @@ from saelens_steer.labels.offline_words import (
     written_scores,
 )
 
-Kind = Literal["both", "input", "output"]
 MOST_FIRING, MOST_WRITTEN = 5, 3
 """Words of a name: of those that fire the feature, and of those that it writes."""
 LEAST_FIRING, LEAST_WRITTEN = 0.2, 0.6
@@ -39,13 +37,11 @@ class Offline:
 
     background: Background
     """How common words are in ordinary texts."""
-    kind: Kind = "both"
-    """What it looks at: what fires a feature (input), what it writes (output), or both."""
 
     @classmethod
-    def of(cls, texts: Iterable[str], kind: Kind = "both") -> Offline:
+    def of(cls, texts: Iterable[str]) -> Offline:
         """One that knows from these texts which words are common."""
-        return cls(Background.of(texts), kind)
+        return cls(Background.of(texts))
 
     @property
     def provider(self) -> str:
@@ -58,7 +54,7 @@ class Offline:
 
     def name(self, evidence: Evidence) -> Name:
         """Words that stand out where it fires, then those it writes: `bus, tram; writes car`."""
-        own, left_out = self._looked_at(evidence), _domains(evidence)
+        own, left_out = _readable(evidence), _domains(evidence)
         firing = self._firing_words(own, left_out)
         written = self._written_words(own, left_out, bool(firing))
         parts = [", ".join(firing)] if firing else []
@@ -95,15 +91,6 @@ class Offline:
         counts = Counter(keys_of(text))
         return sum(log1p(counts[word]) * self.background.surprise(word) for word in sorted(words))
 
-    def _looked_at(self, evidence: Evidence) -> Evidence:
-        """The part of the evidence that this kind of labeller looks at."""
-        contexts = tuple(context for context in evidence.contexts if context.tokens)
-        if self.kind == "output":
-            return replace(evidence, contexts=(), rates={})
-        if self.kind == "input":
-            return replace(evidence, contexts=contexts, raised=(), lowered=(), texts=())
-        return replace(evidence, contexts=contexts)
-
     def _firing_words(self, evidence: Evidence, left_out: set[str]) -> list[str]:
         scores = firing_scores(evidence.contexts, self.background)
         return self._best(_without(scores, left_out), MOST_FIRING, LEAST_FIRING)
@@ -129,6 +116,12 @@ class Offline:
         order = sorted(words, key=lambda key: (-words[key], key))[:most]
         kept = [key for key in order if words[key] >= least * words[order[0]]]
         return [self.background.usual.get(key, key) for key in kept]
+
+
+def _readable(evidence: Evidence) -> Evidence:
+    """The evidence without contexts that hold no token."""
+    contexts = tuple(context for context in evidence.contexts if context.tokens)
+    return replace(evidence, contexts=contexts)
 
 
 def _without(scores: Mapping[str, float], left_out: set[str]) -> dict[str, float]:

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from saelens_steer.labels.labeller import MOST_WORDS, Failed, Name
+from saelens_steer.labels.labeller import MOST_LETTERS, MOST_WORDS, Failed, Name, writable
 from saelens_steer.labels.server import Answer
 
-THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
-"""A model's reasoning, also where it was cut."""
+THOUGHT = re.compile(r"\A.*</think(?:ing)?>|<think(?:ing)?>.*\Z", re.DOTALL | re.IGNORECASE)
+"""A model's reasoning: up to its end, whose beginning may stand in the prompt, or cut."""
 MOST_OPENINGS = 100
 """So many braces are tried as the beginning of an object."""
 MOST_ANALYSIS = 4000
@@ -23,20 +23,20 @@ LINE = r"^[\s>#*_\"'`-]*{}[\s*_\"'`]*[:：=][\s*_\"'`]*(?P<text>.+?)[\s*_\"'`,]*
 def read_name(answer: Answer) -> Name:
     """The summary and the analysis. Raises Failed (unreadable) where there is no summary."""
     found = _fields(answer.text, ("summary", "label", "name"), ("analysis", "explanation"))
-    summary = " ".join(str(found[0] or "").split())
+    summary = " ".join(writable(str(found[0] or "")).split())
     if not re.search(r"\w", summary):
         raise Failed("unreadable", f"no summary in the answer{_why(answer)}")
     words, remark = summary.split(), ""
-    if len(words) > MOST_WORDS:
-        summary = " ".join(words[:MOST_WORDS]) + " …"
-        remark = f"a summary of {len(words):,} words was cut to {MOST_WORDS}"
-    return Name(summary, str(found[1] or "").strip()[:MOST_ANALYSIS], remark)
+    if len(words) > MOST_WORDS or len(summary) > MOST_LETTERS:
+        size = f"{len(words):,} words" if len(words) > 1 else f"{len(summary):,} letters"
+        summary = " ".join(words[:MOST_WORDS])[:MOST_LETTERS] + "…"
+        remark = f"a summary of {size} was cut"
+    return Name(summary, writable(str(found[1] or "")).strip()[:MOST_ANALYSIS], remark)
 
 
 def read_numbers(answer: Answer, key: str, most: int) -> list[int]:
-    """A list of numbers from 1 to `most` under a key, or the only list there is. Failed."""
-    for data in _objects(answer.text):
-        value = data.get(key, data) if isinstance(data, dict) else data
+    """A list of numbers from 1 to `most` under a key, or else the first list. Raises Failed."""
+    for value in _values(answer.text, key):
         if (numbers := _numbers(value)) is not None:
             if all(1 <= number <= most for number in numbers):
                 return numbers
@@ -45,9 +45,8 @@ def read_numbers(answer: Answer, key: str, most: int) -> list[int]:
 
 
 def read_letters(answer: Answer, key: str, n: int, letters: str = "AB") -> str:
-    """n letters, one for each question, from a list or a text of them. Failed."""
-    for data in _objects(answer.text):
-        value = data.get(key, data) if isinstance(data, dict) else data
+    """n letters, one for each question, from a list or a text of them. Raises Failed."""
+    for value in _values(answer.text, key):
         if (found := _letters(value, letters)) and len(found) == n:
             return found
     raise Failed("unreadable", f"no list of {n} letters in the answer{_why(answer)}")
@@ -57,14 +56,28 @@ def _why(answer: Answer) -> str:
     return ", which was cut by max_answer_tokens" if answer.cut else ""
 
 
+def _values(text: str, key: str) -> list[Any]:
+    """What stands under a key, wherever that is; then lists that stand alone."""
+    found = list(_objects(text))
+    under = [data[key] for data in found if isinstance(data, dict) and key in data]
+    return under + [data for data in found if isinstance(data, list)]
+
+
 def _numbers(value: Any) -> list[int] | None:
     """The list as whole numbers; None where it is none."""
     if not isinstance(value, list):
         return None
-    try:
-        return [int(one) for one in value]
-    except (TypeError, ValueError, OverflowError):
+    whole = [_whole(one) for one in value]
+    return None if None in whole else [number for number in whole if number is not None]
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number, also as a text; a fraction or a truth value is none."""
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal():
+        return int(value) if len(value) < 9 else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
         return None
+    return int(value) if value == int(value) else None
 
 
 def _letters(value: Any, letters: str) -> str | None:
@@ -95,7 +108,7 @@ def _line(text: str, name: str) -> str | None:
 
 
 def _plain(text: str) -> str:
-    return THINKING.sub("", text)
+    return THOUGHT.sub("", text)
 
 
 def _objects(text: str) -> Iterator[Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from scipy.stats import binomtest
 
 from saelens_steer.files import digest
 from saelens_steer.labels.evidence import Pair, Trials
 from saelens_steer.labels.labeller import Failed, Labeller, Name, Shown
 
+SCORED = "scored"
 CHANCE = 0.5
 TOKEN_SHARE = 0.6
 """Weight of distinct tokens in the steering effect; the rest is that of distinct texts."""
@@ -59,18 +61,20 @@ def against_chance(right: Sequence[bool]) -> Score:
     test = binomtest(correct, n, CHANCE, alternative="greater")
     both = binomtest(correct, n, CHANCE).proportion_ci(0.95, method="exact")
     ends = float(both.low), float(both.high)
-    return Score("scored", "", correct, n, correct / n, *ends, CHANCE, float(test.pvalue))
+    return Score(SCORED, "", correct, n, correct / n, *ends, CHANCE, float(test.pvalue))
 
 
 def detection_score(labeller: Labeller, name: Name, trials: Trials) -> Score:
     """Told the name, which contexts does the feature fire in? As many fire as do not.
 
-    The contexts were not shown to whoever named. All are judged at once and in a fixed disorder.
+    The contexts were not shown to whoever named. All are judged at once and in a fixed disorder. Of
+    more firing contexts those are taken that spread from large activations to small ones.
     """
     n = min(len(trials.firing), len(trials.silent))
     if 2 * n < FEWEST:
         return Score("too_few", _few(len(trials.firing), len(trials.silent)))
-    marked = [("".join(c.tokens), True) for c in trials.firing[:n]]
+    spread = np.linspace(0, len(trials.firing) - 1, n).round().astype(int)
+    marked = [("".join(trials.firing[i].tokens), True) for i in spread]
     marked += [("".join(c.tokens), False) for c in trials.silent[:n]]
     marked.sort(key=lambda pair: digest("detection", pair[0]))
     texts = [text for text, _ in marked]
@@ -86,7 +90,7 @@ def causal_score(labeller: Labeller, name: Name, trials: Trials) -> Score:
     """Told the name, which of two texts was steered along the feature?
 
     The other was steered along a random direction by as much. Pairs of equal texts have no answer
-    and are left out. The steered text comes first in every second pair.
+    and are left out. The steered text comes first in half of the pairs, in no order.
     """
     pairs = [pair for pair in trials.pairs if pair.steered != pair.other]
     if len(pairs) < FEWEST:
@@ -94,7 +98,8 @@ def causal_score(labeller: Labeller, name: Name, trials: Trials) -> Score:
         why = f"{len(pairs)} pairs of texts that differ, {equal} that are equal"
         return Score("too_few", f"{why}; it takes {FEWEST}")
     pairs.sort(key=lambda pair: digest("causal", pair.prompt, pair.steered))
-    places = [i % 2 == 0 for i in range(len(pairs))]
+    drawn = sorted(pairs, key=lambda pair: digest("first", pair.prompt, pair.steered, pair.other))
+    places = [drawn.index(pair) < len(pairs) / 2 for pair in pairs]
     shown = [_shown(pair, first) for pair, first in zip(pairs, places, strict=True)]
 
     def judged() -> list[bool]:

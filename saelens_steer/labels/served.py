@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from saelens_steer.labels.client import Client
 from saelens_steer.labels.evidence import Evidence
 from saelens_steer.labels.labeller import Name, Shown
-from saelens_steer.labels.questions import Kind, choosing, detecting, naming
+from saelens_steer.labels.questions import choosing, detecting, naming
 from saelens_steer.labels.reading import read_letters, read_name, read_numbers
 from saelens_steer.labels.server import Answer
 
@@ -18,10 +18,6 @@ class Served:
     """Names by asking; its methods raise Failed."""
 
     client: Client
-    kind: Kind
-    """What it is shown: what fires a feature (input), what it writes (output), or both."""
-    chars: int
-    """Characters shown of a text."""
     provider: str = "openai-compatible"
 
     @property
@@ -31,7 +27,7 @@ class Served:
 
     def name(self, evidence: Evidence) -> Name:
         """A name for a feature."""
-        return self.client.ask(naming(evidence, self.kind, self.chars), self._named)
+        return self.client.ask(naming(evidence), self._named)
 
     def firing(self, name: Name, contexts: Sequence[str]) -> set[int]:
         """Which of the texts the feature of that name fires in."""
@@ -47,14 +43,15 @@ class Served:
         def read(answer: Answer) -> list[bool]:
             return [letter == "A" for letter in read_letters(answer, "choices", len(shown))]
 
-        return self.client.ask(choosing(name, shown, self.chars), read)
+        return self.client.ask(choosing(name, shown), read)
 
     def stop(self) -> None:
         """Ask nothing more."""
         self.client.stop()
 
     def _named(self, answer: Answer) -> Name:
-        name, asked = read_name(answer), self.client.spec.model
+        name, asked, clean = read_name(answer), self.client.spec.model, self.client.server.clean
+        name = replace(name, summary=clean(name.summary), analysis=clean(name.analysis))
         if not answer.model or answer.model.startswith(asked):
             return name
         other = f"the server answered as {answer.model!r}"

@@ -12,7 +12,7 @@ import openai
 
 from saelens_steer.config import ServerSpec
 from saelens_steer.errors import InputError
-from saelens_steer.labels.labeller import Failed
+from saelens_steer.labels.labeller import Failed, writable
 
 PASSING = (408, 409, 429)
 """Statuses that may be different the next time, beside 5xx."""
@@ -23,7 +23,17 @@ ABOUT_SCHEMA = (400, 422)
 MOST_SAID = 300
 """Characters kept of what a server says when it refuses."""
 NO_KEY = "none"
-"""What is sent where the server needs no key: the client wants one."""
+"""The client wants one; it is not sent."""
+HEADERS = {"host", "accept", "accept-encoding", "connection", "content-type", "content-length"} | {
+    "user-agent",
+    "authorization",
+    "x-stainless-raw-response",  # by which the client knows what it was asked for
+}
+"""What is sent. The client would add what it finds in the environment."""
+LEAST_SECRET = 8
+"""A shorter key is a word such as `test`, which texts may hold."""
+UNREACHED = ("ConnectError", "ConnectTimeout")
+"""What the transport calls it where nobody has heard the request."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,8 @@ def key_of(spec: ServerSpec) -> str | None:
     key = os.environ.get(spec.key_env, "").strip()
     if not key:
         raise InputError(f"label.server.key_env: the variable {spec.key_env} is not set")
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise InputError(f"label.server.key_env: what {spec.key_env} holds is no key")
     return key
 
 
@@ -78,15 +90,17 @@ class Server:
 
     def __init__(self, spec: ServerSpec) -> None:
         self._spec, self._key = spec, key_of(spec)
+        transport = openai.DefaultHttpxClient(event_hooks={"request": [self._only_what_is_meant]})
         self._client = openai.OpenAI(
             api_key=self._key or NO_KEY,
             base_url=spec.base_url,
             timeout=spec.timeout,
+            http_client=transport,
             max_retries=0,  # tries are counted and paid for by whoever asks
         )
 
     def request(self, question: Question, with_schema: bool) -> tuple[Answer, int | None]:
-        """The answer, and the tokens that it took where the server counts them.
+        """The answer, and the tokens that it took where the server counts them; it may be empty.
 
         Raises Lost, NoSchema, Closed, or Failed where no other try would help.
         """
@@ -94,27 +108,24 @@ class Server:
             body = self._body(question, with_schema)
         except openai.APIStatusError as error:
             raise self._refusal(error, with_schema) from None
-        except openai.APITimeoutError:
-            raise Lost(f"no answer within {self._spec.timeout:g} s") from None
+        except openai.APITimeoutError as error:
+            unheard = _is_unheard(error)
+            raise Lost(f"no answer within {self._spec.timeout:g} s", free=unheard) from None
         except (openai.OpenAIError, OSError) as error:
-            raise Lost(f"the connection failed: {self._said(error)}") from None
-        answer, spent = self._parsed(body)
-        if not answer.text.strip():
-            raise Lost("the answer was empty" + " (all its tokens went elsewhere)" * answer.cut)
-        return answer, spent
+            why = f"the connection failed: {self._said(error)}"
+            raise Lost(why, free=_is_unheard(error)) from None
+        return self._parsed(body)
 
     def _body(self, question: Question, with_schema: bool) -> str:
-        options: dict[str, Any] = {}
+        fields: dict[str, Any] = {"max_tokens": self._spec.max_answer_tokens, "temperature": 0}
         if with_schema:
             schema = {"name": question.name, "schema": dict(question.schema), "strict": True}
-            options["response_format"] = {"type": "json_schema", "json_schema": schema}
+            fields["response_format"] = {"type": "json_schema", "json_schema": schema}
+        fields |= self._spec.extra
+        kept = {name: value for name, value in fields.items() if value is not None}
         messages: Any = [dict(message) for message in question.messages]
         raw = self._client.chat.completions.with_raw_response.create(
-            model=self._spec.model,
-            messages=messages,
-            max_tokens=self._spec.max_answer_tokens,
-            temperature=0,
-            **options,
+            model=self._spec.model, messages=messages, extra_body=kept
         )
         return raw.http_response.text
 
@@ -124,9 +135,9 @@ class Server:
             choice = data["choices"][0]
             text = choice["message"].get("content") or ""
             cut, model = choice.get("finish_reason") == "length", data.get("model")
-            answer = Answer(self._clean(text), cut, self._clean(str(model or "")))
+            answer = Answer(self.clean(text), cut, self.clean(str(model or "")))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            beginning = " ".join(self._clean(body)[:80].split())
+            beginning = " ".join(self.clean(body)[:80].split())
             raise Lost(f"there was no answer in what came back: {beginning!r}") from None
         usage = data.get("usage")
         spent = usage.get("total_tokens") if isinstance(usage, dict) else None
@@ -147,12 +158,28 @@ class Server:
         body = getattr(error, "body", None)
         said = [body.get(key) for key in ("message", "detail")] if isinstance(body, dict) else []
         texts = [text for text in said if isinstance(text, str)]
-        text = self._clean(texts[0] if texts else str(cause or error))
+        text = self.clean(texts[0] if texts else str(cause or error))
         return " ".join(text.split())[:MOST_SAID] or type(cause or error).__name__
 
-    def _clean(self, text: str) -> str:
-        """What came from the server, without the key in it."""
-        return text.replace(self._key, "[key]") if self._key else text
+    def clean(self, text: str) -> str:
+        """What came from the server, as a file can hold it, without the key in it."""
+        text = writable(text)
+        if self._key is None or len(self._key) < LEAST_SECRET:
+            return text
+        for form in (self._key, self._key.replace("/", "\\/")):  # as some write it in JSON
+            text = text.replace(form, "[key]")
+        return text
+
+    def _only_what_is_meant(self, request: Any) -> None:
+        """Take away what the client found elsewhere: organisations, headers of one's own."""
+        allowed = HEADERS if self._key else HEADERS - {"authorization"}
+        for name in {name.lower() for name in request.headers} - allowed:
+            del request.headers[name]
+
+
+def _is_unheard(error: Exception) -> bool:
+    """Whether the request cannot have reached a server."""
+    return type(error.__cause__).__name__ in UNREACHED
 
 
 def _asked_wait(error: openai.APIStatusError) -> float | None:

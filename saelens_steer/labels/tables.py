@@ -31,23 +31,21 @@ def labels_table(
 
 
 def unfinished(path: Path) -> list[str]:
-    """Of a labels.json what the next try may change: a word on each, with its feature."""
+    """Of a labels.json what the next try may change: a word on each, with its feature. An SAE's
+    page elsewhere that was not reached is none of it."""
     data = json.loads(path.read_text(encoding="utf-8"))
     return [
         f"feature {entry['feature_number']}: {what} {status}"
         for entries in data.values()
         for entry in entries.values()
         for what, status in _statuses(entry)
-        if status in (*TO_BE_ASKED, "unreached")
+        if status in TO_BE_ASKED
     ]
 
 
 def _statuses(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
     scores = [(key, entry["scores"][key]["status"]) for key in ("detection", "causal")]
-    found = [("label", entry["status"]), *scores]
-    if entry["neuronpedia"]:
-        found.append(("Neuronpedia", entry["neuronpedia"]["status"]))
-    return found
+    return [("label", entry["status"]), *scores]
 
 
 def _entry(layer: int, own: Label, published: Published | None) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from saelens_steer.labels.naming import LABELLED
+from saelens_steer.labels.scores import SCORED
 from saelens_steer.report.markup import esc
 from saelens_steer.report.theme import clean, one_line, quoted
 
 Entry = Mapping[str, Any]
 """What labels.json says of one feature."""
-SCORED, LABELLED = "scored", "labelled"
 MEASURED = ("accuracy", "ci_low", "ci_high", "correct", "n")
 """The numbers of a score that was measured."""
 WORDS = {

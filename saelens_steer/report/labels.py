@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from saelens_steer.labels.naming import LABELLED
+from saelens_steer.labels.scores import CHANCE, SCORED
 from saelens_steer.report.label_parts import (
-    LABELLED,
-    SCORED,
     Entry,
     analysis,
     failure,
@@ -20,7 +20,6 @@ from saelens_steer.report.run_folder import Run
 from saelens_steer.report.theme import number, one_line, short
 
 OFFLINE = "offline"
-CHANCE = 0.5
 MISSING = -1.0
 """What a cell without a number sorts by."""
 HEADERS = ["Feature", "Side", "Label", "Steering effect", "Detection", "Causal"]

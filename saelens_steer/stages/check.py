@@ -33,7 +33,7 @@ OPTIONAL = {
     "patch": "which variants to compare",
     "compare": "which ways to choose features, or compare: {} for the usual ones",
     "matrix": "which directions and edits, or matrix: {} for the usual ones",
-    "label": "who names features, or label: {} for the usual way, which asks nobody",
+    "label": "who names features, or label: {} for the offline provider",
 }
 """Sections that a step of their own works off, and what they say."""
 
@@ -156,7 +156,8 @@ def _check_label(run: Run) -> None:
     spec = run.spec.label
     if spec is None:
         return
-    check_labeller(spec)
+    if not run.steps.path("labels.json").exists():  # else all may be answered already
+        check_labeller(spec)
     prompts = label_prompts(run, spec)
     check_disjoint(prompts, run.selecting)
     where = run.spec.sweep, spec.prompts or run.spec.prompts

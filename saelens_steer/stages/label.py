@@ -2,43 +2,52 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-from sae_lens import SAE
+from pydantic import TypeAdapter
 
-from saelens_steer.activations import Activations
-from saelens_steer.config import LabelSpec
+from saelens_steer.config import LabelSpec, PromptSpec
 from saelens_steer.data import prompts_hash
 from saelens_steer.files import write_json
-from saelens_steer.labelling import Labelling, labelled
-from saelens_steer.labels import unfinished
-from saelens_steer.outputs import LABEL_OUTPUTS, write_generated_texts, write_table
+from saelens_steer.labelling import Labelling
+from saelens_steer.labels import Gathered, labelled, unfinished
+from saelens_steer.outputs import (
+    EVIDENCE_OUTPUTS,
+    LABEL_OUTPUTS,
+    write_generated_texts,
+    write_table,
+)
 from saelens_steer.progress import Note, progress, say
 from saelens_steer.stages.check import label_prompts
 from saelens_steer.stages.features import all_tokens, write_page
 from saelens_steer.stages.run import Run
 from saelens_steer.stages.select import where_steered
 from saelens_steer.stages.sweep import store_of
+from saelens_steer.stages.template import template
 from saelens_steer.study import Study
 from saelens_steer.sweeps import Directions
 
 ANSWERS = ".store/answers"
 """Where answers of a server are kept, a file for each question."""
-LABELS, TABLE, TEXTS = LABEL_OUTPUTS
+EVIDENCE, TEXTS = EVIDENCE_OUTPUTS
+LABELS, TABLE = LABEL_OUTPUTS
+NAMING = {"provider", "server", "neuronpedia"}
+"""Settings that decide who names, and nothing of what is shown."""
 HOW = {
     *("base_url", "key_env", "concurrency", "timeout", "retries", "backoff"),
     *("max_requests", "max_tokens"),
 }
-"""Settings of a server that decide how it is asked, and nothing about its answers."""
+"""Settings of a server that decide how it is asked, and nothing of its answers."""
 SAID = 3
 """So many of the things that are missing are named."""
 
 
 def label(run: Run) -> Path:
-    """labels.json, labels.csv, and a file for each feature and prompt with the steered texts.
+    """labels.json and labels.csv; label_evidence.json, and a file for each feature and prompt.
 
     Where a server did not answer everything the step stays open: the next time it asks for what is
     missing.
@@ -47,10 +56,10 @@ def label(run: Run) -> Path:
     if spec is None:
         _unlabel(run)
         return run.steps.folder
-    inputs = [run.keys["features"], run.model_key, *where_steered(run)]
-    inputs += [spec.model_dump(exclude={"server": HOW}), prompts_hash(label_prompts(run, spec))]
-    inputs += [(spec.prompts or run.spec.prompts).model_dump()]
-    run.keys["label"] = run.steps.do("label", inputs, LABEL_OUTPUTS, partial(_label, run, spec))
+    evidence = _evidence(run, spec)
+    naming = spec.model_dump(include=NAMING, exclude={"server": HOW})
+    make = partial(_label, run, spec)
+    run.keys["label"] = run.steps.do("label", [evidence, naming], LABEL_OUTPUTS, make)
     if missing := unfinished(run.steps.path(LABELS)):
         run.steps.leave_open("label")
         more = f"; and {len(missing) - SAID} more" if len(missing) > SAID else ""
@@ -61,33 +70,51 @@ def label(run: Run) -> Path:
 
 def _unlabel(run: Run) -> None:
     """Take the labels of an earlier config away."""
-    if run.steps.path(LABELS).exists():
+    there = [name for name in LABEL_OUTPUTS + EVIDENCE_OUTPUTS if run.steps.path(name).exists()]
+    if there or run.steps.names("label"):
         run.steps.drop("label", LABEL_OUTPUTS)
+        run.steps.drop("label-evidence", EVIDENCE_OUTPUTS)
         write_page(run)
 
 
-def _label(run: Run, spec: LabelSpec) -> None:
-    sae = run.sae
-    with all_tokens(run, sae) as activations:
-        job = _job(run, spec, sae, activations)
-        with progress("steered texts", job.n_texts) as note:
-            write = partial(_written, run, note)
-            found = labelled(job, write, run.steps.path(ANSWERS))
-    asked = {prompt.id: prompt.text for prompt in job.prompts}
-    write_generated_texts(run.steps.path(TEXTS), found.texts.features, asked, found.layer)
-    write_table(run.steps.path(TABLE), found.table)
-    write_json(run.steps.path(LABELS), found.to_json())
-    write_page(run)
+def _evidence(run: Run, spec: LabelSpec) -> str:
+    """The step of its own that takes the model: other names need it no more."""
+    inputs = [run.keys["select"], run.keys["cache"], run.keys["train"], run.model_key]
+    inputs += [run.hook_name, list(run.shown), *where_steered(run), template(run.spec)]
+    inputs += [spec.model_dump(exclude=NAMING), run.spec.activations.model_dump()]
+    inputs += [prompts_hash(label_prompts(run, spec)), _prompt_spec(run, spec).model_dump()]
+    make = partial(_gather, run, spec)
+    return run.steps.do("label-evidence", inputs, EVIDENCE_OUTPUTS, make)
 
 
-def _job(run: Run, spec: LabelSpec, sae: SAE[Any], activations: Activations) -> Labelling:
-    shown, prompts = run.shown, label_prompts(run, spec)
-    where = run.model, sae, run.hook_name, activations, prompts, spec
+def _prompt_spec(run: Run, spec: LabelSpec) -> PromptSpec:
+    return spec.prompts or run.spec.prompts
+
+
+def _gather(run: Run, spec: LabelSpec) -> None:
+    shown, prompts, sae = run.shown, label_prompts(run, spec), run.sae
     what = list(shown), shown, run.scale_of(sae, list(shown))
-    return Labelling(*where, *what, run.spec.sweep, spec.prompts or run.spec.prompts)
+    with all_tokens(run, sae) as activations:
+        where = run.model, sae, run.hook_name, activations, prompts, spec
+        job = Labelling(*where, *what, run.spec.sweep, _prompt_spec(run, spec))
+        with progress("steered texts", job.n_texts) as note:
+            texts = job.texts(partial(_written, run, note))
+        found = job.gathered(texts)
+    asked = {prompt.id: prompt.text for prompt in prompts}
+    write_generated_texts(run.steps.path(TEXTS), texts.features, asked, found.layer)
+    write_json(run.steps.path(EVIDENCE), asdict(found))
 
 
 def _written(run: Run, note: Note, study: Study, directions: Directions) -> pd.DataFrame:
     """The completions of all directions, through the store."""
     store, every = store_of(run, "texts", study), list(range(len(directions)))
     return study.completion_rows(directions, every, store, run.room(store.key), note)
+
+
+def _label(run: Run, spec: LabelSpec) -> None:
+    write_page(run)  # without the names of before
+    kept = json.loads(run.steps.path(EVIDENCE).read_text(encoding="utf-8"))
+    found = labelled(TypeAdapter(Gathered).validate_python(kept), spec, run.steps.path(ANSWERS))
+    write_table(run.steps.path(TABLE), found.table)
+    write_json(run.steps.path(LABELS), found.to_json())
+    write_page(run)

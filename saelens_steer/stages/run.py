@@ -29,32 +29,15 @@ from saelens_steer.steps import Steps
 from saelens_steer.study import Study, check_disjoint
 from saelens_steer.sweeps import Room
 
+CHOSEN = ("features", "label-evidence", "label", "patch", "compare", "matrix", "sweep", "twin")
+"""What is made of the candidates."""
 LATER = {
-    "cache": (
-        "select",
-        "features",
-        "label",
-        "patch",
-        "compare",
-        "matrix",
-        "sweep",
-        "twin",
-        "report",
-    ),
-    "train": (
-        "select",
-        "features",
-        "label",
-        "patch",
-        "compare",
-        "matrix",
-        "sweep",
-        "twin",
-        "report",
-    ),
+    "cache": ("select", *CHOSEN, "report"),
+    "train": ("select", *CHOSEN, "report"),
     "quality": ("report",),
-    "select": ("features", "label", "patch", "compare", "matrix", "sweep", "twin", "report"),
-    "features": ("label", "report"),
+    "select": (*CHOSEN, "report"),
+    "features": ("report",),
+    "label-evidence": ("label", "report"),
     "label": ("report",),
     "patch": ("report",),
     "compare": ("report",),

@@ -25,6 +25,7 @@ def said(text: str, cut: bool = False) -> Answer:
         f"```json\n{PLAIN}\n```",
         f"Here you are:\n\n{PLAIN}\n\nI hope that helps {{really}}.",
         f'<think>Perhaps {{"summary": "vegetables"}}?</think>\n{PLAIN}',
+        f'Perhaps {{"summary": "vegetables"}}?\n</think>\n{PLAIN}',
         f"[{PLAIN}]".replace("[", "").replace("]", ""),
         f"{{oops {PLAIN}",
         '{"Summary": "names of fruit", "Analysis": "It fires on apples."}',
@@ -68,9 +69,21 @@ def test_five_thousand_words_without_a_summary_are_unreadable_and_with_one_cut()
     with pytest.raises(Failed):
         read_name(said(words))
     name = read_name(said(json.dumps({"summary": words, "analysis": words})))
-    assert len(name.summary.split()) == MOST_WORDS + 1  # the last is an ellipsis
-    assert "5,000 words was cut to 19" in name.remark
+    assert len(name.summary.split()) == MOST_WORDS
+    assert name.summary.endswith("word…")
+    assert name.remark == "a summary of 5,000 words was cut"
     assert len(name.analysis) <= 4000
+
+
+def test_a_summary_without_blanks_is_cut_too():
+    name = read_name(said(json.dumps({"summary": "字" * 999})))
+    assert len(name.summary) == 201
+    assert name.remark == "a summary of 999 letters was cut"
+
+
+def test_half_a_character_does_no_harm():
+    name = read_name(said('{"summary": "fruit \\ud83d", "analysis": "\\udfff"}'))
+    assert (name.summary, name.analysis) == ("fruit ?", "?")
 
 
 def test_nineteen_words_are_left_as_they_are():
@@ -91,6 +104,7 @@ def test_an_answer_that_ran_out_of_tokens_says_so():
         ('{"active": []}', []),
         ("```\n[1, 3]\n```", [1, 3]),
         ('{"active": ["1", 3.0]}', [1, 3]),
+        ('Text [2] is about tools, so: {"active": [1, 3]}', [1, 3]),
     ],
 )
 def test_numbers_are_found(text, found):
@@ -99,7 +113,16 @@ def test_numbers_are_found(text, found):
 
 @pytest.mark.parametrize(
     "text",
-    ["none", "{}", '{"active": 3}', '{"active": [0]}', '{"active": [5]}', '{"active": ["x"]}'],
+    [
+        "none",
+        "{}",
+        '{"active": 3}',
+        '{"active": [0]}',
+        '{"active": [5]}',
+        '{"active": [true]}',
+        '{"active": [1.5]}',
+        '{"active": ["x"]}',
+    ],
 )
 def test_what_is_no_list_of_the_numbers_shown_is_unreadable(text):
     with pytest.raises(Failed) as failure:

@@ -41,6 +41,37 @@ def test_a_judge_who_knows_scores_1_and_one_who_has_it_backwards_0():
         assert causal_score(judge, NAME, trials).accuracy == want
 
 
+@pytest.mark.parametrize("start", [True, False])
+def test_a_judge_who_answers_in_turn_learns_nothing_from_the_order(start):
+    class InTurn(Judge):
+        def steered(self, name, shown):
+            return [(i % 2 == 0) == start for i in range(len(shown))]
+
+    found = [causal_score(InTurn(), NAME, _of(i).trials) for i in range(20)]
+    assert 0.4 < sum(score.accuracy for score in found) / 20 < 0.6
+    assert len({score.accuracy for score in found}) > 2
+
+
+def _of(i: int):
+    """The case of texts of its own."""
+    own = case()
+    pairs = tuple(replace(pair, steered=f"{pair.steered} {i}") for pair in own.trials.pairs)
+    return replace(own, trials=replace(own.trials, pairs=pairs))
+
+
+def test_of_more_contexts_that_fire_weak_ones_are_taken_too():
+    seen: list[str] = []
+
+    class Noting(Judge):
+        def firing(self, name, contexts):
+            seen.extend(contexts)
+            return set()
+
+    trials = replace(case().trials, silent=case().trials.silent[:3])
+    detection_score(Noting(), NAME, trials)
+    assert {text for text in seen if "fruit" in text} == {f" fruit number {i}" for i in (0, 4, 9)}
+
+
 @pytest.mark.parametrize("always", [True, False])
 def test_a_judge_who_always_says_the_same_is_at_chance(always):
     judge, trials = Judge(lambda text: always), case().trials
@@ -105,7 +136,6 @@ def test_every_feature_has_a_status_whatever_happens_to_others(at_once):
     assert [label.feature for label in labels] == list(range(6))
     assert [label.status for label in labels] == ["labelled", "unanswered"] * 3
     assert [label.detection.status for label in labels] == ["over_budget", "no_label"] * 3
-    assert all(label.unfinished for label in labels)
 
 
 def test_a_slip_in_a_labeller_is_not_taken_for_a_status():
@@ -122,4 +152,3 @@ def test_without_evidence_nobody_is_asked():
     bare = replace(case().evidence, contexts=(), raised=(), texts=())
     (label,) = label_all(Broken(), [replace(case(), evidence=bare)])
     assert label.status == "no_evidence"
-    assert not label.unfinished

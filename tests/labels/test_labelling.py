@@ -52,7 +52,7 @@ def cases(job) -> Any:
 
     texts = job.texts(write)
     assert isinstance(texts, Texts)
-    return texts, job.cases(texts)
+    return texts, job.gathered(texts).cases
 
 
 def fires(sae, cached, prompt: str, positions, feature: int) -> torch.Tensor:
@@ -79,8 +79,9 @@ def test_contexts_fire_where_they_should_and_silent_ones_nowhere(cases, sae, cac
 
 def test_no_context_that_is_shown_is_one_that_the_name_is_tested_on(cases):
     for case in cases[1]:
-        shown = {context.prompt_id for context in case.evidence.contexts}
-        assert not shown & {context.prompt_id for context in case.trials.firing}
+        kinds = (case.evidence.contexts, case.trials.firing, case.trials.silent)
+        prompts = [context.prompt_id for contexts in kinds for context in contexts]
+        assert len(prompts) == len(set(prompts))
 
 
 def test_prompts_whose_texts_are_shown_are_in_no_pair(cases, job):
@@ -108,6 +109,58 @@ def test_a_pair_is_of_the_largest_strength_and_of_a_push_as_long(cases, job, sae
         by_prompt = dict(zip(mine["prompt_id"], mine["completion"], strict=True))
         asked = {p.text: p.id for p in job.prompts}
         assert all(pair.steered == by_prompt[asked[pair.prompt]] for pair in case.trials.pairs)
+
+
+def test_what_was_gathered_is_written_and_read_back(job, cases):
+    import json
+    from dataclasses import asdict
+
+    from pydantic import TypeAdapter
+
+    from saelens_steer.labels import Gathered
+
+    found = job.gathered(cases[0])
+    kept = json.loads(json.dumps(asdict(found)))
+    assert TypeAdapter(Gathered).validate_python(kept) == found
+    assert len(found.ordinary) == 40
+    assert "number 7 of 49 things" in found.ordinary[7]
+
+
+@pytest.mark.parametrize("kind", ["input", "output"])
+def test_only_the_evidence_of_a_kind_is_shown(job, cases, kind):
+    from dataclasses import replace
+
+    spec = job.spec.model_copy(update={"evidence": kind, "example_chars": 3})
+    found = replace(job, spec=spec)
+    texts = replace(cases[0], chars=3)
+    for case in found.gathered(texts).cases:
+        own = case.evidence
+        assert bool(own.contexts) == bool(own.rates) == (kind == "input")
+        assert bool(own.raised) == bool(own.texts) == (kind == "output")
+        assert case.trials.firing and case.trials.pairs
+        shown = [text for texts in own.texts for text in (texts.prompt, *texts.steered.values())]
+        pairs = [t for pair in case.trials.pairs for t in (pair.prompt, pair.steered, pair.other)]
+        assert all(len(text) <= 3 for text in shown + pairs)
+
+
+def test_where_silent_contexts_stand_tells_nothing(random_model, cached):
+    """A feature that fires in every prompt, at the same place: silent ones are no beginnings."""
+    from saelens_steer.config import LabelSpec
+    from saelens_steer.features import responses, shown_tokens
+    from saelens_steer.labelling.firing import _rows
+
+    sae = random_sae(32)
+    shown = shown_tokens(random_model.tokenizer, cached)
+    found = responses(sae, cached, FEATURES, shown)
+    spec = LabelSpec(contexts=2, detection=6)
+    for column in range(len(FEATURES)):
+        top, firing, tried = _rows(found, shown, column, spec)
+        where = [int(cached.index["position"].iloc[row]) for row in (*firing, *tried)]
+        n = len(firing)
+        means = torch.tensor(where[:n]).float().mean(), torch.tensor(where[n:]).float().mean()
+        assert abs(means[0] - means[1]) < 4
+        prompts = {int(found.places.prompt_of[row]) for row in (*top, *firing)}
+        assert not prompts & {int(found.places.prompt_of[row]) for row in tried}
 
 
 def test_the_effect_counts_every_steered_text_and_no_other(cases, job, random_model):
@@ -163,12 +216,14 @@ def test_what_cannot_be_labelled_is_refused_before_any_steering(random_model, sa
     import saelens_steer as ss
     from saelens_steer.errors import InputError
 
-    def refused(match: str, features=(3,), **options: Any) -> None:
+    def refused(match: str, features=(3,), prompt="sum now", **options: Any) -> None:
         with pytest.raises(InputError, match=match):
-            ss.label_features(random_model, sae, cached, features, ["sum now"], **options)
+            ss.label_features(random_model, sae, cached, features, [prompt], **options)
 
     refused("range", features=[32])
+    refused("range", features=-1)
     refused("n_prompt", n_prompt=3)
+    refused("among the cached", prompt="number 3 of 9 things")
     refused("needs server", provider="openai-compatible")
     refused("leave server out", server={"base_url": "http://x/v1", "model": "m"})
     refused("above 0", alphas=[-1])

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import pytest
 from loopback import Reply, serving
 
-from saelens_steer.labels import Answers, neuronpedia
+from saelens_steer.labels.answers import Answers
+from saelens_steer.labels.neuronpedia import Neuronpedia
 
 ID = "gpt2-small/6-res-jb"
 
 
 def site(server, tmp_path, sae_id: object = ID):
-    metadata = SimpleNamespace(neuronpedia_id=sae_id)
     address = server.base_url.removesuffix("/v1") if server else "http://x"
-    return neuronpedia(address, metadata, Answers(tmp_path / "answers"))
+    return Neuronpedia.of(address, sae_id, Answers(tmp_path / "answers"))
+
+
+def label(server, tmp_path, feature: int):
+    return site(server, tmp_path).labels([feature])[feature]
 
 
 def says(*descriptions: object) -> Reply:
@@ -25,21 +28,28 @@ def says(*descriptions: object) -> Reply:
 
 def test_the_first_explanation_is_found_with_its_link_and_kept(tmp_path):
     with serving(pages=lambda path: says(None, "", "names of\nfruit", "more")) as server:
-        found = site(server, tmp_path).label(12)
+        found = label(server, tmp_path, 12)
     assert (found.label, found.status) == ("names of fruit", "found")
     assert found.url.endswith(f"/{ID}/12")
     assert server.paths == [f"/api/feature/{ID}/12"]
-    assert site(server, tmp_path).label(12) == found  # nobody is there any more
+    assert label(server, tmp_path, 12) == found  # nobody is there any more
 
 
 @pytest.mark.parametrize(
     "reply",
-    [says(), Reply("{}"), Reply("[]"), Reply("null"), Reply("x", status=404)],
-    ids=["none", "no key", "list", "null", "no page"],
+    [
+        says(),
+        Reply("{}"),
+        Reply("[]"),
+        Reply("null"),
+        Reply('{"explanations": 5}'),
+        Reply("x", status=404),
+    ],
+    ids=["none", "no key", "list", "null", "number", "no page"],
 )
 def test_a_feature_without_an_explanation_has_none_and_keeps_its_link(tmp_path, reply):
     with serving(pages=lambda path: reply) as server:
-        found = site(server, tmp_path).label(3)
+        found = label(server, tmp_path, 3)
     assert (found.label, found.status) == (None, "none")
     assert found.url
 
@@ -51,17 +61,36 @@ def test_a_feature_without_an_explanation_has_none_and_keeps_its_link(tmp_path, 
         Reply("no", status=500),
         Reply("no", status=429),
         Reply('{"e": 1}', cut=True),
+        Reply("[" * 100_000),
     ],
-    ids=["not JSON", "500", "429", "cut"],
+    ids=["not JSON", "500", "429", "cut", "deep"],
 )
 def test_where_nothing_answers_the_status_says_so_and_it_is_asked_again(tmp_path, reply):
     with serving(pages=lambda path: reply) as server:
         for _ in range(2):
-            assert site(server, tmp_path).label(3).status == "unreached"
+            assert label(server, tmp_path, 3).status == "unreached"
     assert len(server.paths) == 2
 
 
 @pytest.mark.parametrize("sae_id", [None, "", 3, "gpt2", "../..", "a/b/c", "a b/c"])
 def test_an_sae_without_an_id_that_could_be_one_is_not_asked_about(tmp_path, sae_id):
     assert site(None, tmp_path, sae_id) is None
-    assert neuronpedia(None, SimpleNamespace(neuronpedia_id=ID), Answers(tmp_path)) is None
+    assert Neuronpedia.of(None, ID, Answers(tmp_path)) is None
+
+
+def test_where_one_feature_is_not_reached_no_other_is_asked_about(tmp_path):
+    with serving(pages=lambda path: Reply("no", status=503)) as server:
+        found = site(server, tmp_path).labels([1, 2, 3])
+    assert [one.status for one in found.values()] == ["unreached"] * 3
+    assert len(server.paths) == 1
+
+
+def test_half_a_character_in_a_label_does_no_harm(tmp_path):
+    with serving(pages=lambda path: says("fruit \ud83d")) as server:
+        assert label(server, tmp_path, 1).label == "fruit ?"
+
+
+def test_another_site_has_labels_of_its_own(tmp_path):
+    for text in ("fruit", "tools"):
+        with serving(pages=lambda path, text=text: says(text)) as server:
+            assert label(server, tmp_path, 1).label == text

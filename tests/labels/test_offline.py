@@ -124,7 +124,8 @@ def test_the_names_of_the_domains_are_not_in_a_name_but_in_its_analysis(offline)
     evidence = replace(known_of(contexts, (" streets", " Pets")), side="streets")
     for kind in ("both", "input", "output"):
         try:
-            name = Offline.of(ORDINARY, kind).name(evidence)
+            known = evidence.only(kind)
+            name = offline.name(replace(known, rates=evidence.rates))
         except Failed:
             continue
         assert not {"streets", "pets"} & set(WORD.findall(name.summary.lower()))
@@ -133,11 +134,10 @@ def test_the_names_of_the_domains_are_not_in_a_name_but_in_its_analysis(offline)
     assert 2 <= analysis.count(". ") + 1 <= 4
 
 
-@pytest.mark.parametrize("kind", ["both", "input", "output"])
-def test_without_a_word_there_is_no_name(kind):
+def test_without_a_word_there_is_no_name(offline):
     for evidence in (known_of(), known_of(fires_in("«1 2")), known_of((), ("<|end|>", "\n", ""))):
         with pytest.raises(Failed) as failure:
-            Offline.of(ORDINARY, kind).name(evidence)
+            offline.name(evidence)
         assert failure.value.status == "no_evidence"
 
 
@@ -161,10 +161,10 @@ def test_hostile_texts_do_no_harm(text):
         labeller.steered(name, [Shown(text, text, "")])
 
 
-def test_the_kind_decides_what_is_read():
+def test_what_is_not_shown_is_not_in_a_name(offline):
     evidence = replace(STREETS, texts=STEERED)
     both, fires, written = (
-        Offline.of(ORDINARY, kind).name(evidence) for kind in ("both", "input", "output")
+        offline.name(evidence.only(kind)) for kind in ("both", "input", "output")
     )
     assert "tram" in both.summary and "monorail" in both.summary
     assert "writes" not in fires.summary and "monorail" not in fires.analysis

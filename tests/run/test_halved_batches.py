@@ -21,6 +21,7 @@ SMALL = [
     "sweep.generate.max_new_tokens=4",
     "sweep.generate.top=1",
     "metrics=[kl,latex_first]",
+    "label=null",
 ]
 
 

@@ -135,7 +135,7 @@ def test_a_server_names_and_is_tested_and_asked_for_nothing_twice(folder, config
 MISCHIEF: dict[str, Callable[[dict[str, Any]], Reply]] = {
     "429": lambda q: error(429),
     "500": lambda q: error(500),
-    "time-out": lambda q: Reply(well(q).body, after=1.2),
+    "time-out": lambda q: Reply(well(q).body, after=6),
     "cut stream": lambda q: Reply(well(q).body, cut=True),
     "empty": lambda q: answer(""),
     "not JSON": lambda q: Reply("<html>Bad gateway", headers={"Content-Type": "text/html"}),
@@ -170,7 +170,7 @@ def test_however_a_server_misbehaves_every_feature_has_a_status_and_the_rest_is_
 ):
     reply = Mischievous(list(MISCHIEF))
     with serving(reply) as server:
-        options = asking(server, timeout=0.6, concurrency=1, structured="off")
+        options = asking(server, timeout=2, concurrency=1, structured="off")
         status, out, errors = said("label", config, "--out", folder, *options)
         assert (status, out) == (1, f"{folder / 'labels.json'}\n")
         assert "the same command asks for what is missing" in errors
@@ -211,8 +211,10 @@ def test_a_budget_ends_with_statuses_and_the_next_time_goes_on(folder, config, s
         assert said("label", config, "--out", folder, *options)[0] == 1
         assert len(server.asked) == 15
         assert "over_budget" in {e["status"] for e in entries(folder).values()}
-        while said("label", config, "--out", folder, *options)[0] == 1:
-            assert len(server.asked) < 100
+        for _ in range(10):
+            if said("label", config, "--out", folder, *options)[0] == 0:
+                break
+        assert {e["status"] for e in entries(folder).values()} <= {"labelled", "no_evidence"}
     texts = [q["messages"][-1]["content"] for q in server.asked]
     assert len(texts) == len(set(texts))
 
@@ -265,6 +267,35 @@ def test_without_the_key_or_a_server_nothing_is_begun(config, tmp_path, said, mo
     assert not (tmp_path / "new").exists()
     bare = ["--set", "label.provider=openai-compatible"]
     assert "needs server" in said("label", config, "--out", tmp_path / "new", *bare)[2]
+
+
+def test_a_finished_run_needs_no_key_any_more(folder, config, said, monkeypatch):
+    monkeypatch.setenv("LABEL_API_KEY", "sk-canary-77b1f0c2")
+    with serving() as server:
+        options = asking(server, key_env="LABEL_API_KEY")
+        assert said("label", config, "--out", folder, *options)[0] == 0
+        monkeypatch.delenv("LABEL_API_KEY")
+        assert said("label", config, "--out", folder, *options)[0] == 0
+
+
+def test_other_names_are_made_of_the_same_evidence(folder, config, said, monkeypatch):
+    from saelens_steer.labelling import Labelling
+
+    def gathered(self, texts):
+        raise AssertionError("it is there already")
+
+    monkeypatch.setattr(Labelling, "gathered", gathered)
+    evidence = (folder / "label_evidence.json").read_bytes()
+    with serving() as server:
+        assert said("label", config, "--out", folder, *asking(server))[0] == 0
+    assert (folder / "label_evidence.json").read_bytes() == evidence
+
+
+def test_labels_of_a_run_that_was_stopped_within_them_go_too(folder, config, said):
+    (folder / "labels.json").unlink()
+    off = ["--set", "label=null"]
+    assert said("sweep", config, "--out", folder, *off)[0] == 0
+    assert not [path for path in folder.iterdir() if path.name.startswith("label")]
 
 
 def test_labels_go_with_the_section_and_the_pages_with_them(folder, config, said):
