@@ -95,7 +95,7 @@ def label_one(labeller: Labeller, case: Case) -> Label:
 
 def _named(labeller: Labeller, case: Case) -> tuple[Name | None, str, str]:
     if case.evidence.empty:
-        why = "it fires nowhere on the cached tokens, and no token is known that it raises"
+        why = "nothing is known of it that labels are to be made from"
         return None, "no_evidence", why
     try:
         name = labeller.name(case.evidence)
