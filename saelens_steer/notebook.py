@@ -213,7 +213,7 @@ def label_features(
     steered = some_prompts(as_prompts(prompts), spec.n_prompts, spec.seed)
     where = (model, sae, activations.hook_name, activations, steered, spec)
     job = Labelling(*where, chosen, {}, scale, SweepSpec(), prompt_spec)
-    job.study().check()
+    job.study(steered).check()
     job.check_prompts()
     with progress("steered texts", job.n_texts) as note:
 

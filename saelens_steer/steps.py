@@ -55,8 +55,9 @@ class Steps:
         `make` runs the old claim is withdrawn, so that a killed step is never taken for done.
         `beside` is what may be made of the outputs afterwards: it goes when they go.
         """
-        key, outputs = digest(name, *inputs), list(outputs)
-        if not self._is_done(name, key, outputs):
+        inputs, outputs = list(inputs), list(outputs)
+        key = digest(name, *inputs)
+        if not self.is_done(name, inputs, outputs):
             for stale in (name, *self.later.get(name, ())):
                 self._forget(stale)
             for output in (*outputs, *beside):
@@ -72,6 +73,11 @@ class Steps:
     def is_current(self, name: str, inputs: Iterable[object]) -> bool:
         """Whether this step was last done from these inputs."""
         return self._known(name).get("key") == digest(name, *inputs)
+
+    def is_done(self, name: str, inputs: Iterable[object], outputs: Iterable[str]) -> bool:
+        """Whether that is so, and what it made is there."""
+        made = all(self.path(output).exists() for output in outputs)
+        return made and self.is_current(name, inputs)
 
     def names(self, prefix: str) -> list[str]:
         """The steps done so far whose names begin so."""
@@ -95,10 +101,6 @@ class Steps:
         except (OSError, ValueError):
             return {}
         return known if isinstance(known, dict) else {}
-
-    def _is_done(self, name: str, key: str, outputs: list[str]) -> bool:
-        same = self._known(name).get("key") == key
-        return same and all(self.path(output).exists() for output in outputs)
 
     def _forget(self, name: str) -> None:
         """Withdraw a step's claim and what it made: a folder never mixes two runs."""

@@ -32,6 +32,11 @@ seen=$host
 
 healthy() { curl --silent --fail --max-time 5 --output /dev/null "http://$seen:$port/health"; }
 
+if [[ ${1:-} == --help || ${1:-} == -h ]]; then
+  sed -n '2,/^set -/{/^#/s/^# \{0,1\}//p}' "$0"
+  exit 0
+fi
+
 if [[ ${1:-} == --health ]]; then
   healthy && echo "ready: http://$seen:$port/v1" && exit 0
   echo "no server answers at http://$seen:$port/health" >&2
@@ -40,7 +45,10 @@ fi
 
 model=${1:-Qwen/Qwen3-30B-A3B-Instruct-2507}
 shift || true
-command -v vllm >/dev/null || { echo "vllm is not installed here: pip install vllm" >&2; exit 2; }
+if ! command -v vllm >/dev/null; then
+  echo "vllm is not installed here: pip install vllm, in an environment of its own" >&2
+  exit 2
+fi
 healthy && { echo "something answers at http://$seen:$port already: set PORT" >&2; exit 2; }
 
 vllm serve "$model" --host "$host" --port "$port" \

@@ -67,9 +67,13 @@ def described(run: Run, study: Study, sizes: Sizes) -> Iterator[Finding]:
     many = f"{tested} directions and {sizes.controls} controls"
     yield Finding("sweep", f"{many}: {sizes.rows:,} rows, {sizes.texts:,} texts")
     if label := spec.label:
-        n_texts = len(label_prompts(run, label)) * (tested * (len(label.strengths) + 1) + 2)
-        by = label.server.model if label.server else "the offline provider"
-        yield Finding("labels", f"of {tested} features by {by}, from {n_texts:,} texts")
+        n = len(label_prompts(run, label))
+        pairs = max(0, n - label.examples)
+        n_texts = n * (tested * len(label.strengths) + 1) + pairs * (tested + 1)
+        by = "the offline provider"
+        if label.server:
+            by = f"{label.server.model}, at most {3 * tested} questions,"
+        yield Finding("labels", f"of {tested} features by {by} from {n_texts:,} texts")
     needed = least_controls(tested)
     enough = (
         "enough" if spec.sweep.n_controls >= needed else f"too few: at least {needed} are needed"

@@ -23,6 +23,7 @@ from saelens_steer.labels import Case, Evidence, Gathered, Trials, steering_effe
 from saelens_steer.model import hook_layer
 from saelens_steer.study import Study
 from saelens_steer.sweeps import Directions, feature_directions, own_controls
+from saelens_steer.tensors import Vectors
 
 CONTROLS = "covariance"
 """The family of the random directions that a causal score holds a feature against."""
@@ -68,34 +69,36 @@ class Labelling:
 
     @property
     def n_texts(self) -> int:
-        """Texts to be written, the unsteered ones of both studies among them."""
-        cells = len(self.steerable) * (len(self.spec.strengths) + 1)
-        return len(self.prompts) * (cells + 2) if cells else 0
+        """Texts to be written, the unsteered ones of each study among them."""
+        n, tested = len(self.steerable), len(self._examples[1])
+        return len(self.prompts) * (n * len(self.spec.strengths) + 1) + tested * (n + 1) if n else 0
 
-    def study(self, *alphas: float) -> Study:
+    def study(self, prompts: Sequence[Prompt], *alphas: float) -> Study:
         """The study that writes texts at these multiples of A_max, by default at all of them."""
-        given = self.model, self.hook_name, self.prompts, self.spec, self.sweep, self.prompt_spec
+        given = self.model, self.hook_name, prompts, self.spec, self.sweep, self.prompt_spec
         return replace(text_study(*given, alphas), sae=self.sae)
 
     def texts(self, write: Writer) -> Texts:
-        """Texts of each feature at each strength, and at the largest those of a random direction
-        of the same norm."""
+        """Texts of each feature at each strength; and at the largest, after each prompt that names
+        are tested on, that of a random direction of the same norm.
+
+        Each prompt has a direction of its own, so that a score does not hang on one. It is the same
+        for all features but for its norm, and so for each whatever others are labelled.
+        """
         if not self.steerable:
             return Texts(pd.DataFrame(), pd.DataFrame(), self.spec.example_chars)
         tested = feature_directions(self.sae, self.steerable, "max_act", self.scale)
-        drawn = draw_controls(
-            CONTROLS,
-            len(tested),
-            d_model=self.model.cfg.d_model,
-            seed=self.spec.seed,
-            vectors=self.activations,
-        )
-        controls = [
-            own_controls(CONTROLS, drawn[i : i + 1], tested.take([i])) for i in range(len(tested))
+        d_model, strongest = self.model.cfg.d_model, max(self.spec.strengths)
+        options = {"d_model": d_model, "seed": self.spec.seed, "vectors": self.activations}
+        drawn = draw_controls(CONTROLS, len(self.prompts), **options)
+        places = [i for i, prompt in enumerate(self.prompts) if prompt in self._examples[1]]
+        others = [
+            write(self.study([self.prompts[i]], strongest), _beside(tested, drawn[i : i + 1]))
+            for i in places
         ]
-        strongest = self.study(max(self.spec.strengths))
-        tables = write(self.study(), tested), write(strongest, reduce(add, controls))
-        return Texts(*tables, self.spec.example_chars)
+        own = write(self.study(self.prompts), tested)
+        controls = pd.concat(others, ignore_index=True) if others else pd.DataFrame()
+        return Texts(own, controls, self.spec.example_chars)
 
     def gathered(self, texts: Texts) -> Gathered:
         """What each feature is named from and tested on, and what words are common."""
@@ -131,3 +134,9 @@ class Labelling:
 
     def _ids(self, text: str) -> list[int]:
         return self.model.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def _beside(tested: Directions, direction: Vectors) -> Directions:
+    """One direction for each that is tested, of its norm and under its name."""
+    each = [own_controls(CONTROLS, direction, tested.take([i])) for i in range(len(tested))]
+    return reduce(add, each)

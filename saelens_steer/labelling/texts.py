@@ -48,7 +48,8 @@ class Texts:
 
     features: pd.DataFrame
     controls: pd.DataFrame
-    """At the largest strength, under the name of the feature they are compared with."""
+    """At the largest strength, under the name of the feature they are compared with; another
+    direction after each prompt."""
     chars: int
     """Characters that are shown of a text, to whoever names and to whoever judges."""
 

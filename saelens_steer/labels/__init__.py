@@ -5,7 +5,7 @@ from saelens_steer.labels.labeller import Failed, Labeller, Name, Shown
 from saelens_steer.labels.naming import Label, label_all
 from saelens_steer.labels.offline import Offline
 from saelens_steer.labels.scores import Score, steering_effect
-from saelens_steer.labels.tables import unfinished
+from saelens_steer.labels.tables import said_of, unfinished
 from saelens_steer.labels.work import Labelled, check_labeller, labelled
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "check_labeller",
     "label_all",
     "labelled",
+    "said_of",
     "steering_effect",
     "unfinished",
 ]

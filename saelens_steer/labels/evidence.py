@@ -23,7 +23,10 @@ class SteeredTexts:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two texts after one prompt: along the feature, and along a random direction as long."""
+    """Two texts after one prompt: along the feature, and along a random direction as long.
+
+    Each prompt has a random direction of its own.
+    """
 
     prompt: str
     steered: str

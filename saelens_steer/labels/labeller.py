@@ -74,6 +74,11 @@ class Labeller(Protocol):
         """For each two texts whether it was the first that was steered along that feature."""
         ...
 
+    @property
+    def spent(self) -> str:
+        """What asking took, in words; nothing where nobody was asked."""
+        ...
+
     def stop(self) -> None:
         """Begin nothing more in other threads."""
         ...

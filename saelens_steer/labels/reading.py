@@ -14,6 +14,8 @@ THOUGHT = re.compile(r"\A.*</think(?:ing)?>|<think(?:ing)?>.*\Z", re.DOTALL | re
 """A model's reasoning: up to its end, whose beginning may stand in the prompt, or cut."""
 MOST_OPENINGS = 100
 """So many braces are tried as the beginning of an object."""
+BEGINNING = 40
+"""Characters shown of an answer that could not be read."""
 MOST_ANALYSIS = 4000
 """Characters kept of an analysis."""
 LINE = r"^[\s>#*_\"'`-]*{}[\s*_\"'`]*[:：=][\s*_\"'`]*(?P<text>.+?)[\s*_\"'`,]*$"
@@ -53,7 +55,10 @@ def read_letters(answer: Answer, key: str, n: int, letters: str = "AB") -> str:
 
 
 def _why(answer: Answer) -> str:
-    return ", which was cut by max_answer_tokens" if answer.cut else ""
+    """How the answer begins, and whether it was cut."""
+    text = " ".join(answer.text.split())
+    cut = ", which was cut by max_answer_tokens" if answer.cut else ""
+    return f" {text[:BEGINNING]!r}{'…' * (len(text) > BEGINNING)}{cut}"
 
 
 def _values(text: str, key: str) -> list[Any]:

@@ -45,6 +45,12 @@ class Served:
 
         return self.client.ask(choosing(name, shown), read)
 
+    @property
+    def spent(self) -> str:
+        """Requests and tokens: these as the server counts them, or else the most they may be."""
+        budget = self.client.budget
+        return f"{budget.requests:,} requests, {budget.tokens:,} tokens"
+
     def stop(self) -> None:
         """Ask nothing more."""
         self.client.stop()

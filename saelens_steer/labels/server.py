@@ -54,6 +54,8 @@ class Answer:
     """Whether the limit of tokens ended it."""
     model: str
     """As the server says."""
+    server: str = ""
+    """Its address."""
 
 
 class Lost(Exception):
@@ -135,7 +137,9 @@ class Server:
             choice = data["choices"][0]
             text = choice["message"].get("content") or ""
             cut, model = choice.get("finish_reason") == "length", data.get("model")
-            answer = Answer(self.clean(text), cut, self.clean(str(model or "")))
+            answer = Answer(
+                self.clean(text), cut, self.clean(str(model or "")), self._spec.base_url
+            )
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             beginning = " ".join(self.clean(body)[:80].split())
             raise Lost(f"there was no answer in what came back: {beginning!r}") from None
@@ -146,11 +150,21 @@ class Server:
     def _refusal(self, error: openai.APIStatusError, with_schema: bool) -> Exception:
         status = error.status_code
         why = f"status {status}: {self._said(error)}"
+        if status in FOR_ALL:
+            why += f" ({self._where(status)})"
         if status in PASSING or status >= 500:
             return Lost(why, _asked_wait(error), free=True)
         if with_schema and status in ABOUT_SCHEMA:
             return NoSchema()
         return (Closed if status in FOR_ALL else Failed)("refused", why)
+
+    def _where(self, status: int) -> str:
+        """What a refusal may be about."""
+        where = f"model {self._spec.model} at {self._spec.base_url}"
+        if status == 404 and not self._spec.base_url.rstrip("/").endswith("/v1"):
+            return f"{where}; base_url mostly ends in /v1"
+        key = f"the key of {self._spec.key_env}" if self._key else "no key: label.server.key_env"
+        return where if status == 404 else f"{where}, with {key}"
 
     def _said(self, error: Exception) -> str:
         """What an error says, on one line; its cause where it only says that there is one."""

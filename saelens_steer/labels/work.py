@@ -18,7 +18,7 @@ from saelens_steer.labels.naming import Label, label_all
 from saelens_steer.labels.neuronpedia import Neuronpedia, Published
 from saelens_steer.labels.offline import Offline
 from saelens_steer.labels.tables import labels_json, labels_table
-from saelens_steer.progress import progress
+from saelens_steer.progress import progress, say
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ def labelled(gathered: Gathered, spec: LabelSpec, kept: Path | None = None) -> L
     at_once = spec.server.concurrency if spec.server else 1
     with progress("labels", len(cases)) as note:
         labels = label_all(labeller, cases, at_once, note)
+    if spend := labeller.spent:
+        say(f"labels: {spend}")
     features = [case.evidence.feature for case in cases]
     site = Neuronpedia.of(spec.neuronpedia, gathered.neuronpedia_id, answers)
     return Labelled(gathered.layer, tuple(labels), site.labels(features) if site else {})

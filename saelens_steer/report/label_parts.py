@@ -13,6 +13,7 @@ Entry = Mapping[str, Any]
 """What labels.json says of one feature."""
 MEASURED = ("accuracy", "ci_low", "ci_high", "correct", "n")
 """The numbers of a score that was measured."""
+OFFLINE = "offline"
 WORDS = {
     "unreadable": "answer not readable",
     "unanswered": "not answered",
@@ -80,8 +81,31 @@ def label_body(entry: Entry) -> str:
         return ""
     parts = [] if label_of(entry) else [f'<p class="note">No label: {why_not(entry)}</p>']
     parts.append(analysis(entry))
+    if label_of(entry):
+        parts.append(f'<p class="note">{esc(_tested(entry))}</p>')
     place = neuronpedia(entry)
     return "".join(parts) + (f'<p class="note">Neuronpedia: {place}</p>' if place else "")
+
+
+def named_by(entry: Entry) -> str:
+    """Provider and model of a label."""
+    provider, model = one_line(entry.get("provider")), one_line(entry.get("model"))
+    if provider == OFFLINE and not model:
+        return "the offline provider"
+    return f"{model} ({provider})" if model and provider else model or provider
+
+
+def _tested(entry: Entry) -> str:
+    """Who named it, and how the name stood its tests, in a sentence."""
+    tests = [f"{kind} {_result(entry['scores'][kind])}" for kind in ("detection", "causal")]
+    return f"Named by {named_by(entry) or 'nobody known'}; {', '.join(tests)} (chance 50\u00a0%)."
+
+
+def _result(score: Entry) -> str:
+    if score.get("status") != SCORED:
+        return f"not tested: {failure(score.get('status'))}"
+    low, high = (f"{100 * score[end]:.0f}" for end in ("ci_low", "ci_high"))
+    return f"{100 * score['accuracy']:.0f}\u00a0% [{low}, {high}] of {score['n']}"
 
 
 def analysis(entry: Entry) -> str:

@@ -8,10 +8,12 @@ from typing import Any
 from saelens_steer.labels.naming import LABELLED
 from saelens_steer.labels.scores import CHANCE, SCORED
 from saelens_steer.report.label_parts import (
+    OFFLINE,
     Entry,
     analysis,
     failure,
     label_of,
+    named_by,
     neuronpedia,
     why_not,
 )
@@ -19,7 +21,6 @@ from saelens_steer.report.markup import Cell, badge, esc, pairs, section, table
 from saelens_steer.report.run_folder import Run
 from saelens_steer.report.theme import number, one_line, short
 
-OFFLINE = "offline"
 MISSING = -1.0
 """What a cell without a number sorts by."""
 HEADERS = ["Feature", "Side", "Label", "Steering effect", "Detection", "Causal"]
@@ -31,10 +32,14 @@ TESTS = (
 )
 MEANING = {
     "Intervals": "In brackets, exact binomial 95 % intervals. A score is marked where its whole "
-    "interval lies above chance; of forty labels that say nothing, up to one is marked all the "
-    "same.",
+    "interval lies above chance, and in another colour where it lies below: then the label says "
+    "the wrong thing. Of forty labels that say nothing, each test is expected to mark one as good "
+    "all the same.",
+    "Causal": "The texts are those at the largest strength, a multiple of A_max. After each prompt "
+    "the other text is steered along another random direction, as far.",
     "Steering effect": "From 0 to 1, how varied the steered texts are: 0.6 × distinct of all "
-    "tokens + 0.4 × distinct of all texts. It does not depend on the label.",
+    "tokens + 0.4 × distinct of all texts. It does not depend on the label, and texts that "
+    "steering leaves as they are have one too.",
 }
 """What the numbers are."""
 WITHOUT_MODEL = (
@@ -59,7 +64,7 @@ def _lead(entries: Iterable[Entry]) -> str:
     """Who named how many features, and how many of the names stood a test."""
     own = list(entries)
     n = sum(bool(label_of(entry)) for entry in own)
-    who = "; ".join(dict.fromkeys(filter(None, map(_who, own)))) or "an unnamed provider"
+    who = "; ".join(dict.fromkeys(filter(None, map(named_by, own)))) or "an unnamed provider"
     detection, causal = (
         sum(is_good(entry["scores"][kind]) for entry in own) for kind in ("detection", "causal")
     )
@@ -67,14 +72,6 @@ def _lead(entries: Iterable[Entry]) -> str:
         f"{n} of {len(own)} features have a short name, by {who}. {TESTS} {detection} of them in "
         f"detection and {causal} in the causal test."
     )
-
-
-def _who(entry: Entry) -> str:
-    """Provider and model of one entry."""
-    provider, model = one_line(entry.get("provider")), one_line(entry.get("model"))
-    if provider == OFFLINE and not model:
-        return "the offline provider"
-    return f"{model} ({provider})" if model and provider else model or provider
 
 
 def _table(run: Run) -> str:
@@ -123,7 +120,9 @@ def _score_cell(score: Entry, of: str) -> Cell:
     text = f"{number(100 * score['accuracy'], 0)}\u00a0% [{low}, {high}]"
     n = short(score["n"])
     right = f"{short(score['correct'])} of {n} right, p {number(score.get('p_value'), 4)}"
-    shown = badge(text, "good" if is_good(score) else "quiet", right)
+    below = score["ci_high"] < CHANCE
+    kind = "good" if is_good(score) else "warn" if below else "quiet"
+    shown = badge(text, kind, f"{right}: worse than guessing" if below else right)
     return Cell(f"{shown} <small>of {n}</small>", _sort(score["accuracy"]))
 
 

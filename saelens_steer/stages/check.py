@@ -159,7 +159,10 @@ def _check_label(run: Run) -> None:
     if not run.steps.path("labels.json").exists():  # else all may be answered already
         check_labeller(spec)
     prompts = label_prompts(run, spec)
-    check_disjoint(prompts, run.selecting)
+    try:
+        check_disjoint(prompts, run.selecting)
+    except InputError as error:
+        raise InputError(f"label.prompts: {error}") from None
     where = run.spec.sweep, spec.prompts or run.spec.prompts
     text_study(run.model, run.hook_name, prompts, spec, *where).check()
 

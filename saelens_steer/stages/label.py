@@ -14,7 +14,7 @@ from saelens_steer.config import LabelSpec, PromptSpec
 from saelens_steer.data import prompts_hash
 from saelens_steer.files import write_json
 from saelens_steer.labelling import Labelling
-from saelens_steer.labels import Gathered, labelled, unfinished
+from saelens_steer.labels import Gathered, Labelled, labelled, said_of, unfinished
 from saelens_steer.outputs import (
     EVIDENCE_OUTPUTS,
     LABEL_OUTPUTS,
@@ -42,8 +42,6 @@ HOW = {
     *("max_requests", "max_tokens"),
 }
 """Settings of a server that decide how it is asked, and nothing of its answers."""
-SAID = 3
-"""So many of the things that are missing are named."""
 
 
 def label(run: Run) -> Path:
@@ -58,13 +56,14 @@ def label(run: Run) -> Path:
         return run.steps.folder
     evidence = _evidence(run, spec)
     naming = spec.model_dump(include=NAMING, exclude={"server": HOW})
-    make = partial(_label, run, spec)
-    run.keys["label"] = run.steps.do("label", [evidence, naming], LABEL_OUTPUTS, make)
+    step = "label", [evidence, naming], LABEL_OUTPUTS
+    # asked before the step begins: a stop while asking leaves the files of before as they are
+    found = None if run.steps.is_done(*step) else _named(run, spec)
+    run.keys["label"] = run.steps.do(*step, partial(_write, run, found))
     if missing := unfinished(run.steps.path(LABELS)):
         run.steps.leave_open("label")
-        more = f"; and {len(missing) - SAID} more" if len(missing) > SAID else ""
-        say(f"not labelled in full: {'; '.join(missing[:SAID])}{more}")
-        say("the same command asks for what is missing")
+        for line in said_of(missing):
+            say(f"labels: {line}")
     return run.steps.path(LABELS)
 
 
@@ -111,10 +110,13 @@ def _written(run: Run, note: Note, study: Study, directions: Directions) -> pd.D
     return study.completion_rows(directions, every, store, run.room(store.key), note)
 
 
-def _label(run: Run, spec: LabelSpec) -> None:
-    write_page(run)  # without the names of before
+def _named(run: Run, spec: LabelSpec) -> Labelled:
     kept = json.loads(run.steps.path(EVIDENCE).read_text(encoding="utf-8"))
-    found = labelled(TypeAdapter(Gathered).validate_python(kept), spec, run.steps.path(ANSWERS))
+    return labelled(TypeAdapter(Gathered).validate_python(kept), spec, run.steps.path(ANSWERS))
+
+
+def _write(run: Run, found: Labelled | None) -> None:
+    assert found is not None
     write_table(run.steps.path(TABLE), found.table)
     write_json(run.steps.path(LABELS), found.to_json())
     write_page(run)

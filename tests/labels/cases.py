@@ -53,6 +53,10 @@ class Judge:
     def firing(self, name: Name, contexts: Sequence[str]) -> set[int]:
         return {i for i, text in enumerate(contexts) if self.knows(text)}
 
+    @property
+    def spent(self) -> str:
+        return ""
+
     def stop(self) -> None:
         pass
 

@@ -119,9 +119,16 @@ def test_a_refusal_of_key_or_model_is_final_for_every_question(tmp_path, status)
         asker = client(server, tmp_path)
         found = [failing(asker), failing(asker)]
     assert len(server.asked) == 1
-    assert [(f.status, str(f)) for f in found] == [
-        ("refused", f"status {status}: no model of that name")
-    ] * 2
+    assert [f.status for f in found] == ["refused"] * 2
+    said = f"status {status}: no model of that name (model {MODEL} at {server.base_url}"
+    assert all(str(f).startswith(said) for f in found)
+    assert ("no key" in str(found[0])) == (status != 404)
+
+
+def test_an_address_that_mostly_is_another_is_pointed_out(tmp_path):
+    with serving(lambda q: error(404, "Not Found")) as server:
+        address = server.base_url.removesuffix("/v1")
+        assert "base_url mostly ends in /v1" in str(failing(client(address, tmp_path)))
 
 
 def test_a_refusal_of_one_question_says_nothing_of_others(tmp_path):
@@ -134,7 +141,7 @@ def test_a_refusal_of_one_question_says_nothing_of_others(tmp_path):
 def test_what_other_servers_say_is_found_too(tmp_path):
     refusal = Reply(json.dumps({"detail": "no such model"}), status=404)
     with serving(lambda q: refusal) as server:
-        assert str(failing(client(server, tmp_path))) == "status 404: no such model"
+        assert str(failing(client(server, tmp_path))).startswith("status 404: no such model (")
 
 
 def test_a_server_that_takes_no_schema_is_asked_without_from_then_on(tmp_path, capsys):

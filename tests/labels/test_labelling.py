@@ -102,6 +102,8 @@ def test_a_pair_is_of_the_largest_strength_and_of_a_push_as_long(cases, job, sae
     for case in found:
         feature = case.evidence.feature
         own = rows[rows["matched_to"] == f"feature_{feature}"]
+        steered = own[own["alpha"] != 0]
+        assert len(steered) == len(job.prompts) - job.spec.examples
         norm = job.scale.a_max(feature) * float(sae.W_dec[feature].norm())
         assert own["matched_norm"].iloc[0] == pytest.approx(norm, rel=1e-5)
         table = texts.features
@@ -161,6 +163,29 @@ def test_where_silent_contexts_stand_tells_nothing(random_model, cached):
         assert abs(means[0] - means[1]) < 4
         prompts = {int(found.places.prompt_of[row]) for row in (*top, *firing)}
         assert not prompts & {int(found.places.prompt_of[row]) for row in tried}
+
+
+def test_each_prompt_has_a_random_direction_that_does_not_hang_on_other_features(job):
+    from dataclasses import replace
+
+    def directions_of(features: list[int]) -> list[torch.Tensor]:
+        seen: list[torch.Tensor] = []
+
+        def note(study, directions) -> pd.DataFrame:
+            place = directions.features.index(None) if None in directions.features else None
+            if place is not None:
+                names = [str(name) for name in directions.matched_to]
+                seen.append(directions.vectors[names.index("feature_8")])
+            return pd.DataFrame()
+
+        replace(job, features=features).texts(note)
+        return seen
+
+    alone, among = directions_of([8]), directions_of(FEATURES)
+    assert len(alone) == len(among) == 6
+    assert all(torch.allclose(a, b) for a, b in zip(alone, among, strict=True))
+    units = torch.stack(alone) / torch.stack(alone).norm(dim=1, keepdim=True)
+    assert (units @ units.T).fill_diagonal_(0).abs().max() < 0.99
 
 
 def test_the_effect_counts_every_steered_text_and_no_other(cases, job, random_model):

@@ -174,6 +174,7 @@ def test_however_a_server_misbehaves_every_feature_has_a_status_and_the_rest_is_
         status, out, errors = said("label", config, "--out", folder, *options)
         assert (status, out) == (1, f"{folder / 'labels.json'}\n")
         assert "the same command asks for what is missing" in errors
+        assert "labels: label unanswered for 2 features, such as" in errors or "429" in errors
         found = entries(folder)
         assert len(found) == len(rows(folder))
         named = [e for e in found.values() if e["status"] != "no_evidence"]
@@ -201,8 +202,37 @@ def test_a_model_that_the_server_does_not_have_ends_the_asking_at_once(folder, c
         options = asking(server, concurrency=1)
         assert said("label", config, "--out", folder, *options)[0] == 1
     found = [e for e in entries(folder).values() if e["status"] != "no_evidence"]
-    assert {(e["status"], e["detail"]) for e in found} == {("refused", "status 404: no such model")}
+    assert {e["status"] for e in found} == {"refused"}
+    assert all(e["detail"].startswith("status 404: no such model") for e in found)
     assert len(server.asked) == 1
+
+
+def test_the_terminal_says_why_and_what_may_help(folder, config, said):
+    with serving(lambda q: error(401, "Incorrect API key")) as server:
+        options = asking(server, concurrency=1)
+        _, _, errors = said("label", config, "--out", folder, *options)
+    assert "status 401: Incorrect API key" in errors
+    assert f"at {server.base_url}" in errors.replace("\n", "")
+    assert "mend label.server" in errors
+    assert "1 requests" in errors
+
+
+def test_a_stop_while_asking_leaves_the_labels_of_before(folder, config, said, monkeypatch):
+    from importlib import import_module
+
+    stage = import_module("saelens_steer.stages.label")
+
+    def stop(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = {name: (folder / name).read_bytes() for name in ("labels.json", "labels.csv")}
+    with serving() as server:
+        with monkeypatch.context() as patched:
+            patched.setattr(stage, "labelled", stop)
+            assert said("label", config, "--out", folder, *asking(server))[0] == 1
+        assert {name: (folder / name).read_bytes() for name in before} == before
+        assert said("label", config, "--out", folder, *asking(server))[0] == 0
+    assert (folder / "labels.json").read_bytes() != before["labels.json"]
 
 
 def test_a_budget_ends_with_statuses_and_the_next_time_goes_on(folder, config, said):
