@@ -82,7 +82,7 @@ def label_body(entry: Entry) -> str:
     parts = [] if label_of(entry) else [f'<p class="note">No label: {why_not(entry)}</p>']
     parts.append(analysis(entry))
     if label_of(entry):
-        parts.append(f'<p class="note">{esc(_tested(entry))}</p>')
+        parts.append(f'<p class="note label">{esc(_tested(entry))}</p>')
     place = neuronpedia(entry)
     return "".join(parts) + (f'<p class="note">Neuronpedia: {place}</p>' if place else "")
 
