@@ -20,6 +20,7 @@ SMALL = [
     "sweep.n_controls=9",
     "sweep.generate={max_new_tokens: 4, top: 1, n_controls: 1}",
     "metrics=[kl,{margin: {name: m, target: latex_delimiters}},latex_first]",
+    "label=null",
 ]
 TWO = "sweep.controls=[token_difference,feature]"
 

@@ -31,6 +31,7 @@ SMALL = [
     "matrix.alphas=[0.25]",
     "matrix.limit=2",
     "matrix.max_new_tokens=6",
+    "label=null",
 ]
 TABLES = (
     "interference.csv",

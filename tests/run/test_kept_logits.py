@@ -20,6 +20,7 @@ SMALL = [
     "sweep.n_controls=12",
     "sweep.alphas=[-4,0,4]",
     "sweep.batch_tokens=512",
+    "label=null",
 ]
 KEPT = "sweep.cache_logits=true"
 KL = "metrics=[kl]"

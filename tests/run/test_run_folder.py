@@ -21,6 +21,7 @@ SMALL = [
     "sweep.n_controls=150",
     "sweep.generate.max_new_tokens=24",
     "sweep.batch_tokens=2048",
+    "label={max_new_tokens: 6, n_prompts: 4}",
 ]
 
 
@@ -167,6 +168,7 @@ def test_the_real_config_runs_end_to_end_on_a_random_qwen3_under_the_real_id(tmp
         "sweep.n_controls": 20,
         "sweep.batch_tokens": 4096,
         "sweep.generate.max_new_tokens": 8,
+        "label.max_new_tokens": 4,
     }
     out = ran(
         "configs/qwen3_4b_instruct_code_vs_math.yaml",
@@ -181,6 +183,7 @@ def test_the_real_config_runs_end_to_end_on_a_random_qwen3_under_the_real_id(tmp
 
 def test_a_study_that_is_not_code_against_mathematics_runs_from_its_config(tmp_path):
     small = {"sae.train.training_tokens": 20000, "prompts.limit": 6, "sweep.n_controls": 20}
+    small["label.max_new_tokens"] = 4
     out = ran("configs/tiny/transport_vs_prose.yaml", tmp_path / "run", small)
     claims = pd.read_csv(out / "claims.csv")
     assert {"story_margin", "kl", "mentions_transport"} == set(claims["metric"])

@@ -20,6 +20,7 @@ SMALL = {
     "sweep.n_controls": 4,
     "sweep.batch_tokens": 2048,
     "sweep.generate.max_new_tokens": 6,
+    "label.max_new_tokens": 4,
 }
 TRAINED = {
     "sae.train.corpus": TEXTS,
@@ -106,6 +107,7 @@ def test_a_car_or_a_bus_on_qwen25(tmp_path):
 def test_each_twin_runs_offline_in_small(tmp_path, twin):
     small = {"sae.train.training_tokens": 20000, "sae.train.d_sae": 256, "sweep.n_controls": 4}
     small |= {"sweep.generate.max_new_tokens": 8, "select.answer_tokens": 12}
+    small["label.max_new_tokens"] = 4
     if twin == "maxact":
         small |= {"prompts.sample.n": 5}
     else:
