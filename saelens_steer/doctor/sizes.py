@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from saelens_steer.doctor.findings import Finding
 from saelens_steer.evidence.claims import least_controls
 from saelens_steer.stages import Run
-from saelens_steer.stages.check import label_prompts
 from saelens_steer.study import Study
 from saelens_steer.sweeps import grid
 
@@ -67,7 +66,7 @@ def described(run: Run, study: Study, sizes: Sizes) -> Iterator[Finding]:
     many = f"{tested} directions and {sizes.controls} controls"
     yield Finding("sweep", f"{many}: {sizes.rows:,} rows, {sizes.texts:,} texts")
     if label := spec.label:
-        n = len(label_prompts(run, label))
+        n = len(run.naming)
         pairs = max(0, n - label.examples)
         n_texts = n * (tested * len(label.strengths) + 1) + pairs * (tested + 1)
         by = "the offline provider"

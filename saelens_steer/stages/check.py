@@ -5,15 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from saelens_steer.config import LabelSpec, MatrixSpec, RunSpec
-from saelens_steer.data import (
-    Prompt,
-    encode_prompts,
-    load_corpus,
-    load_prompts,
-    some_prompts,
-    steered_prompts,
-)
+from saelens_steer.config import MatrixSpec, RunSpec
+from saelens_steer.data import Prompt, encode_prompts, load_corpus, load_prompts
 from saelens_steer.effects import margin_sets
 from saelens_steer.errors import InputError
 from saelens_steer.labelling import text_study
@@ -145,26 +138,18 @@ def _check_compare(run: Run) -> None:
         replace(run.study(), prompts=asked).check()
 
 
-def label_prompts(run: Run, spec: LabelSpec) -> list[Prompt]:
-    """The prompts that are steered for the labels."""
-    if spec.prompts is not None:
-        return steered_prompts(spec.prompts)
-    return some_prompts(run.prompts, spec.n_prompts, spec.seed)
-
-
 def _check_label(run: Run) -> None:
     spec = run.spec.label
     if spec is None:
         return
     if not run.steps.path("labels.json").exists():  # else all may be answered already
         check_labeller(spec)
-    prompts = label_prompts(run, spec)
     try:
-        check_disjoint(prompts, run.selecting)
+        check_disjoint(run.naming, run.selecting)
     except InputError as error:
         raise InputError(f"label.prompts: {error}") from None
     where = run.spec.sweep, spec.prompts or run.spec.prompts
-    text_study(run.model, run.hook_name, prompts, spec, *where).check()
+    text_study(run.model, run.hook_name, run.naming, spec, *where).check()
 
 
 def matrix_prompts(spec: MatrixSpec) -> tuple[Prompt, ...]:

@@ -22,7 +22,6 @@ from saelens_steer.outputs import (
     write_table,
 )
 from saelens_steer.progress import Note, progress, say
-from saelens_steer.stages.check import label_prompts
 from saelens_steer.stages.features import all_tokens, write_page
 from saelens_steer.stages.run import Run
 from saelens_steer.stages.select import where_steered
@@ -81,7 +80,7 @@ def _evidence(run: Run, spec: LabelSpec) -> str:
     inputs = [run.keys["select"], run.keys["cache"], run.keys["train"], run.model_key]
     inputs += [run.hook_name, list(run.shown), *where_steered(run), template(run.spec)]
     inputs += [spec.model_dump(exclude=NAMING), run.spec.activations.model_dump()]
-    inputs += [prompts_hash(label_prompts(run, spec)), _prompt_spec(run, spec).model_dump()]
+    inputs += [prompts_hash(run.naming), _prompt_spec(run, spec).model_dump()]
     make = partial(_gather, run, spec)
     return run.steps.do("label-evidence", inputs, EVIDENCE_OUTPUTS, make)
 
@@ -91,15 +90,15 @@ def _prompt_spec(run: Run, spec: LabelSpec) -> PromptSpec:
 
 
 def _gather(run: Run, spec: LabelSpec) -> None:
-    shown, prompts, sae = run.shown, label_prompts(run, spec), run.sae
+    shown, sae = run.shown, run.sae
     what = list(shown), shown, run.scale_of(sae, list(shown))
     with all_tokens(run, sae) as activations:
-        where = run.model, sae, run.hook_name, activations, prompts, spec
+        where = run.model, sae, run.hook_name, activations, run.naming, spec
         job = Labelling(*where, *what, run.spec.sweep, _prompt_spec(run, spec))
         with progress("steered texts", job.n_texts) as note:
             texts = job.texts(partial(_written, run, note))
         found = job.gathered(texts)
-    asked = {prompt.id: prompt.text for prompt in prompts}
+    asked = {prompt.id: prompt.text for prompt in run.naming}
     write_generated_texts(run.steps.path(TEXTS), texts.features, asked, found.layer)
     write_json(run.steps.path(EVIDENCE), asdict(found))
 

@@ -11,8 +11,8 @@ from typing import Any
 from sae_lens import SAE
 
 from saelens_steer.activations import Activations
-from saelens_steer.config import RunSpec, dump_config
-from saelens_steer.data import Prompt, load_prompts, steered_prompts
+from saelens_steer.config import LabelSpec, RunSpec, dump_config
+from saelens_steer.data import Prompt, load_prompts, some_prompts, steered_prompts
 from saelens_steer.features import Scale, measured_scale
 from saelens_steer.files import digest, write_json, write_text
 from saelens_steer.model import check_stream, default_hook_name, load_model, model_fingerprint
@@ -62,6 +62,8 @@ class Run:
     selecting: tuple[Prompt, ...]
     topic: tuple[Prompt, ...] = ()
     """The prompts of `features.topic`, whose domains are its categories."""
+    naming: tuple[Prompt, ...] = ()
+    """The prompts that are steered for the labels."""
     keys: dict[str, str] = field(default_factory=dict)
     """Step → the digest of what it was made from, for later steps to depend on."""
 
@@ -80,7 +82,8 @@ class Run:
         m = spec.model
         model = load_model(m.name, model_class=m.class_, dtype=m.dtype, device=m.device)
         hook_name = check_stream(model, spec.hook_name or default_hook_name(model))
-        run = cls(spec, steps, model, hook_name, steered, selecting, topic)
+        naming = tuple(_label_prompts(spec.label, steered)) if spec.label else ()
+        run = cls(spec, steps, model, hook_name, steered, selecting, topic, naming)
         check_run(run)
         steps.mark()
         write_text(steps.path("config.yaml"), dump_config(spec))
@@ -178,3 +181,10 @@ class Run:
             about["sae"]["resumed_at_tokens"] = resumed
         about["halved_batches"] = [n for own in self.halved.values() for n in own.values()]
         write_json(self.steps.path("provenance.json"), about)
+
+
+def _label_prompts(spec: LabelSpec, steered: Sequence[Prompt]) -> list[Prompt]:
+    """Those that the labels name for themselves, or some of the run's own."""
+    if spec.prompts is not None:
+        return steered_prompts(spec.prompts)
+    return some_prompts(steered, spec.n_prompts, spec.seed)
