@@ -168,7 +168,7 @@ def _domains(found: Responses) -> list[tuple[DomainRate, ...]]:
     tokens = torch.bincount(places.domain_of, minlength=n)
     prompts = torch.bincount(of_prompt, minlength=n)
     hits = torch.zeros_like(found.fired_in).index_add_(0, of_prompt, (found.largest > 0).long())
-    rates = (found.fired_in.double() / tokens[:, None]).T.tolist()
+    rates = found.rates.tolist()
     shares = (hits.double() / prompts[:, None]).T.tolist()
     sizes = list(zip(places.domains, tokens.tolist(), prompts.tolist(), strict=True))
     return [

@@ -85,6 +85,12 @@ class Responses:
     """Where that is: the first such row, -1 where there is none."""
     histograms: tuple[Histogram, ...]
 
+    @property
+    def rates(self) -> Float[Tensor, "feature domain"]:
+        """Share of each domain's tokens on which each feature fires, float64."""
+        tokens = torch.bincount(self.places.domain_of, minlength=len(self.places.domains))
+        return (self.fired_in.double() / tokens[:, None]).T
+
 
 @torch.no_grad()
 def responses(

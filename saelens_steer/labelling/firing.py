@@ -8,7 +8,6 @@ from itertools import cycle
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool
 from sae_lens import SAE
 from torch import Tensor
@@ -64,7 +63,8 @@ def firing_of(
         contexts_at(tokenizer, sae, activations, found, shown, own, WINDOW)
         for own in zip(*rows, strict=True)
     ]
-    each = zip(*kinds, _rates(found), strict=True)
+    rates = [dict(zip(found.places.domains, own, strict=True)) for own in found.rates.tolist()]
+    each = zip(*kinds, rates, strict=True)
     return [Firing(top, firing, _quiet(tried, spec), own) for top, firing, tried, own in each]
 
 
@@ -117,14 +117,6 @@ def _depth(places: Places, shown: Bool[Tensor, " n"], row: int) -> float:
     """Where in its prompt a row stands: 0 the first token, 1 the last."""
     rows = _shown_rows(places, shown, int(places.prompt_of[row]))
     return int((rows == row).nonzero()) / max(1, len(rows) - 1)
-
-
-def _rates(found: Responses) -> list[dict[str, float]]:
-    """For each feature, its firing rate in each domain."""
-    places = found.places
-    tokens = torch.bincount(places.domain_of, minlength=len(places.domains))
-    rates = (found.fired_in.double() / tokens[:, None]).T.tolist()
-    return [dict(zip(places.domains, own, strict=True)) for own in rates]
 
 
 def cached_texts(tokenizer: Any, activations: Activations) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import add
 from typing import Any
@@ -76,7 +76,7 @@ class Labelling:
     def study(self, prompts: Sequence[Prompt], *alphas: float) -> Study:
         """The study that writes texts at these multiples of A_max, by default at all of them."""
         given = self.model, self.hook_name, prompts, self.spec, self.sweep, self.prompt_spec
-        return replace(text_study(*given, alphas), sae=self.sae)
+        return text_study(*given, alphas)
 
     def texts(self, write: Writer) -> Texts:
         """Texts of each feature at each strength; and at the largest, after each prompt that names

@@ -123,7 +123,7 @@ def _score_cell(score: Entry, of: str) -> Cell:
     below = score["ci_high"] < CHANCE
     kind = "good" if is_good(score) else "warn" if below else "quiet"
     shown = badge(text, kind, f"{right}: worse than guessing" if below else right)
-    return Cell(f"{shown} <small>of {n}</small>", _sort(score["accuracy"]))
+    return Cell(f"{shown} <small>of\u00a0{n}</small>", _sort(score["accuracy"]))
 
 
 def is_good(score: Entry) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -110,8 +109,8 @@ def _written(run: Run, note: Note, study: Study, directions: Directions) -> pd.D
 
 
 def _named(run: Run, spec: LabelSpec) -> Labelled:
-    kept = json.loads(run.steps.path(EVIDENCE).read_text(encoding="utf-8"))
-    return labelled(TypeAdapter(Gathered).validate_python(kept), spec, run.steps.path(ANSWERS))
+    gathered = TypeAdapter(Gathered).validate_json(run.steps.path(EVIDENCE).read_bytes())
+    return labelled(gathered, spec, run.steps.path(ANSWERS))
 
 
 def _write(run: Run, found: Labelled | None) -> None:
