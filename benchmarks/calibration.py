@@ -29,15 +29,16 @@ import saelens_steer as ss
 from benchmarks.rates import mean_share, rate
 from benchmarks.side_by_side import hooked, say
 from saelens_steer.activations import Activations
-from saelens_steer.config import Family, PromptSpec, SweepSpec
+from saelens_steer.config import PromptSpec, SweepSpec
+from saelens_steer.config.sweep_specs import Family
 from saelens_steer.data import Prompt
-from saelens_steer.evidence import headline
-from saelens_steer.evidence.claims import LEVEL, PASSES
+from saelens_steer.evidence import PASSES, headline
+from saelens_steer.evidence.claims import LEVEL
 from saelens_steer.evidence.statistics import headline_p
 from saelens_steer.files import write_with
 from saelens_steer.result import Result
+from saelens_steer.steering import CANDIDATE, plain_directions
 from saelens_steer.study import Study
-from saelens_steer.sweeps import CANDIDATE, plain_directions
 
 BELOW, CLAIMED = (0.03, 0.06), (0.0, 0.07)
 """Where the share of p < 0.05, and of resamples with a claim, must lie if the null is right."""

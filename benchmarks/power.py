@@ -44,12 +44,13 @@ from saelens_steer.activations import Activations
 from saelens_steer.config import PromptSpec, RunSpec
 from saelens_steer.data import Prompt
 from saelens_steer.effects import Finder, Trial
-from saelens_steer.evidence.claims import PASSES
+from saelens_steer.evidence import PASSES
 from saelens_steer.features import Selection
 from saelens_steer.files import digest
 from saelens_steer.model import direct_logits, resid_gradient
+from saelens_steer.steering import CANDIDATE
 from saelens_steer.study import Study, check_disjoint, tested_directions
-from saelens_steer.sweeps import CANDIDATE, KEPT_NOWHERE, Store
+from saelens_steer.sweeps import KEPT_NOWHERE, Store
 
 SCORES = ("direct_logit", "output_score", "mean_difference", "attribution")
 PLANTS = ("both", "gradient")

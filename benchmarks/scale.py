@@ -30,8 +30,9 @@ from benchmarks.sweep import MARGIN, compared, every_row, our_logits, ours
 from saelens_steer.config import MarginMetric, PromptSpec, SweepSpec
 from saelens_steer.data import Prompt
 from saelens_steer.outputs import read_rows, write_rows
+from saelens_steer.steering import Directions
 from saelens_steer.study import Study
-from saelens_steer.sweeps import Directions, Store, logit_shards, unsteered
+from saelens_steer.sweeps import Store, logit_shards, unsteered
 
 DIRECTIONS = (1, 2, 4, 9, 18)
 N_PROMPTS, ALPHAS = 112, strengths(9)

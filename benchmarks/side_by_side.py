@@ -18,7 +18,7 @@ import saelens_steer as ss
 from saelens_steer.data import encode_prompts
 from saelens_steer.model.tiny.grammar import examples
 from saelens_steer.model.tiny.train import WEIGHTS
-from saelens_steer.sweeps import Directions, plain_directions
+from saelens_steer.steering import Directions, plain_directions
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from torch import Tensor
 from benchmarks.loops import Loop, batched_hook, loops
 from benchmarks.side_by_side import Bench, interleaved, medians, say, strengths
 from saelens_steer.metrics import LogitMetric, resolve_metrics
-from saelens_steer.sweeps import Ground, LogitSweep, grid, run_logits
+from saelens_steer.sweeps import Ground, LogitSweep, grid
+from saelens_steer.sweeps.run import run_logits
 
 Row = tuple[int, int, float]
 """Prompt, direction, α."""

@@ -36,9 +36,8 @@ from saelens_steer.progress import progress
 from saelens_steer.report import ShownFeatures
 from saelens_steer.result import Result
 from saelens_steer.sae import check_feature, check_sae, check_sae_at
-from saelens_steer.steering import MEASURED, Edit, SAEEdit, Variant, variant_of
+from saelens_steer.steering import MEASURED, Directions, Edit, SAEEdit, Variant, variant_of
 from saelens_steer.study import Study, tested_directions
-from saelens_steer.sweeps import Directions
 from saelens_steer.tensors import Vectors
 
 

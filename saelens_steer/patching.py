@@ -21,7 +21,7 @@ from saelens_steer.errors import InputError
 from saelens_steer.metrics import LogitMetric, Metric, read_completion
 from saelens_steer.model import generate, last_token_logits, same_places, stop_token_ids
 from saelens_steer.progress import Note, unnoted
-from saelens_steer.sae.codec import encode
+from saelens_steer.sae import encode
 from saelens_steer.steering import Variant, row_rel_norm
 from saelens_steer.tensors import Logits, Mask, Resid, Tokens
 

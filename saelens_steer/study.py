@@ -20,25 +20,27 @@ from saelens_steer.features import NO_SCALE, Scale, firing_rates
 from saelens_steer.metrics import LogitMetric, TextMetric, resolve_metrics
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.result import Result
+from saelens_steer.steering import (
+    Directions,
+    feature_directions,
+    matched_controls,
+    own_controls,
+    plain_directions,
+)
 from saelens_steer.sweeps import (
     KEPT_NOWHERE,
     CompletionSweep,
-    Directions,
     Ground,
     Labels,
     LogitSweep,
     Room,
     Store,
     completion_table,
-    feature_directions,
     generating,
     grid,
     logit_shards,
     logit_table,
-    matched_controls,
     matched_steps,
-    own_controls,
-    plain_directions,
     run_completions,
     unsteered,
     with_text_metrics,

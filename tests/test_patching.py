@@ -10,7 +10,7 @@ from steering.plain_edits import F, G, encoded, firing_sae, our_edits
 import saelens_steer as ss
 from saelens_steer.config import PatchSettings
 from saelens_steer.data import Prompt, encode_prompts
-from saelens_steer.metrics.logits import kl
+from saelens_steer.metrics import kl
 from saelens_steer.model import generate, last_token_logits, run_to_hook, stop_token_ids
 from saelens_steer.patching import Patching, patch_table
 from saelens_steer.steering import Variant, ablate, add, set_to, steered

@@ -2,15 +2,5 @@
 
 from saelens_steer.activations.answers import with_answers
 from saelens_steer.activations.cache import cache_activations
-from saelens_steer.activations.shards import Shards
 from saelens_steer.activations.store import Activations
 from saelens_steer.activations.tokens import keep_ordinary, without_sinks
-
-__all__ = [
-    "Activations",
-    "Shards",
-    "cache_activations",
-    "keep_ordinary",
-    "with_answers",
-    "without_sinks",
-]

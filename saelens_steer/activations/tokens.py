@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saelens_steer.data import diagnostic_positions
-from saelens_steer.data.token_sets import special_ids
+from saelens_steer.data import diagnostic_positions, special_ids
 from saelens_steer.tensors import Mask, Tokens, Vectors
 
 TokenChoice = Literal["all", "last", "diagnostic", "answer"]

@@ -1,20 +1,7 @@
 """One frozen pydantic spec per step, composed by RunSpec; YAML in, YAML out."""
 
-from saelens_steer.config.base import Spec
-from saelens_steer.config.data_specs import (
-    TINY,
-    ActivationSpec,
-    ModelSpec,
-    PromptSpec,
-    SampleSpec,
-)
-from saelens_steer.config.effect_specs import (
-    CAUSAL,
-    CONTRASTS,
-    REFERENCES,
-    CompareSpec,
-    MatrixSpec,
-)
+from saelens_steer.config.data_specs import TINY, PromptSpec, SampleSpec
+from saelens_steer.config.effect_specs import CAUSAL, REFERENCES, CompareSpec, MatrixSpec
 from saelens_steer.config.feature_specs import FeaturesSpec
 from saelens_steer.config.label_specs import LabelSpec, ServerSpec
 from saelens_steer.config.metric_specs import (
@@ -42,62 +29,9 @@ from saelens_steer.config.run_spec import RunSpec
 from saelens_steer.config.sae_specs import (
     CausalScore,
     ContrastScore,
-    GridSpec,
     LoadSpec,
     LogSpec,
-    SAESpec,
     SelectSpec,
     TrainSpec,
 )
-from saelens_steer.config.sweep_specs import AlphaUnit, Family, GenerateSpec, Match, SweepSpec
-
-__all__ = [
-    "CAUSAL",
-    "CONTRASTS",
-    "DEFAULT_METRICS",
-    "REFERENCES",
-    "TINY",
-    "AblateSpec",
-    "ActivationSpec",
-    "AddSpec",
-    "AlphaUnit",
-    "CausalScore",
-    "CompareSpec",
-    "ContrastScore",
-    "EditSpec",
-    "Family",
-    "FeaturesSpec",
-    "GenerateSpec",
-    "GridSpec",
-    "LabelSpec",
-    "LoadSpec",
-    "LogSpec",
-    "MarginMetric",
-    "MarginSpec",
-    "Match",
-    "MatrixSpec",
-    "MentionsMetric",
-    "MetricSpec",
-    "ModelSpec",
-    "PatchSettings",
-    "PatchSpec",
-    "ProjectOutSpec",
-    "PromptSpec",
-    "ReconstructSpec",
-    "RunSpec",
-    "SAESpec",
-    "SampleSpec",
-    "ScaleSpec",
-    "SelectSpec",
-    "ServerSpec",
-    "SetSpec",
-    "Spec",
-    "SuppressAndBoostSpec",
-    "SweepSpec",
-    "TokenSetSpec",
-    "TrainSpec",
-    "checked",
-    "dump_config",
-    "load_config",
-    "parse_config",
-]
+from saelens_steer.config.sweep_specs import AlphaUnit, GenerateSpec, SweepSpec

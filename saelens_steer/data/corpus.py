@@ -38,7 +38,7 @@ def _texts(
     name: str, tokenizer: PreTrainedTokenizerBase, n_tokens: int, seed: int
 ) -> Iterator[str]:
     if name == TINY:
-        from saelens_steer.model.tiny.corpus import corpus_texts
+        from saelens_steer.model import corpus_texts
 
         return corpus_texts(n_tokens, seed, tokenizer)
     if name.endswith(".txt"):

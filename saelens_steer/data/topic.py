@@ -14,20 +14,21 @@ from pathlib import Path
 
 from saelens_steer.data.rows import SHIPPED
 from saelens_steer.files import write_jsonl
-from saelens_steer.model.tiny.grammar import TRANSPORT_KINDS, split_of
-from saelens_steer.model.tiny.grammar.slots import fill
-from saelens_steer.model.tiny.grammar.transport import (
+from saelens_steer.model import (
     AIR,
     BEGINNINGS,
     GOALS,
     NAMES,
     RAIL,
-    REQUESTS,
     ROAD,
     SNOW,
+    TRANSPORT_KINDS,
     WATER,
     WEATHER,
+    fill,
 )
+from saelens_steer.model.tiny.grammar import split_of
+from saelens_steer.model.tiny.grammar.transport import REQUESTS
 
 PER_KIND = 10
 SPLIT = "select"

@@ -1,6 +1,4 @@
 """Self-tests of a config on its own model and prompts, and what a run of it would take."""
 
 from saelens_steer.doctor.examination import examine
-from saelens_steer.doctor.findings import HEADER, Finding, outcome
-
-__all__ = ["HEADER", "Finding", "examine", "outcome"]
+from saelens_steer.doctor.findings import HEADER, outcome

@@ -8,14 +8,12 @@ from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
-from saelens_steer.data import Prompt, encode_prompts
-from saelens_steer.data.chat import generation_prompt
-from saelens_steer.data.token_sets import special_ids
+from saelens_steer.data import Prompt, encode_prompts, generation_prompt, special_ids
 from saelens_steer.doctor.case import Case, captured
 from saelens_steer.doctor.findings import Finding, judged, off
 from saelens_steer.model import last_token_logits, run_to_hook
 from saelens_steer.sae import check_sae
-from saelens_steer.stages.select import template
+from saelens_steer.stages import template
 from saelens_steer.steering import add, steered
 
 

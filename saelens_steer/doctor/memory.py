@@ -11,10 +11,9 @@ import torch
 from saelens_steer.data import Encoded, encode_prompts
 from saelens_steer.doctor.findings import Finding
 from saelens_steer.doctor.sizes import Sizes
-from saelens_steer.stages import Run
-from saelens_steer.stages.select import template
+from saelens_steer.stages import Run, template
 from saelens_steer.study import Study
-from saelens_steer.sweeps.run import WRITTEN
+from saelens_steer.sweeps import WRITTEN
 
 FLOAT32 = 4
 TRAINING = 4

@@ -10,12 +10,9 @@ import torch.nn.functional as F
 from saelens_steer.doctor.case import Case
 from saelens_steer.doctor.findings import Finding, judged, off
 from saelens_steer.doctor.memory import free_bytes, weight_bytes
-from saelens_steer.model import last_token_logits
-from saelens_steer.model.loading import checkpoint_of
-from saelens_steer.model.parity import compare_on, tolerance
-from saelens_steer.model.source import source_of
-from saelens_steer.steering import add
-from saelens_steer.sweeps import LogitSweep, grid, measure, plain_directions
+from saelens_steer.model import checkpoint_of, compare_on, last_token_logits, source_of, tolerance
+from saelens_steer.steering import add, plain_directions
+from saelens_steer.sweeps import LogitSweep, grid, measure
 from saelens_steer.tensors import Mask, Tokens
 
 PADDING = 7

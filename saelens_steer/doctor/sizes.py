@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from saelens_steer.doctor.findings import Finding
-from saelens_steer.evidence.claims import least_controls
+from saelens_steer.evidence import least_controls
 from saelens_steer.stages import Run
 from saelens_steer.study import Study
 from saelens_steer.sweeps import grid

@@ -11,8 +11,8 @@ from typing import TypeVar
 from saelens_steer.doctor.case import pushes, spread
 from saelens_steer.doctor.findings import Finding
 from saelens_steer.doctor.sizes import Sizes
+from saelens_steer.steering import plain_directions
 from saelens_steer.study import Study
-from saelens_steer.sweeps import plain_directions
 
 T = TypeVar("T")
 PROMPTS = 16

@@ -3,27 +3,6 @@
 from saelens_steer.effects.compare import Comparison, comparison_rows, comparison_table
 from saelens_steer.effects.edits import NamedDirection, Pair, Surroundings
 from saelens_steer.effects.matrix import Matrix, matrix_rows
-from saelens_steer.effects.rivals import CEILING, Finder, Rival, unit_rows
+from saelens_steer.effects.rivals import Finder, unit_rows
 from saelens_steer.effects.scores import Trial, margin_sets, rank_by
 from saelens_steer.effects.tables import Damage, front_table, matrix_table
-
-__all__ = [
-    "CEILING",
-    "Comparison",
-    "Damage",
-    "Finder",
-    "Matrix",
-    "NamedDirection",
-    "Pair",
-    "Rival",
-    "Surroundings",
-    "Trial",
-    "comparison_rows",
-    "comparison_table",
-    "front_table",
-    "margin_sets",
-    "matrix_rows",
-    "matrix_table",
-    "rank_by",
-    "unit_rows",
-]

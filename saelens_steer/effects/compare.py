@@ -13,11 +13,11 @@ import torch
 from saelens_steer.config import CompareSpec
 from saelens_steer.data import Prompt
 from saelens_steer.effects.rivals import CEILING, Rival
-from saelens_steer.evidence.statistics import bootstrap_weights
+from saelens_steer.evidence import bootstrap_weights
 from saelens_steer.features import Scale
 from saelens_steer.metrics import LogitMetric, kl
+from saelens_steer.steering import plain_directions
 from saelens_steer.study import Study
-from saelens_steer.sweeps import plain_directions
 
 ASKING = "asking"
 EQUAL = ("norm", "kl")

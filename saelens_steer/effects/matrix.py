@@ -17,15 +17,13 @@ from saelens_steer.effects.edits import Pair, Surroundings
 from saelens_steer.effects.equal import equal_effect_steps
 from saelens_steer.effects.perplexity import text_losses
 from saelens_steer.progress import Note, unnoted
-from saelens_steer.steering import Edit
+from saelens_steer.steering import Directions, Edit, plain_directions
 from saelens_steer.study import Study
 from saelens_steer.sweeps import (
     CompletionSweep,
-    Directions,
     Ground,
     LogitSweep,
     measured,
-    plain_directions,
     rows_of,
     run_completions,
 )

@@ -23,8 +23,9 @@ from saelens_steer.errors import InputError
 from saelens_steer.features import Selection
 from saelens_steer.metrics import LogitMetric
 from saelens_steer.model import direct_logits, reading_direction, resid_gradient
+from saelens_steer.steering import feature_directions
 from saelens_steer.study import Study
-from saelens_steer.sweeps import LogitSweep, feature_directions, measured
+from saelens_steer.sweeps import LogitSweep, measured
 from saelens_steer.tensors import Logits, PerRow
 
 STANDS_FOR = 20

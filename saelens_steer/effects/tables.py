@@ -11,11 +11,7 @@ import pandas as pd
 
 from saelens_steer.effects.matrix import EQUAL_EFFECT, LOSS
 from saelens_steer.effects.rivals import CEILING
-from saelens_steer.evidence.statistics import (
-    bootstrap_interval,
-    bootstrap_weights,
-    prompt_mean,
-)
+from saelens_steer.evidence import bootstrap_interval, bootstrap_weights, prompt_mean
 
 RESAMPLES = 1000
 KEYS = ["direction", "feature", "found_by", "edit", "kind", "alpha"]

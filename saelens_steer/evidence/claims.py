@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import statistics
 from saelens_steer.evidence.grid import Grid, check_metrics
-from saelens_steer.sweeps import CANDIDATE
+from saelens_steer.steering import CANDIDATE
 
 LEVEL = 0.05
 PASSES = "more than random"

@@ -15,7 +15,7 @@ from saelens_steer.evidence.grid import DOSE, Grid
 from saelens_steer.evidence.headline import KL
 from saelens_steer.evidence.statistics import prompt_mean
 from saelens_steer.metrics import distinct_words
-from saelens_steer.sweeps import CANDIDATE
+from saelens_steer.steering import CANDIDATE
 
 SATURATED = 0.95
 """A rate at 0 or 1 on so many unsteered prompts has next to no room on that side."""

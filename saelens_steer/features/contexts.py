@@ -13,10 +13,10 @@ from sae_lens import SAE
 from torch import Tensor
 
 from saelens_steer.activations import Activations
-from saelens_steer.data import token_pieces
-from saelens_steer.data.token_sets import special_ids
+from saelens_steer.data import special_ids, token_pieces
 from saelens_steer.features.responses import Places, Responses
-from saelens_steer.features.size import encode, rows_at_once
+from saelens_steer.features.size import encode
+from saelens_steer.sae import rows_at_once
 
 LEAD = 3
 """Tokens decoded before a window, so that a character cut by its beginning is whole."""

@@ -11,8 +11,7 @@ from jaxtyping import Bool, Float
 from sae_lens import SAE
 from torch import Tensor
 
-from saelens_steer.data import describe
-from saelens_steer.data.token_sets import ordinary_entries, special_ids
+from saelens_steer.data import describe, ordinary_entries, special_ids
 from saelens_steer.model import direct_logits, writes_to_stream
 
 AT_ONCE = 64

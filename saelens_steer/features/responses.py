@@ -15,7 +15,8 @@ from sae_lens import SAE
 from torch import Tensor
 
 from saelens_steer.activations import Activations
-from saelens_steer.features.size import encode, rows_at_once
+from saelens_steer.features.size import encode
+from saelens_steer.sae import rows_at_once
 
 BINS = 64
 """Bins of a histogram, of which 33 to 64 are used."""

@@ -16,9 +16,9 @@ from saelens_steer.activations import Activations
 from saelens_steer.config import ContrastScore
 from saelens_steer.errors import InputError
 from saelens_steer.features import tally
-from saelens_steer.features.size import Scale, encode, rows_at_once
+from saelens_steer.features.size import Scale, encode
 from saelens_steer.features.tally import Tally, separation
-from saelens_steer.sae import check_sae_at, codec
+from saelens_steer.sae import check_sae_at, codec, rows_at_once
 
 At = Literal["assistant_start", "answer"]
 Pool = Literal["tokens", "max"]

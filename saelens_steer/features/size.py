@@ -13,8 +13,7 @@ from torch import Tensor
 
 from saelens_steer.activations import Activations
 from saelens_steer.errors import InputError
-from saelens_steer.sae import codec
-from saelens_steer.sae.codec import rows_at_once
+from saelens_steer.sae import codec, rows_at_once
 from saelens_steer.tensors import Vectors
 
 

@@ -2,5 +2,3 @@
 
 from saelens_steer.labelling.gather import Labelling
 from saelens_steer.labelling.texts import text_study
-
-__all__ = ["Labelling", "text_study"]

@@ -21,8 +21,8 @@ from saelens_steer.labelling.firing import Firing, cached_texts, firing_of
 from saelens_steer.labelling.texts import Texts, text_study
 from saelens_steer.labels import Case, Evidence, Gathered, Trials, steering_effect
 from saelens_steer.model import hook_layer
+from saelens_steer.steering import Directions, feature_directions, own_controls
 from saelens_steer.study import Study
-from saelens_steer.sweeps import Directions, feature_directions, own_controls
 from saelens_steer.tensors import Vectors
 
 CONTROLS = "covariance"

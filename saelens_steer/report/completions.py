@@ -7,8 +7,9 @@ import re
 from typing import Any
 
 from saelens_steer.report.markup import esc, note, script_json, section
-from saelens_steer.report.run_folder import CANDIDATE, Run, claims_on
+from saelens_steer.report.run_folder import Run, claims_on
 from saelens_steer.report.theme import direction_label, name_label, quoted, short
+from saelens_steer.steering import CANDIDATE
 
 FENCE = re.compile(r"^[ \t]*```([^\n`]*)\n(.*?)(?:^[ \t]*```[ \t]*(?:\n|\Z)|\Z)", re.M | re.S)
 BUDGET = 1_500_000

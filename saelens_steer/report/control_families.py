@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from saelens_steer.evidence.claims import FAILS, PASSES, UNMEASURED
+from saelens_steer.evidence import FAILS, PASSES, UNMEASURED
 from saelens_steer.report.markup import Cell, esc, table
 from saelens_steer.report.run_folder import Run, column, where
 from saelens_steer.report.theme import decimals, name_label, number

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from saelens_steer.labels.scores import SCORED
+from saelens_steer.labels import SCORED
 from saelens_steer.report.markup import esc
 from saelens_steer.report.theme import clean, one_line, quoted
 

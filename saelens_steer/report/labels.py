@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from saelens_steer.labels.naming import LABELLED
-from saelens_steer.labels.scores import CHANCE, SCORED
+from saelens_steer.labels import CHANCE, LABELLED, SCORED
 from saelens_steer.report.label_parts import (
     OFFLINE,
     Entry,

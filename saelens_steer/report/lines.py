@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from saelens_steer.evidence.claims import FAILS
+from saelens_steer.evidence import FAILS
 from saelens_steer.report.run_folder import (
     candidates,
     claims_on,

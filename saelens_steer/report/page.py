@@ -9,11 +9,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from saelens_steer.files import write_text
-from saelens_steer.report.background import (
-    method_section,
-    run_section,
-    selection_section,
-)
+from saelens_steer.report.background import method_section, run_section, selection_section
 from saelens_steer.report.choices import choices_figure, choices_section
 from saelens_steer.report.completions import completions_section
 from saelens_steer.report.feature_pages import features_section

@@ -17,7 +17,7 @@ import yaml
 from saelens_steer.errors import InputError
 from saelens_steer.report.label_parts import is_label
 from saelens_steer.report.theme import one_line
-from saelens_steer.sweeps import CANDIDATE
+from saelens_steer.steering import CANDIDATE
 
 PATCH_TEXTS = ("prompt_id", "domain", "prompt", "variant", "edits", "hook_name", "completion")
 """The columns of patch.csv that hold text."""

@@ -14,15 +14,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from saelens_steer.report.figures import base
-from saelens_steer.report.theme import (
-    BAND_OUTER,
-    MUTED,
-    RULE,
-    SHADES,
-    SIDE_COLOURS,
-    plain,
-    short,
-)
+from saelens_steer.report.theme import BAND_OUTER, MUTED, RULE, SHADES, SIDE_COLOURS, plain, short
 
 MOST_FEATURES, MOST_CATEGORIES = 40, 40
 """Bars of more would hide each other: the strongest are drawn."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from saelens_steer.evidence.claims import FAILS, PASSES
+from saelens_steer.evidence import FAILS, PASSES
 from saelens_steer.report.markup import Cell, esc, section, table
 from saelens_steer.report.run_folder import Run, claims_on
 from saelens_steer.report.theme import decimals, name_label, number

@@ -2,6 +2,7 @@
 
 from saelens_steer.stages.check import check_asked
 from saelens_steer.stages.compare import compare
+from saelens_steer.stages.export import export_vectors
 from saelens_steer.stages.features import features
 from saelens_steer.stages.grid import grid
 from saelens_steer.stages.label import label
@@ -12,23 +13,6 @@ from saelens_steer.stages.run import Run
 from saelens_steer.stages.sae import train
 from saelens_steer.stages.select import cache, select
 from saelens_steer.stages.sweep import sweep
+from saelens_steer.stages.template import template
 from saelens_steer.stages.topic import generate_topic
 from saelens_steer.stages.twin import twin
-
-__all__ = [
-    "Run",
-    "cache",
-    "check_asked",
-    "compare",
-    "features",
-    "generate_topic",
-    "grid",
-    "label",
-    "matrix",
-    "patch",
-    "report",
-    "select",
-    "sweep",
-    "train",
-    "twin",
-]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from saelens_steer.errors import InputError
-from saelens_steer.report.run_folder import read_mapping, side_names
+from saelens_steer.report import read_mapping, side_names
 from saelens_steer.sae import check_feature, load_sae
 from saelens_steer.steering import file_kind, save_vectors
 

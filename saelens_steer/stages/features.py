@@ -16,8 +16,7 @@ from saelens_steer.activations import Activations, cache_activations
 from saelens_steer.data import Prompt, prompts_hash
 from saelens_steer.features import pages_of
 from saelens_steer.files import write_json, write_text
-from saelens_steer.report import features_page
-from saelens_steer.report.run_folder import read_labels, read_mapping
+from saelens_steer.report import features_page, read_labels, read_mapping
 from saelens_steer.stages.run import Run
 from saelens_steer.stages.select import answered
 from saelens_steer.stages.template import template

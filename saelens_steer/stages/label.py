@@ -26,8 +26,8 @@ from saelens_steer.stages.run import Run
 from saelens_steer.stages.select import where_steered
 from saelens_steer.stages.sweep import store_of
 from saelens_steer.stages.template import template
+from saelens_steer.steering import Directions
 from saelens_steer.study import Study
-from saelens_steer.sweeps import Directions
 
 ANSWERS = ".store/answers"
 """Where answers of a server are kept, a file for each question."""

@@ -17,13 +17,7 @@ from saelens_steer.features import Scale, measured_scale
 from saelens_steer.files import digest, write_json, write_text
 from saelens_steer.model import check_stream, default_hook_name, load_model, model_fingerprint
 from saelens_steer.provenance import library_versions, provenance
-from saelens_steer.sae import (
-    check_log,
-    check_train_spec,
-    load_sae,
-    read_quality,
-    sae_fingerprint,
-)
+from saelens_steer.sae import check_log, check_train_spec, load_sae, read_quality, sae_fingerprint
 from saelens_steer.stages.check import check_run
 from saelens_steer.steps import Steps
 from saelens_steer.study import Study, check_disjoint

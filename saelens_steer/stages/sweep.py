@@ -25,8 +25,9 @@ from saelens_steer.outputs import (
 )
 from saelens_steer.progress import Note, progress, say, unnoted
 from saelens_steer.stages.run import Run
+from saelens_steer.steering import Directions
 from saelens_steer.study import Study, tested_directions
-from saelens_steer.sweeps import KEPT_NOWHERE, Directions, Store
+from saelens_steer.sweeps import KEPT_NOWHERE, Store
 
 STORE = ".store"
 """The record store: what was measured stays, so that a changed config measures what is new."""

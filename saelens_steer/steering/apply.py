@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saelens_steer.data.token_sets import special_ids
+from saelens_steer.data import special_ids
 from saelens_steer.errors import InputError
 from saelens_steer.model import check_editable
 from saelens_steer.sae import check_sae
 from saelens_steer.steering.edits import Edit
-from saelens_steer.steering.latents import SAEEdit, composed, splices
 from saelens_steer.steering.positions import Positions, Tracker, norm_limits, within
+from saelens_steer.steering.sae_edits import SAEEdit, composed, splices
 from saelens_steer.tensors import Mask, PerRow, Resid
 
 SPLICE_MAX_NORM = 10.0

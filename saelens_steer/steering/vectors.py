@@ -16,7 +16,7 @@ from torch import Tensor
 from saelens_steer.errors import InputError
 from saelens_steer.files import write_with
 from saelens_steer.model import hook_layer
-from saelens_steer.steering.control_vectors import (
+from saelens_steer.steering.gguf import (
     direction_layer,
     direction_place,
     read_control_vectors,

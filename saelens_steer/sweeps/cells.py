@@ -12,10 +12,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from saelens_steer.files import digest
-from saelens_steer.model.decode import Rows
+from saelens_steer.model import Rows
 from saelens_steer.progress import say
-from saelens_steer.steering import Edit, add, edit_where, per_row
-from saelens_steer.sweeps.directions import Directions
+from saelens_steer.steering import Directions, Edit, add, edit_where, per_row
 from saelens_steer.sweeps.ground import Ground
 from saelens_steer.sweeps.plan import Batch, Cell
 from saelens_steer.tensors import PerRow, Vectors

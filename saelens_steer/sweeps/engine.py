@@ -20,7 +20,7 @@ from torch import Tensor
 
 from saelens_steer.metrics import LogitMetric
 from saelens_steer.model import last_token_logits, unembed
-from saelens_steer.sae.codec import encode
+from saelens_steer.sae import encode
 from saelens_steer.steering import Edit, edit_where, relative_norms, steered
 from saelens_steer.sweeps.cells import Cells
 from saelens_steer.sweeps.plan import Batch, batches

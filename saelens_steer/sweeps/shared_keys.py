@@ -8,9 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from saelens_steer.model import Layer
-from saelens_steer.model.layers import Attend, Heads
-from saelens_steer.model.tree import Group, Tree, visible
+from saelens_steer.model import Attend, Group, Heads, Layer, Tree, visible
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from saelens_steer.steering import Directions
 from saelens_steer.sweeps.completions import CompletionSweep
-from saelens_steer.sweeps.directions import Directions
 from saelens_steer.sweeps.engine import LogitSweep
 
 RECEIPT = "receipt_"

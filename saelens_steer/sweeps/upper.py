@@ -14,9 +14,7 @@ from functools import cached_property
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from saelens_steer.model import Layer
-from saelens_steer.model.layers import Touch, untouched
-from saelens_steer.model.tree import Tree
+from saelens_steer.model import Layer, Touch, Tree, untouched
 from saelens_steer.sweeps.shared_keys import SharedKeys, shared_keys
 
 Nodes = Float[Tensor, "cell node d_model"]

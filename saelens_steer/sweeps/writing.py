@@ -9,10 +9,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from saelens_steer.config import GenerateSpec
-from saelens_steer.data.token_sets import special_ids
-from saelens_steer.model import Place, read_prompts, stop_token_ids, write_on
-from saelens_steer.model.decode import Rows, Steer
-from saelens_steer.model.forward import check_length
+from saelens_steer.data import special_ids
+from saelens_steer.model import (
+    Place,
+    Rows,
+    Steer,
+    check_length,
+    read_prompts,
+    stop_token_ids,
+    write_on,
+)
 from saelens_steer.sweeps.cells import Cells
 from saelens_steer.sweeps.plan import Batch
 

@@ -6,13 +6,7 @@ import copy
 
 import pytest
 
-from saelens_steer.data import (
-    Prompt,
-    encode_prompts,
-    pad_left,
-    render,
-    token_ids,
-)
+from saelens_steer.data import Prompt, encode_prompts, pad_left, render, token_ids
 from saelens_steer.errors import InputError
 
 HELLO = Prompt("1", "hello", "", "print ('x')")

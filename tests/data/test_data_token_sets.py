@@ -18,12 +18,12 @@ from saelens_steer.data import (
     describe,
     diagnostic_positions,
     encode_prompts,
+    ordinary_entries,
     pad_left,
     render,
     token_ids,
     token_set,
 )
-from saelens_steer.data.token_sets import ordinary_entries
 from saelens_steer.errors import InputError
 
 

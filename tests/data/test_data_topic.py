@@ -9,7 +9,8 @@ import pytest
 from saelens_steer.data import load_prompts
 from saelens_steer.data.rows import SHIPPED
 from saelens_steer.data.topic import write_topics
-from saelens_steer.model.tiny.grammar import TRANSPORT_KINDS, split_of
+from saelens_steer.model import TRANSPORT_KINDS
+from saelens_steer.model.tiny.grammar import split_of
 
 SETS = ("transport-topic", "tiny-transport-topic")
 

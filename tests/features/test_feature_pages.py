@@ -13,10 +13,10 @@ from cached import HOOK, cache_of, sae_of
 import saelens_steer as ss
 from saelens_steer.activations import Activations, cache_activations
 from saelens_steer.config import FeaturesSpec
-from saelens_steer.data import load_prompts, token_pieces
-from saelens_steer.data.token_sets import special_ids
+from saelens_steer.data import load_prompts, special_ids, token_pieces
 from saelens_steer.errors import InputError
-from saelens_steer.features import encode, pages_of
+from saelens_steer.features import pages_of
+from saelens_steer.features.size import encode
 from saelens_steer.features.topic import own_text
 from saelens_steer.model import direct_logits
 from saelens_steer.sae import codec

@@ -11,7 +11,8 @@ from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 
 from saelens_steer.activations import Activations
 from saelens_steer.errors import InputError
-from saelens_steer.features import encode, select_features, tally
+from saelens_steer.features import select_features, tally
+from saelens_steer.features.size import encode
 from saelens_steer.features.tally import auroc
 from saelens_steer.sae import codec
 

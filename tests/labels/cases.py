@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from saelens_steer.features import Context, WrittenToken
-from saelens_steer.labels import Case, Evidence, Name, Pair, Shown, SteeredTexts, Trials
+from saelens_steer.labels import Case, Evidence, Pair, SteeredTexts, Trials
+from saelens_steer.labels.labeller import Name, Shown
 
 
 def context(text: str, domain: str = "food", peak: int = 0) -> Context:

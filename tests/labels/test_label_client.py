@@ -376,7 +376,7 @@ def test_a_key_in_a_config_is_refused_and_not_repeated(given):
 def test_an_interruption_does_not_wait_for_a_server_that_hangs(tmp_path):
     from cases import case
 
-    from saelens_steer.labels import label_all
+    from saelens_steer.labels.naming import label_all
     from saelens_steer.labels.served import Served
 
     def interrupt(_: int) -> None:

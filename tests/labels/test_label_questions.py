@@ -6,7 +6,7 @@ import json
 
 from cases import case
 
-from saelens_steer.labels import Name, Shown
+from saelens_steer.labels.labeller import Name, Shown
 from saelens_steer.labels.questions import choosing, detecting, marked, naming
 
 NAME = Name("names of fruit", "a secret analysis")

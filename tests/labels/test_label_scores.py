@@ -8,7 +8,9 @@ import pytest
 from cases import Judge, case
 from scipy.stats import beta
 
-from saelens_steer.labels import Failed, Name, Pair, Trials, label_all, steering_effect
+from saelens_steer.labels import Pair, Trials, steering_effect
+from saelens_steer.labels.labeller import Failed, Name
+from saelens_steer.labels.naming import label_all
 from saelens_steer.labels.scores import against_chance, causal_score, detection_score
 
 NAME = Name("fruit")

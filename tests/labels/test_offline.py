@@ -12,8 +12,9 @@ from cases import case, context
 
 from saelens_steer.config import FeaturesSpec, TrainSpec
 from saelens_steer.features import Context, WrittenToken
-from saelens_steer.labels import Evidence, Failed, Name, Offline, Shown, SteeredTexts
-from saelens_steer.labels.labeller import MOST_WORDS
+from saelens_steer.labels import Evidence, SteeredTexts
+from saelens_steer.labels.labeller import MOST_WORDS, Failed, Name, Shown
+from saelens_steer.labels.offline import Offline
 
 HOOK = "blocks.4.hook_resid_pre"
 SPEC = TrainSpec(d_sae=768, training_tokens=160_000, cached_tokens=40_000, seed=1)

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from saelens_steer.metrics import latex_first, latex_validity
+from saelens_steer.metrics import latex_validity
+from saelens_steer.metrics.latex import latex_first
 
 
 @pytest.mark.parametrize(

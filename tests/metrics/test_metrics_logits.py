@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from saelens_steer.errors import InputError
-from saelens_steer.metrics import kl, margin, steering_effect
+from saelens_steer.metrics import kl
+from saelens_steer.metrics.logits import margin
+from saelens_steer.metrics.score import steering_effect
 
 
 def noise(seed: int, rows: int = 5, d_vocab: int = 50, scale: float = 3.0) -> torch.Tensor:

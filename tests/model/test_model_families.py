@@ -19,7 +19,6 @@ from model_batches import left_padded
 from saelens_steer.errors import InputError
 from saelens_steer.model import (
     ParityError,
-    can_start_at_layer,
     generate,
     last_token_logits,
     load_model,
@@ -29,6 +28,7 @@ from saelens_steer.model import (
     run_to_hook,
     unembed,
 )
+from saelens_steer.model.forward import can_start_at_layer
 
 CLASSES = ["HookedTransformer", "TransformerBridge"]
 FAMILIES = {

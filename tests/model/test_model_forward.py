@@ -7,14 +7,8 @@ import torch
 from model_batches import left_padded, rows
 
 from saelens_steer.errors import InputError
-from saelens_steer.model import (
-    can_start_at_layer,
-    last_token_logits,
-    load_model,
-    resid_to_last,
-    run_to_hook,
-    unembed,
-)
+from saelens_steer.model import last_token_logits, load_model, resid_to_last, run_to_hook, unembed
+from saelens_steer.model.forward import can_start_at_layer
 
 
 @pytest.fixture(params=["random_model", "random_bridge"])

@@ -5,12 +5,7 @@ from __future__ import annotations
 import pytest
 
 from saelens_steer.errors import InputError
-from saelens_steer.model import (
-    check_editable,
-    check_hook_name,
-    default_hook_name,
-    hook_layer,
-)
+from saelens_steer.model import check_editable, check_hook_name, default_hook_name, hook_layer
 
 
 @pytest.fixture(params=["random_model", "random_bridge"])

@@ -10,7 +10,6 @@ from transformer_lens import HookedTransformer
 
 from saelens_steer.errors import InputError
 from saelens_steer.model import (
-    Parity,
     ParityError,
     architectures,
     load_model,
@@ -19,6 +18,7 @@ from saelens_steer.model import (
     parity,
     run_to_hook,
 )
+from saelens_steer.model.parity import Parity
 
 CLASSES = ["HookedTransformer", "TransformerBridge"]
 

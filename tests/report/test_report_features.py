@@ -9,7 +9,7 @@ import features_of
 import pytest
 from features_of import HOSTILE, decoder_only, feature_pages
 
-from saelens_steer.report.feature_pages import features_page
+from saelens_steer.report import features_page
 from saelens_steer.report.feature_parts import running_text, token_text
 from saelens_steer.report.page import page, plots, write_plots
 from saelens_steer.report.run_folder import read_run

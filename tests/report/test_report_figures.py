@@ -7,12 +7,8 @@ import pandas as pd
 import pytest
 
 from saelens_steer.errors import InputError
-from saelens_steer.report import (
-    claims_figure,
-    interference_figure,
-    scores_figure,
-    validity_figure,
-)
+from saelens_steer.report import interference_figure
+from saelens_steer.report.figures import claims_figure, scores_figure, validity_figure
 from saelens_steer.report.run_folder import read_run
 from saelens_steer.report.theme import NULL, SIDE_COLOURS, decimals, name_label, number, short
 

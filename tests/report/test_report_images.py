@@ -12,8 +12,8 @@ import plotly.graph_objects as go
 import pytest
 
 from saelens_steer.errors import InputError
-from saelens_steer.report import images
-from saelens_steer.report.images import export_images, find_browser, pdf, pictures
+from saelens_steer.report import export_images, images
+from saelens_steer.report.images import find_browser, pdf, pictures
 from saelens_steer.report.page import plots
 from saelens_steer.report.run_folder import read_run
 

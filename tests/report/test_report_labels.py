@@ -13,7 +13,7 @@ from labels_of import FAILED, HOSTILE, entry, no_score, score, write_labels
 from test_report_page import Outline
 
 from saelens_steer.errors import InputError
-from saelens_steer.report.feature_pages import features_page
+from saelens_steer.report import features_page
 from saelens_steer.report.label_parts import WORDS
 from saelens_steer.report.labels import is_good, labels_section
 from saelens_steer.report.markup import esc

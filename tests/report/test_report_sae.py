@@ -5,9 +5,10 @@ import json
 import pandas as pd
 import pytest
 
-from saelens_steer.report import build_report, density_figure, frontier_figure, training_figure
+from saelens_steer.report import build_report, frontier_figure
 from saelens_steer.report.run_folder import read_run
 from saelens_steer.report.sae import sae_section
+from saelens_steer.report.sae_figures import density_figure, training_figure
 
 
 def test_training_draws_what_was_logged():

@@ -14,8 +14,7 @@ from saes import random_sae
 
 from saelens_steer.config import parse_config
 from saelens_steer.sae import save_sae
-from saelens_steer.stages import report
-from saelens_steer.stages.run import Run
+from saelens_steer.stages import Run, report
 from saelens_steer.steering import load_vectors
 from saelens_steer.steps import Steps
 

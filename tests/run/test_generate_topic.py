@@ -10,8 +10,7 @@ from saelens_steer.activations import with_answers
 from saelens_steer.config import RunSpec, parse_config
 from saelens_steer.data import load_prompts
 from saelens_steer.errors import InputError
-from saelens_steer.stages import generate_topic, topic
-from saelens_steer.stages.select import template
+from saelens_steer.stages import generate_topic, template, topic
 
 
 @pytest.fixture

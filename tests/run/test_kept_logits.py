@@ -48,7 +48,7 @@ def no_passes(monkeypatch) -> None:
     """Whatever runs a layer of a model from here on is an error."""
     from transformer_lens.components import TransformerBlock
 
-    from saelens_steer.model.layers import Layer
+    from saelens_steer.model import Layer
 
     def refuse(*args, **kwargs):
         raise AssertionError("a forward pass")

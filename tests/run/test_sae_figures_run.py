@@ -67,8 +67,8 @@ def test_a_grid_takes_away_nothing_that_it_did_not_make(tmp_path):
 
 def test_the_table_of_a_grid_is_not_shown_by_a_run_of_another(tmp_path):
     from saelens_steer.outputs import GRID_TABLE
+    from saelens_steer.stages import Run
     from saelens_steer.stages.grid import drop_stale_grid
-    from saelens_steer.stages.run import Run
 
     grid = spec(grid=[{"vary": {"k": [2]}}])
     table = train_grid(grid, tmp_path / "run")

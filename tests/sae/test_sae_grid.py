@@ -2,7 +2,8 @@
 
 import pytest
 
-from saelens_steer.config import GridSpec, SAESpec, TrainSpec
+from saelens_steer.config import TrainSpec
+from saelens_steer.config.sae_specs import GridSpec, SAESpec
 from saelens_steer.errors import InputError
 from saelens_steer.sae import Grid, sae_fingerprint, train_sae
 from saelens_steer.sae.training import grid as module

@@ -10,13 +10,7 @@ from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 
 from saelens_steer.errors import InputError
 from saelens_steer.model import same_places
-from saelens_steer.sae import (
-    check_feature,
-    check_sae,
-    check_sae_at,
-    load_sae,
-    sae_fingerprint,
-)
+from saelens_steer.sae import check_feature, check_sae, check_sae_at, load_sae, sae_fingerprint
 from saelens_steer.sae import load as module
 
 HOOK = "blocks.2.hook_resid_pre"

@@ -10,7 +10,6 @@ from saelens_steer.model import last_token_logits
 from saelens_steer.steering import (
     ablate,
     add,
-    composed,
     edit_where,
     per_row,
     project_out,
@@ -20,6 +19,7 @@ from saelens_steer.steering import (
     steered,
     suppress_and_boost,
 )
+from saelens_steer.steering.sae_edits import composed
 
 WIDTH = 32
 

@@ -6,7 +6,8 @@ from model.model_batches import left_padded, rows
 
 from saelens_steer.errors import InputError
 from saelens_steer.model import last_token_logits
-from saelens_steer.steering import Edit, add, check_positions, columns, steered
+from saelens_steer.steering import Edit, add, columns, steered
+from saelens_steer.steering.positions import check_positions
 
 HOOK = "blocks.2.hook_resid_pre"
 KINDS = ("all", "prompt", "generated", "last")

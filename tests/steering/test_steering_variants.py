@@ -9,8 +9,14 @@ import torch
 from model.model_batches import left_padded, rows
 from plain_edits import firing_sae
 
-from saelens_steer.config import EditSpec, PatchSpec, dump_config, load_config, parse_config
-from saelens_steer.config.reading import checked
+from saelens_steer.config import (
+    EditSpec,
+    PatchSpec,
+    checked,
+    dump_config,
+    load_config,
+    parse_config,
+)
 from saelens_steer.errors import InputError
 from saelens_steer.features import Scale
 from saelens_steer.model import last_token_logits
@@ -19,7 +25,6 @@ from saelens_steer.steering import (
     ablate,
     add,
     build_variant,
-    composed,
     edit_where,
     project_out,
     reconstruct,
@@ -28,6 +33,7 @@ from saelens_steer.steering import (
     steered,
     suppress_and_boost,
 )
+from saelens_steer.steering.sae_edits import composed
 
 HOOK, WIDTH = "blocks.2.hook_resid_pre", 32
 A_MAX, NORM = {5: 2.0, 9: 0.5, 11: 4.0}, 7.0

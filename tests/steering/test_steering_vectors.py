@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import saelens_steer as ss
 from saelens_steer.errors import InputError
-from saelens_steer.steering.control_vectors import direction_layer, direction_place
+from saelens_steer.steering.gguf import direction_layer, direction_place
 
 WIDTH = 8
 PRE = "blocks.4.hook_resid_pre"

@@ -23,17 +23,10 @@ import saelens_steer.sweeps.run as engine
 from saelens_steer.config import GenerateSpec
 from saelens_steer.data import encode_prompts
 from saelens_steer.metrics import resolve_metrics
-from saelens_steer.sweeps import (
-    CompletionSweep,
-    Ground,
-    LogitSweep,
-    Store,
-    grid,
-    plain_directions,
-    run_completions,
-    run_logits,
-)
+from saelens_steer.steering import plain_directions
+from saelens_steer.sweeps import CompletionSweep, Ground, LogitSweep, Store, grid, run_completions
 from saelens_steer.sweeps.plan import shards
+from saelens_steer.sweeps.run import run_logits
 
 KILLS = 25
 COMPUTED = "computed.txt"

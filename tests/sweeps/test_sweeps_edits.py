@@ -13,22 +13,15 @@ from saelens_steer.metrics import LogitMetric, resolve_metrics
 from saelens_steer.steering import (
     Edit,
     ablate,
+    plain_directions,
     project_out,
     reconstruct,
     scale,
     set_to,
     suppress_and_boost,
 )
-from saelens_steer.sweeps import (
-    CompletionSweep,
-    Ground,
-    LogitSweep,
-    Store,
-    grid,
-    plain_directions,
-    run_completions,
-    run_logits,
-)
+from saelens_steer.sweeps import CompletionSweep, Ground, LogitSweep, Store, grid, run_completions
+from saelens_steer.sweeps.run import run_logits
 
 
 def edits_of(sae) -> list[tuple[str, Edit]]:

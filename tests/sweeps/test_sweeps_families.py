@@ -13,17 +13,11 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 import saelens_steer as ss
 from saelens_steer.config import GenerateSpec
-from saelens_steer.data.token_sets import special_ids
+from saelens_steer.data import special_ids
 from saelens_steer.metrics import LogitMetric
-from saelens_steer.sweeps import (
-    CompletionSweep,
-    Ground,
-    LogitSweep,
-    grid,
-    plain_directions,
-    run_completions,
-    run_logits,
-)
+from saelens_steer.steering import plain_directions
+from saelens_steer.sweeps import CompletionSweep, Ground, LogitSweep, grid, run_completions
+from saelens_steer.sweeps.run import run_logits
 
 PROMPTS = [
     [50, 60, 70, 80, 90],

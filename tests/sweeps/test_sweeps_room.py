@@ -13,6 +13,7 @@ from model.model_batches import rows
 import saelens_steer.sweeps.run as engine
 from saelens_steer.config import GenerateSpec
 from saelens_steer.metrics import resolve_metrics
+from saelens_steer.steering import plain_directions
 from saelens_steer.sweeps import (
     KEPT_NOWHERE,
     CompletionSweep,
@@ -20,11 +21,10 @@ from saelens_steer.sweeps import (
     LogitSweep,
     Room,
     grid,
-    kl_steps,
     logit_shards,
-    plain_directions,
     run_completions,
 )
+from saelens_steer.sweeps.calibrate import kl_steps
 from saelens_steer.sweeps.plan import Batch
 
 WHOLE = Batch(tuple(range(5)), (0, 1, 2))

@@ -16,21 +16,13 @@ import saelens_steer as ss
 from saelens_steer.activations import Activations
 from saelens_steer.config import MarginMetric
 from saelens_steer.features import Scale, measured_scale
-from saelens_steer.metrics import resolve_metrics
-from saelens_steer.metrics.logits import kl
+from saelens_steer.metrics import kl, resolve_metrics
 from saelens_steer.model import last_token_logits, run_to_hook
-from saelens_steer.steering import add, steered, unit_vectors
-from saelens_steer.sweeps import (
-    Ground,
-    LogitSweep,
-    Store,
-    calibrated_steps,
-    feature_directions,
-    grid,
-    kl_steps,
-    plain_directions,
-    run_logits,
-)
+from saelens_steer.steering import add, feature_directions, plain_directions, steered
+from saelens_steer.steering.directions import unit_vectors
+from saelens_steer.sweeps import Ground, LogitSweep, Store, grid
+from saelens_steer.sweeps.calibrate import calibrated_steps, kl_steps
+from saelens_steer.sweeps.run import run_logits
 
 HOOK = "blocks.2.hook_resid_pre"
 SPECIAL = 1

@@ -24,11 +24,7 @@ from saelens_steer.sae.quality import sae_quality
 from saelens_steer.sae.training.config import check_train_spec, runner_config
 from saelens_steer.sae.training.loggers import check_log, sinks
 from saelens_steer.sae.training.normalise import FOLDABLE, Scaling, fold_decoder_norms, fold_scaling
-from saelens_steer.sae.training.resume import (
-    checkpoint_folder,
-    remove_checkpoints,
-    texts_digest,
-)
+from saelens_steer.sae.training.resume import checkpoint_folder, remove_checkpoints, texts_digest
 from saelens_steer.sae.training.runner import Runner, held_out_tokens
 from saelens_steer.sae.training.stream import Cache
 from saelens_steer.sae.verdict import QUALITY, judged

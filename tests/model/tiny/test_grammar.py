@@ -4,13 +4,8 @@ import re
 import pytest
 
 from saelens_steer.errors import InputError
-from saelens_steer.model.tiny.grammar import (
-    FAMILIES,
-    SPLITS,
-    TRANSPORT_KINDS,
-    examples,
-    split_of,
-)
+from saelens_steer.model import TRANSPORT_KINDS
+from saelens_steer.model.tiny.grammar import FAMILIES, SPLITS, examples, split_of
 from saelens_steer.model.tiny.grammar.math import FORMULAS
 from saelens_steer.model.tiny.grammar.mixed import CUES, log_odds
 from saelens_steer.model.tiny.grammar.mixed_topics import TOPICS

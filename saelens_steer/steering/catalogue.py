@@ -25,8 +25,9 @@ from saelens_steer.model import hook_layer, same_places
 from saelens_steer.near import or_known
 from saelens_steer.sae import check_feature
 from saelens_steer.steering.apply import steered
+from saelens_steer.steering.directions import unit_vectors
 from saelens_steer.steering.edits import Edit, add, project_out
-from saelens_steer.steering.latents import (
+from saelens_steer.steering.sae_edits import (
     SAEEdit,
     ablate,
     composed,
@@ -35,7 +36,6 @@ from saelens_steer.steering.latents import (
     set_to,
     suppress_and_boost,
 )
-from saelens_steer.steering.strength import unit_vectors
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,4 @@
-"""Edits through an SAE: encode, change feature activations z, decode.
-
-`error="keep"` adds only the difference, x + decode(z′) − decode(z), so what the SAE does not
-rebuild stays; `error="drop"` puts decode(z′) in the place of x: the SAE is spliced in.
-"""
+"""Edits that read or change SAE features; the error of the SAE is kept or dropped."""
 
 from __future__ import annotations
 
@@ -17,8 +13,7 @@ from sae_lens import SAE
 from torch import Tensor
 
 from saelens_steer.errors import InputError
-from saelens_steer.sae import check_feature
-from saelens_steer.sae.codec import check_encoder, decode, decode_change, encode
+from saelens_steer.sae import check_encoder, check_feature, decode, decode_change, encode
 from saelens_steer.steering.edits import Edit
 from saelens_steer.tensors import Resid
 
