@@ -32,13 +32,14 @@ from saelens_steer.activations import Activations
 from saelens_steer.config import PromptSpec, SweepSpec
 from saelens_steer.config.sweep_specs import Family
 from saelens_steer.data import Prompt
+from saelens_steer.directions import with_controls
 from saelens_steer.evidence import PASSES, headline
 from saelens_steer.evidence.claims import LEVEL
 from saelens_steer.evidence.statistics import headline_p
 from saelens_steer.files import write_with
 from saelens_steer.result import Result
 from saelens_steer.steering import CANDIDATE, plain_directions
-from saelens_steer.study import Study
+from saelens_steer.sweeps import Study
 
 BELOW, CLAIMED = (0.03, 0.06), (0.0, 0.07)
 """Where the share of p < 0.05, and of resamples with a claim, must lie if the null is right."""
@@ -91,8 +92,8 @@ class Null:
         )
         metrics, prompts = ss.RunSpec().metrics[:1], self.prompts(number)
         study = Study(hooked(), None, self.hook_name, prompts, spec, metrics, PromptSpec())
-        everything = study.with_controls(plain_directions(drawn), self.activations)
-        return study.result(study.logit_rows(everything), pd.DataFrame())
+        everything = with_controls(study, plain_directions(drawn), self.activations)
+        return Result.of(study, study.logit_rows(everything), pd.DataFrame())
 
 
 def counted(claims: pd.DataFrame, summary: pd.DataFrame) -> dict[str, Any]:

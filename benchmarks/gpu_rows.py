@@ -20,8 +20,8 @@ from saelens_steer.config import GenerateSpec, TokenSetSpec
 from saelens_steer.data import pad_left, token_set
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.sweeps import CompletionSweep, Ground, run_completions
-from saelens_steer.sweeps.completions import judged
 from saelens_steer.sweeps.run import run_logits
+from saelens_steer.sweeps.texts import judged
 
 FEW = 2
 """Whole passes are timed on so many directions, and logits are compared on them."""

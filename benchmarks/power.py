@@ -42,15 +42,15 @@ from benchmarks.rates import rate
 from benchmarks.side_by_side import hooked, say
 from saelens_steer.activations import Activations
 from saelens_steer.config import PromptSpec, RunSpec
-from saelens_steer.data import Prompt
-from saelens_steer.effects import Finder, Trial
+from saelens_steer.data import Prompt, check_disjoint
+from saelens_steer.directions import Finder, Trial, tested_directions, with_controls
 from saelens_steer.evidence import PASSES
 from saelens_steer.features import Selection
 from saelens_steer.files import digest
 from saelens_steer.model import direct_logits, resid_gradient
+from saelens_steer.result import Result
 from saelens_steer.steering import CANDIDATE
-from saelens_steer.study import Study, check_disjoint, tested_directions
-from saelens_steer.sweeps import KEPT_NOWHERE, Store
+from saelens_steer.sweeps import KEPT_NOWHERE, Store, Study
 
 SCORES = ("direct_logit", "output_score", "mean_difference", "attribution")
 PLANTS = ("both", "gradient")
@@ -119,7 +119,7 @@ class Lab:
         """The controls on all steered prompts."""
         study = self.study(self.steered)
         tested = tested_directions(self.sae, study.spec.model_copy(update={"features": (0,)}))
-        everything = study.with_controls(tested, self.activations)
+        everything = with_controls(study, tested, self.activations)
         store = Store(self.store, digest(study.ids)) if self.store else KEPT_NOWHERE
         say(f"{study.n_rows(everything)} rows of controls")
         rows = pd.concat(study.logit_tables(everything, store), ignore_index=True)
@@ -176,7 +176,7 @@ def claim(lab: Lab, sae: SAE[Any], features: Sequence[int], number: int) -> pd.S
     prompts = [p.id for p in study.prompts]
     controls = lab.control_rows.loc[lab.control_rows["prompt_id"].isin(prompts)]
     rows = pd.concat([study.logit_rows(tested), controls], ignore_index=True)
-    return study.result(rows, pd.DataFrame()).claims.iloc[0]
+    return Result.of(study, rows, pd.DataFrame()).claims.iloc[0]
 
 
 def run(lab: Lab, plant: str, number: int) -> dict[str, Any]:

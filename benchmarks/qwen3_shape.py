@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Con
 
 from benchmarks.side_by_side import Bench
 from saelens_steer.model.loading import Job, _hooked_transformer
-from saelens_steer.study import BATCH_TOKENS
+from saelens_steer.sweeps.measurement import BATCH_TOKENS
 
 N_CTX = 512
 PAD, STOP = "<|endoftext|>", "<|im_end|>"

@@ -29,10 +29,12 @@ from benchmarks.side_by_side import Bench, interleaved, medians, say, strengths
 from benchmarks.sweep import MARGIN, compared, every_row, our_logits, ours
 from saelens_steer.config import MarginMetric, PromptSpec, SweepSpec
 from saelens_steer.data import Prompt
+from saelens_steer.directions import with_controls
 from saelens_steer.outputs import read_rows, write_rows
+from saelens_steer.result import Result
 from saelens_steer.steering import Directions
-from saelens_steer.study import Study
-from saelens_steer.sweeps import Store, logit_shards, unsteered
+from saelens_steer.sweeps import Store, Study
+from saelens_steer.sweeps.run import logit_shards, unsteered
 
 DIRECTIONS = (1, 2, 4, 9, 18)
 N_PROMPTS, ALPHAS = 112, strengths(9)
@@ -110,7 +112,7 @@ def million(n_controls: int, n_prompts: int = N_PROMPTS) -> dict[str, Any]:
         sweeping = round(peak.grown, 1)
         place = write_rows(Path(folder), study.logit_tables(everything, store))
         nothing = pd.DataFrame()
-        result = study.result(read_rows(place, study.measured(nothing)), nothing)
+        result = Result.of(study, read_rows(place, study.measured(nothing)), nothing)
         found = {
             "rows": len(result.rows),
             "rows_computed": study.n_rows(everything),
@@ -133,7 +135,7 @@ def _study(n_controls: int, n_prompts: int) -> tuple[Study, Directions]:
     spec = SweepSpec(alphas=ALPHAS, n_controls=n_controls, controls="isotropic")
     metrics = (MarginMetric.model_validate(MARGIN),)
     study = Study(bench.model, None, bench.hook_name, prompts, spec, metrics, PromptSpec())
-    return study, study.with_controls(bench.directions, None)
+    return study, with_controls(study, bench.directions, None)
 
 
 def main() -> None:

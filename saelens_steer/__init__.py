@@ -26,7 +26,7 @@ _HOMES = {
     "cache_activations": "activations",
     "code_validity": "metrics",
     "default_hook_name": "model",
-    "draw_controls": "evidence",
+    "draw_controls": "directions",
     "export_images": "report",
     "feature_pages": "notebook",
     "label_features": "notebook",
@@ -72,8 +72,8 @@ if TYPE_CHECKING:
     from saelens_steer.activations import Activations, cache_activations
     from saelens_steer.config import LogSpec, RunSpec, TrainSpec, load_config
     from saelens_steer.data import Prompt, load_prompts
+    from saelens_steer.directions import draw_controls
     from saelens_steer.errors import InputError
-    from saelens_steer.evidence import draw_controls
     from saelens_steer.features import select_features
     from saelens_steer.metrics import code_validity, latex_validity
     from saelens_steer.model import default_hook_name, load_model

@@ -23,21 +23,24 @@ from saelens_steer.config import (
     checked,
 )
 from saelens_steer.data import Prompt, as_prompts, encode_prompts, some_prompts
-from saelens_steer.effects import Trial, rank_by
+from saelens_steer.directions import (
+    OF_ACTIVATIONS,
+    Trial,
+    rank_by,
+    tested_directions,
+    with_controls,
+)
 from saelens_steer.errors import InputError
-from saelens_steer.evidence import OF_ACTIVATIONS
 from saelens_steer.features import NO_SCALE, Scale, Selection, measured_scale, pages_of
-from saelens_steer.labelling import Labelling
-from saelens_steer.labels import check_labeller, labelled
+from saelens_steer.labels import Labelling, check_labeller, labelled
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.model import check_stream, default_hook_name, same_places
-from saelens_steer.patching import ORIGINAL, Patching, check_patchable, patch_table
 from saelens_steer.progress import progress
 from saelens_steer.report import ShownFeatures
 from saelens_steer.result import Result
 from saelens_steer.sae import check_feature, check_sae, check_sae_at
 from saelens_steer.steering import MEASURED, Directions, Edit, SAEEdit, Variant, variant_of
-from saelens_steer.study import Study, tested_directions
+from saelens_steer.sweeps import ORIGINAL, Patching, Study, check_patchable, patch_table
 from saelens_steer.tensors import Vectors
 
 
@@ -76,7 +79,7 @@ def sweep(
         activations = cache_activations(model, prompts, hook_name=hook_name)
     scale = _scale(spec, activations, sae)
     tested = tested_directions(sae, spec, directions, scale)
-    everything = study.with_controls(tested, activations)
+    everything = with_controls(study, tested, activations)
     chosen = list(range(min(len(tested), 2 * spec.generate.top)))
     with progress("strengths", None if spec.calibrated else 0) as note:
         study = study.calibrated(everything, scale, note=note)
@@ -84,7 +87,7 @@ def sweep(
         rows = study.logit_rows(everything, note)
     with progress("completions", study.n_texts(everything, chosen)) as note:
         completions = study.completion_rows(everything, chosen, note=note)
-    return study.result(study.joined(rows, completions), completions)
+    return Result.of(study, study.joined(rows, completions), completions)
 
 
 def rank_features(

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from saelens_steer.evidence import by_family, claims, guards, headline, summarise
 from saelens_steer.report import interference_figure
+from saelens_steer.sweeps import Study
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,12 @@ class Result:
     seed: int = 0
     controls: str | None = None
     """The family that claims are held against; None where there are no controls, or one family."""
+
+    @classmethod
+    def of(cls, study: Study, rows: pd.DataFrame, completions: pd.DataFrame) -> Result:
+        """What a study measured: joined rows, and completions."""
+        first = next(iter(study.spec.families), None)
+        return cls(rows, completions, study.measured(completions), study.spec.seed, first)
 
     @cached_property
     def summary(self) -> pd.DataFrame:

@@ -12,8 +12,8 @@ from saelens_steer.config import PatchSettings
 from saelens_steer.data import Prompt, encode_prompts
 from saelens_steer.metrics import kl
 from saelens_steer.model import generate, last_token_logits, run_to_hook, stop_token_ids
-from saelens_steer.patching import Patching, patch_table
 from saelens_steer.steering import Variant, ablate, add, set_to, steered
+from saelens_steer.sweeps import Patching, patch_table
 
 HOOK, N_NEW, NEVER = "blocks.2.hook_resid_pre", 4, 63
 TEXTS = [f"sum of {i} numbers" + " and more" * i for i in range(3)]

@@ -7,7 +7,7 @@ from saes import random_sae
 
 import saelens_steer as ss
 from saelens_steer.config import MarginMetric
-from saelens_steer.study import check_disjoint
+from saelens_steer.data import check_disjoint
 
 PROMPTS = [ss.Prompt(str(i), f"sum of {i} numbers and {i} more" + "!" * i, "d") for i in range(5)]
 METRICS = (MarginMetric.model_validate({"margin": {"name": "m", "target": {"ids": [40]}}}), "kl")

@@ -4,7 +4,7 @@ from saelens_steer.data.chat import generation_prompt, pad_left, render, token_i
 from saelens_steer.data.corpus import load_corpus
 from saelens_steer.data.encode import Encoded, as_prompts, encode_prompts, written_text
 from saelens_steer.data.pieces import token_pieces
-from saelens_steer.data.prompts import Prompt, load_prompts, prompts_hash
+from saelens_steer.data.prompts import Prompt, check_disjoint, load_prompts, prompts_hash
 from saelens_steer.data.sampling import some_prompts, steered_prompts
 from saelens_steer.data.token_sets import (
     complement,

@@ -79,3 +79,14 @@ def _optional(row: dict[str, Any], key: str, where: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise InputError(f"{where}: {key!r} must be a string, not {type(value).__name__}")
     return None if value is None else encodable(value, where)
+
+
+def check_disjoint(steered: Sequence[Prompt], selecting: Sequence[Prompt]) -> None:
+    """Raise InputError if a prompt that is steered was also used to choose the features."""
+    shared = {p.text for p in steered} & {p.text for p in selecting}
+    if shared:
+        example = sorted(shared)[0][:60]
+        raise InputError(
+            f"{len(shared)} prompts are both steered and used for selection, such as {example!r}: "
+            "features must be chosen on other prompts than effects are measured on"
+        )

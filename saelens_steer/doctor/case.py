@@ -14,9 +14,8 @@ from torch import Tensor
 from saelens_steer.model import last_token_logits, run_to_hook
 from saelens_steer.stages import Run
 from saelens_steer.steering import Edit, Receipt, steered
-from saelens_steer.study import Study
-from saelens_steer.sweeps import HALF_TOLERANCE
-from saelens_steer.sweeps.ground import TOLERANCE
+from saelens_steer.sweeps import HALF_TOLERANCE, Study
+from saelens_steer.sweeps.unsteered_pass import TOLERANCE
 from saelens_steer.tensors import Logits, Mask, Tokens, Vectors
 
 FEW = 4

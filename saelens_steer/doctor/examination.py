@@ -6,16 +6,23 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from saelens_steer.config import RunSpec
-from saelens_steer.doctor import memory, sizes, timing
 from saelens_steer.doctor.case import FEW, Case, spread
 from saelens_steer.doctor.findings import Finding
-from saelens_steer.doctor.inputs import chat_template, sae_hook
-from saelens_steer.doctor.passes import batches, engine, identity, padding, parity
-from saelens_steer.doctor.texts import kv_cache
+from saelens_steer.doctor.resources import Sizes, memory_of_work, sizes_of_work, time_of_work
+from saelens_steer.doctor.self_tests import (
+    batches,
+    chat_template,
+    engine,
+    identity,
+    kv_cache,
+    padding,
+    parity,
+    sae_hook,
+)
 from saelens_steer.errors import InputError
 from saelens_steer.model import ParityError
 from saelens_steer.stages import Run
-from saelens_steer.study import Study
+from saelens_steer.sweeps import Study
 
 SELFTESTS: dict[str, Callable[[Case], Finding]] = {
     "parity": parity,
@@ -44,16 +51,16 @@ def examine(spec: RunSpec) -> Iterator[Finding]:
         study = run.study()
         case = Case(run, spread(study, FEW))
         yield from (_outcome(name, case) for name in SELFTESTS)
-        size = sizes.Sizes.of(run, study)
-        yield from sizes.described(run, study, size)
-        yield from memory.described(run, study, size)
+        size = Sizes.of(run, study)
+        yield from sizes_of_work(run, study, size)
+        yield from memory_of_work(run, study, size)
         yield from _times(study, size)
 
 
-def _times(study: Study, size: sizes.Sizes) -> Iterator[Finding]:
+def _times(study: Study, size: Sizes) -> Iterator[Finding]:
     """How long rows and texts take, unless they cannot be steered, which a self-test has said."""
     try:
-        yield from timing.described(study, size)
+        yield from time_of_work(study, size)
     except InputError as error:
         yield Finding("time", f"not measured: {error}")
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from saelens_steer.activations import Activations
 from saelens_steer.data import special_ids, token_pieces
 from saelens_steer.features.responses import Places, Responses
-from saelens_steer.features.size import encode
+from saelens_steer.features.scale import encode
 from saelens_steer.sae import rows_at_once
 
 LEAD = 3

@@ -15,7 +15,7 @@ from sae_lens import SAE
 from torch import Tensor
 
 from saelens_steer.activations import Activations
-from saelens_steer.features.size import encode
+from saelens_steer.features.scale import encode
 from saelens_steer.sae import rows_at_once
 
 BINS = 64

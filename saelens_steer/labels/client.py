@@ -1,21 +1,97 @@
-"""Questions to a server: tried again, paid for, kept."""
+"""Ask a server: kept answers first, then requests within the budget."""
 
 from __future__ import annotations
 
+import json
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from saelens_steer.config import ServerSpec
-from saelens_steer.files import digest
-from saelens_steer.labels.answers import Answers
-from saelens_steer.labels.budget import Budget
+from saelens_steer.files import digest, write_json
 from saelens_steer.labels.labeller import Failed
 from saelens_steer.labels.server import Answer, Closed, Lost, NoSchema, Question, Server
 from saelens_steer.progress import say
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A folder with a file for each question: the question, the answer, what it took."""
+
+    folder: Path | None
+    """None: nothing is kept."""
+
+    def find(self, question: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The kept answer; None where there is none, or none that could be used."""
+        if self.folder is None:
+            return None
+        try:
+            kept = json.loads((self.folder / _name(question)).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        usable = isinstance(kept, dict) and kept.get("question") == question
+        return kept["answer"] if usable and kept.get("read") else None
+
+    def keep(self, question: Mapping[str, Any], answer: Mapping[str, Any], read: bool) -> None:
+        """Keep an answer. One that could not be read is kept to be looked at, and asked again."""
+        if self.folder is not None:
+            kept = {"question": question, "answer": answer, "read": read}
+            write_json(self.folder / _name(question), kept)
+
+
+def _name(question: Mapping[str, Any]) -> str:
+    return f"{digest(question)}.json"
+
+
+@dataclass
+class Budget:
+    """Requests and tokens that are spent; safe to use from several threads."""
+
+    max_requests: int | None = None
+    max_tokens: int | None = None
+    requests: int = 0
+    tokens: int = 0
+    waiting: int = 0
+    """Tokens that are set aside for requests under way."""
+    _change: threading.Condition = field(default_factory=threading.Condition, repr=False)
+
+    def promise(self, tokens: int) -> None:
+        """Set aside one request and so many tokens. Raises Failed where they are not left.
+
+        Where they would be left if requests under way took less than is set aside for them, waits.
+        """
+        with self._change:
+            while self._full(self.tokens + self.waiting + tokens) and self.waiting:
+                self._change.wait()
+            self._check(tokens)
+            self.requests += 1
+            self.waiting += tokens
+
+    def settle(self, promised: int, spent: int) -> None:
+        """Replace the tokens that were set aside by those that were spent."""
+        with self._change:
+            self.waiting -= promised
+            self.tokens += spent
+            self._change.notify_all()
+
+    def _full(self, tokens: int) -> bool:
+        return self.max_tokens is not None and tokens > self.max_tokens
+
+    def _check(self, tokens: int) -> None:
+        if self.max_requests is not None and self.requests >= self.max_requests:
+            raise Failed("over_budget", f"all {self.max_requests:,} requests are spent")
+        if self._full(self.tokens + tokens):
+            left = max(0, (self.max_tokens or 0) - self.tokens)
+            raise Failed(
+                "over_budget",
+                f"a question may take {tokens:,} tokens, and {left:,} of {self.max_tokens:,} "
+                "are left",
+            )
+
 
 LONGEST_WAIT = 60.0
 """Seconds; a server that asks for more is asked again after these."""

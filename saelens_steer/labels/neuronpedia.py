@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from saelens_steer.labels.answers import Answers
+from saelens_steer.labels.client import Answers
 from saelens_steer.labels.labeller import writable
 
 TIMEOUT = 10.0

@@ -11,7 +11,7 @@ import pandas as pd
 
 from saelens_steer.config import LabelSpec
 from saelens_steer.errors import InputError
-from saelens_steer.labels.answers import Answers
+from saelens_steer.labels.client import Answers
 from saelens_steer.labels.evidence import Gathered
 from saelens_steer.labels.labeller import Labeller
 from saelens_steer.labels.naming import Label, label_all
@@ -75,6 +75,6 @@ def _labeller(spec: LabelSpec, answers: Answers, gathered: Gathered) -> Labeller
     if spec.server is None:
         return Offline.of(gathered.ordinary)
     from saelens_steer.labels.client import Client
-    from saelens_steer.labels.served import Served
+    from saelens_steer.labels.server_labeller import Served
 
     return Served(Client(spec.server, answers))

@@ -5,4 +5,4 @@ from saelens_steer.report.figures import interference_figure
 from saelens_steer.report.images import export_images
 from saelens_steer.report.page import build_report, write_figure
 from saelens_steer.report.run_folder import read_labels, read_mapping, side_names
-from saelens_steer.report.sae_figures import frontier_figure
+from saelens_steer.report.sae import frontier_figure

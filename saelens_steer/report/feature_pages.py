@@ -18,9 +18,19 @@ from saelens_steer.report.feature_parts import (
     token_text,
 )
 from saelens_steer.report.label_parts import label_body, label_of, label_title
-from saelens_steer.report.markup import Cell, badge, chips, esc, figure, note, pairs, section, table
+from saelens_steer.report.markup import (
+    Cell,
+    badge,
+    chips,
+    esc,
+    figure,
+    note,
+    pairs,
+    section,
+    shell,
+    table,
+)
 from saelens_steer.report.run_folder import Run
-from saelens_steer.report.shell import shell
 from saelens_steer.report.theme import SIDE_COLOURS, number, short
 from saelens_steer.report.topic_figures import bars_caption, side_place, topic_bars, topic_heatmap
 

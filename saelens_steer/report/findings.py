@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from saelens_steer.evidence import FAILS, PASSES, least_controls, matched_by
-from saelens_steer.report.control_families import families_lead, families_table
+from saelens_steer.report.control_claims import families_lead, families_table
 from saelens_steer.report.figures import claims_figure, interference_figure, validity_figure
 from saelens_steer.report.label_parts import label_below
 from saelens_steer.report.lines import rate_styles

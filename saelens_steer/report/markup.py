@@ -1,4 +1,4 @@
-"""Small pieces of HTML. Everything that comes from outside goes through `esc` or `script_json`."""
+"""HTML: escaping, sections, tables and the shell of a page."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
+from string import Template
 from typing import Any
 
 import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
 
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -107,3 +110,36 @@ def figure(name: str, plot: go.Figure, caption: str = "", alt: str = "") -> str:
         f'aria-label="{label}" style="height:{height}"></div>'
         f"{text}{script_json(f'{name}-data', drawn.to_json())}</figure>"
     )
+
+
+def shell(
+    sections: str,
+    *,
+    title: str,
+    eyebrow: str,
+    headline: str,
+    how: str,
+    facts: str = "",
+    warnings: str = "",
+    links: str = "",
+    scripts: bool = True,
+) -> str:
+    """A whole page. title, eyebrow and headline are plain text, the others ready HTML.
+
+    Without `scripts` it has no figures: a page of some kilobytes, to be shown inside another.
+    """
+    here = files("saelens_steer.report")
+    text = Template((here / "page.html").read_text(encoding="utf-8")).substitute(
+        title=esc(title),
+        style=(here / "style.css").read_text(encoding="utf-8"),
+        eyebrow=esc(eyebrow),
+        headline=esc(headline),
+        how=how,
+        facts=facts,
+        warnings=warnings,
+        links=links,
+        sections=sections,
+        plotly=get_plotlyjs() if scripts else "",
+        script=(here / "page.js").read_text(encoding="utf-8") if scripts else "",
+    )
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -9,9 +9,8 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from saelens_steer.files import write_text
-from saelens_steer.report.background import method_section, run_section, selection_section
 from saelens_steer.report.choices import choices_figure, choices_section
-from saelens_steer.report.completions import completions_section
+from saelens_steer.report.control_claims import twin_section
 from saelens_steer.report.feature_pages import features_section
 from saelens_steer.report.figures import (
     claims_figure,
@@ -28,15 +27,13 @@ from saelens_steer.report.findings import (
     warnings_block,
 )
 from saelens_steer.report.labels import labels_section
-from saelens_steer.report.markup import esc
-from saelens_steer.report.patches import patches_section
+from saelens_steer.report.markup import esc, shell
+from saelens_steer.report.method import method_section, run_section, selection_section
 from saelens_steer.report.run_folder import Run, claims_on, controls, read_run
-from saelens_steer.report.sae import sae_section
-from saelens_steer.report.sae_figures import density_figure, frontier_figure, training_figure
-from saelens_steer.report.shell import shell
+from saelens_steer.report.sae import density_figure, frontier_figure, sae_section, training_figure
+from saelens_steer.report.texts import completions_section, patches_section
 from saelens_steer.report.topic_figures import topic_bars, topic_heatmap
 from saelens_steer.report.tradeoffs import front_figure, matrix_figure, tradeoffs_section
-from saelens_steer.report.twins import twin_section
 
 HOW = (
     "<b>How to read this.</b> A feature is added to the model's activations at the hook with "

@@ -6,17 +6,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from saelens_steer.config import MatrixSpec, RunSpec
-from saelens_steer.data import Prompt, encode_prompts, load_corpus, load_prompts
-from saelens_steer.effects import margin_sets
+from saelens_steer.data import Prompt, check_disjoint, encode_prompts, load_corpus, load_prompts
+from saelens_steer.directions import margin_sets
 from saelens_steer.errors import InputError
-from saelens_steer.labelling import text_study
-from saelens_steer.labels import check_labeller
+from saelens_steer.labels import check_labeller, text_study
 from saelens_steer.model import check_length, check_stream, same_places
 from saelens_steer.near import or_known
-from saelens_steer.patching import check_patchable
 from saelens_steer.sae import check_encoder, check_feature, check_sae
 from saelens_steer.stages.template import template
-from saelens_steer.study import check_disjoint
+from saelens_steer.sweeps import check_patchable
 
 if TYPE_CHECKING:
     from saelens_steer.stages.run import Run

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from saelens_steer.config import CompareSpec
 from saelens_steer.data import prompts_hash
-from saelens_steer.effects import Comparison, comparison_rows, comparison_table
+from saelens_steer.directions import Comparison, comparison_rows
+from saelens_steer.evidence import comparison_table
 from saelens_steer.metrics import metrics_version
 from saelens_steer.outputs import COMPARE_OUTPUTS, write_comparison
 from saelens_steer.progress import progress

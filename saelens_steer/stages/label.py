@@ -12,8 +12,7 @@ from pydantic import TypeAdapter
 from saelens_steer.config import LabelSpec, PromptSpec
 from saelens_steer.data import prompts_hash
 from saelens_steer.files import write_json
-from saelens_steer.labelling import Labelling
-from saelens_steer.labels import Gathered, Labelled, labelled, said_of, unfinished
+from saelens_steer.labels import Gathered, Labelled, Labelling, labelled, said_of, unfinished
 from saelens_steer.outputs import (
     EVIDENCE_OUTPUTS,
     LABEL_OUTPUTS,
@@ -27,7 +26,7 @@ from saelens_steer.stages.select import where_steered
 from saelens_steer.stages.sweep import store_of
 from saelens_steer.stages.template import template
 from saelens_steer.steering import Directions
-from saelens_steer.study import Study
+from saelens_steer.sweeps import Study
 
 ANSWERS = ".store/answers"
 """Where answers of a server are kept, a file for each question."""

@@ -13,20 +13,20 @@ import torch
 from saelens_steer.activations import cache_activations
 from saelens_steer.config import MatrixSpec
 from saelens_steer.data import Prompt, prompts_hash
-from saelens_steer.effects import (
-    Damage,
+from saelens_steer.directions import (
     Finder,
     Matrix,
     NamedDirection,
     Pair,
     Surroundings,
-    front_table,
+    difference_of_means,
+    linear_probe,
     matrix_rows,
-    matrix_table,
     unit_rows,
+    vectors_of,
 )
 from saelens_steer.errors import InputError
-from saelens_steer.features import difference_of_means, linear_probe, vectors_of
+from saelens_steer.evidence import Damage, front_table, matrix_table
 from saelens_steer.metrics import metrics_version
 from saelens_steer.outputs import MATRIX_OUTPUTS, write_matrix
 from saelens_steer.progress import progress

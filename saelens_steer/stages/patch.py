@@ -13,10 +13,10 @@ from saelens_steer.data import prompts_hash
 from saelens_steer.features import Scale
 from saelens_steer.metrics import metrics_version
 from saelens_steer.outputs import PATCH_OUTPUTS, write_patches
-from saelens_steer.patching import Patching, patch_table
 from saelens_steer.progress import progress
 from saelens_steer.stages.run import Run
 from saelens_steer.steering import Known, build_variant
+from saelens_steer.sweeps import Patching, patch_table
 
 
 def patch(run: Run) -> Path:

@@ -12,7 +12,7 @@ from sae_lens import SAE
 
 from saelens_steer.activations import Activations
 from saelens_steer.config import LabelSpec, RunSpec, dump_config
-from saelens_steer.data import Prompt, load_prompts, some_prompts, steered_prompts
+from saelens_steer.data import Prompt, check_disjoint, load_prompts, some_prompts, steered_prompts
 from saelens_steer.features import Scale, measured_scale
 from saelens_steer.files import digest, write_json, write_text
 from saelens_steer.model import check_stream, default_hook_name, load_model, model_fingerprint
@@ -20,8 +20,7 @@ from saelens_steer.provenance import library_versions, provenance
 from saelens_steer.sae import check_log, check_train_spec, load_sae, read_quality, sae_fingerprint
 from saelens_steer.stages.check import check_run
 from saelens_steer.steps import Steps
-from saelens_steer.study import Study, check_disjoint
-from saelens_steer.sweeps import Room
+from saelens_steer.sweeps import Room, Study
 
 CHOSEN = ("features", "label-evidence", "label", "patch", "compare", "matrix", "sweep", "twin")
 """What is made of the candidates."""

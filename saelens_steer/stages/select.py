@@ -12,7 +12,7 @@ from sae_lens import SAE
 from saelens_steer.activations import cache_activations, with_answers
 from saelens_steer.config import CAUSAL, PromptSpec
 from saelens_steer.data import Prompt, prompts_hash
-from saelens_steer.effects import Finder, Trial
+from saelens_steer.directions import Finder, Trial
 from saelens_steer.features import Scale, measured_scale
 from saelens_steer.files import write_json
 from saelens_steer.metrics import metrics_version

@@ -11,6 +11,7 @@ import pandas as pd
 from sae_lens import SAE
 
 from saelens_steer.data import prompts_hash
+from saelens_steer.directions import tested_directions, with_controls
 from saelens_steer.errors import InputError
 from saelens_steer.files import digest
 from saelens_steer.metrics import LogitMetric, metrics_version
@@ -24,10 +25,10 @@ from saelens_steer.outputs import (
     write_rows,
 )
 from saelens_steer.progress import Note, progress, say, unnoted
+from saelens_steer.result import Result
 from saelens_steer.stages.run import Run
 from saelens_steer.steering import Directions
-from saelens_steer.study import Study, tested_directions
-from saelens_steer.sweeps import KEPT_NOWHERE, Store
+from saelens_steer.sweeps import KEPT_NOWHERE, Store, Study
 
 STORE = ".store"
 """The record store: what was measured stays, so that a changed config measures what is new."""
@@ -47,7 +48,7 @@ def sweep(run: Run) -> Path:
 
 def _sweep(run: Run) -> None:
     study = run.study(sae := run.sae)
-    everything = study.with_controls(_tested(run, sae), run.activations)
+    everything = with_controls(study, _tested(run, sae), run.activations)
     _say_size(study, everything)
     study = _calibrated(run, study, everything)
     tables = partial(_tables, run, study, everything)
@@ -58,7 +59,7 @@ def _sweep(run: Run) -> None:
         store = store_of(run, "texts", study)
         texts = study.completion_rows(everything, _chosen(run), store, run.room(store.key), note)
     place = write_rows(run.steps.folder, (study.joined(table, texts) for table in tables()))
-    result = study.result(read_rows(place, study.measured(texts)), texts)
+    result = Result.of(study, read_rows(place, study.measured(texts)), texts)
     layer = hook_layer(run.hook_name) if run.spec.sweep.generate.files else None
     write_result(run.steps.folder, result, run.prompts, layer)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from sae_lens import SAE
 
-from saelens_steer.effects import Finder
+from saelens_steer.directions import Finder, tested_directions, with_controls
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import claims
 from saelens_steer.metrics import metrics_version
@@ -20,7 +20,6 @@ from saelens_steer.stages.run import Run
 from saelens_steer.stages.sae import corpus_version, sae_key
 from saelens_steer.stages.select import finder
 from saelens_steer.stages.sweep import kept_rows
-from saelens_steer.study import tested_directions
 
 
 def twin(run: Run) -> Path:
@@ -66,6 +65,6 @@ def _rows(run: Run, sae: SAE[Any], find: Finder, features: list[int]) -> pd.Data
     spec = run.spec.sweep.model_copy(update={"features": tuple(features)})
     tested = tested_directions(sae, spec, scale=find.scale)
     study = run.study(sae)
-    everything = study.with_controls(tested, run.activations)
+    everything = with_controls(study, tested, run.activations)
     with progress("frozen-decoder twin", study.n_rows(everything)) as note:
         return pd.concat(kept_rows(run, study, everything, note), ignore_index=True)

@@ -15,8 +15,8 @@ from saelens_steer.files import digest
 from saelens_steer.model import Rows
 from saelens_steer.progress import say
 from saelens_steer.steering import Directions, Edit, add, edit_where, per_row
-from saelens_steer.sweeps.ground import Ground
 from saelens_steer.sweeps.plan import Batch, Cell
+from saelens_steer.sweeps.unsteered_pass import Ground
 from saelens_steer.tensors import PerRow, Vectors
 
 RowSteer = Callable[[Rows, Vectors, Bool[Tensor, " row"]], Vectors]

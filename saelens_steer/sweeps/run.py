@@ -13,11 +13,10 @@ from torch import Tensor
 from saelens_steer.files import digest
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.steering import CANDIDATE, Directions
-from saelens_steer.sweeps.completions import CompletionSweep, completion_rows, judged
-from saelens_steer.sweeps.engine import LogitSweep, measure, rows_of, unsteered_rows
-from saelens_steer.sweeps.plan import Batch, batches, shards
-from saelens_steer.sweeps.room import Room
+from saelens_steer.sweeps.logits import LogitSweep, measure, rows_of, unsteered_rows
+from saelens_steer.sweeps.plan import Batch, Room, batches, shards
 from saelens_steer.sweeps.store import KEPT_NOWHERE, Store
+from saelens_steer.sweeps.texts import CompletionSweep, completion_rows, judged
 from saelens_steer.tensors import Logits
 
 WRITTEN = 8

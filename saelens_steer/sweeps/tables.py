@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from saelens_steer.steering import Directions
-from saelens_steer.sweeps.completions import CompletionSweep
-from saelens_steer.sweeps.engine import LogitSweep
+from saelens_steer.sweeps.logits import LogitSweep
+from saelens_steer.sweeps.texts import CompletionSweep
 
 RECEIPT = "receipt_"
 

@@ -31,7 +31,7 @@ def sae(acts):
 @pytest.fixture(scope="session")
 def trial(tiny_model, sae):
     """What causal scores read: four prompts of each side."""
-    from saelens_steer.effects import Trial
+    from saelens_steer.directions import Trial
 
     prompts = [p for p in selecting(4) if p.domain in ("code", "math")]
     return Trial(study_of(tiny_model, prompts), sae, "code", "math")
@@ -41,6 +41,6 @@ def trial(tiny_model, sae):
 def find(acts, sae, trial):
     """Code against maths, with a shortlist of eight."""
     from saelens_steer.config import SelectSpec
-    from saelens_steer.effects import Finder
+    from saelens_steer.directions import Finder
 
     return Finder(sae, acts, SelectSpec(k=3, shortlist=8), trial)

@@ -9,7 +9,8 @@ from small_studies import HOOK, study_of
 
 from saelens_steer.config import CompareSpec
 from saelens_steer.data import load_prompts
-from saelens_steer.effects import Comparison, comparison_rows, comparison_table
+from saelens_steer.directions import Comparison, comparison_rows
+from saelens_steer.evidence import comparison_table
 from saelens_steer.metrics import kl
 from saelens_steer.model import last_token_logits
 from saelens_steer.steering import add, steered

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from saelens_steer.effects.equal import TOLERANCE, equal_effect_steps
-from saelens_steer.effects.tables import on_front
+from saelens_steer.directions.tradeoffs import TOLERANCE, equal_effect_steps
+from saelens_steer.evidence.tradeoffs import on_front
 
 
 def test_each_way_gets_the_step_with_the_effect():

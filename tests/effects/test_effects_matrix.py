@@ -9,19 +9,20 @@ from torch.nn.functional import cross_entropy
 
 from saelens_steer.config import MatrixSpec
 from saelens_steer.data import load_prompts, token_ids
-from saelens_steer.effects import (
-    Damage,
+from saelens_steer.directions import (
     Matrix,
     NamedDirection,
     Pair,
     Surroundings,
-    front_table,
+    difference_of_means,
+    linear_probe,
     matrix_rows,
-    matrix_table,
+    vectors_of,
 )
-from saelens_steer.effects.perplexity import text_losses
+from saelens_steer.directions.means_and_probes import Probe
+from saelens_steer.directions.perplexity import text_losses
 from saelens_steer.errors import InputError
-from saelens_steer.features import Probe, difference_of_means, linear_probe, vectors_of
+from saelens_steer.evidence import Damage, front_table, matrix_table
 from saelens_steer.model import last_token_logits
 from saelens_steer.steering import steered
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from saelens_steer.effects.scores import STANDS_FOR, attribution, direct_logit, pushed_scores
+from saelens_steer.directions.causal import STANDS_FOR, attribution, direct_logit, pushed_scores
 from saelens_steer.errors import InputError
 from saelens_steer.metrics import LogitMetric
 from saelens_steer.model import direct_logits, last_token_logits
@@ -92,7 +92,7 @@ def test_unsigned_scores_rank_the_shortlist_of_each_side(find):
 def test_a_planted_row_is_found_first_by_what_it_does(find, trial, sae):
     import copy
 
-    from saelens_steer.effects import Finder
+    from saelens_steer.directions import Finder
 
     model = trial.study.model
     (target, rest), W_U = trial.metric.sets, model.unembed.W_U

@@ -9,10 +9,9 @@ import torch
 from saes import random_sae
 
 from saelens_steer import config
+from saelens_steer.directions import Known, controls_of, draw_controls
+from saelens_steer.directions.controls import FAMILIES, covariance, covariance_of
 from saelens_steer.errors import InputError
-from saelens_steer.evidence import Known, controls_of, draw_controls
-from saelens_steer.evidence.controls import FAMILIES
-from saelens_steer.evidence.families import covariance, covariance_of
 
 D = 6
 
@@ -112,7 +111,7 @@ def test_covariance_controls_do_not_depend_on_the_mean_of_the_vectors():
     ],
 )
 def test_what_cannot_be_drawn_is_refused_in_one_sentence(family, n, vectors, message, monkeypatch):
-    monkeypatch.setattr("saelens_steer.evidence.families.TRIES", 3)
+    monkeypatch.setattr("saelens_steer.directions.controls.TRIES", 3)
     with pytest.raises(InputError, match=message):
         draw_controls(family, n, d_model=6, seed=0, vectors=vectors)
 

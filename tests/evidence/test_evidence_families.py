@@ -13,8 +13,8 @@ from torch.nn.functional import normalize
 
 from saelens_steer.activations import Activations
 from saelens_steer.activations import shards as shards_module
+from saelens_steer.directions import Known, controls_of
 from saelens_steer.errors import InputError
-from saelens_steer.evidence import Known, controls_of
 
 D = 6
 

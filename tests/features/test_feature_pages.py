@@ -16,8 +16,8 @@ from saelens_steer.config import FeaturesSpec
 from saelens_steer.data import load_prompts, special_ids, token_pieces
 from saelens_steer.errors import InputError
 from saelens_steer.features import pages_of
-from saelens_steer.features.size import encode
-from saelens_steer.features.topic import own_text
+from saelens_steer.features.pages import own_text
+from saelens_steer.features.scale import encode
 from saelens_steer.model import direct_logits
 from saelens_steer.sae import codec
 

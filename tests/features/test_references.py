@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from saelens_steer.activations import Activations
+from saelens_steer.directions import difference_of_means, linear_probe, vectors_of
 from saelens_steer.errors import InputError
-from saelens_steer.features import difference_of_means, linear_probe, vectors_of
 
 D = 16
 

@@ -11,9 +11,9 @@ from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 
 from saelens_steer.activations import Activations
 from saelens_steer.errors import InputError
-from saelens_steer.features import select_features, tally
-from saelens_steer.features.size import encode
-from saelens_steer.features.tally import auroc
+from saelens_steer.features import contrast, select_features
+from saelens_steer.features.contrast import auroc
+from saelens_steer.features.scale import encode
 from saelens_steer.sae import codec
 
 D = 8
@@ -128,7 +128,7 @@ def test_auroc_is_the_share_of_pairs_won_with_ties_half(monkeypatch):
         (0, 1)
     ) / 2
     np.testing.assert_allclose(auroc(positive, negative), won)
-    monkeypatch.setattr(tally, "COLUMNS", 2)
+    monkeypatch.setattr(contrast, "COLUMNS", 2)
     np.testing.assert_allclose(auroc(positive, negative), won)
 
 
@@ -274,7 +274,7 @@ def test_pieces_do_not_matter_to_the_scores(monkeypatch, pool):
 def test_too_many_to_rank_are_binned_within_the_error_that_is_told(monkeypatch):
     sae, acts = identity_sae(), answers(300)
     exact = select_features(sae, acts, "code", "math", at="answer").scores
-    monkeypatch.setattr(tally, "EXACT", 0)
+    monkeypatch.setattr(contrast, "EXACT", 0)
     found = select_features(sae, acts, "code", "math", at="answer").scores
     assert (exact["auroc_error"] == 0).all() and (found["auroc_error"] > 0).all()
     wrong = (found["auroc"] - exact["auroc"]).abs()
@@ -286,10 +286,10 @@ def test_too_many_to_rank_are_binned_within_the_error_that_is_told(monkeypatch):
 
 def test_bins_are_in_the_order_of_what_they_hold():
     z = torch.logspace(-20, 20, 4000, base=2.0)
-    places = tally.bins(z)
+    places = contrast.bins(z)
     assert (places.diff() >= 0).all()
-    assert int(places[0]) == 0 and int(places[-1]) == tally.BINS - 1
-    inside = (z >= 2.0**tally.SMALLEST) & (z < 2.0**16)
+    assert int(places[0]) == 0 and int(places[-1]) == contrast.BINS - 1
+    inside = (z >= 2.0**contrast.SMALLEST) & (z < 2.0**16)
     held = [z[inside & (places == b)] for b in places[inside].unique()]
     width = torch.stack([some.max() / some.min() for some in held])
     assert width.max() <= 1 + 1 / 16 + 1e-6

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from saelens_steer.features import Context, WrittenToken
-from saelens_steer.labels import Case, Evidence, Pair, SteeredTexts, Trials
+from saelens_steer.labels.evidence import Case, Evidence, Pair, SteeredTexts, Trials
 from saelens_steer.labels.labeller import Name, Shown
 
 

@@ -14,10 +14,9 @@ from loopback import MODEL, Reply, answer, error, serving
 
 from saelens_steer.config import ServerSpec
 from saelens_steer.errors import InputError
-from saelens_steer.labels.answers import Answers
-from saelens_steer.labels.client import Client
+from saelens_steer.labels.client import Answers, Client
 from saelens_steer.labels.labeller import Failed
-from saelens_steer.labels.reading import read_name
+from saelens_steer.labels.questions import read_name
 from saelens_steer.labels.server import Question, key_of
 
 QUESTION = Question("q", [{"role": "user", "content": "who?"}], {"type": "object"})
@@ -377,7 +376,7 @@ def test_an_interruption_does_not_wait_for_a_server_that_hangs(tmp_path):
     from cases import case
 
     from saelens_steer.labels.naming import label_all
-    from saelens_steer.labels.served import Served
+    from saelens_steer.labels.server_labeller import Served
 
     def interrupt(_: int) -> None:
         raise KeyboardInterrupt

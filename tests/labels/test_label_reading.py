@@ -7,7 +7,7 @@ import json
 import pytest
 
 from saelens_steer.labels.labeller import MOST_WORDS, Failed
-from saelens_steer.labels.reading import read_letters, read_name, read_numbers
+from saelens_steer.labels.questions import read_letters, read_name, read_numbers
 from saelens_steer.labels.server import Answer
 
 NAMED = {"summary": "names of fruit", "analysis": "It fires on apples."}

@@ -8,10 +8,15 @@ import pytest
 from cases import Judge, case
 from scipy.stats import beta
 
-from saelens_steer.labels import Pair, Trials, steering_effect
+from saelens_steer.labels.evidence import Pair, Trials
 from saelens_steer.labels.labeller import Failed, Name
 from saelens_steer.labels.naming import label_all
-from saelens_steer.labels.scores import against_chance, causal_score, detection_score
+from saelens_steer.labels.scores import (
+    against_chance,
+    causal_score,
+    detection_score,
+    steering_effect,
+)
 
 NAME = Name("fruit")
 

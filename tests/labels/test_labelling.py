@@ -34,7 +34,7 @@ def job(random_model, sae, cached) -> Any:
     import saelens_steer as ss
     from saelens_steer.config import LabelSpec, PromptSpec, SweepSpec
     from saelens_steer.features import measured_scale
-    from saelens_steer.labelling import Labelling
+    from saelens_steer.labels import Labelling
 
     prompts = [ss.Prompt(f"s{i}", f"sum {i} now", "ab"[i % 2]) for i in range(8)]
     spec = LabelSpec(contexts=2, detection=3, max_new_tokens=4, alphas=(-1, 1, 3))
@@ -45,7 +45,7 @@ def job(random_model, sae, cached) -> Any:
 
 @pytest.fixture(scope="module")
 def cases(job) -> Any:
-    from saelens_steer.labelling.texts import Texts
+    from saelens_steer.labels.gather import Texts
 
     def write(study, directions) -> pd.DataFrame:
         return study.completion_rows(directions, range(len(directions)))
@@ -149,7 +149,7 @@ def test_where_silent_contexts_stand_tells_nothing(random_model, cached):
     """A feature that fires in every prompt, at the same place: silent ones are no beginnings."""
     from saelens_steer.config import LabelSpec
     from saelens_steer.features import responses, shown_tokens
-    from saelens_steer.labelling.firing import _rows
+    from saelens_steer.labels.contexts import _rows
 
     sae = random_sae(32)
     shown = shown_tokens(random_model.tokenizer, cached)
@@ -189,7 +189,7 @@ def test_each_prompt_has_a_random_direction_that_does_not_hang_on_other_features
 
 
 def test_the_effect_counts_every_steered_text_and_no_other(cases, job, random_model):
-    from saelens_steer.labels import steering_effect
+    from saelens_steer.labels.scores import steering_effect
 
     table = cases[0].features
     for case in cases[1]:

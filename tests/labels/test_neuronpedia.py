@@ -7,7 +7,7 @@ import json
 import pytest
 from loopback import Reply, serving
 
-from saelens_steer.labels.answers import Answers
+from saelens_steer.labels.client import Answers
 from saelens_steer.labels.neuronpedia import Neuronpedia
 
 ID = "gpt2-small/6-res-jb"

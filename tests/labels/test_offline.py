@@ -12,7 +12,7 @@ from cases import case, context
 
 from saelens_steer.config import FeaturesSpec, TrainSpec
 from saelens_steer.features import Context, WrittenToken
-from saelens_steer.labels import Evidence, SteeredTexts
+from saelens_steer.labels.evidence import Evidence, SteeredTexts
 from saelens_steer.labels.labeller import MOST_WORDS, Failed, Name, Shown
 from saelens_steer.labels.offline import Offline
 

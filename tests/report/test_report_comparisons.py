@@ -6,10 +6,10 @@ import pytest
 from synthetic import write_run
 
 from saelens_steer.report.choices import choice_sentence, choices_section
+from saelens_steer.report.control_claims import twin_section
 from saelens_steer.report.page import page
 from saelens_steer.report.run_folder import read_run
 from saelens_steer.report.tradeoffs import front_figure, front_sentence, tradeoffs_section
-from saelens_steer.report.twins import twin_section
 
 HOSTILE = "<!--<script>"
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from saelens_steer.report import completions
-from saelens_steer.report.completions import completions_data, differing, opening, segments
+from saelens_steer.report import texts
 from saelens_steer.report.run_folder import read_run
+from saelens_steer.report.texts import completions_data, differing, opening, segments
 
 
 @pytest.fixture(scope="session")
@@ -44,22 +44,20 @@ def test_every_steered_completion_is_found_by_its_key(run):
 
 def test_several_samples_stand_under_one_key(run):
     more = [record | {"sample": 1} for record in run.completions]
-    data = completions_data(replace(run, completions=run.completions + more))
+    data = completions_data(replace(run, texts=run.completions + more))
     assert {len(items) for items in data["texts"].values()} == {2}
     assert {len(items) for items in data["unsteered"].values()} == {2}
 
 
 def test_prompts_beyond_the_budget_are_left_out_and_counted(run, monkeypatch):
-    monkeypatch.setattr(completions, "BUDGET", 30_000)
+    monkeypatch.setattr(texts, "BUDGET", 30_000)
     kept = len(completions_data(run)["prompts"])
     assert 1 <= kept < 24
-    assert f"{24 - kept} more prompts are in completions.jsonl" in completions.completions_section(
-        run
-    )
+    assert f"{24 - kept} more prompts are in completions.jsonl" in texts.completions_section(run)
 
 
 def test_the_page_opens_on_a_text_that_steering_changed_and_counts_them(run):
-    same = replace(run, completions=[r | {"completion": "x"} for r in run.completions])
+    same = replace(run, texts=[r | {"completion": "x"} for r in run.completions])
     alike = completions_data(same)
     assert opening(alike) == (0, 0, len(alike["alphas"]) - 1)
     assert differing(alike).startswith("0 of 576")
@@ -69,7 +67,7 @@ def test_the_page_opens_on_a_text_that_steering_changed_and_counts_them(run):
         r | {"completion": "y" if r["alpha"] == 2 and r["prompt_id"] == wanted else "x"}
         for r in run.completions
     ]
-    found = completions_data(replace(run, completions=changed))
+    found = completions_data(replace(run, texts=changed))
     prompt, direction, alpha = opening(found)
     assert (prompt, direction) == (5, 0)
     assert found["alphas"][alpha]["value"] == 2

@@ -10,8 +10,8 @@ import pytest
 from saelens_steer.outputs import write_patches
 from saelens_steer.report import build_report
 from saelens_steer.report.page import page
-from saelens_steer.report.patches import SHOWN, patches_section
 from saelens_steer.report.run_folder import read_run
+from saelens_steer.report.texts import SHOWN, patches_section
 
 HOSTILE = "<script>alert(1)</script>"
 CODE = "```python\nprint('<b>')\n```\nDone & done."

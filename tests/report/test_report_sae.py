@@ -7,8 +7,7 @@ import pytest
 
 from saelens_steer.report import build_report, frontier_figure
 from saelens_steer.report.run_folder import read_run
-from saelens_steer.report.sae import sae_section
-from saelens_steer.report.sae_figures import density_figure, training_figure
+from saelens_steer.report.sae import density_figure, sae_section, training_figure
 
 
 def test_training_draws_what_was_logged():

@@ -19,12 +19,19 @@ from saelens_steer import cli
 from saelens_steer.config import load_config, parse_config
 from saelens_steer.data import Prompt
 from saelens_steer.doctor import case as case_module
-from saelens_steer.doctor import examine, memory, passes, timing
+from saelens_steer.doctor import examine, resources, self_tests
 from saelens_steer.doctor.case import FEW, Case, spread
 from saelens_steer.doctor.examination import SELFTESTS
-from saelens_steer.doctor.inputs import chat_template, sae_hook
-from saelens_steer.doctor.passes import batches, engine, identity, padding, parity
-from saelens_steer.doctor.texts import kv_cache
+from saelens_steer.doctor.self_tests import (
+    batches,
+    chat_template,
+    engine,
+    identity,
+    kv_cache,
+    padding,
+    parity,
+    sae_hook,
+)
 from saelens_steer.model import loading
 from saelens_steer.stages import Run
 from saelens_steer.steering import apply, positions
@@ -82,7 +89,7 @@ def hooked(random_folder, tmp_path) -> Case:
 @pytest.fixture(autouse=True)
 def briefly(monkeypatch):
     """Time one direction in this process: the figures of a random model say nothing."""
-    monkeypatch.setattr(timing, "TRIES", (1,))
+    monkeypatch.setattr(resources, "TRIES", (1,))
 
 
 @pytest.fixture
@@ -148,8 +155,8 @@ def test_a_model_that_differs_from_its_checkpoint_fails_parity(hooked):
 
 
 def test_without_room_for_the_checkpoint_the_remembered_proof_is_reported(case, monkeypatch):
-    monkeypatch.setattr(passes, "free_bytes", lambda model: 0)
-    monkeypatch.setattr(passes, "checkpoint_of", lambda model: pytest.fail("loaded again"))
+    monkeypatch.setattr(self_tests, "free_bytes", lambda model: 0)
+    monkeypatch.setattr(self_tests, "checkpoint_of", lambda model: pytest.fail("loaded again"))
     found = parity(case)
     assert found.verdict == "pass"
     assert "remembered" in found.detail
@@ -290,20 +297,20 @@ def test_bad_input_is_one_sentence_and_status_2(tmp_path, command):
 
 
 def test_too_little_memory_is_said(hooked, monkeypatch):
-    monkeypatch.setattr(memory, "free_bytes", lambda model: 0)
+    monkeypatch.setattr(resources, "free_bytes", lambda model: 0)
     said = [str(finding) for finding in examine(hooked.run.spec)]
     assert any("too little, lower sweep.batch_tokens" in line for line in said)
 
 
 def test_weights_that_are_shared_count_once():
     first, second = torch.nn.Linear(8, 8, bias=False), torch.nn.Linear(8, 8, bias=False)
-    apart = memory.weight_bytes(torch.nn.Sequential(first, second))
+    apart = resources.weight_bytes(torch.nn.Sequential(first, second))
     second.weight = first.weight
-    assert (apart, memory.weight_bytes(torch.nn.Sequential(first, second))) == (512, 256)
+    assert (apart, resources.weight_bytes(torch.nn.Sequential(first, second))) == (512, 256)
 
 
 def test_a_device_that_does_not_say_what_is_free_is_not_judged():
-    assert "not known" in memory._verdict(1, None, "mps")
+    assert "not known" in resources._verdict(1, None, "mps")
 
 
 @pytest.mark.parametrize(
@@ -316,4 +323,4 @@ def test_a_device_that_does_not_say_what_is_free_is_not_judged():
     ],
 )
 def test_durations_are_said_roughly(seconds, said):
-    assert timing.about(seconds) == said
+    assert resources.about(seconds) == said

@@ -97,7 +97,7 @@ def test_texts_are_kept_for_each_feature_and_prompt_with_the_original_beside_the
 
 
 def test_the_steering_effect_is_that_of_the_kept_texts(labelled, random_model):
-    from saelens_steer.labels import steering_effect
+    from saelens_steer.labels.scores import steering_effect
 
     feature, entry = next(
         (f, e) for f, e in entries(labelled).items() if e["scores"]["steering_effect"]
@@ -309,7 +309,7 @@ def test_a_finished_run_needs_no_key_any_more(folder, config, said, monkeypatch)
 
 
 def test_other_names_are_made_of_the_same_evidence(folder, config, said, monkeypatch):
-    from saelens_steer.labelling import Labelling
+    from saelens_steer.labels import Labelling
 
     def gathered(self, texts):
         raise AssertionError("it is there already")

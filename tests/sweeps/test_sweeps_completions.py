@@ -10,7 +10,8 @@ from saelens_steer.config import GenerateSpec
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.model import generate, stop_token_ids
 from saelens_steer.steering import add, feature_directions, steered
-from saelens_steer.sweeps import CompletionSweep, Ground, Labels, completion_table, run_completions
+from saelens_steer.sweeps import CompletionSweep, Ground, run_completions
+from saelens_steer.sweeps.tables import Labels, completion_table
 
 HOOK = "blocks.2.hook_resid_pre"
 

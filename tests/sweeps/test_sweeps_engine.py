@@ -13,8 +13,8 @@ from saelens_steer.data import complement, token_set
 from saelens_steer.metrics import LogitMetric, kl, resolve_metrics
 from saelens_steer.metrics.logits import margin
 from saelens_steer.steering import feature_directions, matched_controls, plain_directions
-from saelens_steer.sweeps import Ground, LogitSweep, Store, generating, grid
-from saelens_steer.sweeps.run import run_logits
+from saelens_steer.sweeps import Ground, LogitSweep, Store, grid
+from saelens_steer.sweeps.run import generating, run_logits
 
 HOOK = "blocks.2.hook_resid_pre"
 MARGIN = {"margin": {"name": "m", "target": {"ids": [40, 41]}}}

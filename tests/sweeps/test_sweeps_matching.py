@@ -11,7 +11,9 @@ from saelens_steer.config import MarginMetric
 from saelens_steer.evidence import claims
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.steering import feature_directions, matched_controls, own_controls
-from saelens_steer.sweeps import Ground, LogitSweep, Store, generating, grid, matched_steps
+from saelens_steer.sweeps import Ground, LogitSweep, Store, grid
+from saelens_steer.sweeps.run import generating
+from saelens_steer.sweeps.strengths import matched_steps
 
 HOOK = "blocks.2.hook_resid_pre"
 TEXTS = [f"sum of {i} numbers and {i} more" for i in range(4)]

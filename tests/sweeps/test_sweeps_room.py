@@ -21,11 +21,11 @@ from saelens_steer.sweeps import (
     LogitSweep,
     Room,
     grid,
-    logit_shards,
     run_completions,
 )
-from saelens_steer.sweeps.calibrate import kl_steps
 from saelens_steer.sweeps.plan import Batch
+from saelens_steer.sweeps.run import logit_shards
+from saelens_steer.sweeps.strengths import kl_steps
 
 WHOLE = Batch(tuple(range(5)), (0, 1, 2))
 FULL = [torch.OutOfMemoryError("full"), MemoryError(), RuntimeError("can't allocate memory")]
@@ -126,7 +126,7 @@ def test_texts_of_halved_batches_are_the_texts_also_where_they_are_drawn(random_
 
 
 def test_strengths_are_found_in_little_room_too(random_model, monkeypatch):
-    import saelens_steer.sweeps.engine as engine
+    import saelens_steer.sweeps.logits as engine
 
     metrics = resolve_metrics(["kl"], random_model.tokenizer, 512)
     sweep = cells(LogitSweep, random_model, metrics=metrics)

@@ -21,8 +21,8 @@ from saelens_steer.model import last_token_logits, run_to_hook
 from saelens_steer.steering import add, feature_directions, plain_directions, steered
 from saelens_steer.steering.directions import unit_vectors
 from saelens_steer.sweeps import Ground, LogitSweep, Store, grid
-from saelens_steer.sweeps.calibrate import calibrated_steps, kl_steps
 from saelens_steer.sweeps.run import run_logits
+from saelens_steer.sweeps.strengths import calibrated_steps, kl_steps
 
 HOOK = "blocks.2.hook_resid_pre"
 SPECIAL = 1
@@ -224,7 +224,7 @@ def test_kept_strengths_are_those_of_their_own_scale_and_of_each_direction(
     def refuse(*args):
         raise AssertionError("searched again")
 
-    monkeypatch.setattr("saelens_steer.sweeps.calibrate.kl_steps", refuse)
+    monkeypatch.setattr("saelens_steer.sweeps.strengths.kl_steps", refuse)
     assert calibrated_steps(sweep, 10.0, store) == first
 
 

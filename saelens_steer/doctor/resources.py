@@ -1,0 +1,273 @@
+"""What a run would take: rows, memory, disk and time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from saelens_steer.data import Encoded, encode_prompts
+from saelens_steer.doctor.case import pushes, spread
+from saelens_steer.doctor.findings import Finding
+from saelens_steer.evidence import least_controls
+from saelens_steer.stages import Run, template
+from saelens_steer.steering import plain_directions
+from saelens_steer.sweeps import WRITTEN, Study, grid
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Counts of a run; candidates are taken to be as many as may be chosen."""
+
+    lengths: list[int]
+    """Tokens of each prompt that is steered."""
+    tested: int
+    controls: int
+    rows: int
+    texts: int
+
+    @classmethod
+    def of(cls, run: Run, study: Study) -> Sizes:
+        """What this run comes to."""
+        sweep, n = run.spec.sweep, len(study.ids)
+        tested = len(sweep.named) or 2 * run.spec.select.k
+        sets = tested if sweep.own_controls or sweep.alpha_unit == "max_act" else 1
+        controls = sweep.n_controls * len(sweep.families) * sets
+        rows = n * len(grid(tested + controls, sweep.alphas))
+        write = sweep.generate
+        chosen = min(tested, 2 * write.top)
+        few = chosen + min(write.n_controls * (chosen if sets > 1 else 1), controls)
+        texts = n * (1 + len(grid(few, sweep.alphas))) * write.samples
+        return cls(
+            [len(ids) for ids in study.ids],
+            tested,
+            controls,
+            rows,
+            texts if study.text_metrics and few else 0,
+        )
+
+    @property
+    def mean_length(self) -> float:
+        return sum(self.lengths) / len(self.lengths)
+
+
+def sizes_of_work(run: Run, study: Study, sizes: Sizes) -> Iterator[Finding]:
+    """What the config comes to, a line for each of its parts."""
+    cfg, spec, lengths = run.model.cfg, run.spec, sizes.lengths
+    select, tested = spec.select, sizes.tested
+    yield Finding(
+        "model", f"{spec.model.name}: {cfg.n_layers} layers of {cfg.d_model}, on {cfg.device}"
+    )
+    yield Finding("hook", run.hook_name)
+    yield Finding("prompts", f"{len(lengths)} steered, of {min(lengths)} to {max(lengths)} tokens")
+    sides = f"{select.positive} against {select.negative}"
+    yield Finding("selection", f"{len(run.selecting)} prompts, {sides}")
+    yield Finding("metrics", ", ".join(metric.name for metric in study.metrics))
+    if patch := spec.patch:
+        few = len(lengths[: patch.limit])
+        yield Finding("patch", f"{len(patch.variants)} variants of the model on {few} prompts")
+    many = f"{tested} directions and {sizes.controls} controls"
+    yield Finding("sweep", f"{many}: {sizes.rows:,} rows, {sizes.texts:,} texts")
+    if label := spec.label:
+        n = len(run.naming)
+        pairs = max(0, n - label.examples)
+        n_texts = n * (tested * len(label.strengths) + 1) + pairs * (tested + 1)
+        by = "the offline provider"
+        if label.server:
+            by = f"{label.server.model}, at most {3 * tested} questions,"
+        yield Finding("labels", f"of {tested} features by {by} from {n_texts:,} texts")
+    needed = least_controls(tested)
+    enough = (
+        "enough" if spec.sweep.n_controls >= needed else f"too few: at least {needed} are needed"
+    )
+    yield Finding("controls", f"{spec.sweep.n_controls} for {tested} claims a metric: {enough}")
+
+
+FLOAT32 = 4
+TRAINING = 4
+"""Training an SAE holds its weights, their gradients, and two moments of each."""
+
+
+def memory_of_work(run: Run, study: Study, sizes: Sizes) -> Iterator[Finding]:
+    """Beside the model on its device, as if all were held at one time; then on disk."""
+    parts = {
+        "SAE": _sae_bytes(run),
+        "a batch of the sweep": _row_bytes(study, sizes),
+        "a batch of texts": _text_bytes(study, sizes),
+    }
+    said = ", ".join(f"{name} {_gib(size)}" for name, size in parts.items() if size)
+    free = free_bytes(run.model)
+    yield Finding("memory", f"the model {_gib(weight_bytes(run.model))} GiB; beside it {said}")
+    yield Finding("", _verdict(sum(parts.values()), free, run.model.cfg.device))
+    kept = {"activations": _activation_bytes(run)}
+    if study.spec.cache_logits:
+        kept["logits"] = FLOAT32 * sizes.rows * run.model.cfg.d_vocab
+    yield Finding("disk", ", ".join(f"{name} {_gib(size)}" for name, size in kept.items()) + " GiB")
+
+
+def _verdict(needed: int, free: int | None, device: Any) -> str:
+    if free is None:
+        return f"how much is free on {device} is not known"
+    if needed <= free:
+        return f"{_gib(free)} GiB are free on {device}: enough"
+    return f"{_gib(free)} GiB are free on {device}: too little, lower sweep.batch_tokens"
+
+
+def free_bytes(model: Any) -> int | None:
+    """Free memory of the model's device; None where the system does not say."""
+    device = torch.device(model.cfg.device)
+    if device.type == "cuda":  # with what torch holds and does not use
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    table = Path("/proc/meminfo")
+    if device.type != "cpu" or not table.is_file():
+        return None
+    lines = (line.split() for line in table.read_text().splitlines())
+    return next((int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:"), None)
+
+
+def weight_bytes(model: Any) -> int:
+    """Parameters and buffers; what is shared counts once."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return sum({t.data_ptr(): t.numel() * t.element_size() for t in tensors}.values())
+
+
+def _sae_bytes(run: Run) -> int:
+    """A loaded SAE, or what training one holds at once."""
+    train, d_model = run.spec.sae.train, run.model.cfg.d_model
+    if train is None:
+        return weight_bytes(run.load_sae())
+    cached = (train.cached_tokens or 0) * d_model * run.model.cfg.dtype.itemsize
+    return TRAINING * FLOAT32 * 2 * d_model * train.d_sae + cached
+
+
+def _row_bytes(study: Study, sizes: Sizes) -> int:
+    """About what a layer holds for the tokens of a batch, and the logits of its rows."""
+    cfg, tokens = study.model.cfg, study.ground.batch_tokens
+    heads = 2 * cfg.n_heads + 2 * _kv_heads(cfg)
+    width = 4 * cfg.d_model + 3 * (cfg.d_mlp or 0) + heads * cfg.d_head
+    rows = min(tokens / (sizes.mean_length + cfg.d_vocab // (2 * cfg.d_model)) + 1, sizes.rows)
+    return int(tokens * width * cfg.dtype.itemsize + 2 * rows * cfg.d_vocab * FLOAT32)
+
+
+def _text_bytes(study: Study, sizes: Sizes) -> int:
+    """Keys and values of the texts that are written at one time."""
+    cfg = study.model.cfg
+    length = sizes.mean_length + study.spec.generate.max_new_tokens
+    tokens = min(sizes.texts * length, WRITTEN * study.ground.batch_tokens)
+    return int(tokens * cfg.n_layers * 2 * _kv_heads(cfg) * cfg.d_head * cfg.dtype.itemsize)
+
+
+def _kv_heads(cfg: Any) -> int:
+    return getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
+
+
+def _activation_bytes(run: Run) -> int:
+    """At most: special tokens, sinks and ordinary tokens that are not asked for are left out."""
+    spec = run.spec
+    encoded = encode_prompts(run.model.tokenizer, run.selecting, **template(spec))
+    tokens = _kept_tokens(encoded, spec.activations.tokens, _answer_tokens(run))
+    return FLOAT32 * run.model.cfg.d_model * tokens
+
+
+def _answer_tokens(run: Run) -> int:
+    """Tokens of an answer that the model is to write where a prompt has none."""
+    return run.spec.select.answer_tokens if run.spec.reads_answers else 0
+
+
+def _kept_tokens(encoded: Sequence[Encoded], which: str, answer_tokens: int) -> int:
+    answers = sum(len(each.answer) or answer_tokens for each in encoded)
+    heads = sum(len(each.head) for each in encoded)
+    return {"last": len(encoded), "answer": answers}.get(which, heads + answers)
+
+
+def _gib(size: int) -> str:
+    gib = size / 2**30
+    return f"{gib:.1f}" if gib >= 0.95 else f"{gib:.2g}"
+
+
+T = TypeVar("T")
+PROMPTS = 16
+TRIES = (4, 16, 64)
+"""Directions of one try after another, till one takes LONG; a warm-up of one comes before."""
+LONG = 0.5
+"""Seconds; a warm-up of ten times that stays the only try."""
+NEW_TOKENS = (4, 12)
+"""Texts are begun twice, to so many tokens: what reading and what writing takes follows."""
+
+
+def time_of_work(study: Study, sizes: Sizes) -> Iterator[Finding]:
+    """The sweep's rows and texts; other steps are not estimated."""
+    few = spread(study, PROMPTS)
+    seconds, rows = _last_try(partial(_rows, few))
+    total = about(seconds / rows * sizes.rows)
+    yield Finding("time", f"rows {total}, measured on {rows:,} rows{_besides(study)}")
+    if sizes.texts:
+        _, (each, texts) = _last_try(partial(_texts, *(_begun(few, n) for n in NEW_TOKENS)))
+        total = about(each(study.spec.generate.max_new_tokens) * sizes.texts)
+        yield Finding("", f"texts {total} at most, measured on the beginnings of {texts:,}")
+    yield Finding("", "the other steps, training the SAE among them: not estimated")
+
+
+def _besides(study: Study) -> str:
+    found = "; finding strengths by their KL takes several times as long besides"
+    return found if study.spec.calibrated else ""
+
+
+def _last_try(work: Callable[[int], T]) -> tuple[float, T]:
+    """Seconds that the largest number of directions took, and what was made of them."""
+    seconds, made = _timed(partial(work, 1))
+    if seconds > 10 * LONG:
+        return seconds, made
+    for n in TRIES:
+        seconds, made = _timed(partial(work, n))
+        if seconds > LONG:
+            break
+    return seconds, made
+
+
+def _timed(work: Callable[[], T]) -> tuple[float, T]:
+    start = time.perf_counter()
+    made = work()
+    return time.perf_counter() - start, made
+
+
+def _rows(study: Study, n: int) -> int:
+    """Measure the rows of n directions; how many were steered."""
+    rows = study.logit_rows(plain_directions(pushes(study, n)))
+    return int((rows["alpha"].to_numpy() != 0).sum())
+
+
+def _begun(study: Study, new_tokens: int) -> Study:
+    """The same with texts of so many tokens."""
+    generate = study.spec.generate.model_copy(update={"max_new_tokens": new_tokens})
+    return replace(study, spec=study.spec.model_copy(update={"generate": generate}))
+
+
+def _texts(short: Study, long: Study, n: int) -> tuple[Callable[[int], float], int]:
+    """Seconds for a text by its new tokens, from two lengths; and the texts that were begun."""
+    texts = short.n_texts(plain_directions(pushes(short, n)), range(n))
+    (early, few), (late, many) = (_timed(partial(_written, study, n)) for study in (short, long))
+    token = max(late - early, 0.0) / max(many - few, 1)
+    reading = max(early - token * few, 0.0) / texts
+    return lambda new_tokens: reading + token * new_tokens, texts
+
+
+def _written(study: Study, n: int) -> int:
+    """Write the texts of n directions; how many tokens were written under a push."""
+    texts = study.completion_rows(plain_directions(pushes(study, n)), range(n))
+    return int(texts.loc[texts["alpha"] != 0, "n_tokens"].sum())
+
+
+def about(seconds: float) -> str:
+    """A duration as one says it."""
+    if seconds < 1:
+        return "under a second"
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"

@@ -1,0 +1,170 @@
+"""What pairs of a direction and an edit do on the prompts of every domain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from saelens_steer.evidence.comparison import CEILING
+from saelens_steer.evidence.statistics import bootstrap_interval, bootstrap_weights, prompt_mean
+
+GRID, EQUAL_EFFECT = "grid", "equal_effect"
+LOSS = "text_loss"
+"""Mean −log p of a text's tokens under the unsteered model, in nats."""
+
+
+RESAMPLES = 1000
+KEYS = ["direction", "feature", "found_by", "edit", "kind", "alpha"]
+CONTRAST = "mean_difference"
+"""Features found by it are the baseline of the damage at an equal effect."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The rows of a matrix as arrays over prompts."""
+
+    about: pd.DataFrame
+    """One row per cell: KEYS."""
+    prompts: pd.DataFrame
+    """prompt_id and domain."""
+    steered: dict[str, np.ndarray]
+    """Metric → [cell, prompt]; all NaN where an effect was not reached."""
+    unsteered: dict[str, np.ndarray]
+    """Metric → [prompt]."""
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, metrics: Sequence[str]) -> Cells:
+        unsteered = rows["edit"] == "none"
+        zero, moved = pd.DataFrame(rows[unsteered]), pd.DataFrame(rows[~unsteered])
+        zero = zero.sort_values(by="prompt_id", kind="stable")
+        cell = moved.groupby(KEYS, sort=False, dropna=False).ngroup().to_numpy()
+        about = moved[KEYS].iloc[np.unique(cell, return_index=True)[1]].reset_index(drop=True)
+        order = pd.Index(zero["prompt_id"])
+        place = order.get_indexer(pd.Index(moved["prompt_id"]))
+        known = place >= 0
+
+        def cube(metric: str) -> np.ndarray:
+            found = np.full((len(about), len(order)), np.nan)
+            found[cell[known], place[known]] = moved[metric].to_numpy(dtype=float)[known]
+            return found
+
+        prompts = pd.DataFrame(zero[["prompt_id", "domain"]]).reset_index(drop=True)
+        base = {m: zero[m].to_numpy(dtype=float) for m in metrics}
+        return cls(about, prompts, {m: cube(m) for m in metrics}, base)
+
+    def delta(self, metric: str) -> np.ndarray:
+        """Steered minus unsteered, [cell, prompt]."""
+        return self.steered[metric] - self.unsteered[metric]
+
+    def is_rate(self, metric: str) -> bool:
+        """Whether it is 0 or 1 wherever it was measured."""
+        both = np.append(self.steered[metric], self.unsteered[metric])
+        return bool(np.isin(both[~np.isnan(both)], (0.0, 1.0)).all())
+
+    def of_domain(self, domain: str) -> np.ndarray:
+        """Whether each prompt is of it."""
+        return (self.prompts["domain"] == domain).to_numpy()
+
+
+def matrix_table(rows: pd.DataFrame, metrics: Sequence[str], seed: int = 0) -> pd.DataFrame:
+    """One row per direction × edit × strength × domain: KEYS, domain, n, and for each metric M:
+    M, M_delta, M_ci_low, M_ci_high (95 % bootstrap over the domain's prompts)."""
+    cells = Cells.of(rows, metrics)
+    reached = cells.about["alpha"].notna().to_numpy()
+    parts = []
+    for domain in dict.fromkeys(cells.prompts["domain"]):
+        own = cells.of_domain(domain)
+        weights = bootstrap_weights(int(own.sum()), RESAMPLES, seed)
+        columns: dict[str, Any] = {"domain": domain, "n": int(own.sum())}
+        for m in metrics:
+            low, high = interval(cells.delta(m)[:, own], weights)
+            mean = mean_of(cells.steered[m][:, own])
+            delta = mean_of(cells.delta(m)[:, own])
+            columns |= {m: mean, f"{m}_delta": delta, f"{m}_ci_low": low, f"{m}_ci_high": high}
+        parts.append(cells.about.assign(**columns)[reached])
+    return pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What is wanted where, and what the rest is measured by."""
+
+    outcome: str
+    sign: int
+    domain: str
+    rates: tuple[str, ...] = ()
+    """Metrics of texts; those that are 0 or 1 count."""
+    baseline_edit: str = "add"
+
+
+def front_table(rows: pd.DataFrame, damage: Damage, seed: int = 0) -> pd.DataFrame:
+    """One row per direction × edit × strength: KEYS, effect (Δ of the outcome towards the target,
+    on the domain's prompts), and on all other prompts damage_kl (mean KL, nats), damage_margin
+    (mean |Δ| of the outcome), damage_texts (share of texts of which some rate fell), damage_loss
+    (rise of text_loss, nats); 95 % bootstrap intervals over prompts for effect and damage_kl.
+
+    evidence is ceiling where attribution alone found the direction. on_front: no other row (such
+    rows aside) has at least the effect for less KL. At an equal effect, baseline marks the feature
+    chosen by mean_difference on which the first edit does the least damage, and ratio is damage_kl
+    over that row's. Strengths are those found on these prompts: their own error is in no interval,
+    and damage grows with the square of the strength or faster. metric and domain say what the
+    effect is of.
+    """
+    has_texts = LOSS in rows
+    cells = Cells.of(rows, [damage.outcome, "kl", *([LOSS, *damage.rates] if has_texts else [])])
+    wanted = cells.of_domain(damage.domain)
+    effect = damage.sign * cells.delta(damage.outcome)[:, wanted]
+    kl, table = cells.steered["kl"][:, ~wanted], cells.about.copy()
+    for name, values in {"effect": effect, "damage_kl": kl}.items():
+        low, high = interval(values, bootstrap_weights(values.shape[1], RESAMPLES, seed))
+        table[name], table[f"{name}_ci_low"], table[f"{name}_ci_high"] = mean_of(values), low, high
+    table["damage_margin"] = mean_of(np.abs(cells.delta(damage.outcome)[:, ~wanted]))
+    if has_texts:
+        rates = [rate for rate in damage.rates if cells.is_rate(rate)]
+        fell = np.any([cells.delta(rate)[:, ~wanted] < 0 for rate in rates] or [kl < 0], axis=0)
+        table["damage_texts"] = np.where(np.isnan(table["effect"]), np.nan, fell.mean(1))
+        table["damage_loss"] = mean_of(cells.delta(LOSS)[:, ~wanted])
+    ceiling = table["found_by"] == CEILING
+    table["evidence"] = np.where(ceiling, "ceiling", "selection")
+    shown = np.where(ceiling, np.nan, table["effect"])
+    table["on_front"] = on_front(shown, table["damage_kl"].to_numpy())
+    table = table.assign(metric=damage.outcome, domain=damage.domain)
+    return table.assign(**_against_baseline(table, damage.baseline_edit))
+
+
+def on_front(effect: np.ndarray, damage: np.ndarray) -> np.ndarray:
+    """Which points no other one beats: at least the effect for less damage, or more for no more."""
+    better = (effect[None] >= effect[:, None]) & (damage[None] <= damage[:, None])
+    strictly = (effect[None] > effect[:, None]) | (damage[None] < damage[:, None])
+    return ~(better & strictly).any(1) & ~np.isnan(effect) & (effect > 0)
+
+
+def _against_baseline(table: pd.DataFrame, edit: str) -> dict[str, Any]:
+    """baseline, and damage_kl over the baseline's, at an equal effect."""
+    equal = ((table["kind"] == EQUAL_EFFECT) & table["alpha"].notna()).to_numpy()
+    by_contrast = table["found_by"].str.contains(CONTRAST).to_numpy(dtype=bool)
+    able = np.flatnonzero(equal & by_contrast & (table["edit"] == edit).to_numpy())
+    damage = table["damage_kl"].to_numpy()
+    ratio = np.full(len(table), np.nan)
+    baseline = np.zeros(len(table), dtype=bool)
+    if len(able):
+        base = able[damage[able].argmin()]
+        baseline[base] = True
+        ratio[equal] = damage[equal] / damage[base]
+    return {"baseline": baseline, "ratio": ratio}
+
+
+def mean_of(values: np.ndarray) -> np.ndarray:
+    """Mean over the prompts that were measured, NaN where none was: [cell]."""
+    return prompt_mean(values[None])[0]
+
+
+def interval(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """95 % bootstrap interval of `mean_of`, over prompts; NaN under two prompts."""
+    beside_zero = np.stack([np.zeros_like(values), values], axis=1)
+    low, high = bootstrap_interval(beside_zero, 0, weights)
+    return low[:, 1], high[:, 1]

@@ -1,0 +1,284 @@
+"""Contrast scores: how differently each feature fires on two domains of prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from sae_lens import SAE
+from scipy.stats import rankdata
+from torch import Tensor
+
+from saelens_steer.activations import Activations
+from saelens_steer.config import ContrastScore
+from saelens_steer.errors import InputError
+from saelens_steer.features.scale import Scale, encode
+from saelens_steer.sae import check_sae_at, codec, rows_at_once
+
+EXACT = 1 << 27
+"""So many activations of both sides are kept for an exact AUROC (half a gigabyte)."""
+COLUMNS, RANKED = 1024, 1 << 23
+"""Features, and activations, ranked at once: ranks take eight times as much memory."""
+MANTISSA = 4
+"""Bits of the mantissa that tell bins apart: a bin is a sixteenth of a power of two wide."""
+SMALLEST, BINS = -16, 32 << MANTISSA
+"""The first bin starts at 2^SMALLEST and holds what is smaller; the last ends at 2^16."""
+
+
+class Tally:
+    """Feature activations of one side, [·, d_sae], a batch at a time."""
+
+    def __init__(self, d_sae: int, exact: bool) -> None:
+        self.n = 0
+        self.total = torch.zeros(d_sae, dtype=torch.float64)
+        self.fired = torch.zeros(d_sae, dtype=torch.int64)
+        self.highest = torch.full((d_sae,), -torch.inf)
+        self.kept: list[Tensor] = []
+        self.counts = None if exact else torch.zeros(d_sae * BINS, dtype=torch.int32)
+
+    def add(self, z: Float[Tensor, "n d_sae"]) -> None:
+        """Take in more activations."""
+        if not len(z):
+            return
+        self.n += len(z)
+        self.total += z.sum(0, dtype=torch.float64)
+        self.fired += (z > 0).sum(0)
+        self.highest = torch.maximum(self.highest, z.amax(0))
+        if self.counts is None:
+            self.kept.append(z)
+            return
+        rows, features = (z > 0).nonzero(as_tuple=True)
+        place = features * BINS + bins(z[rows, features])
+        self.counts.index_add_(0, place, torch.ones_like(place, dtype=torch.int32))
+
+    def of(self, features: np.ndarray) -> np.ndarray:
+        """The activations of some features, where all are kept: [n, feature]."""
+        return torch.cat([z[:, features] for z in self.kept]).numpy()
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean activation, [d_sae]."""
+        return (self.total / self.n).numpy()
+
+    @property
+    def rate(self) -> np.ndarray:
+        """Share that fires, [d_sae]."""
+        return (self.fired.double() / self.n).numpy()
+
+    def shares(self, features: np.ndarray) -> np.ndarray:
+        """Share in each bin, the one of those that do not fire first: [feature, 1 + BINS]."""
+        assert self.counts is not None
+        counts = self.counts.view(-1, BINS)[torch.from_numpy(features)].numpy()
+        silent = self.n - counts.sum(1, keepdims=True)
+        return np.concatenate([silent, counts], axis=1) / self.n
+
+
+def bins(z: Float[Tensor, " n"]) -> Tensor:
+    """The bin of positive activations: the exponent and first bits of the mantissa, in order."""
+    top = z.view(torch.int32) >> (23 - MANTISSA)
+    return (top.long() - ((127 + SMALLEST) << MANTISSA)).clamp(0, BINS - 1)
+
+
+def separation(
+    positive: Tally, negative: Tally, features: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """AUROC of each feature, and the most that it can be wrong by (0 where it is exact)."""
+    if positive.counts is None:
+        at_once = max(1, min(COLUMNS, RANKED // max(1, positive.n + negative.n)))
+        areas = [
+            auroc(*(tally.of(features[start : start + at_once]) for tally in (positive, negative)))
+            for start in range(0, len(features), at_once)
+        ]
+        return np.concatenate([*areas, []]), np.zeros(len(features))
+    parts = [
+        binned(positive.shares(some), negative.shares(some))
+        for some in np.array_split(features, max(1, -(-len(features) // COLUMNS)))
+    ]
+    return np.concatenate([a for a, _ in parts]), np.concatenate([e for _, e in parts])
+
+
+def auroc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    """P(positive > negative) + ½ P(equal) for each column (Mann and Whitney's U over n·m)."""
+    n, m = len(positive), len(negative)
+    ranks = rankdata(np.concatenate([positive, negative]), axis=0)[:n].sum(0)
+    return (ranks - n * (n + 1) / 2) / (n * m)
+
+
+def binned(positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """AUROC from shares [feature, bin], pairs of one bin counted half, and its largest error.
+
+    A pair of one bin may in truth be won or lost, so the error is at most half the share of such
+    pairs; those that do not fire are truly equal.
+    """
+    same = positive * negative
+    below = np.cumsum(negative, axis=1) - negative
+    return (positive * below + same / 2).sum(1), same[:, 1:].sum(1) / 2
+
+
+At = Literal["assistant_start", "answer"]
+Pool = Literal["tokens", "max"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Candidates of both sides, best first, and the scores of every feature that fires."""
+
+    positive: str
+    negative: str
+    at: At
+    score: str
+    candidates: dict[str, list[int]]
+    """Domain → feature indices; fewer than k where fewer live features point that way."""
+    scores: pd.DataFrame
+    """Indexed by feature: mean_difference, auroc, firing_rate_positive/_negative, max_act …"""
+    scale: Scale
+    """A_max of every feature, and mean ‖x‖, over all cached tokens."""
+
+    def by(self, score: ContrastScore, k: int) -> Selection:
+        """The same scores, and the first k features of each side by another of them."""
+        towards = self.scores[score] - (0.5 if score == "auroc" else 0.0)
+        best = {self.positive: _top(towards, k), self.negative: _top(-towards, k)}
+        return replace(self, score=score, candidates=best)
+
+    @property
+    def features(self) -> list[int]:
+        """All candidates, the positive side first."""
+        return [f for side in (self.positive, self.negative) for f in self.candidates[side]]
+
+    def to_json(self, hook_name: str, sae: dict[str, Any]) -> dict[str, Any]:
+        """The content of features.json."""
+        chosen = self.scores.loc[self.features]
+        return {
+            "hook_name": hook_name,
+            "sae": sae,
+            "positive": self.positive,
+            "negative": self.negative,
+            "at": self.at,
+            "score": self.score,
+            **{f"{side}_candidates": found for side, found in self.candidates.items()},
+            "scores": {str(f): row.to_dict() for f, row in chosen.iterrows()},
+        }
+
+
+def select_features(
+    sae: SAE[Any],
+    activations: Activations,
+    positive: str,
+    negative: str,
+    *,
+    k: int = 10,
+    at: At = "assistant_start",
+    score: ContrastScore = "mean_difference",
+    pool: Pool = "tokens",
+) -> Selection:
+    """The k features that most favour `positive` over `negative`, and the k of the reverse.
+
+    Each feature's activation on the tokens of one domain is compared with the other's, at the
+    assistant start or over the answers. mean_difference: difference of mean activations (units of
+    z); auroc: probability that a positive token activates it more than a negative one;
+    firing_difference: difference of firing rates. `pool`: tokens counts every token; max counts
+    every prompt once, with the feature's largest activation over its tokens, which finds a feature
+    that fires on one word of each text. A feature that fires on neither is dead here and never
+    chosen, nor is one whose score does not favour the side. max_act is A_max, the largest
+    activation on any of the cached tokens. The activations are encoded once, piece by piece; where
+    there are too many to rank, auroc is that of binned activations, and auroc_error the most it
+    can be wrong by. Raises InputError for an unknown domain, or when no token of a domain was kept.
+    """
+    codec.check_encoder(sae)
+    check_sae_at(sae, activations.d_model, activations.hook_name)
+    if positive == negative:
+        raise InputError(f"positive and negative are both {positive!r}: name two domains")
+    sides = [_Side(activations, domain, at, pool) for domain in (positive, negative)]
+    d_sae = sae.cfg.d_sae
+    exact = sum(side.n for side in sides) * d_sae <= EXACT
+    tallies = Tally(d_sae, exact), Tally(d_sae, exact)
+    highest, norms, start = torch.zeros(d_sae), 0.0, 0
+    for x in activations.chunks(rows_at_once(sae)):
+        z = encode(sae, x)
+        highest = torch.maximum(highest, z.amax(0))
+        norms += float(x.norm(dim=-1).double().sum())
+        for side, found in zip(sides, tallies, strict=True):
+            found.add(side.of(z, start))
+        start += len(x)
+    scores = _scores(*tallies)
+    scores["max_act"] = highest.numpy()[scores.index].astype(float)
+    scale = Scale(dict(enumerate(highest.tolist())), norms / len(activations))
+    return Selection(positive, negative, at, score, {}, scores, scale).by(score, k)
+
+
+def _top(values: Any, k: int) -> list[int]:
+    favourable = values.loc[values > 0].sort_values(ascending=False, kind="stable")
+    return [int(f) for f in favourable.index[:k]]
+
+
+class _Side:
+    """Which tokens are a domain's, and what counts as one: a token, or a prompt's largest."""
+
+    def __init__(self, activations: Activations, domain: str, at: At, pool: Pool) -> None:
+        self.rows = _tokens_of(activations, domain, at)
+        self.prompts = None
+        self.n = int(self.rows.sum())
+        if pool == "max":
+            prompts = activations.index["prompt_id"].to_numpy()[self.rows.numpy()]
+            self.prompts = torch.from_numpy(np.cumsum(prompts[1:] != prompts[:-1]))
+            self.prompts = torch.cat([self.prompts.new_zeros(1), self.prompts])
+            self.n = int(self.prompts[-1]) + 1
+        self.seen = 0
+        self.open: Tensor | None = None
+
+    def of(self, z: Float[Tensor, "n d_sae"], start: int) -> Float[Tensor, "m d_sae"]:
+        """What counts of the activations of all tokens from `start` on."""
+        own = z[self.rows[start : start + len(z)]]
+        if self.prompts is None or not len(own):
+            return own
+        first, self.seen = self.seen, self.seen + len(own)
+        number = self.prompts[first : self.seen]
+        low = int(number[0])
+        largest = own.new_full((int(number[-1]) - low + 1, own.shape[1]), -torch.inf)
+        place = (number - low)[:, None].expand_as(own)
+        largest.scatter_reduce_(0, place, own, "amax")
+        if self.open is not None:
+            if first and self.prompts[first - 1] == low:
+                largest[0] = torch.maximum(largest[0], self.open)
+            else:
+                largest = torch.cat([self.open[None], largest])
+        self.open = None
+        if self.seen < len(self.prompts):  # the last prompt may go on
+            self.open, largest = largest[-1], largest[:-1]
+        return largest
+
+
+def _tokens_of(activations: Activations, domain: str, at: At) -> torch.Tensor:
+    """True at the domain's tokens of that part: [n]."""
+    index = activations.index
+    if domain not in set(index["domain"]):
+        known = ", ".join(sorted(set(index["domain"])))
+        raise InputError(f"no selection prompt has the domain {domain!r}; the domains are {known}")
+    rows = (index["domain"] == domain) & (index["part"] == at)
+    if not rows.to_numpy().any():
+        raise InputError(
+            f"no activation of domain {domain!r} was kept at {at}: "
+            "use activations.tokens: all and prompts with answers"
+        )
+    return torch.tensor(rows.to_numpy())
+
+
+def _scores(positive: Tally, negative: Tally) -> pd.DataFrame:
+    alive = np.flatnonzero((positive.fired + negative.fired).numpy() > 0)
+    area, error = separation(positive, negative, alive)
+    return pd.DataFrame(
+        {
+            "mean_difference": (positive.mean - negative.mean)[alive],
+            "auroc": area,
+            "auroc_error": error,
+            "firing_rate_positive": positive.rate[alive],
+            "firing_rate_negative": negative.rate[alive],
+            "firing_difference": (positive.rate - negative.rate)[alive],
+            "max_act": torch.maximum(positive.highest, negative.highest).numpy()[alive],
+        },
+        index=pd.Index(alive, name="feature"),
+    ).astype(float)

@@ -1,0 +1,127 @@
+"""Contexts in which a feature fires, and silent ones, to name it by and to test the name on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+from sae_lens import SAE
+from torch import Tensor
+
+from saelens_steer.activations import Activations
+from saelens_steer.config import LabelSpec
+from saelens_steer.features import (
+    Context,
+    Places,
+    Responses,
+    best_rows,
+    contexts_at,
+    responses,
+    shown_tokens,
+)
+from saelens_steer.files import digest
+
+WINDOW = 12
+"""Tokens shown on either side of the one in the middle."""
+TRIED = 6
+"""So many contexts are looked at for each silent one that prompts without a firing token lack."""
+Rows = list[int]
+
+
+@dataclass(frozen=True)
+class Firing:
+    """What is known of a feature from the cache; nothing of an SAE that has only its decoder."""
+
+    top: tuple[Context, ...] = ()
+    """Its largest activations."""
+    firing: tuple[Context, ...] = ()
+    """Other contexts, from its largest activations to its smallest."""
+    silent: tuple[Context, ...] = ()
+    """Contexts in which it fires on no token."""
+    rates: Mapping[str, float] | None = None
+    """Domain → share of its tokens on which it fires."""
+
+
+def firing_of(
+    tokenizer: Any,
+    sae: SAE[Any],
+    activations: Activations,
+    features: Sequence[int],
+    spec: LabelSpec,
+) -> list[Firing]:
+    """One pass over the cached tokens, and one over those that are shown."""
+    if sae.cfg.metadata.decoder_only:
+        return [Firing()] * len(features)
+    shown = shown_tokens(tokenizer, activations)
+    found = responses(sae, activations, features, shown)
+    rows = [_rows(found, shown, column, spec) for column in range(len(features))]
+    kinds = [
+        contexts_at(tokenizer, sae, activations, found, shown, own, WINDOW)
+        for own in zip(*rows, strict=True)
+    ]
+    rates = [dict(zip(found.places.domains, own, strict=True)) for own in found.rates.tolist()]
+    each = zip(*kinds, rates, strict=True)
+    return [Firing(top, firing, _quiet(tried, spec), own) for top, firing, tried, own in each]
+
+
+def _rows(
+    found: Responses, shown: Bool[Tensor, " n"], column: int, spec: LabelSpec
+) -> tuple[Rows, Rows, Rows]:
+    """Rows of the top contexts, of others that fire, and of contexts that may be silent."""
+    ranked = best_rows(found, column)
+    top, rest = ranked[: spec.contexts], ranked[spec.contexts :]
+    n = min(spec.detection, len(rest))
+    firing = [rest[i] for i in np.linspace(0, len(rest) - 1, n).round().astype(int)]
+    return top, firing, _tried(found, shown, column, spec, top, firing)
+
+
+def _quiet(contexts: Sequence[Context], spec: LabelSpec) -> tuple[Context, ...]:
+    """Those in which the feature fires on no token."""
+    return tuple(c for c in contexts if not any(c.activations))[: spec.detection]
+
+
+def _tried(
+    found: Responses,
+    shown: Bool[Tensor, " n"],
+    column: int,
+    spec: LabelSpec,
+    top: Rows,
+    firing: Rows,
+) -> Rows:
+    """Rows whose context may be silent, as far into their prompts as the firing ones are, so that
+    the place tells nothing: of prompts without a firing token, or where these are too few of others
+    that are not shown elsewhere."""
+    places = found.places
+    used = {int(places.prompt_of[row]) for row in (*top, *firing)}
+    draws = [digest(spec.seed, found.features[column], name) for name in places.prompts]
+    order = sorted({*range(len(draws))} - used, key=lambda prompt: draws[prompt])
+    loud = (found.peak[:, column] > 0).tolist()
+    quiet = [prompt for prompt in order if not loud[prompt]][: len(firing)]
+    others = [prompt for prompt in order if loud[prompt]]
+    chosen = quiet + others[: TRIED * (len(firing) - len(quiet))]
+    depths = cycle(_depth(places, shown, row) for row in firing)
+    rows = [(_shown_rows(places, shown, prompt), next(depths)) for prompt in chosen]
+    return [int(own[round(depth * (len(own) - 1))]) for own, depth in rows if len(own)]
+
+
+def _shown_rows(places: Places, shown: Bool[Tensor, " n"], prompt: int) -> Tensor:
+    rows = places.rows_of(prompt)
+    return rows[shown[rows]]
+
+
+def _depth(places: Places, shown: Bool[Tensor, " n"], row: int) -> float:
+    """Where in its prompt a row stands: 0 the first token, 1 the last."""
+    rows = _shown_rows(places, shown, int(places.prompt_of[row]))
+    return int((rows == row).nonzero()) / max(1, len(rows) - 1)
+
+
+def cached_texts(tokenizer: Any, activations: Activations) -> Iterator[str]:
+    """The text of each cached prompt, without special tokens."""
+    shown = shown_tokens(tokenizer, activations)
+    index = activations.index[shown.numpy()]
+    for _, tokens in index.groupby("prompt_id", sort=False)["token"]:
+        yield tokenizer.decode(tokens.tolist(), clean_up_tokenization_spaces=False)

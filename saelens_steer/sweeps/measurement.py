@@ -1,0 +1,225 @@
+"""A sweep from its inputs to its rows: directions, controls, strengths, logits, completions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+import torch
+from sae_lens import SAE
+
+from saelens_steer.config import MetricSpec, PromptSpec, SweepSpec
+from saelens_steer.data import Encoded, Prompt, encode_prompts
+from saelens_steer.errors import InputError
+from saelens_steer.features import Scale
+from saelens_steer.metrics import LogitMetric, TextMetric, resolve_metrics
+from saelens_steer.progress import Note, unnoted
+from saelens_steer.steering import (
+    Directions,
+)
+from saelens_steer.sweeps.cells import grid
+from saelens_steer.sweeps.logits import LogitSweep
+from saelens_steer.sweeps.plan import Room
+from saelens_steer.sweeps.run import generating, logit_shards, run_completions, unsteered
+from saelens_steer.sweeps.store import KEPT_NOWHERE, Store
+from saelens_steer.sweeps.strengths import matched_steps
+from saelens_steer.sweeps.tables import Labels, completion_table, logit_table, with_text_metrics
+from saelens_steer.sweeps.texts import CompletionSweep
+from saelens_steer.sweeps.unsteered_pass import Ground
+
+BATCH_TOKENS = {"cpu": 2048, "gpu": 16_384}
+"""Tokens in a batch where the config does not say: what fits the caches, or fills a GPU."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A sweep's inputs, and the tables that come of them."""
+
+    model: Any
+    sae: SAE[Any] | None
+    hook_name: str
+    prompts: tuple[Prompt, ...]
+    spec: SweepSpec
+    metric_specs: tuple[MetricSpec, ...]
+    prompt_spec: PromptSpec
+    steps: tuple[float, ...] | None = None
+    """How far each cell of the grid goes along its direction, once `calibrated` has found it."""
+
+    @cached_property
+    def encoded(self) -> list[Encoded]:
+        """The prompts' tokens up to the assistant start; answers are not part of a sweep."""
+        bare = [replace(p, answer=None) for p in self.prompts]
+        spec = self.prompt_spec
+        return encode_prompts(self.model.tokenizer, bare, system=spec.system, chat=spec.chat)
+
+    @cached_property
+    def ids(self) -> list[list[int]]:
+        """Token ids of each prompt."""
+        return [list(e.ids) for e in self.encoded]
+
+    @cached_property
+    def metrics(self) -> list[LogitMetric | TextMetric]:
+        """The metrics, ready to be called."""
+        return resolve_metrics(self.metric_specs, self.model.tokenizer, self.model.cfg.d_vocab)
+
+    @property
+    def logit_metrics(self) -> list[LogitMetric]:
+        return [m for m in self.metrics if isinstance(m, LogitMetric)]
+
+    @property
+    def text_metrics(self) -> list[TextMetric]:
+        return [m for m in self.metrics if isinstance(m, TextMetric)]
+
+    @property
+    def text_columns(self) -> list[str]:
+        return [c for m in self.text_metrics for c in m.columns]
+
+    def check(self) -> None:
+        """Everything that can be wrong and needs no forward pass; raises InputError."""
+        if not self.logit_metrics:
+            raise InputError("metrics needs at least one logit metric, such as kl or a margin")
+        if not self.prompts:
+            raise InputError("there is no prompt to steer: the prompt set is empty")
+        longest = max(len(ids) for ids in self.ids)
+        room = self.spec.generate.max_new_tokens if self.text_metrics else 0
+        if longest + room > self.model.cfg.n_ctx:
+            raise InputError(
+                f"the longest prompt has {longest} tokens and {room} are to be generated, but the "
+                f"model's n_ctx is {self.model.cfg.n_ctx}: shorten one of them"
+            )
+
+    def calibrated(
+        self,
+        directions: Directions,
+        scale: Scale,
+        store: Store = KEPT_NOWHERE,
+        room: Room | None = None,
+        note: Note = unnoted,
+    ) -> Study:
+        """This study with the steps that KL decides found; itself where it decides none."""
+        if not self.spec.calibrated:
+            return self
+        if scale.resid_norm is None:
+            raise InputError("strengths by KL need cached activations, for mean ‖x‖")
+        sweep, in_nats = self._logit_sweep(directions), self.spec.alpha_unit == "kl"
+        steps = matched_steps(sweep, in_nats, scale.resid_norm, store, room, note)
+        return replace(self, steps=tuple(steps))
+
+    def n_rows(self, directions: Directions) -> int:
+        """Rows of the logit sweep."""
+        return len(self.prompts) * (1 + len(grid(len(directions), self.spec.alphas)))
+
+    def n_texts(self, directions: Directions, chosen: Sequence[int]) -> int:
+        """Completions of the sweep when these are chosen for it."""
+        few = generating(directions, chosen, self.spec.generate.n_controls)
+        cells = 1 + len(grid(len(few), self.spec.alphas))
+        return len(self.prompts) * cells * self.spec.generate.samples if self.text_metrics else 0
+
+    def logit_tables(
+        self,
+        directions: Directions,
+        store: Store = KEPT_NOWHERE,
+        logits: Store = KEPT_NOWHERE,
+        room: Room | None = None,
+        note: Note = unnoted,
+    ) -> Iterator[pd.DataFrame]:
+        """The logit metrics of every direction × α × prompt, some directions at a time, in order.
+
+        What `store` has is read and not computed; so is what `logits` has the logits of.
+        """
+        sweep = self._logit_sweep(directions, every_token=logits.folder is not None)
+        zero = unsteered(sweep, store, logits, note)
+        for shard, rows in logit_shards(sweep, store, logits, room, note):
+            yield logit_table(sweep, shard, rows, zero, self.labels)
+
+    def logit_rows(self, directions: Directions, note: Note = unnoted) -> pd.DataFrame:
+        """The same as one table, kept nowhere."""
+        return pd.concat(self.logit_tables(directions, note=note), ignore_index=True)
+
+    def _logit_sweep(self, directions: Directions, every_token: bool = False) -> LogitSweep:
+        return LogitSweep(
+            ground=self.ground,
+            directions=directions,
+            cells=grid(len(directions), self.spec.alphas),
+            steps=self.steps,
+            metrics=self.logit_metrics,
+            sae=self.sae,
+            all_logits=every_token,
+        )
+
+    @property
+    def _device(self) -> str:
+        return "cpu" if torch.device(self.model.cfg.device).type == "cpu" else "gpu"
+
+    @cached_property
+    def ground(self) -> Ground:
+        """What logits and completions both start from."""
+        spec = self.spec
+        return Ground(
+            model=self.model,
+            hook_name=self.hook_name,
+            prompts=self.ids,
+            positions=spec.positions,
+            exclude_special_tokens=spec.exclude_special_tokens,
+            max_norm=spec.max_norm,
+            batch_tokens=spec.batch_tokens or BATCH_TOKENS[self._device],
+            new_tokens=spec.generate.max_new_tokens if self.text_metrics else 0,
+        )
+
+    def completion_rows(
+        self,
+        directions: Directions,
+        chosen: Sequence[int],
+        store: Store = KEPT_NOWHERE,
+        room: Room | None = None,
+        note: Note = unnoted,
+    ) -> pd.DataFrame:
+        """Completions of the chosen directions and of the first controls; none without metrics."""
+        which = generating(directions, chosen, self.spec.generate.n_controls)
+        if not self.text_metrics or not which:
+            return pd.DataFrame()
+        few = directions.take(which)
+        run = CompletionSweep(
+            ground=self.ground,
+            directions=few,
+            cells=[(0, 0.0), *grid(len(few), self.spec.alphas)],
+            steps=self._steps_of(which),
+            metrics=self.text_metrics,
+            spec=self.spec.generate,
+            seed=self.spec.seed,
+        )
+        rows = run_completions(run, store, room, note)
+        return completion_table(run, rows, self.labels)
+
+    def _steps_of(self, which: Sequence[int]) -> list[float] | None:
+        """The steps of some directions' cells, after that of the unsteered cell."""
+        if self.steps is None:
+            return None
+        n_alphas = len(grid(1, self.spec.alphas))
+        return [0.0, *(self.steps[d * n_alphas + j] for d in which for j in range(n_alphas))]
+
+    @property
+    def labels(self) -> Labels:
+        """What stands in every row."""
+        return Labels(
+            [p.id for p in self.prompts],
+            [p.domain for p in self.prompts],
+            self.spec.edit,
+            self.hook_name,
+            self.spec.positions,
+            self.spec.alpha_unit,
+        )
+
+    def joined(self, rows: pd.DataFrame, completions: pd.DataFrame) -> pd.DataFrame:
+        """Rows with the text metrics of those that have completions."""
+        if completions.empty:
+            return rows
+        return with_text_metrics(rows, completions, self.text_columns)
+
+    def measured(self, completions: pd.DataFrame) -> tuple[str, ...]:
+        """The metric columns of joined rows."""
+        texts = self.text_columns if len(completions) else []
+        return (*(m.name for m in self.logit_metrics), *texts)

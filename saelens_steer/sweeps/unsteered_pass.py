@@ -1,0 +1,235 @@
+"""What every cell of a sweep starts from: the prompts, and the unsteered pass over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from saelens_steer.activations import keep_ordinary
+from saelens_steer.data import pad_left
+from saelens_steer.errors import InputError
+from saelens_steer.model import (
+    Layer,
+    hook_layer,
+    last_token_logits,
+    plain_layers,
+    resid_to_last,
+    run_to_hook,
+    tree_of,
+    unembed,
+    why_not,
+)
+from saelens_steer.progress import say
+from saelens_steer.steering import Positions, columns, norm_limits, within
+from saelens_steer.sweeps.downstream import Upper
+from saelens_steer.sweeps.plan import prompt_chunks
+from saelens_steer.tensors import Logits, Mask, PerRow, Resid, Tokens
+
+PROMPT_BATCH = 16
+"""Prompts in one pass through the lower layers."""
+PROBED = 4
+"""Prompts on which the plain layers are held against the model's own."""
+KEPT_BYTES = 1 << 31
+"""So much is kept of trees: residuals and, where last tokens are steered, keys and values."""
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
+"""How far they may differ, as a share of the norm."""
+HALF_TOLERANCE = 0.05
+"""The same in 16 bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """Prompts in a model, and which of their positions are steered at which hook."""
+
+    model: Any
+    hook_name: str
+    prompts: Sequence[Sequence[int]]
+    """Token ids of each prompt, unpadded."""
+    positions: Positions = "all"
+    exclude_special_tokens: bool = False
+    max_norm: float | None = None
+    """Attention sinks, over so many times their prompt's median norm, are left alone."""
+    whole_passes: bool = False
+    """Run whole forward passes even where the rows could start at the hook."""
+    batch_tokens: int = 2048
+    """Tokens in one batch of rows; part of the packing plan."""
+    new_tokens: int = 0
+    """How many tokens may be written after a prompt."""
+
+    @cached_property
+    def padded(self) -> tuple[Tokens, Mask]:
+        """All prompts left-padded: tokens and mask [n_prompts, pos]."""
+        return pad_left(self.prompts, self.model.tokenizer, device=self.model.cfg.device)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.model.cfg.device)
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of each prompt."""
+        return [len(prompt) for prompt in self.prompts]
+
+    @cached_property
+    def why_whole(self) -> str | None:
+        """Why rows take whole forward passes; None where they start at the hook."""
+        why = self._why_not(self.start)
+        if why is not None:
+            say(f"every row of the sweep takes a whole forward pass: {why}")
+        return why
+
+    @cached_property
+    def why_whole_texts(self) -> str | None:
+        """Why texts are written by the model itself; None where the plain layers write them."""
+        why = self._why_not(0)
+        if why is not None:
+            say(f"texts are written by the model itself: {why}")
+        return why
+
+    def _why_not(self, first: int) -> str | None:
+        if self.whole_passes:
+            return "whole passes were asked for"
+        return why_not(self.model, min(first, hook_layer(self.hook_name))) or self._mismatch(first)
+
+    @cached_property
+    def start(self) -> int:
+        """The layer that steered rows start at."""
+        layer = hook_layer(self.hook_name)
+        beyond = self._in_block == "hook_resid_post" and layer + 1 < self.model.cfg.n_layers
+        return layer + 1 if beyond else layer  # resid_post(L) is resid_pre(L + 1)
+
+    @property
+    def _in_block(self) -> str:
+        return self.hook_name.split(".", 2)[2]
+
+    @property
+    def touched(self) -> str | None:
+        """The hook inside the first layer where rows part; None where they part before it."""
+        at_start = self._in_block == "hook_resid_pre" or self.start != hook_layer(self.hook_name)
+        return None if at_start else self._in_block
+
+    @cached_property
+    def all_layers(self) -> list[Layer]:
+        """All layers as plain arithmetic, for prompts and what is written after them."""
+        return plain_layers(self.model, max(self.lengths) + self.new_tokens)
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """The layers from the start on."""
+        if self.new_tokens:
+            return self.all_layers[self.start :]
+        return plain_layers(self.model, max(self.lengths), self.start)
+
+    @cached_property
+    def prefix(self) -> Resid:
+        """The unsteered residual where rows start, [n_prompts, pos, d_model], left-padded."""
+        return self._read(f"blocks.{self.start}.hook_resid_pre")
+
+    @cached_property
+    def limits(self) -> PerRow | None:
+        """The norm above which each prompt's positions are attention sinks."""
+        return None if self.max_norm is None else norm_limits(*self._at_hook, self.max_norm)
+
+    @cached_property
+    def _at_hook(self) -> tuple[Resid, Mask]:
+        at_start = self.why_whole is None and self.touched is None
+        return self.prefix if at_start else self._read(self.hook_name), self.padded[1]
+
+    @cached_property
+    def chosen(self) -> Mask:
+        """Where the edits act [n_prompts, pos]: not on padding, nor on what is to be left alone.
+
+        Special tokens and attention sinks are found in the unsteered pass, once for all rows.
+        Raises InputError where a prompt has no position left.
+        """
+        tokens, real = self.padded
+        width = tokens.shape[1]
+        chosen = real & columns(self.positions, width, 0, width).to(real.device)
+        if self.exclude_special_tokens:
+            chosen = chosen & keep_ordinary(tokens, self.model.tokenizer)
+        if self.limits is not None:
+            chosen = chosen & within(self._at_hook[0], self.limits)
+        if not bool(chosen.any(1).all()):
+            raise InputError(
+                f"no position of some prompt is steered by positions: {self.positions} with "
+                f"exclude_special_tokens: {self.exclude_special_tokens} and max_norm: "
+                f"{self.max_norm}"
+            )
+        return chosen
+
+    @cached_property
+    @torch.no_grad()
+    def baseline(self) -> Logits:
+        """Unsteered last-token logits [n_prompts, d_vocab], float32."""
+        if self.why_whole is not None:
+            return torch.cat([last_token_logits(self.model, t, m) for t, m in self._pairs()])
+        chunks = prompt_chunks(self.prompts, self.lengths, self.batch_tokens)
+        last = torch.cat([self._new_upper(rows).unsteered() for rows in chunks])
+        order = torch.tensor([row for rows in chunks for row in rows])
+        return unembed(self.model, last[order.argsort().to(last.device)])
+
+    def upper(self, rows: tuple[int, ...]) -> Upper:
+        """The layers from the hook on over some prompts; kept for the next batch while they fit."""
+        found = self._uppers.get(rows) or self._new_upper(rows)
+        if found.kept_bytes + sum(u.kept_bytes for u in self._uppers.values()) <= KEPT_BYTES:
+            self._uppers[rows] = found
+        return found
+
+    def _new_upper(self, rows: tuple[int, ...]) -> Upper:
+        own = list(rows)
+        return self._tree(own, self.chosen[own], self.prefix[own])
+
+    def _tree(self, rows: Sequence[int], chosen: Mask, prefix: Resid) -> Upper:
+        """Some prompts as one tree; their choices and residuals are left-padded."""
+        starts = [chosen.shape[1] - self.lengths[row] for row in rows]
+        shown = chosen.cpu()
+        marks = [own[at:].tolist() for own, at in zip(shown, starts, strict=True)]
+        tree = tree_of([self.prompts[row] for row in rows], marks, self.device)
+        place = tree.rows, torch.tensor(starts, device=self.device)[tree.rows] + tree.positions
+        return Upper(
+            layers=self.layers,
+            tree=tree,
+            prefix=prefix[place],
+            chosen=chosen[place],
+            touched=self.touched,
+            last_only=self.positions == "last",
+        )
+
+    def node_tokens(self, rows: tuple[int, ...]) -> Int[Tensor, " node"]:
+        """The token of each node of `upper(rows)`."""
+        tree = self.upper(rows).tree
+        own = torch.tensor(rows, device=self.device)[tree.rows]
+        lengths = torch.tensor(self.lengths, device=self.device)[own]
+        tokens = self.padded[0].to(self.device)
+        return tokens[own, tokens.shape[1] - lengths + tree.positions]
+
+    @cached_property
+    def _uppers(self) -> dict[tuple[int, ...], Upper]:
+        return {}
+
+    def _read(self, hook_name: str) -> Resid:
+        return torch.cat([run_to_hook(self.model, t, m, hook_name) for t, m in self._pairs()])
+
+    def _pairs(self) -> Iterator[tuple[Tokens, Mask]]:
+        tokens, mask = self.padded
+        return zip(tokens.split(PROMPT_BATCH), mask.split(PROMPT_BATCH), strict=True)
+
+    @torch.no_grad()
+    def _mismatch(self, first: int) -> str | None:
+        """Hold the plain layers from `first` on against the model's own, on the longest prompts."""
+        few = sorted(range(len(self.prompts)), key=lambda row: -self.lengths[row])[:PROBED]
+        tokens, real = (x[few] for x in self.padded)
+        x = run_to_hook(self.model, tokens, real, f"blocks.{first}.hook_resid_pre")
+        want = resid_to_last(self.model, x, real, first).float()
+        layers = self.all_layers if first < self.start else self.layers
+        found = replace(self._tree(few, real, x), layers=layers).unsteered().float()
+        off = (found - want).norm() / want.norm()
+        if off <= TOLERANCE.get(self.model.cfg.dtype, HALF_TOLERANCE):
+            return None
+        return f"the model's layers compute something else, off by {float(off):.1g}"
