@@ -25,9 +25,7 @@ from saelens_steer.steering import (
     own_controls,
     plain_directions,
 )
-from saelens_steer.sweeps import (
-    Study,
-)
+from saelens_steer.sweeps import Study
 from saelens_steer.tensors import Vectors
 
 

@@ -7,7 +7,7 @@ import inspect
 import linecache
 import numbers
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,10 @@ from typing import Any
 
 import torch
 
+from saelens_steer.config import MetricSpec
 from saelens_steer.errors import InputError
-from saelens_steer.metrics.kinds import LogitMetric, Metric, TextMetric
+from saelens_steer.files import digest
+from saelens_steer.metrics.metric import LogitMetric, Metric, TextMetric
 from saelens_steer.near import or_known
 from saelens_steer.tensors import Logits, PerRow
 
@@ -192,3 +194,23 @@ def _trial(path: str, fn: Callable[..., Any], *values: Any) -> Any:
 
 def _noise(d_vocab: int, seed: int) -> Logits:
     return torch.randn(TRIAL_ROWS, d_vocab, generator=torch.Generator().manual_seed(seed))
+
+
+def metrics_version(specs: Sequence[MetricSpec]) -> str:
+    """Digest of the specs, and of the source of each module that a user's own metric lives in.
+
+    Modules which that one imports are not looked at.
+    """
+    own = [imported(spec) for spec in specs if isinstance(spec, str) and ":" in spec]
+    plain = [spec if isinstance(spec, str) else spec.model_dump() for spec in specs]
+    return digest(plain, [_source(function) for function in own])
+
+
+def _source(function: Callable[..., Any]) -> str:
+    """The text of the module a function stands in; InputError where it stands in no file."""
+    try:
+        return inspect.getsource(sys.modules[function.__module__])
+    except (OSError, TypeError, KeyError):
+        raise InputError(
+            f"the metric {function!r} stands in no source file: put it in a module of its own"
+        ) from None

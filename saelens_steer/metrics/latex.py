@@ -12,8 +12,7 @@ from __future__ import annotations
 import re
 from itertools import zip_longest
 
-from saelens_steer.metrics.code import Validity
-from saelens_steer.metrics.fences import without_fences
+from saelens_steer.metrics.code import Validity, without_fences
 
 _MARKS = re.compile(
     r"""\\(?P<env>begin|end)(?![a-zA-Z])[ \t]*(?:\{(?P<name>[^{}\n]*)(?P<named>\})?)?

@@ -17,10 +17,9 @@ from saelens_steer.data import complement, describe, token_set
 from saelens_steer.errors import InputError
 from saelens_steer.metrics.code import Validity, code_validity
 from saelens_steer.metrics.custom import custom_metric
-from saelens_steer.metrics.kinds import LogitMetric, Metric, TextMetric
 from saelens_steer.metrics.latex import latex_first, latex_validity
-from saelens_steer.metrics.logits import kl, margin
-from saelens_steer.metrics.words import distinct_words, mentions
+from saelens_steer.metrics.metric import LogitMetric, Metric, TextMetric, kl, margin
+from saelens_steer.metrics.text import distinct_words, mentions
 from saelens_steer.near import or_known
 from saelens_steer.tensors import Logits, PerRow
 

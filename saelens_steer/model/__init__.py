@@ -1,17 +1,20 @@
 """Models: loaded, proved equal to their checkpoint, and run, for both classes alike."""
 
-from saelens_steer.model.decode import Place, Rows, Steer, read_prompts, write_on
+from saelens_steer.model.engine.decode import Place, Rows, Steer, read_prompts, write_on
+from saelens_steer.model.engine.layers import Attend, Heads, Layer, Touch, untouched
+from saelens_steer.model.engine.plain_layers import plain_layers, why_not
+from saelens_steer.model.engine.token_tree import Group, Tree, tree_of, visible
 from saelens_steer.model.forward import (
     check_length,
     direct_logits,
     last_token_logits,
     reading_direction,
+    resid_gradient,
     resid_to_last,
     run_to_hook,
     unembed,
 )
 from saelens_steer.model.generation import generate, stop_token_ids
-from saelens_steer.model.gradient import resid_gradient
 from saelens_steer.model.hooks import (
     check_editable,
     check_hook_name,
@@ -21,8 +24,6 @@ from saelens_steer.model.hooks import (
     same_places,
     writes_to_stream,
 )
-from saelens_steer.model.layers import Attend, Heads, Layer, Touch, untouched
-from saelens_steer.model.layout import plain_layers, why_not
 from saelens_steer.model.loading import checkpoint_of, load_model
 from saelens_steer.model.parity import ParityError, compare_on, tolerance
 from saelens_steer.model.source import model_fingerprint, model_provenance, source_of
@@ -40,4 +41,3 @@ from saelens_steer.model.tiny.grammar.transport import (
     WATER,
     WEATHER,
 )
-from saelens_steer.model.tree import Group, Tree, tree_of, visible

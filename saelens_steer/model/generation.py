@@ -13,7 +13,7 @@ from torch import Tensor
 
 from saelens_steer.errors import InputError
 from saelens_steer.model.forward import check_length
-from saelens_steer.model.kinds import Model, is_bridge
+from saelens_steer.model.model_class import Model, is_bridge
 from saelens_steer.model.source import source_of
 from saelens_steer.tensors import Mask, Tokens
 

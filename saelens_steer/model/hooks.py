@@ -6,7 +6,7 @@ import difflib
 import re
 
 from saelens_steer.errors import InputError
-from saelens_steer.model.kinds import Model, is_bridge
+from saelens_steer.model.model_class import Model, is_bridge
 
 BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 TWINS = {"hook_resid_post": ("hook_resid_pre", 1), "hook_resid_pre": ("hook_resid_post", -1)}

@@ -33,7 +33,7 @@ from saelens_steer.model.architectures import (
     read_config,
     rope_theta,
 )
-from saelens_steer.model.kinds import Model, ModelClass
+from saelens_steer.model.model_class import Model, ModelClass
 from saelens_steer.model.snapshot import find_snapshot, snapshot_commit, snapshot_fingerprint
 from saelens_steer.model.source import Source, set_source, source_of
 

@@ -31,7 +31,7 @@ from saelens_steer.errors import InputError
 from saelens_steer.model.architectures import SLIDING, layer_types
 from saelens_steer.model.forward import last_token_logits, run_to_hook
 from saelens_steer.model.hooks import default_hook_name
-from saelens_steer.model.kinds import Model
+from saelens_steer.model.model_class import Model
 from saelens_steer.tensors import Mask, Tokens
 
 FLOAT32_TOLERANCE = 1e-4

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from saelens_steer.model.kinds import Model
+from saelens_steer.model.model_class import Model
 from saelens_steer.model.parity import Parity
 
 

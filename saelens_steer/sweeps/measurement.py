@@ -17,9 +17,7 @@ from saelens_steer.errors import InputError
 from saelens_steer.features import Scale
 from saelens_steer.metrics import LogitMetric, TextMetric, resolve_metrics
 from saelens_steer.progress import Note, unnoted
-from saelens_steer.steering import (
-    Directions,
-)
+from saelens_steer.steering import Directions
 from saelens_steer.sweeps.cells import grid
 from saelens_steer.sweeps.logits import LogitSweep
 from saelens_steer.sweeps.plan import Room

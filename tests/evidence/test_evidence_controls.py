@@ -9,8 +9,14 @@ import torch
 from saes import random_sae
 
 from saelens_steer import config
-from saelens_steer.directions import Known, controls_of, draw_controls
-from saelens_steer.directions.controls import FAMILIES, covariance, covariance_of
+from saelens_steer.directions import draw_controls
+from saelens_steer.directions.controls import (
+    FAMILIES,
+    Known,
+    controls_of,
+    covariance,
+    covariance_of,
+)
 from saelens_steer.errors import InputError
 
 D = 6

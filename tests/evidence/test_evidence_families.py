@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from saelens_steer.activations import Activations
 from saelens_steer.activations import shards as shards_module
-from saelens_steer.directions import Known, controls_of
+from saelens_steer.directions.controls import Known, controls_of
 from saelens_steer.errors import InputError
 
 D = 6

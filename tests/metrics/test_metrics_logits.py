@@ -7,10 +7,8 @@ import math
 import pytest
 import torch
 
-from saelens_steer.errors import InputError
 from saelens_steer.metrics import kl
-from saelens_steer.metrics.logits import margin
-from saelens_steer.metrics.score import steering_effect
+from saelens_steer.metrics.metric import margin
 
 
 def noise(seed: int, rows: int = 5, d_vocab: int = 50, scale: float = 3.0) -> torch.Tensor:
@@ -95,23 +93,3 @@ def test_logits_are_left_as_they_are():
     kl(a, b)
     assert torch.equal(a, before[0])
     assert torch.equal(b, before[1])
-
-
-def test_the_steering_effect_is_one_when_all_differ_and_small_when_none_does():
-    assert steering_effect([[1, 2], [3]], ["a", "b"]) == pytest.approx(1.0)
-    assert steering_effect([[1] * 10] * 10, ["a"] * 10) == pytest.approx(0.6 / 100 + 0.4 / 10)
-
-
-def test_the_steering_effect_pools_tokens_over_texts():
-    assert steering_effect([[1, 2], [1, 2]], ["a", "b"]) == pytest.approx(0.6 * 0.5 + 0.4)
-    assert steering_effect([[1, 2], [3, 4]], ["a", "a"]) == pytest.approx(0.6 + 0.2)
-
-
-def test_texts_without_tokens_keep_only_their_share():
-    assert steering_effect([[], []], ["", ""]) == pytest.approx(0.2)
-
-
-def test_the_steering_effect_needs_texts_and_their_ids():
-    for ids, texts in (([], []), ([[1]], []), ([[1]], ["a", "b"])):
-        with pytest.raises(InputError, match="one id list per text"):
-            steering_effect(ids, texts)

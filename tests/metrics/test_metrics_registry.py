@@ -12,7 +12,7 @@ from checkpoints import small_tokenizer
 from saelens_steer.config import DEFAULT_METRICS, MarginMetric, MarginSpec, TokenSetSpec
 from saelens_steer.errors import InputError
 from saelens_steer.metrics import LogitMetric, TextMetric, kl, metric_provenance, resolve_metrics
-from saelens_steer.metrics.logits import margin
+from saelens_steer.metrics.metric import margin
 from saelens_steer.metrics.registry import columns
 
 TOKENIZER = small_tokenizer()

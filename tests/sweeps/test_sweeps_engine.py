@@ -11,7 +11,7 @@ from sweeps.grounds import based
 from saelens_steer.config import MarginMetric, TokenSetSpec
 from saelens_steer.data import complement, token_set
 from saelens_steer.metrics import LogitMetric, kl, resolve_metrics
-from saelens_steer.metrics.logits import margin
+from saelens_steer.metrics.metric import margin
 from saelens_steer.steering import feature_directions, matched_controls, plain_directions
 from saelens_steer.sweeps import Ground, LogitSweep, Store, grid
 from saelens_steer.sweeps.run import generating, run_logits

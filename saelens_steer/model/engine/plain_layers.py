@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from saelens_steer.model.kinds import Model, is_bridge
-from saelens_steer.model.layers import Layer, Norm, linear
+from saelens_steer.model.engine.layers import Layer, Norm, linear
+from saelens_steer.model.model_class import Model, is_bridge
 
 
 def plain_layers(model: Model, n_ctx: int, from_layer: int = 0) -> list[Layer]:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from saelens_steer.model.layers import Attend, Heads, Layer, attention
+from saelens_steer.model.engine.layers import Attend, Heads, Layer, attention
 
 Nodes = Int[Tensor, " node"]
 ALIKE = 1.25

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from saelens_steer.model.engine.layers import Attend, Heads, Layer, Touch, attention, untouched
+from saelens_steer.model.engine.token_tree import Tree
 from saelens_steer.model.forward import final_logits
-from saelens_steer.model.layers import Attend, Heads, Layer, Touch, attention, untouched
-from saelens_steer.model.tree import Tree
 
 LEAVE = 0.75
 """Finished rows leave once the others are no more than this share of the batch."""
