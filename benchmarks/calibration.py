@@ -30,7 +30,7 @@ from benchmarks.rates import mean_share, rate
 from benchmarks.side_by_side import hooked, say
 from saelens_steer.activations import Activations
 from saelens_steer.config import PromptSpec, SweepSpec
-from saelens_steer.config.sweep_specs import Family
+from saelens_steer.config.sweep import Family
 from saelens_steer.data import Prompt
 from saelens_steer.directions import with_controls
 from saelens_steer.evidence import PASSES, headline

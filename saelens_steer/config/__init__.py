@@ -1,18 +1,15 @@
 """One frozen pydantic spec per step, composed by RunSpec; YAML in, YAML out."""
 
-from saelens_steer.config.data_specs import TINY, PromptSpec, SampleSpec
-from saelens_steer.config.effect_specs import CAUSAL, REFERENCES, CompareSpec, MatrixSpec
-from saelens_steer.config.feature_specs import FeaturesSpec
-from saelens_steer.config.label_specs import LabelSpec, ServerSpec
-from saelens_steer.config.metric_specs import (
-    DEFAULT_METRICS,
-    MarginMetric,
-    MarginSpec,
-    MentionsMetric,
-    MetricSpec,
-    TokenSetSpec,
+from saelens_steer.config.directions import (
+    CAUSAL,
+    REFERENCES,
+    CausalScore,
+    CompareSpec,
+    ContrastScore,
+    MatrixSpec,
+    SelectSpec,
 )
-from saelens_steer.config.patch_specs import (
+from saelens_steer.config.edits import (
     AblateSpec,
     AddSpec,
     EditSpec,
@@ -24,14 +21,19 @@ from saelens_steer.config.patch_specs import (
     SetSpec,
     SuppressAndBoostSpec,
 )
-from saelens_steer.config.reading import checked, dump_config, load_config, parse_config
-from saelens_steer.config.run_spec import RunSpec
-from saelens_steer.config.sae_specs import (
-    CausalScore,
-    ContrastScore,
-    LoadSpec,
-    LogSpec,
-    SelectSpec,
-    TrainSpec,
+from saelens_steer.config.inputs import (
+    DEFAULT_METRICS,
+    TINY,
+    MarginMetric,
+    MarginSpec,
+    MentionsMetric,
+    MetricSpec,
+    PromptSpec,
+    SampleSpec,
+    TokenSetSpec,
 )
-from saelens_steer.config.sweep_specs import AlphaUnit, GenerateSpec, SweepSpec
+from saelens_steer.config.labels import FeaturesSpec, LabelSpec, ServerSpec
+from saelens_steer.config.run import RunSpec
+from saelens_steer.config.sae import LoadSpec, LogSpec, TrainSpec
+from saelens_steer.config.sweep import AlphaUnit, GenerateSpec, SweepSpec
+from saelens_steer.config.yaml import checked, dump_config, load_config, parse_config

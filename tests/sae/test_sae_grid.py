@@ -3,7 +3,7 @@
 import pytest
 
 from saelens_steer.config import TrainSpec
-from saelens_steer.config.sae_specs import GridSpec, SAESpec
+from saelens_steer.config.sae import GridSpec, SAESpec
 from saelens_steer.errors import InputError
 from saelens_steer.sae import Grid, sae_fingerprint, train_sae
 from saelens_steer.sae.training import grid as module

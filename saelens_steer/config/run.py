@@ -11,14 +11,19 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from saelens_steer.config.base import Spec
-from saelens_steer.config.data_specs import TINY, ActivationSpec, ModelSpec, PromptSpec
-from saelens_steer.config.effect_specs import CompareSpec, MatrixSpec
-from saelens_steer.config.feature_specs import FeaturesSpec
-from saelens_steer.config.label_specs import LabelSpec
-from saelens_steer.config.metric_specs import DEFAULT_METRICS, MetricSpec
-from saelens_steer.config.patch_specs import PatchSpec
-from saelens_steer.config.sae_specs import SAESpec, SelectSpec, TrainSpec
-from saelens_steer.config.sweep_specs import SweepSpec
+from saelens_steer.config.directions import CompareSpec, MatrixSpec, SelectSpec
+from saelens_steer.config.edits import PatchSpec
+from saelens_steer.config.inputs import (
+    DEFAULT_METRICS,
+    TINY,
+    ActivationSpec,
+    MetricSpec,
+    ModelSpec,
+    PromptSpec,
+)
+from saelens_steer.config.labels import FeaturesSpec, LabelSpec
+from saelens_steer.config.sae import SAESpec, TrainSpec
+from saelens_steer.config.sweep import SweepSpec
 
 
 def _other_model(data: Any) -> bool:

@@ -1,15 +1,61 @@
-"""Specs of what compares ways to steer: how features were chosen, and which edit pushes them."""
+"""Specs of where directions come from: selection, ways compared, trade-offs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from saelens_steer.config.base import Spec
-from saelens_steer.config.sae_specs import CausalScore, ContrastScore
 from saelens_steer.near import or_known
+
+ContrastScore = Literal["mean_difference", "auroc", "firing_difference"]
+"""What activations say of a feature."""
+CausalScore = Literal["output_score", "token_confidence", "direct_logit", "attribution"]
+"""What the model does when the feature is pushed, or would do."""
+Score = Literal[ContrastScore, CausalScore]
+"""Either."""
+
+
+class SelectSpec(Spec):
+    """How features are chosen, on other prompts than the steered.
+
+    By contrast between two domains (mean_difference, auroc, firing_difference), or by what the
+    model makes of the feature: direct_logit (what W_dec[f] adds to the logits of the first margin's
+    target, less those of the others), output_score and token_confidence (what a push does to the
+    tokens that W_dec[f] stands for, and to how sure the model is), or attribution (the gradient of
+    the first metric along W_dec[f]; it uses the outcome itself, so it is a ceiling).
+    """
+
+    prompts: str = "tiny-domains"
+    positive: str = "code"
+    negative: str = "math"
+    at: Literal["assistant_start", "answer"] = "assistant_start"
+    k: int = Field(default=10, gt=0)
+    """Candidates for each side."""
+    score: Score = "mean_difference"
+    shortlist: int = Field(default=50, gt=0)
+    """output_score and token_confidence do not say which side a feature is for: they rank so many
+    of each side, the best by mean_difference."""
+    push: float = Field(default=1.0, gt=0)
+    """These two push by so many times the mean ‖x‖."""
+    push_prompts: int = Field(default=12, gt=0)
+    """Scores that ask the model look at the first so many prompts of each side."""
+    pool: Literal["tokens", "max"] = "tokens"
+    """max: every prompt counts once, with the largest activation over its tokens."""
+    answer_tokens: int = Field(default=32, gt=0)
+    """With at: answer, prompts without an answer get one from the model, of so many tokens."""
+    chat: bool | None = None
+    """Wrap these prompts in the chat template, or leave them as they stand; null: as prompts.chat.
+    A system message (prompts.system) goes with the template."""
+
+    @model_validator(mode="after")
+    def _two_domains(self) -> SelectSpec:
+        if self.positive == self.negative:
+            raise ValueError(f"positive and negative are both {self.positive!r}: name two domains")
+        return self
+
 
 CONTRASTS, CAUSAL = get_args(ContrastScore), get_args(CausalScore)
 REFERENCES = ("difference_of_means", "linear_probe")

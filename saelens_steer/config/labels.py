@@ -1,4 +1,4 @@
-"""Specs of the labels: who names features, from what, and what that may cost."""
+"""Specs of feature pages and labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,26 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from saelens_steer.config.base import Spec
-from saelens_steer.config.data_specs import PromptSpec
+from saelens_steer.config.inputs import PromptSpec
+
+
+class FeaturesSpec(Spec):
+    """What is shown of each candidate: the contexts it fires in, what it writes, its neighbours."""
+
+    also: tuple[int, ...] = ()
+    """Further features to show beside the candidates."""
+    contexts: int = Field(default=8, gt=0)
+    """The contexts with the largest activations, one for each prompt."""
+    window: int = Field(default=12, gt=0)
+    """Tokens shown on either side of the one with the largest activation."""
+    tokens: int = Field(default=10, gt=0)
+    """Tokens shown of those that the decoder row raises, and of those it lowers."""
+    neighbours: int = Field(default=6, ge=0)
+    """Features shown with the largest decoder cosine."""
+    topic: str | None = "tiny-transport-topic"
+    """Prompts whose domains are the categories of one topic, for the strength of each feature by
+    category; null (the default for another model than the tiny one): none."""
+
 
 WIDE = (-8.0, -6.0, -4.0, -3.0, -2.0, -1.0, -0.5, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
 """The fourteen strengths of `alphas: wide`."""
