@@ -39,7 +39,7 @@ from saelens_steer.evidence.statistics import headline_p
 from saelens_steer.files import write_with
 from saelens_steer.result import Result
 from saelens_steer.steering import CANDIDATE, plain_directions
-from saelens_steer.sweeps import Study
+from saelens_steer.sweeps import Measurement
 
 BELOW, CLAIMED = (0.03, 0.06), (0.0, 0.07)
 """Where the share of p < 0.05, and of resamples with a claim, must lie if the null is right."""
@@ -91,9 +91,11 @@ class Null:
             seed=2 * number + 1,
         )
         metrics, prompts = ss.RunSpec().metrics[:1], self.prompts(number)
-        study = Study(hooked(), None, self.hook_name, prompts, spec, metrics, PromptSpec())
-        everything = with_controls(study, plain_directions(drawn), self.activations)
-        return Result.of(study, study.logit_rows(everything), pd.DataFrame())
+        measurement = Measurement(
+            hooked(), None, self.hook_name, prompts, spec, metrics, PromptSpec()
+        )
+        everything = with_controls(measurement, plain_directions(drawn), self.activations)
+        return Result.of(measurement, measurement.logit_rows(everything), pd.DataFrame())
 
 
 def counted(claims: pd.DataFrame, summary: pd.DataFrame) -> dict[str, Any]:

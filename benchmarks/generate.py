@@ -22,7 +22,7 @@ from benchmarks.side_by_side import Bench, interleaved, medians, strengths
 from benchmarks.sweep import TIE, Row, every_row, sample
 from benchmarks.writers import Asked, Writer, batched, writers
 from saelens_steer.config import GenerateSpec
-from saelens_steer.sweeps import CompletionSweep, Ground, grid, run_completions
+from saelens_steer.sweeps import CompletionSweep, UnsteeredPass, grid, run_completions
 
 REFERENCE = "b_hugging_face_hook"
 HF_ROWS = (64, 256)
@@ -31,7 +31,7 @@ HF_ROWS = (64, 256)
 
 def ours(bench: Bench, n_tokens: int, **settings: Any) -> CompletionSweep:
     """Our sweep of the whole grid, fresh."""
-    ground = Ground(
+    unsteered_pass = UnsteeredPass(
         model=bench.model,
         hook_name=bench.hook_name,
         prompts=bench.prompts,
@@ -39,7 +39,7 @@ def ours(bench: Bench, n_tokens: int, **settings: Any) -> CompletionSweep:
         **settings,
     )
     return CompletionSweep(
-        ground=ground,
+        unsteered_pass=unsteered_pass,
         directions=bench.directions,
         cells=[(0, 0.0), *grid(bench.n_directions, bench.alphas)],
         metrics=[],

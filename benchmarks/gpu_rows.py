@@ -19,7 +19,7 @@ from benchmarks.sweep import REFERENCE, Row, our_logits, ours
 from saelens_steer.config import GenerateSpec, TokenSetSpec
 from saelens_steer.data import pad_left, token_set
 from saelens_steer.metrics import resolve_metrics
-from saelens_steer.sweeps import CompletionSweep, Ground, run_completions
+from saelens_steer.sweeps import CompletionSweep, UnsteeredPass, run_completions
 from saelens_steer.sweeps.run import run_logits
 from saelens_steer.sweeps.texts import judged
 
@@ -172,7 +172,7 @@ def generating(task: Task) -> dict[str, Any]:
 
 def _completions(bench: RandomBench, task: Task) -> CompletionSweep:
     """Our sweep of completions, fresh."""
-    ground = Ground(
+    unsteered_pass = UnsteeredPass(
         model=bench.model,
         hook_name=bench.hook_name,
         prompts=bench.prompts,
@@ -180,7 +180,7 @@ def _completions(bench: RandomBench, task: Task) -> CompletionSweep:
         new_tokens=task.amounts.new_tokens,
     )
     return CompletionSweep(
-        ground=ground,
+        unsteered_pass=unsteered_pass,
         directions=bench.directions,
         cells=[(d, alpha) for d in range(bench.n_directions) for alpha in bench.alphas],
         metrics=resolve_metrics(TEXT_METRICS, bench.model.tokenizer, bench.model.cfg.d_vocab),  # type: ignore[arg-type]

@@ -43,14 +43,19 @@ from benchmarks.side_by_side import hooked, say
 from saelens_steer.activations import Activations
 from saelens_steer.config import PromptSpec, RunSpec
 from saelens_steer.data import Prompt, check_disjoint
-from saelens_steer.directions import Finder, Trial, tested_directions, with_controls
+from saelens_steer.directions import (
+    CausalScoring,
+    DirectionFinder,
+    tested_directions,
+    with_controls,
+)
 from saelens_steer.evidence import PASSES
 from saelens_steer.features import Selection
 from saelens_steer.files import digest
 from saelens_steer.model import direct_logits, resid_gradient
 from saelens_steer.result import Result
 from saelens_steer.steering import CANDIDATE
-from saelens_steer.sweeps import KEPT_NOWHERE, Store, Study
+from saelens_steer.sweeps import KEPT_NOWHERE, Measurement, Store
 
 SCORES = ("direct_logit", "output_score", "mean_difference", "attribution")
 PLANTS = ("both", "gradient")
@@ -88,27 +93,29 @@ class Lab:
     def activations(self) -> Activations:
         return ss.cache_activations(hooked(), self.selecting, hook_name=self.hook_name)
 
-    def study(self, prompts: Sequence[Prompt], sae: SAE[Any] | None = None) -> Study:
+    def measurement(self, prompts: Sequence[Prompt], sae: SAE[Any] | None = None) -> Measurement:
         """The margin alone, at the default strengths."""
         spec = self.spec.sweep.model_copy(update={"n_controls": self.n_controls})
         metrics = self.spec.metrics[:1]
-        return Study(hooked(), sae, self.hook_name, tuple(prompts), spec, metrics, PromptSpec())
+        return Measurement(
+            hooked(), sae, self.hook_name, tuple(prompts), spec, metrics, PromptSpec()
+        )
 
     @cached_property
     def gradient(self) -> Float[Tensor, " d_model"]:
         """g."""
         prompts = [p for p in ss.load_prompts("tiny-domains-heldout") if p.domain == "mixed"]
         check_disjoint(prompts, [*self.selecting, *self.steered])
-        study = self.study(prompts)
-        tokens, mask = study.ground.padded
-        of = study.logit_metrics[0].of
+        measurement = self.measurement(prompts)
+        tokens, mask = measurement.unsteered_pass.padded
+        of = measurement.logit_metrics[0].of
         found = resid_gradient(hooked(), tokens, mask, self.hook_name, lambda x: of(x, x))
         return normalize(found[:, -1].mean(0), dim=0)
 
     @cached_property
     def read_by_the_margin(self) -> Float[Tensor, " d_model"]:
         """u."""
-        sets = self.study(self.steered).logit_metrics[0].sets
+        sets = self.measurement(self.steered).logit_metrics[0].sets
         assert sets is not None
         logits = direct_logits(hooked(), torch.eye(hooked().cfg.d_model))
         target, other = (logits[:, own].mean(1) for own in sets)
@@ -117,26 +124,29 @@ class Lab:
     @cached_property
     def control_rows(self) -> pd.DataFrame:
         """The controls on all steered prompts."""
-        study = self.study(self.steered)
-        tested = tested_directions(self.sae, study.spec.model_copy(update={"features": (0,)}))
-        everything = with_controls(study, tested, self.activations)
-        store = Store(self.store, digest(study.ids)) if self.store else KEPT_NOWHERE
-        say(f"{study.n_rows(everything)} rows of controls")
-        rows = pd.concat(study.logit_tables(everything, store), ignore_index=True)
+        measurement = self.measurement(self.steered)
+        tested = tested_directions(self.sae, measurement.spec.model_copy(update={"features": (0,)}))
+        everything = with_controls(measurement, tested, self.activations)
+        store = Store(self.store, digest(measurement.ids)) if self.store else KEPT_NOWHERE
+        say(f"{measurement.n_rows(everything)} rows of controls")
+        rows = pd.concat(measurement.logit_tables(everything, store), ignore_index=True)
         return rows.loc[rows["family"] != CANDIDATE]
 
-    def finder(self, sae: SAE[Any]) -> Finder:
+    def direction_finder(self, sae: SAE[Any]) -> DirectionFinder:
         """The ways of choosing features, as a run has them."""
         select = self.spec.select
         sides = (select.positive, select.negative)
         few = [[p for p in self.selecting if p.domain == s][: select.push_prompts] for s in sides]
-        trial = Trial(self.study([p for own in few for p in own]), sae, *sides)
-        return Finder(sae, self.activations, select, trial)
+        scoring = CausalScoring(self.measurement([p for own in few for p in own]), sae, *sides)
+        return DirectionFinder(sae, self.activations, select, scoring)
 
     @cached_property
     def live(self) -> list[int]:
         """Features that fire at the assistant start of the selection prompts."""
-        return [int(f) for f in self.finder(self.sae).selection("mean_difference", 1).scores.index]
+        return [
+            int(f)
+            for f in self.direction_finder(self.sae).selection("mean_difference", 1).scores.index
+        ]
 
 
 def planted(lab: Lab, plant: str, number: int) -> Float[Tensor, " d_model"]:
@@ -156,14 +166,20 @@ def with_row(sae: SAE[Any], feature: int, vector: Float[Tensor, " d_model"]) -> 
     return changed
 
 
-def ranks(finder: Finder, scores: Mapping[str, Selection], feature: int) -> dict[str, int | None]:
+def ranks(
+    direction_finder: DirectionFinder, scores: Mapping[str, Selection], feature: int
+) -> dict[str, int | None]:
     """The feature's place by each score, 1 the first: on the side that the vector pushes to, or for
     scores that know no vector's side on the one that it is listed on. None where it is on none."""
-    towards = finder.sides[0] if finder.trial.favours > 0 else finder.sides[1]
+    towards = (
+        direction_finder.sides[0]
+        if direction_finder.scoring.favours > 0
+        else direction_finder.sides[1]
+    )
     found = dict[str, int | None]()
     for score, selection in scores.items():
         sided = score in ("direct_logit", "attribution")
-        lists = [selection.candidates[s] for s in ([towards] if sided else finder.sides)]
+        lists = [selection.candidates[s] for s in ([towards] if sided else direction_finder.sides)]
         found[score] = next((own.index(feature) + 1 for own in lists if feature in own), None)
     return found
 
@@ -171,12 +187,14 @@ def ranks(finder: Finder, scores: Mapping[str, Selection], feature: int) -> dict
 def claim(lab: Lab, sae: SAE[Any], features: Sequence[int], number: int) -> pd.Series:
     """What a sweep of these features on prompts of this run says of the first."""
     chosen = np.random.default_rng(number).permutation(len(lab.steered))[: lab.n_prompts]
-    study = lab.study([lab.steered[i] for i in sorted(chosen)], sae)
-    tested = tested_directions(sae, study.spec.model_copy(update={"features": tuple(features)}))
-    prompts = [p.id for p in study.prompts]
+    measurement = lab.measurement([lab.steered[i] for i in sorted(chosen)], sae)
+    tested = tested_directions(
+        sae, measurement.spec.model_copy(update={"features": tuple(features)})
+    )
+    prompts = [p.id for p in measurement.prompts]
     controls = lab.control_rows.loc[lab.control_rows["prompt_id"].isin(prompts)]
-    rows = pd.concat([study.logit_rows(tested), controls], ignore_index=True)
-    return Result.of(study, rows, pd.DataFrame()).claims.iloc[0]
+    rows = pd.concat([measurement.logit_rows(tested), controls], ignore_index=True)
+    return Result.of(measurement, rows, pd.DataFrame()).claims.iloc[0]
 
 
 def run(lab: Lab, plant: str, number: int) -> dict[str, Any]:
@@ -184,14 +202,14 @@ def run(lab: Lab, plant: str, number: int) -> dict[str, Any]:
     order = np.random.default_rng(0).permutation(lab.live)
     feature = int(order[number % len(order)])
     sae = with_row(lab.sae, feature, planted(lab, plant, number))
-    finder = lab.finder(sae)
-    scores = {score: finder.selection(score, len(lab.live)) for score in SCORES}
-    by_logit = finder.selection("direct_logit", lab.n_candidates // 2).features
+    direction_finder = lab.direction_finder(sae)
+    scores = {score: direction_finder.selection(score, len(lab.live)) for score in SCORES}
+    by_logit = direction_finder.selection("direct_logit", lab.n_candidates // 2).features
     features = [feature, *(f for f in by_logit if f != feature)][: lab.n_candidates]
     found = claim(lab, sae, features, number)
     return {
         "feature": feature,
-        **ranks(finder, scores, feature),
+        **ranks(direction_finder, scores, feature),
         "candidates": len(features),
         **{name: found[name] for name in CLAIMED},
     }

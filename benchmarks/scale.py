@@ -33,7 +33,7 @@ from saelens_steer.directions import with_controls
 from saelens_steer.outputs import read_rows, write_rows
 from saelens_steer.result import Result
 from saelens_steer.steering import Directions
-from saelens_steer.sweeps import Store, Study
+from saelens_steer.sweeps import Measurement, Store
 from saelens_steer.sweeps.run import logit_shards, unsteered
 
 DIRECTIONS = (1, 2, 4, 9, 18)
@@ -100,22 +100,22 @@ def budgets(sizes: Sequence[int], n_prompts: int = N_PROMPTS) -> dict[str, Any]:
 
 def million(n_controls: int, n_prompts: int = N_PROMPTS) -> dict[str, Any]:
     """One direction and many controls, to rows on disk, the interference table and claims."""
-    study, everything = _study(n_controls, n_prompts)
+    measurement, everything = _study(n_controls, n_prompts)
     seen, start, cpu = list[float](), time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as folder, Peak() as peak:
         store = Store(Path(folder) / "store", "k")
-        for number, _ in enumerate(study.logit_tables(everything, store)):
+        for number, _ in enumerate(measurement.logit_tables(everything, store)):
             if number % 50 == 0:
                 seen.append(round(peak.grown, 1))
                 say(f"shard {number}: {time.perf_counter() - start:.0f} s, {seen[-1]} MiB")
         swept_in = time.perf_counter() - start
         sweeping = round(peak.grown, 1)
-        place = write_rows(Path(folder), study.logit_tables(everything, store))
+        place = write_rows(Path(folder), measurement.logit_tables(everything, store))
         nothing = pd.DataFrame()
-        result = Result.of(study, read_rows(place, study.measured(nothing)), nothing)
+        result = Result.of(measurement, read_rows(place, measurement.measured(nothing)), nothing)
         found = {
             "rows": len(result.rows),
-            "rows_computed": study.n_rows(everything),
+            "rows_computed": measurement.n_rows(everything),
             "claims": len(result.claims),
             "summary": len(result.summary),
         }
@@ -129,13 +129,15 @@ def million(n_controls: int, n_prompts: int = N_PROMPTS) -> dict[str, Any]:
     }
 
 
-def _study(n_controls: int, n_prompts: int) -> tuple[Study, Directions]:
+def _study(n_controls: int, n_prompts: int) -> tuple[Measurement, Directions]:
     bench = Bench(n_prompts, 1, ALPHAS)
     prompts = tuple(Prompt(f"{i:03d}", text, "mixed") for i, text in enumerate(bench.texts))
     spec = SweepSpec(alphas=ALPHAS, n_controls=n_controls, controls="isotropic")
     metrics = (MarginMetric.model_validate(MARGIN),)
-    study = Study(bench.model, None, bench.hook_name, prompts, spec, metrics, PromptSpec())
-    return study, with_controls(study, bench.directions, None)
+    measurement = Measurement(
+        bench.model, None, bench.hook_name, prompts, spec, metrics, PromptSpec()
+    )
+    return measurement, with_controls(measurement, bench.directions, None)
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 from benchmarks.loops import Loop, batched_hook, loops
 from benchmarks.side_by_side import Bench, interleaved, medians, say, strengths
 from saelens_steer.metrics import LogitMetric, resolve_metrics
-from saelens_steer.sweeps import Ground, LogitSweep, grid
+from saelens_steer.sweeps import LogitSweep, UnsteeredPass, grid
 from saelens_steer.sweeps.run import run_logits
 
 Row = tuple[int, int, float]
@@ -37,7 +37,7 @@ TIE = 1e-4
 
 def ours(bench: Bench, positions: str, **settings: Any) -> LogitSweep:
     """Our sweep of the whole grid, fresh: nothing is left over from an earlier one."""
-    ground = Ground(
+    unsteered_pass = UnsteeredPass(
         model=bench.model,
         hook_name=bench.hook_name,
         prompts=bench.prompts,
@@ -46,7 +46,9 @@ def ours(bench: Bench, positions: str, **settings: Any) -> LogitSweep:
     )
     metrics = resolve_metrics([MARGIN], bench.model.tokenizer, bench.model.cfg.d_vocab)
     cells = grid(bench.n_directions, bench.alphas)
-    return LogitSweep(ground=ground, directions=bench.directions, cells=cells, metrics=metrics)
+    return LogitSweep(
+        unsteered_pass=unsteered_pass, directions=bench.directions, cells=cells, metrics=metrics
+    )
 
 
 def sample(bench: Bench, n: int) -> list[Row]:
@@ -87,7 +89,7 @@ def our_logits(sweep: LogitSweep, rows: list[Row]) -> Tensor:
         return logits[:, 0]
 
     keeping = LogitSweep(
-        ground=sweep.ground,
+        unsteered_pass=sweep.unsteered_pass,
         directions=sweep.directions,
         cells=sweep.cells,
         metrics=[LogitMetric("kept", keep)],

@@ -25,14 +25,14 @@ from saelens_steer.config import (
 from saelens_steer.data import Prompt, as_prompts, encode_prompts, some_prompts
 from saelens_steer.directions import (
     OF_ACTIVATIONS,
-    Trial,
+    CausalScoring,
     rank_by,
     tested_directions,
     with_controls,
 )
 from saelens_steer.errors import InputError
 from saelens_steer.features import NO_SCALE, Scale, Selection, measured_scale, pages_of
-from saelens_steer.labels import Labelling, check_labeller, labelled
+from saelens_steer.labels import EvidenceGathering, check_labeller, labelled
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.model import check_stream, default_hook_name, same_places
 from saelens_steer.progress import progress
@@ -40,7 +40,7 @@ from saelens_steer.report import ShownFeatures
 from saelens_steer.result import Result
 from saelens_steer.sae import check_feature, check_sae, check_sae_at
 from saelens_steer.steering import MEASURED, Directions, Edit, SAEEdit, Variant, variant_of
-from saelens_steer.sweeps import ORIGINAL, Patching, Study, check_patchable, patch_table
+from saelens_steer.sweeps import ORIGINAL, EditComparison, Measurement, check_patchable, patch_table
 from saelens_steer.tensors import Vectors
 
 
@@ -69,25 +69,25 @@ def sweep(
     named = hook_name or sae.cfg.metadata.hook_name or default_hook_name(model)
     hook_name = check_stream(model, str(named))
     check_sae(sae, model, hook_name)
-    study = Study(
+    measurement = Measurement(
         model, sae, hook_name, tuple(as_prompts(prompts)), spec, tuple(metrics), PromptSpec()
     )
-    study.check()
+    measurement.check()
     if activations is not None and activations.hook_name not in same_places(hook_name):
         raise InputError(f"the activations are of {activations.hook_name}, not of {hook_name}")
     if activations is None and (_measured(spec) or OF_ACTIVATIONS & set(spec.families)):
         activations = cache_activations(model, prompts, hook_name=hook_name)
     scale = _scale(spec, activations, sae)
     tested = tested_directions(sae, spec, directions, scale)
-    everything = with_controls(study, tested, activations)
+    everything = with_controls(measurement, tested, activations)
     chosen = list(range(min(len(tested), 2 * spec.generate.top)))
     with progress("strengths", None if spec.calibrated else 0) as note:
-        study = study.calibrated(everything, scale, note=note)
-    with progress("sweep", study.n_rows(everything)) as note:
-        rows = study.logit_rows(everything, note)
-    with progress("completions", study.n_texts(everything, chosen)) as note:
-        completions = study.completion_rows(everything, chosen, note=note)
-    return Result.of(study, study.joined(rows, completions), completions)
+        measurement = measurement.calibrated(everything, scale, note=note)
+    with progress("sweep", measurement.n_rows(everything)) as note:
+        rows = measurement.logit_rows(everything, note)
+    with progress("completions", measurement.n_texts(everything, chosen)) as note:
+        completions = measurement.completion_rows(everything, chosen, note=note)
+    return Result.of(measurement, measurement.joined(rows, completions), completions)
 
 
 def rank_features(
@@ -115,12 +115,12 @@ def rank_features(
     hook_name = check_stream(model, str(named))
     check_sae(sae, model, hook_name)
     few = [p for s in (found.positive, found.negative) for p in _of(prompts, s, spec.push_prompts)]
-    study = Study(
+    measurement = Measurement(
         model, sae, hook_name, tuple(few), SweepSpec(n_controls=0), tuple(metrics), PromptSpec()
     )
-    study.check()
-    trial = Trial(study, sae, found.positive, found.negative)
-    return rank_by(found, score, trial, spec, spec.push * found.scale.mean_norm)
+    measurement.check()
+    scoring = CausalScoring(measurement, sae, found.positive, found.negative)
+    return rank_by(found, score, scoring, spec, spec.push * found.scale.mean_norm)
 
 
 def _of(prompts: Sequence[Prompt], domain: str, most: int) -> list[Prompt]:
@@ -169,7 +169,7 @@ def patch(
     encoded = encode_prompts(model.tokenizer, prompts, system=system, chat=chat)
     check_patchable(model, encoded, spec)
     resolved = resolve_metrics(metrics, model.tokenizer, model.cfg.d_vocab)
-    job = Patching(model, encoded, named, resolved, spec, _only_sae(named, model, hook_name))
+    job = EditComparison(model, encoded, named, resolved, spec, _only_sae(named, model, hook_name))
     with progress("patch", job.n_rows) as note:
         return patch_table(job, note)
 
@@ -214,13 +214,13 @@ def label_features(
     prompt_spec = PromptSpec(system=system, chat=chat)
     steered = some_prompts(as_prompts(prompts), spec.n_prompts, spec.seed)
     where = (model, sae, activations.hook_name, activations, steered, spec)
-    job = Labelling(*where, chosen, {}, scale, SweepSpec(), prompt_spec)
-    job.study(steered).check()
+    job = EvidenceGathering(*where, chosen, {}, scale, SweepSpec(), prompt_spec)
+    job.measurement(steered).check()
     job.check_prompts()
     with progress("steered texts", job.n_texts) as note:
 
-        def written(study: Study, directions: Directions) -> pd.DataFrame:
-            return study.completion_rows(directions, range(len(directions)), note=note)
+        def written(measurement: Measurement, directions: Directions) -> pd.DataFrame:
+            return measurement.completion_rows(directions, range(len(directions)), note=note)
 
         found = job.gathered(job.texts(written))
     return labelled(found, spec, Path(answers) if answers else None).table

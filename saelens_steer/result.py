@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from saelens_steer.evidence import by_family, claims, guards, headline, summarise
 from saelens_steer.report import interference_figure
-from saelens_steer.sweeps import Study
+from saelens_steer.sweeps import Measurement
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,12 @@ class Result:
     """The family that claims are held against; None where there are no controls, or one family."""
 
     @classmethod
-    def of(cls, study: Study, rows: pd.DataFrame, completions: pd.DataFrame) -> Result:
+    def of(cls, measurement: Measurement, rows: pd.DataFrame, completions: pd.DataFrame) -> Result:
         """What a study measured: joined rows, and completions."""
-        first = next(iter(study.spec.families), None)
-        return cls(rows, completions, study.measured(completions), study.spec.seed, first)
+        first = next(iter(measurement.spec.families), None)
+        return cls(
+            rows, completions, measurement.measured(completions), measurement.spec.seed, first
+        )
 
     @cached_property
     def summary(self) -> pd.DataFrame:

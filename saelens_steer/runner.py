@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from saelens_steer.config import RunSpec
 from saelens_steer.errors import InputError
 from saelens_steer.stages import (
-    Run,
+    RunContext,
     cache,
     check_asked,
     compare,
@@ -57,7 +57,7 @@ def train_grid(spec: RunSpec, out: str | Path) -> Path:
 
     Each is in a folder grid/NAME of `out`. The same call goes on after a stop. Raises InputError.
     """
-    return grid(Run.begin(spec, out))
+    return grid(RunContext.begin(spec, out))
 
 
 def run(spec: RunSpec, out: str | Path, until: Step = "report") -> Path:
@@ -69,7 +69,7 @@ def run(spec: RunSpec, out: str | Path, until: Step = "report") -> Path:
     if until not in get_args(Step):
         raise InputError(f"until must be one of {', '.join(get_args(Step))}, not {until!r}")
     check_asked(spec, until)
-    run = Run.begin(spec, out)  # config → model → prompts; all that can be wrong is checked
+    run = RunContext.begin(spec, out)  # config → model → prompts; all that can be wrong is checked
     made = run.steps.folder
     for step, work in STORY.items():
         made = work(run)

@@ -13,7 +13,7 @@ from saelens_steer.data import Prompt, encode_prompts
 from saelens_steer.metrics import kl
 from saelens_steer.model import generate, last_token_logits, run_to_hook, stop_token_ids
 from saelens_steer.steering import Variant, ablate, add, set_to, steered
-from saelens_steer.sweeps import Patching, patch_table
+from saelens_steer.sweeps import EditComparison, patch_table
 
 HOOK, N_NEW, NEVER = "blocks.2.hook_resid_pre", 4, 63
 TEXTS = [f"sum of {i} numbers" + " and more" * i for i in range(3)]
@@ -175,7 +175,7 @@ def at_two_hooks(model, variant: Variant, sae) -> pd.Series:
     """The patched row of one prompt."""
     prompts = encode_prompts(model.tokenizer, [Prompt("p", TEXTS[2])])
     spec = PatchSettings(max_new_tokens=2)
-    return patch_table(Patching(model, prompts, [variant], [], spec, sae)).iloc[1]
+    return patch_table(EditComparison(model, prompts, [variant], [], spec, sae)).iloc[1]
 
 
 @pytest.mark.parametrize("name", ("random_model", "random_bridge"))

@@ -24,7 +24,7 @@ from saelens_steer.features import Selection
 from saelens_steer.metrics import LogitMetric
 from saelens_steer.model import direct_logits, reading_direction, resid_gradient
 from saelens_steer.steering import feature_directions
-from saelens_steer.sweeps import LogitSweep, Study, measured
+from saelens_steer.sweeps import LogitSweep, Measurement, measured
 from saelens_steer.tensors import Logits, PerRow
 
 STANDS_FOR = 20
@@ -38,10 +38,10 @@ SIDED = ("direct_logit", "attribution")
 
 
 @dataclass(frozen=True)
-class Trial:
+class CausalScoring:
     """The prompts that features are tried on: those of selection, up to the assistant start."""
 
-    study: Study
+    measurement: Measurement
     sae: SAE[Any]
     positive: str
     negative: str
@@ -59,7 +59,7 @@ class Trial:
     @property
     def metric(self) -> LogitMetric:
         """The first logit metric: the outcome."""
-        return self.study.logit_metrics[0]
+        return self.measurement.logit_metrics[0]
 
     @cached_property
     def favours(self) -> int:
@@ -67,9 +67,9 @@ class Trial:
 
         Raises InputError where it is the same on both.
         """
-        logits = self.study.ground.baseline
+        logits = self.measurement.unsteered_pass.baseline
         values = self.metric.of(logits, logits).double().cpu()
-        domains = [p.domain for p in self.study.prompts]
+        domains = [p.domain for p in self.measurement.prompts]
         positive, negative = (
             float(values[[d == s for d in domains]].mean()) for s in (self.positive, self.negative)
         )
@@ -82,7 +82,7 @@ class Trial:
 
 
 def rank_by(
-    found: Selection, score: CausalScore, trial: Trial, spec: SelectSpec, push: float
+    found: Selection, score: CausalScore, scoring: CausalScoring, spec: SelectSpec, push: float
 ) -> Selection:
     """The selection ranked anew by a causal score, which its `scores` get as a column.
 
@@ -90,13 +90,13 @@ def rank_by(
     score does not fit the first logit metric.
     """
     if score in SIDED:
-        values = _sided(found, score, trial)
-        towards = values * trial.favours
+        values = _sided(found, score, scoring)
+        towards = values * scoring.favours
         sides = {found.positive: towards[towards > 0], found.negative: -towards[towards < 0]}
     else:
         short = found.by("mean_difference", spec.shortlist).candidates
         both = list(dict.fromkeys(f for own in short.values() for f in own))
-        values = trial.pushed(both, push)[score]
+        values = scoring.pushed(both, push)[score]
         sides = {side: values.loc[own] for side, own in short.items()}
     best = {side: _best(own, spec.k) for side, own in sides.items()}
     scores = found.scores.assign(**{score: values.reindex(found.scores.index)})
@@ -108,23 +108,23 @@ def _best(values: Any, k: int) -> list[int]:
     return [int(f) for f in ordered.index[:k]]
 
 
-def _sided(found: Selection, score: str, trial: Trial) -> pd.Series:
+def _sided(found: Selection, score: str, scoring: CausalScoring) -> pd.Series:
     features = [int(f) for f in found.scores.index]
     compute = direct_logit if score == "direct_logit" else attribution
-    return pd.Series(compute(trial, features).double().numpy(), index=pd.Index(features))
+    return pd.Series(compute(scoring, features).double().numpy(), index=pd.Index(features))
 
 
-def direct_logit(trial: Trial, features: Sequence[int]) -> PerRow:
+def direct_logit(scoring: CausalScoring, features: Sequence[int]) -> PerRow:
     """What W_dec[f] adds to the logits of the margin's target, less those of its other tokens.
 
     Means over both sets, at the final residual, up to the scale of the final norm. Raises
     InputError unless the first logit metric is a margin.
     """
-    target, other = margin_sets(trial.metric)
-    read = reading_direction(trial.study.model, target) - reading_direction(
-        trial.study.model, other
+    target, other = margin_sets(scoring.metric)
+    read = reading_direction(scoring.measurement.model, target) - reading_direction(
+        scoring.measurement.model, other
     )
-    rows = trial.sae.W_dec[list(features)].detach().float().to(read.device)
+    rows = scoring.sae.W_dec[list(features)].detach().float().to(read.device)
     return (rows @ read).cpu()
 
 
@@ -138,19 +138,23 @@ def margin_sets(metric: LogitMetric) -> tuple[Tensor, Tensor]:
     return metric.sets
 
 
-def attribution(trial: Trial, features: Sequence[int]) -> PerRow:
+def attribution(scoring: CausalScoring, features: Sequence[int]) -> PerRow:
     """d metric / d α of adding α · W_dec[f] where the sweep steers, mean over the prompts.
 
     It differentiates the outcome: what a choice by other scores can reach at best, no evidence.
     """
-    ground, gradients = trial.study.ground, []
-    tokens, mask = ground.padded
+    unsteered_pass, gradients = scoring.measurement.unsteered_pass, []
+    tokens, mask = unsteered_pass.padded
     for rows in torch.arange(len(tokens)).split(PROMPT_BATCH):
-        of = partial(_outcome, trial.metric, ground.baseline[rows.to(ground.device)])
-        gradient = resid_gradient(trial.study.model, tokens[rows], mask[rows], ground.hook_name, of)
-        gradients.append((gradient * ground.chosen[rows][..., None]).sum(1))
+        of = partial(
+            _outcome, scoring.metric, unsteered_pass.baseline[rows.to(unsteered_pass.device)]
+        )
+        gradient = resid_gradient(
+            scoring.measurement.model, tokens[rows], mask[rows], unsteered_pass.hook_name, of
+        )
+        gradients.append((gradient * unsteered_pass.chosen[rows][..., None]).sum(1))
     mean = torch.cat(gradients).mean(0)
-    return (trial.sae.W_dec[list(features)].detach().float().to(mean.device) @ mean).cpu()
+    return (scoring.sae.W_dec[list(features)].detach().float().to(mean.device) @ mean).cpu()
 
 
 def _outcome(metric: LogitMetric, baseline: Logits, logits: Logits) -> PerRow:
@@ -158,7 +162,7 @@ def _outcome(metric: LogitMetric, baseline: Logits, logits: Logits) -> PerRow:
 
 
 @torch.no_grad()
-def pushed_scores(trial: Trial, features: Sequence[int], push: float) -> pd.DataFrame:
+def pushed_scores(scoring: CausalScoring, features: Sequence[int], push: float) -> pd.DataFrame:
     """output_score and token_confidence of features, means over the prompts, indexed by feature.
 
     output_score: after a push of this norm, the largest probability among the tokens that the
@@ -166,29 +170,33 @@ def pushed_scores(trial: Trial, features: Sequence[int], push: float) -> pd.Data
     token_confidence: how much the push adds to −mean log p of the likeliest tokens (Wang et al.
     2025, arXiv 2510.03659).
     """
-    study = trial.study
+    measurement = scoring.measurement
     sweep = LogitSweep(
-        ground=study.ground,
-        directions=feature_directions(trial.sae, features, "unit"),
+        unsteered_pass=measurement.unsteered_pass,
+        directions=feature_directions(scoring.sae, features, "unit"),
         cells=[(place, push) for place in range(len(features))],
         metrics=(),
         all_logits=True,
     )
-    tokens = _stands_for(trial, features)
+    tokens = _stands_for(scoring, features)
     sums = torch.zeros(len(features), 2, dtype=torch.float64)
     for rows in measured(sweep):
-        values = _scores_of(rows["logits"], study.ground.baseline[rows["prompt"]], tokens, rows)
+        values = _scores_of(
+            rows["logits"], measurement.unsteered_pass.baseline[rows["prompt"]], tokens, rows
+        )
         sums.index_add_(0, rows["cell"], values)
-    means = (sums / len(study.prompts)).numpy()
+    means = (sums / len(measurement.prompts)).numpy()
     index = pd.Index([*features], name="feature")
     return pd.DataFrame(means, index=index, columns=["output_score", "token_confidence"])
 
 
-def _stands_for(trial: Trial, features: Sequence[int]) -> Int[Tensor, "n token"]:
+def _stands_for(scoring: CausalScoring, features: Sequence[int]) -> Int[Tensor, "n token"]:
     """The tokens that each feature stands for."""
-    rows = trial.sae.W_dec[list(features)].detach().split(AT_ONCE)
-    n = min(STANDS_FOR, trial.study.model.cfg.d_vocab)
-    return torch.cat([direct_logits(trial.study.model, part).topk(n).indices for part in rows])
+    rows = scoring.sae.W_dec[list(features)].detach().split(AT_ONCE)
+    n = min(STANDS_FOR, scoring.measurement.model.cfg.d_vocab)
+    return torch.cat(
+        [direct_logits(scoring.measurement.model, part).topk(n).indices for part in rows]
+    )
 
 
 def _scores_of(

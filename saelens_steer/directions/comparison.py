@@ -11,12 +11,12 @@ import torch
 
 from saelens_steer.config import CompareSpec
 from saelens_steer.data import Prompt
-from saelens_steer.directions.sources import Rival
+from saelens_steer.directions.sources import FoundDirections
 from saelens_steer.evidence import ASKING
 from saelens_steer.features import Scale
 from saelens_steer.metrics import LogitMetric, kl
 from saelens_steer.steering import plain_directions
-from saelens_steer.sweeps import Study
+from saelens_steer.sweeps import Measurement
 
 EQUAL = ("norm", "kl")
 
@@ -25,7 +25,7 @@ EQUAL = ("norm", "kl")
 class Comparison:
     """The prompts that effects are measured on, and what is compared on them."""
 
-    study: Study
+    measurement: Measurement
     spec: CompareSpec
     scale: Scale
     signs: Mapping[str, int]
@@ -33,10 +33,10 @@ class Comparison:
 
     @property
     def metric(self) -> LogitMetric:
-        return self.study.logit_metrics[0]
+        return self.measurement.logit_metrics[0]
 
 
-def comparison_rows(job: Comparison, rivals: Sequence[Rival]) -> pd.DataFrame:
+def comparison_rows(job: Comparison, found: Sequence[FoundDirections]) -> pd.DataFrame:
     """One row per method × side × direction × equal × prompt: method, side, rank, direction,
     feature, equal (norm, kl or asking), alpha (in multiples of the mean ‖x‖, or nats), prompt_id,
     domain, effect, kl and metric.
@@ -45,11 +45,11 @@ def comparison_rows(job: Comparison, rivals: Sequence[Rival]) -> pd.DataFrame:
     measured once.
     """
     parts = [_asked(job, side, words) for side, words in job.spec.ask.items()]
-    pairs = ((r, name, v) for r in rivals for name, v in zip(r.names, r.vectors, strict=True))
-    distinct = {(rival.side, name): vector for rival, name, vector in pairs}
+    pairs = ((r, name, v) for r in found for name, v in zip(r.names, r.vectors, strict=True))
+    distinct = {(one.side, name): vector for one, name, vector in pairs}
     for equal in EQUAL:
         measured = _pushed(job, equal, list(distinct), torch.stack([*distinct.values()]))
-        parts += [_rows_of(rival, measured) for rival in rivals]
+        parts += [_rows_of(one, measured) for one in found]
     return pd.concat(parts, ignore_index=True).assign(metric=job.metric.name)
 
 
@@ -59,14 +59,22 @@ def _pushed(
     """Each direction at one strength: side, direction, equal, alpha, prompt_id, domain, effect."""
     unit, alpha = ("resid_norm", job.spec.norm) if equal == "norm" else ("kl", job.spec.kl)
     change = {"alphas": (0.0, alpha), "alpha_unit": unit, "n_controls": 0, "cache_logits": False}
-    metrics = (*job.study.metric_specs, *([] if "kl" in job.study.metric_specs else ["kl"]))
-    study = replace(
-        job.study, spec=job.study.spec.model_copy(update=change), metric_specs=metrics, sae=None
+    metrics = (
+        *job.measurement.metric_specs,
+        *([] if "kl" in job.measurement.metric_specs else ["kl"]),
+    )
+    measurement = replace(
+        job.measurement,
+        spec=job.measurement.spec.model_copy(update=change),
+        metric_specs=metrics,
+        sae=None,
     )
     directions = plain_directions(vectors, unit, job.scale)
-    rows = study.calibrated(directions, job.scale).logit_rows(directions)
+    rows = measurement.calibrated(directions, job.scale).logit_rows(directions)
     zero, moved = (rows[rows["alpha"] == a].reset_index(drop=True) for a in (0.0, alpha))
-    each = [name for name in names for _ in job.study.prompts]  # rows come direction by direction
+    each = [
+        name for name in names for _ in job.measurement.prompts
+    ]  # rows come direction by direction
     side = pd.Series([own for own, _ in each])
     return pd.DataFrame(
         {
@@ -82,14 +90,14 @@ def _pushed(
     )
 
 
-def _rows_of(rival: Rival, measured: pd.DataFrame) -> pd.DataFrame:
+def _rows_of(one: FoundDirections, measured: pd.DataFrame) -> pd.DataFrame:
     about = pd.DataFrame(
         {
-            "method": rival.method,
-            "side": rival.side,
-            "rank": range(1, len(rival.names) + 1),
-            "direction": rival.names,
-            "feature": pd.array(rival.features, dtype="Int64"),
+            "method": one.method,
+            "side": one.side,
+            "rank": range(1, len(one.names) + 1),
+            "direction": one.names,
+            "feature": pd.array(one.features, dtype="Int64"),
         }
     )
     return about.merge(measured, on=["side", "direction"], how="left")
@@ -97,10 +105,10 @@ def _rows_of(rival: Rival, measured: pd.DataFrame) -> pd.DataFrame:
 
 def _asked(job: Comparison, side: str, words: str) -> pd.DataFrame:
     """The plain alternative: each prompt with the words behind it, beside itself."""
-    asked = [replace(p, text=f"{p.text} {words}") for p in job.study.prompts]
-    other = replace(job.study, prompts=tuple(asked))
-    before, after = job.study.ground.baseline, other.ground.baseline
-    prompts: Sequence[Prompt] = job.study.prompts
+    asked = [replace(p, text=f"{p.text} {words}") for p in job.measurement.prompts]
+    other = replace(job.measurement, prompts=tuple(asked))
+    before, after = job.measurement.unsteered_pass.baseline, other.unsteered_pass.baseline
+    prompts: Sequence[Prompt] = job.measurement.prompts
     effect = job.metric.of(after, before) - job.metric.of(before, before)
     return pd.DataFrame(
         {

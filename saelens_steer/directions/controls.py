@@ -1,8 +1,8 @@
 """Families of random directions that a steered direction is compared with.
 
-A family is a function of what is known (`Known`) and of a random generator. It yields directions
-[some, d_model], float64, not yet of unit norm, one block after the other, so that a larger number
-only appends to a smaller one. A family may end; most do not.
+A family is a function of `ControlInputs` and a random generator. It yields blocks of directions
+[some, d_model], float64, not normalised, so that asking for more only appends to what a smaller
+number gives. A family may be exhausted; most are not.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TRIES = 10_000
 
 
 @dataclass(frozen=True)
-class Known:
+class ControlInputs:
     """What a family may read; what a family needs and is not here is an InputError of its own."""
 
     d_model: int
@@ -50,16 +50,16 @@ class Known:
     """How often each feature of the SAE fires at the hook (see `features.firing_rates`)."""
 
 
-Family = Callable[[Known, torch.Generator], Iterator[Tensor]]
+ControlFamily = Callable[[ControlInputs, torch.Generator], Iterator[Tensor]]
 
 
-def isotropic(known: Known, generator: torch.Generator) -> Iterator[Tensor]:
+def isotropic(known: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
     """Every direction is equally likely."""
     while True:
         yield _normal(known.d_model, generator)
 
 
-def covariance(known: Known, generator: torch.Generator) -> Iterator[Tensor]:
+def covariance(known: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
     """N(0, Σ), Σ the covariance of the vectors: a standard normal times the symmetric root of Σ.
 
     That root is unique and continuous in Σ, so neither the sign of an eigenvector nor rounding
@@ -70,7 +70,7 @@ def covariance(known: Known, generator: torch.Generator) -> Iterator[Tensor]:
         yield _normal(known.d_model, generator) @ root
 
 
-def feature(known: Known, generator: torch.Generator) -> Iterator[Tensor]:
+def feature(known: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
     """W_dec rows of other features that fire, as often as the candidates do.
 
     For the candidates in turn, the nearest feature in log firing rate that is none of them and was
@@ -86,7 +86,7 @@ def feature(known: Known, generator: torch.Generator) -> Iterator[Tensor]:
         yield known.sae.W_dec[[live[nearest]]].detach().double().cpu()
 
 
-def permuted(known: Known, generator: torch.Generator) -> Iterator[Tensor]:
+def permuted(known: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
     """The directions under test in turn, each with its coordinates shuffled."""
     if known.tested is None or not len(known.tested):
         raise InputError("permuted controls need the directions under test: draw them in a sweep")
@@ -94,7 +94,7 @@ def permuted(known: Known, generator: torch.Generator) -> Iterator[Tensor]:
         yield direction[torch.randperm(len(direction), generator=generator)][None]
 
 
-def token_difference(known: Known, generator: torch.Generator) -> Iterator[Tensor]:
+def token_difference(known: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
     """x_a − x_b of two random cached tokens: what the model itself tells apart.
 
     Where the vectors come with an index, the two are of different prompts (where there are
@@ -117,7 +117,7 @@ def _normal(d_model: int, generator: torch.Generator) -> Tensor:
     return torch.randn(BLOCK, d_model, generator=generator, dtype=torch.float64)
 
 
-def _residuals(known: Known, family: str) -> Activations | Tensor:
+def _residuals(known: ControlInputs, family: str) -> Activations | Tensor:
     vectors = known.vectors
     if vectors is None or len(vectors) < 2:
         raise InputError(
@@ -161,7 +161,7 @@ def _root(sigma: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
 
 
 def _other_features(
-    known: Known, generator: torch.Generator
+    known: ControlInputs, generator: torch.Generator
 ) -> tuple[list[int], np.ndarray, list[float]]:
     """Live features that are not under test, in random order, the log of their rates, and that of
     each candidate; one that never fires here counts with the rarest that does."""
@@ -201,7 +201,7 @@ def _differences(
     return (a - b)[(a - b).norm(dim=-1) > SAME * sizes]
 
 
-FAMILIES: dict[str, Family] = {
+FAMILIES: dict[str, ControlFamily] = {
     "covariance": covariance,
     "isotropic": isotropic,
     "feature": feature,
@@ -221,10 +221,10 @@ def draw_controls(
     vectors: Float[Tensor, "tokens d_model"] | Activations | None = None,
 ) -> Float[Tensor, "n d_model"]:
     """`controls_of` for the families that need no more than residual vectors at the hook."""
-    return controls_of(family, n, Known(d_model, vectors), seed)
+    return controls_of(family, n, ControlInputs(d_model, vectors), seed)
 
 
-def controls_of(family: str, n: int, known: Known, seed: int) -> Float[Tensor, "n d_model"]:
+def controls_of(family: str, n: int, known: ControlInputs, seed: int) -> Float[Tensor, "n d_model"]:
     """n unit vectors (float32, CPU) of a family; the first of many equal the few, bit for bit.
 
     Fewer where the family ends before, which is said on stderr. Uses a generator of its own. Raises

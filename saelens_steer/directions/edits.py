@@ -33,7 +33,7 @@ class NamedDirection:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class EditContext:
     """What edits know of the model beside the direction."""
 
     sae: SAE[Any]
@@ -43,12 +43,12 @@ class Surroundings:
     """Directions that lead from the sides to the other domains, [n, d_model]."""
 
 
-def plain(direction: NamedDirection, step: float, around: Surroundings) -> Edit:  # noqa: ARG001
+def plain(direction: NamedDirection, step: float, context: EditContext) -> Edit:  # noqa: ARG001
     """x ← x + step · v."""
     return add(direction.vector, step)
 
 
-def keep_norm(direction: NamedDirection, step: float, around: Surroundings) -> Edit:  # noqa: ARG001
+def keep_norm(direction: NamedDirection, step: float, context: EditContext) -> Edit:  # noqa: ARG001
     """x ← (x + step · v), scaled back to the norm of x: what grows is the angle alone."""
 
     def act(resid: Resid) -> Resid:
@@ -60,9 +60,9 @@ def keep_norm(direction: NamedDirection, step: float, around: Surroundings) -> E
     return Edit(f"keep_norm({step:.4g})", act)
 
 
-def apart(direction: NamedDirection, step: float, around: Surroundings) -> Edit:
+def apart(direction: NamedDirection, step: float, context: EditContext) -> Edit:
     """x ← x + step · v′, v′ what is left of v without the directions of other domains, unit."""
-    return add(without(direction, around.others), step)
+    return add(without(direction, context.others), step)
 
 
 def without(direction: NamedDirection, others: Vectors | None) -> Float[Tensor, " d_model"]:
@@ -78,27 +78,27 @@ def without(direction: NamedDirection, others: Vectors | None) -> Float[Tensor, 
     return (left / left.norm()).float()
 
 
-def where(direction: NamedDirection, step: float, around: Surroundings) -> Edit:
+def where(direction: NamedDirection, step: float, context: EditContext) -> Edit:
     """x ← x + step · v where the probe finds a prompt that is to be steered (Lee et al. 2024)."""
-    return _only(f"where({step:.4g})", direction, step, around.probe.holds)
+    return _only(f"where({step:.4g})", direction, step, context.probe.holds)
 
 
-def fires(direction: NamedDirection, step: float, around: Surroundings) -> Edit:
+def fires(direction: NamedDirection, step: float, context: EditContext) -> Edit:
     """x ← x + step · v where the feature is active."""
 
     def active(x: Resid) -> Tensor:
         assert direction.feature is not None
-        z = activation_of(around.sae, x.flatten(0, 1), direction.feature)
+        z = activation_of(context.sae, x.flatten(0, 1), direction.feature)
         return (z > 0).view(x.shape[:2])
 
     return _only(f"fires({step:.4g})", direction, step, active)
 
 
-def clamp(direction: NamedDirection, step: float, around: Surroundings) -> Edit:
+def clamp(direction: NamedDirection, step: float, context: EditContext) -> Edit:
     """z_f ← what puts step · v into the reconstruction, whatever it was before."""
     assert direction.feature is not None
-    size = float(around.sae.W_dec[direction.feature].detach().norm())
-    return set_to(around.sae, direction.feature, step / size)
+    size = float(context.sae.W_dec[direction.feature].detach().norm())
+    return set_to(context.sae, direction.feature, step / size)
 
 
 def _only(
@@ -111,7 +111,7 @@ def _only(
     return Edit(name, act)
 
 
-BUILDERS: Mapping[str, Callable[[NamedDirection, float, Surroundings], Edit]] = {
+BUILDERS: Mapping[str, Callable[[NamedDirection, float, EditContext], Edit]] = {
     "add": plain,
     "keep_norm": keep_norm,
     "apart": apart,
@@ -124,7 +124,7 @@ OF_FEATURES = ("fires", "clamp")
 
 
 @dataclass(frozen=True)
-class Pair:
+class DirectionEdit:
     """A direction and an edit: `edit` as the config names it, such as add@last."""
 
     direction: NamedDirection
@@ -143,8 +143,8 @@ class Pair:
     def _kind(self) -> str:
         return self.edit.partition("@")[0]
 
-    def build(self, step: float, around: Surroundings) -> tuple[str, Edit]:
+    def build(self, step: float, context: EditContext) -> tuple[str, Edit]:
         """The edit that pushes by `step` in units of x, and a digest of what decides it."""
         vector = self.direction.vector.numpy().tobytes().hex()
         name = digest(self.edit, vector, self.direction.feature, step)
-        return name, BUILDERS[self._kind](self.direction, step, around)
+        return name, BUILDERS[self._kind](self.direction, step, context)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from saelens_steer.activations import Activations
 from saelens_steer.config import CAUSAL, REFERENCES, SelectSpec, SweepSpec
-from saelens_steer.directions.causal import Trial, rank_by
-from saelens_steer.directions.controls import Known, controls_of
+from saelens_steer.directions.causal import CausalScoring, rank_by
+from saelens_steer.directions.controls import ControlInputs, controls_of
 from saelens_steer.directions.means_and_probes import difference_of_means, linear_probe, vectors_of
 from saelens_steer.errors import InputError
 from saelens_steer.features import NO_SCALE, Scale, Selection, firing_rates, select_features
@@ -25,7 +25,7 @@ from saelens_steer.steering import (
     own_controls,
     plain_directions,
 )
-from saelens_steer.sweeps import Study
+from saelens_steer.sweeps import Measurement
 from saelens_steer.tensors import Vectors
 
 
@@ -44,13 +44,17 @@ def tested_directions(
     return feature_directions(sae, spec.features, spec.alpha_unit, scale)
 
 
-def with_controls(study: Study, tested: Directions, activations: Activations | None) -> Directions:
+def with_controls(
+    measurement: Measurement, tested: Directions, activations: Activations | None
+) -> Directions:
     """The directions under test, then the controls of each family of the sweep."""
-    spec, rates = study.spec, None
-    if "feature" in spec.families and study.sae is not None and activations is not None:
-        rates = firing_rates(activations, study.sae)
-    d_model = study.model.cfg.d_model
-    known = Known(d_model, activations, tested.vectors, tested.features, study.sae, rates)
+    spec, rates = measurement.spec, None
+    if "feature" in spec.families and measurement.sae is not None and activations is not None:
+        rates = firing_rates(activations, measurement.sae)
+    d_model = measurement.model.cfg.d_model
+    known = ControlInputs(
+        d_model, activations, tested.vectors, tested.features, measurement.sae, rates
+    )
     everything = tested
     for family in spec.families:
         drawn = controls_of(family, spec.n_controls, known, spec.seed)
@@ -66,7 +70,7 @@ START = "assistant_start"
 
 
 @dataclass(frozen=True)
-class Rival:
+class FoundDirections:
     """The first directions that a way of choosing finds for a side, unit vectors towards it."""
 
     method: str
@@ -77,13 +81,13 @@ class Rival:
 
 
 @dataclass(frozen=True)
-class Finder:
+class DirectionFinder:
     """Everything that ways of choosing read."""
 
     sae: SAE[Any]
     activations: Activations
     spec: SelectSpec
-    trial: Trial
+    scoring: CausalScoring
     _seen: dict[str, Selection] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -95,12 +99,14 @@ class Finder:
         """A_max of every feature and mean ‖x‖, over all cached activations."""
         return self._contrast(self.spec.at).scale
 
-    def rivals(self, method: str, k: int) -> list[Rival]:
+    def directions_by(self, method: str, k: int) -> list[FoundDirections]:
         """One for each side; with fewer than k directions where fewer point that way."""
         if method in REFERENCES:
             vector = self._reference(method)
             pair = zip(self.sides, (vector, -vector), strict=True)
-            return [Rival(method, s, (f"{method}_{s}",), (None,), v[None]) for s, v in pair]
+            return [
+                FoundDirections(method, s, (f"{method}_{s}",), (None,), v[None]) for s, v in pair
+            ]
         found = self.selection(method, k)
         return [self._features(method, side, found.candidates[side]) for side in self.sides]
 
@@ -112,7 +118,7 @@ class Finder:
             return found.by(base, k)  # type: ignore[arg-type]
         push = self.spec.push * found.scale.mean_norm
         spec = self.spec.model_copy(update={"k": k})
-        return rank_by(found, base, self.trial, spec, push)  # type: ignore[arg-type]
+        return rank_by(found, base, self.scoring, spec, push)  # type: ignore[arg-type]
 
     def _contrast(self, at: str) -> Selection:
         """The contrast scores at a part of the prompts, computed once."""
@@ -121,9 +127,9 @@ class Finder:
             self._seen[at] = select_features(self.sae, self.activations, *self.sides, **options)
         return self._seen[at]
 
-    def _features(self, method: str, side: str, features: Sequence[int]) -> Rival:
+    def _features(self, method: str, side: str, features: Sequence[int]) -> FoundDirections:
         names = tuple(f"feature_{f}" for f in features)
-        return Rival(method, side, names, (*features,), unit_rows(self.sae, features))
+        return FoundDirections(method, side, names, (*features,), unit_rows(self.sae, features))
 
     def _reference(self, method: str) -> Float[Tensor, " d_model"]:
         """Towards the positive side."""

@@ -13,16 +13,16 @@ import torch
 
 from saelens_steer.config import MatrixSpec
 from saelens_steer.data import token_ids
-from saelens_steer.directions.edits import Pair, Surroundings
+from saelens_steer.directions.edits import DirectionEdit, EditContext
 from saelens_steer.directions.perplexity import text_losses
 from saelens_steer.evidence import EQUAL_EFFECT, GRID, LOSS
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.steering import Directions, Edit, plain_directions
 from saelens_steer.sweeps import (
     CompletionSweep,
-    Ground,
     LogitSweep,
-    Study,
+    Measurement,
+    UnsteeredPass,
     measured,
     rows_of,
     run_completions,
@@ -85,18 +85,18 @@ def equal_effect_steps(
 
 FIRST, LONGEST = 0.05, 6.0
 """The search for equal effects goes from so many times the mean ‖x‖ to so many."""
-Cell = tuple[Pair, float, str]
+MeasuredPair = tuple[DirectionEdit, float, str]
 """A pair, its push in multiples of the mean ‖x‖, and why it is measured: grid or equal_effect."""
 
 
 @dataclass(frozen=True)
-class Matrix:
+class Tradeoffs:
     """Everything that decides the rows."""
 
-    study: Study
+    measurement: Measurement
     """The prompts of all domains."""
-    pairs: Sequence[Pair]
-    around: Surroundings
+    pairs: Sequence[DirectionEdit]
+    context: EditContext
     spec: MatrixSpec
     mean_norm: float
     sign: int
@@ -105,44 +105,44 @@ class Matrix:
     @property
     def outcome(self) -> str:
         """The metric that the effect is measured by."""
-        return self.study.logit_metrics[0].name
+        return self.measurement.logit_metrics[0].name
 
     @property
     def text_columns(self) -> list[str]:
         """What is measured of texts; nothing where none are written."""
-        if not (self.study.text_metrics and self.spec.max_new_tokens):
+        if not (self.measurement.text_metrics and self.spec.max_new_tokens):
             return []
-        return [*self.study.text_columns, LOSS]
+        return [*self.measurement.text_columns, LOSS]
 
     @property
     def rates(self) -> tuple[str, ...]:
         """The first column of each metric of texts: over all texts, and 0 or 1 where it is a
         rate."""
-        return tuple(m.columns[0] for m in self.study.text_metrics if self.text_columns)
+        return tuple(m.columns[0] for m in self.measurement.text_metrics if self.text_columns)
 
     @cached_property
-    def grounds(self) -> dict[str, Ground]:
+    def passes(self) -> dict[str, UnsteeredPass]:
         """Positions → the prompts, steered there."""
         texts = self.spec.max_new_tokens if self.text_columns else 0
-        own = self.study.ground
+        own = self.measurement.unsteered_pass
         return {
             at: replace(own, positions=at, new_tokens=texts)  # type: ignore[arg-type]
             for at in dict.fromkeys(pair.positions for pair in self.pairs)
         }
 
-    def edits(self, cells: Sequence[Cell]) -> list[tuple[str, Edit]]:
+    def edits(self, cells: Sequence[MeasuredPair]) -> list[tuple[str, Edit]]:
         """The edit of each cell, and a digest of what decides it."""
-        return [pair.build(alpha * self.mean_norm, self.around) for pair, alpha, _ in cells]
+        return [pair.build(alpha * self.mean_norm, self.context) for pair, alpha, _ in cells]
 
 
-def matrix_rows(job: Matrix, note: Note = unnoted) -> pd.DataFrame:
+def matrix_rows(job: Tradeoffs, note: Note = unnoted) -> pd.DataFrame:
     """One row per direction × edit × strength × prompt, and those of the unsteered model (edit
     `none`): direction, feature, found_by, edit, kind (grid or equal_effect), alpha (× mean ‖x‖),
     prompt_id, domain, each metric, text_loss and the receipt.
 
     A pair that does not reach the effect has one row with kind equal_effect, whose alpha is NaN.
     """
-    cells: list[Cell] = [(pair, a, GRID) for pair in job.pairs for a in job.spec.alphas]
+    cells: list[MeasuredPair] = [(pair, a, GRID) for pair in job.pairs for a in job.spec.alphas]
     reached, missed = _equal_effects(job, note)
     cells += reached
     moved = _logit_rows(job, cells, note)
@@ -156,16 +156,17 @@ def matrix_rows(job: Matrix, note: Note = unnoted) -> pd.DataFrame:
     return pd.concat([_named(job, cells, rows), _missed(missed)], ignore_index=True)
 
 
-def _equal_effects(job: Matrix, note: Note) -> tuple[list[Cell], list[Pair]]:
+def _equal_effects(job: Tradeoffs, note: Note) -> tuple[list[MeasuredPair], list[DirectionEdit]]:
     """Each pair at the strength that has the effect, and the pairs that do not reach it."""
     if job.spec.effect is None:
         return [], []
-    wanted = np.array([p.domain == job.spec.domain for p in job.study.prompts])
+    wanted = np.array([p.domain == job.spec.domain for p in job.measurement.prompts])
     zero = _unsteered(job)[job.outcome].to_numpy()
-    study = replace(
-        job.study, prompts=tuple(p for p, own in zip(job.study.prompts, wanted, strict=True) if own)
+    measurement = replace(
+        job.measurement,
+        prompts=tuple(p for p, own in zip(job.measurement.prompts, wanted, strict=True) if own),
     )
-    few = replace(job, study=study)
+    few = replace(job, measurement=measurement)
 
     def effects(which: Sequence[int], alphas: Sequence[float]) -> list[float]:
         cells = [(job.pairs[i], a, EQUAL_EFFECT) for i, a in zip(which, alphas, strict=True)]
@@ -180,82 +181,82 @@ def _equal_effects(job: Matrix, note: Note) -> tuple[list[Cell], list[Pair]]:
     return reached, [pair for pair, a in found if np.isnan(a)]
 
 
-def _logit_rows(job: Matrix, cells: Sequence[Cell], note: Note) -> pd.DataFrame:
+def _logit_rows(job: Tradeoffs, cells: Sequence[MeasuredPair], note: Note) -> pd.DataFrame:
     """cell, prompt, each logit metric and the receipt, in the order of cells and prompts."""
     parts = []
-    for ground, own, few in _by_positions(job, cells):
+    for unsteered_pass, own, few in _by_positions(job, cells):
         sweep = LogitSweep(
-            ground=ground,
+            unsteered_pass=unsteered_pass,
             directions=_directions(few),
             cells=[(place, cell[1]) for place, cell in enumerate(few)],
             edits=job.edits(few),
-            metrics=job.study.logit_metrics,
-            sae=job.around.sae,
+            metrics=job.measurement.logit_metrics,
+            sae=job.context.sae,
         )
         for found in measured(sweep):
-            rows = rows_of(sweep, found, ground.baseline)
+            rows = rows_of(sweep, found, unsteered_pass.baseline)
             parts.append(rows.assign(cell=np.array(own)[rows["cell"].to_numpy()]))
             note(len(rows))
     return pd.concat(parts).sort_values(["cell", "prompt"], ignore_index=True)
 
 
 def _by_positions(
-    job: Matrix, cells: Sequence[Cell]
-) -> Iterator[tuple[Ground, list[int], list[Cell]]]:
+    job: Tradeoffs, cells: Sequence[MeasuredPair]
+) -> Iterator[tuple[UnsteeredPass, list[int], list[MeasuredPair]]]:
     """The cells that are steered at the same positions, with their places; none is left out."""
-    for at, ground in job.grounds.items():
+    for at, unsteered_pass in job.passes.items():
         if own := [i for i, (pair, *_) in enumerate(cells) if pair.positions == at]:
-            yield ground, own, [cells[i] for i in own]
+            yield unsteered_pass, own, [cells[i] for i in own]
 
 
-def _directions(cells: Sequence[Cell]) -> Directions:
+def _directions(cells: Sequence[MeasuredPair]) -> Directions:
     vectors = torch.stack([pair.direction.vector for pair, *_ in cells])
     found = plain_directions(vectors)
     return replace(found, features=tuple(pair.direction.feature for pair, *_ in cells))
 
 
-def _unsteered(job: Matrix) -> pd.DataFrame:
+def _unsteered(job: Tradeoffs) -> pd.DataFrame:
     """prompt, and each logit metric."""
-    logits = next(iter(job.grounds.values())).baseline
-    values = {m.name: m.of(logits, logits).double().cpu() for m in job.study.logit_metrics}
+    logits = next(iter(job.passes.values())).baseline
+    values = {m.name: m.of(logits, logits).double().cpu() for m in job.measurement.logit_metrics}
     return pd.DataFrame({"prompt": np.arange(len(logits)), **values})
 
 
-def _text_rows(job: Matrix, cells: Sequence[Cell], note: Note) -> pd.DataFrame:
+def _text_rows(job: Tradeoffs, cells: Sequence[MeasuredPair], note: Note) -> pd.DataFrame:
     """cell (−1: unsteered), prompt, completion, truncated, each text metric and text_loss."""
     parts = []
-    for ground, own, few in _by_positions(job, cells):
+    for unsteered_pass, own, few in _by_positions(job, cells):
         nothing = ("unsteered", Edit("none", lambda x: x))
         sweep = CompletionSweep(
-            ground=ground,
+            unsteered_pass=unsteered_pass,
             directions=_directions(few),
             cells=[(0, 0.0), *((place, cell[1]) for place, cell in enumerate(few))],
             edits=[nothing, *job.edits(few)],
-            metrics=job.study.text_metrics,
-            spec=job.study.spec.generate.model_copy(
+            metrics=job.measurement.text_metrics,
+            spec=job.measurement.spec.generate.model_copy(
                 update={"max_new_tokens": job.spec.max_new_tokens, "samples": 1}
             ),
-            seed=job.study.spec.seed,
+            seed=job.measurement.spec.seed,
         )
         rows = run_completions(sweep, note=note)
         rows = rows.assign(cell=np.array([-1, *own])[rows["cell"].to_numpy()])
         parts.append(rows[rows["cell"] >= 0] if parts else rows)
     rows = pd.concat(parts, ignore_index=True)
-    columns = ["completion", "truncated", *job.study.text_columns]
+    columns = ["completion", "truncated", *job.measurement.text_columns]
     return rows[["cell", "prompt", *columns]].assign(**{LOSS: _losses(job, rows)})
 
 
-def _losses(job: Matrix, rows: pd.DataFrame) -> list[float]:
-    tokenizer = job.study.model.tokenizer
-    prompts = [job.study.ids[prompt] for prompt in rows["prompt"]]
+def _losses(job: Tradeoffs, rows: pd.DataFrame) -> list[float]:
+    tokenizer = job.measurement.model.tokenizer
+    prompts = [job.measurement.ids[prompt] for prompt in rows["prompt"]]
     return text_losses(
-        job.study.model, prompts, [token_ids(tokenizer, text) for text in rows["completion"]]
+        job.measurement.model, prompts, [token_ids(tokenizer, text) for text in rows["completion"]]
     )
 
 
-def _named(job: Matrix, cells: Sequence[Cell], rows: pd.DataFrame) -> pd.DataFrame:
+def _named(job: Tradeoffs, cells: Sequence[MeasuredPair], rows: pd.DataFrame) -> pd.DataFrame:
     """What each row is, in words, before what was measured."""
-    prompts = job.study.prompts
+    prompts = job.measurement.prompts
     about: list[dict[str, Any]] = [*(_about(*cell) for cell in cells), UNSTEERED]
     front = pd.DataFrame([about[cell] for cell in rows["cell"]])
     front["feature"] = front["feature"].astype("Int64")
@@ -264,7 +265,7 @@ def _named(job: Matrix, cells: Sequence[Cell], rows: pd.DataFrame) -> pd.DataFra
     return pd.concat([front, rows.drop(columns=["cell", "prompt"])], axis=1)
 
 
-def _about(pair: Pair, alpha: float, kind: str) -> dict[str, Any]:
+def _about(pair: DirectionEdit, alpha: float, kind: str) -> dict[str, Any]:
     own = pair.direction
     return {
         "direction": own.name,
@@ -286,6 +287,6 @@ UNSTEERED = {
 }
 
 
-def _missed(pairs: Sequence[Pair]) -> pd.DataFrame:
+def _missed(pairs: Sequence[DirectionEdit]) -> pd.DataFrame:
     about = [_about(pair, float("nan"), EQUAL_EFFECT) for pair in pairs]
     return pd.DataFrame(about).astype({"feature": "Int64"}) if about else pd.DataFrame()

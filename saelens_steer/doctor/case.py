@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from saelens_steer.model import last_token_logits, run_to_hook
-from saelens_steer.stages import Run
+from saelens_steer.stages import RunContext
 from saelens_steer.steering import Edit, Receipt, steered
-from saelens_steer.sweeps import HALF_TOLERANCE, Study
+from saelens_steer.sweeps import HALF_TOLERANCE, Measurement
 from saelens_steer.sweeps.unsteered_pass import TOLERANCE
 from saelens_steer.tensors import Logits, Mask, Tokens, Vectors
 
@@ -24,18 +24,26 @@ SHARE = 0.5
 """A push is so many times the median ‖x‖ at the hook."""
 
 
-def spread(study: Study, n: int) -> Study:
+def spread(measurement: Measurement, n: int) -> Measurement:
     """The same on at most n of the prompts, from the shortest to the longest."""
-    order = sorted(range(len(study.ids)), key=lambda row: len(study.ids[row]))
+    order = sorted(range(len(measurement.ids)), key=lambda row: len(measurement.ids[row]))
     places = sorted({round(i * (len(order) - 1) / (n - 1)) for i in range(n)})
-    return replace(study, prompts=tuple(study.prompts[order[place]] for place in places))
+    return replace(
+        measurement, prompts=tuple(measurement.prompts[order[place]] for place in places)
+    )
 
 
-def pushes(study: Study, n: int) -> Vectors:
+def pushes(measurement: Measurement, n: int) -> Vectors:
     """Random directions [n, d_model] of the size of SHARE × the median ‖x‖; float32, CPU."""
-    tokens, real = study.ground.padded
-    norms = run_to_hook(study.model, tokens, real, study.hook_name)[real].float().norm(dim=-1)
-    drawn = torch.randn(n, study.model.cfg.d_model, generator=torch.Generator().manual_seed(0))
+    tokens, real = measurement.unsteered_pass.padded
+    norms = (
+        run_to_hook(measurement.model, tokens, real, measurement.hook_name)[real]
+        .float()
+        .norm(dim=-1)
+    )
+    drawn = torch.randn(
+        n, measurement.model.cfg.d_model, generator=torch.Generator().manual_seed(0)
+    )
     return SHARE * norms.median().cpu() * drawn / drawn.norm(dim=-1, keepdim=True)
 
 
@@ -64,19 +72,19 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class Case:
+class SelfTestCase:
     """A run, and its study on a few of the prompts."""
 
-    run: Run
-    study: Study
+    run: RunContext
+    measurement: Measurement
 
     @property
     def model(self) -> Any:
-        return self.study.model
+        return self.measurement.model
 
     @property
     def hook_name(self) -> str:
-        return self.study.hook_name
+        return self.measurement.hook_name
 
     @property
     def allowed(self) -> float:
@@ -86,32 +94,32 @@ class Case:
     @cached_property
     def pushes(self) -> Vectors:
         """One for each prompt, two at least."""
-        return pushes(self.study, max(2, len(self.study.prompts)))
+        return pushes(self.measurement, max(2, len(self.measurement.prompts)))
 
     @property
     def own_pushes(self) -> Vectors:
         """One for each prompt."""
-        return self.pushes[: len(self.study.prompts)]
+        return self.pushes[: len(self.measurement.prompts)]
 
     @property
     def batch(self) -> tuple[Tokens, Mask]:
         """The prompts, left-padded."""
-        return self.study.ground.padded
+        return self.measurement.unsteered_pass.padded
 
     @property
     def described(self) -> str:
         """How many prompts there are, and of which lengths."""
-        lengths = [len(ids) for ids in self.study.ids]
+        lengths = [len(ids) for ids in self.measurement.ids]
         return f"{len(lengths)} prompts ({min(lengths)} to {max(lengths)} tokens)"
 
     def alone(self, row: int) -> tuple[Tokens, Mask]:
         """One prompt without padding."""
-        tokens = torch.tensor([self.study.ids[row]], device=self.model.cfg.device)
+        tokens = torch.tensor([self.measurement.ids[row]], device=self.model.cfg.device)
         return tokens, torch.ones_like(tokens, dtype=torch.bool)
 
     def _steered(self, edit: Edit) -> contextlib.AbstractContextManager[Receipt]:
         """Steering where the config's sweep does."""
-        spec = self.study.spec
+        spec = self.measurement.spec
         return steered(
             self.model,
             edit,

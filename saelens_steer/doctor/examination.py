@@ -6,9 +6,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from saelens_steer.config import RunSpec
-from saelens_steer.doctor.case import FEW, Case, spread
+from saelens_steer.doctor.case import FEW, SelfTestCase, spread
 from saelens_steer.doctor.findings import Finding
-from saelens_steer.doctor.resources import Sizes, memory_of_work, sizes_of_work, time_of_work
+from saelens_steer.doctor.resources import WorkSizes, memory_of_work, sizes_of_work, time_of_work
 from saelens_steer.doctor.self_tests import (
     batches,
     chat_template,
@@ -21,10 +21,10 @@ from saelens_steer.doctor.self_tests import (
 )
 from saelens_steer.errors import InputError
 from saelens_steer.model import ParityError
-from saelens_steer.stages import Run
-from saelens_steer.sweeps import Study
+from saelens_steer.stages import RunContext
+from saelens_steer.sweeps import Measurement
 
-SELFTESTS: dict[str, Callable[[Case], Finding]] = {
+SELFTESTS: dict[str, Callable[[SelfTestCase], Finding]] = {
     "parity": parity,
     "alpha 0": identity,
     "kv cache": kv_cache,
@@ -44,28 +44,28 @@ def examine(spec: RunSpec) -> Iterator[Finding]:
     """
     with tempfile.TemporaryDirectory() as folder:
         try:
-            run = Run.begin(spec, folder)
+            run = RunContext.begin(spec, folder)
         except ParityError as error:
             yield Finding("parity", str(error), "FAIL")
             return
-        study = run.study()
-        case = Case(run, spread(study, FEW))
+        measurement = run.measurement()
+        case = SelfTestCase(run, spread(measurement, FEW))
         yield from (_outcome(name, case) for name in SELFTESTS)
-        size = Sizes.of(run, study)
-        yield from sizes_of_work(run, study, size)
-        yield from memory_of_work(run, study, size)
-        yield from _times(study, size)
+        size = WorkSizes.of(run, measurement)
+        yield from sizes_of_work(run, measurement, size)
+        yield from memory_of_work(run, measurement, size)
+        yield from _times(measurement, size)
 
 
-def _times(study: Study, size: Sizes) -> Iterator[Finding]:
+def _times(measurement: Measurement, size: WorkSizes) -> Iterator[Finding]:
     """How long rows and texts take, unless they cannot be steered, which a self-test has said."""
     try:
-        yield from time_of_work(study, size)
+        yield from time_of_work(measurement, size)
     except InputError as error:
         yield Finding("time", f"not measured: {error}")
 
 
-def _outcome(name: str, case: Case) -> Finding:
+def _outcome(name: str, case: SelfTestCase) -> Finding:
     """A self-test's finding; one that cannot steer where the config does has failed."""
     try:
         return SELFTESTS[name](case)

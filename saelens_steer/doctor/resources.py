@@ -15,13 +15,13 @@ from saelens_steer.data import Encoded, encode_prompts
 from saelens_steer.doctor.case import pushes, spread
 from saelens_steer.doctor.findings import Finding
 from saelens_steer.evidence import least_controls
-from saelens_steer.stages import Run, template
+from saelens_steer.stages import RunContext, template
 from saelens_steer.steering import plain_directions
-from saelens_steer.sweeps import WRITTEN, Study, grid
+from saelens_steer.sweeps import WRITTEN, Measurement, grid
 
 
 @dataclass(frozen=True)
-class Sizes:
+class WorkSizes:
     """Counts of a run; candidates are taken to be as many as may be chosen."""
 
     lengths: list[int]
@@ -32,9 +32,9 @@ class Sizes:
     texts: int
 
     @classmethod
-    def of(cls, run: Run, study: Study) -> Sizes:
+    def of(cls, run: RunContext, measurement: Measurement) -> WorkSizes:
         """What this run comes to."""
-        sweep, n = run.spec.sweep, len(study.ids)
+        sweep, n = run.spec.sweep, len(measurement.ids)
         tested = len(sweep.named) or 2 * run.spec.select.k
         sets = tested if sweep.own_controls or sweep.alpha_unit == "max_act" else 1
         controls = sweep.n_controls * len(sweep.families) * sets
@@ -44,11 +44,11 @@ class Sizes:
         few = chosen + min(write.n_controls * (chosen if sets > 1 else 1), controls)
         texts = n * (1 + len(grid(few, sweep.alphas))) * write.samples
         return cls(
-            [len(ids) for ids in study.ids],
+            [len(ids) for ids in measurement.ids],
             tested,
             controls,
             rows,
-            texts if study.text_metrics and few else 0,
+            texts if measurement.text_metrics and few else 0,
         )
 
     @property
@@ -56,7 +56,7 @@ class Sizes:
         return sum(self.lengths) / len(self.lengths)
 
 
-def sizes_of_work(run: Run, study: Study, sizes: Sizes) -> Iterator[Finding]:
+def sizes_of_work(run: RunContext, measurement: Measurement, sizes: WorkSizes) -> Iterator[Finding]:
     """What the config comes to, a line for each of its parts."""
     cfg, spec, lengths = run.model.cfg, run.spec, sizes.lengths
     select, tested = spec.select, sizes.tested
@@ -67,7 +67,7 @@ def sizes_of_work(run: Run, study: Study, sizes: Sizes) -> Iterator[Finding]:
     yield Finding("prompts", f"{len(lengths)} steered, of {min(lengths)} to {max(lengths)} tokens")
     sides = f"{select.positive} against {select.negative}"
     yield Finding("selection", f"{len(run.selecting)} prompts, {sides}")
-    yield Finding("metrics", ", ".join(metric.name for metric in study.metrics))
+    yield Finding("metrics", ", ".join(metric.name for metric in measurement.metrics))
     if patch := spec.patch:
         few = len(lengths[: patch.limit])
         yield Finding("patch", f"{len(patch.variants)} variants of the model on {few} prompts")
@@ -93,19 +93,21 @@ TRAINING = 4
 """Training an SAE holds its weights, their gradients, and two moments of each."""
 
 
-def memory_of_work(run: Run, study: Study, sizes: Sizes) -> Iterator[Finding]:
+def memory_of_work(
+    run: RunContext, measurement: Measurement, sizes: WorkSizes
+) -> Iterator[Finding]:
     """Beside the model on its device, as if all were held at one time; then on disk."""
     parts = {
         "SAE": _sae_bytes(run),
-        "a batch of the sweep": _row_bytes(study, sizes),
-        "a batch of texts": _text_bytes(study, sizes),
+        "a batch of the sweep": _row_bytes(measurement, sizes),
+        "a batch of texts": _text_bytes(measurement, sizes),
     }
     said = ", ".join(f"{name} {_gib(size)}" for name, size in parts.items() if size)
     free = free_bytes(run.model)
     yield Finding("memory", f"the model {_gib(weight_bytes(run.model))} GiB; beside it {said}")
     yield Finding("", _verdict(sum(parts.values()), free, run.model.cfg.device))
     kept = {"activations": _activation_bytes(run)}
-    if study.spec.cache_logits:
+    if measurement.spec.cache_logits:
         kept["logits"] = FLOAT32 * sizes.rows * run.model.cfg.d_vocab
     yield Finding("disk", ", ".join(f"{name} {_gib(size)}" for name, size in kept.items()) + " GiB")
 
@@ -137,7 +139,7 @@ def weight_bytes(model: Any) -> int:
     return sum({t.data_ptr(): t.numel() * t.element_size() for t in tensors}.values())
 
 
-def _sae_bytes(run: Run) -> int:
+def _sae_bytes(run: RunContext) -> int:
     """A loaded SAE, or what training one holds at once."""
     train, d_model = run.spec.sae.train, run.model.cfg.d_model
     if train is None:
@@ -146,20 +148,20 @@ def _sae_bytes(run: Run) -> int:
     return TRAINING * FLOAT32 * 2 * d_model * train.d_sae + cached
 
 
-def _row_bytes(study: Study, sizes: Sizes) -> int:
+def _row_bytes(measurement: Measurement, sizes: WorkSizes) -> int:
     """About what a layer holds for the tokens of a batch, and the logits of its rows."""
-    cfg, tokens = study.model.cfg, study.ground.batch_tokens
+    cfg, tokens = measurement.model.cfg, measurement.unsteered_pass.batch_tokens
     heads = 2 * cfg.n_heads + 2 * _kv_heads(cfg)
     width = 4 * cfg.d_model + 3 * (cfg.d_mlp or 0) + heads * cfg.d_head
     rows = min(tokens / (sizes.mean_length + cfg.d_vocab // (2 * cfg.d_model)) + 1, sizes.rows)
     return int(tokens * width * cfg.dtype.itemsize + 2 * rows * cfg.d_vocab * FLOAT32)
 
 
-def _text_bytes(study: Study, sizes: Sizes) -> int:
+def _text_bytes(measurement: Measurement, sizes: WorkSizes) -> int:
     """Keys and values of the texts that are written at one time."""
-    cfg = study.model.cfg
-    length = sizes.mean_length + study.spec.generate.max_new_tokens
-    tokens = min(sizes.texts * length, WRITTEN * study.ground.batch_tokens)
+    cfg = measurement.model.cfg
+    length = sizes.mean_length + measurement.spec.generate.max_new_tokens
+    tokens = min(sizes.texts * length, WRITTEN * measurement.unsteered_pass.batch_tokens)
     return int(tokens * cfg.n_layers * 2 * _kv_heads(cfg) * cfg.d_head * cfg.dtype.itemsize)
 
 
@@ -167,7 +169,7 @@ def _kv_heads(cfg: Any) -> int:
     return getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
 
 
-def _activation_bytes(run: Run) -> int:
+def _activation_bytes(run: RunContext) -> int:
     """At most: special tokens, sinks and ordinary tokens that are not asked for are left out."""
     spec = run.spec
     encoded = encode_prompts(run.model.tokenizer, run.selecting, **template(spec))
@@ -175,7 +177,7 @@ def _activation_bytes(run: Run) -> int:
     return FLOAT32 * run.model.cfg.d_model * tokens
 
 
-def _answer_tokens(run: Run) -> int:
+def _answer_tokens(run: RunContext) -> int:
     """Tokens of an answer that the model is to write where a prompt has none."""
     return run.spec.select.answer_tokens if run.spec.reads_answers else 0
 
@@ -201,22 +203,22 @@ NEW_TOKENS = (4, 12)
 """Texts are begun twice, to so many tokens: what reading and what writing takes follows."""
 
 
-def time_of_work(study: Study, sizes: Sizes) -> Iterator[Finding]:
+def time_of_work(measurement: Measurement, sizes: WorkSizes) -> Iterator[Finding]:
     """The sweep's rows and texts; other steps are not estimated."""
-    few = spread(study, PROMPTS)
+    few = spread(measurement, PROMPTS)
     seconds, rows = _last_try(partial(_rows, few))
     total = about(seconds / rows * sizes.rows)
-    yield Finding("time", f"rows {total}, measured on {rows:,} rows{_besides(study)}")
+    yield Finding("time", f"rows {total}, measured on {rows:,} rows{_besides(measurement)}")
     if sizes.texts:
         _, (each, texts) = _last_try(partial(_texts, *(_begun(few, n) for n in NEW_TOKENS)))
-        total = about(each(study.spec.generate.max_new_tokens) * sizes.texts)
+        total = about(each(measurement.spec.generate.max_new_tokens) * sizes.texts)
         yield Finding("", f"texts {total} at most, measured on the beginnings of {texts:,}")
     yield Finding("", "the other steps, training the SAE among them: not estimated")
 
 
-def _besides(study: Study) -> str:
+def _besides(measurement: Measurement) -> str:
     found = "; finding strengths by their KL takes several times as long besides"
-    return found if study.spec.calibrated else ""
+    return found if measurement.spec.calibrated else ""
 
 
 def _last_try(work: Callable[[int], T]) -> tuple[float, T]:
@@ -237,30 +239,32 @@ def _timed(work: Callable[[], T]) -> tuple[float, T]:
     return time.perf_counter() - start, made
 
 
-def _rows(study: Study, n: int) -> int:
+def _rows(measurement: Measurement, n: int) -> int:
     """Measure the rows of n directions; how many were steered."""
-    rows = study.logit_rows(plain_directions(pushes(study, n)))
+    rows = measurement.logit_rows(plain_directions(pushes(measurement, n)))
     return int((rows["alpha"].to_numpy() != 0).sum())
 
 
-def _begun(study: Study, new_tokens: int) -> Study:
+def _begun(measurement: Measurement, new_tokens: int) -> Measurement:
     """The same with texts of so many tokens."""
-    generate = study.spec.generate.model_copy(update={"max_new_tokens": new_tokens})
-    return replace(study, spec=study.spec.model_copy(update={"generate": generate}))
+    generate = measurement.spec.generate.model_copy(update={"max_new_tokens": new_tokens})
+    return replace(measurement, spec=measurement.spec.model_copy(update={"generate": generate}))
 
 
-def _texts(short: Study, long: Study, n: int) -> tuple[Callable[[int], float], int]:
+def _texts(short: Measurement, long: Measurement, n: int) -> tuple[Callable[[int], float], int]:
     """Seconds for a text by its new tokens, from two lengths; and the texts that were begun."""
     texts = short.n_texts(plain_directions(pushes(short, n)), range(n))
-    (early, few), (late, many) = (_timed(partial(_written, study, n)) for study in (short, long))
+    (early, few), (late, many) = (
+        _timed(partial(_written, measurement, n)) for measurement in (short, long)
+    )
     token = max(late - early, 0.0) / max(many - few, 1)
     reading = max(early - token * few, 0.0) / texts
     return lambda new_tokens: reading + token * new_tokens, texts
 
 
-def _written(study: Study, n: int) -> int:
+def _written(measurement: Measurement, n: int) -> int:
     """Write the texts of n directions; how many tokens were written under a push."""
-    texts = study.completion_rows(plain_directions(pushes(study, n)), range(n))
+    texts = measurement.completion_rows(plain_directions(pushes(measurement, n)), range(n))
     return int(texts.loc[texts["alpha"] != 0, "n_tokens"].sum())
 
 

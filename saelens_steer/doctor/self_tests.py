@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from saelens_steer.data import Prompt, encode_prompts, generation_prompt, special_ids
-from saelens_steer.doctor.case import Case, captured
+from saelens_steer.doctor.case import SelfTestCase, captured
 from saelens_steer.doctor.findings import Finding, judged, off
 from saelens_steer.doctor.resources import free_bytes, weight_bytes
 from saelens_steer.model import (
@@ -35,7 +35,7 @@ from saelens_steer.sweeps import LogitSweep, grid, measure
 from saelens_steer.tensors import Logits, Mask, Tokens
 
 
-def sae_hook(case: Case) -> Finding:
+def sae_hook(case: SelfTestCase) -> Finding:
     """The SAE reads what is steered: a push changes that by the push and by nothing else."""
     read, said = case.hook_name, "trained at the hook that is steered"
     if case.run.spec.sae.load:
@@ -53,7 +53,7 @@ def sae_hook(case: Case) -> Finding:
     return judged("SAE hook", worst, case.allowed, f"{said}; what it reads moves by the push")
 
 
-def chat_template(case: Case) -> Finding:
+def chat_template(case: SelfTestCase) -> Finding:
     """Every prompt, steered or for selection, is one rendering of the template, and ends at the
     assistant start."""
     spec, tokenizer = case.run.spec, case.model.tokenizer
@@ -105,7 +105,7 @@ CHECKPOINT_ROOM = 1.2
 """The checkpoint is loaded again where so many times the model's size is free."""
 
 
-def parity(case: Case) -> Finding:
+def parity(case: SelfTestCase) -> Finding:
     """Logits and residuals of the checkpoint as transformers computes them.
 
     Where there is no room for it beside the model, the proof that loading has left.
@@ -121,7 +121,7 @@ def parity(case: Case) -> Finding:
     return judged("parity", found.worst(dtype), allowed, said)
 
 
-def identity(case: Case) -> Finding:
+def identity(case: SelfTestCase) -> Finding:
     """α = 0 changes nothing, and leaves no hook behind."""
     before, hooks = last_token_logits(case.model, *case.batch), _hooks(case.model)
     after = case.under(add(case.own_pushes, 0.0), *case.batch).logits
@@ -130,7 +130,7 @@ def identity(case: Case) -> Finding:
     return judged("alpha 0", off(after, before), case.allowed, said, left == 0)
 
 
-def batches(case: Case) -> Finding:
+def batches(case: SelfTestCase) -> Finding:
     """Left-padded rows, each under its own push, against the same rows one by one."""
     together = case.under(add(case.own_pushes), *case.batch)
     rows = [case.under(add(push), *case.alone(row)) for row, push in enumerate(case.own_pushes)]
@@ -143,7 +143,7 @@ def batches(case: Case) -> Finding:
     return judged("batches", worst, case.allowed, said, holds)
 
 
-def padding(case: Case) -> Finding:
+def padding(case: SelfTestCase) -> Finding:
     """More padding before a prompt changes neither logits, nor activations, nor what is steered."""
     worst, more = 0.0, 0
     for row, push in enumerate(case.own_pushes):
@@ -157,9 +157,9 @@ def padding(case: Case) -> Finding:
     return judged("padding", worst, case.allowed, said, more == 0)
 
 
-def engine(case: Case) -> Finding:
+def engine(case: SelfTestCase) -> Finding:
     """Rows of the sweep, from the hook on, against whole passes with a hook, one by one."""
-    if why := case.study.ground.why_whole:
+    if why := case.measurement.unsteered_pass.why_whole:
         return Finding("engine", f"rows take whole passes with a hook: {why}", "note")
     sweep, worst = _two_directions(case), 0.0
     plan = sweep.plan(range(len(sweep.cells)), whole=False)
@@ -171,17 +171,17 @@ def engine(case: Case) -> Finding:
     return judged("engine", worst, case.allowed, said)
 
 
-def _two_directions(case: Case) -> LogitSweep:
+def _two_directions(case: SelfTestCase) -> LogitSweep:
     return LogitSweep(
-        ground=case.study.ground,
+        unsteered_pass=case.measurement.unsteered_pass,
         directions=plain_directions(case.pushes[:2]),
         cells=grid(2, (-1.0, 1.0)),
-        metrics=case.study.logit_metrics,
+        metrics=case.measurement.logit_metrics,
         all_logits=True,
     )
 
 
-def _padded(case: Case, row: int) -> tuple[Tokens, Mask]:
+def _padded(case: SelfTestCase, row: int) -> tuple[Tokens, Mask]:
     """One prompt behind padding, as far as the model has positions."""
     tokens, mask = case.alone(row)
     more = min(PADDING, case.model.cfg.n_ctx - tokens.shape[1])
@@ -199,7 +199,7 @@ WRITTEN = 8
 NewTokens = Int[Tensor, "batch new_pos"]
 
 
-def kv_cache(case: Case) -> Finding:
+def kv_cache(case: SelfTestCase) -> Finding:
     """Greedy texts under a push at all positions: the logits of each cached step, and the token it
     chose, against a whole pass over everything up to there."""
     room = min(WRITTEN, case.model.cfg.n_ctx - case.batch[0].shape[1])
@@ -215,7 +215,9 @@ def kv_cache(case: Case) -> Finding:
     return judged("kv cache", max(off(cached, plain), gap), case.allowed, said)
 
 
-def _written(case: Case, n: int) -> tuple[NewTokens, Float[Tensor, "batch new_pos d_model"]]:
+def _written(
+    case: SelfTestCase, n: int
+) -> tuple[NewTokens, Float[Tensor, "batch new_pos d_model"]]:
     """New tokens, and the final residual that each was chosen from."""
     edit = add(case.own_pushes)
     with steered(case.model, edit, case.hook_name), captured(case.model, _top(case)) as steps:
@@ -223,7 +225,7 @@ def _written(case: Case, n: int) -> tuple[NewTokens, Float[Tensor, "batch new_po
     return new, torch.stack([step[:, -1] for step in steps], 1)
 
 
-def _whole(case: Case, new: NewTokens) -> Float[Tensor, "batch new_pos d_model"]:
+def _whole(case: SelfTestCase, new: NewTokens) -> Float[Tensor, "batch new_pos d_model"]:
     """The same residuals in one pass over prompts and new tokens."""
     (tokens, mask), n = case.batch, new.shape[1]
     tokens, mask = torch.cat([tokens, new[:, :-1]], 1), F.pad(mask, (0, n - 1), value=True)
@@ -233,7 +235,7 @@ def _whole(case: Case, new: NewTokens) -> Float[Tensor, "batch new_pos d_model"]
     return seen[0][:, -n:]
 
 
-def _top(case: Case) -> str:
+def _top(case: SelfTestCase) -> str:
     return f"blocks.{case.model.cfg.n_layers - 1}.hook_resid_post"
 
 

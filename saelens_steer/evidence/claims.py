@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import statistics
-from saelens_steer.evidence.grid import Grid, check_metrics
+from saelens_steer.evidence.grid import RowGrid, check_metrics
 from saelens_steer.steering import CANDIDATE
 
 LEVEL = 0.05
@@ -39,7 +39,7 @@ def claims(
     are. Raises InputError for a table that does not fit.
     """
     check_metrics(rows, metrics)
-    grid = Grid.of(rows)
+    grid = RowGrid.of(rows)
     peers = Peers.of(grid.directions, controls)
     weights = statistics.bootstrap_weights(grid.n_prompts, n_resamples, seed)
     tables = [_claims_of(grid, peers, rows, metric, weights) for metric in metrics]
@@ -71,7 +71,7 @@ class Peers:
         comparable &= _shared_or_own(directions, candidates, controls)
         return cls(candidates, controls, comparable, family)
 
-    def about(self, grid: Grid) -> pd.DataFrame:
+    def about(self, grid: RowGrid) -> pd.DataFrame:
         """direction and feature of each candidate."""
         named = grid.directions[["direction", "feature"]]
         return named.iloc[self.candidates].reset_index(drop=True)
@@ -107,7 +107,7 @@ def steered_only(
 
 
 def deltas_of(
-    grid: Grid, cube: Float[np.ndarray, "directions alphas prompts"]
+    grid: RowGrid, cube: Float[np.ndarray, "directions alphas prompts"]
 ) -> Float[np.ndarray, "directions alphas"]:
     """Mean over prompts at each α minus that at 0, of every direction (see `steered_only`)."""
     delta = statistics.mean_difference(statistics.prompt_mean(cube), grid.zero)
@@ -162,7 +162,7 @@ def _shared_or_own(
 
 
 def _claims_of(
-    grid: Grid, peers: Peers, rows: pd.DataFrame, metric: str, weights: np.ndarray
+    grid: RowGrid, peers: Peers, rows: pd.DataFrame, metric: str, weights: np.ndarray
 ) -> pd.DataFrame:
     """The claims of one metric, indexed by the candidate's place in the table."""
     cube = grid.cube(rows, metric)
@@ -180,7 +180,9 @@ _COLUMNS = [
 ]
 
 
-def _effects(grid: Grid, cube: np.ndarray, delta: np.ndarray, weights: np.ndarray) -> pd.DataFrame:
+def _effects(
+    grid: RowGrid, cube: np.ndarray, delta: np.ndarray, weights: np.ndarray
+) -> pd.DataFrame:
     """What each candidate does at the α of its largest |Δ|."""
     best = np.where(np.isnan(delta), -1.0, np.abs(delta)).argmax(1)
     at = (np.arange(len(delta)), best)
@@ -256,7 +258,7 @@ def by_family(rows: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     Empty where the table has no controls. Raises InputError for a table that does not fit.
     """
     check_metrics(rows, metrics)
-    grid = Grid.of(rows)
+    grid = RowGrid.of(rows)
     peers = [Peers.of(grid.directions, family) for family in families_of(grid.directions)]
     tables = [
         _against_family(grid, own, delta, metric)
@@ -268,7 +270,7 @@ def by_family(rows: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     return table.sort_index(kind="stable").reset_index(drop=True)
 
 
-def _against_family(grid: Grid, peers: Peers, delta: np.ndarray, metric: str) -> pd.DataFrame:
+def _against_family(grid: RowGrid, peers: Peers, delta: np.ndarray, metric: str) -> pd.DataFrame:
     """One metric against one family, indexed by the candidate's place in the table."""
     statistic = statistics.max_statistic(delta[peers.candidates])
     about = peers.about(grid).assign(metric=metric, controls=peers.family)

@@ -28,7 +28,7 @@ ROW_COLUMNS = tuple(dict.fromkeys((*_NEEDED, *_KEPT, *_ONE_SWEEP)))
 
 
 @dataclass(frozen=True)
-class Grid:
+class RowGrid:
     """Where each row of a table belongs."""
 
     directions: pd.DataFrame
@@ -42,7 +42,7 @@ class Grid:
     """Flat index into [directions, alphas, prompts]; prompts are in alphabetical order."""
 
     @classmethod
-    def of(cls, rows: pd.DataFrame) -> Grid:
+    def of(cls, rows: pd.DataFrame) -> RowGrid:
         """Raises InputError for missing columns, several sweeps in one table, or no α = 0."""
         _check(rows)
         keys = [key for key in ("direction", "matched_norm") if key in rows]
@@ -141,7 +141,7 @@ def summarise(
     Raises InputError for a table that does not fit.
     """
     check_metrics(rows, metrics)
-    grid = Grid.of(rows)
+    grid = RowGrid.of(rows)
     counts = grid.prompt_counts()
     direction, alpha = np.nonzero(counts)
     table = grid.directions.iloc[direction].reset_index(drop=True)
@@ -167,7 +167,7 @@ def summarise(
 
 
 def _columns(
-    grid: Grid, rows: pd.DataFrame, metric: str, weights: np.ndarray
+    grid: RowGrid, rows: pd.DataFrame, metric: str, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
     """The four columns of one metric, each [directions, alphas]."""
     cube = grid.cube(rows, metric)

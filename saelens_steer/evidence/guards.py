@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from saelens_steer.evidence.claims import least_controls
-from saelens_steer.evidence.grid import DOSE, Grid
+from saelens_steer.evidence.grid import DOSE, RowGrid
 from saelens_steer.evidence.headline import KL
 from saelens_steer.evidence.statistics import prompt_mean
 from saelens_steer.metrics import distinct_words
@@ -50,7 +50,7 @@ def guards(
     own = rows.loc[rows["family"] == CANDIDATE]
     if own.empty:
         return []
-    grid = Grid.of(own)
+    grid = RowGrid.of(own)
     coverage: dict[str, int | None] = {}
     bounds: dict[str, tuple[int, int, int] | None] = {}
     for metric in metrics:
@@ -93,7 +93,7 @@ def _few_controls(claims: pd.DataFrame) -> Iterator[str]:
         )
 
 
-def _fewest(grid: Grid, cube: Cube) -> int | None:
+def _fewest(grid: RowGrid, cube: Cube) -> int | None:
     """The fewest prompts that any cell of a direction with this metric has it on; None where no
     steered cell has it."""
     counts = (~np.isnan(cube)).sum(-1)
@@ -134,7 +134,7 @@ def _saturated(bounds: Mapping[str, tuple[int, int, int] | None]) -> Iterator[st
         yield f"Saturated before any push, so that it can go one way only: {', '.join(each)}."
 
 
-def _dose(grid: Grid, own: pd.DataFrame) -> Iterator[str]:
+def _dose(grid: RowGrid, own: pd.DataFrame) -> Iterator[str]:
     """How large the pushes are beside the residual itself, where the rows have receipts."""
     if DOSE not in own:
         return

@@ -18,7 +18,7 @@ from saelens_steer.evidence.claims import (
     matched_by,
     steered_only,
 )
-from saelens_steer.evidence.grid import Grid
+from saelens_steer.evidence.grid import RowGrid
 
 UNITS = {"max_act": " × A_max", "resid_norm": " × mean ‖x‖", "kl": " nats of KL", "unit": " (unit)"}
 """What follows α in the sentence; nothing where α is a multiple of W_dec[f] itself."""
@@ -58,7 +58,7 @@ def _claims_on(claims: pd.DataFrame, metric: str) -> pd.DataFrame:
 def _headline_p(ours: pd.DataFrame, summary: pd.DataFrame, metric: str) -> float:
     """`headline_p` over candidates that share controls; over several such groups, Bonferroni
     weighted by how many candidates each holds."""
-    grid = Grid.of(summary.assign(prompt_id=""))
+    grid = RowGrid.of(summary.assign(prompt_id=""))
     delta = steered_only(grid.cube(summary, f"{metric}_delta")[..., 0], grid.zero)
     family = ours["controls"].iloc[0]
     peers = Peers.of(grid.directions, None if pd.isna(family) else str(family))

@@ -24,7 +24,7 @@ CONTRAST = "mean_difference"
 
 
 @dataclass(frozen=True)
-class Cells:
+class TradeoffCells:
     """The rows of a matrix as arrays over prompts."""
 
     about: pd.DataFrame
@@ -37,7 +37,7 @@ class Cells:
     """Metric → [prompt]."""
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, metrics: Sequence[str]) -> Cells:
+    def of(cls, rows: pd.DataFrame, metrics: Sequence[str]) -> TradeoffCells:
         unsteered = rows["edit"] == "none"
         zero, moved = pd.DataFrame(rows[unsteered]), pd.DataFrame(rows[~unsteered])
         zero = zero.sort_values(by="prompt_id", kind="stable")
@@ -73,7 +73,7 @@ class Cells:
 def matrix_table(rows: pd.DataFrame, metrics: Sequence[str], seed: int = 0) -> pd.DataFrame:
     """One row per direction × edit × strength × domain: KEYS, domain, n, and for each metric M:
     M, M_delta, M_ci_low, M_ci_high (95 % bootstrap over the domain's prompts)."""
-    cells = Cells.of(rows, metrics)
+    cells = TradeoffCells.of(rows, metrics)
     reached = cells.about["alpha"].notna().to_numpy()
     parts = []
     for domain in dict.fromkeys(cells.prompts["domain"]):
@@ -115,7 +115,9 @@ def front_table(rows: pd.DataFrame, damage: Damage, seed: int = 0) -> pd.DataFra
     effect is of.
     """
     has_texts = LOSS in rows
-    cells = Cells.of(rows, [damage.outcome, "kl", *([LOSS, *damage.rates] if has_texts else [])])
+    cells = TradeoffCells.of(
+        rows, [damage.outcome, "kl", *([LOSS, *damage.rates] if has_texts else [])]
+    )
     wanted = cells.of_domain(damage.domain)
     effect = damage.sign * cells.delta(damage.outcome)[:, wanted]
     kl, table = cells.steered["kl"][:, ~wanted], cells.about.copy()

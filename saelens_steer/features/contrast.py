@@ -29,7 +29,7 @@ SMALLEST, BINS = -16, 32 << MANTISSA
 """The first bin starts at 2^SMALLEST and holds what is smaller; the last ends at 2^16."""
 
 
-class Tally:
+class DomainSums:
     """Feature activations of one side, [·, d_sae], a batch at a time."""
 
     def __init__(self, d_sae: int, exact: bool) -> None:
@@ -84,7 +84,7 @@ def bins(z: Float[Tensor, " n"]) -> Tensor:
 
 
 def separation(
-    positive: Tally, negative: Tally, features: np.ndarray
+    positive: DomainSums, negative: DomainSums, features: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """AUROC of each feature, and the most that it can be wrong by (0 where it is exact)."""
     if positive.counts is None:
@@ -195,7 +195,7 @@ def select_features(
     sides = [_Side(activations, domain, at, pool) for domain in (positive, negative)]
     d_sae = sae.cfg.d_sae
     exact = sum(side.n for side in sides) * d_sae <= EXACT
-    tallies = Tally(d_sae, exact), Tally(d_sae, exact)
+    tallies = DomainSums(d_sae, exact), DomainSums(d_sae, exact)
     highest, norms, start = torch.zeros(d_sae), 0.0, 0
     for x in activations.chunks(rows_at_once(sae)):
         z = encode(sae, x)
@@ -267,7 +267,7 @@ def _tokens_of(activations: Activations, domain: str, at: At) -> torch.Tensor:
     return torch.tensor(rows.to_numpy())
 
 
-def _scores(positive: Tally, negative: Tally) -> pd.DataFrame:
+def _scores(positive: DomainSums, negative: DomainSums) -> pd.DataFrame:
     alive = np.flatnonzero((positive.fired + negative.fired).numpy() > 0)
     area, error = separation(positive, negative, alive)
     return pd.DataFrame(

@@ -29,11 +29,11 @@ WINDOW = 12
 """Tokens shown on either side of the one in the middle."""
 TRIED = 6
 """So many contexts are looked at for each silent one that prompts without a firing token lack."""
-Rows = list[int]
+ContextRows = list[int]
 
 
 @dataclass(frozen=True)
-class Firing:
+class FiringRecord:
     """What is known of a feature from the cache; nothing of an SAE that has only its decoder."""
 
     top: tuple[Context, ...] = ()
@@ -52,10 +52,10 @@ def firing_of(
     activations: Activations,
     features: Sequence[int],
     spec: LabelSpec,
-) -> list[Firing]:
+) -> list[FiringRecord]:
     """One pass over the cached tokens, and one over those that are shown."""
     if sae.cfg.metadata.decoder_only:
-        return [Firing()] * len(features)
+        return [FiringRecord()] * len(features)
     shown = shown_tokens(tokenizer, activations)
     found = responses(sae, activations, features, shown)
     rows = [_rows(found, shown, column, spec) for column in range(len(features))]
@@ -65,12 +65,12 @@ def firing_of(
     ]
     rates = [dict(zip(found.places.domains, own, strict=True)) for own in found.rates.tolist()]
     each = zip(*kinds, rates, strict=True)
-    return [Firing(top, firing, _quiet(tried, spec), own) for top, firing, tried, own in each]
+    return [FiringRecord(top, firing, _quiet(tried, spec), own) for top, firing, tried, own in each]
 
 
 def _rows(
     found: Responses, shown: Bool[Tensor, " n"], column: int, spec: LabelSpec
-) -> tuple[Rows, Rows, Rows]:
+) -> tuple[ContextRows, ContextRows, ContextRows]:
     """Rows of the top contexts, of others that fire, and of contexts that may be silent."""
     ranked = best_rows(found, column)
     top, rest = ranked[: spec.contexts], ranked[spec.contexts :]
@@ -89,9 +89,9 @@ def _tried(
     shown: Bool[Tensor, " n"],
     column: int,
     spec: LabelSpec,
-    top: Rows,
-    firing: Rows,
-) -> Rows:
+    top: ContextRows,
+    firing: ContextRows,
+) -> ContextRows:
     """Rows whose context may be silent, as far into their prompts as the firing ones are, so that
     the place tells nothing: of prompts without a firing token, or where these are too few of others
     that are not shown elsewhere."""

@@ -22,7 +22,7 @@ class SteeredTexts:
 
 
 @dataclass(frozen=True)
-class Pair:
+class TextPair:
     """Two texts after one prompt: along the feature, and along a random direction as long.
 
     Each prompt has a random direction of its own.
@@ -34,7 +34,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class LabelEvidence:
     """What is shown to whoever names a feature."""
 
     feature: int
@@ -48,7 +48,7 @@ class Evidence:
     lowered: tuple[WrittenToken, ...]
     texts: tuple[SteeredTexts, ...]
 
-    def only(self, kind: Kind) -> Evidence:
+    def only(self, kind: Kind) -> LabelEvidence:
         """What fires the feature (input), what it writes (output), or both."""
         if kind == "input":
             return replace(self, raised=(), lowered=(), texts=())
@@ -61,22 +61,22 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Trials:
+class LabelTrials:
     """What a name is tested on; nothing of it is shown to whoever names."""
 
     firing: tuple[Context, ...]
     """From its larger activations to its smaller ones."""
     silent: tuple[Context, ...]
     """Contexts in which the feature fires on no token."""
-    pairs: tuple[Pair, ...]
+    pairs: tuple[TextPair, ...]
 
 
 @dataclass(frozen=True)
-class Case:
+class LabelCase:
     """A feature to be named, and what its name is tested on."""
 
-    evidence: Evidence
-    trials: Trials
+    evidence: LabelEvidence
+    trials: LabelTrials
     effect: float | None
     """The steering effect score; None where nothing could be steered."""
 
@@ -86,7 +86,7 @@ class Gathered:
     """All that naming the features of one SAE takes; no model is needed any more."""
 
     layer: int
-    cases: tuple[Case, ...]
+    cases: tuple[LabelCase, ...]
     ordinary: tuple[str, ...]
     """The cached texts, which tell what words are common."""
     neuronpedia_id: str | None = None

@@ -17,12 +17,19 @@ from saelens_steer.data import Prompt, some_prompts
 from saelens_steer.directions import draw_controls
 from saelens_steer.errors import InputError
 from saelens_steer.features import Scale, written_tokens
-from saelens_steer.labels.contexts import Firing, cached_texts, firing_of
-from saelens_steer.labels.evidence import Case, Evidence, Gathered, Pair, SteeredTexts, Trials
+from saelens_steer.labels.contexts import FiringRecord, cached_texts, firing_of
+from saelens_steer.labels.evidence import (
+    Gathered,
+    LabelCase,
+    LabelEvidence,
+    LabelTrials,
+    SteeredTexts,
+    TextPair,
+)
 from saelens_steer.labels.scores import steering_effect
 from saelens_steer.model import hook_layer
 from saelens_steer.steering import Directions, feature_directions, own_controls
-from saelens_steer.sweeps import Study
+from saelens_steer.sweeps import Measurement
 from saelens_steer.tensors import Vectors
 
 METRICS = ("kl", "distinct_words")
@@ -37,7 +44,7 @@ def text_study(
     sweep: SweepSpec,
     prompt_spec: PromptSpec,
     alphas: Sequence[float] = (),
-) -> Study:
+) -> Measurement:
     """A study that only writes texts, at multiples of A_max: those of `spec` by default. Where is
     steered is as in `sweep`."""
     changes = {
@@ -50,7 +57,7 @@ def text_study(
         "generate": GenerateSpec(max_new_tokens=spec.max_new_tokens, n_controls=0),
     }
     settings = sweep.model_copy(update=changes)
-    return Study(model, None, hook_name, tuple(prompts), settings, METRICS, prompt_spec)
+    return Measurement(model, None, hook_name, tuple(prompts), settings, METRICS, prompt_spec)
 
 
 @dataclass(frozen=True)
@@ -91,14 +98,14 @@ class Texts:
         cut = {alpha: text[: self.chars] for alpha, text in texts.items()}
         return SteeredTexts(prompt.text[: self.chars], cut.pop(0.0), cut)
 
-    def pairs(self, feature: int, prompts: Sequence[Prompt]) -> tuple[Pair, ...]:
+    def pairs(self, feature: int, prompts: Sequence[Prompt]) -> tuple[TextPair, ...]:
         """The feature's text at the largest strength beside that of its random direction."""
-        own, found = self._steered.get(feature, {}), list[Pair]()
+        own, found = self._steered.get(feature, {}), list[TextPair]()
         for prompt in prompts:
             if prompt.id in own:
                 alpha, other = self._others[f"feature_{feature}", prompt.id]
                 texts = prompt.text, own[prompt.id][alpha], other
-                found.append(Pair(*(text[: self.chars] for text in texts)))
+                found.append(TextPair(*(text[: self.chars] for text in texts)))
         return tuple(found)
 
     def steered(self, feature: int) -> list[str]:
@@ -115,12 +122,12 @@ CONTROLS = "covariance"
 """The family of the random directions that a causal score holds a feature against."""
 TOKENS = 10
 """Tokens known of those that a decoder row raises, and of those it lowers."""
-Writer = Callable[[Study, Directions], pd.DataFrame]
+Writer = Callable[[Measurement, Directions], pd.DataFrame]
 """Writes the completions of all directions of a study."""
 
 
 @dataclass(frozen=True)
-class Labelling:
+class EvidenceGathering:
     """What the evidence for labels is gathered from."""
 
     model: Any
@@ -159,7 +166,7 @@ class Labelling:
         n, tested = len(self.steerable), len(self._examples[1])
         return len(self.prompts) * (n * len(self.spec.strengths) + 1) + tested * (n + 1) if n else 0
 
-    def study(self, prompts: Sequence[Prompt], *alphas: float) -> Study:
+    def measurement(self, prompts: Sequence[Prompt], *alphas: float) -> Measurement:
         """The study that writes texts at these multiples of A_max, by default at all of them."""
         given = self.model, self.hook_name, prompts, self.spec, self.sweep, self.prompt_spec
         return text_study(*given, alphas)
@@ -179,10 +186,10 @@ class Labelling:
         drawn = draw_controls(CONTROLS, len(self.prompts), **options)
         places = [i for i, prompt in enumerate(self.prompts) if prompt in self._examples[1]]
         others = [
-            write(self.study([self.prompts[i]], strongest), _beside(tested, drawn[i : i + 1]))
+            write(self.measurement([self.prompts[i]], strongest), _beside(tested, drawn[i : i + 1]))
             for i in places
         ]
-        own = write(self.study(self.prompts), tested)
+        own = write(self.measurement(self.prompts), tested)
         controls = pd.concat(others, ignore_index=True) if others else pd.DataFrame()
         return Texts(own, controls, self.spec.example_chars)
 
@@ -195,19 +202,21 @@ class Labelling:
             getattr(self.sae.cfg.metadata, "neuronpedia_id", None),
         )
 
-    def _cases(self, texts: Texts) -> list[Case]:
+    def _cases(self, texts: Texts) -> list[LabelCase]:
         tokenizer = self.model.tokenizer
         written = written_tokens(self.model, self.sae, self.features, self.hook_name, TOKENS)
         known = firing_of(tokenizer, self.sae, self.activations, self.features, self.spec)
         triples = zip(self.features, written, known, strict=True)
         return [self._case(feature, *tokens, own, texts) for feature, tokens, own in triples]
 
-    def _case(self, feature: int, raised: Any, lowered: Any, known: Firing, texts: Texts) -> Case:
+    def _case(
+        self, feature: int, raised: Any, lowered: Any, known: FiringRecord, texts: Texts
+    ) -> LabelCase:
         shown, kept = self._examples
         own = known.top, known.rates or {}, raised, lowered, texts.shown(feature, shown)
-        trials = Trials(known.firing, known.silent, texts.pairs(feature, kept))
-        return Case(
-            Evidence(feature, self.sides.get(feature, ""), *own).only(self.spec.evidence),
+        trials = LabelTrials(known.firing, known.silent, texts.pairs(feature, kept))
+        return LabelCase(
+            LabelEvidence(feature, self.sides.get(feature, ""), *own).only(self.spec.evidence),
             trials,
             steering_effect([self._ids(text) for text in texts.steered(feature)]),
         )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-from saelens_steer.labels.evidence import Evidence
+from saelens_steer.labels.evidence import LabelEvidence
 
 Failure = Literal["unreadable", "unanswered", "refused", "over_budget", "no_evidence"]
 MOST_WORDS = 19
@@ -62,7 +62,7 @@ class Labeller(Protocol):
         """The model that is asked, if any."""
         ...
 
-    def name(self, evidence: Evidence) -> Name:
+    def name(self, evidence: LabelEvidence) -> Name:
         """A name for a feature."""
         ...
 

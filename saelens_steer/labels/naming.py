@@ -9,9 +9,9 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread
 
-from saelens_steer.labels.evidence import Case
+from saelens_steer.labels.evidence import LabelCase
 from saelens_steer.labels.labeller import Failed, Labeller, Name
-from saelens_steer.labels.scores import NO_LABEL, Score, causal_score, detection_score
+from saelens_steer.labels.scores import NO_LABEL, LabelScore, causal_score, detection_score
 from saelens_steer.progress import Note, unnoted
 
 LABELLED = "labelled"
@@ -32,14 +32,14 @@ class Label:
     """Why it failed, or what is to be said of the answer."""
     effect: float | None
     """The steering effect score."""
-    detection: Score
-    causal: Score
+    detection: LabelScore
+    causal: LabelScore
     provider: str
     model: str | None
 
 
 def label_all(
-    labeller: Labeller, cases: Sequence[Case], at_once: int = 1, note: Note = unnoted
+    labeller: Labeller, cases: Sequence[LabelCase], at_once: int = 1, note: Note = unnoted
 ) -> list[Label]:
     """A label for each case, in their order; `at_once` are worked on at the same time."""
     found, work = dict[int, Label](), partial(label_one, labeller)
@@ -54,11 +54,14 @@ def label_all(
 
 
 def _as_they_come(
-    work: Callable[[Case], Label], cases: Sequence[Case], at_once: int
+    work: Callable[[LabelCase], Label], cases: Sequence[LabelCase], at_once: int
 ) -> Iterator[tuple[int, Label]]:
     """Each case's place and label. Threads that hang do not hold up an interruption, nor the end
     of the program."""
-    left, done = SimpleQueue[tuple[int, Case]](), SimpleQueue[tuple[int, Label | BaseException]]()
+    left, done = (
+        SimpleQueue[tuple[int, LabelCase]](),
+        SimpleQueue[tuple[int, Label | BaseException]](),
+    )
     for numbered in enumerate(cases):
         left.put(numbered)
 
@@ -80,7 +83,7 @@ def _as_they_come(
         yield place, label
 
 
-def label_one(labeller: Labeller, case: Case) -> Label:
+def label_one(labeller: Labeller, case: LabelCase) -> Label:
     """Name a feature and test the name."""
     name, status, detail = _named(labeller, case)
     scores = NO_LABEL, NO_LABEL
@@ -93,7 +96,7 @@ def label_one(labeller: Labeller, case: Case) -> Label:
     return Label(own.feature, own.side, name, status, detail, case.effect, *scores, *who)
 
 
-def _named(labeller: Labeller, case: Case) -> tuple[Name | None, str, str]:
+def _named(labeller: Labeller, case: LabelCase) -> tuple[Name | None, str, str]:
     if case.evidence.empty:
         why = "nothing is known of it that labels are to be made from"
         return None, "no_evidence", why

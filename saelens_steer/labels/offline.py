@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from math import log1p
 
 from saelens_steer.files import digest
-from saelens_steer.labels.evidence import Evidence
+from saelens_steer.labels.evidence import LabelEvidence
 from saelens_steer.labels.labeller import Failed, Name, Shown
 from saelens_steer.labels.offline_words import (
     Background,
@@ -32,14 +32,14 @@ WRITES = "writes "
 
 
 @dataclass(frozen=True)
-class Offline:
+class OfflineLabeller:
     """Names by counting words, and asks no model; `name` raises Failed."""
 
     background: Background
     """How common words are in ordinary texts."""
 
     @classmethod
-    def of(cls, texts: Iterable[str]) -> Offline:
+    def of(cls, texts: Iterable[str]) -> OfflineLabeller:
         """One that knows from these texts which words are common."""
         return cls(Background.of(texts))
 
@@ -52,7 +52,7 @@ class Offline:
     def model(self) -> None:
         """None is asked."""
 
-    def name(self, evidence: Evidence) -> Name:
+    def name(self, evidence: LabelEvidence) -> Name:
         """Words that stand out where it fires, then those it writes: `bus, tram; writes car`."""
         own, left_out = _readable(evidence), _domains(evidence)
         firing = self._firing_words(own, left_out)
@@ -96,11 +96,11 @@ class Offline:
         counts = Counter(keys_of(text))
         return sum(log1p(counts[word]) * self.background.surprise(word) for word in sorted(words))
 
-    def _firing_words(self, evidence: Evidence, left_out: set[str]) -> list[str]:
+    def _firing_words(self, evidence: LabelEvidence, left_out: set[str]) -> list[str]:
         scores = firing_scores(evidence.contexts, self.background)
         return self._best(_without(scores, left_out), MOST_FIRING, LEAST_FIRING)
 
-    def _written_words(self, evidence: Evidence, left_out: set[str], named: bool) -> list[str]:
+    def _written_words(self, evidence: LabelEvidence, left_out: set[str], named: bool) -> list[str]:
         """Words that tell something. Where nothing else gives a name: any, or else parts of words.
 
         Beside words that fire it, one has to stand in the contexts too, or to be written clearly.
@@ -123,7 +123,7 @@ class Offline:
         return [self.background.usual.get(key, key) for key in kept]
 
 
-def _readable(evidence: Evidence) -> Evidence:
+def _readable(evidence: LabelEvidence) -> LabelEvidence:
     """The evidence without contexts that hold no token."""
     contexts = tuple(context for context in evidence.contexts if context.tokens)
     return replace(evidence, contexts=contexts)
@@ -133,7 +133,7 @@ def _without(scores: Mapping[str, float], left_out: set[str]) -> dict[str, float
     return {k: score for k, score in scores.items() if left_out.isdisjoint(keys_of(k))}
 
 
-def _domains(evidence: Evidence) -> set[str]:
+def _domains(evidence: LabelEvidence) -> set[str]:
     """Words of the domains' names: a name is not to be read off the data set."""
     names = [*evidence.rates, evidence.side, *(c.domain for c in evidence.contexts)]
     return {key for name in names for key in keys_of(name)}

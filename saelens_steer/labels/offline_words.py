@@ -14,7 +14,7 @@ from typing import NamedTuple
 from unicodedata import combining
 
 from saelens_steer.features import Context, WrittenToken
-from saelens_steer.labels.evidence import Evidence, SteeredTexts
+from saelens_steer.labels.evidence import LabelEvidence, SteeredTexts
 
 PARTS = re.compile(
     r"\\?[^\W\d_]+(?:['’][^\W\d_]+)*"  # a word, or a LaTeX command
@@ -207,7 +207,7 @@ def words_near(contexts: Sequence[Context]) -> set[str]:
     return {key for context in contexts for key in weights_of(context)}
 
 
-def clearly_written(evidence: Evidence, background: Background) -> set[str]:
+def clearly_written(evidence: LabelEvidence, background: Background) -> set[str]:
     """Words raised by much more than any is lowered, and such as many of the steered texts gain."""
     noise = max((-token.logit for token in evidence.lowered), default=0.0)
     clear = [token for token in evidence.raised if token.logit >= CLEAR * noise]
@@ -237,7 +237,7 @@ def pieces(raised: Sequence[WrittenToken]) -> dict[str, float]:
     }
 
 
-def analysis(evidence: Evidence, background: Background) -> str:
+def analysis(evidence: LabelEvidence, background: Background) -> str:
     """Where it fires, at which tokens, what it raises, and whether the two agree."""
     said = [
         _where(evidence.rates),
@@ -271,7 +271,7 @@ def _raises(raised: Sequence[WrittenToken]) -> str:
     return f"It raises most {', '.join(quoted(token.text) for token in raised[:MOST_SAID])}."
 
 
-def _agreement(evidence: Evidence, background: Background) -> str:
+def _agreement(evidence: LabelEvidence, background: Background) -> str:
     if not (evidence.contexts and evidence.raised):
         return ""
     near = words_near(evidence.contexts)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from saelens_steer.features import Context, WrittenToken
-from saelens_steer.labels.evidence import Evidence, SteeredTexts
+from saelens_steer.labels.evidence import LabelEvidence, SteeredTexts
 from saelens_steer.labels.labeller import MOST_LETTERS, MOST_WORDS, Failed, Name, Shown, writable
 from saelens_steer.labels.server import Answer, Question
 
@@ -20,7 +20,7 @@ SYSTEM = (
 MOST_TOKENS = 10
 
 
-def naming(evidence: Evidence) -> Question:
+def naming(evidence: LabelEvidence) -> Question:
     """Name a feature from what is known of it."""
     parts = [
         "What does this feature stand for?",
@@ -81,7 +81,7 @@ def _contexts(contexts: Sequence[Context]) -> str:
     )
 
 
-def _rates(evidence: Evidence) -> str:
+def _rates(evidence: LabelEvidence) -> str:
     named = [f"{domain} {rate:.1%}" for domain, rate in evidence.rates.items() if domain]
     return f"Share of tokens on which it is active, by domain: {', '.join(named)}." if named else ""
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from saelens_steer.files import digest
-from saelens_steer.labels.evidence import Pair, Trials
+from saelens_steer.labels.evidence import LabelTrials, TextPair
 from saelens_steer.labels.labeller import Failed, Labeller, Name, Shown
 
 SCORED = "scored"
@@ -21,7 +21,7 @@ FEWEST = 5
 
 
 @dataclass(frozen=True)
-class Score:
+class LabelScore:
     """How many of n questions with two possible answers were answered right."""
 
     status: str
@@ -38,7 +38,7 @@ class Score:
     """How often guessing does as well (exact, one-sided)."""
 
 
-NO_LABEL = Score("no_label", "there is no label to test")
+NO_LABEL = LabelScore("no_label", "there is no label to test")
 
 
 def steering_effect(texts: Sequence[Sequence[int]]) -> float | None:
@@ -55,16 +55,16 @@ def steering_effect(texts: Sequence[Sequence[int]]) -> float | None:
     return TOKEN_SHARE * of_tokens + (1 - TOKEN_SHARE) * of_texts
 
 
-def against_chance(right: Sequence[bool]) -> Score:
+def against_chance(right: Sequence[bool]) -> LabelScore:
     """A score of answers that guessing gets right half of the time."""
     n, correct = len(right), sum(right)
     test = binomtest(correct, n, CHANCE, alternative="greater")
     both = binomtest(correct, n, CHANCE).proportion_ci(0.95, method="exact")
     ends = float(both.low), float(both.high)
-    return Score(SCORED, "", correct, n, correct / n, *ends, CHANCE, float(test.pvalue))
+    return LabelScore(SCORED, "", correct, n, correct / n, *ends, CHANCE, float(test.pvalue))
 
 
-def detection_score(labeller: Labeller, name: Name, trials: Trials) -> Score:
+def detection_score(labeller: Labeller, name: Name, trials: LabelTrials) -> LabelScore:
     """Told the name, which contexts does the feature fire in? As many fire as do not.
 
     The contexts were not shown to whoever named. All are judged at once and in a fixed disorder. Of
@@ -72,7 +72,7 @@ def detection_score(labeller: Labeller, name: Name, trials: Trials) -> Score:
     """
     n = min(len(trials.firing), len(trials.silent))
     if 2 * n < FEWEST:
-        return Score("too_few", _few(len(trials.firing), len(trials.silent)))
+        return LabelScore("too_few", _few(len(trials.firing), len(trials.silent)))
     spread = np.linspace(0, len(trials.firing) - 1, n).round().astype(int)
     marked = [("".join(trials.firing[i].tokens), True) for i in spread]
     marked += [("".join(c.tokens), False) for c in trials.silent[:n]]
@@ -86,7 +86,7 @@ def detection_score(labeller: Labeller, name: Name, trials: Trials) -> Score:
     return _scored(judged)
 
 
-def causal_score(labeller: Labeller, name: Name, trials: Trials) -> Score:
+def causal_score(labeller: Labeller, name: Name, trials: LabelTrials) -> LabelScore:
     """Told the name, which of two texts was steered along the feature?
 
     The other was steered along a random direction by as much. Pairs of equal texts have no answer
@@ -96,7 +96,7 @@ def causal_score(labeller: Labeller, name: Name, trials: Trials) -> Score:
     if len(pairs) < FEWEST:
         equal = len(trials.pairs) - len(pairs)
         why = f"{len(pairs)} pairs of texts that differ, {equal} that are equal"
-        return Score("too_few", f"{why}; it takes {FEWEST}")
+        return LabelScore("too_few", f"{why}; it takes {FEWEST}")
     pairs.sort(key=lambda pair: digest("causal", pair.prompt, pair.steered))
     drawn = sorted(pairs, key=lambda pair: digest("first", pair.prompt, pair.steered, pair.other))
     places = [drawn.index(pair) < len(pairs) / 2 for pair in pairs]
@@ -109,16 +109,16 @@ def causal_score(labeller: Labeller, name: Name, trials: Trials) -> Score:
     return _scored(judged)
 
 
-def _shown(pair: Pair, first: bool) -> Shown:
+def _shown(pair: TextPair, first: bool) -> Shown:
     texts = (pair.steered, pair.other) if first else (pair.other, pair.steered)
     return Shown(pair.prompt, *texts)
 
 
-def _scored(judged: Callable[[], list[bool]]) -> Score:
+def _scored(judged: Callable[[], list[bool]]) -> LabelScore:
     try:
         return against_chance(judged())
     except Failed as failure:
-        return Score(failure.status, str(failure))
+        return LabelScore(failure.status, str(failure))
 
 
 def _few(firing: int, silent: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from saelens_steer.labels.client import Client
-from saelens_steer.labels.evidence import Evidence
+from saelens_steer.labels.evidence import LabelEvidence
 from saelens_steer.labels.labeller import Name, Shown
 from saelens_steer.labels.questions import (
     choosing,
@@ -20,7 +20,7 @@ from saelens_steer.labels.server import Answer
 
 
 @dataclass(frozen=True)
-class Served:
+class ServerLabeller:
     """Names by asking; its methods raise Failed."""
 
     client: Client
@@ -31,7 +31,7 @@ class Served:
         """The model that is asked."""
         return self.client.spec.model
 
-    def name(self, evidence: Evidence) -> Name:
+    def name(self, evidence: LabelEvidence) -> Name:
         """A name for a feature."""
         return self.client.ask(naming(evidence), self._named)
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from saelens_steer.labels.naming import TO_BE_ASKED, Label
 from saelens_steer.labels.neuronpedia import Published
-from saelens_steer.labels.scores import Score
+from saelens_steer.labels.scores import LabelScore
 
 SHOWN = 3
 """So many reasons are said."""
@@ -129,7 +129,7 @@ def _row(layer: int, own: Label, published: Published | None) -> dict[str, Any]:
     }
 
 
-def _columns(name: str, score: Score) -> dict[str, Any]:
+def _columns(name: str, score: LabelScore) -> dict[str, Any]:
     return {
         name: score.accuracy,
         f"{name}_ci_low": score.ci_low,

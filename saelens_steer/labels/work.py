@@ -16,7 +16,7 @@ from saelens_steer.labels.evidence import Gathered
 from saelens_steer.labels.labeller import Labeller
 from saelens_steer.labels.naming import Label, label_all
 from saelens_steer.labels.neuronpedia import Neuronpedia, Published
-from saelens_steer.labels.offline import Offline
+from saelens_steer.labels.offline import OfflineLabeller
 from saelens_steer.labels.tables import labels_json, labels_table
 from saelens_steer.progress import progress, say
 
@@ -73,8 +73,8 @@ def check_labeller(spec: LabelSpec) -> None:
 def _labeller(spec: LabelSpec, answers: Answers, gathered: Gathered) -> Labeller:
     check_labeller(spec)
     if spec.server is None:
-        return Offline.of(gathered.ordinary)
+        return OfflineLabeller.of(gathered.ordinary)
     from saelens_steer.labels.client import Client
-    from saelens_steer.labels.server_labeller import Served
+    from saelens_steer.labels.server_labeller import ServerLabeller
 
-    return Served(Client(spec.server, answers))
+    return ServerLabeller(Client(spec.server, answers))

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from saelens_steer.report.markup import Cell, badge, esc, figure, note, section, table
-from saelens_steer.report.run_folder import Run
+from saelens_steer.report.markup import TableCell, badge, esc, figure, note, section, table
+from saelens_steer.report.run_folder import RunTables
 from saelens_steer.report.theme import (
     BAND_LINE,
     INK,
@@ -41,7 +41,7 @@ LEAD = (
 )
 
 
-def choices_section(run: Run) -> str:
+def choices_section(run: RunTables) -> str:
     """The comparison of ways to choose; empty where the run made none."""
     if run.comparison.empty:
         return ""
@@ -157,7 +157,7 @@ def _table(own: pd.DataFrame) -> str:
     return table("Ways to choose features", headers, rows)
 
 
-def _cells(row: dict[str, Any], places: int) -> list[Cell]:
+def _cells(row: dict[str, Any], places: int) -> list[TableCell]:
     low, high = (number(row[f"effect_ci_{end}"], places, signed=True) for end in ("low", "high"))
     effect = f"{number(row['effect'], places, signed=True)} <small>[{low}, {high}]</small>"
     times, low_end, high_end = _times(row)
@@ -166,13 +166,13 @@ def _cells(row: dict[str, Any], places: int) -> list[Cell]:
     mark = badge(kind, "warn") if row["evidence"] == "ceiling" else esc(kind)
     names = str(row["directions"]).replace("_", " ").replace(" feature ", ", ")
     return [
-        Cell(f"<b>{esc(row['method'])}</b>", row["method"]),
-        Cell(mark, kind),
-        Cell(esc(EQUAL.get(row["equal"], "as it is")), row["equal"]),
-        Cell(effect, float(row["effect"])),
-        Cell(number(row["kl"], 4), float(row["kl"])),
-        Cell("–" if pd.isna(row["ratio"]) else ratio, _sortable(row["ratio"])),
-        Cell(f"<small>{esc(names)}</small>", names),
+        TableCell(f"<b>{esc(row['method'])}</b>", row["method"]),
+        TableCell(mark, kind),
+        TableCell(esc(EQUAL.get(row["equal"], "as it is")), row["equal"]),
+        TableCell(effect, float(row["effect"])),
+        TableCell(number(row["kl"], 4), float(row["kl"])),
+        TableCell("–" if pd.isna(row["ratio"]) else ratio, _sortable(row["ratio"])),
+        TableCell(f"<small>{esc(names)}</small>", names),
     ]
 
 

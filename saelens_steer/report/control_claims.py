@@ -7,20 +7,20 @@ from typing import Any
 import pandas as pd
 
 from saelens_steer.evidence import FAILS, PASSES, UNMEASURED
-from saelens_steer.report.markup import Cell, esc, section, table
-from saelens_steer.report.run_folder import Run, claims_on, column, where
+from saelens_steer.report.markup import TableCell, esc, section, table
+from saelens_steer.report.run_folder import RunTables, claims_on, column, where
 from saelens_steer.report.theme import decimals, name_label, number
 
 TITLE = "How the answer changes with the controls"
 
 
-def families_lead(run: Run) -> str:
+def families_lead(run: RunTables) -> str:
     """Which family claims are held against, as a sentence that follows another; or nothing."""
     named = list(run.claims["controls"].dropna()) if "controls" in run.claims else []
     return f" Claims are held against {named[0]} controls." if named else ""
 
 
-def families_table(run: Run) -> str:
+def families_table(run: RunTables) -> str:
     """For each family: how many controls, how far they reach on the main metric, and how many
     directions do more on each metric of logits. Empty where there are not several families."""
     families = list(dict.fromkeys(run.by_family["controls"])) if len(run.by_family) else []
@@ -34,7 +34,7 @@ def families_table(run: Run) -> str:
     return f"<h3>{esc(TITLE)}</h3>{table(TITLE, headers, rows)}"
 
 
-def _family_row(run: Run, family: str, places: int) -> list[Cell]:
+def _family_row(run: RunTables, family: str, places: int) -> list[TableCell]:
     own = where(run.by_family, column(run.by_family, "controls") == family)
     main = _on(own, run.logit_metrics[0])
     cells = [
@@ -42,7 +42,7 @@ def _family_row(run: Run, family: str, places: int) -> list[Cell]:
         _span(column(main, "control_quantile").dropna(), places),
     ]
     counts = [_passing(_on(own, metric)) for metric in run.logit_metrics]
-    return [Cell(f"<b>{esc(family)}</b>", family), *cells, *counts]
+    return [TableCell(f"<b>{esc(family)}</b>", family), *cells, *counts]
 
 
 def _on(table: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -51,19 +51,21 @@ def _on(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     return where(table, measured & (column(table, "metric") == metric))
 
 
-def _span(values: pd.Series, places: int) -> Cell:
+def _span(values: pd.Series, places: int) -> TableCell:
     """One number, or the smallest and the largest where candidates differ."""
     if values.empty:
-        return Cell("–", float("-inf"))
+        return TableCell("–", float("-inf"))
     ends = dict.fromkeys(number(float(end), places) for end in (values.min(), values.max()))
-    return Cell(esc(" to ".join(ends)), float(values.max()))
+    return TableCell(esc(" to ".join(ends)), float(values.max()))
 
 
-def _passing(own: pd.DataFrame) -> Cell:
+def _passing(own: pd.DataFrame) -> TableCell:
     """How many directions do more than these controls, of those that can be tested."""
     verdicts = list(own["verdict"])
     more, tested = verdicts.count(PASSES), sum(v in (PASSES, FAILS) for v in verdicts)
-    return Cell(f"{more} of {tested}" if tested else "not testable", float(more if tested else -1))
+    return TableCell(
+        f"{more} of {tested}" if tested else "not testable", float(more if tested else -1)
+    )
 
 
 LEAD = (
@@ -73,7 +75,7 @@ LEAD = (
 )
 
 
-def twin_section(run: Run) -> str:
+def twin_section(run: RunTables) -> str:
     """The comparison with the twin, by metric; empty where the run has none."""
     if run.twin.empty:
         return ""
@@ -86,7 +88,7 @@ def twin_section(run: Run) -> str:
     )
 
 
-def twin_sentence(run: Run, metric: str) -> str:
+def twin_sentence(run: RunTables, metric: str) -> str:
     """How many of each SAE's candidates do more than random directions, and how far they reach."""
     (more, n, reach), (twin_more, twin_n, twin_reach) = (
         _found(claims, metric) for claims in (run.claims, run.twin)
@@ -109,12 +111,14 @@ def _found(claims: Any, metric: str) -> tuple[int | None, int, float]:
     return verdicts.count(PASSES) if testable else None, len(own), float(own["T"].mean())
 
 
-def _baseline_row(run: Run, metric: str) -> list[Cell]:
+def _baseline_row(run: RunTables, metric: str) -> list[TableCell]:
     found = [_found(claims, metric) for claims in (run.claims, run.twin)]
     places = decimals(reach for *_, reach in found)
     counts = [
-        Cell("not testable", -1.0) if more is None else Cell(f"{more} of {n}", float(more))
+        TableCell("not testable", -1.0)
+        if more is None
+        else TableCell(f"{more} of {n}", float(more))
         for more, n, _ in found
     ]
-    reaches = [Cell(number(reach, places), reach) for *_, reach in found]
-    return [Cell(f"<b>{esc(name_label(metric))}</b>", metric), *counts, *reaches]
+    reaches = [TableCell(number(reach, places), reach) for *_, reach in found]
+    return [TableCell(f"<b>{esc(name_label(metric))}</b>", metric), *counts, *reaches]

@@ -19,7 +19,7 @@ from saelens_steer.report.feature_parts import (
 )
 from saelens_steer.report.label_parts import label_body, label_of, label_title
 from saelens_steer.report.markup import (
-    Cell,
+    TableCell,
     badge,
     chips,
     esc,
@@ -30,15 +30,15 @@ from saelens_steer.report.markup import (
     shell,
     table,
 )
-from saelens_steer.report.run_folder import Run
+from saelens_steer.report.run_folder import RunTables
 from saelens_steer.report.theme import SIDE_COLOURS, number, short
 from saelens_steer.report.topic_figures import bars_caption, side_place, topic_bars, topic_heatmap
 
 SHOWN_RAISED = 4
 """Tokens in the overview."""
-Data = Mapping[str, Any]
+PageData = Mapping[str, Any]
 """The content of feature_pages.json."""
-Labels = Mapping[int, Mapping[str, Any]]
+LabelEntries = Mapping[int, Mapping[str, Any]]
 """Feature → what labels.json says of it."""
 LEAD = (
     "What these features respond to, over all cached tokens. The background of a token is its "
@@ -56,7 +56,7 @@ DECODER = (
 )
 
 
-def features_section(run: Run) -> str:
+def features_section(run: RunTables) -> str:
     """The section of the report; empty where the run has no feature pages."""
     data = run.feature_pages
     if not data:
@@ -66,7 +66,9 @@ def features_section(run: Run) -> str:
     )
 
 
-def features_page(data: Data, name: str, scripts: bool = True, labels: Labels | None = None) -> str:
+def features_page(
+    data: PageData, name: str, scripts: bool = True, labels: LabelEntries | None = None
+) -> str:
     """The same as a page of its own; `name` says of which run."""
     headings = ("pages", "Features"), ("topic", "By category")
     there = [(key, title) for key, title in headings if data.get(key)]
@@ -100,7 +102,7 @@ class ShownFeatures(FeaturePages):
         return write_text(Path(path), features_page(self.to_json(), self.hook_name))
 
 
-def summary(data: Data) -> str:
+def summary(data: PageData) -> str:
     """How many features are alive, in a sentence."""
     if data["n_alive"] is None:
         return "This SAE has only its decoder."
@@ -110,12 +112,12 @@ def summary(data: Data) -> str:
     )
 
 
-def lead(data: Data) -> str:
+def lead(data: PageData) -> str:
     """What the pages are, in a few sentences."""
     return DECODER if data["n_alive"] is None else LEAD
 
 
-def parts(data: Data, figures: bool = True, labels: Labels | None = None) -> list[str]:
+def parts(data: PageData, figures: bool = True, labels: LabelEntries | None = None) -> list[str]:
     """The overview, the pages, and the figures of the topic."""
     if not data["pages"]:
         return [note("No feature was chosen or named, so none is shown.")]
@@ -127,7 +129,7 @@ def parts(data: Data, figures: bool = True, labels: Labels | None = None) -> lis
     return [*shown, *(_topic(data) if figures and data["topic"] else [])]
 
 
-def _facts(data: Data) -> str:
+def _facts(data: PageData) -> str:
     rows = [
         ("Hook", f"<code>{esc(data['hook_name'])}</code>"),
         ("Features shown", f"{len(data['pages'])} of {number(data['d_sae'], 0)}"),
@@ -139,34 +141,36 @@ def _facts(data: Data) -> str:
     return pairs(rows, "facts")
 
 
-def _overview(data: Data, labels: Sequence[Data]) -> str:
+def _overview(data: PageData, labels: Sequence[PageData]) -> str:
     headers = ["Feature", "Side", "Firing rate", "A_max", "Fires most on", "Raises"]
     rows = [_overview_row(page) for page in data["pages"]]
     if any(texts := [label_of(label) for label in labels]):
         headers.insert(2, "Label")
         for row, text in zip(rows, texts, strict=True):
-            row.insert(2, Cell(f'<span class="label">{esc(text or "–")}</span>', text))
+            row.insert(2, TableCell(f'<span class="label">{esc(text or "–")}</span>', text))
     return f'<div class="overview">{table("The features shown", headers, rows)}</div>'
 
 
-def _overview_row(page: Data) -> list[Cell]:
+def _overview_row(page: PageData) -> list[TableCell]:
     number_, firing = page["feature"], page["firing"]
     raised = chips([token_text(t["text"]) for t in page["raised"][:SHOWN_RAISED]])
     best = _busiest(firing)
     return [
-        Cell(f'<a href="#f{number_}"><b>feature {number_}</b></a>', f"feature {number_}"),
-        Cell(esc(page["side"] or "–"), page["side"]),
-        Cell(percent(firing["firing_rate"]), float(firing["firing_rate"])) if firing else _UNKNOWN,
-        Cell(number(firing["a_max"], 2), float(firing["a_max"])) if firing else _UNKNOWN,
-        Cell(esc(best), best),
-        Cell(raised or "–", ""),
+        TableCell(f'<a href="#f{number_}"><b>feature {number_}</b></a>', f"feature {number_}"),
+        TableCell(esc(page["side"] or "–"), page["side"]),
+        TableCell(percent(firing["firing_rate"]), float(firing["firing_rate"]))
+        if firing
+        else _UNKNOWN,
+        TableCell(number(firing["a_max"], 2), float(firing["a_max"])) if firing else _UNKNOWN,
+        TableCell(esc(best), best),
+        TableCell(raised or "–", ""),
     ]
 
 
-_UNKNOWN = Cell("–", -1.0)
+_UNKNOWN = TableCell("–", -1.0)
 
 
-def _busiest(firing: Data | None) -> str:
+def _busiest(firing: PageData | None) -> str:
     """The domain on whose tokens it fires most often, or a dash."""
     if not firing or not firing["firing_rate"]:
         return "–"
@@ -174,7 +178,7 @@ def _busiest(firing: Data | None) -> str:
     return best["domain"] or "(no domain)"
 
 
-def _page(data: Data, page: Data, opened: bool, label: Data) -> str:
+def _page(data: PageData, page: PageData, opened: bool, label: PageData) -> str:
     """One feature, folded under a line that says the most."""
     colour = SIDE_COLOURS[side_place(data, page["side"])]
     side = badge(page["side"], "quiet") if page["side"] else ""
@@ -189,7 +193,7 @@ def _page(data: Data, page: Data, opened: bool, label: Data) -> str:
     )
 
 
-def _brief(firing: Data | None) -> str:
+def _brief(firing: PageData | None) -> str:
     if firing is None:
         return ""
     if not firing["firing_rate"]:
@@ -198,7 +202,7 @@ def _brief(firing: Data | None) -> str:
     return f"fires on {rate} of tokens, most often on {_busiest(firing)}; A_max {top}"
 
 
-def _responds(firing: Data | None) -> str:
+def _responds(firing: PageData | None) -> str:
     if firing is None:
         return ""
     if not firing["firing_rate"]:
@@ -209,7 +213,7 @@ def _responds(firing: Data | None) -> str:
     return f'<ol class="contexts">{shown}</ol>'
 
 
-def _panels(page: Data, colour: str) -> str:
+def _panels(page: PageData, colour: str) -> str:
     """Three columns: how it fires and what is near to it, what it raises, what it lowers."""
     firing, first = page["firing"], ""
     if firing and firing["histogram"]["counts"]:
@@ -232,7 +236,7 @@ def _panel(title: str, body: str, short: bool = False) -> str:
     return f"<div{kind}><h3>{esc(title)}</h3>{body}</div>"
 
 
-def _domain_bars(domains: Sequence[Data]) -> list[Bar]:
+def _domain_bars(domains: Sequence[PageData]) -> list[Bar]:
     """Longest bar: the domain with the highest rate."""
     most = max(own["firing_rate"] for own in domains) or 1.0
     return [
@@ -247,7 +251,7 @@ def _domain_bars(domains: Sequence[Data]) -> list[Bar]:
     ]
 
 
-def _token_bars(tokens: Sequence[Data]) -> list[Bar]:
+def _token_bars(tokens: Sequence[PageData]) -> list[Bar]:
     most = max(abs(own["logit"]) for own in tokens) or 1.0
     return [
         Bar(
@@ -260,7 +264,7 @@ def _token_bars(tokens: Sequence[Data]) -> list[Bar]:
     ]
 
 
-def _neighbour_bars(others: Sequence[Data]) -> list[Bar]:
+def _neighbour_bars(others: Sequence[PageData]) -> list[Bar]:
     return [
         Bar(
             f"feature {own['feature']}"
@@ -273,7 +277,7 @@ def _neighbour_bars(others: Sequence[Data]) -> list[Bar]:
     ]
 
 
-def _topic(data: Data) -> list[str]:
+def _topic(data: PageData) -> list[str]:
     """The features by category of the topic."""
     topic = data["topic"]
     n = sum(topic["n_prompts"])
@@ -289,5 +293,5 @@ def _topic(data: Data) -> list[str]:
     ]
 
 
-def _source(data: Data) -> str:
+def _source(data: PageData) -> str:
     return f" of {data['topic_source']}" if data.get("topic_source") else ""

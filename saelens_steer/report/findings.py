@@ -12,9 +12,9 @@ from saelens_steer.report.control_claims import families_lead, families_table
 from saelens_steer.report.figures import claims_figure, interference_figure, validity_figure
 from saelens_steer.report.label_parts import label_below
 from saelens_steer.report.lines import rate_styles
-from saelens_steer.report.markup import Cell, badge, esc, figure, note, pairs, section, table
+from saelens_steer.report.markup import TableCell, badge, esc, figure, note, pairs, section, table
 from saelens_steer.report.run_folder import (
-    Run,
+    RunTables,
     candidates,
     claims_on,
     compared,
@@ -46,7 +46,7 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-") or "x"
 
 
-def facts(run: Run) -> str:
+def facts(run: RunTables) -> str:
     """The strip of key facts: a term, its value, and a smaller line below it."""
     model = run.provenance.get("model") or run.spec.get("model") or {}
     hook = run.provenance.get("hook_name") or run.features.get("hook_name")
@@ -66,7 +66,7 @@ def facts(run: Run) -> str:
     return pairs([(term, _fact(value, below)) for term, value, below in rows], "facts")
 
 
-def warnings_block(run: Run) -> str:
+def warnings_block(run: RunTables) -> str:
     """Why the numbers may mislead, as a list under a heading; nothing where there is no reason."""
     texts = [*run.warnings, *(run.quality.get("warnings") or [])]
     if not texts:
@@ -83,11 +83,11 @@ def _fact(value: object, below: object) -> str:
     return f"{esc(value or 'not recorded')}{small}"
 
 
-def _sweep(run: Run, key: str) -> object:
+def _sweep(run: RunTables, key: str) -> object:
     return (run.spec.get("sweep") or {}).get(key)
 
 
-def _sae_words(run: Run) -> tuple[str, str]:
+def _sae_words(run: RunTables) -> tuple[str, str]:
     train = (run.spec.get("sae") or {}).get("train") or {}
     about = {**(run.provenance.get("sae") or {}), **(run.features.get("sae") or {})}
     size = about.get("d_sae") or train.get("d_sae")
@@ -99,7 +99,7 @@ def _sae_words(run: Run) -> tuple[str, str]:
     return str(about.get("source", "")), features
 
 
-def _directions(run: Run) -> tuple[str, str]:
+def _directions(run: RunTables) -> tuple[str, str]:
     names = set(candidates(run.summary)["direction"])
     counts = {
         s: sum(run.sides.get(d) == s for d in names) for s in dict.fromkeys(run.sides.values())
@@ -116,7 +116,7 @@ def _controls(summary: pd.DataFrame) -> tuple[str, str]:
     return (words, below) if words else ("none", "")
 
 
-def _prompts(run: Run) -> tuple[str, str]:
+def _prompts(run: RunTables) -> tuple[str, str]:
     n = max(run.summary["n"]) if "n" in run.summary and len(run.summary) else None
     source = (run.provenance.get("prompts") or {}).get("source", "")
     return "" if n is None else short(int(n)), str(source)
@@ -129,7 +129,7 @@ def _alphas(summary: pd.DataFrame) -> tuple[str, str]:
     return ", ".join(shown), f"unit: {', '.join(units)}" if units else ""
 
 
-def claims_section(run: Run) -> str:
+def claims_section(run: RunTables) -> str:
     """One table of claims for each metric; the page's script turns them into tabs."""
     lead = (
         "For each direction: its largest effect over the strengths, and whether random directions "
@@ -145,7 +145,7 @@ def claims_section(run: Run) -> str:
     return section("claims", "Claims", lead, tabbed, families_table(run))
 
 
-def _claims_panel(run: Run, metric: str) -> str:
+def _claims_panel(run: RunTables, metric: str) -> str:
     own = claims_on(run.claims, metric)
     unit = metric_unit(metric)
     effect = f"Largest Δ{f' ({unit})' if unit else ''} [95\u00a0%\u00a0CI]"
@@ -163,23 +163,25 @@ def _claims_panel(run: Run, metric: str) -> str:
     )
 
 
-def _claim_row(row: dict, run: Run, places: int, signs: bool) -> list[Cell]:
+def _claim_row(row: dict, run: RunTables, places: int, signs: bool) -> list[TableCell]:
     direction = str(row["direction"])
     name, side = direction_label(direction), run.sides.get(direction, "")
     low, high = (number(row[end], places, signed=True) for end in ("ci_low", "ci_high"))
     effect = f"{number(row['effect'], places, signed=True)} <small>[{low}, {high}]</small>"
     cells = [
-        Cell(f"<b>{esc(name)}</b>{label_below(run.label_texts.get(direction, ''))}", name),
-        Cell(esc(side or "–"), side),
-        Cell(verdict_badge(str(row["verdict"])), str(row["verdict"])),
-        Cell(effect, float(row["effect"])),
-        Cell(esc(short(row["alpha"])), float(row["alpha"])),
-        Cell(number(row["control_quantile"], places), float(row["control_quantile"])),
-        Cell(number(row["p_value"], 4), float(row["p_value"])),
-        Cell(number(row["q_value"], 4), float(row["q_value"])),
+        TableCell(f"<b>{esc(name)}</b>{label_below(run.label_texts.get(direction, ''))}", name),
+        TableCell(esc(side or "–"), side),
+        TableCell(verdict_badge(str(row["verdict"])), str(row["verdict"])),
+        TableCell(effect, float(row["effect"])),
+        TableCell(esc(short(row["alpha"])), float(row["alpha"])),
+        TableCell(number(row["control_quantile"], places), float(row["control_quantile"])),
+        TableCell(number(row["p_value"], 4), float(row["p_value"])),
+        TableCell(number(row["q_value"], 4), float(row["q_value"])),
     ]
     return cells + (
-        [Cell(number(100 * row["sign_rate"], 0) + " %", float(row["sign_rate"]))] if signs else []
+        [TableCell(number(100 * row["sign_rate"], 0) + " %", float(row["sign_rate"]))]
+        if signs
+        else []
     )
 
 
@@ -192,7 +194,7 @@ def verdict_badge(verdict: str) -> str:
     return badge(f"? {verdict.split(' with ')[0]}", "warn", verdict)
 
 
-def _count_sentence(run: Run, own: pd.DataFrame, metric: str) -> str:
+def _count_sentence(run: RunTables, own: pd.DataFrame, metric: str) -> str:
     more, null = (list(own["verdict"]).count(v) for v in (PASSES, FAILS))
     untested, total = len(own) - more - null, len(set(run.claims["direction"]))
     who = f"{len(own)} of {total} candidates were measured. " if len(own) < total else ""
@@ -205,7 +207,7 @@ def _count_sentence(run: Run, own: pd.DataFrame, metric: str) -> str:
     return f"{who}{more} of {len(own)} move {label} more than random directions do {judged}{rest}."
 
 
-def dose_section(run: Run) -> str:
+def dose_section(run: RunTables) -> str:
     """A dose-response and a distribution of T for each metric of logits."""
     if not run.logit_metrics:
         return section(
@@ -220,7 +222,7 @@ def dose_section(run: Run) -> str:
     return section("dose", "Dose-response", lead, *parts)
 
 
-def _dose_figures(run: Run, metric: str) -> Iterable[str]:
+def _dose_figures(run: RunTables, metric: str) -> Iterable[str]:
     label = name_label(metric)
     yield f"<h3>{esc(label)}</h3>"
     plot = interference_figure(
@@ -233,7 +235,7 @@ def _dose_figures(run: Run, metric: str) -> Iterable[str]:
         yield figure(f"reach-{slug(metric)}", plot, caption)
 
 
-def _dose_caption(run: Run) -> str:
+def _dose_caption(run: RunTables) -> str:
     families, sets, kind = control_counts(compared(run.summary, run.claims))
     band = (
         "The band covers 5–95 % of the controls, the paler one all of them; dotted: their median. "
@@ -245,7 +247,7 @@ def _dose_caption(run: Run) -> str:
     )
 
 
-def rates_section(run: Run) -> str:
+def rates_section(run: RunTables) -> str:
     """Small panels, one for each metric of completions, under one legend."""
     if not run.text_metrics:
         return section(
@@ -261,14 +263,14 @@ def rates_section(run: Run) -> str:
     )
 
 
-def _rate_panel(run: Run, metric: str):
+def _rate_panel(run: RunTables, metric: str):
     plot = validity_figure(run.summary, [metric], sides=run.sides)
     plot.layout.annotations = ()
     plot.update_layout(showlegend=False, height=236, margin={"l": 48, "r": 10, "b": 48})
     return plot.update_layout(title_text=f"{name_label(metric)} against α")
 
 
-def _legend(run: Run) -> str:
+def _legend(run: RunTables) -> str:
     looks = rate_styles(with_texts(run.summary, run.text_metrics), run.sides)
     items = [
         f'<li><span class="swatch {line["dash"]}" style="border-color:{line["color"]}"></span>'
@@ -278,7 +280,7 @@ def _legend(run: Run) -> str:
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 
-def _who(direction: str, run: Run) -> str:
+def _who(direction: str, run: RunTables) -> str:
     side, label = run.sides.get(direction), quoted(run.label_texts.get(direction, ""))
     words = [direction_label(direction), f"({side})" if side else "", label]
     return " ".join(filter(None, words))

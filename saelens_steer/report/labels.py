@@ -16,8 +16,8 @@ from saelens_steer.report.label_parts import (
     neuronpedia,
     why_not,
 )
-from saelens_steer.report.markup import Cell, badge, esc, pairs, section, table
-from saelens_steer.report.run_folder import Run
+from saelens_steer.report.markup import TableCell, badge, esc, pairs, section, table
+from saelens_steer.report.run_folder import RunTables
 from saelens_steer.report.theme import number, one_line, short
 
 MISSING = -1.0
@@ -47,7 +47,7 @@ WITHOUT_MODEL = (
 )
 
 
-def labels_section(run: Run) -> str:
+def labels_section(run: RunTables) -> str:
     """The section of the report; empty where no feature was to be named."""
     entries = run.labels
     if not entries:
@@ -73,27 +73,27 @@ def _lead(entries: Iterable[Entry]) -> str:
     )
 
 
-def _table(run: Run) -> str:
+def _table(run: RunTables) -> str:
     elsewhere = any(entry.get("neuronpedia") for entry in run.labels.values())
     pages = {page["feature"] for page in run.feature_pages.get("pages", [])}
     rows = [
         _row(feature, entry, feature in pages)
-        + ([Cell(neuronpedia(entry) or "–")] if elsewhere else [])
+        + ([TableCell(neuronpedia(entry) or "–")] if elsewhere else [])
         for feature, entry in run.labels.items()
     ]
     headers = [*HEADERS, *(["Neuronpedia"] if elsewhere else [])]
     return f'<div class="labels">{table("Labels of features", headers, rows)}</div>'
 
 
-def _row(feature: int, entry: Entry, has_page: bool) -> list[Cell]:
+def _row(feature: int, entry: Entry, has_page: bool) -> list[TableCell]:
     name, scores = f"feature {feature}", entry["scores"]
     shown = f'<a href="#f{feature}"><b>{name}</b></a>' if has_page else f"<b>{name}</b>"
     effect, side = scores.get("steering_effect"), one_line(entry.get("side"))
     return [
-        Cell(shown, name),
-        Cell(f'<span class="brief">{esc(side or "–")}</span>', side),
-        Cell(_said(entry), label_of(entry)),
-        Cell(number(effect, 2), _sort(effect)),
+        TableCell(shown, name),
+        TableCell(f'<span class="brief">{esc(side or "–")}</span>', side),
+        TableCell(_said(entry), label_of(entry)),
+        TableCell(number(effect, 2), _sort(effect)),
         _score_cell(scores["detection"], "contexts"),
         _score_cell(scores["causal"], "texts"),
     ]
@@ -108,13 +108,13 @@ def _said(entry: Entry) -> str:
     return said + (f"<details><summary>Analysis</summary>{reasons}</details>" if reasons else "")
 
 
-def _score_cell(score: Entry, of: str) -> Cell:
+def _score_cell(score: Entry, of: str) -> TableCell:
     """How often the judge was right, or why that is not known, with the detail on hover."""
     if score.get("status") != SCORED:
         detail = one_line(score.get("detail"))
         title = f' title="{esc(detail)}"' if detail else ""
         words = esc(failure(score.get("status"), of))
-        return Cell(f'<small class="brief"{title}>{words}</small>', MISSING)
+        return TableCell(f'<small class="brief"{title}>{words}</small>', MISSING)
     low, high = (number(100 * score[end], 0) for end in ("ci_low", "ci_high"))
     text = f"{number(100 * score['accuracy'], 0)}\u00a0% [{low}, {high}]"
     n = short(score["n"])
@@ -122,7 +122,7 @@ def _score_cell(score: Entry, of: str) -> Cell:
     below = score["ci_high"] < CHANCE
     kind = "good" if is_good(score) else "warn" if below else "quiet"
     shown = badge(text, kind, f"{right}: worse than guessing" if below else right)
-    return Cell(f"{shown} <small>of\u00a0{n}</small>", _sort(score["accuracy"]))
+    return TableCell(f"{shown} <small>of\u00a0{n}</small>", _sort(score["accuracy"]))
 
 
 def is_good(score: Entry) -> bool:

@@ -17,7 +17,7 @@ _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", 
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A table cell: its HTML, and the value by which its column sorts (numbers align right)."""
 
     html: str
@@ -74,7 +74,7 @@ def chips(texts: Sequence[str]) -> str:
 
 
 def table(
-    label: str, headers: Sequence[str], rows: Sequence[Sequence[Cell]], sort: bool = True
+    label: str, headers: Sequence[str], rows: Sequence[Sequence[TableCell]], sort: bool = True
 ) -> str:
     """A table whose columns the page's script makes sortable; label is read by screen readers."""
     kind = "sortable" if sort else "stack"

@@ -8,7 +8,7 @@ from typing import Any
 from saelens_steer.evidence import matched_by
 from saelens_steer.report.figures import scores_figure
 from saelens_steer.report.markup import (
-    Cell,
+    TableCell,
     chips,
     details,
     esc,
@@ -18,7 +18,7 @@ from saelens_steer.report.markup import (
     section,
     table,
 )
-from saelens_steer.report.run_folder import Run, controls, side_names
+from saelens_steer.report.run_folder import RunTables, controls, side_names
 from saelens_steer.report.theme import decimals, name_label, number, short
 
 QUALITY = {
@@ -100,7 +100,7 @@ METHOD = {
 """Definitions; that of the controls is put in as the fifth."""
 
 
-def selection_section(run: Run) -> str:
+def selection_section(run: RunTables) -> str:
     """The candidates, and the scores that chose them."""
     sides = side_names(run.features)
     if not sides:
@@ -116,7 +116,7 @@ def selection_section(run: Run) -> str:
     return section("selection", "Selection", lead, plot, _scores_table(run))
 
 
-def _scores_table(run: Run) -> str:
+def _scores_table(run: RunTables) -> str:
     scores = run.features.get("scores", {})
     columns = list(dict.fromkeys(k for own in scores.values() for k in own))
     places = {c: decimals(own.get(c) or 0 for own in scores.values()) for c in columns}
@@ -124,15 +124,17 @@ def _scores_table(run: Run) -> str:
     for direction, side in run.sides.items():
         own = scores.get(direction.removeprefix("feature_"), {})
         name = direction.replace("_", " ")
-        numbers = [Cell(number(own.get(c), places[c]), float(own.get(c) or 0)) for c in columns]
-        rows.append([Cell(f"<b>{esc(name)}</b>", name), Cell(esc(side), side), *numbers])
+        numbers = [
+            TableCell(number(own.get(c), places[c]), float(own.get(c) or 0)) for c in columns
+        ]
+        rows.append([TableCell(f"<b>{esc(name)}</b>", name), TableCell(esc(side), side), *numbers])
     headers = ["Feature", "Side", *(name_label(c) for c in columns)]
     return details(
         f"All scores of the {len(rows)} candidates", table("Selection scores", headers, rows)
     )
 
 
-def run_section(run: Run) -> str:
+def run_section(run: RunTables) -> str:
     """Config, versions, seeds, hashes and token sets."""
     about = run.provenance
     parts = [_config(run.config), _token_sets(about.get("token_sets") or {})]
@@ -184,14 +186,14 @@ def _token_set(own: Mapping[str, Any], limit: int = 60) -> str:
     return f"{chips(target[:limit])}{esc(more)} <small>({esc(n)} tokens{esc(against)})</small>"
 
 
-def _families(run: Run) -> str:
+def _families(run: RunTables) -> str:
     """What the families of controls in this run are."""
     names = sorted(set(controls(run.summary)["family"]))
     known = [f"{name}: {FAMILIES[name]}" for name in names if name in FAMILIES]
     return f" Here, {'; '.join(known)}." if known else ""
 
 
-def method_section(run: Run) -> str:
+def method_section(run: RunTables) -> str:
     """What T, p, q, the controls and the verdicts mean."""
     rows = [(term, esc(text)) for term, text in METHOD.items()]
     rows[4:4] = [("Controls", esc(CONTROLS[matched_by(run.summary)] + _families(run)))]

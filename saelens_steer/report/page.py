@@ -29,7 +29,7 @@ from saelens_steer.report.findings import (
 from saelens_steer.report.labels import labels_section
 from saelens_steer.report.markup import esc, shell
 from saelens_steer.report.method import method_section, run_section, selection_section
-from saelens_steer.report.run_folder import Run, claims_on, controls, read_run
+from saelens_steer.report.run_folder import RunTables, claims_on, controls, read_run
 from saelens_steer.report.sae import density_figure, frontier_figure, sae_section, training_figure
 from saelens_steer.report.texts import completions_section, patches_section
 from saelens_steer.report.topic_figures import topic_bars, topic_heatmap
@@ -69,7 +69,7 @@ def build_report(run_dir: Path, headline: str) -> Path:
     return write_text(run.path / "report.html", page(run, headline))
 
 
-def page(run: Run, headline: str) -> str:
+def page(run: RunTables, headline: str) -> str:
     """The whole report as one HTML text that loads nothing."""
     built = {name: build(run) for name, (_, build) in SECTIONS.items()}
     shown = [name for name, body in built.items() if body]
@@ -85,7 +85,7 @@ def page(run: Run, headline: str) -> str:
     )
 
 
-def write_plots(run: Run) -> list[Path]:
+def write_plots(run: RunTables) -> list[Path]:
     """Each figure as a page of its own in plots/, all beside one plotly.min.js."""
     folder = run.path / "plots"
     write_text(folder / "plotly.min.js", get_plotlyjs())
@@ -94,7 +94,7 @@ def write_plots(run: Run) -> list[Path]:
     ]
 
 
-def plots(run: Run) -> Iterator[tuple[str, go.Figure]]:
+def plots(run: RunTables) -> Iterator[tuple[str, go.Figure]]:
     """The figures of a run with their file names."""
     for metric in run.logit_metrics:
         about = {"claims": run.claims, "sides": run.sides, "labels": run.label_texts}

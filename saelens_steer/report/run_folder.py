@@ -24,7 +24,7 @@ PATCH_TEXTS = ("prompt_id", "domain", "prompt", "variant", "edits", "hook_name",
 
 
 @dataclass(frozen=True)
-class Run:
+class RunTables:
     """What the report reads of a run folder."""
 
     path: Path
@@ -98,12 +98,12 @@ class Run:
         return [m for m in self.metrics if m not in self.text_metrics]
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> RunTables:
     """Read a run folder. Raises InputError where it has no summary or a file is broken."""
     folder = Path(folder)
     if not (folder / "interference.csv").is_file():
         raise InputError(f"{folder} has no interference.csv: run the sweep there first")
-    return Run(
+    return RunTables(
         path=folder,
         summary=read_table(folder / "interference.csv"),
         claims=read_table(folder / "claims.csv"),

@@ -12,9 +12,9 @@ import plotly.graph_objects as go
 
 from saelens_steer.report import lines
 from saelens_steer.report.figures import base, legend_on_top, panels
-from saelens_steer.report.markup import Cell, details, esc, figure, note, section, table
+from saelens_steer.report.markup import TableCell, details, esc, figure, note, section, table
 from saelens_steer.report.method import QUALITY, QUALITY_FIRST
-from saelens_steer.report.run_folder import Run
+from saelens_steer.report.run_folder import RunTables
 from saelens_steer.report.theme import (
     MUTED,
     NULL,
@@ -159,7 +159,7 @@ HELD_OUT = (
 )
 
 
-def sae_section(run: Run) -> str:
+def sae_section(run: RunTables) -> str:
     """How good the SAE is, how often its features fire, how its training and its grid went."""
     parts = [_verdict(run.quality), _quality(run.quality), _density(run.quality)]
     parts += [_training(run), _frontier(run)]
@@ -193,9 +193,9 @@ def _figures(numbers: Mapping[str, int | float], names: Sequence[str]) -> str:
     known = {name: QUALITY.get(name, (name_label(name), "")) for name in names}
     rows = [
         [
-            Cell(f"<b>{esc(known[name][0])}</b>"),
-            Cell(esc(_measured(numbers[name])), float(numbers[name])),
-            Cell(esc(known[name][1])),
+            TableCell(f"<b>{esc(known[name][0])}</b>"),
+            TableCell(esc(_measured(numbers[name])), float(numbers[name])),
+            TableCell(esc(known[name][1])),
         ]
         for name in names
     ]
@@ -217,7 +217,7 @@ def _density(quality: Mapping[str, Any]) -> str:
     return figure("density", density_figure(quality), caption)
 
 
-def _training(run: Run) -> str:
+def _training(run: RunTables) -> str:
     if run.training.empty:
         return note("The SAE was loaded, not trained in this run: there is no training curve.")
     columns = [c for c in CURVES if c in run.training.columns]
@@ -227,7 +227,7 @@ def _training(run: Run) -> str:
     return f'<div class="grid">{grid}</div>{legend}'
 
 
-def _curve(run: Run, column: str) -> str:
+def _curve(run: RunTables, column: str) -> str:
     plot = training_figure(run.training, [column])
     plot.layout.annotations = ()
     plot.update_layout(height=236, margin={"l": 48, "r": 14, "b": 48})
@@ -236,7 +236,7 @@ def _curve(run: Run, column: str) -> str:
     return f"<div><h3>{esc(title)}</h3>{drawn}</div>"
 
 
-def _frontier(run: Run) -> str:
+def _frontier(run: RunTables) -> str:
     if run.grid.empty:
         return ""
     caption = (

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from saelens_steer.report.markup import Cell, details, esc, note, script_json, section, table
-from saelens_steer.report.run_folder import Run, claims_on
+from saelens_steer.report.markup import TableCell, details, esc, note, script_json, section, table
+from saelens_steer.report.run_folder import RunTables, claims_on
 from saelens_steer.report.theme import decimals, direction_label, name_label, number, quoted, short
 from saelens_steer.steering import CANDIDATE
 
@@ -19,7 +19,7 @@ BUDGET = 1_500_000
 BADGES = {"valid": "good", "invalid": "bad", "truncated": "warn", "absent": "quiet"}
 
 
-def completions_section(run: Run) -> str:
+def completions_section(run: RunTables) -> str:
     """Pick a prompt, a direction and a strength; unsteered beside steered."""
     if not any(record.get("alpha") for record in run.completions):
         return section(
@@ -33,7 +33,7 @@ def completions_section(run: Run) -> str:
     return section("texts", "Completions side by side", lead, _controls(data), _PANES, script)
 
 
-def completions_data(run: Run) -> dict[str, Any]:
+def completions_data(run: RunTables) -> dict[str, Any]:
     """Prompts, directions, strengths, and texts keyed by their places: `prompt|direction|alpha`."""
     prompts = _prompts_within_budget(run.completions)
     steered = [r for r in run.completions if r.get("alpha") and r["prompt_id"] in prompts]
@@ -94,7 +94,7 @@ def _prompts_within_budget(records: list[dict[str, Any]]) -> dict[str, dict[str,
     return kept
 
 
-def _ordered_directions(run: Run, records: list[dict[str, Any]]) -> dict[str, str]:
+def _ordered_directions(run: RunTables, records: list[dict[str, Any]]) -> dict[str, str]:
     """Direction → family: the one that moves the first metric most comes first, controls last."""
     families = {str(r["direction"]): str(r.get("family", CANDIDATE)) for r in records}
     rank = list(claims_on(run.claims, run.metrics[0])["direction"]) if len(run.claims) else []
@@ -149,7 +149,7 @@ def _prompt_json(record: dict[str, Any]) -> dict[str, str]:
     return {"label": brief, "text": text, "domain": str(record.get("domain", ""))}
 
 
-def _direction_option(direction: str, family: str, run: Run) -> dict[str, str]:
+def _direction_option(direction: str, family: str, run: RunTables) -> dict[str, str]:
     role = run.sides.get(direction, "candidate") if family == CANDIDATE else "control"
     said = quoted(run.label_texts.get(direction, ""))
     return {"label": f"{direction_label(direction)} ({role}) {said}".rstrip()}
@@ -189,7 +189,7 @@ SHOWN, OPEN = 40, 2
 """So many prompts are put in the page, and so many of them unfolded."""
 
 
-def patches_section(run: Run) -> str:
+def patches_section(run: RunTables) -> str:
     """What each variant of the model writes and by how much its logits moved; empty without any."""
     if run.patches.empty:
         return ""
@@ -204,7 +204,7 @@ def patches_section(run: Run) -> str:
     return section("patches", "Patched outputs", lead, _summary(run), *shown, rest)
 
 
-def _summary(run: Run) -> str:
+def _summary(run: RunTables) -> str:
     patches: Any = run.patches
     metrics = [m for m in run.patch_metrics if patches[m].notna().any()]
     places = {m: decimals([*patches.groupby("variant")[m].mean()]) for m in metrics}
@@ -218,7 +218,7 @@ def _summary(run: Run) -> str:
     return table("Variants", [*headers, *map(name_label, metrics)], rows, sort=False)
 
 
-def _about(name: str, own: Any, original: Any) -> list[Cell]:
+def _about(name: str, own: Any, original: Any) -> list[TableCell]:
     texts = own["completion"].fillna("").to_numpy() != original["completion"].fillna("").to_numpy()
     changed = int(texts.sum())
     before, after = own["receipt_act_before"].mean(), own["receipt_act"].mean()
@@ -226,21 +226,21 @@ def _about(name: str, own: Any, original: Any) -> list[Cell]:
     norm = float(own["receipt_rel_norm"].mean())
     edits = "" if name == ORIGINAL else str(own["edits"].iloc[0])
     return [
-        Cell(
+        TableCell(
             f"<b>{esc(name)}</b>" + (f"<small><code>{esc(edits)}</code></small>" if edits else "")
         ),
-        Cell(f"{changed} of {len(own)}" if edits else "–", float(changed)),
-        Cell(number(norm, 3), norm),
-        Cell(acts, float(after)),
+        TableCell(f"{changed} of {len(own)}" if edits else "–", float(changed)),
+        TableCell(number(norm, 3), norm),
+        TableCell(acts, float(after)),
     ]
 
 
-def _mean(own: Any, metric: str, original: Any, places: int) -> Cell:
+def _mean(own: Any, metric: str, original: Any, places: int) -> TableCell:
     value = float(own[metric].mean())
     if own is original:
-        return Cell(number(value, places), value)
+        return TableCell(number(value, places), value)
     delta = value - float(original[metric].mean())
-    return Cell(
+    return TableCell(
         f"{number(value, places)} <small>({number(delta, places, signed=True)})</small>", value
     )
 

@@ -32,7 +32,7 @@ Polygon = Sequence[tuple[int | float, int | float]]
 
 
 @dataclass(frozen=True)
-class Row:
+class TopicRow:
     """A feature's strengths by category."""
 
     feature: int
@@ -95,10 +95,10 @@ def bars_caption(data: Data) -> str:
     return f"Stronger features stand further back. Point at the top of a bar for its number.{shown}"
 
 
-def _rows(data: Data) -> list[Row]:
+def _rows(data: Data) -> list[TopicRow]:
     strengths = data["topic"]["strengths"]
     return [
-        Row(page["feature"], page["side"], tuple(own))
+        TopicRow(page["feature"], page["side"], tuple(own))
         for page, own in zip(data["pages"], strengths, strict=True)
     ]
 
@@ -107,13 +107,15 @@ def _names(data: Data) -> list[str]:
     return [name or "(none)" for name in data["topic"]["categories"]]
 
 
-def _drawn(data: Data) -> tuple[list[Row], list[int]]:
+def _drawn(data: Data) -> tuple[list[TopicRow], list[int]]:
     """The rows from front to back, and the places of the categories that are drawn."""
     rows = sorted(_rows(data), key=lambda row: sum(row.strengths))[-MOST_FEATURES:]
     n = len(data["topic"]["categories"])
     peaks = [max((row.strengths[place] for row in rows), default=0.0) for place in range(n)]
     places = sorted(sorted(range(n), key=lambda place: -peaks[place])[:MOST_CATEGORIES])
-    kept = [Row(r.feature, r.side, tuple(r.strengths[place] for place in places)) for r in rows]
+    kept = [
+        TopicRow(r.feature, r.side, tuple(r.strengths[place] for place in places)) for r in rows
+    ]
     return kept, places
 
 
@@ -127,7 +129,7 @@ def _floor(n_rows: int, n_columns: int) -> go.Scatter:
     return _polygons([[_at(x - 0.2, depth, 0) for x, depth in corners]], BAND_OUTER, RULE)
 
 
-def _bars_of(row: Row, depth: int, most: float, data: Data) -> list[go.Scatter]:
+def _bars_of(row: TopicRow, depth: int, most: float, data: Data) -> list[go.Scatter]:
     """The sides, tops and fronts of a row's bars; inside a row no bar hides another."""
     front, top, side = _shades(data, row.side)
     faces = [_faces(i, depth, TALLEST * v / most) for i, v in enumerate(row.strengths)]
@@ -178,7 +180,7 @@ def _polygons(corners: Sequence[Polygon], fill: str, line: str) -> go.Scatter:
     )
 
 
-def _hover(rows: Sequence[Row], names: Sequence[str], most: float) -> go.Scatter:
+def _hover(rows: Sequence[TopicRow], names: Sequence[str], most: float) -> go.Scatter:
     """Unseen marks on the tops that say what a bar is."""
     tops = [
         (_at(i + WIDE / 2, depth + DEEP / 2, TALLEST * v / most), row.label, names[i], v)
@@ -198,7 +200,7 @@ def _hover(rows: Sequence[Row], names: Sequence[str], most: float) -> go.Scatter
     )
 
 
-def _label(figure: go.Figure, rows: Sequence[Row], names: Sequence[str], most: float) -> None:
+def _label(figure: go.Figure, rows: Sequence[TopicRow], names: Sequence[str], most: float) -> None:
     """Categories along the front, strengths up the left edge, features at the ends of the rows."""
     n, depth = len(names), len(rows)
     ticks = _ticks(most)
@@ -241,7 +243,7 @@ def _ticks(most: float) -> list[float]:
     return [round(i * step, 9) for i in range(int(most / step) + 1)]
 
 
-def _keys(rows: Sequence[Row], data: Data) -> list[go.Scatter]:
+def _keys(rows: Sequence[TopicRow], data: Data) -> list[go.Scatter]:
     """The legend: which colour is which side."""
     sides = dict.fromkeys(row.side for row in sorted(rows, key=lambda row: row.side or "\uffff"))
     return [

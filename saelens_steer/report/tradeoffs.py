@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from saelens_steer.report.markup import Cell, badge, details, esc, figure, section, table
-from saelens_steer.report.run_folder import Run
+from saelens_steer.report.markup import TableCell, badge, details, esc, figure, section, table
+from saelens_steer.report.run_folder import RunTables
 from saelens_steer.report.theme import (
     BAND_LINE,
     INK,
@@ -44,7 +44,7 @@ LEAD = (
 )
 
 
-def tradeoffs_section(run: Run) -> str:
+def tradeoffs_section(run: RunTables) -> str:
     """The front, the strengths of equal effect, and the matrix; empty where the run has none."""
     if run.front.empty:
         return ""
@@ -196,36 +196,36 @@ def _equal_table(front: pd.DataFrame) -> str:
     )
 
 
-def _equal_row(row: dict[str, Any], places: int, texts: bool) -> list[Cell]:
+def _equal_row(row: dict[str, Any], places: int, texts: bool) -> list[TableCell]:
     name, missed = direction_label(str(row["direction"])), pd.isna(row["alpha"])
     if missed:
-        rest = [Cell("not reached", -1.0), *[Cell("–", -1.0)] * (4 + 2 * texts)]
+        rest = [TableCell("not reached", -1.0), *[TableCell("–", -1.0)] * (4 + 2 * texts)]
     else:
         ends = ", ".join(number(row[f"damage_kl_ci_{end}"], places) for end in ("low", "high"))
         damage = f"{number(row['damage_kl'], places)} <small>[{ends}]</small>"
         mark = " " + badge("baseline", "quiet") if row["baseline"] in (True, "True") else ""
         rest = [
-            Cell(short(round(row["alpha"], 3)), float(row["alpha"])),
-            Cell(number(row["effect"], 2), float(row["effect"])),
-            Cell(damage, float(row["damage_kl"])),
+            TableCell(short(round(row["alpha"], 3)), float(row["alpha"])),
+            TableCell(number(row["effect"], 2), float(row["effect"])),
+            TableCell(damage, float(row["damage_kl"])),
             *(_of_texts(row) if texts else []),
-            Cell(number(row["ratio"], 3) + mark, float(row["ratio"])),
+            TableCell(number(row["ratio"], 3) + mark, float(row["ratio"])),
         ]
     found = str(row["found_by"]).replace(" ", ", ")
     ceiling = " " + badge("ceiling", "warn") if row["evidence"] == "ceiling" else ""
     return [
-        Cell(f"<b>{esc(name)}</b>", name),
-        Cell(f"<code>{esc(row['edit'])}</code>", str(row["edit"])),
+        TableCell(f"<b>{esc(name)}</b>", name),
+        TableCell(f"<code>{esc(row['edit'])}</code>", str(row["edit"])),
         *rest,
-        Cell(f"<small>{esc(found)}</small>{ceiling}", found),
+        TableCell(f"<small>{esc(found)}</small>{ceiling}", found),
     ]
 
 
-def _of_texts(row: dict[str, Any]) -> list[Cell]:
+def _of_texts(row: dict[str, Any]) -> list[TableCell]:
     """Share of texts of which some rate fell, and the perplexity over the unsteered text's."""
     times = math.exp(row["damage_loss"])
     share = float(row["damage_texts"])
-    return [Cell(number(100 * share, 0) + " %", share), Cell(number(times, 2), times)]
+    return [TableCell(number(100 * share, 0) + " %", share), TableCell(number(times, 2), times)]
 
 
 def matrix_figure(matrix: pd.DataFrame, front: pd.DataFrame) -> go.Figure:
@@ -267,7 +267,7 @@ def shown(matrix: Any) -> Any:
     return own[own["alpha"] == own["alpha"].max()]
 
 
-def _matrix_caption(run: Run) -> str:
+def _matrix_caption(run: RunTables) -> str:
     own = shown(run.matrix)
     push = short(float(own["alpha"].max()))
     return (

@@ -29,7 +29,14 @@ from saelens_steer.errors import InputError
 from saelens_steer.sae.architecture import architecture_of
 from saelens_steer.sae.checkpoint import Checkpoint, read_checkpoint
 from saelens_steer.sae.input_norm import MEANS, SCALES, Normalisation, normalisation_of
-from saelens_steer.sae.orientation import Axis, Evidence, Matrix, Sizes, sizes_of, turned
+from saelens_steer.sae.orientation import (
+    Axis,
+    LayerSizes,
+    ShapeEvidence,
+    WeightMatrix,
+    sizes_of,
+    turned,
+)
 
 MATRICES: dict[str, tuple[str, Axis | None]] = {
     "decoder.weight": ("decoder", "d_in"),
@@ -151,7 +158,7 @@ def _state(parts: Parts) -> dict[str, Tensor]:
 def _parts(checkpoint: Checkpoint, d_model: int | None) -> Parts:
     held, normalisation = _held(checkpoint), normalisation_of(checkpoint)
     matrices = {
-        role: Matrix(name, MATRICES[name][1], tensor)
+        role: WeightMatrix(name, MATRICES[name][1], tensor)
         for role, (name, tensor) in held.items()
         if role in ("decoder", "encoder")
     }
@@ -217,20 +224,20 @@ def _check_kind(checkpoint: Checkpoint) -> None:
 
 def _evidence(
     held: Held, normalisation: Normalisation, settings: dict[str, Any], d_model: int | None
-) -> list[Evidence]:
+) -> list[ShapeEvidence]:
     """All that says how long an axis is, besides the matrices."""
     vectors = {role: pair for role, pair in held.items() if role in LENGTHS}
     if vectors.get("before", ("",))[0] == "bias" and "b_enc" not in vectors:
         vectors.pop("before")  # may be either side's
     vectors |= normalisation.vectors
     found = [
-        Evidence(name, LENGTHS[role], len(vector))
+        ShapeEvidence(name, LENGTHS[role], len(vector))
         for role, (name, vector) in vectors.items()
         if len(vector) > 1 or role not in ("threshold", "scale")
     ]
     sizes = [(key, settings[key]) for key in SIZES if key in settings]
-    found += [Evidence(key, SIZES[key], size) for key, size in sizes if _is_size(size)]
-    return found + ([] if d_model is None else [Evidence("the model", "d_in", d_model)])
+    found += [ShapeEvidence(key, SIZES[key], size) for key, size in sizes if _is_size(size)]
+    return found + ([] if d_model is None else [ShapeEvidence("the model", "d_in", d_model)])
 
 
 def _is_size(value: Any) -> bool:
@@ -255,7 +262,7 @@ def _subtracts(held: Held, settings: dict[str, Any], architecture: str) -> bool:
     return "after" not in held or architecture == "topk"
 
 
-def _biases(held: Held, sizes: Sizes, subtracts: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _biases(held: Held, sizes: LayerSizes, subtracts: bool) -> tuple[Tensor, Tensor, Tensor]:
     """b_enc, what is subtracted from the input, and what is added to the output."""
     d_in, d_sae = sizes
     vectors = {role: tensor for role, (_, tensor) in held.items()}

@@ -15,7 +15,7 @@ Axis = Literal["d_in", "d_sae"]
 
 
 @dataclass(frozen=True)
-class Matrix:
+class WeightMatrix:
     """A weight and what its name says of its rows: what they count, or None for nothing."""
 
     name: str
@@ -29,7 +29,7 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ShapeEvidence:
     """Something else that says how long an axis is."""
 
     what: str
@@ -37,11 +37,11 @@ class Evidence:
     size: int
 
 
-Sizes = tuple[int, int]
+LayerSizes = tuple[int, int]
 """d_in, d_sae."""
 
 
-def sizes_of(matrices: Sequence[Matrix], evidence: Sequence[Evidence]) -> Sizes:
+def sizes_of(matrices: Sequence[WeightMatrix], evidence: Sequence[ShapeEvidence]) -> LayerSizes:
     """d_in and d_sae, from shapes and evidence, and from names where those leave it open.
 
     Raises InputError where nothing decides, or where shapes, evidence or names contradict.
@@ -59,7 +59,7 @@ def sizes_of(matrices: Sequence[Matrix], evidence: Sequence[Evidence]) -> Sizes:
     raise InputError(f"{why}: {_said(matrices, evidence)}; give the model's width as d_model")
 
 
-def turned(matrix: Matrix, rows: Axis, sizes: Sizes) -> Float[Tensor, "rows columns"]:
+def turned(matrix: WeightMatrix, rows: Axis, sizes: LayerSizes) -> Float[Tensor, "rows columns"]:
     """The matrix with its rows counting what they should. A square one is turned by its name.
 
     Raises InputError for a square one whose name says nothing.
@@ -78,17 +78,19 @@ def turned(matrix: Matrix, rows: Axis, sizes: Sizes) -> Float[Tensor, "rows colu
     return matrix.weight if as_it_is else matrix.weight.T
 
 
-def _fits(sizes: Sizes, matrices: Sequence[Matrix], evidence: Sequence[Evidence]) -> bool:
+def _fits(
+    sizes: LayerSizes, matrices: Sequence[WeightMatrix], evidence: Sequence[ShapeEvidence]
+) -> bool:
     length = dict(zip(("d_in", "d_sae"), sizes, strict=True))
     shaped = all(sorted(m.sizes) == sorted(sizes) for m in matrices)
     return shaped and all(e.size == length[e.axis] for e in evidence)
 
 
-def _by_name(matrix: Matrix) -> Sizes:
+def _by_name(matrix: WeightMatrix) -> LayerSizes:
     rows, columns = matrix.sizes
     return (rows, columns) if matrix.rows == "d_in" else (columns, rows)
 
 
-def _said(matrices: Sequence[Matrix], evidence: Sequence[Evidence]) -> str:
+def _said(matrices: Sequence[WeightMatrix], evidence: Sequence[ShapeEvidence]) -> str:
     shapes = [f"{m.name} is {list(m.sizes)}" for m in matrices]
     return ", ".join(shapes + [f"{e.what} says {e.axis} = {e.size}" for e in evidence])

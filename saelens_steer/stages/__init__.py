@@ -9,7 +9,7 @@ from saelens_steer.stages.label import label
 from saelens_steer.stages.matrix import matrix
 from saelens_steer.stages.patch import patch
 from saelens_steer.stages.report import report
-from saelens_steer.stages.run import Run
+from saelens_steer.stages.run import RunContext
 from saelens_steer.stages.sae import train
 from saelens_steer.stages.select import cache, select
 from saelens_steer.stages.sweep import sweep

@@ -17,7 +17,7 @@ from saelens_steer.stages.template import template
 from saelens_steer.sweeps import check_patchable
 
 if TYPE_CHECKING:
-    from saelens_steer.stages.run import Run
+    from saelens_steer.stages.run import RunContext
 
 
 OPTIONAL = {
@@ -35,9 +35,9 @@ def check_asked(spec: RunSpec, until: str) -> None:
         raise InputError(f"the config has no section {until}: say {OPTIONAL[until]}")
 
 
-def check_run(run: Run) -> None:
+def check_run(run: RunContext) -> None:
     """Raise InputError for a prompt, domain, feature, hook or corpus that will not do."""
-    run.study().check()
+    run.measurement().check()
     _check_domains(run)
     _check_texts(run)
     _check_topic(run)
@@ -49,7 +49,7 @@ def check_run(run: Run) -> None:
     check_matrix(run)
 
 
-def _check_domains(run: Run) -> None:
+def _check_domains(run: RunContext) -> None:
     select = run.spec.select
     known = sorted({p.domain for p in run.selecting})
     for domain in (select.positive, select.negative):
@@ -60,24 +60,24 @@ def _check_domains(run: Run) -> None:
             )
 
 
-def _check_texts(run: Run) -> None:
-    if run.spec.sweep.generate.files and not run.study().text_metrics:
+def _check_texts(run: RunContext) -> None:
+    if run.spec.sweep.generate.files and not run.measurement().text_metrics:
         raise InputError(
             "sweep.generate.files needs completions, which come with a metric of texts: add one "
             "such as latex_first or mentions to metrics"
         )
 
 
-def _check_topic(run: Run) -> None:
+def _check_topic(run: RunContext) -> None:
     """The topic's prompts fit into the model."""
     encoded = encode_prompts(run.model.tokenizer, run.topic, **template(run.spec))
     check_length(run.model, max((len(e.ids) for e in encoded), default=0))
 
 
-def _check_patch(run: Run) -> None:
+def _check_patch(run: RunContext) -> None:
     if run.spec.patch is None:
         return
-    check_patchable(run.model, run.study().encoded[: run.spec.patch.limit], run.spec.patch)
+    check_patchable(run.model, run.measurement().encoded[: run.spec.patch.limit], run.spec.patch)
     sides = (run.spec.select.positive, run.spec.select.negative)
     for edit in run.spec.patch.edits:
         given = getattr(edit.inner, "features", ())
@@ -88,7 +88,7 @@ def _check_patch(run: Run) -> None:
         check_stream(run.model, edit.inner.hook_name or run.hook_name)
 
 
-def _check_sae(run: Run) -> None:
+def _check_sae(run: RunContext) -> None:
     patched = run.spec.patch.edits if run.spec.patch else []
     encoded_at = {edit.inner.hook_name or run.hook_name for edit in patched if edit.encodes}
     if train := run.spec.sae.train:
@@ -116,16 +116,16 @@ def _check_sae(run: Run) -> None:
         check_encoder(sae)
 
 
-def _check_scores(run: Run) -> None:
+def _check_scores(run: RunContext) -> None:
     """direct_logit takes a margin as the first logit metric."""
     compare, matrix = run.spec.compare, run.spec.matrix
     asked = {run.spec.select.score, *(compare.methods if compare else ())}
     asked |= set(matrix.methods if matrix else ())
     if "direct_logit" in asked:
-        margin_sets(run.study().logit_metrics[0])
+        margin_sets(run.measurement().logit_metrics[0])
 
 
-def _check_compare(run: Run) -> None:
+def _check_compare(run: RunContext) -> None:
     compare, sides = run.spec.compare, (run.spec.select.positive, run.spec.select.negative)
     if compare is None:
         return
@@ -133,10 +133,10 @@ def _check_compare(run: Run) -> None:
         if side not in sides:
             raise InputError(f"compare.ask: {side!r} is no side of select; {or_known(side, sides)}")
         asked = tuple(replace(p, text=f"{p.text} {words}") for p in run.prompts)
-        replace(run.study(), prompts=asked).check()
+        replace(run.measurement(), prompts=asked).check()
 
 
-def _check_label(run: Run) -> None:
+def _check_label(run: RunContext) -> None:
     spec = run.spec.label
     if spec is None:
         return
@@ -163,7 +163,7 @@ def matrix_prompts(spec: MatrixSpec) -> tuple[Prompt, ...]:
     return tuple(prompt for own in by_domain.values() for prompt in own[: spec.limit])
 
 
-def check_matrix(run: Run) -> None:
+def check_matrix(run: RunContext) -> None:
     """Raise InputError for what of the matrix can be seen to be wrong before any work."""
     spec = run.spec.matrix
     if spec is None:
@@ -178,7 +178,7 @@ def check_matrix(run: Run) -> None:
         update={"max_new_tokens": max(1, spec.max_new_tokens)}
     )
     sweep = run.spec.sweep.model_copy(update={"generate": texts})
-    study = replace(run.study(), prompts=prompts, spec=sweep)
-    study.check()
-    if not any(m.name == "kl" for m in study.logit_metrics):
+    measurement = replace(run.measurement(), prompts=prompts, spec=sweep)
+    measurement.check()
+    if not any(m.name == "kl" for m in measurement.logit_metrics):
         raise InputError("matrix measures damage by kl: add kl to metrics")

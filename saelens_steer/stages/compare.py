@@ -12,11 +12,11 @@ from saelens_steer.evidence import comparison_table
 from saelens_steer.metrics import metrics_version
 from saelens_steer.outputs import COMPARE_OUTPUTS, write_comparison
 from saelens_steer.progress import progress
-from saelens_steer.stages.run import Run
-from saelens_steer.stages.select import finder, where_steered
+from saelens_steer.stages.run import RunContext
+from saelens_steer.stages.select import direction_finder, where_steered
 
 
-def compare(run: Run) -> Path:
+def compare(run: RunContext) -> Path:
     """comparison.csv: a row per way to choose and side; nothing where the config asks for none."""
     if run.spec.compare is None:
         run.steps.drop("compare", COMPARE_OUTPUTS)
@@ -29,18 +29,18 @@ def compare(run: Run) -> Path:
     return run.steps.path("comparison.csv")
 
 
-def _compare(run: Run, spec: CompareSpec) -> None:
-    find = finder(run)
+def _compare(run: RunContext, spec: CompareSpec) -> None:
+    finder = direction_finder(run)
     with progress("ways to choose", len(spec.methods)) as note:
-        rivals = []
+        directions_by = []
         for method in spec.methods:
-            rivals += find.rivals(method, spec.k)
+            directions_by += finder.directions_by(method, spec.k)
             note(1)
-    favours = find.trial.favours
-    signs = {find.sides[0]: favours, find.sides[1]: -favours}
-    job = Comparison(run.study(), spec, run.scale, signs)
+    favours = finder.scoring.favours
+    signs = {finder.sides[0]: favours, finder.sides[1]: -favours}
+    job = Comparison(run.measurement(), spec, run.scale, signs)
     with progress("their effects", None) as note:
-        rows = comparison_rows(job, rivals)
+        rows = comparison_rows(job, directions_by)
         note(len(rows))
     table = comparison_table(rows, spec.baseline, run.spec.sweep.seed)
     write_comparison(run.steps.folder, rows, table)

@@ -17,7 +17,7 @@ from saelens_steer.data import Prompt, prompts_hash
 from saelens_steer.features import pages_of
 from saelens_steer.files import write_json, write_text
 from saelens_steer.report import features_page, read_labels, read_mapping
-from saelens_steer.stages.run import Run
+from saelens_steer.stages.run import RunContext
 from saelens_steer.stages.select import answered
 from saelens_steer.stages.template import template
 
@@ -26,7 +26,7 @@ TEMPORARY = f".{os.getpid()}.tmp"
 OUTPUTS = ["feature_pages.json", "features.html"]
 
 
-def features(run: Run) -> Path:
+def features(run: RunContext) -> Path:
     """feature_pages.json and features.html: the candidates, and the features that are named."""
     inputs = [run.keys["select"], run.keys["cache"], run.keys["train"], run.model_key]
     inputs += [run.hook_name, run.spec.features.model_dump(), run.spec.activations.model_dump()]
@@ -35,7 +35,7 @@ def features(run: Run) -> Path:
     return run.steps.path("features.html")
 
 
-def _features(run: Run) -> None:
+def _features(run: RunContext) -> None:
     spec, sae, sides = run.spec.features, run.sae, run.shown
     with all_tokens(run, sae) as own, _topic(run, sae) as topic:
         found = pages_of(run.model, sae, own, list(sides), spec, topic, sides)
@@ -44,7 +44,7 @@ def _features(run: Run) -> None:
     write_page(run)
 
 
-def write_page(run: Run) -> None:
+def write_page(run: RunContext) -> None:
     """features.html, from feature_pages.json and the labels where there are any."""
     data = read_mapping(run.steps.path(OUTPUTS[0]))
     labels = read_labels(run.steps.path("labels.json"))
@@ -53,7 +53,7 @@ def write_page(run: Run) -> None:
 
 
 @contextmanager
-def all_tokens(run: Run, sae: SAE[Any]) -> Iterator[Activations]:
+def all_tokens(run: RunContext, sae: SAE[Any]) -> Iterator[Activations]:
     """Those of the run where it cached all tokens, or else of all tokens of the same prompts."""
     if run.spec.activations.tokens == "all" or sae.cfg.metadata.decoder_only:
         yield run.activations
@@ -62,14 +62,14 @@ def all_tokens(run: Run, sae: SAE[Any]) -> Iterator[Activations]:
             yield activations
 
 
-def _topic(run: Run, sae: SAE[Any]) -> AbstractContextManager[Activations | None]:
+def _topic(run: RunContext, sae: SAE[Any]) -> AbstractContextManager[Activations | None]:
     """Activations of the topic's prompts, where there are any and the SAE can read them."""
     reads = run.topic and not sae.cfg.metadata.decoder_only
     return _cached(run, run.topic) if reads else nullcontext()
 
 
 @contextmanager
-def _cached(run: Run, prompts: Sequence[Prompt]) -> Iterator[Activations]:
+def _cached(run: RunContext, prompts: Sequence[Prompt]) -> Iterator[Activations]:
     """Activations of all tokens of some prompts, on disk for the time being."""
     options = {**run.spec.activations.model_dump(), **template(run.spec), "tokens": "all"}
     store = run.steps.path(".store")

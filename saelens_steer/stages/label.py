@@ -12,7 +12,14 @@ from pydantic import TypeAdapter
 from saelens_steer.config import LabelSpec, PromptSpec
 from saelens_steer.data import prompts_hash
 from saelens_steer.files import write_json
-from saelens_steer.labels import Gathered, Labelled, Labelling, labelled, said_of, unfinished
+from saelens_steer.labels import (
+    EvidenceGathering,
+    Gathered,
+    Labelled,
+    labelled,
+    said_of,
+    unfinished,
+)
 from saelens_steer.outputs import (
     EVIDENCE_OUTPUTS,
     LABEL_OUTPUTS,
@@ -21,12 +28,12 @@ from saelens_steer.outputs import (
 )
 from saelens_steer.progress import Note, progress, say
 from saelens_steer.stages.features import all_tokens, write_page
-from saelens_steer.stages.run import Run
+from saelens_steer.stages.run import RunContext
 from saelens_steer.stages.select import where_steered
 from saelens_steer.stages.sweep import store_of
 from saelens_steer.stages.template import template
 from saelens_steer.steering import Directions
-from saelens_steer.sweeps import Study
+from saelens_steer.sweeps import Measurement
 
 ANSWERS = ".store/answers"
 """Where answers of a server are kept, a file for each question."""
@@ -41,7 +48,7 @@ HOW = {
 """Settings of a server that decide how it is asked, and nothing of its answers."""
 
 
-def label(run: Run) -> Path:
+def label(run: RunContext) -> Path:
     """labels.json and labels.csv; label_evidence.json, and a file for each feature and prompt.
 
     Where a server did not answer everything the step stays open: the next time it asks for what is
@@ -64,7 +71,7 @@ def label(run: Run) -> Path:
     return run.steps.path(LABELS)
 
 
-def _unlabel(run: Run) -> None:
+def _unlabel(run: RunContext) -> None:
     """Take the labels of an earlier config away."""
     there = [name for name in LABEL_OUTPUTS + EVIDENCE_OUTPUTS if run.steps.path(name).exists()]
     if there or run.steps.names("label"):
@@ -73,7 +80,7 @@ def _unlabel(run: Run) -> None:
         write_page(run)
 
 
-def _evidence(run: Run, spec: LabelSpec) -> str:
+def _evidence(run: RunContext, spec: LabelSpec) -> str:
     """The step of its own that takes the model: other names need it no more."""
     inputs = [run.keys["select"], run.keys["cache"], run.keys["train"], run.model_key]
     inputs += [run.hook_name, list(run.shown), *where_steered(run), template(run.spec)]
@@ -83,16 +90,16 @@ def _evidence(run: Run, spec: LabelSpec) -> str:
     return run.steps.do("label-evidence", inputs, EVIDENCE_OUTPUTS, make)
 
 
-def _prompt_spec(run: Run, spec: LabelSpec) -> PromptSpec:
+def _prompt_spec(run: RunContext, spec: LabelSpec) -> PromptSpec:
     return spec.prompts or run.spec.prompts
 
 
-def _gather(run: Run, spec: LabelSpec) -> None:
+def _gather(run: RunContext, spec: LabelSpec) -> None:
     shown, sae = run.shown, run.sae
     what = list(shown), shown, run.scale_of(sae, list(shown))
     with all_tokens(run, sae) as activations:
         where = run.model, sae, run.hook_name, activations, run.naming, spec
-        job = Labelling(*where, *what, run.spec.sweep, _prompt_spec(run, spec))
+        job = EvidenceGathering(*where, *what, run.spec.sweep, _prompt_spec(run, spec))
         with progress("steered texts", job.n_texts) as note:
             texts = job.texts(partial(_written, run, note))
         found = job.gathered(texts)
@@ -101,18 +108,20 @@ def _gather(run: Run, spec: LabelSpec) -> None:
     write_json(run.steps.path(EVIDENCE), asdict(found))
 
 
-def _written(run: Run, note: Note, study: Study, directions: Directions) -> pd.DataFrame:
+def _written(
+    run: RunContext, note: Note, measurement: Measurement, directions: Directions
+) -> pd.DataFrame:
     """The completions of all directions, through the store."""
-    store, every = store_of(run, "texts", study), list(range(len(directions)))
-    return study.completion_rows(directions, every, store, run.room(store.key), note)
+    store, every = store_of(run, "texts", measurement), list(range(len(directions)))
+    return measurement.completion_rows(directions, every, store, run.splitter(store.key), note)
 
 
-def _named(run: Run, spec: LabelSpec) -> Labelled:
+def _named(run: RunContext, spec: LabelSpec) -> Labelled:
     gathered = TypeAdapter(Gathered).validate_json(run.steps.path(EVIDENCE).read_bytes())
     return labelled(gathered, spec, run.steps.path(ANSWERS))
 
 
-def _write(run: Run, found: Labelled | None) -> None:
+def _write(run: RunContext, found: Labelled | None) -> None:
     assert found is not None
     write_table(run.steps.path(TABLE), found.table)
     write_json(run.steps.path(LABELS), found.to_json())

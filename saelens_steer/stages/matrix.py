@@ -14,11 +14,11 @@ from saelens_steer.activations import cache_activations
 from saelens_steer.config import MatrixSpec
 from saelens_steer.data import Prompt, prompts_hash
 from saelens_steer.directions import (
-    Finder,
-    Matrix,
+    DirectionEdit,
+    DirectionFinder,
+    EditContext,
     NamedDirection,
-    Pair,
-    Surroundings,
+    Tradeoffs,
     difference_of_means,
     linear_probe,
     matrix_rows,
@@ -32,13 +32,13 @@ from saelens_steer.outputs import MATRIX_OUTPUTS, write_matrix
 from saelens_steer.progress import progress
 from saelens_steer.sae import check_feature
 from saelens_steer.stages.check import matrix_prompts
-from saelens_steer.stages.run import Run
-from saelens_steer.stages.select import finder, where_steered
+from saelens_steer.stages.run import RunContext
+from saelens_steer.stages.select import direction_finder, where_steered
 
 START = "assistant_start"
 
 
-def matrix(run: Run) -> Path:
+def matrix(run: RunContext) -> Path:
     """matrix.csv and front.csv; nothing where the config asks for none."""
     if run.spec.matrix is None:
         run.steps.drop("matrix", MATRIX_OUTPUTS)
@@ -53,54 +53,60 @@ def matrix(run: Run) -> Path:
     return run.steps.path("front.csv")
 
 
-def _matrix(run: Run, spec: MatrixSpec, prompts: tuple[Prompt, ...]) -> None:
-    find = finder(run)
-    favours = find.trial.favours
-    target = spec.target or find.sides[0 if favours > 0 else 1]
-    directions = _directions(find, spec, target)
-    pairs = [pair for pair in (Pair(d, e) for d in directions for e in spec.edits) if pair.applies]
+def _matrix(run: RunContext, spec: MatrixSpec, prompts: tuple[Prompt, ...]) -> None:
+    finder = direction_finder(run)
+    favours = finder.scoring.favours
+    target = spec.target or finder.sides[0 if favours > 0 else 1]
+    directions = _directions(finder, spec, target)
+    pairs = [
+        pair
+        for pair in (DirectionEdit(d, e) for d in directions for e in spec.edits)
+        if pair.applies
+    ]
     if not pairs:
         raise InputError(
             "matrix has no pair to measure: no direction was found towards "
             f"{target}, or the edits are for features alone"
         )
-    study = replace(run.study(find.sae), prompts=prompts)
-    sign = favours if target == find.sides[0] else -favours
-    job = Matrix(study, pairs, _surroundings(run, find), spec, run.scale.mean_norm, sign)
+    measurement = replace(run.measurement(finder.sae), prompts=prompts)
+    sign = favours if target == finder.sides[0] else -favours
+    job = Tradeoffs(measurement, pairs, _surroundings(run, finder), spec, run.scale.mean_norm, sign)
     with progress("matrix", None) as note:
         rows = matrix_rows(job, note)
     _write(run, job, rows)
 
 
-def _write(run: Run, job: Matrix, rows: pd.DataFrame) -> None:
+def _write(run: RunContext, job: Tradeoffs, rows: pd.DataFrame) -> None:
     seed = run.spec.sweep.seed
-    metrics = [*(m.name for m in job.study.logit_metrics), *job.text_columns]
+    metrics = [*(m.name for m in job.measurement.logit_metrics), *job.text_columns]
     damage = Damage(job.outcome, job.sign, job.spec.domain, job.rates, job.spec.edits[0])
     front = front_table(rows, damage, seed)
     write_matrix(run.steps.folder, rows, matrix_table(rows, metrics, seed), front)
 
 
-def _directions(find: Finder, spec: MatrixSpec, target: str) -> list[NamedDirection]:
+def _directions(finder: DirectionFinder, spec: MatrixSpec, target: str) -> list[NamedDirection]:
     """Every direction once, with the ways that found it."""
     found: dict[str, NamedDirection] = {}
     for given in spec.directions:
-        for direction in _found(find, given, spec.top, target):
+        for direction in _found(finder, given, spec.top, target):
             known = found.get(direction.name)
             ways = f"{known.found_by} {direction.found_by}" if known else direction.found_by
             found[direction.name] = replace(direction, found_by=ways)
     return list(found.values())
 
 
-def _found(find: Finder, given: str | int, top: int, target: str) -> list[NamedDirection]:
+def _found(
+    finder: DirectionFinder, given: str | int, top: int, target: str
+) -> list[NamedDirection]:
     if isinstance(given, int):
-        row = unit_rows(find.sae, [check_feature(find.sae, given)])[0]
+        row = unit_rows(finder.sae, [check_feature(finder.sae, given)])[0]
         return [NamedDirection(f"feature_{given}", row, given, "config")]
-    rival = next(r for r in find.rivals(given, top) if r.side == target)
-    parts = zip(rival.names, rival.vectors, rival.features, strict=True)
+    found = next(r for r in finder.directions_by(given, top) if r.side == target)
+    parts = zip(found.names, found.vectors, found.features, strict=True)
     return [NamedDirection(name, vector, feature, given) for name, vector, feature in parts]
 
 
-def _surroundings(run: Run, find: Finder) -> Surroundings:
+def _surroundings(run: RunContext, finder: DirectionFinder) -> EditContext:
     """The probe between steered and selection prompts, and where the other domains lie."""
     own = cache_activations(
         run.model,
@@ -110,9 +116,9 @@ def _surroundings(run: Run, find: Finder) -> Surroundings:
         system=run.spec.prompts.system,
         chat=run.spec.prompts.chat,
     )
-    domains = sorted(set(find.activations.index["domain"]))
-    elsewhere = vectors_of(find.activations, domains, START)
-    others: Sequence[str] = [d for d in domains if d not in find.sides]
-    led = [difference_of_means(find.activations, [d], find.sides) for d in others]
+    domains = sorted(set(finder.activations.index["domain"]))
+    elsewhere = vectors_of(finder.activations, domains, START)
+    others: Sequence[str] = [d for d in domains if d not in finder.sides]
+    led = [difference_of_means(finder.activations, [d], finder.sides) for d in others]
     stacked = torch.stack(led) if led else None
-    return Surroundings(find.sae, linear_probe(own.vectors, elsewhere), stacked)
+    return EditContext(finder.sae, linear_probe(own.vectors, elsewhere), stacked)

@@ -14,12 +14,12 @@ from saelens_steer.features import Scale
 from saelens_steer.metrics import metrics_version
 from saelens_steer.outputs import PATCH_OUTPUTS, write_patches
 from saelens_steer.progress import progress
-from saelens_steer.stages.run import Run
-from saelens_steer.steering import Known, build_variant
-from saelens_steer.sweeps import Patching, patch_table
+from saelens_steer.stages.run import RunContext
+from saelens_steer.steering import EditInputs, build_variant
+from saelens_steer.sweeps import EditComparison, patch_table
 
 
-def patch(run: Run) -> Path:
+def patch(run: RunContext) -> Path:
     """patch.csv and patch.json: what each variant of the model writes; nothing without variants."""
     if run.spec.patch is None:
         run.steps.drop("patch", PATCH_OUTPUTS)
@@ -32,16 +32,16 @@ def patch(run: Run) -> Path:
     return run.steps.path("patch.json")
 
 
-def _patch(run: Run, spec: PatchSpec) -> None:
-    sae, study = run.sae, run.study()
-    known = Known(sae, run.hook_name, run.candidates, _scale(run, spec, sae))
+def _patch(run: RunContext, spec: PatchSpec) -> None:
+    sae, measurement = run.sae, run.measurement()
+    known = EditInputs(sae, run.hook_name, run.candidates, _scale(run, spec, sae))
     variants = [build_variant(name, edits, known) for name, edits in spec.variants.items()]
-    prompts = study.encoded[: spec.limit]
-    job = Patching(run.model, prompts, variants, study.metrics, spec, sae)
+    prompts = measurement.encoded[: spec.limit]
+    job = EditComparison(run.model, prompts, variants, measurement.metrics, spec, sae)
     with progress("patch", job.n_rows) as note:
         write_patches(run.steps.folder, patch_table(job, note))
 
 
-def _scale(run: Run, spec: PatchSpec, sae: SAE[Any]) -> Scale:
+def _scale(run: RunContext, spec: PatchSpec, sae: SAE[Any]) -> Scale:
     """What selection measured, and A_max of the features that only the edits name."""
     return run.scale_of(sae, spec.named) if spec.needs_a_max else run.scale

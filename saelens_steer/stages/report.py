@@ -15,13 +15,13 @@ from saelens_steer.outputs import GRID_TABLE
 from saelens_steer.progress import say
 from saelens_steer.report import build_report
 from saelens_steer.stages.grid import drop_stale_grid
-from saelens_steer.stages.run import Run
+from saelens_steer.stages.run import RunContext
 
 OPTIONAL = ("quality", "features", "label", "patch", "compare", "matrix", "twin")
 """Steps that a run may lack, and that the page shows."""
 
 
-def report(run: Run) -> Path:
+def report(run: RunContext) -> Path:
     """The page, and the plots."""
     optional = [run.keys.get(step) for step in OPTIONAL]
     inputs = [run.keys["sweep"], run.keys["select"], *optional, dump_config(run.spec)]
@@ -33,7 +33,7 @@ def report(run: Run) -> Path:
     return run.steps.path("report.html")
 
 
-def _report(run: Run) -> None:
+def _report(run: RunContext) -> None:
     claims = pd.read_csv(run.steps.path("claims.csv"))
     summary = pd.read_csv(run.steps.path("interference.csv"))
     answer = headline(claims, summary)

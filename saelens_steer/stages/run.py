@@ -20,7 +20,7 @@ from saelens_steer.provenance import library_versions, provenance
 from saelens_steer.sae import check_log, check_train_spec, load_sae, read_quality, sae_fingerprint
 from saelens_steer.stages.check import check_run
 from saelens_steer.steps import Steps
-from saelens_steer.sweeps import Room, Study
+from saelens_steer.sweeps import BatchSplitter, Measurement
 
 CHOSEN = ("features", "label-evidence", "label", "patch", "compare", "matrix", "sweep", "twin")
 """What is made of the candidates."""
@@ -44,7 +44,7 @@ HALVED = ".store/halved.json"
 
 
 @dataclass
-class Run:
+class RunContext:
     """The spec, the folder, the model, the prompts; and what earlier steps left in the folder."""
 
     spec: RunSpec
@@ -61,7 +61,7 @@ class Run:
     """Step → the digest of what it was made from, for later steps to depend on."""
 
     @classmethod
-    def begin(cls, spec: RunSpec, out: str | Path) -> Run:
+    def begin(cls, spec: RunSpec, out: str | Path) -> RunContext:
         """Load the model and the prompts and check whatever needs no computing."""
         steps = Steps(out, LATER)
         steps.check_own()
@@ -144,21 +144,21 @@ class Run:
         named = [*self.spec.sweep.named, *self.spec.features.also]
         return {**sides, **{f: sides.get(f, "") for f in named}}
 
-    def study(self, sae: SAE[Any] | None = None) -> Study:
+    def measurement(self, sae: SAE[Any] | None = None) -> Measurement:
         """The sweep of this run."""
         spec = self.spec
-        return Study(
+        return Measurement(
             self.model, sae, self.hook_name, self.prompts, spec.sweep, spec.metrics, spec.prompts
         )
 
-    def room(self, key: str) -> Room:
+    def splitter(self, key: str) -> BatchSplitter:
         """Which batches of a store's answers did not fit; recorded at once when one does not."""
 
         def note(halved: Mapping[str, int]) -> None:
             write_json(self.steps.path(HALVED), self.halved | {key: dict(halved)})
             self.write_provenance(sae_fingerprint(self.steps.path("sae")))
 
-        return Room(self.halved.get(key, {}), note)
+        return BatchSplitter(self.halved.get(key, {}), note)
 
     @property
     def halved(self) -> dict[str, dict[str, int]]:

@@ -23,14 +23,14 @@ from saelens_steer.sae import (
     source_version,
     train_sae,
 )
-from saelens_steer.stages.run import Run
+from saelens_steer.stages.run import RunContext
 from saelens_steer.stages.template import template
 
 CONTEXT, MEASURED_TOKENS = 128, 20_000
 """Of the text that the quality of a loaded SAE is measured on: a context, and at most so much."""
 
 
-def train(run: Run) -> Path:
+def train(run: RunContext) -> Path:
     """The SAE, in SAELens's format: trained, or loaded from where the config says."""
     sae = run.spec.sae
     inputs = [run.model_key, run.hook_name, _chosen(run), _sae_version(run)]
@@ -46,7 +46,7 @@ def sae_key(spec: TrainSpec) -> dict[str, Any]:
     return spec.model_dump(exclude={"resume"})
 
 
-def _chosen(run: Run) -> dict[str, Any]:
+def _chosen(run: RunContext) -> dict[str, Any]:
     train, load = run.spec.sae.train, run.spec.sae.load
     if train:
         return sae_key(train)
@@ -54,7 +54,7 @@ def _chosen(run: Run) -> dict[str, Any]:
     return load.model_dump(exclude={"corpus"})
 
 
-def _measured(run: Run, load: LoadSpec) -> str:
+def _measured(run: RunContext, load: LoadSpec) -> str:
     """The figures of an SAE from elsewhere, a step of its own: nothing else is built on them."""
     inputs = [run.keys["train"], load.corpus, corpus_version(load)]
     inputs += [prompts_hash(run.selecting), template(run.spec)]
@@ -68,7 +68,7 @@ def corpus_version(spec: TrainSpec | LoadSpec) -> str | None:
     return file_digest(Path(str(spec.corpus))) if local else None
 
 
-def _sae_version(run: Run) -> list[str | None]:
+def _sae_version(run: RunContext) -> list[str | None]:
     """A digest of what a path names: the corpus, or a local SAE."""
     train, load = run.spec.sae.train, run.spec.sae.load
     if train:
@@ -77,7 +77,7 @@ def _sae_version(run: Run) -> list[str | None]:
     return [source_version(load.source)]
 
 
-def _train(run: Run) -> None:
+def _train(run: RunContext) -> None:
     folder, sae = run.steps.path("sae"), run.spec.sae
     if sae.train:
         train_sae(run.model, sae.train, run.hook_name, folder, sae.log)
@@ -99,7 +99,7 @@ def _has_figures(load: LoadSpec) -> bool:
     return (source / "sae_weights.safetensors").is_file() and "verdict" in read_quality(source)
 
 
-def _has_only_its_decoder(run: Run) -> bool:
+def _has_only_its_decoder(run: RunContext) -> bool:
     """From its config: the weights may be large, and the step is mostly done already."""
     text = (run.steps.path("sae") / "cfg.json").read_text(encoding="utf-8")
     return bool((json.loads(text).get("metadata") or {}).get("decoder_only"))
@@ -111,7 +111,7 @@ def _copy_figures(source: Path, folder: Path) -> None:
             write_text(folder / name, (source / name).read_text(encoding="utf-8"))
 
 
-def _measure(run: Run, folder: Path) -> None:
+def _measure(run: RunContext, folder: Path) -> None:
     texts, size = _texts(run), min(CONTEXT, run.model.cfg.n_ctx)
     n_tokens = sum(len(token_ids(run.model.tokenizer, text)) for text in texts)
     quality = sae_quality(run.model, run.sae, run.hook_name, texts, min(size, n_tokens))
@@ -119,7 +119,7 @@ def _measure(run: Run, folder: Path) -> None:
     _say_verdict(folder)
 
 
-def _texts(run: Run) -> list[str]:
+def _texts(run: RunContext) -> list[str]:
     """Text of the config's corpus, or the selection prompts with their answers; up to a limit."""
     tokenizer, load = run.model.tokenizer, run.spec.sae.load
     assert load is not None

@@ -12,16 +12,16 @@ from sae_lens import SAE
 from saelens_steer.activations import cache_activations, with_answers
 from saelens_steer.config import CAUSAL, PromptSpec
 from saelens_steer.data import Prompt, prompts_hash
-from saelens_steer.directions import Finder, Trial
+from saelens_steer.directions import CausalScoring, DirectionFinder
 from saelens_steer.features import Scale, measured_scale
 from saelens_steer.files import write_json
 from saelens_steer.metrics import metrics_version
 from saelens_steer.sae import sae_fingerprint
-from saelens_steer.stages.run import Run
+from saelens_steer.stages.run import RunContext
 from saelens_steer.stages.template import template
 
 
-def cache(run: Run) -> Path:
+def cache(run: RunContext) -> Path:
     """Activations of the selection prompts, with their answers."""
     spec = run.spec
     answer = ["answer", spec.select.answer_tokens] if spec.reads_answers else []
@@ -31,13 +31,13 @@ def cache(run: Run) -> Path:
     return run.steps.path("activations")
 
 
-def _cache(run: Run) -> None:
+def _cache(run: RunContext) -> None:
     options = {**run.spec.activations.model_dump(), **template(run.spec)}
     options |= {"hook_name": run.hook_name, "out": run.steps.path("activations")}
     cache_activations(run.model, answered(run), **options)
 
 
-def answered(run: Run) -> tuple[Prompt, ...]:
+def answered(run: RunContext) -> tuple[Prompt, ...]:
     """The selection prompts, with answers of the model's own where they are read and missing."""
     if not run.spec.reads_answers:
         return run.selecting
@@ -46,7 +46,7 @@ def answered(run: Run) -> tuple[Prompt, ...]:
     return tuple(with_answers(run.model, run.selecting, n_tokens, **options))
 
 
-def select(run: Run) -> Path:
+def select(run: RunContext) -> Path:
     """Candidates of both sides."""
     inputs = [run.keys["cache"], run.keys["train"], run.spec.select.model_dump()]
     inputs += [run.spec.sweep.named, *_tried(run)]
@@ -54,46 +54,46 @@ def select(run: Run) -> Path:
     return run.steps.path("features.json")
 
 
-def _tried(run: Run) -> list[object]:
+def _tried(run: RunContext) -> list[object]:
     """What a causal score reads beside the activations."""
     if run.spec.select.score not in CAUSAL:
         return []
     return [run.model_key, *where_steered(run), metrics_version(run.spec.metrics)]
 
 
-def where_steered(run: Run) -> list[object]:
+def where_steered(run: RunContext) -> list[object]:
     """The settings of the sweep that decide where directions are pushed, and the seed."""
     keys = {"positions", "exclude_special_tokens", "max_norm", "batch_tokens", "seed"}
     return [run.spec.sweep.model_dump(include=keys)]
 
 
-def _select(run: Run) -> None:
+def _select(run: RunContext) -> None:
     s, sae, named = run.spec.select, run.sae, run.spec.sweep.named
     if sae.cfg.metadata.decoder_only and run.spec.sweep.named:
         write_json(run.steps.path("features.json"), _unselected(run, sae))
         return
-    found = finder(run, sae).selection(s.score, s.k)
+    found = direction_finder(run, sae).selection(s.score, s.k)
     about = found.to_json(run.hook_name, _about(run, sae))
     size = _size(found.scale.of(sorted({*found.features, *named})))
     write_json(run.steps.path("features.json"), about | size)
 
 
-def finder(run: Run, sae: SAE[Any] | None = None) -> Finder:
+def direction_finder(run: RunContext, sae: SAE[Any] | None = None) -> DirectionFinder:
     """Everything that ways of choosing directions read: the SAE (the run's own unless another is
     given), activations, and a trial."""
     select = run.spec.select
     sides = (select.positive, select.negative)
     few = [[p for p in run.selecting if p.domain == side][: select.push_prompts] for side in sides]
-    study = replace(
-        run.study(),
+    measurement = replace(
+        run.measurement(),
         prompts=tuple(p for own in few for p in own),
         prompt_spec=PromptSpec(**template(run.spec)),
     )
     sae = sae or run.sae
-    return Finder(sae, run.activations, select, Trial(study, sae, *sides))
+    return DirectionFinder(sae, run.activations, select, CausalScoring(measurement, sae, *sides))
 
 
-def _unselected(run: Run, sae: SAE[Any]) -> dict[str, Any]:
+def _unselected(run: RunContext, sae: SAE[Any]) -> dict[str, Any]:
     """features.json for an SAE without an encoder, whose features the config names."""
     s = run.spec.select
     sides = {"positive": s.positive, "negative": s.negative, "at": s.at, "score": s.score}
@@ -108,7 +108,7 @@ def _size(scale: Scale) -> dict[str, Any]:
     return {"resid_norm": scale.resid_norm, "max_act": max_act}
 
 
-def _about(run: Run, sae: SAE[Any]) -> dict[str, Any]:
+def _about(run: RunContext, sae: SAE[Any]) -> dict[str, Any]:
     load = run.spec.sae.load
     return {
         "source": load.source if load else "sae",

@@ -26,16 +26,16 @@ from saelens_steer.outputs import (
 )
 from saelens_steer.progress import Note, progress, say, unnoted
 from saelens_steer.result import Result
-from saelens_steer.stages.run import Run
+from saelens_steer.stages.run import RunContext
 from saelens_steer.steering import Directions
-from saelens_steer.sweeps import KEPT_NOWHERE, Store, Study
+from saelens_steer.sweeps import KEPT_NOWHERE, Measurement, Store
 
 STORE = ".store"
 """The record store: what was measured stays, so that a changed config measures what is new."""
 WRITING = {"max_new_tokens", "temperature", "samples"}
 
 
-def sweep(run: Run) -> Path:
+def sweep(run: RunContext) -> Path:
     """Rows of every direction × α × prompt, completions, interference and claims."""
     inputs = [run.keys["select"], run.model_key, prompts_hash(run.prompts)]
     inputs += [run.spec.prompts.model_dump(), run.spec.sweep.model_dump()]
@@ -46,51 +46,55 @@ def sweep(run: Run) -> Path:
     return run.steps.path("sweep")
 
 
-def _sweep(run: Run) -> None:
-    study = run.study(sae := run.sae)
-    everything = with_controls(study, _tested(run, sae), run.activations)
-    _say_size(study, everything)
-    study = _calibrated(run, study, everything)
-    tables = partial(_tables, run, study, everything)
-    with progress("sweep", study.n_rows(everything)) as note:
+def _sweep(run: RunContext) -> None:
+    measurement = run.measurement(sae := run.sae)
+    everything = with_controls(measurement, _tested(run, sae), run.activations)
+    _say_size(measurement, everything)
+    measurement = _calibrated(run, measurement, everything)
+    tables = partial(_tables, run, measurement, everything)
+    with progress("sweep", measurement.n_rows(everything)) as note:
         for _ in tables(note):
             pass  # every shard is committed now
-    with progress("completions", study.n_texts(everything, _chosen(run))) as note:
-        store = store_of(run, "texts", study)
-        texts = study.completion_rows(everything, _chosen(run), store, run.room(store.key), note)
-    place = write_rows(run.steps.folder, (study.joined(table, texts) for table in tables()))
-    result = Result.of(study, read_rows(place, study.measured(texts)), texts)
+    with progress("completions", measurement.n_texts(everything, _chosen(run))) as note:
+        store = store_of(run, "texts", measurement)
+        texts = measurement.completion_rows(
+            everything, _chosen(run), store, run.splitter(store.key), note
+        )
+    place = write_rows(run.steps.folder, (measurement.joined(table, texts) for table in tables()))
+    result = Result.of(measurement, read_rows(place, measurement.measured(texts)), texts)
     layer = hook_layer(run.hook_name) if run.spec.sweep.generate.files else None
     write_result(run.steps.folder, result, run.prompts, layer)
 
 
-def kept_rows(run: Run, study: Study, everything: Directions, note: Note) -> list[pd.DataFrame]:
+def kept_rows(
+    run: RunContext, measurement: Measurement, everything: Directions, note: Note
+) -> list[pd.DataFrame]:
     """Rows of other directions under the same settings, through the same store."""
-    return list(_tables(run, _calibrated(run, study, everything), everything, note))
+    return list(_tables(run, _calibrated(run, measurement, everything), everything, note))
 
 
-def _calibrated(run: Run, study: Study, everything: Directions) -> Study:
-    with progress("strengths", None if study.spec.calibrated else 0) as note:
-        store = store_of(run, "strengths", study)
-        return study.calibrated(everything, run.scale, store, run.room(store.key), note)
+def _calibrated(run: RunContext, measurement: Measurement, everything: Directions) -> Measurement:
+    with progress("strengths", None if measurement.spec.calibrated else 0) as note:
+        store = store_of(run, "strengths", measurement)
+        return measurement.calibrated(everything, run.scale, store, run.splitter(store.key), note)
 
 
 def _tables(
-    run: Run, study: Study, everything: Directions, note: Note = unnoted
+    run: RunContext, measurement: Measurement, everything: Directions, note: Note = unnoted
 ) -> Iterator[pd.DataFrame]:
-    store = store_of(run, "rows", study)
-    kept = store, _logits(run, study), run.room(store.key)
-    return study.logit_tables(everything, *kept, note)
+    store = store_of(run, "rows", measurement)
+    kept = store, _logits(run, measurement), run.splitter(store.key)
+    return measurement.logit_tables(everything, *kept, note)
 
 
-def _say_size(study: Study, everything: Directions) -> None:
+def _say_size(measurement: Measurement, everything: Directions) -> None:
     """Say how much room the logits will take, where they are to be kept."""
-    if study.spec.cache_logits:
-        size = 4 * study.n_rows(everything) * study.model.cfg.d_vocab / 2**30
+    if measurement.spec.cache_logits:
+        size = 4 * measurement.n_rows(everything) * measurement.model.cfg.d_vocab / 2**30
         say(f"sweep.cache_logits: {size:.2g} GiB of logits will be kept in {STORE}/logits")
 
 
-def _tested(run: Run, sae: SAE[Any]) -> Directions:
+def _tested(run: RunContext, sae: SAE[Any]) -> Directions:
     features = run.spec.sweep.features
     chosen = (
         [f for side in run.candidates.values() for f in side]
@@ -106,7 +110,7 @@ def _tested(run: Run, sae: SAE[Any]) -> Directions:
     return tested_directions(sae, sweep, scale=run.scale)
 
 
-def _chosen(run: Run) -> list[int]:
+def _chosen(run: RunContext) -> list[int]:
     """Positions, among the directions under test, of those that get completions."""
     top, features = run.spec.sweep.generate.top, run.spec.sweep.features
     if not isinstance(features, str):
@@ -115,15 +119,15 @@ def _chosen(run: Run) -> list[int]:
     return [*range(min(top, positive)), *range(positive, positive + min(top, negative))]
 
 
-def store_of(run: Run, name: str, study: Study) -> Store:
+def store_of(run: RunContext, name: str, measurement: Measurement) -> Store:
     """Shards under a key of all that decides their answers, but directions and strengths: those
     are in the shards' own names."""
-    spec = study.spec
-    parts: list[object] = [run.model_key, run.hook_name, study.ids, run.keys["train"]]
+    spec = measurement.spec
+    parts: list[object] = [run.model_key, run.hook_name, measurement.ids, run.keys["train"]]
     parts += [spec.edit, spec.positions, spec.exclude_special_tokens, spec.max_norm]
-    parts += [study.ground.batch_tokens]
+    parts += [measurement.unsteered_pass.batch_tokens]
     if name == "rows":
-        measured = zip(run.spec.metrics, study.metrics, strict=True)
+        measured = zip(run.spec.metrics, measurement.metrics, strict=True)
         parts += [metrics_version([spec for spec, m in measured if isinstance(m, LogitMetric)])]
         parts += [spec.cache_logits]  # all logits are computed then: other products, other digits
     if name == "texts":
@@ -131,6 +135,6 @@ def store_of(run: Run, name: str, study: Study) -> Store:
     return Store(run.steps.path(STORE) / name, digest(name, *parts))
 
 
-def _logits(run: Run, study: Study) -> Store:
+def _logits(run: RunContext, measurement: Measurement) -> Store:
     """Where last-token logits are kept; nowhere unless the config asks for it."""
-    return store_of(run, "logits", study) if run.spec.sweep.cache_logits else KEPT_NOWHERE
+    return store_of(run, "logits", measurement) if run.spec.sweep.cache_logits else KEPT_NOWHERE

@@ -1,7 +1,7 @@
 """Edits of the model's activations, and the context that applies them."""
 
 from saelens_steer.steering.apply import Receipt, edit_where, relative_norms, row_rel_norm, steered
-from saelens_steer.steering.catalogue import Known, Variant, build_variant, variant_of
+from saelens_steer.steering.catalogue import EditInputs, Variant, build_variant, variant_of
 from saelens_steer.steering.directions import (
     CANDIDATE,
     MEASURED,

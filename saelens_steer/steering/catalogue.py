@@ -71,7 +71,7 @@ def variant_of(name: str, edits: Edit | Sequence[Edit], hook_name: str) -> Varia
 
 
 @dataclass(frozen=True)
-class Known:
+class EditInputs:
     """What a config's edits refer to."""
 
     sae: SAE[Any]
@@ -99,7 +99,7 @@ class Known:
         return [value * self.scale.a_max(f) for f in features]
 
 
-def build_variant(name: str, specs: Sequence[EditSpec], known: Known) -> Variant:
+def build_variant(name: str, specs: Sequence[EditSpec], known: EditInputs) -> Variant:
     """The edits of a config's variant; those at one hook act in their order. Raises InputError."""
     edits: dict[str, tuple[Edit, ...]] = {}
     features: list[int] = []
@@ -120,34 +120,34 @@ def _place(hook_name: str, own: str, used: Iterable[str]) -> str:
     return next((name for name in (own, *used) if name in same_places(hook_name)), hook_name)
 
 
-def _add(spec: AddSpec, features: list[int], known: Known) -> Edit:
+def _add(spec: AddSpec, features: list[int], known: EditInputs) -> Edit:
     rows = known.sae.W_dec[features].detach().float()
     vectors = unit_vectors(rows, [*features], spec.alpha_unit, known.scale)
     return add(vectors.sum(0), spec.alpha)
 
 
-def _project_out(spec: ProjectOutSpec, features: list[int], known: Known) -> Edit:  # noqa: ARG001
+def _project_out(spec: ProjectOutSpec, features: list[int], known: EditInputs) -> Edit:  # noqa: ARG001
     return project_out(known.sae.W_dec[features])
 
 
-def _ablate(spec: AblateSpec, features: list[int], known: Known) -> Edit:
+def _ablate(spec: AblateSpec, features: list[int], known: EditInputs) -> Edit:
     return ablate(known.sae, features, spec.error)
 
 
-def _scale(spec: ScaleSpec, features: list[int], known: Known) -> Edit:
+def _scale(spec: ScaleSpec, features: list[int], known: EditInputs) -> Edit:
     return scale(known.sae, features, spec.factor, spec.error)
 
 
-def _set(spec: SetSpec, features: list[int], known: Known) -> Edit:
+def _set(spec: SetSpec, features: list[int], known: EditInputs) -> Edit:
     return set_to(known.sae, features, known.sizes(spec.value, spec.unit, features), spec.error)
 
 
-def _suppress_and_boost(spec: SuppressAndBoostSpec, features: list[int], known: Known) -> Edit:
+def _suppress_and_boost(spec: SuppressAndBoostSpec, features: list[int], known: EditInputs) -> Edit:
     boosts = known.sizes(spec.boost, spec.unit, features)
     return suppress_and_boost(known.sae, features, boosts, spec.suppress, spec.error)
 
 
-def _reconstruct(spec: ReconstructSpec, features: list[int], known: Known) -> Edit:  # noqa: ARG001
+def _reconstruct(spec: ReconstructSpec, features: list[int], known: EditInputs) -> Edit:  # noqa: ARG001
     return reconstruct(known.sae, spec.error)
 
 

@@ -1,11 +1,16 @@
 """Directions × strengths × prompts: planned, run in batches, kept in shards."""
 
 from saelens_steer.sweeps.cells import grid
-from saelens_steer.sweeps.compare_edits import ORIGINAL, Patching, check_patchable, patch_table
+from saelens_steer.sweeps.compare_edits import (
+    ORIGINAL,
+    EditComparison,
+    check_patchable,
+    patch_table,
+)
 from saelens_steer.sweeps.logits import LogitSweep, activation_of, measure, measured, rows_of
-from saelens_steer.sweeps.measurement import Study
-from saelens_steer.sweeps.plan import Room
+from saelens_steer.sweeps.measurement import Measurement
+from saelens_steer.sweeps.plan import BatchSplitter
 from saelens_steer.sweeps.run import WRITTEN, run_completions
 from saelens_steer.sweeps.store import KEPT_NOWHERE, Store
 from saelens_steer.sweeps.texts import CompletionSweep
-from saelens_steer.sweeps.unsteered_pass import HALF_TOLERANCE, Ground
+from saelens_steer.sweeps.unsteered_pass import HALF_TOLERANCE, UnsteeredPass

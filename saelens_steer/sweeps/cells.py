@@ -16,7 +16,7 @@ from saelens_steer.model import Rows
 from saelens_steer.progress import say
 from saelens_steer.steering import Directions, Edit, add, edit_where, per_row
 from saelens_steer.sweeps.plan import Batch, Cell
-from saelens_steer.sweeps.unsteered_pass import Ground
+from saelens_steer.sweeps.unsteered_pass import UnsteeredPass
 from saelens_steer.tensors import PerRow, Vectors
 
 RowSteer = Callable[[Rows, Vectors, Bool[Tensor, " row"]], Vectors]
@@ -24,10 +24,10 @@ RowSteer = Callable[[Rows, Vectors, Bool[Tensor, " row"]], Vectors]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cells:
+class SweepCells:
     """Prompts under cells: each cell is a direction at a strength."""
 
-    ground: Ground
+    unsteered_pass: UnsteeredPass
     directions: Directions
     cells: Sequence[Cell]
     """(index of the direction, α); α = 0 adds nothing."""
@@ -38,12 +38,12 @@ class Cells:
 
     @property
     def model(self) -> Any:
-        return self.ground.model
+        return self.unsteered_pass.model
 
     @property
     def prompts(self) -> Sequence[Sequence[int]]:
         """Token ids of each prompt, unpadded."""
-        return self.ground.prompts
+        return self.unsteered_pass.prompts
 
     @cached_property
     def why_whole(self) -> str | None:
@@ -56,12 +56,12 @@ class Cells:
 
     @property
     def _why_whole_here(self) -> str | None:
-        return self.ground.why_whole
+        return self.unsteered_pass.why_whole
 
     @cached_property
     def vectors(self) -> Vectors:
         """The directions on the model's device."""
-        return self.directions.vectors.to(self.ground.device)
+        return self.directions.vectors.to(self.unsteered_pass.device)
 
     def step(self, cell: int) -> float:
         """How much of its direction a cell adds."""
@@ -69,7 +69,7 @@ class Cells:
 
     def pushes(self, cells: Sequence[int]) -> Vectors:
         """What each cell adds, [cell, d_model], float32."""
-        steps = torch.tensor([self.step(cell) for cell in cells], device=self.ground.device)
+        steps = torch.tensor([self.step(cell) for cell in cells], device=self.unsteered_pass.device)
         return self.vectors[[self.cells[cell][0] for cell in cells]] * steps[:, None]
 
     def steer(

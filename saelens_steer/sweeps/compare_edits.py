@@ -30,7 +30,7 @@ ORIGINAL = Variant("original", {})
 
 
 @dataclass(frozen=True)
-class Patching:
+class EditComparison:
     """Prompts through the original model and through each variant of it."""
 
     model: Any
@@ -54,7 +54,7 @@ class Patching:
 
 
 @torch.no_grad()
-def patch_table(job: Patching, note: Note = unnoted) -> pd.DataFrame:
+def patch_table(job: EditComparison, note: Note = unnoted) -> pd.DataFrame:
     """One row per prompt × variant, the original first.
 
     Columns: prompt_id, domain, prompt, variant, edits, hook_name, completion, truncated, n_tokens,
@@ -91,7 +91,7 @@ class _Batch:
     new: Int[Tensor, "batch new_pos"]
 
 
-def _batch_rows(job: Patching, few: Sequence[Encoded]) -> pd.DataFrame:
+def _batch_rows(job: EditComparison, few: Sequence[Encoded]) -> pd.DataFrame:
     """The rows of some prompts, those of one prompt together."""
     rows, model = [e.head for e in few], job.model
     tokens, real = pad_left(rows, model.tokenizer, device=model.cfg.device)
@@ -106,7 +106,7 @@ def _batch_rows(job: Patching, few: Sequence[Encoded]) -> pd.DataFrame:
     return pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
 
 
-def _variant_rows(job: Patching, variant: Variant, batch: _Batch) -> pd.DataFrame:
+def _variant_rows(job: EditComparison, variant: Variant, batch: _Batch) -> pd.DataFrame:
     seen, logits, new = _Seen(variant), batch.logits, batch.new
     if variant.edits and job.spec.positions != "generated":  # or the prompt is left as it is
         with seen.before(job.model), variant.applied(job.model, **job.where), seen.after(job.model):
@@ -122,12 +122,12 @@ def _variant_rows(job: Patching, variant: Variant, batch: _Batch) -> pd.DataFram
     return pd.concat([front, table, seen.receipt(job.sae, batch.real)], axis=1)
 
 
-def _ends_at_once(job: Patching, batch: _Batch) -> bool:
+def _ends_at_once(job: EditComparison, batch: _Batch) -> bool:
     """Whether no generated position is ever read, so that there is none to edit."""
     return job.spec.positions == "generated" and batch.new.shape[1] <= 1
 
 
-def _measured(job: Patching, logits: Logits, baseline: Logits) -> dict[str, np.ndarray]:
+def _measured(job: EditComparison, logits: Logits, baseline: Logits) -> dict[str, np.ndarray]:
     metrics = [m for m in job.metrics if isinstance(m, LogitMetric)]
     return {m.name: m.of(logits, baseline).double().cpu().numpy() for m in metrics}
 

@@ -81,10 +81,12 @@ def _group_keys(layer: Layer, group: Group, k: Tensor, v: Tensor) -> GroupKeys:
     )
 
 
-Nodes = Float[Tensor, "cell node d_model"]
+DownstreamNodes = Float[Tensor, "cell node d_model"]
 Entering = Float[Tensor, "one_or_cell node_or_row d_model"]
 Last = Float[Tensor, "cell row d_model"]
-Steer = Callable[[Float[Tensor, "one_or_cell node d_model"], Bool[Tensor, " node"]], Nodes]
+SteerNodes = Callable[
+    [Float[Tensor, "one_or_cell node d_model"], Bool[Tensor, " node"]], DownstreamNodes
+]
 """The activation at the hook, one for all cells or each its own, and where to edit ↦ edited."""
 
 
@@ -93,11 +95,11 @@ class Steered:
     """What steering did at the hook: activations [cell, node, d_model] before and after."""
 
     before: Float[Tensor, "one_or_cell node d_model"]
-    after: Nodes
+    after: DownstreamNodes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Upper:
+class Downstream:
     """Some prompts, and the layers they have yet to go through."""
 
     layers: list[Layer]
@@ -127,7 +129,7 @@ class Upper:
             return self._last_positions(self.prefix[self.tree.last][None], untouched)[0]
         return self._all_positions(self.prefix[None], untouched)[0]
 
-    def run(self, steer: Steer) -> tuple[Last, Steered]:
+    def run(self, steer: SteerNodes) -> tuple[Last, Steered]:
         """The same for every cell, and what was done at the hook (at last tokens alone, with
         `last_only`)."""
         chosen = self.chosen[self.tree.last] if self.last_only else self.chosen

@@ -22,8 +22,8 @@ from saelens_steer.metrics import LogitMetric
 from saelens_steer.model import last_token_logits, unembed
 from saelens_steer.sae import encode
 from saelens_steer.steering import Edit, edit_where, relative_norms, steered
-from saelens_steer.sweeps.cells import Cells
-from saelens_steer.sweeps.plan import Batch, Room, batches
+from saelens_steer.sweeps.cells import SweepCells
+from saelens_steer.sweeps.plan import Batch, BatchSplitter, batches
 from saelens_steer.tensors import Logits, Mask, PerRow, Resid, Tokens, Vectors
 
 ENCODED = 4096
@@ -33,7 +33,7 @@ AT_ONCE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class LogitSweep(Cells):
+class LogitSweep(SweepCells):
     """Everything that decides the rows of a logit sweep; no cell has α = 0."""
 
     metrics: Sequence[LogitMetric]
@@ -56,11 +56,11 @@ class LogitSweep(Cells):
         A row costs its prompt's tokens, or one where the others' keys are shared; and where all of
         its logits are computed, what these take.
         """
-        ground, cfg = self.ground, self.model.cfg
+        unsteered_pass, cfg = self.unsteered_pass, self.model.cfg
         logits = cfg.d_vocab // (2 * cfg.d_model) if self.columns is None else 0
-        alone = ground.positions == "last" and not whole
-        sizes = [(1 if alone else n) + logits for n in ground.lengths]
-        return batches(cells, self.prompts, ground.batch_tokens, sizes, padded=whole)
+        alone = unsteered_pass.positions == "last" and not whole
+        sizes = [(1 if alone else n) + logits for n in unsteered_pass.lengths]
+        return batches(cells, self.prompts, unsteered_pass.batch_tokens, sizes, padded=whole)
 
 
 Found = dict[str, Tensor]
@@ -103,21 +103,21 @@ def measure(sweep: LogitSweep, whole: bool, batch: Batch) -> Found:
     return {**{name: torch.tensor(numbers) for name, numbers in places.items()}, **found}
 
 
-def measured(sweep: LogitSweep, room: Room | None = None) -> Iterator[Found]:
+def measured(sweep: LogitSweep, splitter: BatchSplitter | None = None) -> Iterator[Found]:
     """Every cell under every prompt, a batch (or what fits of one) after the other."""
-    whole, room = sweep.why_whole is not None, room or Room()
+    whole, splitter = sweep.why_whole is not None, splitter or BatchSplitter()
     for batch in sweep.plan(range(len(sweep.cells)), whole):
-        for _, found in room.run(batch, partial(measure, sweep, whole)):
+        for _, found in splitter.run(batch, partial(measure, sweep, whole)):
             yield found
 
 
 def _from_hook(sweep: LogitSweep, batch: Batch) -> Found:
-    upper, cells = sweep.ground.upper(batch.prompts), batch.cells
-    last, done = upper.run(lambda resid, chosen: sweep.steer(cells, resid, chosen))
+    downstream, cells = sweep.unsteered_pass.downstream(batch.prompts), batch.cells
+    last, done = downstream.run(lambda resid, chosen: sweep.steer(cells, resid, chosen))
     logits = unembed(sweep.model, last.flatten(0, 1), sweep.columns)
-    tree, chosen = upper.tree, upper.chosen
+    tree, chosen = downstream.tree, downstream.chosen
     belongs = tree.membership(chosen)  # [node, prompt]
-    if upper.last_only:
+    if downstream.last_only:
         belongs = belongs[tree.last] * torch.eye(tree.n_rows, device=belongs.device)
     counts = belongs.sum(0)
     weights = belongs / counts.clamp_min(1)
@@ -129,12 +129,12 @@ def _from_hook(sweep: LogitSweep, batch: Batch) -> Found:
 def _whole(sweep: LogitSweep, batch: Batch) -> Found:
     """Left-padded rows through the whole model, the edit in a hook."""
     tokens, real = _rows(sweep, batch)
-    ground, width = sweep.ground, tokens.shape[1]
-    mask = ground.chosen[batch.row_prompts, -width:]
+    unsteered_pass, width = sweep.unsteered_pass, tokens.shape[1]
+    mask = unsteered_pass.chosen[batch.row_prompts, -width:]
     edit = sweep.row_edit(batch)
     seen: list[Resid] = []
     recorded = Edit(edit.name, lambda x: seen.append(x) or edit(x), pointwise=False)
-    with steered(sweep.model, recorded, ground.hook_name, mask, max_norm=None):
+    with steered(sweep.model, recorded, unsteered_pass.hook_name, mask, max_norm=None):
         logits = last_token_logits(sweep.model, tokens, real, sweep.columns)
     after = edit_where([edit], seen[0], mask)
     counts = mask[: len(batch.prompts)].sum(1)
@@ -146,8 +146,8 @@ def _whole(sweep: LogitSweep, batch: Batch) -> Found:
 
 def _rows(sweep: LogitSweep, batch: Batch) -> tuple[Tokens, Mask]:
     """The batch's prompts, left-padded to its own longest."""
-    tokens, mask = sweep.ground.padded
-    n_pos = max(sweep.ground.lengths[p] for p in batch.prompts)
+    tokens, mask = sweep.unsteered_pass.padded
+    n_pos = max(sweep.unsteered_pass.lengths[p] for p in batch.prompts)
     rows = batch.row_prompts
     return tokens[rows, -n_pos:], mask[rows, -n_pos:]
 

@@ -20,20 +20,20 @@ from saelens_steer.progress import Note, unnoted
 from saelens_steer.steering import Directions
 from saelens_steer.sweeps.cells import grid
 from saelens_steer.sweeps.logits import LogitSweep
-from saelens_steer.sweeps.plan import Room
+from saelens_steer.sweeps.plan import BatchSplitter
 from saelens_steer.sweeps.run import generating, logit_shards, run_completions, unsteered
 from saelens_steer.sweeps.store import KEPT_NOWHERE, Store
 from saelens_steer.sweeps.strengths import matched_steps
-from saelens_steer.sweeps.tables import Labels, completion_table, logit_table, with_text_metrics
+from saelens_steer.sweeps.tables import RowLabels, completion_table, logit_table, with_text_metrics
 from saelens_steer.sweeps.texts import CompletionSweep
-from saelens_steer.sweeps.unsteered_pass import Ground
+from saelens_steer.sweeps.unsteered_pass import UnsteeredPass
 
 BATCH_TOKENS = {"cpu": 2048, "gpu": 16_384}
 """Tokens in a batch where the config does not say: what fits the caches, or fills a GPU."""
 
 
 @dataclass(frozen=True)
-class Study:
+class Measurement:
     """A sweep's inputs, and the tables that come of them."""
 
     model: Any
@@ -82,10 +82,10 @@ class Study:
         if not self.prompts:
             raise InputError("there is no prompt to steer: the prompt set is empty")
         longest = max(len(ids) for ids in self.ids)
-        room = self.spec.generate.max_new_tokens if self.text_metrics else 0
-        if longest + room > self.model.cfg.n_ctx:
+        new_tokens = self.spec.generate.max_new_tokens if self.text_metrics else 0
+        if longest + new_tokens > self.model.cfg.n_ctx:
             raise InputError(
-                f"the longest prompt has {longest} tokens and {room} are to be generated, but the "
+                f"the longest prompt has {longest} tokens and {new_tokens} are to be generated, but the "
                 f"model's n_ctx is {self.model.cfg.n_ctx}: shorten one of them"
             )
 
@@ -94,16 +94,16 @@ class Study:
         directions: Directions,
         scale: Scale,
         store: Store = KEPT_NOWHERE,
-        room: Room | None = None,
+        splitter: BatchSplitter | None = None,
         note: Note = unnoted,
-    ) -> Study:
+    ) -> Measurement:
         """This study with the steps that KL decides found; itself where it decides none."""
         if not self.spec.calibrated:
             return self
         if scale.resid_norm is None:
             raise InputError("strengths by KL need cached activations, for mean ‖x‖")
         sweep, in_nats = self._logit_sweep(directions), self.spec.alpha_unit == "kl"
-        steps = matched_steps(sweep, in_nats, scale.resid_norm, store, room, note)
+        steps = matched_steps(sweep, in_nats, scale.resid_norm, store, splitter, note)
         return replace(self, steps=tuple(steps))
 
     def n_rows(self, directions: Directions) -> int:
@@ -121,7 +121,7 @@ class Study:
         directions: Directions,
         store: Store = KEPT_NOWHERE,
         logits: Store = KEPT_NOWHERE,
-        room: Room | None = None,
+        splitter: BatchSplitter | None = None,
         note: Note = unnoted,
     ) -> Iterator[pd.DataFrame]:
         """The logit metrics of every direction × α × prompt, some directions at a time, in order.
@@ -130,7 +130,7 @@ class Study:
         """
         sweep = self._logit_sweep(directions, every_token=logits.folder is not None)
         zero = unsteered(sweep, store, logits, note)
-        for shard, rows in logit_shards(sweep, store, logits, room, note):
+        for shard, rows in logit_shards(sweep, store, logits, splitter, note):
             yield logit_table(sweep, shard, rows, zero, self.labels)
 
     def logit_rows(self, directions: Directions, note: Note = unnoted) -> pd.DataFrame:
@@ -139,7 +139,7 @@ class Study:
 
     def _logit_sweep(self, directions: Directions, every_token: bool = False) -> LogitSweep:
         return LogitSweep(
-            ground=self.ground,
+            unsteered_pass=self.unsteered_pass,
             directions=directions,
             cells=grid(len(directions), self.spec.alphas),
             steps=self.steps,
@@ -153,10 +153,10 @@ class Study:
         return "cpu" if torch.device(self.model.cfg.device).type == "cpu" else "gpu"
 
     @cached_property
-    def ground(self) -> Ground:
+    def unsteered_pass(self) -> UnsteeredPass:
         """What logits and completions both start from."""
         spec = self.spec
-        return Ground(
+        return UnsteeredPass(
             model=self.model,
             hook_name=self.hook_name,
             prompts=self.ids,
@@ -172,7 +172,7 @@ class Study:
         directions: Directions,
         chosen: Sequence[int],
         store: Store = KEPT_NOWHERE,
-        room: Room | None = None,
+        splitter: BatchSplitter | None = None,
         note: Note = unnoted,
     ) -> pd.DataFrame:
         """Completions of the chosen directions and of the first controls; none without metrics."""
@@ -181,7 +181,7 @@ class Study:
             return pd.DataFrame()
         few = directions.take(which)
         run = CompletionSweep(
-            ground=self.ground,
+            unsteered_pass=self.unsteered_pass,
             directions=few,
             cells=[(0, 0.0), *grid(len(few), self.spec.alphas)],
             steps=self._steps_of(which),
@@ -189,7 +189,7 @@ class Study:
             spec=self.spec.generate,
             seed=self.spec.seed,
         )
-        rows = run_completions(run, store, room, note)
+        rows = run_completions(run, store, splitter, note)
         return completion_table(run, rows, self.labels)
 
     def _steps_of(self, which: Sequence[int]) -> list[float] | None:
@@ -200,9 +200,9 @@ class Study:
         return [0.0, *(self.steps[d * n_alphas + j] for d in which for j in range(n_alphas))]
 
     @property
-    def labels(self) -> Labels:
+    def labels(self) -> RowLabels:
         """What stands in every row."""
-        return Labels(
+        return RowLabels(
             [p.id for p in self.prompts],
             [p.domain for p in self.prompts],
             self.spec.edit,

@@ -117,13 +117,13 @@ def prompt_chunks(
     Where a row takes less than its prompt has (`sizes`), they have at most SHARED times as many.
     """
     chunks: list[list[int]] = []
-    room = shared = 0
+    splitter = shared = 0
     for row in sorted(range(len(prompts)), key=lambda row: tuple(prompts[row])):
-        if not chunks or sizes[row] > room or len(prompts[row]) > shared:
+        if not chunks or sizes[row] > splitter or len(prompts[row]) > shared:
             chunks.append([])
-            room, shared = batch_tokens, SHARED * batch_tokens
+            splitter, shared = batch_tokens, SHARED * batch_tokens
         chunks[-1].append(row)
-        room -= sizes[row]
+        splitter -= sizes[row]
         shared -= len(prompts[row])
     return [tuple(chunk) for chunk in chunks]
 
@@ -134,7 +134,7 @@ FULL = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILE
 
 
 @dataclass
-class Room:
+class BatchSplitter:
     """Which batches did not fit here, so that they are halved at once after a stop, too."""
 
     halved: dict[str, int] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from saelens_steer.files import digest
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.steering import CANDIDATE, Directions
 from saelens_steer.sweeps.logits import LogitSweep, measure, rows_of, unsteered_rows
-from saelens_steer.sweeps.plan import Batch, Room, batches, shards
+from saelens_steer.sweeps.plan import Batch, BatchSplitter, batches, shards
 from saelens_steer.sweeps.store import KEPT_NOWHERE, Store
 from saelens_steer.sweeps.texts import CompletionSweep, completion_rows, judged
 from saelens_steer.tensors import Logits
@@ -50,12 +50,12 @@ def logit_shards(
     sweep: LogitSweep,
     store: Store,
     logits: Store = KEPT_NOWHERE,
-    room: Room | None = None,
+    splitter: BatchSplitter | None = None,
     note: Note = unnoted,
 ) -> Iterator[tuple[range, pd.DataFrame]]:
     """Each shard's cells and rows, in order; `logits` keeps last-token logits and receipts, so
     that other metrics need no forward pass. Calls `note` with the rows of each."""
-    work = _Work(sweep, logits, room or Room())
+    work = _Work(sweep, logits, splitter or BatchSplitter())
     for shard in shards(sweep.cells, sweep.directions.groups, len(sweep.prompts)):
         name = digest([sweep.identity(cell) for cell in shard])
         rows = store.frame(name, partial(work.rows, shard, name))
@@ -69,7 +69,7 @@ class _Work:
 
     sweep: LogitSweep
     logits: Store
-    room: Room
+    splitter: BatchSplitter
 
     @cached_property
     def baseline(self) -> Logits:
@@ -96,7 +96,7 @@ class _Work:
     def measured(self, batch: Batch, first: int) -> dict[str, Tensor]:
         """A batch, in parts where it does not fit into memory; cells counted from `first`."""
         parts = [
-            found for _, found in self.room.run(batch, partial(measure, self.sweep, self.whole))
+            found for _, found in self.splitter.run(batch, partial(measure, self.sweep, self.whole))
         ]
         found = parts[0] if len(parts) == 1 else joined(parts)
         return {**found, "cell": found["cell"] - first}
@@ -109,33 +109,33 @@ def joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 def _baseline(sweep: LogitSweep, logits: Store) -> Logits:
     """Unsteered last-token logits [n_prompts, d_vocab], kept with the others."""
-    found = logits.tensors("unsteered", lambda: {"logits": sweep.ground.baseline})["logits"]
-    return found.to(sweep.ground.device)
+    found = logits.tensors("unsteered", lambda: {"logits": sweep.unsteered_pass.baseline})["logits"]
+    return found.to(sweep.unsteered_pass.device)
 
 
 def run_completions(
     sweep: CompletionSweep,
     store: Store = KEPT_NOWHERE,
-    room: Room | None = None,
+    splitter: BatchSplitter | None = None,
     note: Note = unnoted,
 ) -> pd.DataFrame:
     """Write every (cell, prompt) out; a shard for each batch, since texts take long."""
-    room, frames = room or Room(), []
-    sizes = [n + sweep.spec.max_new_tokens for n in sweep.ground.lengths]
-    budget = WRITTEN * sweep.ground.batch_tokens
+    splitter, frames = splitter or BatchSplitter(), []
+    sizes = [n + sweep.spec.max_new_tokens for n in sweep.unsteered_pass.lengths]
+    budget = WRITTEN * sweep.unsteered_pass.batch_tokens
     plan = batches(range(len(sweep.cells)), sweep.prompts, budget, sizes, padded=True)
     for batch in plan:
         name = digest([sweep.identity(cell) for cell in batch.cells], batch.prompts)
-        rows = store.frame(name, partial(_written, sweep, batch, room))
+        rows = store.frame(name, partial(_written, sweep, batch, splitter))
         note(len(rows))
         cells = [batch.cells[place] for place in rows["cell"]]
         frames.append(rows.assign(cell=cells))
     return judged(sweep, pd.concat(frames, ignore_index=True))
 
 
-def _written(sweep: CompletionSweep, batch: Batch, room: Room) -> pd.DataFrame:
+def _written(sweep: CompletionSweep, batch: Batch, splitter: BatchSplitter) -> pd.DataFrame:
     """A batch written out, its cells counted from 0."""
-    parts = [rows for _, rows in room.run(batch, partial(completion_rows, sweep))]
+    parts = [rows for _, rows in splitter.run(batch, partial(completion_rows, sweep))]
     rows = pd.concat(parts, ignore_index=True)
     return rows.assign(cell=[batch.cells.index(cell) for cell in rows["cell"]])
 

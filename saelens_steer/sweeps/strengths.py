@@ -14,7 +14,7 @@ from saelens_steer.files import digest
 from saelens_steer.metrics import LogitMetric, resolve_metrics
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.sweeps.logits import LogitSweep, measured, rows_of
-from saelens_steer.sweeps.plan import Room, shards
+from saelens_steer.sweeps.plan import BatchSplitter, shards
 from saelens_steer.sweeps.store import KEPT_NOWHERE, Store
 
 TOLERANCE = 0.02
@@ -63,18 +63,18 @@ def calibrated_steps(
     sweep: LogitSweep,
     mean_norm: float,
     store: Store = KEPT_NOWHERE,
-    room: Room | None = None,
+    splitter: BatchSplitter | None = None,
     note: Note = unnoted,
     targets: Sequence[float] | None = None,
 ) -> list[float]:
     """`kl_steps` shard by shard, through the store."""
-    room, found = room or Room(), list[float]()
+    splitter, found = splitter or BatchSplitter(), list[float]()
     for shard, few in _parts(sweep):
         wanted = _targets(few, None if targets is None else targets[shard.start : shard.stop])
         name = digest(mean_norm, wanted, few.identities)
 
         def compute(few: LogitSweep = few, wanted: list[float] = wanted) -> pd.DataFrame:
-            return pd.DataFrame({"step": kl_steps(few, mean_norm, room, note, wanted)})
+            return pd.DataFrame({"step": kl_steps(few, mean_norm, splitter, note, wanted)})
 
         found += store.frame(name, compute)["step"].tolist()
     return found
@@ -83,17 +83,17 @@ def calibrated_steps(
 def mean_kls(
     sweep: LogitSweep,
     store: Store = KEPT_NOWHERE,
-    room: Room | None = None,
+    splitter: BatchSplitter | None = None,
     note: Note = unnoted,
 ) -> list[float]:
     """Mean KL over the prompts of each cell as it stands, in nats, through the store."""
-    room, found = room or Room(), list[float]()
+    splitter, found = splitter or BatchSplitter(), list[float]()
     for _, few in _parts(sweep):
 
         def compute(few: LogitSweep = few) -> pd.DataFrame:
             cells = range(len(few.cells))
             steps = [few.step(cell) for cell in cells]
-            return pd.DataFrame({"kl": _mean_kl(few, cells, steps, room, note)})
+            return pd.DataFrame({"kl": _mean_kl(few, cells, steps, splitter, note)})
 
         found += store.frame(digest("mean kl", few.identities), compute)["kl"].tolist()
     return found
@@ -113,7 +113,7 @@ def _targets(sweep: LogitSweep, given: Sequence[float] | None) -> list[float]:
 def kl_steps(
     sweep: LogitSweep,
     mean_norm: float,
-    room: Room | None = None,
+    splitter: BatchSplitter | None = None,
     note: Note = unnoted,
     targets: Sequence[float] | None = None,
 ) -> list[float]:
@@ -126,7 +126,7 @@ def kl_steps(
     sizes = [float(sweep.directions.vectors[d].norm()) for d, _ in sweep.cells]
     searches = [_Search(target) for target in _targets(sweep, targets)]
     found: dict[int, float] = {}
-    room = room or Room()
+    splitter = splitter or BatchSplitter()
     for _ in range(ROUNDS):
         left = [i for i in range(len(searches)) if i not in found]
         if not left:
@@ -139,7 +139,7 @@ def kl_steps(
             raise InputError(f"{_named(sweep, left[far], searches)}: {why}")
         signs = [np.sign(sweep.cells[i][1]) for i in left]
         signed = [float(s * sign) for s, sign in zip(steps, signs, strict=True)]
-        kls = _mean_kl(sweep, left, signed, room, note)
+        kls = _mean_kl(sweep, left, signed, splitter, note)
         for i, step, kl, sign in zip(left, steps, kls, signs, strict=True):
             if searches[i].note(step, kl):
                 found[i] = float(step * sign)
@@ -152,14 +152,18 @@ def kl_steps(
 
 
 def _mean_kl(
-    sweep: LogitSweep, cells: Sequence[int], steps: Sequence[float], room: Room, note: Note
+    sweep: LogitSweep,
+    cells: Sequence[int],
+    steps: Sequence[float],
+    splitter: BatchSplitter,
+    note: Note,
 ) -> list[float]:
     """Mean KL over the prompts for each of some cells at these steps."""
     few = [sweep.cells[i] for i in cells]
     trial = _trial(sweep, few, steps)
     sums = torch.zeros(len(cells), dtype=torch.float64)
-    for found in measured(trial, room):
-        rows = rows_of(trial, found, sweep.ground.baseline)
+    for found in measured(trial, splitter):
+        rows = rows_of(trial, found, sweep.unsteered_pass.baseline)
         cell, kl = (torch.tensor(rows[name].to_numpy()) for name in ("cell", "kl"))
         sums.index_add_(0, cell, kl)
         note(len(rows))
@@ -185,7 +189,7 @@ def matched_steps(
     in_nats: bool,
     mean_norm: float,
     store: Store = KEPT_NOWHERE,
-    room: Room | None = None,
+    splitter: BatchSplitter | None = None,
     note: Note = unnoted,
 ) -> list[float]:
     """How much of its direction each cell adds.
@@ -199,11 +203,11 @@ def matched_steps(
     first = [i for i, (d, _) in enumerate(sweep.cells) if whose[d] is None]
     rest = [i for i, (d, _) in enumerate(sweep.cells) if whose[d] is not None]
     leading, own = _only(sweep, first), _only(sweep, rest)
-    kept = mean_norm, store, room, note
+    kept = mean_norm, store, splitter, note
     steps = calibrated_steps(leading, *kept) if in_nats else [alpha for _, alpha in leading.cells]
     if not rest:
         return steps
-    known = steps if in_nats else mean_kls(leading, store, room, note)
+    known = steps if in_nats else mean_kls(leading, store, splitter, note)
     placed = {(names[d], alpha): x for (d, alpha), x in zip(leading.cells, known, strict=True)}
     wanted = [placed[str(whose[d]), alpha] for d, alpha in own.cells]
     found = wanted if in_nats else calibrated_steps(own, *kept, targets=wanted)

@@ -17,7 +17,7 @@ RECEIPT = "receipt_"
 
 
 @dataclass(frozen=True)
-class Labels:
+class RowLabels:
     """What the rows of a sweep have in common, and the names of its prompts."""
 
     prompt_ids: Sequence[str]
@@ -29,7 +29,7 @@ class Labels:
 
 
 def logit_table(
-    sweep: LogitSweep, shard: range, rows: pd.DataFrame, unsteered: pd.DataFrame, labels: Labels
+    sweep: LogitSweep, shard: range, rows: pd.DataFrame, unsteered: pd.DataFrame, labels: RowLabels
 ) -> pd.DataFrame:
     """One row per direction × α × prompt of a shard's cells, in their order; each has its α = 0."""
     nothing = {"receipt_positions": 0, "receipt_push": 0.0, "receipt_rel_norm": 0.0}
@@ -39,7 +39,7 @@ def logit_table(
     return _assembled(zero, moved, directions, sweep.directions, labels)
 
 
-def completion_table(sweep: CompletionSweep, rows: pd.DataFrame, labels: Labels) -> pd.DataFrame:
+def completion_table(sweep: CompletionSweep, rows: pd.DataFrame, labels: RowLabels) -> pd.DataFrame:
     """One row per direction × α × prompt × sample; the unsteered text stands under each."""
     placed = _placed(rows, sweep.cells)
     zero, moved = placed.query("alpha == 0"), placed.query("alpha != 0")
@@ -69,7 +69,7 @@ def _assembled(
     moved: pd.DataFrame,
     which: Sequence[int],
     directions: Directions,
-    labels: Labels,
+    labels: RowLabels,
 ) -> pd.DataFrame:
     repeated = [zero.assign(direction=d) for d in which]
     table = pd.concat([*repeated, moved], ignore_index=True)
@@ -80,7 +80,7 @@ def _assembled(
     return _receipts_last(pd.concat([front, rest], axis=1))
 
 
-def _front(table: pd.DataFrame, directions: Directions, labels: Labels) -> pd.DataFrame:
+def _front(table: pd.DataFrame, directions: Directions, labels: RowLabels) -> pd.DataFrame:
     """The columns that say what each row is, with names in place of numbers."""
     which, prompt = table["direction"].to_numpy(), table["prompt"].to_numpy()
     columns: dict[str, Any] = {

@@ -32,63 +32,66 @@ from saelens_steer.model import (
     write_on,
 )
 from saelens_steer.steering import steered
-from saelens_steer.sweeps.cells import Cells
+from saelens_steer.sweeps.cells import SweepCells
 from saelens_steer.sweeps.plan import Batch
 
 
 def written_tokens(
-    cells: Cells, batch: Batch, spec: GenerateSpec, seeds: Sequence[int]
+    cells: SweepCells, batch: Batch, spec: GenerateSpec, seeds: Sequence[int]
 ) -> Int[Tensor, "row new_pos"]:
     """New tokens of a batch's rows, padding after a row's stop token; greedy at temperature 0.
 
     `seeds`: one for each row, at other temperatures.
     """
-    ground, model = cells.ground, cells.model
-    if spec.max_new_tokens > ground.new_tokens:
-        raise ValueError(f"the ground has room for {ground.new_tokens} new tokens a prompt")
-    check_length(model, max(ground.lengths) + spec.max_new_tokens)
-    upper, place = ground.upper(batch.prompts), Place(ground.start, ground.touched)
-    tokens = ground.node_tokens(batch.prompts)
+    unsteered_pass, model = cells.unsteered_pass, cells.model
+    if spec.max_new_tokens > unsteered_pass.new_tokens:
+        raise ValueError(f"room was made for {unsteered_pass.new_tokens} new tokens a prompt")
+    check_length(model, max(unsteered_pass.lengths) + spec.max_new_tokens)
+    downstream, place = (
+        unsteered_pass.downstream(batch.prompts),
+        Place(unsteered_pass.start, unsteered_pass.touched),
+    )
+    tokens = unsteered_pass.node_tokens(batch.prompts)
     start = read_prompts(
         model,
-        ground.all_layers,
-        upper.tree,
+        unsteered_pass.all_layers,
+        downstream.tree,
         tokens,
         spec.max_new_tokens,
         place,
-        lambda x: cells.steer(batch.cells, x, upper.chosen),
+        lambda x: cells.steer(batch.cells, x, downstream.chosen),
     )
     return write_on(
         model,
-        ground.all_layers,
+        unsteered_pass.all_layers,
         start,
         spec.max_new_tokens,
         stop_token_ids(model),
         model.tokenizer.pad_token_id,
         place,
         _steering(cells, batch),
-        _choosing(spec, seeds, ground.device),
+        _choosing(spec, seeds, unsteered_pass.device),
     )
 
 
-def _steering(cells: Cells, batch: Batch) -> Callable[[Rows, Rows], Steer]:
+def _steering(cells: SweepCells, batch: Batch) -> Callable[[Rows, Rows], Steer]:
     """What is done where new tokens are read: nothing unless all positions are steered."""
-    ground = cells.ground
+    unsteered_pass = cells.unsteered_pass
     change = cells.row_steer(batch)
-    prompts = torch.tensor(batch.row_prompts, device=ground.device)
-    special = torch.tensor(sorted(special_ids(cells.model.tokenizer)), device=ground.device)
+    prompts = torch.tensor(batch.row_prompts, device=unsteered_pass.device)
+    special = torch.tensor(sorted(special_ids(cells.model.tokenizer)), device=unsteered_pass.device)
 
     def steer(rows: Rows, tokens: Rows) -> Steer:
-        if ground.positions != "all":
+        if unsteered_pass.positions != "all":
             return lambda x: x
         chosen = torch.ones_like(tokens, dtype=torch.bool)
-        if ground.exclude_special_tokens:
+        if unsteered_pass.exclude_special_tokens:
             chosen = ~torch.isin(tokens, special)
 
         def act(x: Tensor) -> Tensor:
             here = chosen
-            if ground.limits is not None:
-                here = here & (x[0].float().norm(dim=-1) <= ground.limits[prompts[rows]])
+            if unsteered_pass.limits is not None:
+                here = here & (x[0].float().norm(dim=-1) <= unsteered_pass.limits[prompts[rows]])
             return change(rows, x[0], here)[None]
 
         return act
@@ -118,7 +121,7 @@ def _uniform(seed: int, n: int) -> Float[Tensor, " n"]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompletionSweep(Cells):
+class CompletionSweep(SweepCells):
     """Everything that decides the completions; cell 0 is the unsteered one, shared by all."""
 
     metrics: Sequence[TextMetric]
@@ -127,7 +130,7 @@ class CompletionSweep(Cells):
 
     @property
     def _why_whole_here(self) -> str | None:
-        return self.ground.why_whole_texts
+        return self.unsteered_pass.why_whole_texts
 
 
 def completion_rows(sweep: CompletionSweep, batch: Batch) -> pd.DataFrame:
@@ -176,17 +179,17 @@ def _seeds(sweep: CompletionSweep, batch: Batch, sample: int) -> list[int]:
 
 def _through_the_model(sweep: CompletionSweep, batch: Batch, seed: int) -> torch.Tensor:
     """The same through `model.generate` under a steering context."""
-    ground, spec = sweep.ground, sweep.spec
-    tokens, mask = ground.padded
-    width = max(ground.lengths[row] for row in batch.prompts)
+    unsteered_pass, spec = sweep.unsteered_pass, sweep.spec
+    tokens, mask = unsteered_pass.padded
+    width = max(unsteered_pass.lengths[row] for row in batch.prompts)
     rows = batch.row_prompts
     with steered(
         sweep.model,
         sweep.row_edit(batch),
-        ground.hook_name,
-        ground.positions,
-        exclude_special_tokens=ground.exclude_special_tokens,
-        max_norm=ground.max_norm,
+        unsteered_pass.hook_name,
+        unsteered_pass.positions,
+        exclude_special_tokens=unsteered_pass.exclude_special_tokens,
+        max_norm=unsteered_pass.max_norm,
     ):
         return generate(
             sweep.model,

@@ -27,7 +27,7 @@ from saelens_steer.model import (
 )
 from saelens_steer.progress import say
 from saelens_steer.steering import Positions, columns, norm_limits, within
-from saelens_steer.sweeps.downstream import Upper
+from saelens_steer.sweeps.downstream import Downstream
 from saelens_steer.sweeps.plan import prompt_chunks
 from saelens_steer.tensors import Logits, Mask, PerRow, Resid, Tokens
 
@@ -44,7 +44,7 @@ HALF_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ground:
+class UnsteeredPass:
     """Prompts in a model, and which of their positions are steered at which hook."""
 
     model: Any
@@ -174,25 +174,25 @@ class Ground:
         order = torch.tensor([row for rows in chunks for row in rows])
         return unembed(self.model, last[order.argsort().to(last.device)])
 
-    def upper(self, rows: tuple[int, ...]) -> Upper:
+    def downstream(self, rows: tuple[int, ...]) -> Downstream:
         """The layers from the hook on over some prompts; kept for the next batch while they fit."""
         found = self._uppers.get(rows) or self._new_upper(rows)
         if found.kept_bytes + sum(u.kept_bytes for u in self._uppers.values()) <= KEPT_BYTES:
             self._uppers[rows] = found
         return found
 
-    def _new_upper(self, rows: tuple[int, ...]) -> Upper:
+    def _new_upper(self, rows: tuple[int, ...]) -> Downstream:
         own = list(rows)
         return self._tree(own, self.chosen[own], self.prefix[own])
 
-    def _tree(self, rows: Sequence[int], chosen: Mask, prefix: Resid) -> Upper:
+    def _tree(self, rows: Sequence[int], chosen: Mask, prefix: Resid) -> Downstream:
         """Some prompts as one tree; their choices and residuals are left-padded."""
         starts = [chosen.shape[1] - self.lengths[row] for row in rows]
         shown = chosen.cpu()
         marks = [own[at:].tolist() for own, at in zip(shown, starts, strict=True)]
         tree = tree_of([self.prompts[row] for row in rows], marks, self.device)
         place = tree.rows, torch.tensor(starts, device=self.device)[tree.rows] + tree.positions
-        return Upper(
+        return Downstream(
             layers=self.layers,
             tree=tree,
             prefix=prefix[place],
@@ -203,14 +203,14 @@ class Ground:
 
     def node_tokens(self, rows: tuple[int, ...]) -> Int[Tensor, " node"]:
         """The token of each node of `upper(rows)`."""
-        tree = self.upper(rows).tree
+        tree = self.downstream(rows).tree
         own = torch.tensor(rows, device=self.device)[tree.rows]
         lengths = torch.tensor(self.lengths, device=self.device)[own]
         tokens = self.padded[0].to(self.device)
         return tokens[own, tokens.shape[1] - lengths + tree.positions]
 
     @cached_property
-    def _uppers(self) -> dict[tuple[int, ...], Upper]:
+    def _uppers(self) -> dict[tuple[int, ...], Downstream]:
         return {}
 
     def _read(self, hook_name: str) -> Resid:

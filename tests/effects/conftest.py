@@ -29,18 +29,18 @@ def sae(acts):
 
 
 @pytest.fixture(scope="session")
-def trial(tiny_model, sae):
+def scoring(tiny_model, sae):
     """What causal scores read: four prompts of each side."""
-    from saelens_steer.directions import Trial
+    from saelens_steer.directions import CausalScoring
 
     prompts = [p for p in selecting(4) if p.domain in ("code", "math")]
-    return Trial(study_of(tiny_model, prompts), sae, "code", "math")
+    return CausalScoring(study_of(tiny_model, prompts), sae, "code", "math")
 
 
 @pytest.fixture(scope="session")
-def find(acts, sae, trial):
+def find(acts, sae, scoring):
     """Code against maths, with a shortlist of eight."""
     from saelens_steer.config import SelectSpec
-    from saelens_steer.directions import Finder
+    from saelens_steer.directions import DirectionFinder
 
-    return Finder(sae, acts, SelectSpec(k=3, shortlist=8), trial)
+    return DirectionFinder(sae, acts, SelectSpec(k=3, shortlist=8), scoring)

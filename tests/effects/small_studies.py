@@ -16,7 +16,7 @@ def selecting(n):
 def study_of(model, prompts, sae=None, **sweep):
     """A study with the default metrics of logits, without controls."""
     from saelens_steer.config import PromptSpec, RunSpec, SweepSpec
-    from saelens_steer.sweeps import Study
+    from saelens_steer.sweeps import Measurement
 
     spec = SweepSpec(**{"n_controls": 0, **sweep})
-    return Study(model, sae, HOOK, tuple(prompts), spec, RunSpec().metrics, PromptSpec())
+    return Measurement(model, sae, HOOK, tuple(prompts), spec, RunSpec().metrics, PromptSpec())

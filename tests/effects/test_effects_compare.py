@@ -27,33 +27,35 @@ SPEC = CompareSpec(
 @pytest.fixture(scope="module")
 def job(tiny_model, find):
     prompts = load_prompts("tiny-code-math-mixed", 5)
-    signs = {"code": find.trial.favours, "math": -find.trial.favours}
+    signs = {"code": find.scoring.favours, "math": -find.scoring.favours}
     return Comparison(study_of(tiny_model, prompts), SPEC, find.scale, signs)
 
 
 @pytest.fixture(scope="module")
-def rivals(find):
-    return [rival for method in SPEC.methods for rival in find.rivals(method, SPEC.k)]
+def found_directions(find):
+    return [found for method in SPEC.methods for found in find.directions_by(method, SPEC.k)]
 
 
 @pytest.fixture(scope="module")
-def rows(job, rivals):
-    return comparison_rows(job, rivals)
+def rows(job, found_directions):
+    return comparison_rows(job, found_directions)
 
 
 def margins(job, prompts, vector=None):
-    study = replace(job.study, prompts=tuple(prompts))
-    tokens, mask = study.ground.padded
+    measurement = replace(job.measurement, prompts=tuple(prompts))
+    tokens, mask = measurement.unsteered_pass.padded
     if vector is None:
-        return last_token_logits(study.model, tokens, mask)
-    with steered(study.model, add(vector), HOOK, mask):
-        return last_token_logits(study.model, tokens, mask)
+        return last_token_logits(measurement.model, tokens, mask)
+    with steered(measurement.model, add(vector), HOOK, mask):
+        return last_token_logits(measurement.model, tokens, mask)
 
 
-def test_an_effect_is_the_shift_of_the_outcome_towards_the_side(job, rivals, rows):
-    rival = next(r for r in rivals if r.method == "direct_logit" and r.side == "code")
-    before = margins(job, job.study.prompts)
-    after = margins(job, job.study.prompts, SPEC.norm * job.scale.resid_norm * rival.vectors[0])
+def test_an_effect_is_the_shift_of_the_outcome_towards_the_side(job, found_directions, rows):
+    found = next(r for r in found_directions if r.method == "direct_logit" and r.side == "code")
+    before = margins(job, job.measurement.prompts)
+    after = margins(
+        job, job.measurement.prompts, SPEC.norm * job.scale.resid_norm * found.vectors[0]
+    )
     want = job.signs["code"] * (job.metric.of(after, after) - job.metric.of(before, before))
     own = rows.query(
         "method == 'direct_logit' and side == 'code' and equal == 'norm' and rank == 1"
@@ -72,8 +74,8 @@ def test_at_equal_kl_every_direction_disturbs_alike(rows):
 
 
 def test_asking_is_the_prompt_with_the_words_behind_it(job, rows):
-    asked = [replace(p, text=f"{p.text} {SPEC.ask['math']}") for p in job.study.prompts]
-    before, after = margins(job, job.study.prompts), margins(job, asked)
+    asked = [replace(p, text=f"{p.text} {SPEC.ask['math']}") for p in job.measurement.prompts]
+    before, after = margins(job, job.measurement.prompts), margins(job, asked)
     want = job.signs["math"] * (job.metric.of(after, after) - job.metric.of(before, before))
     own = rows[rows["method"] == "asking"]
     torch.testing.assert_close(
@@ -81,8 +83,8 @@ def test_asking_is_the_prompt_with_the_words_behind_it(job, rows):
     )
 
 
-def test_a_reference_pushes_towards_each_side_in_opposite_directions(rivals):
-    code, math = (r.vectors[0] for r in rivals if r.method == "linear_probe")
+def test_a_reference_pushes_towards_each_side_in_opposite_directions(found_directions):
+    code, math = (r.vectors[0] for r in found_directions if r.method == "linear_probe")
     assert torch.allclose(code, -math, atol=1e-4)
 
 

@@ -10,10 +10,10 @@ from torch.nn.functional import cross_entropy
 from saelens_steer.config import MatrixSpec
 from saelens_steer.data import load_prompts, token_ids
 from saelens_steer.directions import (
-    Matrix,
+    DirectionEdit,
+    EditContext,
     NamedDirection,
-    Pair,
-    Surroundings,
+    Tradeoffs,
     difference_of_means,
     linear_probe,
     matrix_rows,
@@ -32,10 +32,10 @@ STEP = 6.0
 
 
 @pytest.fixture(scope="module")
-def around(sae, acts):
+def context(sae, acts):
     sides = [vectors_of(acts, [d], "assistant_start") for d in ("code", "prose")]
     others = [difference_of_means(acts, [d], ["code", "math"]) for d in ("prose", "transport")]
-    return Surroundings(sae, linear_probe(*sides), torch.stack(others))
+    return EditContext(sae, linear_probe(*sides), torch.stack(others))
 
 
 @pytest.fixture(scope="module")
@@ -48,63 +48,63 @@ def x(acts):
     return acts.vectors[:40][None]
 
 
-def act(name, direction, around, x):
-    return Pair(direction, name).build(STEP, around)[1](x)
+def act(name, direction, context, x):
+    return DirectionEdit(direction, name).build(STEP, context)[1](x)
 
 
-def test_plain_addition_adds_the_step(direction, around, x):
-    torch.testing.assert_close(act("add", direction, around, x), x + STEP * direction.vector)
+def test_plain_addition_adds_the_step(direction, context, x):
+    torch.testing.assert_close(act("add", direction, context, x), x + STEP * direction.vector)
 
 
-def test_keep_norm_turns_the_activation_and_leaves_its_norm(direction, around, x):
-    after = act("keep_norm", direction, around, x)
+def test_keep_norm_turns_the_activation_and_leaves_its_norm(direction, context, x):
+    after = act("keep_norm", direction, context, x)
     torch.testing.assert_close(after.norm(dim=-1), x.norm(dim=-1))
     pushed = x + STEP * direction.vector
     cosine = torch.nn.functional.cosine_similarity(after, pushed, dim=-1)
     torch.testing.assert_close(cosine, torch.ones_like(cosine))
 
 
-def test_apart_adds_nothing_along_the_other_domains(direction, around, x):
-    change = act("apart", direction, around, x) - x
-    assert (change @ around.others.T).abs().max() < 1e-4
+def test_apart_adds_nothing_along_the_other_domains(direction, context, x):
+    change = act("apart", direction, context, x) - x
+    assert (change @ context.others.T).abs().max() < 1e-4
     torch.testing.assert_close(change.norm(dim=-1), torch.full(x.shape[:2], STEP))
 
 
-def test_where_and_fires_add_to_some_and_leave_the_rest_bit_for_bit(direction, around, x, sae):
+def test_where_and_fires_add_to_some_and_leave_the_rest_bit_for_bit(direction, context, x, sae):
     for name, open_ in (
-        ("where@last", around.probe.holds(x)),
+        ("where@last", context.probe.holds(x)),
         ("fires", sae.encode(x)[..., 7] > 0),
     ):
-        after = act(name, direction, around, x)
+        after = act(name, direction, context, x)
         assert 0 < int(open_.sum()) < open_.numel()
         assert torch.equal(after[~open_], x[~open_])
         torch.testing.assert_close(after[open_], x[open_] + STEP * direction.vector)
 
 
-def test_clamp_puts_the_step_into_the_reconstruction(direction, around, x, sae):
+def test_clamp_puts_the_step_into_the_reconstruction(direction, context, x, sae):
     before = sae.encode(x)[..., 7]
     want = x + (STEP - before)[..., None] * sae.W_dec[7]
-    torch.testing.assert_close(act("clamp", direction, around, x), want, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(act("clamp", direction, context, x), want, atol=1e-4, rtol=1e-4)
 
 
-def test_edits_of_features_need_a_feature_and_apart_needs_other_domains(direction, around, sae):
+def test_edits_of_features_need_a_feature_and_apart_needs_other_domains(direction, context, sae):
     plain = NamedDirection("linear_probe_math", direction.vector, None, "linear_probe")
-    assert not Pair(plain, "clamp").applies
-    assert Pair(plain, "where@last").applies
-    alone = Surroundings(sae, Probe(direction.vector, 0.0))
+    assert not DirectionEdit(plain, "clamp").applies
+    assert DirectionEdit(plain, "where@last").applies
+    alone = EditContext(sae, Probe(direction.vector, 0.0))
     with pytest.raises(InputError, match="other domains"):
-        Pair(direction, "apart").build(STEP, alone)
+        DirectionEdit(direction, "apart").build(STEP, alone)
 
 
 @pytest.fixture(scope="module")
-def job(tiny_model, sae, around, direction):
+def job(tiny_model, sae, context, direction):
     held_out = load_prompts("tiny-domains-heldout")
     prompts = [p for d in ("mixed", "code", "prose") for p in held_out if p.domain == d]
     few = [p for i, p in enumerate(prompts) if i % 24 < 3]
     plain = NamedDirection("attributed", -direction.vector, None, "attribution")
-    pairs = [Pair(d, e) for d in (direction, plain) for e in EDITS]
-    study = study_of(tiny_model, few, sae)
-    return Matrix(study, [p for p in pairs if p.applies], around, SPEC, 32.0, 1)
+    pairs = [DirectionEdit(d, e) for d in (direction, plain) for e in EDITS]
+    measurement = study_of(tiny_model, few, sae)
+    return Tradeoffs(measurement, [p for p in pairs if p.applies], context, SPEC, 32.0, 1)
 
 
 @pytest.fixture(scope="module")
@@ -112,14 +112,14 @@ def rows(job):
     return matrix_rows(job)
 
 
-def test_a_row_is_what_a_hooked_pass_gives(job, rows, around, direction):
-    tokens, mask = job.study.ground.padded
+def test_a_row_is_what_a_hooked_pass_gives(job, rows, context, direction):
+    tokens, mask = job.measurement.unsteered_pass.padded
     for name, positions in (("add", mask), ("keep_norm@last", "last"), ("clamp", mask)):
-        edit = Pair(direction, name).build(0.2 * 32.0, around)[1]
-        with steered(job.study.model, edit, HOOK, positions):
-            logits = last_token_logits(job.study.model, tokens, mask)
+        edit = DirectionEdit(direction, name).build(0.2 * 32.0, context)[1]
+        with steered(job.measurement.model, edit, HOOK, positions):
+            logits = last_token_logits(job.measurement.model, tokens, mask)
         own = rows.query("direction == 'feature_7' and edit == @name and kind == 'grid'")
-        want = job.study.logit_metrics[0].of(logits, logits).double()
+        want = job.measurement.logit_metrics[0].of(logits, logits).double()
         found = torch.tensor(own["math_margin"].to_numpy())
         torch.testing.assert_close(found, want, atol=1e-3, rtol=1e-4)
 
@@ -140,7 +140,7 @@ def test_pairs_at_an_equal_effect_have_it_or_say_that_they_do_not(job, rows):
 
 def test_text_loss_is_the_cross_entropy_of_the_text_after_its_prompt(tiny_model, job):
     tokenizer = tiny_model.tokenizer
-    prompts = job.study.ids[:2]
+    prompts = job.measurement.ids[:2]
     texts = [token_ids(tokenizer, "def f(x):\n    return x"), []]
     found = text_losses(tiny_model, prompts, texts)
     logits = tiny_model(torch.tensor([[*prompts[0], *texts[0]]]))[0]
@@ -152,7 +152,7 @@ def test_text_loss_is_the_cross_entropy_of_the_text_after_its_prompt(tiny_model,
 
 def test_the_unsteered_model_does_no_damage_and_stands_once_for_each_prompt(job, rows):
     zero = rows[rows["edit"] == "none"]
-    assert len(zero) == len(job.study.prompts)
+    assert len(zero) == len(job.measurement.prompts)
     assert (zero["kl"] == 0).all()
     assert zero["text_loss"].notna().all()
 

@@ -12,7 +12,7 @@ from saelens_steer import config
 from saelens_steer.directions import draw_controls
 from saelens_steer.directions.controls import (
     FAMILIES,
-    Known,
+    ControlInputs,
     controls_of,
     covariance,
     covariance_of,
@@ -29,10 +29,12 @@ def residuals(n: int, d_model: int = D) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def known() -> Known:
+def known() -> ControlInputs:
     """All that a family may read: 32 features, several of which fire equally often."""
     sae, rates = random_sae(D), torch.arange(32) // 4 / 64
-    return Known(D, residuals(50), sae.W_dec[[5, 20]].detach(), (5, 20), sae, rates.double())
+    return ControlInputs(
+        D, residuals(50), sae.W_dec[[5, 20]].detach(), (5, 20), sae, rates.double()
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -77,7 +79,7 @@ def test_drawing_leaves_the_global_generator_alone(known):
 @pytest.mark.parametrize("n", [4, 500])
 def test_covariance_draws_have_the_covariance_of_the_vectors_even_when_these_are_few(n):
     vectors = residuals(n)
-    blocks = covariance(Known(D, vectors), torch.Generator().manual_seed(0))
+    blocks = covariance(ControlInputs(D, vectors), torch.Generator().manual_seed(0))
     drawn = torch.cat(list(itertools.islice(blocks, 600)))
     sigma = torch.cov(vectors.double().T)
     torch.testing.assert_close(covariance_of(vectors), sigma)

@@ -13,21 +13,21 @@ from torch.nn.functional import normalize
 
 from saelens_steer.activations import Activations
 from saelens_steer.activations import shards as shards_module
-from saelens_steer.directions.controls import Known, controls_of
+from saelens_steer.directions.controls import ControlInputs, controls_of
 from saelens_steer.errors import InputError
 
 D = 6
 
 
-def feature_known(rates: list[float], features: tuple[int, ...]) -> Known:
+def feature_known(rates: list[float], features: tuple[int, ...]) -> ControlInputs:
     """An SAE whose first features fire as often as is given, and the others never."""
     sae = random_sae(D)
     each = torch.zeros(32, dtype=torch.float64)
     each[: len(rates)] = torch.tensor(rates)
-    return Known(D, None, sae.W_dec[list(features)].detach(), features, sae, each)
+    return ControlInputs(D, None, sae.W_dec[list(features)].detach(), features, sae, each)
 
 
-def drawn_features(known: Known, n: int, seed: int = 0) -> list[int]:
+def drawn_features(known: ControlInputs, n: int, seed: int = 0) -> list[int]:
     """Which features the controls are rows of."""
     assert known.sae is not None
     rows = normalize(known.sae.W_dec.detach(), dim=-1)
@@ -73,7 +73,7 @@ def test_without_another_live_feature_there_is_no_feature_control():
 
 def test_a_permuted_control_has_the_coordinates_of_its_candidate_in_another_order():
     tested = torch.randn(3, 40, generator=torch.Generator().manual_seed(0))
-    drawn = controls_of("permuted", 8, Known(40, tested=tested), seed=0)
+    drawn = controls_of("permuted", 8, ControlInputs(40, tested=tested), seed=0)
     for i, control in enumerate(drawn):
         own = normalize(tested[i % 3], dim=0)
         torch.testing.assert_close(control.sort().values, own.sort().values)
@@ -97,7 +97,7 @@ def pairs_of(acts: Activations, n: int, seed: int = 0) -> list[tuple[int, int]]:
     """The two tokens that each control is the difference of."""
     vectors = acts.vectors.double()
     every = normalize((vectors[:, None] - vectors[None]).flatten(0, 1), dim=-1)
-    drawn = controls_of("token_difference", n, Known(acts.d_model, acts), seed)
+    drawn = controls_of("token_difference", n, ControlInputs(acts.d_model, acts), seed)
     cosine = drawn.double() @ every.T
     assert cosine.amax(1).min() > 1 - 1e-6
     return [divmod(int(place), len(acts)) for place in cosine.argmax(1)]
@@ -121,13 +121,13 @@ def test_tokens_that_are_equal_up_to_rounding_are_no_pair():
     row = torch.randn(1, D)
     noise = 1e-6 * torch.randn(40, D)
     acts = torch.cat([row + noise, -row])
-    drawn = controls_of("token_difference", 30, Known(D, acts), seed=0)
+    drawn = controls_of("token_difference", 30, ControlInputs(D, acts), seed=0)
     torch.testing.assert_close((drawn @ normalize(row[0], dim=0)).abs(), torch.ones(30))
 
 
 def test_token_differences_lie_in_the_span_of_the_vectors():
     vectors = torch.randn(9, 3) @ torch.randn(3, D)
-    drawn = controls_of("token_difference", 50, Known(D, vectors), seed=0)
+    drawn = controls_of("token_difference", 50, ControlInputs(D, vectors), seed=0)
     assert torch.linalg.matrix_rank(drawn, rtol=1e-5) == 3
 
 
@@ -143,5 +143,7 @@ def test_of_activations_on_disk_only_the_rows_of_the_pairs_are_read(tmp_path, mo
     rows = torch.tensor([29, 0, 7, 7, 13])
     assert torch.equal(on_disk.take(rows), held.vectors[rows])
     for n in (3, 90):
-        drawn = (controls_of("token_difference", n, Known(D, a), seed=1) for a in (held, on_disk))
+        drawn = (
+            controls_of("token_difference", n, ControlInputs(D, a), seed=1) for a in (held, on_disk)
+        )
         assert torch.equal(*drawn)

@@ -6,7 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from saelens_steer.features import Context, WrittenToken
-from saelens_steer.labels.evidence import Case, Evidence, Pair, SteeredTexts, Trials
+from saelens_steer.labels.evidence import (
+    LabelCase,
+    LabelEvidence,
+    LabelTrials,
+    SteeredTexts,
+    TextPair,
+)
 from saelens_steer.labels.labeller import Name, Shown
 
 
@@ -17,13 +23,13 @@ def context(text: str, domain: str = "food", peak: int = 0) -> Context:
     return Context("p", domain, peak, tokens, z, tuple(range(len(tokens))), (False, False))
 
 
-def case(feature: int = 7, n: int = 10, n_pairs: int = 10) -> Case:
+def case(feature: int = 7, n: int = 10, n_pairs: int = 10) -> LabelCase:
     """Fruit fires, tools do not; texts that are steered speak of fruit."""
     texts = tuple(
         SteeredTexts(f"ask {i}", f"plain {i}", {-1.0: "no fruit", 1.0: f"apple {i}"})
         for i in range(2)
     )
-    evidence = Evidence(
+    evidence = LabelEvidence(
         feature,
         "food",
         tuple(context(f"apple pie {i}") for i in range(3)),
@@ -32,12 +38,12 @@ def case(feature: int = 7, n: int = 10, n_pairs: int = 10) -> Case:
         (WrittenToken(3, " saw", -1.0),),
         texts,
     )
-    trials = Trials(
+    trials = LabelTrials(
         tuple(context(f"fruit number {i}") for i in range(n)),
         tuple(context(f"tool number {i}", "tools") for i in range(n)),
-        tuple(Pair(f"try {i}", f"fruit text {i}", f"other text {i}") for i in range(n_pairs)),
+        tuple(TextPair(f"try {i}", f"fruit text {i}", f"other text {i}") for i in range(n_pairs)),
     )
-    return Case(evidence, trials, 0.5)
+    return LabelCase(evidence, trials, 0.5)
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class Judge:
     provider: str = "offline"
     model: str | None = None
 
-    def name(self, evidence: Evidence) -> Name:
+    def name(self, evidence: LabelEvidence) -> Name:
         return Name("fruit")
 
     def firing(self, name: Name, contexts: Sequence[str]) -> set[int]:

@@ -376,7 +376,7 @@ def test_an_interruption_does_not_wait_for_a_server_that_hangs(tmp_path):
     from cases import case
 
     from saelens_steer.labels.naming import label_all
-    from saelens_steer.labels.server_labeller import Served
+    from saelens_steer.labels.server_labeller import ServerLabeller
 
     def interrupt(_: int) -> None:
         raise KeyboardInterrupt
@@ -392,7 +392,7 @@ def test_an_interruption_does_not_wait_for_a_server_that_hangs(tmp_path):
             replace(case(i), evidence=replace(case().evidence, rates={"x": i / 4}))
             for i in range(4)
         ]
-        labeller, began = Served(asker), time.monotonic()
+        labeller, began = ServerLabeller(asker), time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             label_all(labeller, cases, 2, interrupt)
         assert time.monotonic() - began < 10

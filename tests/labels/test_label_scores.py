@@ -8,7 +8,7 @@ import pytest
 from cases import Judge, case
 from scipy.stats import beta
 
-from saelens_steer.labels.evidence import Pair, Trials
+from saelens_steer.labels.evidence import LabelTrials, TextPair
 from saelens_steer.labels.labeller import Failed, Name
 from saelens_steer.labels.naming import label_all
 from saelens_steer.labels.scores import (
@@ -92,7 +92,7 @@ def test_as_many_contexts_fire_as_do_not():
 
 
 def test_pairs_of_equal_texts_are_left_out():
-    same = Pair("x", "fruit", "fruit")
+    same = TextPair("x", "fruit", "fruit")
     trials = replace(case().trials, pairs=(*case().trials.pairs, same, same))
     score = causal_score(Judge(), NAME, trials)
     assert (score.n, score.accuracy) == (10, 1.0)
@@ -116,7 +116,7 @@ def test_the_order_shown_does_not_depend_on_the_order_found():
 
 
 def test_too_few_trials_are_no_score():
-    few = Trials((), (), ())
+    few = LabelTrials((), (), ())
     assert detection_score(Judge(), NAME, few).status == "too_few"
     score = causal_score(Judge(), NAME, case(n_pairs=4).trials)
     assert (score.status, score.accuracy) == ("too_few", None)

@@ -34,21 +34,21 @@ def job(random_model, sae, cached) -> Any:
     import saelens_steer as ss
     from saelens_steer.config import LabelSpec, PromptSpec, SweepSpec
     from saelens_steer.features import measured_scale
-    from saelens_steer.labels import Labelling
+    from saelens_steer.labels import EvidenceGathering
 
     prompts = [ss.Prompt(f"s{i}", f"sum {i} now", "ab"[i % 2]) for i in range(8)]
     spec = LabelSpec(contexts=2, detection=3, max_new_tokens=4, alphas=(-1, 1, 3))
     scale = measured_scale(cached, sae, FEATURES)
     where = random_model, sae, HOOK, cached, prompts, spec
-    return Labelling(*where, FEATURES, {3: "a"}, scale, SweepSpec(), PromptSpec())
+    return EvidenceGathering(*where, FEATURES, {3: "a"}, scale, SweepSpec(), PromptSpec())
 
 
 @pytest.fixture(scope="module")
 def cases(job) -> Any:
     from saelens_steer.labels.gather import Texts
 
-    def write(study, directions) -> pd.DataFrame:
-        return study.completion_rows(directions, range(len(directions)))
+    def write(measurement, directions) -> pd.DataFrame:
+        return measurement.completion_rows(directions, range(len(directions)))
 
     texts = job.texts(write)
     assert isinstance(texts, Texts)
@@ -171,7 +171,7 @@ def test_each_prompt_has_a_random_direction_that_does_not_hang_on_other_features
     def directions_of(features: list[int]) -> list[torch.Tensor]:
         seen: list[torch.Tensor] = []
 
-        def note(study, directions) -> pd.DataFrame:
+        def note(measurement, directions) -> pd.DataFrame:
             place = directions.features.index(None) if None in directions.features else None
             if place is not None:
                 names = [str(name) for name in directions.matched_to]

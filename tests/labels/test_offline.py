@@ -12,9 +12,9 @@ from cases import case, context
 
 from saelens_steer.config import FeaturesSpec, TrainSpec
 from saelens_steer.features import Context, WrittenToken
-from saelens_steer.labels.evidence import Evidence, SteeredTexts
+from saelens_steer.labels.evidence import LabelEvidence, SteeredTexts
 from saelens_steer.labels.labeller import MOST_WORDS, Failed, Name, Shown
-from saelens_steer.labels.offline import Offline
+from saelens_steer.labels.offline import OfflineLabeller
 
 HOOK = "blocks.4.hook_resid_pre"
 SPEC = TrainSpec(d_sae=768, training_tokens=160_000, cached_tokens=40_000, seed=1)
@@ -38,10 +38,10 @@ def known_of(
     contexts: tuple[Context, ...] = (),
     raised: tuple[str, ...] = (),
     texts: tuple[SteeredTexts, ...] = (),
-) -> Evidence:
+) -> LabelEvidence:
     """Evidence of a feature that fires on streets; tokens raised by 2, then by less."""
     tokens = tuple(WrittenToken(i, text, 2.0 - i / 10) for i, text in enumerate(raised))
-    return Evidence(3, "", contexts, {"streets": 0.47, "pets": 0.01}, tokens, (), texts)
+    return LabelEvidence(3, "", contexts, {"streets": 0.47, "pets": 0.01}, tokens, (), texts)
 
 
 TRAMS = fires_in("Anna took the «tram to work", "a red «tram was late", "the «tram rattled on")
@@ -60,8 +60,8 @@ HOSTILE = {
 
 
 @pytest.fixture(scope="module")
-def offline() -> Offline:
-    return Offline.of(ORDINARY)
+def offline() -> OfflineLabeller:
+    return OfflineLabeller.of(ORDINARY)
 
 
 def test_a_name_is_of_the_words_that_fire_and_of_those_that_are_written(offline):
@@ -108,7 +108,7 @@ def test_nothing_of_a_chat_template_is_in_a_name(offline):
 
 def test_naming_is_deterministic(offline):
     shuffled = known_of(TRAMS, (" monorail", " track"))
-    assert offline.name(STREETS) == Offline.of(reversed(ORDINARY)).name(shuffled)
+    assert offline.name(STREETS) == OfflineLabeller.of(reversed(ORDINARY)).name(shuffled)
     assert "tram" in offline.name(replace(STREETS, contexts=TRAMS[::-1])).summary
 
 
@@ -151,7 +151,7 @@ def test_hostile_texts_do_no_harm(text):
     empty = Context("", "", 0, (), (), (), (False, False))
     evidence = replace(known_of((hostile, empty), (text, ""), (steered,)), rates={text: 1.0})
     for known in (evidence, replace(evidence, contexts=(*TRAMS, hostile))):
-        labeller = Offline.of([*ORDINARY, text])
+        labeller = OfflineLabeller.of([*ORDINARY, text])
         try:
             name = labeller.name(known)
         except Failed:
@@ -262,7 +262,7 @@ def trained(tiny_model, tmp_path_factory):
     sae = train_sae(tiny_model, SPEC, HOOK, tmp_path_factory.mktemp("offline") / "sae")
     prompts = load_prompts("tiny-domains")
     texts = [f"{prompt.text}\n{prompt.answer}" for prompt in prompts]
-    return sae, cache_activations(tiny_model, prompts, hook_name=HOOK), Offline.of(texts)
+    return sae, cache_activations(tiny_model, prompts, hook_name=HOOK), OfflineLabeller.of(texts)
 
 
 def best_features(sae, activations, domain: str) -> list[int]:
@@ -292,7 +292,7 @@ def test_the_features_that_tell_a_domain_are_named_with_its_words(
         assert page.firing is not None
         rates = {own.domain: own.firing_rate for own in page.firing.domains}
         found = page.firing.contexts, rates, page.raised, page.lowered, ()
-        name = labeller.name(Evidence(page.feature, domain, *found))
+        name = labeller.name(LabelEvidence(page.feature, domain, *found))
         known = [domain_words[w] for w in _words(name.summary) if w in domain_words]
         right.append(known.count(domain) > len(known) / 2)
     assert len(right) == 10 and sum(right) >= 8

@@ -20,7 +20,7 @@ from saelens_steer.config import load_config, parse_config
 from saelens_steer.data import Prompt
 from saelens_steer.doctor import case as case_module
 from saelens_steer.doctor import examine, resources, self_tests
-from saelens_steer.doctor.case import FEW, Case, spread
+from saelens_steer.doctor.case import FEW, SelfTestCase, spread
 from saelens_steer.doctor.examination import SELFTESTS
 from saelens_steer.doctor.self_tests import (
     batches,
@@ -33,9 +33,9 @@ from saelens_steer.doctor.self_tests import (
     sae_hook,
 )
 from saelens_steer.model import loading
-from saelens_steer.stages import Run
+from saelens_steer.stages import RunContext
 from saelens_steer.steering import apply, positions
-from saelens_steer.sweeps.cells import Cells
+from saelens_steer.sweeps.cells import SweepCells
 
 TINY = "configs/tiny/code_vs_math.yaml"
 HOOK = "blocks.2.hook_resid_pre"
@@ -70,19 +70,19 @@ def settings(folder: Path, model: str, model_class: str = "HookedTransformer") -
     }
 
 
-def case_of(config: dict, folder: Path) -> Case:
-    run = Run.begin(parse_config(config, []), folder)
-    return Case(run, spread(run.study(), FEW))
+def case_of(config: dict, folder: Path) -> SelfTestCase:
+    run = RunContext.begin(parse_config(config, []), folder)
+    return SelfTestCase(run, spread(run.measurement(), FEW))
 
 
 @pytest.fixture(scope="module", params=["HookedTransformer", "TransformerBridge"])
-def case(request, random_folder, tmp_path_factory) -> Case:
+def case(request, random_folder, tmp_path_factory) -> SelfTestCase:
     folder = tmp_path_factory.mktemp("case")
     return case_of(settings(folder, str(random_folder), request.param), folder / "run")
 
 
 @pytest.fixture
-def hooked(random_folder, tmp_path) -> Case:
+def hooked(random_folder, tmp_path) -> SelfTestCase:
     return case_of(settings(tmp_path, str(random_folder)), tmp_path / "run")
 
 
@@ -135,15 +135,18 @@ def test_a_transformer_bridge_passes_and_says_why_its_rows_take_whole_passes():
 def test_every_self_test_passes_on_a_random_model_of_either_class(case):
     verdicts = {name: test(case).verdict for name, test in SELFTESTS.items()}
     whole = verdicts.pop("engine")
-    assert whole == ("pass" if case.study.ground.why_whole is None else "note")
+    assert whole == ("pass" if case.measurement.unsteered_pass.why_whole is None else "note")
     assert set(verdicts.values()) == {"pass"}
 
 
 def test_the_prompts_of_the_self_tests_go_from_the_shortest_to_the_longest(case):
-    lengths = sorted(len(ids) for ids in case.run.study().ids)
-    few = [len(ids) for ids in case.study.ids]
+    lengths = sorted(len(ids) for ids in case.run.measurement().ids)
+    few = [len(ids) for ids in case.measurement.ids]
     assert (len(few), few[0], few[-1]) == (FEW, lengths[0], lengths[-1])
-    assert len(spread(replace(case.study, prompts=case.study.prompts[:1]), FEW).prompts) == 1
+    assert (
+        len(spread(replace(case.measurement, prompts=case.measurement.prompts[:1]), FEW).prompts)
+        == 1
+    )
 
 
 def test_a_model_that_differs_from_its_checkpoint_fails_parity(hooked):
@@ -226,10 +229,10 @@ def test_steering_that_takes_padding_for_text_fails_by_the_positions_it_counts(c
 
 
 def test_an_engine_that_pushes_otherwise_than_the_hook_fails(hooked, monkeypatch):
-    steer = Cells.steer
+    steer = SweepCells.steer
     weaker = lambda self, cells, x, chosen: x + 0.9 * (steer(self, cells, x, chosen) - x)  # noqa: E731
     assert not engine(hooked).failed
-    monkeypatch.setattr(Cells, "steer", weaker)
+    monkeypatch.setattr(SweepCells, "steer", weaker)
     assert engine(hooked).failed
 
 

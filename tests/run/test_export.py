@@ -14,7 +14,7 @@ from saes import random_sae
 
 from saelens_steer.config import parse_config
 from saelens_steer.sae import save_sae
-from saelens_steer.stages import Run, report
+from saelens_steer.stages import RunContext, report
 from saelens_steer.steering import load_vectors
 from saelens_steer.steps import Steps
 
@@ -103,7 +103,7 @@ def test_a_new_report_takes_the_images_of_the_old_one_away(tmp_path, monkeypatch
 
     def reported(sweep: str) -> list[bool]:
         keys = {"sweep": sweep, "select": "1"}
-        report(Run(parse_config({}, []), Steps(folder), None, HOOK, (), (), keys=keys))
+        report(RunContext(parse_config({}, []), Steps(folder), None, HOOK, (), (), keys=keys))
         return [image.exists() for image in images]
 
     reported("1")

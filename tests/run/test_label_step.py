@@ -309,12 +309,12 @@ def test_a_finished_run_needs_no_key_any_more(folder, config, said, monkeypatch)
 
 
 def test_other_names_are_made_of_the_same_evidence(folder, config, said, monkeypatch):
-    from saelens_steer.labels import Labelling
+    from saelens_steer.labels import EvidenceGathering
 
     def gathered(self, texts):
         raise AssertionError("it is there already")
 
-    monkeypatch.setattr(Labelling, "gathered", gathered)
+    monkeypatch.setattr(EvidenceGathering, "gathered", gathered)
     evidence = (folder / "label_evidence.json").read_bytes()
     with serving() as server:
         assert said("label", config, "--out", folder, *asking(server))[0] == 0

@@ -5,7 +5,7 @@ import pytest
 from saelens_steer.config import TrainSpec
 from saelens_steer.config.sae import GridSpec, SAESpec
 from saelens_steer.errors import InputError
-from saelens_steer.sae import Grid, sae_fingerprint, train_sae
+from saelens_steer.sae import SAEGrid, sae_fingerprint, train_sae
 from saelens_steer.sae.training import grid as module
 
 HOOK = "blocks.2.hook_resid_pre"
@@ -76,7 +76,7 @@ def test_without_cached_tokens_all_training_tokens_are_cached(small):
 
 
 def test_each_sae_is_the_one_that_training_it_alone_gives(random_model, specs, tmp_path):
-    grid = Grid(random_model, specs, HOOK)
+    grid = SAEGrid(random_model, specs, HOOK)
     for name, spec in specs.items():
         grid.train(name, tmp_path / name)
         train_sae(random_model, spec, HOOK, tmp_path / "alone" / name)
@@ -91,7 +91,7 @@ def test_activations_are_computed_once_and_only_when_an_sae_is_trained(
 ):
     gathered, real = [], module.gather
     monkeypatch.setattr(module, "gather", lambda runner: gathered.append(1) or real(runner))
-    grid = Grid(random_model, specs, HOOK)
+    grid = SAEGrid(random_model, specs, HOOK)
     assert gathered == []
     for name in specs:
         grid.train(name, tmp_path / name)
@@ -101,14 +101,14 @@ def test_activations_are_computed_once_and_only_when_an_sae_is_trained(
 def test_saes_that_need_other_activations_are_refused(random_model, small):
     one, other = small(cached_tokens=1024), small(cached_tokens=2048)
     with pytest.raises(InputError, match="must have one corpus, tokens, cached_tokens"):
-        Grid(random_model, {"one": one, "other": other}, HOOK)
+        SAEGrid(random_model, {"one": one, "other": other}, HOOK)
     with pytest.raises(InputError, match="give cached_tokens"):
-        Grid(random_model, {"one": small()}, HOOK)
+        SAEGrid(random_model, {"one": small()}, HOOK)
     with pytest.raises(InputError, match=r"give sae\.grid an architecture"):
-        Grid(random_model, {}, HOOK)
+        SAEGrid(random_model, {}, HOOK)
     unknown = small(cached_tokens=1024, options={"kk": 1})
     with pytest.raises(InputError, match="has no option 'kk'"):
-        Grid(random_model, {"one": one, "two": unknown}, HOOK)
+        SAEGrid(random_model, {"one": one, "two": unknown}, HOOK)
 
 
 def test_a_grid_needs_a_training_that_says_the_rest():

@@ -21,7 +21,7 @@ from saelens_steer.errors import InputError
 from saelens_steer.features import Scale
 from saelens_steer.model import last_token_logits
 from saelens_steer.steering import (
-    Known,
+    EditInputs,
     ablate,
     add,
     build_variant,
@@ -52,7 +52,7 @@ def x():
 
 @pytest.fixture(scope="module")
 def known(sae):
-    return Known(sae, HOOK, CANDIDATES, Scale(A_MAX, NORM))
+    return EditInputs(sae, HOOK, CANDIDATES, Scale(A_MAX, NORM))
 
 
 def specs(*edits) -> list[EditSpec]:
@@ -199,10 +199,12 @@ def test_what_a_config_refers_to_and_is_not_there_is_refused_with_the_nearest(sa
     with pytest.raises(InputError, match="feature 64 is out of range: the SAE has 0 to 63"):
         build_variant("v", specs({"add": {"features": [64]}}), known)
     with pytest.raises(InputError, match="never fires on the cached activations"):
-        none = Known(sae, HOOK, CANDIDATES, Scale({63: 0.0}))
+        none = EditInputs(sae, HOOK, CANDIDATES, Scale({63: 0.0}))
         build_variant("v", specs({"set": {"features": [63], "value": 1, "unit": "max_act"}}), none)
     with pytest.raises(InputError, match="found no feature for 'code': name features by index"):
-        build_variant("v", specs({"ablate": {"features": "code"}}), Known(sae, HOOK, {"code": []}))
+        build_variant(
+            "v", specs({"ablate": {"features": "code"}}), EditInputs(sae, HOOK, {"code": []})
+        )
 
 
 REFUSED = {
@@ -249,7 +251,7 @@ def test_a_limit_of_norms_is_a_positive_number_null_or_auto(max_norm):
 @pytest.mark.parametrize("kind", ("random_model", "random_bridge"))
 def test_a_variant_at_two_hooks_is_two_nested_contexts_in_the_order_of_layers(kind, request, sae):
     model = request.getfixturevalue(kind)
-    known = Known(sae, HOOK, CANDIDATES)
+    known = EditInputs(sae, HOOK, CANDIDATES)
     later, earlier = "blocks.3.hook_resid_pre", "blocks.1.hook_mlp_out"
     given = [
         {"set": {"features": [5], "value": 9, "hook_name": later}},

@@ -24,7 +24,14 @@ from saelens_steer.config import GenerateSpec
 from saelens_steer.data import encode_prompts
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.steering import plain_directions
-from saelens_steer.sweeps import CompletionSweep, Ground, LogitSweep, Store, grid, run_completions
+from saelens_steer.sweeps import (
+    CompletionSweep,
+    LogitSweep,
+    Store,
+    UnsteeredPass,
+    grid,
+    run_completions,
+)
 from saelens_steer.sweeps.plan import shards
 from saelens_steer.sweeps.run import run_logits
 
@@ -38,7 +45,7 @@ def begin():
     torch.set_num_threads(1)
     model = ss.load_model("tiny-qwen3")
     prompts = encode_prompts(model.tokenizer, ss.load_prompts("tiny-code-math-mixed", 8))
-    ground = Ground(
+    unsteered_pass = UnsteeredPass(
         model=model,
         hook_name="blocks.4.hook_resid_pre",
         prompts=[list(p.ids) for p in prompts],
@@ -49,10 +56,13 @@ def begin():
     directions = plain_directions(torch.randn(12, model.cfg.d_model, generator=draw))
     metrics = resolve_metrics(["kl"], model.tokenizer, model.cfg.d_vocab)
     logits = LogitSweep(
-        ground=ground, directions=directions, cells=grid(12, (-4, -2, 2, 4)), metrics=metrics
+        unsteered_pass=unsteered_pass,
+        directions=directions,
+        cells=grid(12, (-4, -2, 2, 4)),
+        metrics=metrics,
     )
     texts = CompletionSweep(
-        ground=ground,
+        unsteered_pass=unsteered_pass,
         directions=directions,
         cells=[(0, 0.0), *grid(3, (-4, 4))],
         metrics=[],

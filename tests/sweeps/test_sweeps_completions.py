@@ -10,8 +10,8 @@ from saelens_steer.config import GenerateSpec
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.model import generate, stop_token_ids
 from saelens_steer.steering import add, feature_directions, steered
-from saelens_steer.sweeps import CompletionSweep, Ground, run_completions
-from saelens_steer.sweeps.tables import Labels, completion_table
+from saelens_steer.sweeps import CompletionSweep, UnsteeredPass, run_completions
+from saelens_steer.sweeps.tables import RowLabels, completion_table
 
 HOOK = "blocks.2.hook_resid_pre"
 
@@ -20,7 +20,7 @@ HOOK = "blocks.2.hook_resid_pre"
 def sweep(random_model, small_sae) -> CompletionSweep:
     names = ["code_validity", "latex_first"]
     return CompletionSweep(
-        ground=Ground(
+        unsteered_pass=UnsteeredPass(
             model=random_model,
             hook_name=HOOK,
             prompts=[row[0].tolist() for row in rows()],
@@ -60,7 +60,7 @@ def test_sampling_repeats_itself_whatever_was_drawn_before(sweep):
 
 
 def test_the_unsteered_text_stands_under_every_direction(sweep):
-    labels = Labels([f"p{i}" for i in range(4)], ["d"] * 4, "add", HOOK, "all", "raw")
+    labels = RowLabels([f"p{i}" for i in range(4)], ["d"] * 4, "add", HOOK, "all", "raw")
     table = completion_table(sweep, run_completions(sweep), labels)
     plain = table[table["alpha"] == 0].pivot(
         index="prompt_id", columns="direction", values="completion"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from model.model_batches import rows
-from sweeps.grounds import based
+from sweeps.passes import based
 
 from saelens_steer.config import GenerateSpec
 from saelens_steer.metrics import LogitMetric, resolve_metrics
@@ -20,7 +20,14 @@ from saelens_steer.steering import (
     set_to,
     suppress_and_boost,
 )
-from saelens_steer.sweeps import CompletionSweep, Ground, LogitSweep, Store, grid, run_completions
+from saelens_steer.sweeps import (
+    CompletionSweep,
+    LogitSweep,
+    Store,
+    UnsteeredPass,
+    grid,
+    run_completions,
+)
 from saelens_steer.sweeps.run import run_logits
 
 
@@ -37,7 +44,7 @@ def edits_of(sae) -> list[tuple[str, Edit]]:
 
 def sweep_of(model, edits, **settings) -> LogitSweep:
     """A cell for each edit; the directions only give them names."""
-    ground = Ground(
+    unsteered_pass = UnsteeredPass(
         model=model,
         hook_name="blocks.2.hook_resid_pre",
         prompts=[row[0].tolist() for row in rows()],
@@ -45,7 +52,7 @@ def sweep_of(model, edits, **settings) -> LogitSweep:
     )
     metrics = resolve_metrics(["kl"], model.tokenizer, 512)
     return LogitSweep(
-        ground=ground,
+        unsteered_pass=unsteered_pass,
         directions=plain_directions(torch.eye(len(edits), model.cfg.d_model)),
         cells=grid(len(edits), (1.0,)),
         edits=edits,
@@ -88,7 +95,7 @@ def test_two_edits_of_one_direction_are_two_answers_in_a_store(random_model, sma
 def test_texts_under_edits_are_those_that_the_model_writes_by_itself(random_model, small_sae):
     sweep = sweep_of(random_model, edits_of(small_sae), new_tokens=6)
     texts = CompletionSweep(
-        ground=sweep.ground,
+        unsteered_pass=sweep.unsteered_pass,
         directions=sweep.directions,
         cells=sweep.cells,
         edits=sweep.edits,

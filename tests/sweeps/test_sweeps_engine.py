@@ -6,14 +6,14 @@ import pytest
 import torch
 from hugging import hugging_face, last_logits, resid_pre_changed
 from model.model_batches import rows
-from sweeps.grounds import based
+from sweeps.passes import based
 
 from saelens_steer.config import MarginMetric, TokenSetSpec
 from saelens_steer.data import complement, token_set
 from saelens_steer.metrics import LogitMetric, kl, resolve_metrics
 from saelens_steer.metrics.metric import margin
 from saelens_steer.steering import feature_directions, matched_controls, plain_directions
-from saelens_steer.sweeps import Ground, LogitSweep, Store, grid
+from saelens_steer.sweeps import LogitSweep, Store, UnsteeredPass, grid
 from saelens_steer.sweeps.run import generating, run_logits
 
 HOOK = "blocks.2.hook_resid_pre"
@@ -26,7 +26,7 @@ def sweep(random_model, small_sae) -> LogitSweep:
     metrics = resolve_metrics(specs, random_model.tokenizer, random_model.cfg.d_vocab)
     directions = feature_directions(small_sae, [3, 5], "raw")
     return LogitSweep(
-        ground=Ground(
+        unsteered_pass=UnsteeredPass(
             model=random_model,
             hook_name=HOOK,
             prompts=[row[0].tolist() for row in rows()],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import random_gemma3, random_llama, random_qwen2, random_qwen3, small_tokenizer
-from sweeps.grounds import based
+from sweeps.passes import based
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 import saelens_steer as ss
@@ -16,7 +16,7 @@ from saelens_steer.config import GenerateSpec
 from saelens_steer.data import special_ids
 from saelens_steer.metrics import LogitMetric
 from saelens_steer.steering import plain_directions
-from saelens_steer.sweeps import CompletionSweep, Ground, LogitSweep, grid, run_completions
+from saelens_steer.sweeps import CompletionSweep, LogitSweep, UnsteeredPass, grid, run_completions
 from saelens_steer.sweeps.run import run_logits
 
 PROMPTS = [
@@ -71,7 +71,7 @@ def moved(logits: torch.Tensor, baseline: torch.Tensor) -> torch.Tensor:
 def sweep_of(model, layer: int, hook: str, positions: str, **settings) -> LogitSweep:
     draw = torch.Generator().manual_seed(1)
     return LogitSweep(
-        ground=Ground(
+        unsteered_pass=UnsteeredPass(
             model=model,
             hook_name=f"blocks.{layer}.{hook}",
             prompts=PROMPTS,
@@ -109,11 +109,13 @@ def special(model) -> int:
 
 def sinks_and_special_tokens_left(sweep) -> bool:
     """Whether special tokens are left alone, and something else is for its norm."""
-    ground = sweep.ground
-    tokens, real = ground.padded
+    unsteered_pass = sweep.unsteered_pass
+    tokens, real = unsteered_pass.padded
     ordinary = real & (tokens != special(sweep.model))
-    alone = (ground.chosen & ~ordinary).sum() == 0
-    return bool(alone and (ordinary & ~ground.chosen).any() and ground.chosen.any(1).all())
+    alone = (unsteered_pass.chosen & ~ordinary).sum() == 0
+    return bool(
+        alone and (ordinary & ~unsteered_pass.chosen).any() and unsteered_pass.chosen.any(1).all()
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,7 +129,7 @@ def test_texts_are_those_that_the_model_writes_by_itself(model, where):
     if "max_norm" in where:
         where = where | {"prompts": [[*PROMPTS[0][:2], special(model), *p] for p in PROMPTS]}
     sweep = CompletionSweep(
-        ground=based(plain, new_tokens=20, **where).ground,
+        unsteered_pass=based(plain, new_tokens=20, **where).unsteered_pass,
         directions=plain.directions,
         cells=[(0, 0.0), (0, -2.0), (1, 2.0)],
         metrics=[],

@@ -11,7 +11,7 @@ from saelens_steer.config import MarginMetric
 from saelens_steer.evidence import claims
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.steering import feature_directions, matched_controls, own_controls
-from saelens_steer.sweeps import Ground, LogitSweep, Store, grid
+from saelens_steer.sweeps import LogitSweep, Store, UnsteeredPass, grid
 from saelens_steer.sweeps.run import generating
 from saelens_steer.sweeps.strengths import matched_steps
 
@@ -94,10 +94,12 @@ def test_controls_go_the_way_of_the_sign_of_their_strength(random_model, small_s
 
 def on(model, directions, alphas) -> LogitSweep:
     """A sweep of these directions on short prompts."""
-    ground = Ground(model=model, hook_name=HOOK, prompts=[[5, 6, 7, 8], [9, 10, 11]])
+    unsteered_pass = UnsteeredPass(model=model, hook_name=HOOK, prompts=[[5, 6, 7, 8], [9, 10, 11]])
     metrics = resolve_metrics(["kl"], model.tokenizer, model.cfg.d_vocab)
     cells = grid(len(directions), alphas)
-    return LogitSweep(ground=ground, directions=directions, cells=cells, metrics=metrics)
+    return LogitSweep(
+        unsteered_pass=unsteered_pass, directions=directions, cells=cells, metrics=metrics
+    )
 
 
 def test_kept_strengths_are_never_those_of_another_target(random_model, small_sae, tmp_path):

@@ -16,10 +16,10 @@ from saelens_steer.metrics import resolve_metrics
 from saelens_steer.steering import plain_directions
 from saelens_steer.sweeps import (
     KEPT_NOWHERE,
+    BatchSplitter,
     CompletionSweep,
-    Ground,
     LogitSweep,
-    Room,
+    UnsteeredPass,
     grid,
     run_completions,
 )
@@ -42,19 +42,19 @@ def fits(batch: Batch, most: int, error: Exception, tried: list[int]) -> list[tu
 @pytest.mark.parametrize("error", FULL, ids=lambda error: type(error).__name__)
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(error):
     noted, tried = [], []
-    room = Room(note=lambda halved: noted.append(dict(halved)))
-    found = room.run(WHOLE, partial(fits, most=3, error=error, tried=tried))
+    splitter = BatchSplitter(note=lambda halved: noted.append(dict(halved)))
+    found = splitter.run(WHOLE, partial(fits, most=3, error=error, tried=tried))
     every = [pair for _, pairs in found for pair in pairs]
     assert sorted(every) == [(c, p) for c in range(5) for p in range(3)]
-    assert list(noted[0].values()) == [15] and noted[-1] == room.halved
+    assert list(noted[0].values()) == [15] and noted[-1] == splitter.halved
     assert all(len(batch) <= 3 for batch, _ in found)
 
 
 def test_what_did_not_fit_before_a_stop_is_not_tried_again():
     tried, again, other = [], [], []
-    room = Room()
-    before = room.run(WHOLE, partial(fits, most=3, error=MemoryError(), tried=tried))
-    stopped = Room(dict(room.halved))
+    splitter = BatchSplitter()
+    before = splitter.run(WHOLE, partial(fits, most=3, error=MemoryError(), tried=tried))
+    stopped = BatchSplitter(dict(splitter.halved))
     after = stopped.run(WHOLE, partial(fits, most=3, error=MemoryError(), tried=again))
     assert after == before and max(again) <= 3 < max(tried)
     fitting = Batch(tuple(range(5)), (3, 4, 5))  # a batch of another shape is tried for itself
@@ -64,22 +64,24 @@ def test_what_did_not_fit_before_a_stop_is_not_tried_again():
 
 def test_a_single_row_that_does_not_fit_is_an_error_and_so_is_any_other_error():
     with pytest.raises(MemoryError):
-        Room().run(Batch((0,), (0,)), partial(fits, most=0, error=MemoryError(), tried=[]))
+        BatchSplitter().run(Batch((0,), (0,)), partial(fits, most=0, error=MemoryError(), tried=[]))
     with pytest.raises(RuntimeError, match="shapes"):
-        Room().run(WHOLE, partial(fits, most=3, error=RuntimeError("shapes"), tried=[]))
+        BatchSplitter().run(WHOLE, partial(fits, most=3, error=RuntimeError("shapes"), tried=[]))
 
 
 def cells(kind, model, **more):
     """A sweep of four directions at two strengths."""
     draw = torch.Generator().manual_seed(0)
-    ground = Ground(
+    unsteered_pass = UnsteeredPass(
         model=model,
         hook_name="blocks.2.hook_resid_pre",
         prompts=[row[0].tolist() for row in rows()],
         new_tokens=5,
     )
     directions = plain_directions(torch.randn(4, model.cfg.d_model, generator=draw))
-    return kind(ground=ground, directions=directions, cells=grid(4, (-3.0, 3.0)), **more)
+    return kind(
+        unsteered_pass=unsteered_pass, directions=directions, cells=grid(4, (-3.0, 3.0)), **more
+    )
 
 
 @pytest.fixture
@@ -104,11 +106,11 @@ def test_the_rows_of_halved_batches_are_the_rows(random_model, cramped):
     sweep = cells(LogitSweep, random_model, metrics=metrics)
     (_, want), *_ = logit_shards(sweep, KEPT_NOWHERE)
     cramped("measure")
-    room = Room()
-    (_, found), *_ = logit_shards(sweep, KEPT_NOWHERE, room=room)
+    splitter = BatchSplitter()
+    (_, found), *_ = logit_shards(sweep, KEPT_NOWHERE, splitter=splitter)
     order = ["cell", "prompt"]
     found, want = (t.sort_values(order, ignore_index=True) for t in (found, want))
-    assert room.halved
+    assert splitter.halved
     np.testing.assert_allclose(found["kl"], want["kl"], atol=1e-6)
     assert found[order].equals(want[order])
 
@@ -119,9 +121,9 @@ def test_texts_of_halved_batches_are_the_texts_also_where_they_are_drawn(random_
     order = ["cell", "prompt"]
     want = run_completions(sweep).sort_values(order, ignore_index=True)
     cramped("completion_rows")
-    room = Room()
-    found = run_completions(sweep, room=room).sort_values(order, ignore_index=True)
-    assert room.halved
+    splitter = BatchSplitter()
+    found = run_completions(sweep, splitter=splitter).sort_values(order, ignore_index=True)
+    assert splitter.halved
     assert found.equals(want)
 
 
@@ -131,13 +133,13 @@ def test_strengths_are_found_in_little_room_too(random_model, monkeypatch):
     metrics = resolve_metrics(["kl"], random_model.tokenizer, 512)
     sweep = cells(LogitSweep, random_model, metrics=metrics)
     sweep = replace(sweep, cells=grid(4, (-0.1, 0.1)))
-    want, real, room = kl_steps(sweep, 5.0), engine.measure, Room()
+    want, real, splitter = kl_steps(sweep, 5.0), engine.measure, BatchSplitter()
 
-    def narrow(trial, whole, batch):
+    def narrow(scoring, whole, batch):
         if len(batch) > 3:
             raise torch.OutOfMemoryError("full")
-        return real(trial, whole, batch)
+        return real(scoring, whole, batch)
 
     monkeypatch.setattr(engine, "measure", narrow)
-    assert kl_steps(sweep, 5.0, room) == pytest.approx(want, rel=1e-3)
-    assert room.halved
+    assert kl_steps(sweep, 5.0, splitter) == pytest.approx(want, rel=1e-3)
+    assert splitter.halved

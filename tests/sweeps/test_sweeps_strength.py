@@ -10,7 +10,7 @@ import pytest
 import torch
 from model.model_batches import rows
 from steering.plain_edits import encoded, firing_sae
-from sweeps.grounds import based
+from sweeps.passes import based
 
 import saelens_steer as ss
 from saelens_steer.activations import Activations
@@ -20,7 +20,7 @@ from saelens_steer.metrics import kl, resolve_metrics
 from saelens_steer.model import last_token_logits, run_to_hook
 from saelens_steer.steering import add, feature_directions, plain_directions, steered
 from saelens_steer.steering.directions import unit_vectors
-from saelens_steer.sweeps import Ground, LogitSweep, Store, grid
+from saelens_steer.sweeps import LogitSweep, Store, UnsteeredPass, grid
 from saelens_steer.sweeps.run import run_logits
 from saelens_steer.sweeps.strengths import calibrated_steps, kl_steps
 
@@ -30,7 +30,7 @@ TEXTS = [f"sum of {i} numbers and {i} more" + "!" * i for i in range(5)]
 MARGIN = MarginMetric.model_validate({"margin": {"name": "m", "target": {"ids": [40, 41]}}})
 
 
-GROUND = {field.name for field in fields(Ground)}
+GROUND = {field.name for field in fields(UnsteeredPass)}
 
 
 def logit_sweep(model, hook_name: str = HOOK, **settings) -> LogitSweep:
@@ -38,15 +38,15 @@ def logit_sweep(model, hook_name: str = HOOK, **settings) -> LogitSweep:
     longer = rows()
     longer[0][0, 3] = longer[2][0, 2] = SPECIAL
     draw = torch.Generator().manual_seed(2)
-    ground = {"prompts": [row[0].tolist() for row in longer], "batch_tokens": 64}
-    ground |= {key: settings.pop(key) for key in GROUND if key in settings}
+    unsteered_pass = {"prompts": [row[0].tolist() for row in longer], "batch_tokens": 64}
+    unsteered_pass |= {key: settings.pop(key) for key in GROUND if key in settings}
     defaults = {
         "directions": plain_directions(torch.randn(2, model.cfg.d_model, generator=draw)),
         "cells": [(0, -3.0), (1, 3.0)],
         "metrics": resolve_metrics([MARGIN, "kl"], model.tokenizer, model.cfg.d_vocab),
     }
-    on = Ground(model=model, hook_name=hook_name, **ground)
-    return LogitSweep(ground=on, **(defaults | settings))
+    on = UnsteeredPass(model=model, hook_name=hook_name, **unsteered_pass)
+    return LogitSweep(unsteered_pass=on, **(defaults | settings))
 
 
 def measured(sweep: LogitSweep) -> pd.DataFrame:
@@ -64,7 +64,7 @@ def one_at_a_time(sweep: LogitSweep, **where) -> pd.DataFrame:
         plain = last_token_logits(sweep.model, tokens, mask)
         for cell, (which, alpha) in enumerate(sweep.cells):
             edit = add(sweep.directions.vectors[which], alpha)
-            with steered(sweep.model, edit, sweep.ground.hook_name, **where) as receipt:
+            with steered(sweep.model, edit, sweep.unsteered_pass.hook_name, **where) as receipt:
                 logits = last_token_logits(sweep.model, tokens, mask)
             values = {m.name: float(m.of(logits, plain)) for m in sweep.metrics}
             receipts = {"receipt_positions": receipt.positions}
@@ -257,7 +257,7 @@ def test_vectors_of_ones_own_are_not_swept_in_units_of_a_max(random_model, small
 
 def test_what_leaves_a_layer_is_what_enters_the_next(random_model):
     post = logit_sweep(random_model, "blocks.1.hook_resid_post")
-    assert post.ground.start == 2
+    assert post.unsteered_pass.start == 2
     assert measured(post).equals(measured(logit_sweep(random_model)))
 
 
@@ -323,8 +323,8 @@ def test_the_limit_of_norms_is_that_of_the_hook_that_is_steered(random_model):
     for prompt, ids in enumerate(sweep.prompts):
         tokens = torch.tensor([ids])
         resid = run_to_hook(
-            random_model, tokens, torch.ones_like(tokens).bool(), sweep.ground.hook_name
+            random_model, tokens, torch.ones_like(tokens).bool(), sweep.unsteered_pass.hook_name
         )
         norms = resid[0].norm(dim=-1)
         expected = norms <= 1.1 * norms.median()
-        assert torch.equal(sweep.ground.chosen[prompt, -len(ids) :], expected)
+        assert torch.equal(sweep.unsteered_pass.chosen[prompt, -len(ids) :], expected)

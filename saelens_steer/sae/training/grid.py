@@ -23,7 +23,7 @@ SHARED = ("corpus", "tokens", "cached_tokens", "context_size", "max_norm", "batc
 """What the SAEs of a grid have in common, since it decides the activations and their order."""
 
 
-class Grid:
+class SAEGrid:
     """The SAEs of some specs, each trained when asked for; activations are computed once, then.
 
     specs: name → spec, each with cached_tokens; memory holds the cache that one of them takes.

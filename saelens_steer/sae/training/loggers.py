@@ -12,8 +12,8 @@ from saelens_steer.config import LogSpec
 from saelens_steer.errors import InputError
 from saelens_steer.files import remove
 
-Line = Mapping[str, int | float]
-Sink = Callable[[Line], None]
+LogLine = Mapping[str, int | float]
+Sink = Callable[[LogLine], None]
 """Takes a line of metrics.jsonl as soon as it is there."""
 
 
@@ -52,7 +52,7 @@ def _tensorboard(folder: Path) -> Iterator[Sink]:
 
     with SummaryWriter(str(folder)) as writer:
 
-        def note(line: Line) -> None:
+        def note(line: LogLine) -> None:
             for name, value in line.items():
                 if name != "tokens":
                     writer.add_scalar(_grouped(name), value, int(line["tokens"]))
