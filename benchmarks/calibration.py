@@ -37,7 +37,7 @@ from saelens_steer.evidence import PASSES, headline
 from saelens_steer.evidence.claims import LEVEL
 from saelens_steer.evidence.statistics import headline_p
 from saelens_steer.files import write_with
-from saelens_steer.result import Result
+from saelens_steer.pipeline.result import Result
 from saelens_steer.steering import CANDIDATE, plain_directions
 from saelens_steer.sweeps import Measurement
 

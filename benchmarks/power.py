@@ -53,7 +53,7 @@ from saelens_steer.evidence import PASSES
 from saelens_steer.features import Selection
 from saelens_steer.files import digest
 from saelens_steer.model import direct_logits, resid_gradient
-from saelens_steer.result import Result
+from saelens_steer.pipeline.result import Result
 from saelens_steer.steering import CANDIDATE
 from saelens_steer.sweeps import KEPT_NOWHERE, Measurement, Store
 

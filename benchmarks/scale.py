@@ -30,8 +30,8 @@ from benchmarks.sweep import MARGIN, compared, every_row, our_logits, ours
 from saelens_steer.config import MarginMetric, PromptSpec, SweepSpec
 from saelens_steer.data import Prompt
 from saelens_steer.directions import with_controls
-from saelens_steer.outputs import read_rows, write_rows
-from saelens_steer.result import Result
+from saelens_steer.pipeline.outputs import read_rows, write_rows
+from saelens_steer.pipeline.result import Result
 from saelens_steer.steering import Directions
 from saelens_steer.sweeps import Measurement, Store
 from saelens_steer.sweeps.run import logit_shards, unsteered

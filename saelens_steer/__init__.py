@@ -18,7 +18,7 @@ _HOMES = {
     "InputError": "errors",
     "LogSpec": "config",
     "Prompt": "data",
-    "Result": "result",
+    "Result": "pipeline.result",
     "RunSpec": "config",
     "TrainSpec": "config",
     "ablate": "steering",
@@ -28,21 +28,21 @@ _HOMES = {
     "default_hook_name": "model",
     "draw_controls": "directions",
     "export_images": "report",
-    "feature_pages": "notebook",
-    "label_features": "notebook",
+    "feature_pages": "pipeline.notebook",
+    "label_features": "pipeline.notebook",
     "latex_validity": "metrics",
     "load_config": "config",
     "load_model": "model",
     "load_prompts": "data",
     "load_sae": "sae",
     "load_vectors": "steering",
-    "patch": "notebook",
+    "patch": "pipeline.notebook",
     "per_row": "steering",
     "project_out": "steering",
-    "rank_features": "notebook",
+    "rank_features": "pipeline.notebook",
     "read_quality": "sae",
     "reconstruct": "steering",
-    "run": "runner",
+    "run": "pipeline.run",
     "sae_quality": "sae",
     "save_vectors": "steering",
     "scale": "steering",
@@ -50,8 +50,8 @@ _HOMES = {
     "set_to": "steering",
     "steered": "steering",
     "suppress_and_boost": "steering",
-    "sweep": "notebook",
-    "train_grid": "runner",
+    "sweep": "pipeline.notebook",
+    "train_grid": "pipeline.run",
     "train_sae": "sae",
 }
 
@@ -77,10 +77,16 @@ if TYPE_CHECKING:
     from saelens_steer.features import select_features
     from saelens_steer.metrics import code_validity, latex_validity
     from saelens_steer.model import default_hook_name, load_model
-    from saelens_steer.notebook import feature_pages, label_features, patch, rank_features, sweep
+    from saelens_steer.pipeline.notebook import (
+        feature_pages,
+        label_features,
+        patch,
+        rank_features,
+        sweep,
+    )
+    from saelens_steer.pipeline.result import Result
+    from saelens_steer.pipeline.run import run, train_grid
     from saelens_steer.report import export_images
-    from saelens_steer.result import Result
-    from saelens_steer.runner import run, train_grid
     from saelens_steer.sae import load_sae, read_quality, sae_quality, train_sae
     from saelens_steer.steering import (
         Edit,

@@ -11,7 +11,7 @@ import pytest
 
 from saelens_steer.errors import InputError
 from saelens_steer.files import write_text
-from saelens_steer.steps import Steps
+from saelens_steer.pipeline.run_folder import Steps
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_step_killed_midway_is_not_taken_for_done(step, tmp_path):
     step(1)
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from saelens_steer.steps import Steps\n"
+        "from saelens_steer.pipeline.run_folder import Steps\n"
         "folder = Path(sys.argv[1])\n"
         "def make():\n"
         "    (folder / 'out').write_text('half')\n"

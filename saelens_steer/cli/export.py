@@ -32,6 +32,6 @@ def export(
     """Write steering vectors: of the candidates, or of one feature for llama.cpp (.gguf)."""
     with exit_status():
         quiet()
-        from saelens_steer.stages import export_vectors
+        from saelens_steer.pipeline.export import export_vectors
 
         print(export_vectors(run_folder, file, feature or (), alpha))

@@ -46,7 +46,7 @@ def train(
 
         spec = load_config(config, set_ or [])
         quiet()
-        from saelens_steer.runner import train_grid
+        from saelens_steer.pipeline.run import train_grid
 
         print(train_grid(spec, out or Path("runs") / config.stem))
 
@@ -110,7 +110,7 @@ def _carry_out(
         given = overrides or []
         spec = load_config(config, given) if config else parse_config({}, given)
         quiet()
-        from saelens_steer.runner import run as run_spec
+        from saelens_steer.pipeline.run import run as run_spec
 
         folder = out or Path("runs") / (config.stem if config else "demo")
         print(run_spec(spec, folder, until))  # type: ignore[arg-type]

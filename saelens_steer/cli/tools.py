@@ -36,7 +36,7 @@ def metrics(
         new = tuple(metric for metric in asked if metric not in known.metrics)
         spec = known.model_copy(update={"metrics": known.metrics + new})
         quiet()
-        from saelens_steer.runner import run as run_spec
+        from saelens_steer.pipeline.run import run as run_spec
 
         print(run_spec(spec, run_folder, "report"))
 
@@ -54,7 +54,7 @@ def features(run_folder: RunFolder, set_: Set = None) -> None:
         if not (run_folder / "features.json").is_file():
             raise InputError(f"{run_folder} has chosen no features yet: run its config first")
         quiet()
-        from saelens_steer.runner import run as run_spec
+        from saelens_steer.pipeline.run import run as run_spec
 
         reported = (run_folder / "report.html").is_file()
         run_spec(spec, run_folder, "report" if reported else "features")
@@ -118,6 +118,6 @@ def generate_topic(
 
         spec = load_config(config, set_ or [])
         quiet()
-        from saelens_steer.stages import generate_topic as write_continuations
+        from saelens_steer.pipeline.export import generate_topic as write_continuations
 
         print(write_continuations(spec, out))

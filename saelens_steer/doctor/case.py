@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from saelens_steer.model import last_token_logits, run_to_hook
-from saelens_steer.stages import RunContext
+from saelens_steer.pipeline.context import RunContext
 from saelens_steer.steering import Edit, Receipt, steered
 from saelens_steer.sweeps import HALF_TOLERANCE, Measurement
 from saelens_steer.sweeps.unsteered_pass import TOLERANCE

@@ -21,7 +21,7 @@ from saelens_steer.doctor.self_tests import (
 )
 from saelens_steer.errors import InputError
 from saelens_steer.model import ParityError
-from saelens_steer.stages import RunContext
+from saelens_steer.pipeline.checks import begin
 from saelens_steer.sweeps import Measurement
 
 SELFTESTS: dict[str, Callable[[SelfTestCase], Finding]] = {
@@ -44,7 +44,7 @@ def examine(spec: RunSpec) -> Iterator[Finding]:
     """
     with tempfile.TemporaryDirectory() as folder:
         try:
-            run = RunContext.begin(spec, folder)
+            run = begin(spec, folder)
         except ParityError as error:
             yield Finding("parity", str(error), "FAIL")
             return

@@ -15,7 +15,7 @@ from saelens_steer.data import Encoded, encode_prompts
 from saelens_steer.doctor.case import pushes, spread
 from saelens_steer.doctor.findings import Finding
 from saelens_steer.evidence import least_controls
-from saelens_steer.stages import RunContext, template
+from saelens_steer.pipeline.context import RunContext, template
 from saelens_steer.steering import plain_directions
 from saelens_steer.sweeps import WRITTEN, Measurement, grid
 

@@ -85,8 +85,8 @@ class Measurement:
         new_tokens = self.spec.generate.max_new_tokens if self.text_metrics else 0
         if longest + new_tokens > self.model.cfg.n_ctx:
             raise InputError(
-                f"the longest prompt has {longest} tokens and {new_tokens} are to be generated, but the "
-                f"model's n_ctx is {self.model.cfg.n_ctx}: shorten one of them"
+                f"the longest prompt has {longest} tokens and {new_tokens} are to be generated, "
+                f"but the model's n_ctx is {self.model.cfg.n_ctx}: shorten one of them"
             )
 
     def calibrated(

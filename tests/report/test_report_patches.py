@@ -7,7 +7,7 @@ import html
 import pandas as pd
 import pytest
 
-from saelens_steer.outputs import write_patches
+from saelens_steer.pipeline.outputs import write_patches
 from saelens_steer.report import build_report
 from saelens_steer.report.page import page
 from saelens_steer.report.run_folder import read_run

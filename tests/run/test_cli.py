@@ -130,7 +130,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, refused, monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     full = lambda *args: write_with(tmp_path / "x.json", no_room)  # noqa: E731
-    monkeypatch.setattr("saelens_steer.runner.run", full)
+    monkeypatch.setattr("saelens_steer.pipeline.run.run", full)
     assert "disk is full" in refused("demo", "--out", str(tmp_path / "run"))
     assert not list(tmp_path.iterdir())
 
@@ -146,7 +146,7 @@ def test_stopping_says_how_to_go_on(monkeypatch, capsys):
     def stopped(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("saelens_steer.runner.run", stopped)
+    monkeypatch.setattr("saelens_steer.pipeline.run.run", stopped)
     monkeypatch.setattr(sys, "argv", ["saelens-steer", "demo"])
     with pytest.raises(SystemExit) as status:
         cli.main()

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from saelens_steer.config import parse_config
-from saelens_steer.runner import run
+from saelens_steer.pipeline.run import run
 
 SMALL = [
     "sae.train.training_tokens=20000",

@@ -11,7 +11,7 @@ from processes import finished
 
 from saelens_steer.config import RunSpec
 from saelens_steer.errors import InputError
-from saelens_steer.runner import run as run_spec
+from saelens_steer.pipeline.run import run as run_spec
 
 CONFIG = "configs/tiny/believe.yaml"
 ROOT = Path(__file__).parents[2]

@@ -13,10 +13,11 @@ from report import synthetic
 from saes import random_sae
 
 from saelens_steer.config import parse_config
+from saelens_steer.pipeline.context import RunContext
+from saelens_steer.pipeline.run_folder import Steps
+from saelens_steer.pipeline.steps.report import report
 from saelens_steer.sae import save_sae
-from saelens_steer.stages import RunContext, report
 from saelens_steer.steering import load_vectors
-from saelens_steer.steps import Steps
 
 HOOK = "blocks.2.hook_resid_pre"
 
@@ -95,7 +96,7 @@ def test_images_of_a_folder_without_a_report_are_refused(run, said):
 
 
 def test_a_new_report_takes_the_images_of_the_old_one_away(tmp_path, monkeypatch):
-    stage = import_module("saelens_steer.stages.report")
+    stage = import_module("saelens_steer.pipeline.steps.report")
     monkeypatch.setattr(stage, "headline", lambda claims, summary: "an answer")
     folder = synthetic.write_run(tmp_path / "run")
     (folder / "warnings.json").write_text("[]")

@@ -11,7 +11,7 @@ from prompt_files import prompt_file, small_run
 
 from saelens_steer.config import parse_config
 from saelens_steer.errors import InputError
-from saelens_steer.runner import run
+from saelens_steer.pipeline.run import run
 
 HOOK = "blocks.2.hook_resid_pre"
 

@@ -10,7 +10,9 @@ from saelens_steer.activations import with_answers
 from saelens_steer.config import RunSpec, parse_config
 from saelens_steer.data import load_prompts
 from saelens_steer.errors import InputError
-from saelens_steer.stages import generate_topic, template, topic
+from saelens_steer.pipeline import export
+from saelens_steer.pipeline.context import template
+from saelens_steer.pipeline.export import generate_topic
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def few(tmp_path):
 
 @pytest.fixture
 def loaded(monkeypatch, tiny_model):
-    monkeypatch.setattr(topic, "load_model", lambda *a, **k: tiny_model)
+    monkeypatch.setattr(export, "load_model", lambda *a, **k: tiny_model)
     return tiny_model
 
 
@@ -58,7 +60,7 @@ def test_a_config_that_names_no_selection_prompts_has_the_tiny_topic_continued(
 ):
     asked = []
     monkeypatch.setattr(
-        topic, "with_answers", lambda model, prompts, n, **k: asked.extend(prompts) or []
+        export, "with_answers", lambda model, prompts, n, **k: asked.extend(prompts) or []
     )
     generate_topic(parse_config({}), tmp_path / "topic.jsonl")
     assert asked == load_prompts("tiny-transport-topic")

@@ -8,7 +8,7 @@ import torch
 
 import saelens_steer.sweeps.run as engine
 from saelens_steer.config import parse_config
-from saelens_steer.runner import run
+from saelens_steer.pipeline.run import run
 
 SMALL = [
     "sae.train.training_tokens=20000",

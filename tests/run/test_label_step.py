@@ -40,7 +40,7 @@ def config(tmp_path_factory, random_folder) -> Path:
 def labelled(config, tmp_path_factory) -> Path:
     """A run that the offline provider has labelled; not to be changed."""
     from saelens_steer.config import load_config
-    from saelens_steer.runner import run
+    from saelens_steer.pipeline.run import run
 
     folder = tmp_path_factory.mktemp("runs") / "run"
     run(load_config(config), folder, "label")
@@ -220,7 +220,7 @@ def test_the_terminal_says_why_and_what_may_help(folder, config, said):
 def test_a_stop_while_asking_leaves_the_labels_of_before(folder, config, said, monkeypatch):
     from importlib import import_module
 
-    stage = import_module("saelens_steer.stages.label")
+    stage = import_module("saelens_steer.pipeline.steps.label")
 
     def stop(*args: Any) -> None:
         raise KeyboardInterrupt

@@ -13,7 +13,7 @@ import yaml
 from prompt_files import small_run
 
 from saelens_steer import cli
-from saelens_steer.outputs import write_generated_texts, write_patches
+from saelens_steer.pipeline.outputs import write_generated_texts, write_patches
 from saelens_steer.report.run_folder import PATCH_TEXTS, read_table
 
 HOOK = "blocks.2.hook_resid_pre"

@@ -8,7 +8,7 @@ from sae_lens import SAE
 from stopping import stop_at
 
 from saelens_steer.config import parse_config
-from saelens_steer.runner import run, train_grid
+from saelens_steer.pipeline.run import run, train_grid
 
 QUICK = {"d_sae": 64, "options": {"k": 4}, "training_tokens": 8192, "context_size": 64}
 
@@ -66,16 +66,16 @@ def test_a_grid_takes_away_nothing_that_it_did_not_make(tmp_path):
 
 
 def test_the_table_of_a_grid_is_not_shown_by_a_run_of_another(tmp_path):
-    from saelens_steer.outputs import GRID_TABLE
-    from saelens_steer.stages import RunContext
-    from saelens_steer.stages.grid import drop_stale_grid
+    from saelens_steer.pipeline.checks import begin
+    from saelens_steer.pipeline.outputs import GRID_TABLE
+    from saelens_steer.pipeline.steps.sae import drop_stale_grid
 
     grid = spec(grid=[{"vary": {"k": [2]}}])
     table = train_grid(grid, tmp_path / "run")
-    drop_stale_grid(RunContext.begin(grid, tmp_path / "run"))
+    drop_stale_grid(begin(grid, tmp_path / "run"))
     assert table == tmp_path / "run" / GRID_TABLE and table.exists()
     other = grid.model_copy(update={"hook_name": "blocks.2.hook_resid_pre"})
-    drop_stale_grid(RunContext.begin(other, tmp_path / "run"))
+    drop_stale_grid(begin(other, tmp_path / "run"))
     assert not table.exists() and (tmp_path / "run/grid/batchtopk-k2/cfg.json").exists()
 
 

@@ -7,22 +7,17 @@ from typing import Literal, get_args
 
 from saelens_steer.config import RunSpec
 from saelens_steer.errors import InputError
-from saelens_steer.stages import (
-    RunContext,
-    cache,
-    check_asked,
-    compare,
-    features,
-    grid,
-    label,
-    matrix,
-    patch,
-    report,
-    select,
-    sweep,
-    train,
-    twin,
-)
+from saelens_steer.pipeline.checks import begin, check_asked
+from saelens_steer.pipeline.steps.compare_directions import compare
+from saelens_steer.pipeline.steps.compare_edits import patch
+from saelens_steer.pipeline.steps.features import features
+from saelens_steer.pipeline.steps.frozen_decoder_baseline import twin
+from saelens_steer.pipeline.steps.label import label
+from saelens_steer.pipeline.steps.report import report
+from saelens_steer.pipeline.steps.sae import grid, train
+from saelens_steer.pipeline.steps.select import cache, select
+from saelens_steer.pipeline.steps.sweep import sweep
+from saelens_steer.pipeline.steps.tradeoffs import matrix
 
 Step = Literal[
     "cache",
@@ -57,7 +52,7 @@ def train_grid(spec: RunSpec, out: str | Path) -> Path:
 
     Each is in a folder grid/NAME of `out`. The same call goes on after a stop. Raises InputError.
     """
-    return grid(RunContext.begin(spec, out))
+    return grid(begin(spec, out))
 
 
 def run(spec: RunSpec, out: str | Path, until: Step = "report") -> Path:
@@ -69,7 +64,7 @@ def run(spec: RunSpec, out: str | Path, until: Step = "report") -> Path:
     if until not in get_args(Step):
         raise InputError(f"until must be one of {', '.join(get_args(Step))}, not {until!r}")
     check_asked(spec, until)
-    run = RunContext.begin(spec, out)  # config → model → prompts; all that can be wrong is checked
+    run = begin(spec, out)  # config → model → prompts; all that can be wrong is checked
     made = run.steps.folder
     for step, work in STORY.items():
         made = work(run)

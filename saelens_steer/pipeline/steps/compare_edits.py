@@ -12,9 +12,9 @@ from saelens_steer.config import PatchSpec
 from saelens_steer.data import prompts_hash
 from saelens_steer.features import Scale
 from saelens_steer.metrics import metrics_version
-from saelens_steer.outputs import PATCH_OUTPUTS, write_patches
+from saelens_steer.pipeline.context import RunContext
+from saelens_steer.pipeline.outputs import PATCH_OUTPUTS, write_patches
 from saelens_steer.progress import progress
-from saelens_steer.stages.run import RunContext
 from saelens_steer.steering import EditInputs, build_variant
 from saelens_steer.sweeps import EditComparison, patch_table
 

@@ -1,4 +1,4 @@
-"""A RunSpec under way in a folder: what every step of it reads."""
+"""A run under way: the spec, the folder, the model, the prompts, and what earlier steps left."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ from saelens_steer.data import Prompt, check_disjoint, load_prompts, some_prompt
 from saelens_steer.features import Scale, measured_scale
 from saelens_steer.files import digest, write_json, write_text
 from saelens_steer.model import check_stream, default_hook_name, load_model, model_fingerprint
-from saelens_steer.provenance import library_versions, provenance
+from saelens_steer.pipeline.provenance import library_versions, provenance
+from saelens_steer.pipeline.run_folder import Steps
 from saelens_steer.sae import check_log, check_train_spec, load_sae, read_quality, sae_fingerprint
-from saelens_steer.stages.check import check_run
-from saelens_steer.steps import Steps
 from saelens_steer.sweeps import BatchSplitter, Measurement
+
+
+def template(spec: RunSpec) -> dict[str, Any]:
+    """As the steered ones are, unless select.chat differs."""
+    chat = spec.prompts.chat if spec.select.chat is None else spec.select.chat
+    return {"system": spec.prompts.system, "chat": chat}
+
 
 CHOSEN = ("features", "label-evidence", "label", "patch", "compare", "matrix", "sweep", "twin")
 """What is made of the candidates."""
@@ -61,8 +67,8 @@ class RunContext:
     """Step → the digest of what it was made from, for later steps to depend on."""
 
     @classmethod
-    def begin(cls, spec: RunSpec, out: str | Path) -> RunContext:
-        """Load the model and the prompts and check whatever needs no computing."""
+    def load(cls, spec: RunSpec, out: str | Path) -> RunContext:
+        """Load the model and the prompts; nothing is written yet."""
         steps = Steps(out, LATER)
         steps.check_own()
         if spec.sae.train:
@@ -76,12 +82,13 @@ class RunContext:
         model = load_model(m.name, model_class=m.class_, dtype=m.dtype, device=m.device)
         hook_name = check_stream(model, spec.hook_name or default_hook_name(model))
         naming = tuple(_label_prompts(spec.label, steered)) if spec.label else ()
-        run = cls(spec, steps, model, hook_name, steered, selecting, topic, naming)
-        check_run(run)
-        steps.mark()
-        write_text(steps.path("config.yaml"), dump_config(spec))
-        run.write_provenance()
-        return run
+        return cls(spec, steps, model, hook_name, steered, selecting, topic, naming)
+
+    def mark(self) -> None:
+        """Make the folder a run folder: config.yaml, provenance.json."""
+        self.steps.mark()
+        write_text(self.steps.path("config.yaml"), dump_config(self.spec))
+        self.write_provenance()
 
     @property
     def model_key(self) -> list[str]:

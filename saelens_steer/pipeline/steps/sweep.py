@@ -16,7 +16,8 @@ from saelens_steer.errors import InputError
 from saelens_steer.files import digest
 from saelens_steer.metrics import LogitMetric, metrics_version
 from saelens_steer.model import hook_layer
-from saelens_steer.outputs import (
+from saelens_steer.pipeline.context import RunContext
+from saelens_steer.pipeline.outputs import (
     CONTROLS,
     SWEEP_OUTPUTS,
     TEXTS,
@@ -24,9 +25,8 @@ from saelens_steer.outputs import (
     write_result,
     write_rows,
 )
+from saelens_steer.pipeline.result import Result
 from saelens_steer.progress import Note, progress, say, unnoted
-from saelens_steer.result import Result
-from saelens_steer.stages.run import RunContext
 from saelens_steer.steering import Directions
 from saelens_steer.sweeps import KEPT_NOWHERE, Measurement, Store
 

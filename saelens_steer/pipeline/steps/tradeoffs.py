@@ -28,12 +28,12 @@ from saelens_steer.directions import (
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import Damage, front_table, matrix_table
 from saelens_steer.metrics import metrics_version
-from saelens_steer.outputs import MATRIX_OUTPUTS, write_matrix
+from saelens_steer.pipeline.checks import matrix_prompts
+from saelens_steer.pipeline.context import RunContext
+from saelens_steer.pipeline.outputs import MATRIX_OUTPUTS, write_matrix
+from saelens_steer.pipeline.steps.select import direction_finder, where_steered
 from saelens_steer.progress import progress
 from saelens_steer.sae import check_feature
-from saelens_steer.stages.check import matrix_prompts
-from saelens_steer.stages.run import RunContext
-from saelens_steer.stages.select import direction_finder, where_steered
 
 START = "assistant_start"
 

@@ -10,10 +10,10 @@ from saelens_steer.data import prompts_hash
 from saelens_steer.directions import Comparison, comparison_rows
 from saelens_steer.evidence import comparison_table
 from saelens_steer.metrics import metrics_version
-from saelens_steer.outputs import COMPARE_OUTPUTS, write_comparison
+from saelens_steer.pipeline.context import RunContext
+from saelens_steer.pipeline.outputs import COMPARE_OUTPUTS, write_comparison
+from saelens_steer.pipeline.steps.select import direction_finder, where_steered
 from saelens_steer.progress import progress
-from saelens_steer.stages.run import RunContext
-from saelens_steer.stages.select import direction_finder, where_steered
 
 
 def compare(run: RunContext) -> Path:

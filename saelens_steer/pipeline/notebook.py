@@ -35,9 +35,9 @@ from saelens_steer.features import NO_SCALE, Scale, Selection, measured_scale, p
 from saelens_steer.labels import EvidenceGathering, check_labeller, labelled
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.model import check_stream, default_hook_name, same_places
+from saelens_steer.pipeline.result import Result
 from saelens_steer.progress import progress
 from saelens_steer.report import ShownFeatures
-from saelens_steer.result import Result
 from saelens_steer.sae import check_feature, check_sae, check_sae_at
 from saelens_steer.steering import MEASURED, Directions, Edit, SAEEdit, Variant, variant_of
 from saelens_steer.sweeps import ORIGINAL, EditComparison, Measurement, check_patchable, patch_table

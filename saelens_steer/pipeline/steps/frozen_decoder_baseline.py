@@ -13,13 +13,13 @@ from saelens_steer.directions import DirectionFinder, tested_directions, with_co
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import claims
 from saelens_steer.metrics import metrics_version
-from saelens_steer.outputs import TWIN, TWIN_OUTPUTS, write_twin
+from saelens_steer.pipeline.context import RunContext
+from saelens_steer.pipeline.outputs import TWIN, TWIN_OUTPUTS, write_twin
+from saelens_steer.pipeline.steps.sae import corpus_version, sae_key
+from saelens_steer.pipeline.steps.select import direction_finder
+from saelens_steer.pipeline.steps.sweep import kept_rows
 from saelens_steer.progress import progress
 from saelens_steer.sae import load_sae, train_sae
-from saelens_steer.stages.run import RunContext
-from saelens_steer.stages.sae import corpus_version, sae_key
-from saelens_steer.stages.select import direction_finder
-from saelens_steer.stages.sweep import kept_rows
 
 
 def twin(run: RunContext) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from saelens_steer.config import MatrixSpec, RunSpec
 from saelens_steer.data import Prompt, check_disjoint, encode_prompts, load_corpus, load_prompts
@@ -12,13 +12,9 @@ from saelens_steer.errors import InputError
 from saelens_steer.labels import check_labeller, text_study
 from saelens_steer.model import check_length, check_stream, same_places
 from saelens_steer.near import or_known
+from saelens_steer.pipeline.context import RunContext, template
 from saelens_steer.sae import check_encoder, check_feature, check_sae
-from saelens_steer.stages.template import template
 from saelens_steer.sweeps import check_patchable
-
-if TYPE_CHECKING:
-    from saelens_steer.stages.run import RunContext
-
 
 OPTIONAL = {
     "patch": "which variants to compare",
@@ -33,6 +29,14 @@ def check_asked(spec: RunSpec, until: str) -> None:
     """Raise InputError where a step was asked for of which the config says nothing."""
     if until in OPTIONAL and getattr(spec, until) is None:
         raise InputError(f"the config has no section {until}: say {OPTIONAL[until]}")
+
+
+def begin(spec: RunSpec, out: str | Path) -> RunContext:
+    """A run under way in the folder `out`: everything loaded, and checked before any work."""
+    run = RunContext.load(spec, out)
+    check_run(run)
+    run.mark()
+    return run
 
 
 def check_run(run: RunContext) -> None:

@@ -16,10 +16,9 @@ from saelens_steer.activations import Activations, cache_activations
 from saelens_steer.data import Prompt, prompts_hash
 from saelens_steer.features import pages_of
 from saelens_steer.files import write_json, write_text
+from saelens_steer.pipeline.context import RunContext, template
+from saelens_steer.pipeline.steps.select import answered
 from saelens_steer.report import features_page, read_labels, read_mapping
-from saelens_steer.stages.run import RunContext
-from saelens_steer.stages.select import answered
-from saelens_steer.stages.template import template
 
 TEMPORARY = f".{os.getpid()}.tmp"
 """As files.py names its own, so that the next run clears what a killed one left."""

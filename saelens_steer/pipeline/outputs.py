@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from saelens_steer.data import Prompt
 from saelens_steer.evidence import ROW_COLUMNS
 from saelens_steer.files import write_json, write_jsonl, write_with
-from saelens_steer.result import Result
+from saelens_steer.pipeline.result import Result
 
 PATCH_OUTPUTS = ("patch.csv", "patch.json")
 TWIN = "twin"

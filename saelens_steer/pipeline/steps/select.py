@@ -16,9 +16,8 @@ from saelens_steer.directions import CausalScoring, DirectionFinder
 from saelens_steer.features import Scale, measured_scale
 from saelens_steer.files import write_json
 from saelens_steer.metrics import metrics_version
+from saelens_steer.pipeline.context import RunContext, template
 from saelens_steer.sae import sae_fingerprint
-from saelens_steer.stages.run import RunContext
-from saelens_steer.stages.template import template
 
 
 def cache(run: RunContext) -> Path:

@@ -11,11 +11,11 @@ import pandas as pd
 from saelens_steer.config import dump_config
 from saelens_steer.evidence import headline
 from saelens_steer.files import file_digest
-from saelens_steer.outputs import GRID_TABLE
+from saelens_steer.pipeline.context import RunContext
+from saelens_steer.pipeline.outputs import GRID_TABLE
+from saelens_steer.pipeline.steps.sae import drop_stale_grid
 from saelens_steer.progress import say
 from saelens_steer.report import build_report
-from saelens_steer.stages.grid import drop_stale_grid
-from saelens_steer.stages.run import RunContext
 
 OPTIONAL = ("quality", "features", "label", "patch", "compare", "matrix", "twin")
 """Steps that a run may lack, and that the page shows."""

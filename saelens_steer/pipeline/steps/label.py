@@ -20,18 +20,17 @@ from saelens_steer.labels import (
     said_of,
     unfinished,
 )
-from saelens_steer.outputs import (
+from saelens_steer.pipeline.context import RunContext, template
+from saelens_steer.pipeline.outputs import (
     EVIDENCE_OUTPUTS,
     LABEL_OUTPUTS,
     write_generated_texts,
     write_table,
 )
+from saelens_steer.pipeline.steps.features import all_tokens, write_page
+from saelens_steer.pipeline.steps.select import where_steered
+from saelens_steer.pipeline.steps.sweep import store_of
 from saelens_steer.progress import Note, progress, say
-from saelens_steer.stages.features import all_tokens, write_page
-from saelens_steer.stages.run import RunContext
-from saelens_steer.stages.select import where_steered
-from saelens_steer.stages.sweep import store_of
-from saelens_steer.stages.template import template
 from saelens_steer.steering import Directions
 from saelens_steer.sweeps import Measurement
 

@@ -1,0 +1,1 @@
+"""One module a step: what it computes and the files it writes."""
