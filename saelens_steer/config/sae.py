@@ -24,7 +24,8 @@ class TrainSpec(Spec):
     the SAE that this spec trains without it, whose features are random directions with a fitted
     encoder."""
     corpus: str = "tiny"
-    """`tiny`, a text or .jsonl file, or a Hugging Face dataset with a `text` column."""
+    """`tiny` (chats with 650,000 tokens by the tiny model's tokenizer), a text or .jsonl file, or a
+    Hugging Face dataset with a `text` column."""
     tokens: Literal["all", "diagnostic"] = "all"
     training_tokens: int = Field(default=400_000, gt=0)
     cached_tokens: int | None = Field(default=None, gt=0)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import random
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -14,7 +17,11 @@ from saelens_steer.data.hub import dataset_rows, text_of
 from saelens_steer.data.rows import json_lines, text_rows
 from saelens_steer.errors import InputError
 
+T = TypeVar("T")
+
 TINY = "tiny"
+TINY_CHATS = Path(__file__).parent / "corpora" / "tiny.jsonl.gz"
+"""One chat a line, as `scripts/tiny/data.py` writes them."""
 CHUNK = 256
 """Texts tokenised at a time when counting."""
 
@@ -22,31 +29,47 @@ CHUNK = 256
 def load_corpus(name: str, tokenizer: PreTrainedTokenizerBase, n_tokens: int, seed: int) -> Dataset:
     """Texts of at least `n_tokens` tokens (all there are, if fewer) in one column `text`.
 
-    `name`: `tiny` (the shipped model's corpus, drawn by `seed`), a .txt file (a blank line ends a
-    text), a .jsonl file with `text`, both shuffled by `seed`, or a dataset `name[:config[:split]]`
-    in its own order. Equal arguments give equal texts. Raises InputError.
+    `name`: `tiny` (the shipped chats in the tokenizer's template: seed 0 keeps the order in which
+    they were drawn, any other seed shuffles them; refused if they have fewer tokens), a .txt file
+    (a blank line ends a text), a .jsonl file with `text`, both shuffled by `seed`, or a dataset
+    `name[:config[:split]]` in its own order. Equal arguments give equal texts. Raises InputError.
     """
     if n_tokens < 1:
         raise InputError(f"a corpus needs at least one token, not {n_tokens}")
-    texts = list(_enough(_texts(name, tokenizer, n_tokens, seed), tokenizer, n_tokens))
+    texts, held = _enough(_texts(name, tokenizer, seed), tokenizer, n_tokens)
     if not texts:
         raise InputError(f"the corpus {name!r} holds no text")
+    if name == TINY and held < n_tokens:
+        raise InputError(
+            f"the corpus {TINY!r} holds {held:,} tokens by this tokenizer, fewer than the "
+            f"{n_tokens:,} to read: lower sae.train.training_tokens, make several passes over a "
+            "smaller sae.train.cached_tokens, or give another sae.train.corpus"
+        )
     return Dataset.from_dict({"text": texts})
 
 
-def _texts(
-    name: str, tokenizer: PreTrainedTokenizerBase, n_tokens: int, seed: int
-) -> Iterator[str]:
+def _texts(name: str, tokenizer: PreTrainedTokenizerBase, seed: int) -> Iterator[str]:
     if name == TINY:
-        from saelens_steer.model import corpus_texts
-
-        return corpus_texts(n_tokens, seed, tokenizer)
+        return _tiny_texts(tokenizer, seed)
     if name.endswith(".txt"):
         return _shuffled((row["text"] for _, _, row in text_rows(Path(name))), seed)
     if name.endswith(".jsonl"):
         lines = json_lines(Path(name))
         return _shuffled((text_of(row, where, ("text",)) for where, _, row in lines), seed)
     return _dataset_texts(name)
+
+
+def _tiny_texts(tokenizer: PreTrainedTokenizerBase, seed: int) -> Iterator[str]:
+    """The shipped chats in the tokenizer's template, shuffled unless the seed is 0."""
+    if not tokenizer.chat_template:
+        raise InputError(
+            f"the corpus {TINY!r} consists of chats, and this tokenizer has no chat template: give "
+            "another sae.train.corpus"
+        )
+    with gzip.open(TINY_CHATS, "rt", encoding="utf-8") as lines:
+        chats = [json.loads(line)["messages"] for line in lines]
+    for chat in chats if seed == 0 else _shuffled(chats, seed):
+        yield str(tokenizer.apply_chat_template(chat, tokenize=False))
 
 
 def _dataset_texts(name: str) -> Iterator[str]:
@@ -58,19 +81,22 @@ def _dataset_texts(name: str) -> Iterator[str]:
         yield text_of(row, f"{name} row {number}", ("text",))
 
 
-def _shuffled(texts: Iterable[str], seed: int) -> Iterator[str]:
-    shuffled = list(texts)
+def _shuffled(items: Iterable[T], seed: int) -> Iterator[T]:
+    shuffled = list(items)
     random.Random(seed).shuffle(shuffled)
     return iter(shuffled)
 
 
 def _enough(
     texts: Iterator[str], tokenizer: PreTrainedTokenizerBase, n_tokens: int
-) -> Iterator[str]:
-    """Texts until their tokens add up to `n_tokens`."""
-    while n_tokens > 0 and (chunk := list(islice(texts, CHUNK))):
+) -> tuple[list[str], int]:
+    """Texts until their tokens add up to `n_tokens`, and the tokens they have."""
+    found: list[str] = []
+    held = 0
+    while held < n_tokens and (chunk := list(islice(texts, CHUNK))):
         rows = tokenizer(chunk, add_special_tokens=False, verbose=False)["input_ids"]
         for text, ids in zip(chunk, rows, strict=True):
-            if n_tokens > 0:
-                yield text
-            n_tokens -= len(ids)
+            if held < n_tokens:
+                found.append(text)
+                held += len(ids)
+    return found, held

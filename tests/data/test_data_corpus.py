@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+
 import pytest
 from datasets import Dataset
 
+import saelens_steer.data.corpus as module
 from saelens_steer.data import load_corpus, token_ids
 from saelens_steer.errors import InputError
 
@@ -81,3 +85,40 @@ def test_the_tiny_corpus_is_long_enough_and_follows_its_seed(tokenizer):
     one, two, other = (load_corpus("tiny", tokenizer, 3000, s) for s in (0, 0, 1))
     assert n_tokens(tokenizer, one) >= 3000
     assert list(one["text"]) == list(two["text"]) != list(other["text"])
+
+
+@pytest.fixture
+def ten_chats(tmp_path, monkeypatch):
+    """The contents of ten chats that stand for the shipped ones."""
+    chats = [[{"role": "user", "content": f"hello {i}"}] for i in range(10)]
+    path = tmp_path / "chats.jsonl.gz"
+    path.write_bytes(
+        gzip.compress("".join(json.dumps({"messages": c}) + "\n" for c in chats).encode())
+    )
+    monkeypatch.setattr(module, "TINY_CHATS", path)
+    return [chat[0]["content"] for chat in chats]
+
+
+def contents(corpus) -> list[str]:
+    return [text.split("\n")[1].removesuffix("<|im_end|>") for text in corpus["text"]]
+
+
+def test_seed_0_keeps_the_order_of_the_tiny_corpus_and_others_shuffle_it(tokenizer, ten_chats):
+    whole = n_tokens(tokenizer, load_corpus("tiny", tokenizer, 1, 0)) * 10
+    drawn = {seed: contents(load_corpus("tiny", tokenizer, whole, seed)) for seed in (0, 1, 2)}
+    assert drawn[0] == ten_chats
+    assert sorted(drawn[1]) == sorted(drawn[2]) == ten_chats
+    assert drawn[1] != drawn[2] != ten_chats
+
+
+def test_the_tiny_corpus_refuses_more_tokens_than_it_holds_and_says_how_many(tokenizer, ten_chats):
+    whole = n_tokens(tokenizer, load_corpus("tiny", tokenizer, 1, 0)) * 10
+    refusal = f"'tiny' holds {whole} tokens .* the {whole + 1} to read: lower .*training_tokens"
+    for seed in (0, 1):
+        with pytest.raises(InputError, match=refusal):
+            load_corpus("tiny", tokenizer, whole + 1, seed)
+
+
+def test_the_tiny_corpus_needs_a_chat_template(new_tokenizer):
+    with pytest.raises(InputError, match="has no chat template: give another"):
+        load_corpus("tiny", new_tokenizer(chat_template=None), 1, 0)

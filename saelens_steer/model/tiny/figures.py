@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 
-from saelens_steer.model.tiny.corpus import chat_text
+from saelens_steer.model.tiny.corpus import chat_of, chat_text
 from saelens_steer.model.tiny.grammar import FAMILIES, Example, examples
 
 DELIMITER = re.compile(r"^\s*(\$\$?|\\\(|\\\[)\s*$")
@@ -120,7 +120,7 @@ def answer_loss(
     total, tokens = 0.0, 0
     for example in prompts:
         before = encode(tokenizer, [example])["input_ids"].shape[1]
-        ids = tokenizer(chat_text(example, tokenizer), return_tensors="pt")["input_ids"]
+        ids = tokenizer(chat_text(chat_of(example), tokenizer), return_tensors="pt")["input_ids"]
         log_p = model(ids).logits[0, before - 1 : -1].float().log_softmax(-1)
         losses = -log_p.gather(1, ids[0, before:, None])
         total, tokens = total + losses.sum().item(), tokens + len(losses)

@@ -1,7 +1,7 @@
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from saelens_steer.model import corpus_texts
+from saelens_steer.model.tiny.corpus import corpus_texts
 from saelens_steer.model.tiny.figures import latex_delimiters
 from saelens_steer.model.tiny.grammar import FAMILIES, examples
 from saelens_steer.model.tiny.source import python_source

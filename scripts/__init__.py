@@ -1,0 +1,1 @@
+"""What builds the package's data and serves its labels; not installed with it."""
