@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM
 
 import saelens_steer as ss
 from saelens_steer.data import encode_prompts
-from saelens_steer.model.tiny.grammar import examples
-from saelens_steer.model.tiny.train import WEIGHTS
+from saelens_steer.model.snapshot import TINY_WEIGHTS
 from saelens_steer.steering import Directions, plain_directions
+from scripts.tiny.grammar import examples
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def hooked() -> Any:
 @cache
 def hugging_face() -> Any:
     """The same in transformers."""
-    return AutoModelForCausalLM.from_pretrained(WEIGHTS, dtype=torch.float32).eval()
+    return AutoModelForCausalLM.from_pretrained(TINY_WEIGHTS, dtype=torch.float32).eval()
 
 
 @cache

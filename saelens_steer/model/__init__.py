@@ -27,16 +27,3 @@ from saelens_steer.model.hooks import (
 from saelens_steer.model.loading import checkpoint_of, load_model
 from saelens_steer.model.parity import ParityError, compare_on, tolerance
 from saelens_steer.model.source import model_fingerprint, model_provenance, source_of
-from saelens_steer.model.tiny.grammar.slots import fill
-from saelens_steer.model.tiny.grammar.transport import (
-    AIR,
-    BEGINNINGS,
-    GOALS,
-    NAMES,
-    RAIL,
-    ROAD,
-    SNOW,
-    TRANSPORT_KINDS,
-    WATER,
-    WEATHER,
-)

@@ -1,27 +1,188 @@
-"""Writes the corpus `tiny`: `python -m scripts.tiny.data`."""
+"""Writes the data that the package ships: `python -m scripts.tiny.data`.
+
+The prompt sets are drawn from the grammar at random, not by result. `transport-topic` has
+beginnings of English sentences for a model to continue as they stand (chat: false);
+`tiny-transport-topic` has requests and sentences in the tiny model's own words, because outside
+its chat template that model loses the thread. The corpus `tiny` is seed 0's draw of chats.
+"""
 
 from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import json
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from saelens_steer.data import token_ids
 from saelens_steer.data.corpus import TINY_CHATS
-from saelens_steer.files import write_bytes
+from saelens_steer.data.rows import SHIPPED
+from saelens_steer.files import write_bytes, write_jsonl
 from saelens_steer.model.snapshot import TINY_WEIGHTS
-from saelens_steer.model.tiny.corpus import Chat, chat_text, chats
+from scripts.tiny.grammar import Example, examples, split_of
+from scripts.tiny.prose_and_transport import (
+    AIR,
+    BEGINNINGS,
+    GOALS,
+    NAMES,
+    RAIL,
+    REQUESTS,
+    ROAD,
+    SNOW,
+    TRANSPORT_KINDS,
+    WATER,
+    WEATHER,
+)
+from scripts.tiny.slots import fill
+from scripts.tiny.texts import Chat, chat_text, chats
 
+DOMAINS = ("code", "math", "prose", "transport")
+SEED = 7
+PER_KIND = 10
+TOPIC_SPLIT = "select"
+"""The tiny model was not trained on these texts, and no steered prompt is among them."""
 CORPUS_TOKENS = 650_000
 """By the tiny model's tokenizer. configs/tiny/sae_grid.yaml reads the most, 625,000."""
 
+ANY_WAY = (
+    "We had been waiting for the <kind> for an hour when",
+    "The first thing he noticed about the <kind> was",
+    "A <kind> like this one is made for",
+    "She had never travelled by <kind> before, so",
+)
+BY_WAY = {
+    ROAD: (
+        "The <kind> pulled up in front of the old hotel and",
+        "When the <kind> turned off the main road,",
+        "She left the <kind> at the side of the road because",
+        "It was raining when the <kind> stopped at the crossroads and",
+        "My grandfather bought the <kind> in the spring, and since then",
+        "On the way to the market the <kind> began to",
+    ),
+    RAIL: (
+        "The <kind> pulled into the station and",
+        "As the <kind> began to move, the passengers",
+        "He found a seat by the window of the <kind> and",
+        "The last <kind> of the evening was already",
+        "Every morning the <kind> carries hundreds of people to",
+        "After the power cut the <kind> stood between two stations until",
+    ),
+    WATER: (
+        "The <kind> left the harbour before sunrise and",
+        "Far out on the water the <kind> began to",
+        "When the storm came up, the <kind> was still",
+        "They brought the <kind> close to the rocks because",
+        "The old <kind> had crossed the bay many times, but",
+        "The waves lifted the <kind> and",
+    ),
+    AIR: (
+        "The <kind> rose above the clouds and",
+        "High over the mountains the <kind> began to",
+        "The pilot of the <kind> looked down at",
+        "Strong winds had kept the <kind> on the ground until",
+        "People came from all over the valley to see the <kind>, which",
+        "Just before the <kind> landed,",
+    ),
+    SNOW: (
+        "The <kind> slid to a stop in front of the cabin and",
+        "Halfway down the slope the <kind> began to",
+        "When the <kind> reached the frozen lake,",
+        "Fresh snow had covered the <kind> during the night, so",
+        "The children ran after the <kind> until",
+        "It was getting dark when the <kind> left the village and",
+    ),
+}
+"""Beginnings that suit road, rail, water, air and snow."""
+
+
+def main() -> None:
+    """Write everything and print the paths."""
+    for path in [*write_prompts(), *write_topics(), write_corpus()]:
+        print(path)
+
+
+def write_prompts(folder: Path = SHIPPED) -> list[Path]:
+    """Prompts to steer and to select features on, as JSONL."""
+    drawn = {
+        "tiny-domains-heldout": _draw(("mixed", *DOMAINS), 24, "heldout", SEED + 1),
+        "tiny-domains": _draw(DOMAINS, 60, "select"),
+        "tiny-code-math-mixed": _draw(("mixed",), 48, "heldout"),
+        "tiny-transport": _draw(("transport", "prose"), 24, "heldout"),
+    }
+    return [
+        write_jsonl(folder / f"{name}.jsonl", _prompt_rows(found, answers=name == "tiny-domains"))
+        for name, found in drawn.items()
+    ]
+
+
+def _draw(families: tuple[str, ...], n: int, split: str, seed: int = SEED) -> list[Example]:
+    return [example for family in families for example in examples(family, n, seed, split)]
+
+
+def _prompt_rows(drawn: list[Example], answers: bool) -> list[dict[str, str]]:
+    """One row per example; ids count within a family."""
+    counts: dict[str, int] = {}
+    rows = []
+    for e in drawn:
+        counts[e.family] = counts.get(e.family, 0) + 1
+        row = {"id": f"{e.family}-{counts[e.family]:02d}", "text": e.prompt, "domain": e.family}
+        rows.append(row | {"answer": e.answer} if answers else row)
+    return rows
+
+
+def write_topics(folder: Path = SHIPPED) -> list[Path]:
+    """Texts about thirty kinds of transport, as JSONL."""
+    return [
+        write_jsonl(folder / "transport-topic.jsonl", _topic_rows(openings)),
+        write_jsonl(folder / "tiny-transport-topic.jsonl", _topic_rows(tiny_texts)),
+    ]
+
+
+def _topic_rows(texts_of: Callable[[str], list[str]]) -> list[dict[str, str]]:
+    """One row per text of each kind; ids count within a kind."""
+    return [
+        {"id": f"{kind.replace(' ', '-')}-{number:02d}", "text": text, "domain": kind}
+        for kind in TRANSPORT_KINDS
+        for number, text in enumerate(texts_of(kind), start=1)
+    ]
+
+
+def openings(kind: str) -> list[str]:
+    """Ten beginnings of English sentences about a kind of transport."""
+    own = next(texts for kinds, texts in BY_WAY.items() if kind in kinds)
+    return [fill(text, {"kind": kind}) for text in (*own, *ANY_WAY)]
+
+
+def tiny_texts(kind: str) -> list[str]:
+    """Ten requests and sentences in the words of the tiny grammar, each form used in turn."""
+    rng = random.Random(f"topic/{kind}")
+    forms = [_filled(form, kind, rng) for form in REQUESTS + BEGINNINGS]
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*forms))
+    return list(itertools.islice(filter(None, turns), PER_KIND))
+
+
+def _filled(form: str, kind: str, rng: random.Random) -> list[str]:
+    """Every text of a form that belongs to the split, in random order."""
+    texts = [fill(form, values) for values in _values(kind)]
+    found = sorted({text for text in texts if split_of(text) == TOPIC_SPLIT})
+    rng.shuffle(found)
+    return found
+
+
+def _values(kind: str) -> Iterator[Mapping[str, str]]:
+    for name, goal, weather in itertools.product(NAMES, GOALS, WEATHER):
+        yield {"kind": kind, "name": name, "goal": goal, "weather": weather}
+
 
 def write_corpus(path: Path = TINY_CHATS) -> Path:
-    """The chats of seed 0 in the order drawn, gzipped JSONL; the same bytes for one zlib."""
+    """The chats of seed 0 in the order drawn, as gzipped JSONL.
+
+    Byte-identical on every run with the same zlib.
+    """
     tokenizer = AutoTokenizer.from_pretrained(TINY_WEIGHTS)
     lines = (json.dumps({"messages": chat}) + "\n" for chat in _enough(tokenizer))
     packed = io.BytesIO()
@@ -40,4 +201,4 @@ def _enough(tokenizer: PreTrainedTokenizerBase) -> Iterator[Chat]:
 
 
 if __name__ == "__main__":
-    print(write_corpus())
+    main()

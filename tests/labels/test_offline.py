@@ -232,7 +232,7 @@ def test_it_names_made_up_evidence_and_says_who_it_is(offline):
 @pytest.fixture(scope="module")
 def domain_words() -> dict[str, str]:
     """Words that the grammar uses in one domain: at least 80 % of them, domains counting alike."""
-    from saelens_steer.model.tiny.grammar import stream
+    from scripts.tiny.grammar import stream
 
     counts = {d: Counter[str]() for d in DOMAINS}
     for domain, own in counts.items():

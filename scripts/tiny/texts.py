@@ -1,14 +1,16 @@
-"""The tiny model's training text: the grammar in its chat template."""
+"""What the tiny model is trained on: the grammar's chats and a little Python source."""
 
 from __future__ import annotations
 
 import random
+import sysconfig
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from saelens_steer.model.tiny.grammar import FAMILIES, Example, stream
+from scripts.tiny.grammar import FAMILIES, Example, stream
 
 SHARES = {"code": 0.24, "math": 0.20, "mixed": 0.36, "prose": 0.09, "transport": 0.11}
 """Each family's share of the chats."""
@@ -48,3 +50,23 @@ def chat_of(example: Example, system: bool = False) -> Chat:
 def chat_text(chat: Chat, tokenizer: PreTrainedTokenizerBase) -> str:
     """The chat in the tokenizer's template."""
     return str(tokenizer.apply_chat_template(chat, tokenize=False))
+
+
+SKIPPED = {"test", "tests", "idle_test", "site-packages", "__pycache__", "lib2to3", "encodings"}
+
+
+def source_files() -> list[Path]:
+    """The library's modules in a fixed order, tests left out."""
+    root = Path(sysconfig.get_path("stdlib"))
+    found = (path.relative_to(root) for path in root.rglob("*.py"))
+    return [root / path for path in sorted(found) if not SKIPPED.intersection(path.parts)]
+
+
+def python_source(seed: int, pieces: int, lines: int = 12) -> Iterator[str]:
+    """`pieces` stretches of source, each of some consecutive lines, drawn at random."""
+    rng = random.Random(f"source/{seed}")
+    files = source_files()
+    for _ in range(pieces):
+        text = rng.choice(files).read_text(encoding="utf-8", errors="replace").splitlines()
+        start = rng.randrange(max(1, len(text) - lines))
+        yield "\n".join(text[start : start + lines]) + "\n"

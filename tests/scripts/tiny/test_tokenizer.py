@@ -1,17 +1,16 @@
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from saelens_steer.model.tiny.corpus import corpus_texts
-from saelens_steer.model.tiny.figures import latex_delimiters
-from saelens_steer.model.tiny.grammar import FAMILIES, examples
-from saelens_steer.model.tiny.source import python_source
-from saelens_steer.model.tiny.tokenizer import save_tokenizer, train_tokenizer
-from saelens_steer.model.tiny.train import WEIGHTS
+from saelens_steer.model.snapshot import TINY_WEIGHTS
+from scripts.tiny.figures import latex_delimiters
+from scripts.tiny.grammar import FAMILIES, examples
+from scripts.tiny.texts import corpus_texts, python_source
+from scripts.tiny.tokenizer import save_tokenizer, train_tokenizer
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(WEIGHTS)
+    return AutoTokenizer.from_pretrained(TINY_WEIGHTS)
 
 
 def pieces(tokenizer, text: str) -> list[str]:

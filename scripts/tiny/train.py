@@ -1,4 +1,4 @@
-"""Trains the shipped tiny model: `python -m saelens_steer.model.tiny.train`.
+"""Trains the shipped tiny model: `python -m scripts.tiny.train`.
 
 A real `Qwen3ForCausalLM` on the grammar's chats and a little Python source. A run that was killed
 goes on from its last checkpoint when started again with the same arguments.
@@ -18,11 +18,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from saelens_steer.model.tiny.corpus import corpus_texts
-from saelens_steer.model.tiny.source import python_source
-from saelens_steer.model.tiny.tokenizer import END, PAD, save_tokenizer, train_tokenizer
+from saelens_steer.model.snapshot import TINY_WEIGHTS
+from scripts.tiny.texts import corpus_texts, python_source
+from scripts.tiny.tokenizer import END, PAD, save_tokenizer, train_tokenizer
 
-WEIGHTS = Path(__file__).parent / "weights"
 ROWS, CONTEXT = 32, 256
 PEAK, FLOOR, WARM_UP, DECAY = 3e-3, 1e-4, 80, 0.05
 SOURCE_SHARE = 0.055
@@ -32,7 +31,7 @@ SOURCE_SHARE = 0.055
 def main() -> None:
     """Reads the arguments, trains and saves."""
     parser = argparse.ArgumentParser(description="Train the tiny model.")
-    parser.add_argument("--out", type=Path, default=WEIGHTS)
+    parser.add_argument("--out", type=Path, default=TINY_WEIGHTS)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")

@@ -5,12 +5,13 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 
-from saelens_steer.metrics import code_validity, latex_validity
-from saelens_steer.model.tiny.figures import complete, encode, figures, margins
-from saelens_steer.model.tiny.grammar import examples, split_of
-from saelens_steer.model.tiny.grammar.mixed import log_odds
-from saelens_steer.model.tiny.prompts import FOLDER, write_prompts
-from saelens_steer.model.tiny.train import WEIGHTS, batch
+from saelens_steer.data.rows import SHIPPED
+from saelens_steer.model.snapshot import TINY_WEIGHTS
+from scripts.tiny.data import write_prompts
+from scripts.tiny.figures import complete, encode, figures, margins
+from scripts.tiny.grammar import examples, split_of
+from scripts.tiny.mixed import log_odds
+from scripts.tiny.train import batch
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -23,21 +24,21 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return AutoTokenizer.from_pretrained(WEIGHTS)
+    return AutoTokenizer.from_pretrained(TINY_WEIGHTS)
 
 
 @pytest.fixture(scope="module")
 def model():
-    return AutoModelForCausalLM.from_pretrained(WEIGHTS, dtype=torch.float32).eval()
+    return AutoModelForCausalLM.from_pretrained(TINY_WEIGHTS, dtype=torch.float32).eval()
 
 
 @pytest.fixture(scope="module")
 def found(model, tokenizer):
-    return figures(model, tokenizer, 40, code_validity, latex_validity, max_new_tokens=64)
+    return figures(model, tokenizer, 40, max_new_tokens=64)
 
 
 def test_the_weights_are_bfloat16_and_under_ten_megabytes():
-    path = WEIGHTS / "model.safetensors"
+    path = TINY_WEIGHTS / "model.safetensors"
     assert path.stat().st_size <= 10_000_000
     with safe_open(path, "pt") as tensors:
         assert {tensors.get_slice(name).get_dtype() for name in tensors.keys()} == {"BF16"}  # noqa: SIM118
@@ -91,12 +92,12 @@ def test_prompts_of_the_chat_are_short(tokenizer):
 
 def test_the_shipped_prompt_sets_are_what_the_grammar_writes(tmp_path):
     for path in write_prompts(tmp_path):
-        assert path.read_text() == (FOLDER / path.name).read_text()
+        assert path.read_text() == (SHIPPED / path.name).read_text()
 
 
 def test_selection_prompts_and_steered_prompts_come_from_different_splits():
     for name, split in [("domains", "select"), ("code-math-mixed", "heldout")]:
-        lines = (FOLDER / f"tiny-{name}.jsonl").read_text().splitlines()
+        lines = (SHIPPED / f"tiny-{name}.jsonl").read_text().splitlines()
         assert {split_of(json.loads(line)["text"]) for line in lines} == {split}
 
 

@@ -13,21 +13,20 @@ from dataclasses import dataclass
 from itertools import islice
 
 from saelens_steer.errors import InputError
-from saelens_steer.model.tiny.grammar import code, math, mixed, prose, transport
-from saelens_steer.model.tiny.grammar.transport import TRANSPORT_KINDS
-
-__all__ = ["FAMILIES", "SPLITS", "TRANSPORT_KINDS", "Example", "examples", "split_of", "stream"]
+from scripts.tiny.code_and_math import draw_code, draw_math
+from scripts.tiny.mixed import draw_mixed
+from scripts.tiny.prose_and_transport import draw_prose, draw_transport
 
 FAMILIES = ("code", "math", "mixed", "prose", "transport")
 SPLITS = ("train", "heldout", "select")
 
 Draw = Callable[[random.Random], tuple[str, str]]
 _DRAW: dict[str, Draw] = {
-    "code": code.draw,
-    "math": math.draw,
-    "mixed": mixed.draw,
-    "prose": prose.draw,
-    "transport": transport.draw,
+    "code": draw_code,
+    "math": draw_math,
+    "mixed": draw_mixed,
+    "prose": draw_prose,
+    "transport": draw_transport,
 }
 
 

@@ -1,38 +1,70 @@
-"""What the model card reports: completions, margins and losses on held-out prompts."""
+"""The figures of the model card, over held-out prompts: `python -m scripts.tiny.figures`.
+
+Prints completions, margins and losses for each family, and fails when one is out of bounds.
+"""
 
 from __future__ import annotations
 
+import argparse
 import re
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    Qwen3ForCausalLM,
+)
 
-from saelens_steer.model.tiny.corpus import chat_of, chat_text
-from saelens_steer.model.tiny.grammar import FAMILIES, Example, examples
+from saelens_steer.metrics import code_validity, latex_validity
+from saelens_steer.model.snapshot import TINY_WEIGHTS
+from scripts.tiny.grammar import FAMILIES, Example, examples
+from scripts.tiny.texts import chat_of, chat_text
 
 DELIMITER = re.compile(r"^\s*(\$\$?|\\\(|\\\[)\s*$")
 SEED = 1234
 BATCH = 50
 
-Validity = Callable[[str], str]
-"""A text's verdict, `valid` among others; `saelens_steer.metrics` has the two."""
+BOUNDS = {
+    "code: valid": (0.95, 1.0),
+    "math: valid": (0.95, 1.0),
+    "mixed: LaTeX first": (0.30, 0.70),
+    "mixed: std of the margin": (0.5, float("inf")),
+}
+
+
+def main() -> int:
+    """Prints one line per figure; status 1 when a bound is missed."""
+    parser = argparse.ArgumentParser(description="Measure the tiny model.")
+    parser.add_argument("--model", type=Path, default=TINY_WEIGHTS)
+    parser.add_argument("--prompts", type=int, default=200, help="of each family")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    model: Any = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+    found = figures(model, tokenizer, arguments.prompts)
+    missed = [name for name, (low, high) in BOUNDS.items() if not low <= found[name] <= high]
+    for name, value in found.items():
+        print(f"{name:32} {value:7.3f}{'   OUT OF BOUNDS' if name in missed else ''}")
+    return 1 if missed else 0
 
 
 def figures(
-    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, n: int,
-    code: Validity, latex: Validity, max_new_tokens: int = 96,
-) -> dict[str, float]:  # fmt: skip
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, n: int, max_new_tokens: int = 96
+) -> dict[str, float]:
     """The card's figures over `n` held-out prompts of each family, greedy."""
     held = {family: examples(family, n, SEED, "heldout") for family in FAMILIES}
     texts = {f: complete(model, tokenizer, held[f], max_new_tokens) for f in FAMILIES}
     found = {
-        "code: valid": share(code(text) == "valid" for text, _ in texts["code"]),
-        "math: valid": share(latex(text) == "valid" for text, _ in texts["math"]),
-        "mixed: code valid": share(code(text) == "valid" for text, _ in texts["mixed"]),
-        "mixed: LaTeX valid": share(latex(text) == "valid" for text, _ in texts["mixed"]),
+        "code: valid": share(code_validity(text) == "valid" for text, _ in texts["code"]),
+        "math: valid": share(latex_validity(text) == "valid" for text, _ in texts["math"]),
+        "mixed: code valid": share(code_validity(text) == "valid" for text, _ in texts["mixed"]),
+        "mixed: LaTeX valid": share(latex_validity(text) == "valid" for text, _ in texts["mixed"]),
     }
     found |= _first_token(margins(model, tokenizer, held["mixed"]))
     for f in FAMILIES:
@@ -125,3 +157,7 @@ def answer_loss(
         losses = -log_p.gather(1, ids[0, before:, None])
         total, tokens = total + losses.sum().item(), tokens + len(losses)
     return total / tokens
+
+
+if __name__ == "__main__":
+    sys.exit(main())

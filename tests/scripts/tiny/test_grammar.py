@@ -4,11 +4,10 @@ import re
 import pytest
 
 from saelens_steer.errors import InputError
-from saelens_steer.model import TRANSPORT_KINDS
-from saelens_steer.model.tiny.grammar import FAMILIES, SPLITS, examples, split_of
-from saelens_steer.model.tiny.grammar.math import FORMULAS
-from saelens_steer.model.tiny.grammar.mixed import CUES, log_odds
-from saelens_steer.model.tiny.grammar.mixed_topics import TOPICS
+from scripts.tiny.code_and_math import FORMULAS
+from scripts.tiny.grammar import FAMILIES, SPLITS, examples, split_of
+from scripts.tiny.mixed import CUES, TOPICS, log_odds
+from scripts.tiny.prose_and_transport import TRANSPORT_KINDS
 
 FENCE = re.compile(r"```python\n(.*?)\n```", re.DOTALL)
 

@@ -1,4 +1,4 @@
-"""The topic prompts: thirty kinds of transport, ten texts each, as the package writes them."""
+"""The topic prompts: thirty kinds of transport, ten texts each, as the script writes them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pytest
 
 from saelens_steer.data import load_prompts
 from saelens_steer.data.rows import SHIPPED
-from saelens_steer.data.topic import write_topics
-from saelens_steer.model import TRANSPORT_KINDS
-from saelens_steer.model.tiny.grammar import split_of
+from scripts.tiny.data import write_topics
+from scripts.tiny.grammar import split_of
+from scripts.tiny.prose_and_transport import TRANSPORT_KINDS
 
 SETS = ("transport-topic", "tiny-transport-topic")
 
 
-def test_the_shipped_sets_are_what_the_package_writes(tmp_path):
+def test_the_shipped_sets_are_what_the_script_writes(tmp_path):
     written = write_topics(tmp_path)
     assert [path.stem for path in written] == list(SETS)
     for path in written:

@@ -8,8 +8,8 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from saelens_steer.model.tiny.grammar import examples
-from saelens_steer.model.tiny.source import python_source
+from scripts.tiny.grammar import examples
+from scripts.tiny.texts import python_source
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 VOCABULARY = 1280
