@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config
 
 from benchmarks.side_by_side import Bench
-from saelens_steer.model.loading import Job, _hooked_transformer
+from saelens_steer.model.load import Job, _hooked_transformer
 from saelens_steer.sweeps.measurement import BATCH_TOKENS
 
 N_CTX = 512

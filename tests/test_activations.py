@@ -12,7 +12,7 @@ from saelens_steer.activations import (
     Activations,
     cache_activations,
     keep_ordinary,
-    shards,
+    store,
     with_answers,
     without_sinks,
 )
@@ -204,7 +204,7 @@ def test_vectors_that_are_not_finite_are_refused(random_model):
 
 
 def test_what_is_saved_is_loaded_back_bit_by_bit(acts, tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "SHARD_BYTES", 7 * 4 * acts.d_model)
+    monkeypatch.setattr(store, "SHARD_BYTES", 7 * 4 * acts.d_model)
     folder = Activations(acts.vectors, acts.index, HOOK, 3).save(tmp_path / "activations")
     assert len(list(folder.glob("shard-*.safetensors"))) == -(-len(acts) // 7)
     size = sum(path.stat().st_size for path in folder.glob("shard-*.safetensors"))
@@ -223,7 +223,7 @@ def test_what_goes_to_disk_as_it_is_computed_is_what_is_held_in_memory(
         resid[1, -1] *= 1000
         return resid
 
-    monkeypatch.setattr(shards, "SHARD_BYTES", size * 4 * random_model.cfg.d_model)
+    monkeypatch.setattr(store, "SHARD_BYTES", size * 4 * random_model.cfg.d_model)
     options = {"hook_name": HOOK, "batch_size": 2}
     with random_model.hooks(fwd_hooks=[(HOOK, plant)]):
         held = cache_activations(random_model, PROMPTS, **options)
@@ -238,7 +238,7 @@ def test_what_goes_to_disk_as_it_is_computed_is_what_is_held_in_memory(
 
 
 def test_saving_again_replaces_what_was_there(acts, tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "SHARD_BYTES", 7 * 4 * acts.d_model)
+    monkeypatch.setattr(store, "SHARD_BYTES", 7 * 4 * acts.d_model)
     acts.save(tmp_path / "activations")
     few = Activations(acts.vectors[:3], acts.index[:3], HOOK)
     few.save(tmp_path / "activations")
@@ -249,7 +249,7 @@ def test_saving_again_replaces_what_was_there(acts, tmp_path, monkeypatch):
 def test_a_folder_that_is_not_whole_is_refused(acts, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="holds no cached activations"):
         Activations.load(tmp_path)
-    monkeypatch.setattr(shards, "SHARD_BYTES", 7 * 4 * acts.d_model)
+    monkeypatch.setattr(store, "SHARD_BYTES", 7 * 4 * acts.d_model)
     folder = acts.save(tmp_path / "activations")
     (folder / "shard-00001.safetensors").unlink()
     with pytest.raises(InputError, match="not whole"):

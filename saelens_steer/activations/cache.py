@@ -1,24 +1,106 @@
-"""Residuals at a hook: computed batch by batch, kept in memory or written as they come."""
+"""Which tokens' activations are kept."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from saelens_steer.activations.shards import ShardWriter
-from saelens_steer.activations.store import Activations, about, write_index
-from saelens_steer.activations.tokens import TokenChoice, kept_tokens, within
-from saelens_steer.data import Encoded, Prompt, encode_prompts, pad_left
+from saelens_steer.activations.store import Activations, ShardWriter, about, write_index
+from saelens_steer.data import (
+    Encoded,
+    Prompt,
+    diagnostic_positions,
+    encode_prompts,
+    pad_left,
+    special_ids,
+    written_text,
+)
 from saelens_steer.errors import InputError
 from saelens_steer.files import replacing
-from saelens_steer.model import check_hook_name, default_hook_name, run_to_hook
-from saelens_steer.tensors import Vectors
+from saelens_steer.model import check_hook_name, default_hook_name, generate, run_to_hook
+from saelens_steer.progress import Note, unnoted
+from saelens_steer.tensors import Mask, Tokens, Vectors
+
+TokenChoice = Literal["all", "last", "diagnostic", "answer"]
+
+
+def kept_tokens(
+    tokens: Tokens, mask: Mask, answer_lengths: Sequence[int], choice: TokenChoice, tokenizer: Any
+) -> Mask:
+    """True at the tokens of a left-padded batch that are kept, sinks not yet left out."""
+    starts = assistant_starts(tokens, answer_lengths)
+    ordinary = mask & (keep_ordinary(tokens, tokenizer) | starts)
+    return ordinary & _chosen(tokens, mask, starts, choice, tokenizer)
+
+
+def assistant_starts(tokens: Tokens, answer_lengths: Sequence[int]) -> Mask:
+    """True at the last prompt token of each row."""
+    columns = torch.tensor([tokens.shape[1] - 1 - n for n in answer_lengths], device=tokens.device)
+    return torch.arange(tokens.shape[1], device=tokens.device) == columns[:, None]
+
+
+def _chosen(tokens: Tokens, mask: Mask, starts: Mask, choice: TokenChoice, tokenizer: Any) -> Mask:
+    if choice == "all":
+        return mask
+    if choice == "answer":
+        return mask & (starts.cumsum(dim=1) > 0) & ~starts
+    return starts if choice == "last" else starts | diagnostic_positions(tokens, mask, tokenizer)
+
+
+def keep_ordinary(tokens: Tokens, tokenizer: Any) -> Mask:
+    """False on special tokens."""
+    special = torch.tensor(sorted(special_ids(tokenizer)), dtype=torch.long, device=tokens.device)
+    return ~torch.isin(tokens, special)
+
+
+def without_sinks(vectors: Vectors, max_norm: float | None) -> Tensor:
+    """False on attention sinks: norm over `max_norm` × the median norm of these vectors. [n]"""
+    return within(vectors.float().norm(dim=-1), max_norm)
+
+
+def within(norms: Float[Tensor, " n"], max_norm: float | None) -> Tensor:
+    """False where a norm is over `max_norm` × their median; null keeps all. [n]"""
+    if max_norm is None or len(norms) == 0:
+        return torch.ones(len(norms), dtype=torch.bool, device=norms.device)
+    return norms <= max_norm * norms.median()
+
+
+def with_answers(
+    model: Any,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    *,
+    system: str | None = None,
+    chat: bool = True,
+    batch_size: int = 32,
+    note: Note = unnoted,
+) -> list[Prompt]:
+    """The prompts, those without an answer given the model's own greedy one.
+
+    An answer ends early where its text would not be tokenised as the model wrote it
+    (`written_text`), so that activations are of the model's own tokens. Calls `note` with the
+    number of answers just written.
+    """
+    open_ones = [p for p in prompts if not p.answer]
+    encoded = encode_prompts(model.tokenizer, open_ones, system=system, chat=chat)
+    written: list[str] = []
+    for start in range(0, len(encoded), batch_size):
+        heads = [e.head for e in encoded[start : start + batch_size]]
+        tokens, mask = pad_left(heads, model.tokenizer, model.cfg.device)
+        new = generate(model, tokens, mask, max_new_tokens)
+        written += [written_text(model.tokenizer, row) for row in new.tolist()]
+        note(len(new))
+    answers = iter(written)
+    return [p if p.answer else replace(p, answer=next(answers)) for p in prompts]
+
 
 WINDOW = 8
 """So many batches of prompts are sorted by length together, which leaves little padding."""

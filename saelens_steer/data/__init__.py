@@ -3,14 +3,20 @@
 from saelens_steer.data.chat import generation_prompt, pad_left, render, token_ids
 from saelens_steer.data.corpus import load_corpus
 from saelens_steer.data.encode import Encoded, as_prompts, encode_prompts, written_text
-from saelens_steer.data.pieces import token_pieces
-from saelens_steer.data.prompts import Prompt, check_disjoint, load_prompts, prompts_hash
-from saelens_steer.data.sampling import some_prompts, steered_prompts
+from saelens_steer.data.prompts import (
+    Prompt,
+    check_disjoint,
+    load_prompts,
+    prompts_hash,
+    some_prompts,
+    steered_prompts,
+)
 from saelens_steer.data.token_sets import (
     complement,
     describe,
     diagnostic_positions,
     ordinary_entries,
     special_ids,
+    token_pieces,
     token_set,
 )

@@ -13,8 +13,7 @@ from typing import TypeVar
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from saelens_steer.data.hub import dataset_rows, text_of
-from saelens_steer.data.rows import json_lines, text_rows
+from saelens_steer.data.sources import dataset_rows, json_lines, text_of, text_rows
 from saelens_steer.errors import InputError
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""Prompt sets: shipped ones, text and .jsonl files, and Hugging Face datasets."""
+"""Prompts: loaded, sampled, kept apart by what they are used for."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from saelens_steer.data.hub import encodable, text_of
-from saelens_steer.data.rows import TEXT_COLUMNS, Row, source_file, source_rows
+from saelens_steer.config import PromptSpec, SampleSpec
+from saelens_steer.data.sources import (
+    TEXT_COLUMNS,
+    Row,
+    encodable,
+    source_file,
+    source_rows,
+    text_of,
+)
 from saelens_steer.errors import InputError
 from saelens_steer.files import digest
 
@@ -90,3 +97,139 @@ def check_disjoint(steered: Sequence[Prompt], selecting: Sequence[Prompt]) -> No
             f"{len(shared)} prompts are both steered and used for selection, such as {example!r}: "
             "features must be chosen on other prompts than effects are measured on"
         )
+
+
+@dataclass(frozen=True)
+class _Usable:
+    """A row that may be drawn."""
+
+    number: int
+    text: str
+    length: int
+    """Characters of the whole text, before it is cut."""
+    value: str
+    """Of the column whose values are the strata."""
+
+
+def steered_prompts(spec: PromptSpec) -> list[Prompt]:
+    """The prompts of a config: all of a source, the first so many, or a sample. InputError."""
+    if spec.sample is not None:
+        return sample_prompts(spec.source, spec.sample)
+    return load_prompts(spec.source, spec.limit)
+
+
+def sample_prompts(source: str | Path, spec: SampleSpec) -> list[Prompt]:
+    """`spec.n` prompts of a source (as in `load_prompts`), as many from each stratum.
+
+    The same in every process for the same rows and spec, in the order of the rows; a larger n
+    keeps what a smaller one drew. The id is the row's number, counted from 1, the domain its
+    stratum: the column's value, or length_1of5 for the shortest fifth. Raises InputError where
+    there are not enough usable rows, no text or no such column.
+    """
+    source = str(source)
+    pool = list(islice(_usable(source, spec), spec.pool))
+    if len(pool) < spec.n:
+        raise InputError(
+            f"{source} has only {len(pool)} usable rows of different texts for a sample of "
+            f"{spec.n}: lower prompts.sample.n or min_chars"
+        )
+    strata = _by_value(pool, source, spec) if spec.by else _by_length(pool, spec.strata)
+    shares = equal_shares([len(rows) for rows in strata.values()], spec.n)
+    drawn = [
+        (row.number, Prompt(str(row.number), row.text, name))
+        for (name, rows), share in zip(strata.items(), shares, strict=True)
+        for row in sorted(rows, key=lambda row: digest(spec.seed, row.text))[:share]
+    ]
+    return [prompt for _, prompt in sorted(drawn, key=lambda pair: pair[0])]
+
+
+def some_prompts(prompts: Sequence[Prompt], n: int, seed: int = 0) -> list[Prompt]:
+    """At most n of the prompts, as many from each domain, in their order; drawn by the seed."""
+    strata: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        strata.setdefault(prompt.domain, []).append(prompt)
+    shares = equal_shares([len(own) for own in strata.values()], n)
+    drawn = {
+        prompt.id
+        for own, share in zip(strata.values(), shares, strict=True)
+        for prompt in sorted(own, key=lambda prompt: digest(seed, prompt.text))[:share]
+    }
+    return [prompt for prompt in prompts if prompt.id in drawn]
+
+
+def equal_shares(sizes: Sequence[int], n: int) -> list[int]:
+    """n divided over strata as evenly as their sizes allow; what is left over goes to the first."""
+    shares = [0] * len(sizes)
+    while n > 0 and (room := [i for i, size in enumerate(sizes) if shares[i] < size]):
+        each = n // len(room)
+        for i in room if each else room[:n]:
+            given = min(each or 1, sizes[i] - shares[i])
+            shares[i] += given
+            n -= given
+    return shares
+
+
+def beginning(text: str, max_chars: int | None) -> str:
+    """The text's first `max_chars` characters, without a word that would be cut in two.
+
+    A first word that is longer is cut all the same. No white space is left at the end.
+    """
+    if max_chars is None or len(text) <= max_chars:
+        return text
+    head, after = text[:max_chars], text[max_chars]
+    words = head.rsplit(maxsplit=1)
+    if head[-1].isspace() or after.isspace() or len(words) < 2:
+        return head.rstrip()
+    return head[: -len(words[1])].rstrip()
+
+
+def _usable(source: str, spec: SampleSpec) -> Iterator[_Usable]:
+    """Rows with text enough and a stratum, none of a text that came before."""
+    seen: set[str] = set()
+    for row in source_rows(source):
+        whole, value = _text(row), _value(row, spec.by)
+        text = beginning(whole, spec.max_chars)
+        if len(whole) >= spec.min_chars and value is not None and text not in seen:
+            seen.add(text)
+            yield _Usable(row[1], text, len(whole), value)
+
+
+def _text(row: Row) -> str:
+    """The row's text, stripped; empty where it has none."""
+    where, _, columns = row
+    text = next((columns[c] for c in TEXT_COLUMNS if c in columns), ...)
+    empty = text is None or (isinstance(text, str) and not text.strip())
+    return "" if empty else text_of(columns, where, TEXT_COLUMNS).strip()
+
+
+def _value(row: Row, column: str | None) -> str | None:
+    """The row's value in the column of strata as text; None where it has none."""
+    where, _, columns = row
+    if column is None:
+        return ""
+    if column not in columns:
+        raise InputError(
+            f"{where} has no {column!r} (prompts.sample.by), only {', '.join(map(str, columns))}"
+        )
+    value = columns[column]
+    if not isinstance(value, str | int | float | None):
+        raise InputError(f"{where}: {column!r} is a {type(value).__name__}, which names no stratum")
+    return None if value is None or value == "" else str(value)
+
+
+def _by_value(pool: Sequence[_Usable], source: str, spec: SampleSpec) -> dict[str, list[_Usable]]:
+    strata: dict[str, list[_Usable]] = {value: [] for value in sorted({r.value for r in pool})}
+    for row in pool:
+        strata[row.value].append(row)
+    if len(strata) < 2:
+        raise InputError(
+            f"the first {len(pool)} usable rows of {source} have one {spec.by}, "
+            f"{pool[0].value!r}: raise prompts.sample.pool, or leave prompts.sample.by out"
+        )
+    return strata
+
+
+def _by_length(pool: Sequence[_Usable], n: int) -> dict[str, list[_Usable]]:
+    ranked = sorted(pool, key=lambda row: (row.length, row.number))
+    cuts = [len(ranked) * i // n for i in range(n + 1)]
+    return {f"length_{i + 1}of{n}": ranked[cuts[i] : cuts[i + 1]] for i in range(n)}

@@ -24,6 +24,6 @@ from saelens_steer.model.hooks import (
     same_places,
     writes_to_stream,
 )
-from saelens_steer.model.loading import checkpoint_of, load_model
+from saelens_steer.model.load import checkpoint_of, load_model
 from saelens_steer.model.parity import ParityError, compare_on, tolerance
 from saelens_steer.model.source import model_fingerprint, model_provenance, source_of

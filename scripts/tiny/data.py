@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from saelens_steer.data import token_ids
 from saelens_steer.data.corpus import TINY_CHATS
-from saelens_steer.data.rows import SHIPPED
+from saelens_steer.data.sources import SHIPPED
 from saelens_steer.files import write_bytes, write_jsonl
 from saelens_steer.model.snapshot import TINY_WEIGHTS
 from scripts.tiny.grammar import Example, examples, split_of

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from saelens_steer.data import Prompt, load_prompts, prompts_hash
-from saelens_steer.data.rows import shipped_prompts
+from saelens_steer.data.sources import shipped_prompts
 from saelens_steer.errors import InputError
 
 

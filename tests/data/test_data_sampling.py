@@ -12,7 +12,7 @@ import pytest
 
 from saelens_steer.config import PromptSpec, SampleSpec, dump_config, parse_config
 from saelens_steer.data import Prompt, load_prompts, some_prompts, steered_prompts
-from saelens_steer.data.sampling import beginning, equal_shares, sample_prompts
+from saelens_steer.data.prompts import beginning, equal_shares, sample_prompts
 from saelens_steer.errors import InputError
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,7 @@ import torch
 from saes import random_sae
 from torch.nn.functional import normalize
 
-from saelens_steer.activations import Activations
-from saelens_steer.activations import shards as shards_module
+from saelens_steer.activations import Activations, store
 from saelens_steer.directions.controls import ControlInputs, controls_of
 from saelens_steer.errors import InputError
 
@@ -132,14 +131,14 @@ def test_token_differences_lie_in_the_span_of_the_vectors():
 
 
 def test_of_activations_on_disk_only_the_rows_of_the_pairs_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards_module, "SHARD_BYTES", 7 * 4 * D)
+    monkeypatch.setattr(store, "SHARD_BYTES", 7 * 4 * D)
     held = cached(5, 6)
     on_disk = Activations.load(held.save(tmp_path / "acts"))
 
     def refuse(*args):
         raise AssertionError("read more than was asked for")
 
-    monkeypatch.setattr(shards_module.Shards, "__getitem__", refuse)
+    monkeypatch.setattr(store.Shards, "__getitem__", refuse)
     rows = torch.tensor([29, 0, 7, 7, 13])
     assert torch.equal(on_disk.take(rows), held.vectors[rows])
     for n in (3, 90):

@@ -8,7 +8,7 @@ from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 
 import saelens_steer as ss
 from benchmarks.memory import Peak
-from saelens_steer.activations import cache_activations, shards, store
+from saelens_steer.activations import cache_activations, store
 from saelens_steer.config import FeaturesSpec
 from saelens_steer.data import Prompt
 from saelens_steer.directions import draw_controls
@@ -22,7 +22,7 @@ HOOK = "blocks.1.hook_resid_pre"
 def main() -> None:
     """`memory.py PROMPTS FOLDER`: peak growth in MB from the state of a small first run."""
     torch.set_num_threads(1)
-    shards.SHARD_BYTES, store.CHUNK, codec.CHUNK, contrast.EXACT = 1 << 22, 1024, 1024, 1 << 20
+    store.SHARD_BYTES, store.CHUNK, codec.CHUNK, contrast.EXACT = 1 << 22, 1024, 1024, 1 << 20
     model = ss.load_model("tiny-qwen3")
     sae = StandardSAE(StandardSAEConfig(d_in=model.cfg.d_model, d_sae=D_SAE))
     n, folder = int(sys.argv[1]), sys.argv[2]

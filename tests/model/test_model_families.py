@@ -21,8 +21,8 @@ from saelens_steer.model import (
     ParityError,
     generate,
     last_token_logits,
+    load,
     load_model,
-    loading,
     model_provenance,
     resid_to_last,
     run_to_hook,
@@ -159,8 +159,8 @@ def _with_setting(monkeypatch, name, value):
         setattr(cfg, name, value)
         return cfg
 
-    right = loading.hooked_config
-    monkeypatch.setattr(loading, "hooked_config", wrong)
+    right = load.hooked_config
+    monkeypatch.setattr(load, "hooked_config", wrong)
 
 
 @pytest.mark.parametrize(("family", "name", "value"), WRONG)

@@ -15,8 +15,8 @@ from transformers import AutoTokenizer
 
 from saelens_steer.errors import InputError
 from saelens_steer.model import (
+    load,
     load_model,
-    loading,
     model_fingerprint,
     model_provenance,
     snapshot,
@@ -102,13 +102,13 @@ def test_the_tokenizer_pads_left_and_keeps_qwens_meaning(name, request):
     assert stop_token_ids(model) == [2, 0]
 
 
-@pytest.mark.parametrize("build", [loading._hooked_transformer, loading._bridge])
+@pytest.mark.parametrize("build", [load._hooked_transformer, load._bridge])
 def test_the_tokenizer_given_is_not_changed(random_folder, build):
-    config = loading.read_config(random_folder)
+    config = load.read_config(random_folder)
     tokenizer = AutoTokenizer.from_pretrained(random_folder)
     before = copy.deepcopy(tokenizer)
-    job = loading.Job("m", random_folder, config, tokenizer, torch.float32, "cpu", 64)
-    model = build(loading._hugging_face(job, config, torch.float32), job)
+    job = load.Job("m", random_folder, config, tokenizer, torch.float32, "cpu", 64)
+    model = build(load._hugging_face(job, config, torch.float32), job)
     assert model.tokenizer is not tokenizer
     assert model.tokenizer.bos_token == "<|im_end|>"
     assert tokenizer.bos_token is None
@@ -192,7 +192,7 @@ def test_a_full_disk_is_named(monkeypatch):
 
 def test_settings_that_do_not_exist_are_refused(random_folder):
     with pytest.raises(InputError, match="HookedTransformer, TransformerBridge"):
-        loading._builder("Hooked")
+        load._builder("Hooked")
     _refused("dtype 'int8'", str(random_folder), dtype="int8")
     _refused("device 'abacus'", str(random_folder), device="abacus")
 
@@ -248,9 +248,9 @@ def test_the_hugging_face_model_is_freed(random_folder, monkeypatch):
     import weakref
 
     kept = []
-    read = loading._hugging_face
+    read = load._hugging_face
     monkeypatch.setattr(
-        loading, "_hugging_face", lambda *a: (kept.append(weakref.ref(h := read(*a))), h)[1]
+        load, "_hugging_face", lambda *a: (kept.append(weakref.ref(h := read(*a))), h)[1]
     )
     model = load_model(str(random_folder))
     gc.collect()

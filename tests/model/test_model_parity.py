@@ -12,8 +12,8 @@ from saelens_steer.errors import InputError
 from saelens_steer.model import (
     ParityError,
     architectures,
+    load,
     load_model,
-    loading,
     model_provenance,
     parity,
     run_to_hook,
@@ -83,8 +83,8 @@ def _tamper(monkeypatch, key: str, factor: float) -> None:
         weights = get(*args, **kwargs)
         return weights if key not in weights else {**weights, key: weights[key] * factor}
 
-    get = loading.get_pretrained_state_dict
-    monkeypatch.setattr(loading, "get_pretrained_state_dict", tampered)
+    get = load.get_pretrained_state_dict
+    monkeypatch.setattr(load, "get_pretrained_state_dict", tampered)
 
 
 @pytest.mark.parametrize("key", ["blocks.0.attn.W_O", "blocks.3.mlp.W_out", "ln_final.w"])
@@ -155,13 +155,13 @@ def test_nan_is_no_parity():
 
 
 def test_the_checkpoint_behind_a_model_is_loaded_again_as_it_is(model, random_folder):
-    again, plain = loading.checkpoint_of(model).state_dict(), hugging_face(random_folder)
+    again, plain = load.checkpoint_of(model).state_dict(), hugging_face(random_folder)
     assert all(torch.equal(again[name], weight) for name, weight in plain.state_dict().items())
 
 
 def test_a_model_from_elsewhere_has_no_known_checkpoint(random_model):
     with pytest.raises(InputError, match="not loaded by load_model"):
-        loading.checkpoint_of(HookedTransformer(random_model.cfg))
+        load.checkpoint_of(HookedTransformer(random_model.cfg))
 
 
 def test_prompts_of_ones_own_are_compared_at_their_ends(model, random_folder):

@@ -32,7 +32,7 @@ from saelens_steer.doctor.self_tests import (
     parity,
     sae_hook,
 )
-from saelens_steer.model import loading
+from saelens_steer.model import load
 from saelens_steer.pipeline.checks import begin
 from saelens_steer.steering import apply, positions
 from saelens_steer.sweeps.cells import SweepCells
@@ -169,12 +169,12 @@ def test_a_model_that_is_refused_at_loading_is_a_failed_self_test(
     random_folder, tmp_path, monkeypatch, command
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    get = loading.get_pretrained_state_dict
+    get = load.get_pretrained_state_dict
 
     def tampered(*args, **kwargs):
         return {name: weight * 1.01 for name, weight in get(*args, **kwargs).items()}
 
-    monkeypatch.setattr(loading, "get_pretrained_state_dict", tampered)
+    monkeypatch.setattr(load, "get_pretrained_state_dict", tampered)
     config = written(settings(tmp_path, str(random_folder)), tmp_path)
     status, out, _ = command("doctor", config, "--out", "elsewhere")
     assert status == 1

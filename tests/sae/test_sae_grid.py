@@ -6,7 +6,7 @@ from saelens_steer.config import TrainSpec
 from saelens_steer.config.sae import GridSpec, SAESpec
 from saelens_steer.errors import InputError
 from saelens_steer.sae import SAEGrid, sae_fingerprint, train_sae
-from saelens_steer.sae.training import grid as module
+from saelens_steer.sae.training import train as module
 
 HOOK = "blocks.2.hook_resid_pre"
 GRID = (

@@ -12,7 +12,7 @@ from saelens_steer.errors import InputError
 from saelens_steer.sae import check_train_spec, train_sae
 from saelens_steer.sae.training import runner as runner_module
 from saelens_steer.sae.training import train as module
-from saelens_steer.sae.training.normalise import (
+from saelens_steer.sae.training.config import (
     FOLDABLE,
     SCALABLE,
     Scaling,

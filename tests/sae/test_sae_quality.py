@@ -9,8 +9,8 @@ from sae_lens import SAE
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 
 from saelens_steer.errors import InputError
-from saelens_steer.sae import preservation, sae_quality
 from saelens_steer.sae import quality as module
+from saelens_steer.sae import sae_quality
 from saelens_steer.sae.quality import density_histogram, packed_contexts
 
 HOOK = "blocks.2.hook_resid_pre"
@@ -82,7 +82,7 @@ def residuals(model, tokens: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def test_every_figure_equals_a_calculation_by_hand(random_model, texts, monkeypatch):
-    monkeypatch.setattr(preservation, "ROWS", 7)
+    monkeypatch.setattr(module, "ROWS", 7)
     sae = random_sae(random_model.cfg.d_model)
     found = sae_quality(random_model, sae, HOOK, texts, SIZE)
     ids = [i for t in texts for i in random_model.tokenizer(t)["input_ids"]]

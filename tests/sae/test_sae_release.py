@@ -157,7 +157,7 @@ def test_only_the_files_of_one_sae_are_asked_for(tmp_path, monkeypatch):
 
     asked = {}
     snapshot = lambda name, **given: asked.update(given) or str(tmp_path)  # noqa: E731
-    monkeypatch.setattr("saelens_steer.sae.hub.snapshot_download", snapshot)
+    monkeypatch.setattr("saelens_steer.sae.load.snapshot_download", snapshot)
     files = [
         "sae.pt",
         "config.json",

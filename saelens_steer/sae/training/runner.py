@@ -15,10 +15,9 @@ from sae_lens.training.activations_store import ActivationsStore
 from sae_lens.training.mixing_buffer import mixing_buffer
 
 from saelens_steer.config import TrainSpec
-from saelens_steer.sae.training.config import BUFFER_BATCHES
+from saelens_steer.sae.training.config import BUFFER_BATCHES, Scaling, scaling_of
 from saelens_steer.sae.training.log import held_out_line, log_line, progress_text
 from saelens_steer.sae.training.loggers import Sink
-from saelens_steer.sae.training.normalise import Scaling, scaling_of
 from saelens_steer.sae.training.resume import keep_state, read_state
 from saelens_steer.sae.training.stream import Cache, Stream, at_least, cached, epochs
 from saelens_steer.tensors import Vectors

@@ -1,12 +1,13 @@
-"""Training an SAE through SAELens's LanguageModelSAETrainingRunner, with our model and tokens."""
+"""Train an SAE, or a grid of them on one pass of activations."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,17 @@ from saelens_steer.files import write_json, write_jsonl, write_with
 from saelens_steer.model import check_stream, model_fingerprint
 from saelens_steer.sae.load import load_sae, settled
 from saelens_steer.sae.quality import sae_quality
-from saelens_steer.sae.training.config import check_train_spec, runner_config
+from saelens_steer.sae.training.config import (
+    FOLDABLE,
+    Scaling,
+    check_train_spec,
+    fold_decoder_norms,
+    fold_scaling,
+    runner_config,
+)
 from saelens_steer.sae.training.loggers import check_log, sinks
-from saelens_steer.sae.training.normalise import FOLDABLE, Scaling, fold_decoder_norms, fold_scaling
 from saelens_steer.sae.training.resume import checkpoint_folder, remove_checkpoints, texts_digest
-from saelens_steer.sae.training.runner import Runner, held_out_tokens
+from saelens_steer.sae.training.runner import Runner, gather, held_out_tokens
 from saelens_steer.sae.training.stream import Cache
 from saelens_steer.sae.verdict import QUALITY, judged
 from saelens_steer.version import __version__
@@ -186,3 +193,50 @@ def split_corpus(corpus: Any, share: float = HELD_OUT_SHARE) -> tuple[Any, Any]:
     held_out = min(max(1, round(len(corpus) * share)), HELD_OUT_TEXTS)
     cut = len(corpus) - held_out
     return corpus.select(range(cut)), corpus.select(range(cut, len(corpus)))
+
+
+SHARED = ("corpus", "tokens", "cached_tokens", "context_size", "max_norm", "batch_tokens", "seed")
+"""What the SAEs of a grid have in common, since it decides the activations and their order."""
+
+
+class SAEGrid:
+    """The SAEs of some specs, each trained when asked for; activations are computed once, then.
+
+    specs: name → spec, each with cached_tokens; memory holds the cache that one of them takes.
+    Raises InputError for an unknown hook, architecture or option, and for specs that differ in
+    what decides the activations.
+    """
+
+    def __init__(
+        self, model: Any, specs: Mapping[str, TrainSpec], hook_name: str, log: LogSpec = NO_LOG
+    ) -> None:
+        check_stream(model, hook_name)
+        check_log(log)
+        if not specs:
+            raise InputError("the grid has no SAE: give sae.grid an architecture")
+        first = next(iter(specs.values()))
+        for spec in specs.values():
+            check_train_spec(spec)
+            if any(getattr(spec, key) != getattr(first, key) for key in SHARED):
+                raise InputError(f"the SAEs of a grid must have one {', '.join(SHARED)}")
+        if first.cached_tokens is None:
+            raise InputError("the SAEs of a grid share cached activations: give cached_tokens")
+        self.model, self.specs, self.hook_name, self.log = model, dict(specs), hook_name, log
+        self.first = first
+
+    def train(self, name: str, out: str | Path) -> SAE[Any]:
+        """The SAE of this name, saved to the folder `out` as `train_sae` does."""
+        where = self.hook_name, Path(out), *self._texts
+        return Training(
+            self.model, self.specs[name], *where, log=self.log, cache=self._cache
+        ).carry_out()
+
+    @cached_property
+    def _texts(self) -> tuple[Any, Any]:
+        return load_texts(self.model, self.first)
+
+    @cached_property
+    def _cache(self) -> Cache:
+        config = runner_config(self.first, self.model, self.hook_name, Path("unused"))
+        with torch.random.fork_rng(), without_chatter(), torch.no_grad():
+            return gather(Runner(config, self._texts[0], self.model, self.first))

@@ -5,7 +5,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3ForCausalLM
 
-from saelens_steer.data.rows import SHIPPED
+from saelens_steer.data.sources import SHIPPED
 from saelens_steer.model.snapshot import TINY_WEIGHTS
 from scripts.tiny.data import write_prompts
 from scripts.tiny.figures import complete, encode, figures, margins

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from saelens_steer.data import load_prompts
-from saelens_steer.data.rows import SHIPPED
+from saelens_steer.data.sources import SHIPPED
 from scripts.tiny.data import write_topics
 from scripts.tiny.grammar import split_of
 from scripts.tiny.prose_and_transport import TRANSPORT_KINDS

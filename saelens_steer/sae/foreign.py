@@ -26,17 +26,17 @@ from sae_lens import SAE, __version__
 from torch import Tensor
 
 from saelens_steer.errors import InputError
-from saelens_steer.sae.architecture import architecture_of
 from saelens_steer.sae.checkpoint import Checkpoint, read_checkpoint
-from saelens_steer.sae.input_norm import MEANS, SCALES, Normalisation, normalisation_of
-from saelens_steer.sae.orientation import (
+from saelens_steer.sae.foreign_shapes import (
     Axis,
     LayerSizes,
     ShapeEvidence,
     WeightMatrix,
+    architecture_of,
     sizes_of,
     turned,
 )
+from saelens_steer.sae.input_norm import MEANS, SCALES, Normalisation, normalisation_of
 
 MATRICES: dict[str, tuple[str, Axis | None]] = {
     "decoder.weight": ("decoder", "d_in"),
