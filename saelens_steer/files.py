@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from saelens_steer.errors import InputError
@@ -50,6 +50,27 @@ def replacing(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno in UNWRITABLE:
             raise InputError(f"cannot write {path}: {error.strerror}") from None
         raise
+
+
+def inside(folder: str | Path, name: str) -> Path:
+    """The place that a name from a file or a config has in a folder.
+
+    Raises InputError for an absolute name, for one that leads out of the folder by `..` or through
+    a link, for the folder itself, and for what cannot be a path. The place itself may be a link.
+    """
+    given, path = PurePath(name), Path(folder, name)
+    try:
+        within = path.parent.resolve().is_relative_to(Path(folder).resolve())
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.lstat()
+    except (OSError, ValueError, RuntimeError):  # too long, no text, or links in a circle
+        within = False
+    if not given.parts or given.is_absolute() or ".." in given.parts or not within:
+        raise InputError(
+            f"{name!r} names no place inside {folder}: absolute names, .. and links that lead out "
+            "of it are refused"
+        )
+    return path
 
 
 def remove_leftovers(folder: Path) -> None:

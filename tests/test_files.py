@@ -12,6 +12,7 @@ from saelens_steer.errors import InputError
 from saelens_steer.files import (
     digest,
     file_digest,
+    inside,
     remove,
     replacing,
     write_json,
@@ -157,3 +158,62 @@ def test_a_file_digest_depends_on_names_and_bytes(tmp_path):
     assert file_digest(a) == file_digest(same)
     assert file_digest(a) != file_digest(write_text(tmp_path / "b", "text"))
     assert file_digest(a) != file_digest(write_text(same, "texts"))
+
+
+@pytest.fixture
+def linked(tmp_path) -> Path:
+    """A folder with links to its neighbour, to itself, to a folder in it and to each other."""
+    home = tmp_path / "home"
+    (home / "real").mkdir(parents=True)
+    (tmp_path / "home-too").mkdir()
+    for link, to in {
+        "away": "../home-too",
+        "up": "..",
+        "absolute": str(tmp_path / "home-too"),
+        "near": "real",
+        "real/back": "..",
+        "ring": "gnir",
+        "gnir": "ring",
+    }.items():
+        (home / link).symlink_to(to)
+    return home
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", ".", "./", "./.", "/", "..", "../", "../home-too/a", "a/..", "a/../..", "real/../a"),
+        *("/nowhere/a", "//nowhere/a", "away/a", "up/a", "absolute/a", "near/../a"),
+        *("real/back/away/a", "ring/a", "a\0b", "\0", "\ud800", "a" * 300, "a/" * 3000 + "a"),
+    ],
+)
+def test_a_name_that_leads_out_of_its_folder_or_nowhere_is_refused(linked, name):
+    with pytest.raises(InputError, match=r"names no place inside .*home") as refused:
+        inside(linked, name)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_absolute_name_is_refused_even_of_a_place_in_the_folder(linked, monkeypatch):
+    with pytest.raises(InputError, match="names no place inside"):
+        inside(linked, str(linked / "real"))
+    monkeypatch.chdir(linked)
+    with pytest.raises(InputError, match="names no place inside"):
+        inside(".", str(linked / "real"))
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "real/a", "...", ".a", "..a/b..", "new/b/c", "near/a", "up/home/a", "a b\n"]
+)
+def test_other_names_are_places_in_the_folder_be_it_there_or_not(linked, name, monkeypatch):
+    assert inside(linked, name) == linked / name
+    assert inside(linked / "new", name) == linked / "new" / name
+    monkeypatch.chdir(linked)
+    assert inside(".", name) == Path(name)
+    assert inside("../home-too", "a") == Path("../home-too/a")
+
+
+def test_the_place_itself_may_be_a_link_and_so_may_the_folder(linked):
+    assert inside(linked, "away") == linked / "away"
+    assert inside(linked / "near", "a") == linked / "near/a"
+    remove(inside(linked, "away"))
+    assert linked.with_name("home-too").is_dir() and not (linked / "away").is_symlink()

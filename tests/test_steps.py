@@ -1,6 +1,8 @@
 """Laws of steps: done once, done again when something changed, never served stale."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,3 +149,121 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
         Steps(tmp_path).check_own()
     Steps(tmp_path).mark()
     Steps(tmp_path).check_own()
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    """A run folder with a done step, between neighbours that are none of its business."""
+    folder = tmp_path / "runs/run"
+    for name in ("../notes.txt", "../other/notes.txt", "config.yaml", "sae/cfg.json", "inner/made"):
+        write_text(folder / name, name)
+    (folder / "away").symlink_to("../other")
+    (folder / "memory").symlink_to(".steps")
+    Steps(folder).mark()
+    return folder
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Everything in the folder that a link does not lead to."""
+    return {
+        str(p.relative_to(folder)): "" if p.is_dir() else p.read_text()
+        for p in sorted(folder.rglob("*"))
+    }
+
+
+def note(run: Path, name: str, outputs: object) -> Path:
+    """A step's memory, written by someone else."""
+    state = {"key": "0" * 16, "outputs": outputs}
+    return write_text(run / ".steps" / f"{name}.json", json.dumps(state))
+
+
+NOT_ITS_OWN = [
+    *("", ".", "./", "..", "../", "../run", "../notes.txt", "../other", "sae/..", "sae/../.."),
+    *("away/notes.txt", "sae/../../other", "{absolute}", "{absolute}/other", "{absolute}/run/sae"),
+    *(".steps", ".steps/", "./.steps", ".steps/run.json", ".STEPS", "memory/run.json", "a\0b"),
+    *("\ud800", "a" * 300),
+]
+"""What a run folder must never remove. All lie in the test's own folder, never above it: where this
+law is broken they are removed in earnest."""
+NO_OUTPUTS = [None, "sae", 1, True, {}, {"sae": 1}, [1], ["sae", None], [["sae"]], [{}]]
+"""What is no list of names."""
+
+
+@pytest.mark.parametrize("bad", [*([name] for name in NOT_ITS_OWN), *NO_OUTPUTS])
+@pytest.mark.parametrize("how", ["done again", "dropped", "built upon", "begun"])
+def test_a_memory_of_what_is_not_the_steps_own_is_refused_and_nothing_is_removed(run, how, bad):
+    if isinstance(bad, list):
+        bad = [s.format(absolute=run.parent) if isinstance(s, str) else s for s in bad]
+        bad = ["sae", *bad]
+    state = note(run, "step", bad)
+    before = contents(run.parent)
+    steps = Steps(run, {"first": ("step",)})
+    acts = {
+        "done again": lambda: steps.do("step", [1], ["inner"], lambda: pytest.fail("made")),
+        "dropped": lambda: steps.drop("step", ["inner"]),
+        "built upon": lambda: steps.do("first", [1], ["inner"], lambda: pytest.fail("made")),
+        "begun": steps.check_own,
+    }
+    with pytest.raises(InputError, match="delete it and run again") as refused:
+        acts[how]()
+    assert str(state) in str(refused.value) and "\n" not in str(refused.value)
+    assert contents(run.parent) == before
+
+
+@pytest.mark.parametrize("bad", NOT_ITS_OWN)
+def test_no_step_is_asked_for_what_is_not_the_runs_own(run, bad):
+    bad = bad.format(absolute=run.parent)
+    note(run, "step", ["sae"])
+    before = contents(run.parent)
+    for act in (
+        lambda: Steps(run).do("step", [1], ["inner", bad], lambda: pytest.fail("made")),
+        lambda: Steps(run).do("step", [1], [], lambda: pytest.fail("made"), beside=[bad]),
+        lambda: Steps(run).drop("step", ["inner", bad]),
+    ):
+        with pytest.raises(InputError):
+            act()
+        assert contents(run.parent) == before
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "../../notes", "a/../../x"])
+def test_no_step_has_a_memory_outside_the_folder(run, name):
+    before = contents(run.parent)
+    with pytest.raises(InputError, match="names no place inside"):
+        Steps(run).do(f"{name}/step", [1], [], lambda: None)
+    assert contents(run.parent) == before
+
+
+def test_a_memory_that_lies_elsewhere_is_refused(run):
+    shutil.move(run / ".steps", run.parent / "elsewhere")
+    (run / ".steps").symlink_to("../elsewhere")
+    before = contents(run.parent)
+    for act in (Steps(run).check_own, Steps(run).mark):
+        with pytest.raises(InputError, match="names no place inside"):
+            act()
+    assert contents(run.parent) == before
+
+
+def test_what_a_step_made_goes_even_where_it_was_moved_and_linked(run):
+    note(run, "step", ["away", "sae", "inner/made", "nothing/here"])
+    Steps(run).check_own()
+    Steps(run).do("step", [1], ["sae"], lambda: write_text(run / "sae", "new"))
+    assert (run.parent / "other/notes.txt").exists()
+    assert not (run / "away").is_symlink() and not (run / "inner/made").exists()
+    assert (run / "sae").read_text() == "new"
+
+
+def test_a_memory_nested_too_deeply_is_no_memory(step, tmp_path):
+    step()
+    (tmp_path / ".steps" / "step.json").write_text("[" * 100_000)
+    assert step() == 2
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_run_folder_may_be_reached_by_a_link_and_from_anywhere(run, monkeypatch, link):
+    note(run, "step", ["sae"])
+    (run.parent / "link").symlink_to("run")
+    monkeypatch.chdir(run.parent)
+    steps = Steps("link" if link else "run")
+    steps.check_own()
+    steps.do("step", [1], ["made"], lambda: write_text(steps.path("made"), ""))
+    assert (run / "made").exists() and not (run / "sae").exists()

@@ -15,6 +15,7 @@ from huggingface_hub import snapshot_download
 
 from saelens_steer.config import TINY
 from saelens_steer.errors import InputError
+from saelens_steer.files import inside
 
 TINY_WEIGHTS = Path(__file__).parent / "tiny" / "weights"
 EXAMPLE_ID = "Qwen/Qwen3-4B-Instruct-2507"
@@ -108,7 +109,7 @@ def weight_files(folder: Path) -> list[Path]:
     if not index.is_file():
         return sorted(folder.glob("*.safetensors"))
     names = json.loads(index.read_text())["weight_map"].values()
-    return [folder / name for name in sorted(set(names))]
+    return [inside(folder, name) for name in sorted(set(names))]
 
 
 def snapshot_fingerprint(folder: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from saelens_steer.errors import InputError
-from saelens_steer.files import digest, remove, remove_leftovers, write_json
+from saelens_steer.files import digest, inside, remove, remove_leftovers, write_json
 
 STATE = ".steps"
 
@@ -26,20 +26,22 @@ class Steps:
             raise InputError(f"{self.folder} is a file: --out must be a folder")
 
     def check_own(self) -> None:
-        """Raise InputError for a folder that holds something else than a run."""
+        """Raise InputError for a folder that holds something else than a run, or a damaged one."""
         if self.folder.is_dir() and any(self.folder.iterdir()) and not self.path(STATE).is_dir():
             raise InputError(
                 f"{self.folder} is not empty and holds no run: give --out a folder of its own"
             )
+        for name in self.names(""):
+            self.made(name)
 
     def mark(self) -> None:
         """Make the folder a run folder, and clear what a killed run left half-written."""
         remove_leftovers(self.folder)
-        write_json(self.path(STATE) / "run.json", {"made_by": "saelens_steer"})
+        write_json(self._state("run"), {"made_by": "saelens_steer"})
 
     def path(self, name: str) -> Path:
-        """A place inside the run folder."""
-        return self.folder / name
+        """A place inside the run folder. InputError for a name that leads out of it."""
+        return inside(self.folder, name)
 
     def do(
         self,
@@ -58,10 +60,7 @@ class Steps:
         inputs, outputs = list(inputs), list(outputs)
         key = digest(name, *inputs)
         if not self.is_done(name, inputs, outputs):
-            for stale in (name, *self.later.get(name, ())):
-                self._forget(stale)
-            for output in (*outputs, *beside):
-                remove(self.path(output))
+            self._forget((name, *self.later.get(name, ())), (*outputs, *beside))
             make()
             write_json(self._state(name), {"key": key, "outputs": [*outputs, *beside]})
         return key
@@ -86,25 +85,46 @@ class Steps:
     def drop(self, name: str, outputs: Iterable[str]) -> None:
         """Take away what a step made, whole or in part, and what was built on it: it is no longer
         asked for."""
-        if self._state(name).exists():
-            for stale in (name, *self.later.get(name, ())):
-                self._forget(stale)
-        for output in outputs:
-            remove(self.path(output))
+        there = self._state(name).exists()
+        self._forget((name, *self.later.get(name, ())) if there else (), outputs)
+
+    def made(self, name: str) -> list[str]:
+        """What a step noted that it made. InputError where that could not be removed safely."""
+        outputs, state = self._known(name).get("outputs", []), self._state(name)
+        try:
+            if not isinstance(outputs, list) or not all(isinstance(one, str) for one in outputs):
+                raise InputError("its outputs are no list of names")
+            for output in outputs:
+                self._removable(output)
+        except InputError as error:
+            raise InputError(f"{state} is damaged ({error}): delete it and run again") from None
+        return outputs
+
+    def _removable(self, output: str) -> Path:
+        """The place of an output, which is never the memory of the steps."""
+        path = self.path(output)
+        real = (path.parent.resolve() / path.name).relative_to(self.folder.resolve())
+        if real.parts[0].casefold() == STATE:
+            raise InputError(f"{output!r} belongs to the memory of the steps")
+        return path
 
     def _state(self, name: str) -> Path:
-        return self.path(STATE) / f"{name}.json"
+        return self.path(f"{STATE}/{name}.json")
 
     def _known(self, name: str) -> dict[str, Any]:
         try:
             known = json.loads(self._state(name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return known if isinstance(known, dict) else {}
 
-    def _forget(self, name: str) -> None:
-        """Withdraw a step's claim and what it made: a folder never mixes two runs."""
-        outputs = self._known(name).get("outputs", [])
-        remove(self._state(name))
-        for output in outputs:
-            remove(self.path(output))
+    def _forget(self, steps: Iterable[str], outputs: Iterable[str]) -> None:
+        """Withdraw claims and what was made under them: a folder never mixes two runs."""
+        made = [(self._state(name), self.made(name)) for name in steps]
+        asked = [self._removable(output) for output in outputs]  # all is checked, then removed
+        for state, own in made:
+            remove(state)
+            for output in own:
+                remove(self.path(output))
+        for path in asked:
+            remove(path)

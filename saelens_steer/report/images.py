@@ -21,7 +21,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from saelens_steer.errors import InputError
-from saelens_steer.files import write_bytes
+from saelens_steer.files import inside, write_bytes
 from saelens_steer.report.markup import script_json
 from saelens_steer.report.page import plots
 from saelens_steer.report.run_folder import read_run
@@ -64,7 +64,7 @@ def export_images(run_dir: str | Path) -> Path:
     browser = find_browser()
     drawn, printed = pictures(browser, dict(plots(run)), run.path), pdf(browser, page)
     for name, image in drawn.items():
-        write_bytes(run.path / "plots" / f"{name}.png", image)
+        write_bytes(inside(run.path, f"plots/{name}.png"), image)
     return write_bytes(run.path / "report.pdf", printed)
 
 

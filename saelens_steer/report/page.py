@@ -8,7 +8,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from saelens_steer.files import write_text
+from saelens_steer.files import inside, write_text
 from saelens_steer.report.choices import choices_figure, choices_section
 from saelens_steer.report.control_claims import twin_section
 from saelens_steer.report.feature_pages import features_section
@@ -87,10 +87,10 @@ def page(run: RunTables, headline: str) -> str:
 
 def write_plots(run: RunTables) -> list[Path]:
     """Each figure as a page of its own in plots/, all beside one plotly.min.js."""
-    folder = run.path / "plots"
-    write_text(folder / "plotly.min.js", get_plotlyjs())
+    write_text(inside(run.path, "plots/plotly.min.js"), get_plotlyjs())
     return [
-        write_text(folder / f"{name}.html", _plot_page(name, figure)) for name, figure in plots(run)
+        write_text(inside(run.path, f"plots/{name}.html"), _plot_page(name, figure))
+        for name, figure in plots(run)
     ]
 
 

@@ -205,6 +205,17 @@ def test_incomplete_folders_are_refused(copied, tmp_path):
     _refused("lacks 1.safetensors", str(copied))
 
 
+@pytest.mark.parametrize("name", ["../{}", "{}", "away/{}", "a/../../{}", "", "..", "a\0b"])
+def test_weights_outside_the_folder_are_refused_unread(copied, tmp_path, name, monkeypatch):
+    weights = tmp_path / "weights.safetensors"
+    (copied / "model.safetensors").rename(weights)
+    (copied / "away").symlink_to(tmp_path)
+    named = name.format(weights if name == "{}" else weights.name)
+    (copied / snapshot.INDEX).write_text(json.dumps({"weight_map": {"a": named}}))
+    monkeypatch.setattr(snapshot, "_hash_file", lambda *_: pytest.fail("read"))
+    _refused("names no place inside .*copied", str(copied))
+
+
 def test_damaged_files_are_refused(copied):
     weights = copied / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])

@@ -189,3 +189,15 @@ def test_a_file_that_is_no_program_is_one_sentence(fake, reported):
 def test_a_run_without_a_report_is_refused(fresh_run):
     with pytest.raises(InputError, match=r"no report\.html: run the report there first"):
         export_images(fresh_run)
+
+
+def test_images_are_written_in_the_run_folder_alone(reported, monkeypatch):
+    away = reported.with_name("away")
+    away.mkdir()
+    (reported / "plots").symlink_to(away)
+    monkeypatch.setattr(images, "find_browser", lambda: "browser")
+    monkeypatch.setattr(images, "pictures", lambda *_: {"density": b"image"})
+    monkeypatch.setattr(images, "pdf", lambda *_: b"page")
+    with pytest.raises(InputError, match="names no place inside"):
+        export_images(reported)
+    assert list(away.iterdir()) == [] and not (reported / "report.pdf").exists()

@@ -283,3 +283,22 @@ def _drop_text_metrics(folder) -> None:
     summary.drop(columns=dropped).to_csv(folder / "interference.csv", index=False)
     claims = pd.read_csv(folder / "claims.csv")
     claims[~claims["metric"].isin(dropped)].to_csv(folder / "claims.csv", index=False)
+
+
+def test_plots_are_written_in_the_run_folder_alone(fresh_run):
+    away = fresh_run.with_name("away")
+    away.mkdir()
+    (fresh_run / "plots").symlink_to(away)
+    with pytest.raises(InputError, match="names no place inside"):
+        build_report(fresh_run, "x")
+    assert list(away.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../../margin", "/margin", "..", "a/../../margin"])
+def test_a_metric_whose_name_is_a_path_has_its_plots_beside_the_others(fresh_run, name):
+    text = (fresh_run / "interference.csv").read_text()
+    (fresh_run / "interference.csv").write_text(text.replace("math_margin", name))
+    before = {p for p in fresh_run.parent.rglob("*") if fresh_run / "plots" not in p.parents}
+    build_report(fresh_run, "x")
+    after = {p for p in fresh_run.parent.rglob("*") if fresh_run / "plots" not in p.parents}
+    assert after - before <= {fresh_run / "plots", fresh_run / "report.html"}

@@ -93,3 +93,17 @@ def test_tensorboard_that_is_not_installed_is_said_before_any_training(
     with pytest.raises(InputError, match=r"pip install 'saelens-steer\[tensorboard\]'"):
         train_sae(random_model, small(), HOOK, tmp_path / "sae", LogSpec(tensorboard=True))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_curves_are_neither_removed_nor_written_outside_the_folder(tmp_path):
+    (tmp_path / "away/sae").mkdir(parents=True)
+    (tmp_path / "away/sae/events").write_text("another's")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/tensorboard").symlink_to(tmp_path / "away")
+    with (
+        pytest.raises(InputError, match="names no place inside"),
+        loggers.sinks(LogSpec(tensorboard=True), tmp_path / "run/sae", {}),
+    ):
+        pytest.fail("logged")
+    assert [p.name for p in tmp_path.rglob("*")].count("events") == 1
+    assert (tmp_path / "away/sae/events").read_text() == "another's"

@@ -6,9 +6,10 @@ import pytest
 import torch
 from stopping import stop_at
 
+from saelens_steer.errors import InputError
 from saelens_steer.sae import train_sae
 from saelens_steer.sae.training import runner as runner_module
-from saelens_steer.sae.training.resume import STATE, latest
+from saelens_steer.sae.training.resume import STATE, checkpoint_folder, keep_state, latest
 
 HOOK = "blocks.2.hook_resid_pre"
 STOPPED = 30
@@ -174,3 +175,17 @@ def test_checkpoints_change_nothing_in_a_training_that_is_not_stopped(
     plain = train_sae(random_model, small(**FRESH), HOOK, tmp_path / "plain")
     kept = train_sae(random_model, small(**FRESH, resume=True), HOOK, tmp_path / "kept")
     assert all(w.equal(kept.state_dict()[name]) for name, w in plain.state_dict().items())
+
+
+def test_checkpoints_that_lie_elsewhere_are_left_there(tmp_path):
+    (tmp_path / "away/512").mkdir(parents=True)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/sae-checkpoints").symlink_to(tmp_path / "away")
+    with pytest.raises(InputError, match="names no place inside"):
+        checkpoint_folder(tmp_path / "run/sae", "settings")
+    own = tmp_path / "run/other-checkpoints/own"
+    (own / "a/512").mkdir(parents=True)
+    (own / "b").symlink_to(tmp_path / "away")
+    with pytest.raises(InputError, match="names no place inside"):
+        keep_state(own / "a/512", {"tokens": 512})
+    assert (tmp_path / "away/512").is_dir()

@@ -10,7 +10,7 @@ from typing import Any
 
 from saelens_steer.config import LogSpec
 from saelens_steer.errors import InputError
-from saelens_steer.files import remove
+from saelens_steer.files import inside, remove
 
 LogLine = Mapping[str, int | float]
 Sink = Callable[[LogLine], None]
@@ -37,7 +37,7 @@ def sinks(
     with contextlib.ExitStack() as stack:
         found: list[Sink] = []
         if log.tensorboard:
-            folder = out.parent / "tensorboard" / out.name
+            folder = inside(out.parent, f"tensorboard/{out.name}")
             if not going_on:
                 remove(folder)
             found.append(stack.enter_context(_tensorboard(folder)))

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from saelens_steer.files import digest, remove, write_json
+from saelens_steer.files import digest, inside, remove, write_json
 
 STATE = "saelens_steer.json"
 """Written last into a checkpoint: one without it is not whole."""
@@ -18,7 +18,7 @@ PER_TRAINING = 10
 def checkpoint_folder(out: Path, *made_from: object) -> Path:
     """Where checkpoints of the SAE `out` lie; those of other settings are removed."""
     folder = _all_of(out)
-    own = folder / digest(*made_from)
+    own = inside(out.parent, f"{folder.name}/{digest(*made_from)}")
     for other in folder.glob("*"):
         if other != own:
             remove(other)
@@ -52,9 +52,10 @@ def latest(folder: Path) -> Path | None:
 def keep_state(checkpoint: Path, state: dict[str, Any]) -> None:
     """Finish a checkpoint, and remove the ones before it."""
     write_json(checkpoint / STATE, state)
-    for other in checkpoint.parents[1].glob("*/*"):
+    own = checkpoint.parents[1]
+    for other in own.glob("*/*"):
         if other != checkpoint:
-            remove(other)
+            remove(inside(own, str(other.relative_to(own))))
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
