@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from saelens_steer.near import or_known
+from saelens_steer.errors import or_known
 
 
 class Spec(BaseModel):

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from saelens_steer.config.base import Spec
-from saelens_steer.near import or_known
+from saelens_steer.errors import or_known
 
 ContrastScore = Literal["mean_difference", "auroc", "firing_difference"]
 """What activations say of a feature."""

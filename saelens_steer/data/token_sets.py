@@ -12,8 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from saelens_steer.config import TokenSetSpec
 from saelens_steer.data.chat import generation_prompt
-from saelens_steer.errors import InputError
-from saelens_steer.near import or_known
+from saelens_steer.errors import InputError, or_known
 from saelens_steer.tensors import Mask, Tokens
 
 NAMED = {

@@ -17,10 +17,9 @@ from typing import Any
 import torch
 
 from saelens_steer.config import MetricSpec
-from saelens_steer.errors import InputError
+from saelens_steer.errors import InputError, or_known
 from saelens_steer.files import digest
 from saelens_steer.metrics.metric import LogitMetric, Metric, TextMetric
-from saelens_steer.near import or_known
 from saelens_steer.tensors import Logits, PerRow
 
 SHAPES = "(logits), (logits, baseline), (text) or (text, truncated)"

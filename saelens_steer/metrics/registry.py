@@ -14,13 +14,12 @@ from transformers import PreTrainedTokenizerBase
 
 from saelens_steer.config import MarginMetric, MarginSpec, MentionsMetric, MetricSpec
 from saelens_steer.data import complement, describe, token_set
-from saelens_steer.errors import InputError
+from saelens_steer.errors import InputError, or_known
 from saelens_steer.metrics.code import Validity, code_validity
 from saelens_steer.metrics.custom import custom_metric
 from saelens_steer.metrics.latex import latex_first, latex_validity
 from saelens_steer.metrics.metric import LogitMetric, Metric, TextMetric, kl, margin
 from saelens_steer.metrics.text import distinct_words, mentions
-from saelens_steer.near import or_known
 from saelens_steer.tensors import Logits, PerRow
 
 TABLE_COLUMNS = frozenset({

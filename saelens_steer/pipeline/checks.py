@@ -8,10 +8,9 @@ from pathlib import Path
 from saelens_steer.config import MatrixSpec, RunSpec
 from saelens_steer.data import Prompt, check_disjoint, encode_prompts, load_corpus, load_prompts
 from saelens_steer.directions import margin_sets
-from saelens_steer.errors import InputError
+from saelens_steer.errors import InputError, or_known
 from saelens_steer.labels import check_labeller, text_study
 from saelens_steer.model import check_length, check_stream, same_places
-from saelens_steer.near import or_known
 from saelens_steer.pipeline.context import RunContext, template
 from saelens_steer.sae import check_encoder, check_feature, check_sae
 from saelens_steer.sweeps import check_patchable

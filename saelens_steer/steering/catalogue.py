@@ -19,10 +19,9 @@ from saelens_steer.config import (
     SetSpec,
     SuppressAndBoostSpec,
 )
-from saelens_steer.errors import InputError
+from saelens_steer.errors import InputError, or_known
 from saelens_steer.features import NO_SCALE, Scale
 from saelens_steer.model import hook_layer, same_places
-from saelens_steer.near import or_known
 from saelens_steer.sae import check_feature
 from saelens_steer.steering.apply import steered
 from saelens_steer.steering.directions import unit_vectors

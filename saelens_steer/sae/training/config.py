@@ -14,8 +14,7 @@ from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 from torch import Tensor
 
 from saelens_steer.config import TrainSpec
-from saelens_steer.errors import InputError
-from saelens_steer.near import or_known
+from saelens_steer.errors import InputError, or_known
 from saelens_steer.sae.training.resume import PER_TRAINING, latest
 from saelens_steer.tensors import Vectors
 
