@@ -21,7 +21,7 @@ from benchmarks.loops import hugging_face_hook
 from benchmarks.side_by_side import Bench, interleaved, medians, strengths
 from benchmarks.sweep import TIE, Row, every_row, sample
 from benchmarks.writers import Asked, Writer, batched, writers
-from saelens_steer.config import GenerateSpec
+from saelens_steer.config import CompletionSpec
 from saelens_steer.sweeps import CompletionSweep, UnsteeredPass, grid, run_completions
 
 REFERENCE = "b_hugging_face_hook"
@@ -43,7 +43,7 @@ def ours(bench: Bench, n_tokens: int, **settings: Any) -> CompletionSweep:
         directions=bench.directions,
         cells=[(0, 0.0), *grid(bench.n_directions, bench.alphas)],
         metrics=[],
-        spec=GenerateSpec(max_new_tokens=n_tokens),
+        spec=CompletionSpec(max_new_tokens=n_tokens),
     )
 
 

@@ -16,7 +16,7 @@ from benchmarks.loops import Loop, hooked_transformer, hugging_face_hook, pushed
 from benchmarks.qwen3_shape import RandomBench, Task
 from benchmarks.side_by_side import interleaved, medians
 from benchmarks.sweep import REFERENCE, Row, our_logits, ours
-from saelens_steer.config import GenerateSpec, TokenSetSpec
+from saelens_steer.config import CompletionSpec, TokenSetSpec
 from saelens_steer.data import pad_left, token_set
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.sweeps import CompletionSweep, UnsteeredPass, run_completions
@@ -184,7 +184,7 @@ def _completions(bench: RandomBench, task: Task) -> CompletionSweep:
         directions=bench.directions,
         cells=[(d, alpha) for d in range(bench.n_directions) for alpha in bench.alphas],
         metrics=resolve_metrics(TEXT_METRICS, bench.model.tokenizer, bench.model.cfg.d_vocab),  # type: ignore[arg-type]
-        spec=GenerateSpec(max_new_tokens=task.amounts.new_tokens),
+        spec=CompletionSpec(max_new_tokens=task.amounts.new_tokens),
     )
 
 

@@ -36,7 +36,7 @@ _HOMES = {
     "load_prompts": "data",
     "load_sae": "sae",
     "load_vectors": "steering",
-    "patch": "pipeline.notebook",
+    "compare_edits": "pipeline.notebook",
     "per_row": "steering",
     "project_out": "steering",
     "rank_features": "pipeline.notebook",
@@ -78,9 +78,9 @@ if TYPE_CHECKING:
     from saelens_steer.metrics import code_validity, latex_validity
     from saelens_steer.model import default_hook_name, load_model
     from saelens_steer.pipeline.notebook import (
+        compare_edits,
         feature_pages,
         label_features,
-        patch,
         rank_features,
         sweep,
     )

@@ -290,9 +290,13 @@ def test_the_tokens_of_a_written_answer_are_the_first_that_the_model_wrote(rando
 
 
 def test_two_prompts_of_one_id_keep_their_own_answers(random_model):
-    twins = [Prompt("x", "add"), Prompt("x", "Let $x$ be a real number"), Prompt("x", "y", "", "z")]
-    answered = with_answers(random_model, twins, 5)
-    assert [p.answer for p in answered[:2]] == [greedy(random_model, p, 5) for p in twins[:2]]
+    baselines = [
+        Prompt("x", "add"),
+        Prompt("x", "Let $x$ be a real number"),
+        Prompt("x", "y", "", "z"),
+    ]
+    answered = with_answers(random_model, baselines, 5)
+    assert [p.answer for p in answered[:2]] == [greedy(random_model, p, 5) for p in baselines[:2]]
     assert answered[2].answer == "z"
 
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from saelens_steer.config import (
-    GenerateSpec,
+    CompletionSpec,
     MarginMetric,
     PromptSpec,
     RunSpec,
@@ -59,7 +59,7 @@ def test_the_defaults_describe_the_tiny_run():
     [
         {},
         REAL,
-        {"sweep": {"features": [3, 1], "alphas": [1e-7, -2], "generate": {"top": 0}}},
+        {"sweep": {"features": [3, 1], "alphas": [1e-7, -2], "completions": {"top": 0}}},
         {"sweep": {"controls": ["covariance", "token_difference"], "match": "kl"}},
         {"metrics": [MARGIN, "kl", "some.module:function"]},
         {"metrics": [{"margin": {"target": {"strings": ["1e5", "yes", "=", "é\n"]}}}]},
@@ -128,7 +128,11 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     [
         ({"swep": {}}, "swep", "sweep"),
         ({"sweep": {"alpha": [1]}}, "sweep.alpha", "alphas"),
-        ({"sweep": {"generate": {"tempratur": 1}}}, "sweep.generate.tempratur", "temperature"),
+        (
+            {"sweep": {"completions": {"tempratur": 1}}},
+            "sweep.completions.tempratur",
+            "temperature",
+        ),
         ({"sae": {"trian": {}}}, "sae.trian", "train"),
         ({"sae": {"train": {"batch_size": 1}}}, "sae.train.batch_size", "batch_tokens"),
         ({"sae": {"load": {"sorce": "x"}}}, "sae.load.sorce", "source"),
@@ -182,8 +186,8 @@ def test_a_key_of_a_step_called_from_python_is_judged_by_that_steps_spec():
             "select: positive and negative are both 'math': name two domains",
         ),
         (
-            {"sweep": {"generate": {"samples": 2}}},
-            "sweep.generate: samples > 1 needs a temperature above 0",
+            {"sweep": {"completions": {"samples": 2}}},
+            "sweep.completions: samples > 1 needs a temperature above 0",
         ),
     ],
 )
@@ -245,7 +249,7 @@ def test_a_config_for_another_model_that_states_all_is_taken():
         ("sweep.features=[7, 2]", lambda s: s.sweep.features == (7, 2)),
         ("prompts.limit=null", lambda s: s.prompts.limit is None),
         ("sae.train.options.k=8", lambda s: s.sae.train.options == {"k": 8}),
-        ("sweep.generate.max_new_tokens=5", lambda s: s.sweep.generate.max_new_tokens == 5),
+        ("sweep.completions.max_new_tokens=5", lambda s: s.sweep.completions.max_new_tokens == 5),
         ("prompts.system='a=b: c'", lambda s: s.prompts.system == "a=b: c"),
         ("metrics=[kl]", lambda s: s.metrics == ("kl",)),
         ("model.class=TransformerBridge", lambda s: s.model.class_ == "TransformerBridge"),
@@ -384,4 +388,4 @@ def test_another_architecture_does_not_inherit_batchtopks_options():
 
 
 def test_samples_may_be_many_when_they_can_differ():
-    assert GenerateSpec(samples=3, temperature=0.7).samples == 3
+    assert CompletionSpec(samples=3, temperature=0.7).samples == 3

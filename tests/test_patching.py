@@ -1,4 +1,4 @@
-"""`ss.patch`: what the model writes with edits and without, beside what is steered by hand."""
+"""`ss.compare_edits`: what the model writes with edits and without, beside what is steered by hand."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 from steering.plain_edits import F, G, encoded, firing_sae, our_edits
 
 import saelens_steer as ss
-from saelens_steer.config import PatchSettings
+from saelens_steer.config import CompareEditsSettings
 from saelens_steer.data import Prompt, encode_prompts
 from saelens_steer.metrics import kl
 from saelens_steer.model import generate, last_token_logits, run_to_hook, stop_token_ids
 from saelens_steer.steering import Variant, ablate, add, set_to, steered
-from saelens_steer.sweeps import EditComparison, patch_table
+from saelens_steer.sweeps import EditComparison, edits_table
 
 HOOK, N_NEW, NEVER = "blocks.2.hook_resid_pre", 4, 63
 TEXTS = [f"sum of {i} numbers" + " and more" * i for i in range(3)]
@@ -43,7 +43,7 @@ def table(random_model, edits):
 
 def patched(model, variants, prompts=TEXTS, **settings) -> pd.DataFrame:
     settings = {"max_new_tokens": N_NEW, "metrics": ["kl", "distinct_words"], **settings}
-    return ss.patch(model, variants, prompts, HOOK, **settings)
+    return ss.compare_edits(model, variants, prompts, HOOK, **settings)
 
 
 def alone(model, text: str, edit, **where) -> tuple[str, float]:
@@ -174,8 +174,8 @@ def test_the_receipt_has_the_activations_before_the_edit_and_after_re_encoding(r
 def at_two_hooks(model, variant: Variant, sae) -> pd.Series:
     """The patched row of one prompt."""
     prompts = encode_prompts(model.tokenizer, [Prompt("p", TEXTS[2])])
-    spec = PatchSettings(max_new_tokens=2)
-    return patch_table(EditComparison(model, prompts, [variant], [], spec, sae)).iloc[1]
+    spec = CompareEditsSettings(max_new_tokens=2)
+    return edits_table(EditComparison(model, prompts, [variant], [], spec, sae)).iloc[1]
 
 
 @pytest.mark.parametrize("name", ("random_model", "random_bridge"))
@@ -247,4 +247,4 @@ def untouched(random_model, monkeypatch):
 def test_what_does_not_fit_is_refused_before_any_forward_pass(untouched, change, hint):
     given = {"variants": {"v": add(torch.ones(32))}, "prompts": TEXTS, "hook_name": HOOK} | change
     with pytest.raises(ss.InputError, match=hint):
-        ss.patch(untouched, **given)
+        ss.compare_edits(untouched, **given)

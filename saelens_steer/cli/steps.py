@@ -77,21 +77,21 @@ def label(config: Config, out: Out = None, set_: Set = None) -> None:
 
 
 @app.command()
-def patch(config: Config, out: Out = None, set_: Set = None) -> None:
+def compare_edits(config: Config, out: Out = None, set_: Set = None) -> None:
     """Write original and patched outputs side by side (and what comes before)."""
-    _carry_out(config, out, set_, "patch")
+    _carry_out(config, out, set_, "compare_edits")
 
 
 @app.command()
 def compare(config: Config, out: Out = None, set_: Set = None) -> None:
     """Compare ways to choose features by what the chosen ones do (and what comes before)."""
-    _carry_out(config, out, set_, "compare")
+    _carry_out(config, out, set_, "compare_directions")
 
 
 @app.command()
-def matrix(config: Config, out: Out = None, set_: Set = None) -> None:
+def tradeoffs(config: Config, out: Out = None, set_: Set = None) -> None:
     """Measure directions and edits on every domain: effect, damage (and what comes before)."""
-    _carry_out(config, out, set_, "matrix")
+    _carry_out(config, out, set_, "tradeoffs")
 
 
 @app.command()

@@ -4,17 +4,17 @@ from saelens_steer.config.directions import (
     CAUSAL,
     REFERENCES,
     CausalScore,
-    CompareSpec,
+    CompareDirectionsSpec,
     ContrastScore,
-    MatrixSpec,
     SelectSpec,
+    TradeoffsSpec,
 )
 from saelens_steer.config.edits import (
     AblateSpec,
     AddSpec,
+    CompareEditsSettings,
+    CompareEditsSpec,
     EditSpec,
-    PatchSettings,
-    PatchSpec,
     ProjectOutSpec,
     ReconstructSpec,
     ScaleSpec,
@@ -35,5 +35,5 @@ from saelens_steer.config.inputs import (
 from saelens_steer.config.labels import FeaturesSpec, LabelSpec, ServerSpec
 from saelens_steer.config.run import RunSpec
 from saelens_steer.config.sae import LoadSpec, LogSpec, TrainSpec
-from saelens_steer.config.sweep import AlphaUnit, GenerateSpec, SweepSpec
+from saelens_steer.config.sweep import AlphaUnit, CompletionSpec, SweepSpec
 from saelens_steer.config.yaml import checked, dump_config, load_config, parse_config

@@ -76,7 +76,7 @@ def _check_methods(names: Sequence[str], allowed: Sequence[str]) -> None:
         raise ValueError("a way to find directions is named twice")
 
 
-class CompareSpec(Spec):
+class CompareDirectionsSpec(Spec):
     """Ways to choose features, compared by what the chosen ones do to the first logit metric.
 
     Measured on the steered prompts, which no score has seen. Contrast scores may say on which part
@@ -109,17 +109,17 @@ class CompareSpec(Spec):
     """Domain → words that ask for it, which are put behind each prompt: the plain alternative."""
 
     @model_validator(mode="after")
-    def _known(self) -> CompareSpec:
+    def _known(self) -> CompareDirectionsSpec:
         _check_methods(self.methods, (*CONTRASTS, *CAUSAL, *REFERENCES))
         if self.baseline not in self.methods:
             raise ValueError(
-                f"baseline {self.baseline!r} is not among the methods: give compare.baseline, one "
+                f"baseline {self.baseline!r} is not among the methods: give compare_directions.baseline, one "
                 f"of {', '.join(self.methods)}"
             )
         return self
 
 
-class MatrixSpec(Spec):
+class TradeoffsSpec(Spec):
     """What directions and edits do to one domain, and to all the others.
 
     Strengths are pushes in multiples of the mean ‖x‖. Edits: add; keep_norm (add, then back to the
@@ -177,7 +177,7 @@ class MatrixSpec(Spec):
         return effect
 
     @model_validator(mode="after")
-    def _known(self) -> MatrixSpec:
+    def _known(self) -> TradeoffsSpec:
         _check_methods(self.methods, (*CONTRASTS, *CAUSAL, *REFERENCES))
         for name in self.edits:
             edit, _, at = name.partition("@")

@@ -153,7 +153,7 @@ class EditSpec(Spec):
         return {key: value for key, value in handler(self).items() if value is not None}
 
 
-class PatchSettings(Spec):
+class CompareEditsSettings(Spec):
     """Where the edits of patching act, and how much is written."""
 
     positions: Literal["all", "prompt", "generated", "last"] = "all"
@@ -177,7 +177,7 @@ class PatchSettings(Spec):
         return max_norm
 
 
-class PatchSpec(PatchSettings):
+class CompareEditsSpec(CompareEditsSettings):
     """Original and patched outputs side by side, for the prompts that are steered."""
 
     variants: dict[str, tuple[EditSpec, ...]] = Field(min_length=1)
@@ -202,7 +202,7 @@ class PatchSpec(PatchSettings):
         return [edit for edits in self.variants.values() for edit in edits]
 
     @model_validator(mode="after")
-    def _names_and_edits(self) -> PatchSpec:
+    def _names_and_edits(self) -> CompareEditsSpec:
         for name, edits in self.variants.items():
             if name == "original":
                 raise ValueError("a variant cannot be called 'original', the unpatched model")

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from saelens_steer.config.base import Spec
-from saelens_steer.config.directions import CompareSpec, MatrixSpec, SelectSpec
-from saelens_steer.config.edits import PatchSpec
+from saelens_steer.config.directions import CompareDirectionsSpec, SelectSpec, TradeoffsSpec
+from saelens_steer.config.edits import CompareEditsSpec
 from saelens_steer.config.inputs import (
     DEFAULT_METRICS,
     TINY,
@@ -46,25 +46,25 @@ class RunSpec(Spec):
     label: LabelSpec | None = LabelSpec()
     """Names for the features on the pages, and how far they can be believed; null: none."""
     sweep: SweepSpec = SweepSpec()
-    patch: PatchSpec | None = None
+    compare_edits: CompareEditsSpec | None = None
     """Variants of the model whose outputs are compared with the original's; null: none."""
-    compare: CompareSpec | None = None
+    compare_directions: CompareDirectionsSpec | None = None
     """Ways to choose features, compared by measured effect; null: none."""
-    matrix: MatrixSpec | None = None
+    tradeoffs: TradeoffsSpec | None = None
     """What directions and edits do to one domain and to the others; null: nothing of the kind."""
     metrics: tuple[MetricSpec, ...] = Field(default=DEFAULT_METRICS, min_length=1)
 
     @property
     def named_features(self) -> tuple[int, ...]:
         """The features that the sweep, a patch or the feature pages name by index."""
-        patched = self.patch.named if self.patch else ()
+        patched = self.compare_edits.named if self.compare_edits else ()
         return tuple(sorted({*self.sweep.named, *patched, *self.features.also}))
 
     @property
     def reads_answers(self) -> bool:
         """Whether selection, or a comparison of selections, reads activations at answers."""
-        methods = (self.compare.methods if self.compare else ()) + (
-            self.matrix.methods if self.matrix else ()
+        methods = (self.compare_directions.methods if self.compare_directions else ()) + (
+            self.tradeoffs.methods if self.tradeoffs else ()
         )
         return self.select.at == "answer" or any(name.endswith("@answer") for name in methods)
 
@@ -90,7 +90,7 @@ class RunSpec(Spec):
                 "select.at: answer, or a method @answer, needs tokens of answers, which "
                 "activations.tokens: last drops"
             )
-        starts = self.select.at == "assistant_start" or self.compare or self.matrix
+        starts = self.select.at == "assistant_start" or self.compare_directions or self.tradeoffs
         if starts and self.activations.tokens == "answer":
             raise ValueError(
                 "activations.tokens: answer drops the assistant start: give select.at: answer, and "
@@ -100,9 +100,9 @@ class RunSpec(Spec):
 
     @model_validator(mode="after")
     def _a_twin_has_candidates(self) -> RunSpec:
-        if self.sae.twin and self.sweep.features != "candidates":
+        if self.sae.frozen_decoder_baseline and self.sweep.features != "candidates":
             raise ValueError(
-                "sae.twin has other features: leave sweep.features at candidates, so that each SAE "
+                "sae.frozen_decoder_baseline has other features: leave sweep.features at candidates, so that each SAE "
                 "has its own"
             )
         return self
@@ -123,7 +123,7 @@ class RunSpec(Spec):
         missing = {"hook_name", "sae", "prompts", "select"} - stated
         inner = {"prompts.source": self.prompts, "select.prompts": self.select}
         inner |= {"sae.train.corpus": self.sae.train} if self.sae.train else {}
-        inner |= {"matrix.prompts": self.matrix} if self.matrix else {}
+        inner |= {"tradeoffs.prompts": self.tradeoffs} if self.tradeoffs else {}
         for name, spec in inner.items():
             section, key = name.split(".")[0], name.split(".")[-1]
             if section not in missing and key not in spec.model_fields_set:

@@ -20,7 +20,7 @@ class TrainSpec(Spec):
     options: dict[str, Any] = Field(default={"k": 20, "topk_threshold_lr": 0.03})
     """Further fields of SAELens's config for that architecture, such as k or l1_coefficient."""
     frozen_decoder: bool = False
-    """Leave the decoder's directions as they were drawn, at random, and train the rest: a twin of
+    """Leave the decoder's directions as they were drawn, at random, and train the rest: a baseline of
     the SAE that this spec trains without it, whose features are random directions with a fitted
     encoder."""
     corpus: str = "tiny"
@@ -156,7 +156,7 @@ class SAESpec(Spec):
 
     train: TrainSpec | None = None
     load: LoadSpec | None = None
-    twin: bool = False
+    frozen_decoder_baseline: bool = False
     """Also train an SAE of the same shape with its decoder frozen as drawn, and run its candidates
     through the same sweep: what training the decoder buys."""
     grid: tuple[GridSpec, ...] = ()
@@ -167,8 +167,8 @@ class SAESpec(Spec):
     def _one_of_two(self) -> SAESpec:
         if (self.train is None) == (self.load is None):
             raise ValueError("give either train or load, not both and not neither")
-        if self.twin and self.train is None:
-            raise ValueError("twin is of an SAE that is trained: it takes train, not load")
+        if self.frozen_decoder_baseline and self.train is None:
+            raise ValueError("baseline is of an SAE that is trained: it takes train, not load")
         if self.grid and self.train is None:
             raise ValueError("grid is of SAEs that are trained: it takes train, not load")
         if self.grid:

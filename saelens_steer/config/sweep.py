@@ -13,7 +13,7 @@ Family = Literal["covariance", "isotropic", "feature", "permuted", "token_differ
 Match = Literal["norm", "kl"]
 
 
-class GenerateSpec(Spec):
+class CompletionSpec(Spec):
     """Which steered completions are written out, and how."""
 
     max_new_tokens: int = Field(default=64, gt=0)
@@ -27,7 +27,7 @@ class GenerateSpec(Spec):
     """Also write one JSON for each feature and prompt, the original beside every strength."""
 
     @model_validator(mode="after")
-    def _samples_need_temperature(self) -> GenerateSpec:
+    def _samples_need_temperature(self) -> CompletionSpec:
         if self.samples > 1 and self.temperature == 0:
             raise ValueError(
                 "samples > 1 needs a temperature above 0: greedy samples are all equal"
@@ -69,7 +69,7 @@ class SweepSpec(Spec):
     plan: another value changes results in the last digits."""
     cache_logits: bool = False
     """Keep the last-token logits of every row, float32: new metrics then need no forward pass."""
-    generate: GenerateSpec = GenerateSpec()
+    completions: CompletionSpec = CompletionSpec()
 
     @property
     def named(self) -> tuple[int, ...]:

@@ -11,4 +11,4 @@ from saelens_steer.directions.sources import (
     unit_rows,
     with_controls,
 )
-from saelens_steer.directions.tradeoffs import Tradeoffs, matrix_rows
+from saelens_steer.directions.tradeoffs import Tradeoffs, tradeoff_rows

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from saelens_steer.config import CompareSpec
+from saelens_steer.config import CompareDirectionsSpec
 from saelens_steer.data import Prompt
 from saelens_steer.directions.sources import FoundDirections
 from saelens_steer.evidence import ASKING
@@ -26,7 +26,7 @@ class Comparison:
     """The prompts that effects are measured on, and what is compared on them."""
 
     measurement: Measurement
-    spec: CompareSpec
+    spec: CompareDirectionsSpec
     scale: Scale
     signs: Mapping[str, int]
     """Side → 1 where the outcome grows towards it, −1 where it falls."""

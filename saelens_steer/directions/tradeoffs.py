@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from saelens_steer.config import MatrixSpec
+from saelens_steer.config import TradeoffsSpec
 from saelens_steer.data import token_ids
 from saelens_steer.directions.edits import DirectionEdit, EditContext
 from saelens_steer.directions.perplexity import text_losses
@@ -97,7 +97,7 @@ class Tradeoffs:
     """The prompts of all domains."""
     pairs: Sequence[DirectionEdit]
     context: EditContext
-    spec: MatrixSpec
+    spec: TradeoffsSpec
     mean_norm: float
     sign: int
     """1 where the first logit metric grows towards the target, −1 where it falls."""
@@ -135,7 +135,7 @@ class Tradeoffs:
         return [pair.build(alpha * self.mean_norm, self.context) for pair, alpha, _ in cells]
 
 
-def matrix_rows(job: Tradeoffs, note: Note = unnoted) -> pd.DataFrame:
+def tradeoff_rows(job: Tradeoffs, note: Note = unnoted) -> pd.DataFrame:
     """One row per direction × edit × strength × prompt, and those of the unsteered model (edit
     `none`): direction, feature, found_by, edit, kind (grid or equal_effect), alpha (× mean ‖x‖),
     prompt_id, domain, each metric, text_loss and the receipt.
@@ -233,7 +233,7 @@ def _text_rows(job: Tradeoffs, cells: Sequence[MeasuredPair], note: Note) -> pd.
             cells=[(0, 0.0), *((place, cell[1]) for place, cell in enumerate(few))],
             edits=[nothing, *job.edits(few)],
             metrics=job.measurement.text_metrics,
-            spec=job.measurement.spec.generate.model_copy(
+            spec=job.measurement.spec.completions.model_copy(
                 update={"max_new_tokens": job.spec.max_new_tokens, "samples": 1}
             ),
             seed=job.measurement.spec.seed,

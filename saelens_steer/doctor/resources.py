@@ -39,7 +39,7 @@ class WorkSizes:
         sets = tested if sweep.own_controls or sweep.alpha_unit == "max_act" else 1
         controls = sweep.n_controls * len(sweep.families) * sets
         rows = n * len(grid(tested + controls, sweep.alphas))
-        write = sweep.generate
+        write = sweep.completions
         chosen = min(tested, 2 * write.top)
         few = chosen + min(write.n_controls * (chosen if sets > 1 else 1), controls)
         texts = n * (1 + len(grid(few, sweep.alphas))) * write.samples
@@ -68,9 +68,11 @@ def sizes_of_work(run: RunContext, measurement: Measurement, sizes: WorkSizes) -
     sides = f"{select.positive} against {select.negative}"
     yield Finding("selection", f"{len(run.selecting)} prompts, {sides}")
     yield Finding("metrics", ", ".join(metric.name for metric in measurement.metrics))
-    if patch := spec.patch:
-        few = len(lengths[: patch.limit])
-        yield Finding("patch", f"{len(patch.variants)} variants of the model on {few} prompts")
+    if patch := spec.compare_edits:
+        few = len(lengths[: compare_edits.limit])
+        yield Finding(
+            "compare_edits", f"{len(compare_edits.variants)} variants of the model on {few} prompts"
+        )
     many = f"{tested} directions and {sizes.controls} controls"
     yield Finding("sweep", f"{many}: {sizes.rows:,} rows, {sizes.texts:,} texts")
     if label := spec.label:
@@ -160,7 +162,7 @@ def _row_bytes(measurement: Measurement, sizes: WorkSizes) -> int:
 def _text_bytes(measurement: Measurement, sizes: WorkSizes) -> int:
     """Keys and values of the texts that are written at one time."""
     cfg = measurement.model.cfg
-    length = sizes.mean_length + measurement.spec.generate.max_new_tokens
+    length = sizes.mean_length + measurement.spec.completions.max_new_tokens
     tokens = min(sizes.texts * length, WRITTEN * measurement.unsteered_pass.batch_tokens)
     return int(tokens * cfg.n_layers * 2 * _kv_heads(cfg) * cfg.d_head * cfg.dtype.itemsize)
 
@@ -211,7 +213,7 @@ def time_of_work(measurement: Measurement, sizes: WorkSizes) -> Iterator[Finding
     yield Finding("time", f"rows {total}, measured on {rows:,} rows{_besides(measurement)}")
     if sizes.texts:
         _, (each, texts) = _last_try(partial(_texts, *(_begun(few, n) for n in NEW_TOKENS)))
-        total = about(each(measurement.spec.generate.max_new_tokens) * sizes.texts)
+        total = about(each(measurement.spec.completions.max_new_tokens) * sizes.texts)
         yield Finding("", f"texts {total} at most, measured on the beginnings of {texts:,}")
     yield Finding("", "the other steps, training the SAE among them: not estimated")
 
@@ -247,8 +249,8 @@ def _rows(measurement: Measurement, n: int) -> int:
 
 def _begun(measurement: Measurement, new_tokens: int) -> Measurement:
     """The same with texts of so many tokens."""
-    generate = measurement.spec.generate.model_copy(update={"max_new_tokens": new_tokens})
-    return replace(measurement, spec=measurement.spec.model_copy(update={"generate": generate}))
+    few = measurement.spec.completions.model_copy(update={"max_new_tokens": new_tokens})
+    return replace(measurement, spec=measurement.spec.model_copy(update={"completions": few}))
 
 
 def _texts(short: Measurement, long: Measurement, n: int) -> tuple[Callable[[int], float], int]:

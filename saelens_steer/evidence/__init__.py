@@ -18,6 +18,6 @@ from saelens_steer.evidence.tradeoffs import (
     GRID,
     LOSS,
     Damage,
-    front_table,
-    matrix_table,
+    by_domain_table,
+    tradeoffs_table,
 )

@@ -70,7 +70,7 @@ class TradeoffCells:
         return (self.prompts["domain"] == domain).to_numpy()
 
 
-def matrix_table(rows: pd.DataFrame, metrics: Sequence[str], seed: int = 0) -> pd.DataFrame:
+def by_domain_table(rows: pd.DataFrame, metrics: Sequence[str], seed: int = 0) -> pd.DataFrame:
     """One row per direction × edit × strength × domain: KEYS, domain, n, and for each metric M:
     M, M_delta, M_ci_low, M_ci_high (95 % bootstrap over the domain's prompts)."""
     cells = TradeoffCells.of(rows, metrics)
@@ -101,13 +101,13 @@ class Damage:
     baseline_edit: str = "add"
 
 
-def front_table(rows: pd.DataFrame, damage: Damage, seed: int = 0) -> pd.DataFrame:
+def tradeoffs_table(rows: pd.DataFrame, damage: Damage, seed: int = 0) -> pd.DataFrame:
     """One row per direction × edit × strength: KEYS, effect (Δ of the outcome towards the target,
     on the domain's prompts), and on all other prompts damage_kl (mean KL, nats), damage_margin
     (mean |Δ| of the outcome), damage_texts (share of texts of which some rate fell), damage_loss
     (rise of text_loss, nats); 95 % bootstrap intervals over prompts for effect and damage_kl.
 
-    evidence is ceiling where attribution alone found the direction. on_front: no other row (such
+    evidence is ceiling where attribution alone found the direction. on_pareto_front: no other row (such
     rows aside) has at least the effect for less KL. At an equal effect, baseline marks the feature
     chosen by mean_difference on which the first edit does the least damage, and ratio is damage_kl
     over that row's. Strengths are those found on these prompts: their own error is in no interval,
@@ -133,12 +133,12 @@ def front_table(rows: pd.DataFrame, damage: Damage, seed: int = 0) -> pd.DataFra
     ceiling = table["found_by"] == CEILING
     table["evidence"] = np.where(ceiling, "ceiling", "selection")
     shown = np.where(ceiling, np.nan, table["effect"])
-    table["on_front"] = on_front(shown, table["damage_kl"].to_numpy())
+    table["on_pareto_front"] = on_pareto_front(shown, table["damage_kl"].to_numpy())
     table = table.assign(metric=damage.outcome, domain=damage.domain)
     return table.assign(**_against_baseline(table, damage.baseline_edit))
 
 
-def on_front(effect: np.ndarray, damage: np.ndarray) -> np.ndarray:
+def on_pareto_front(effect: np.ndarray, damage: np.ndarray) -> np.ndarray:
     """Which points no other one beats: at least the effect for less damage, or more for no more."""
     better = (effect[None] >= effect[:, None]) & (damage[None] <= damage[:, None])
     strictly = (effect[None] > effect[:, None]) | (damage[None] < damage[:, None])

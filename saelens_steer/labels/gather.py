@@ -12,7 +12,7 @@ import pandas as pd
 from sae_lens import SAE
 
 from saelens_steer.activations import Activations
-from saelens_steer.config import GenerateSpec, LabelSpec, PromptSpec, SweepSpec
+from saelens_steer.config import CompletionSpec, LabelSpec, PromptSpec, SweepSpec
 from saelens_steer.data import Prompt, some_prompts
 from saelens_steer.directions import draw_controls
 from saelens_steer.errors import InputError
@@ -54,7 +54,7 @@ def text_study(
         "match": None,
         "n_controls": 0,
         "cache_logits": False,
-        "generate": GenerateSpec(max_new_tokens=spec.max_new_tokens, n_controls=0),
+        "completions": CompletionSpec(max_new_tokens=spec.max_new_tokens, n_controls=0),
     }
     settings = sweep.model_copy(update=changes)
     return Measurement(model, None, hook_name, tuple(prompts), settings, METRICS, prompt_spec)

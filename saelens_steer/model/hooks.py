@@ -34,10 +34,10 @@ def same_places(hook_name: str) -> tuple[str, ...]:
     blocks.L.hook_resid_post is blocks.L+1.hook_resid_pre, unless L is the last layer.
     """
     found = BLOCK.fullmatch(hook_name)
-    twin = TWINS.get(found[2]) if found else None
-    if found is None or twin is None or int(found[1]) + twin[1] < 0:
+    baseline = TWINS.get(found[2]) if found else None
+    if found is None or baseline is None or int(found[1]) + baseline[1] < 0:
         return (hook_name,)
-    return hook_name, f"blocks.{int(found[1]) + twin[1]}.{twin[0]}"
+    return hook_name, f"blocks.{int(found[1]) + baseline[1]}.{baseline[0]}"
 
 
 def check_hook_name(model: Model, hook_name: str) -> str:

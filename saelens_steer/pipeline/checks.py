@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from saelens_steer.config import MatrixSpec, RunSpec
+from saelens_steer.config import RunSpec, TradeoffsSpec
 from saelens_steer.data import Prompt, check_disjoint, encode_prompts, load_corpus, load_prompts
 from saelens_steer.directions import margin_sets
 from saelens_steer.errors import InputError, or_known
@@ -13,12 +13,12 @@ from saelens_steer.labels import check_labeller, text_study
 from saelens_steer.model import check_length, check_stream, same_places
 from saelens_steer.pipeline.context import RunContext, template
 from saelens_steer.sae import check_encoder, check_feature, check_sae
-from saelens_steer.sweeps import check_patchable
+from saelens_steer.sweeps import check_comparable
 
 OPTIONAL = {
-    "patch": "which variants to compare",
-    "compare": "which ways to choose features, or compare: {} for the usual ones",
-    "matrix": "which directions and edits, or matrix: {} for the usual ones",
+    "compare_edits": "which variants to compare",
+    "compare_directions": "which ways to choose features, or compare_directions: {} for the usual ones",
+    "tradeoffs": "which directions and edits, or tradeoffs: {} for the usual ones",
     "label": "who names features, or label: {} for the offline provider",
 }
 """Sections that a step of their own works off, and what they say."""
@@ -49,7 +49,7 @@ def check_run(run: RunContext) -> None:
     _check_scores(run)
     _check_compare(run)
     _check_label(run)
-    check_matrix(run)
+    check_tradeoffs(run)
 
 
 def _check_domains(run: RunContext) -> None:
@@ -64,9 +64,9 @@ def _check_domains(run: RunContext) -> None:
 
 
 def _check_texts(run: RunContext) -> None:
-    if run.spec.sweep.generate.files and not run.measurement().text_metrics:
+    if run.spec.sweep.completions.files and not run.measurement().text_metrics:
         raise InputError(
-            "sweep.generate.files needs completions, which come with a metric of texts: add one "
+            "sweep.completions.files needs completions, which come with a metric of texts: add one "
             "such as latex_first or mentions to metrics"
         )
 
@@ -78,21 +78,23 @@ def _check_topic(run: RunContext) -> None:
 
 
 def _check_patch(run: RunContext) -> None:
-    if run.spec.patch is None:
+    if run.spec.compare_edits is None:
         return
-    check_patchable(run.model, run.measurement().encoded[: run.spec.patch.limit], run.spec.patch)
+    check_comparable(
+        run.model, run.measurement().encoded[: run.spec.compare_edits.limit], run.spec.compare_edits
+    )
     sides = (run.spec.select.positive, run.spec.select.negative)
-    for edit in run.spec.patch.edits:
+    for edit in run.spec.compare_edits.edits:
         given = getattr(edit.inner, "features", ())
         if isinstance(given, str) and given not in sides:
             raise InputError(
-                f"patch: no candidates are chosen for {given!r}; {or_known(given, sides)}"
+                f"compare_edits: no candidates are chosen for {given!r}; {or_known(given, sides)}"
             )
         check_stream(run.model, edit.inner.hook_name or run.hook_name)
 
 
 def _check_sae(run: RunContext) -> None:
-    patched = run.spec.patch.edits if run.spec.patch else []
+    patched = run.spec.compare_edits.edits if run.spec.compare_edits else []
     encoded_at = {edit.inner.hook_name or run.hook_name for edit in patched if edit.encodes}
     if train := run.spec.sae.train:
         load_corpus(train.corpus, run.model.tokenizer, 1, train.seed)  # is there a text?
@@ -103,7 +105,7 @@ def _check_sae(run: RunContext) -> None:
                 )
         for hook_name in encoded_at - {*same_places(run.hook_name)}:
             raise InputError(
-                f"patch: the SAE will be trained at {run.hook_name}, so it cannot encode at "
+                f"compare_edits: the SAE will be trained at {run.hook_name}, so it cannot encode at "
                 f"{hook_name}: leave hook_name out, or use add or project_out there"
             )
         return
@@ -121,20 +123,25 @@ def _check_sae(run: RunContext) -> None:
 
 def _check_scores(run: RunContext) -> None:
     """direct_logit takes a margin as the first logit metric."""
-    compare, matrix = run.spec.compare, run.spec.matrix
-    asked = {run.spec.select.score, *(compare.methods if compare else ())}
+    compare, matrix = run.spec.compare_directions, run.spec.tradeoffs
+    asked = {run.spec.select.score, *(compare_directions.methods if compare else ())}
     asked |= set(matrix.methods if matrix else ())
     if "direct_logit" in asked:
         margin_sets(run.measurement().logit_metrics[0])
 
 
 def _check_compare(run: RunContext) -> None:
-    compare, sides = run.spec.compare, (run.spec.select.positive, run.spec.select.negative)
+    compare, sides = (
+        run.spec.compare_directions,
+        (run.spec.select.positive, run.spec.select.negative),
+    )
     if compare is None:
         return
-    for side, words in compare.ask.items():
+    for side, words in compare_directions.ask.items():
         if side not in sides:
-            raise InputError(f"compare.ask: {side!r} is no side of select; {or_known(side, sides)}")
+            raise InputError(
+                f"compare_directions.ask: {side!r} is no side of select; {or_known(side, sides)}"
+            )
         asked = tuple(replace(p, text=f"{p.text} {words}") for p in run.prompts)
         replace(run.measurement(), prompts=asked).check()
 
@@ -153,34 +160,34 @@ def _check_label(run: RunContext) -> None:
     text_study(run.model, run.hook_name, run.naming, spec, *where).check()
 
 
-def matrix_prompts(spec: MatrixSpec) -> tuple[Prompt, ...]:
+def tradeoff_prompts(spec: TradeoffsSpec) -> tuple[Prompt, ...]:
     """The first so many prompts of each domain. Raises InputError without two domains."""
     by_domain: dict[str, list[Prompt]] = {}
     for prompt in load_prompts(spec.prompts):
         by_domain.setdefault(prompt.domain, []).append(prompt)
     if spec.domain not in by_domain or len(by_domain) < 2:
         raise InputError(
-            f"matrix: {spec.prompts} needs prompts of domain {spec.domain!r}, and of others; "
+            f"tradeoffs: {spec.prompts} needs prompts of domain {spec.domain!r}, and of others; "
             f"its domains are {', '.join(sorted(by_domain))}"
         )
     return tuple(prompt for own in by_domain.values() for prompt in own[: spec.limit])
 
 
-def check_matrix(run: RunContext) -> None:
+def check_tradeoffs(run: RunContext) -> None:
     """Raise InputError for what of the matrix can be seen to be wrong before any work."""
-    spec = run.spec.matrix
+    spec = run.spec.tradeoffs
     if spec is None:
         return
     sides = (run.spec.select.positive, run.spec.select.negative)
     if spec.target not in (None, *sides):
-        raise InputError(f"matrix.target must be {sides[0]} or {sides[1]}, not {spec.target!r}")
-    prompts = matrix_prompts(spec)
+        raise InputError(f"tradeoffs.target must be {sides[0]} or {sides[1]}, not {spec.target!r}")
+    prompts = tradeoff_prompts(spec)
     check_disjoint(prompts, run.selecting)
     check_disjoint(prompts, run.prompts)
-    texts = run.spec.sweep.generate.model_copy(
+    texts = run.spec.sweep.completions.model_copy(
         update={"max_new_tokens": max(1, spec.max_new_tokens)}
     )
-    sweep = run.spec.sweep.model_copy(update={"generate": texts})
+    sweep = run.spec.sweep.model_copy(update={"completions": texts})
     measurement = replace(run.measurement(), prompts=prompts, spec=sweep)
     measurement.check()
     if not any(m.name == "kl" for m in measurement.logit_metrics):

@@ -28,7 +28,16 @@ def template(spec: RunSpec) -> dict[str, Any]:
     return {"system": spec.prompts.system, "chat": chat}
 
 
-CHOSEN = ("features", "label-evidence", "label", "patch", "compare", "matrix", "sweep", "twin")
+CHOSEN = (
+    "features",
+    "label-evidence",
+    "label",
+    "compare_edits",
+    "compare_directions",
+    "tradeoffs",
+    "sweep",
+    "frozen_decoder_baseline",
+)
 """What is made of the candidates."""
 LATER = {
     "cache": ("select", *CHOSEN, "report"),
@@ -38,11 +47,11 @@ LATER = {
     "features": ("report",),
     "label-evidence": ("label", "report"),
     "label": ("report",),
-    "patch": ("report",),
-    "compare": ("report",),
-    "matrix": ("report",),
-    "sweep": ("twin", "report"),
-    "twin": ("report",),
+    "compare_edits": ("report",),
+    "compare_directions": ("report",),
+    "tradeoffs": ("report",),
+    "sweep": ("frozen_decoder_baseline", "report"),
+    "frozen_decoder_baseline": ("report",),
 }
 """Which steps build on which."""
 

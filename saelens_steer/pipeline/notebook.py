@@ -13,10 +13,10 @@ from saelens_steer.activations import Activations, cache_activations
 from saelens_steer.config import (
     DEFAULT_METRICS,
     CausalScore,
+    CompareEditsSettings,
     FeaturesSpec,
     LabelSpec,
     MetricSpec,
-    PatchSettings,
     PromptSpec,
     SelectSpec,
     SweepSpec,
@@ -40,7 +40,13 @@ from saelens_steer.progress import progress
 from saelens_steer.report import ShownFeatures
 from saelens_steer.sae import check_feature, check_sae, check_sae_at
 from saelens_steer.steering import MEASURED, Directions, Edit, SAEEdit, Variant, variant_of
-from saelens_steer.sweeps import ORIGINAL, EditComparison, Measurement, check_patchable, patch_table
+from saelens_steer.sweeps import (
+    ORIGINAL,
+    EditComparison,
+    Measurement,
+    check_comparable,
+    edits_table,
+)
 from saelens_steer.tensors import Vectors
 
 
@@ -80,7 +86,7 @@ def sweep(
     scale = _scale(spec, activations, sae)
     tested = tested_directions(sae, spec, directions, scale)
     everything = with_controls(measurement, tested, activations)
-    chosen = list(range(min(len(tested), 2 * spec.generate.top)))
+    chosen = list(range(min(len(tested), 2 * spec.completions.top)))
     with progress("strengths", None if spec.calibrated else 0) as note:
         measurement = measurement.calibrated(everything, scale, note=note)
     with progress("sweep", measurement.n_rows(everything)) as note:
@@ -143,7 +149,7 @@ def _scale(spec: SweepSpec, activations: Activations | None, sae: SAE[Any]) -> S
     return measured_scale(activations, sae, spec.named if spec.alpha_unit == "max_act" else ())
 
 
-def patch(
+def compare_edits(
     model: Any,
     variants: Mapping[str, Edit | Sequence[Edit]],
     prompts: Sequence[Prompt | str],
@@ -157,21 +163,21 @@ def patch(
     """What the model writes with and without edits: one row per prompt × variant.
 
     `variants`: name → one edit or several, in order, at `hook_name`. `settings` are those of
-    `PatchSettings`: positions, exclude_special_tokens, max_norm, max_new_tokens, batch_size. The
-    model as it is stands first, as `original`; columns as in `patching.patch_table`, activations
+    `CompareEditsSettings`: positions, exclude_special_tokens, max_norm, max_new_tokens, batch_size. The
+    model as it is stands first, as `original`; columns as in `patching.edits_table`, activations
     where all edits go through one SAE. Raises InputError before any forward pass.
     """
-    spec = checked(PatchSettings, settings, "patch")
+    spec = checked(CompareEditsSettings, settings, "compare_edits")
     check_stream(model, hook_name)
     if ORIGINAL.name in variants:
         raise InputError("a variant cannot be called 'original', the unpatched model")
     named = [variant_of(name, given, hook_name) for name, given in variants.items()]
     encoded = encode_prompts(model.tokenizer, prompts, system=system, chat=chat)
-    check_patchable(model, encoded, spec)
+    check_comparable(model, encoded, spec)
     resolved = resolve_metrics(metrics, model.tokenizer, model.cfg.d_vocab)
     job = EditComparison(model, encoded, named, resolved, spec, _only_sae(named, model, hook_name))
-    with progress("patch", job.n_rows) as note:
-        return patch_table(job, note)
+    with progress("compare_edits", job.n_rows) as note:
+        return edits_table(job, note)
 
 
 def _only_sae(variants: Sequence[Variant], model: Any, hook_name: str) -> SAE[Any] | None:

@@ -17,15 +17,17 @@ from saelens_steer.evidence import ROW_COLUMNS
 from saelens_steer.files import write_json, write_jsonl, write_with
 from saelens_steer.pipeline.result import Result
 
-PATCH_OUTPUTS = ("patch.csv", "patch.json")
-TWIN = "twin"
-"""Folder of the frozen-decoder twin."""
-TWIN_OUTPUTS = tuple(f"{TWIN}/{name}" for name in ("features.json", "rows.parquet", "claims.csv"))
+COMPARE_EDITS_OUTPUTS = ("compare_edits.csv", "compare_edits.json")
+BASELINE = "frozen_decoder_baseline"
+"""Folder of the frozen-decoder baseline."""
+BASELINE_OUTPUTS = tuple(
+    f"{BASELINE}/{name}" for name in ("features.json", "rows.parquet", "claims.csv")
+)
 GRID = "grid"
 """Folder of the SAEs of a grid."""
 GRID_TABLE, FRONTIER = f"{GRID}/grid.csv", f"{GRID}/frontier.html"
-COMPARE_OUTPUTS = ("comparison.csv", "comparison_rows.parquet")
-MATRIX_OUTPUTS = ("matrix.csv", "front.csv", "matrix_rows.parquet")
+COMPARE_DIRECTIONS_OUTPUTS = ("comparison.csv", "comparison_rows.parquet")
+TRADEOFFS_OUTPUTS = ("tradeoffs_by_domain.csv", "tradeoffs.csv", "tradeoffs_rows.parquet")
 SWEEP_OUTPUTS = (
     "sweep",
     "completions.jsonl",
@@ -116,10 +118,10 @@ def write_generated_texts(
         write_json(folder / f"{stem}_prompt_{places[str(prompt)]}.json", content)
 
 
-def write_twin(
+def write_baseline(
     folder: Path, chosen: Mapping[str, Any], rows: pd.DataFrame, claims: pd.DataFrame
 ) -> None:
-    """Write features.json, rows.parquet and claims.csv of the frozen-decoder twin."""
+    """Write features.json, rows.parquet and claims.csv of the frozen-decoder baseline."""
     write_json(folder / "features.json", chosen)
     _write_parquet(folder / "rows.parquet", rows)
     write_table(folder / "claims.csv", claims)
@@ -131,13 +133,13 @@ def write_comparison(folder: Path, rows: pd.DataFrame, table: pd.DataFrame) -> N
     _write_parquet(folder / "comparison_rows.parquet", rows)
 
 
-def write_matrix(
+def write_tradeoffs(
     folder: Path, rows: pd.DataFrame, by_domain: pd.DataFrame, front: pd.DataFrame
 ) -> None:
-    """Write matrix.csv and front.csv, and the rows that they were computed from."""
-    write_table(folder / "matrix.csv", by_domain)
-    write_table(folder / "front.csv", front)
-    _write_parquet(folder / "matrix_rows.parquet", rows)
+    """Write tradeoffs_by_domain.csv and tradeoffs.csv, and the rows that they were computed from."""
+    write_table(folder / "tradeoffs_by_domain.csv", by_domain)
+    write_table(folder / "tradeoffs.csv", front)
+    _write_parquet(folder / "tradeoffs_rows.parquet", rows)
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -149,10 +151,10 @@ def _write_parquet(path: Path, rows: pd.DataFrame) -> None:
     write_with(path, lambda temporary: rows.to_parquet(temporary, index=False))
 
 
-def write_patches(folder: Path, table: pd.DataFrame) -> None:
-    """Write patch.csv, and patch.json: one object per prompt, its outputs side by side."""
+def write_compared_edits(folder: Path, table: pd.DataFrame) -> None:
+    """Write compare_edits.csv, and compare_edits.json: one object per prompt, its outputs side by side."""
     quoted = {"index": False, "quoting": csv.QUOTE_NONNUMERIC}  # a bare \r would end a row
-    write_with(folder / "patch.csv", lambda path: table.to_csv(path, **quoted))
+    write_with(folder / "compare_edits.csv", lambda path: table.to_csv(path, **quoted))
     asked = ["prompt_id", "domain", "prompt"]
     prompts: dict[str, dict[str, Any]] = {}
     for row in _records(table):
@@ -161,7 +163,7 @@ def write_patches(folder: Path, table: pd.DataFrame) -> None:
         name = row.pop("variant")
         place = prompt if name == "original" else prompt["variants"]
         place[name] = row
-    write_json(folder / "patch.json", list(prompts.values()))
+    write_json(folder / "compare_edits.json", list(prompts.values()))
 
 
 def _texts(completions: pd.DataFrame, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:

@@ -9,9 +9,8 @@ from saelens_steer.config import RunSpec
 from saelens_steer.errors import InputError
 from saelens_steer.pipeline.checks import begin, check_asked
 from saelens_steer.pipeline.steps.compare_directions import compare
-from saelens_steer.pipeline.steps.compare_edits import patch
 from saelens_steer.pipeline.steps.features import features
-from saelens_steer.pipeline.steps.frozen_decoder_baseline import twin
+from saelens_steer.pipeline.steps.frozen_decoder_baseline import baseline
 from saelens_steer.pipeline.steps.label import label
 from saelens_steer.pipeline.steps.report import report
 from saelens_steer.pipeline.steps.sae import grid, train
@@ -25,11 +24,11 @@ Step = Literal[
     "select",
     "features",
     "label",
-    "patch",
-    "compare",
-    "matrix",
+    "compare_edits",
+    "compare_directions",
+    "tradeoffs",
     "sweep",
-    "twin",
+    "frozen_decoder_baseline",
     "report",
 ]
 STORY = {
@@ -38,11 +37,11 @@ STORY = {
     "select": select,  # features that tell the two domains apart
     "features": features,  # which features are alive, and what each responds to
     "label": label,  # names for them, and how far these can be believed
-    "patch": patch,  # what the edits of the config do to what the model writes
-    "compare": compare,  # ways to choose features, by what the chosen ones do
-    "matrix": matrix,  # directions and edits: effect on one domain, damage on the others
+    "compare_edits": patch,  # what the edits of the config do to what the model writes
+    "compare_directions": compare,  # ways to choose features, by what the chosen ones do
+    "tradeoffs": matrix,  # directions and edits: effect on one domain, damage on the others
     "sweep": sweep,  # steering, against controls; metrics and claims
-    "twin": twin,  # the same with an SAE whose decoder was never trained
+    "frozen_decoder_baseline": baseline,  # the same with an SAE whose decoder was never trained
     "report": report,  # the page that says whether to believe it
 }
 

@@ -75,23 +75,27 @@ LEAD = (
 )
 
 
-def twin_section(run: RunTables) -> str:
-    """The comparison with the twin, by metric; empty where the run has none."""
-    if run.twin.empty:
+def baseline_section(run: RunTables) -> str:
+    """The comparison with the baseline, by metric; empty where the run has none."""
+    if run.baseline.empty:
         return ""
-    metrics = [m for m in dict.fromkeys(run.twin["metric"]) if len(claims_on(run.claims, m))]
-    headers = ["Metric", "More than random", "of the twin's", "Mean T", "of the twin's"]
+    metrics = [m for m in dict.fromkeys(run.baseline["metric"]) if len(claims_on(run.claims, m))]
+    headers = ["Metric", "More than random", "of the baseline's", "Mean T", "of the baseline's"]
     rows = [_baseline_row(run, metric) for metric in metrics]
     body = f"<p>{esc(twin_sentence(run, metrics[0]))}</p>" if metrics else ""
     return section(
-        "twin", "The frozen-decoder twin", LEAD, body, table("Twin", headers, rows, sort=False)
+        "frozen_decoder_baseline",
+        "The frozen-decoder baseline",
+        LEAD,
+        body,
+        table("Twin", headers, rows, sort=False),
     )
 
 
 def twin_sentence(run: RunTables, metric: str) -> str:
     """How many of each SAE's candidates do more than random directions, and how far they reach."""
     (more, n, reach), (twin_more, twin_n, twin_reach) = (
-        _found(claims, metric) for claims in (run.claims, run.twin)
+        _found(claims, metric) for claims in (run.claims, run.baseline)
     )
     places = decimals([reach, twin_reach])
     far = f"the mean T is {number(reach, places)} against {number(twin_reach, places)}"
@@ -99,7 +103,7 @@ def twin_sentence(run: RunTables, metric: str) -> str:
         return f"With so few controls no count of either can be tested; {far}."
     return (
         f"{more} of {n} features move {metric} more than random directions do, and {twin_more} of "
-        f"{twin_n} of the twin's; {far}."
+        f"{twin_n} of the baseline's; {far}."
     )
 
 
@@ -112,7 +116,7 @@ def _found(claims: Any, metric: str) -> tuple[int | None, int, float]:
 
 
 def _baseline_row(run: RunTables, metric: str) -> list[TableCell]:
-    found = [_found(claims, metric) for claims in (run.claims, run.twin)]
+    found = [_found(claims, metric) for claims in (run.claims, run.baseline)]
     places = decimals(reach for *_, reach in found)
     counts = [
         TableCell("not testable", -1.0)

@@ -10,7 +10,7 @@ from plotly.offline import get_plotlyjs
 
 from saelens_steer.files import inside, write_text
 from saelens_steer.report.choices import choices_figure, choices_section
-from saelens_steer.report.control_claims import twin_section
+from saelens_steer.report.control_claims import baseline_section
 from saelens_steer.report.feature_pages import features_section
 from saelens_steer.report.figures import (
     claims_figure,
@@ -31,9 +31,9 @@ from saelens_steer.report.markup import esc, shell
 from saelens_steer.report.method import method_section, run_section, selection_section
 from saelens_steer.report.run_folder import RunTables, claims_on, controls, read_run
 from saelens_steer.report.sae import density_figure, frontier_figure, sae_section, training_figure
-from saelens_steer.report.texts import completions_section, patches_section
+from saelens_steer.report.texts import completions_section, edits_section
 from saelens_steer.report.topic_figures import topic_bars, topic_heatmap
-from saelens_steer.report.tradeoffs import front_figure, matrix_figure, tradeoffs_section
+from saelens_steer.report.tradeoffs import by_domain_figure, tradeoffs_figure, tradeoffs_section
 
 HOW = (
     "<b>How to read this.</b> A feature is added to the model's activations at the hook with "
@@ -42,10 +42,10 @@ HOW = (
 )
 CONFIG = {"displaylogo": False, "responsive": True}
 SECTIONS = {
-    "patches": ("Patched outputs", patches_section),
+    "patches": ("Patched outputs", edits_section),
     "claims": ("Claims", claims_section),
     "dose": ("Dose-response", dose_section),
-    "twin": ("Twin", twin_section),
+    "frozen_decoder_baseline": ("Twin", baseline_section),
     "choices": ("Choosing", choices_section),
     "tradeoffs": ("Damage", tradeoffs_section),
     "rates": ("Completions", rates_section),
@@ -113,10 +113,10 @@ def plots(run: RunTables) -> Iterator[tuple[str, go.Figure]]:
         yield "frontier", frontier_figure(run.grid)
     if len(run.comparison):
         yield "choices", choices_figure(run.comparison)
-    if len(run.front):
-        yield "front", front_figure(run.front)
-    if len(run.matrix):
-        yield "matrix", matrix_figure(run.matrix, run.front)
+    if len(run.tradeoffs):
+        yield "front", tradeoffs_figure(run.tradeoffs)
+    if len(run.tradeoffs_by_domain):
+        yield "tradeoffs", by_domain_figure(run.tradeoffs_by_domain, run.tradeoffs)
     if run.features.get("scores"):
         yield "scores", scores_figure(run.features)
     if run.feature_pages.get("pages") and run.feature_pages.get("topic"):

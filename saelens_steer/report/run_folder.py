@@ -19,8 +19,8 @@ from saelens_steer.report.label_parts import is_label
 from saelens_steer.report.theme import one_line
 from saelens_steer.steering import CANDIDATE
 
-PATCH_TEXTS = ("prompt_id", "domain", "prompt", "variant", "edits", "hook_name", "completion")
-"""The columns of patch.csv that hold text."""
+EDIT_TEXTS = ("prompt_id", "domain", "prompt", "variant", "edits", "hook_name", "completion")
+"""The columns of compare_edits.csv that hold text."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ class RunTables:
     grid: pd.DataFrame
     """grid/grid.csv: SAEs of several architectures and sparsities."""
     patches: pd.DataFrame
-    """patch.csv: one row per prompt × variant."""
+    """compare_edits.csv: one row per prompt × variant."""
     by_family: pd.DataFrame
     """controls.csv: the claims against every family of controls."""
-    twin: pd.DataFrame
-    """twin/claims.csv: the claims of the frozen-decoder twin."""
+    baseline: pd.DataFrame
+    """frozen_decoder_baseline/claims.csv: the claims of the frozen-decoder baseline."""
     comparison: pd.DataFrame
     """comparison.csv: ways to choose features."""
-    matrix: pd.DataFrame
-    """matrix.csv: direction × edit × strength × domain."""
+    tradeoffs: pd.DataFrame
+    """tradeoffs_by_domain.csv: direction × edit × strength × domain."""
     front: pd.DataFrame
-    """front.csv: effect against damage."""
+    """tradeoffs.csv: effect against damage."""
     feature_pages: dict[str, Any]
     """feature_pages.json: what each shown feature responds to."""
     labels: dict[int, dict[str, Any]]
@@ -87,7 +87,7 @@ class RunTables:
 
     @property
     def patch_metrics(self) -> list[str]:
-        """The metrics in patch.csv: what stands between the texts and the receipts."""
+        """The metrics in compare_edits.csv: what stands between the texts and the receipts."""
         columns = list(self.patches.columns)
         start = columns.index("n_tokens") + 1
         return [c for c in columns[start:] if not c.startswith("receipt_")]
@@ -114,12 +114,12 @@ def read_run(folder: Path) -> RunTables:
         training=pd.DataFrame(read_lines(folder / "sae" / "metrics.jsonl")),
         quality=read_mapping(folder / "sae" / "quality.json"),
         grid=read_table(folder / "grid" / "grid.csv", ("name", "architecture", "options")),
-        patches=read_table(folder / "patch.csv", PATCH_TEXTS),
+        patches=read_table(folder / "compare_edits.csv", EDIT_TEXTS),
         by_family=read_table(folder / "controls.csv"),
-        twin=read_table(folder / "twin" / "claims.csv"),
+        baseline=read_table(folder / "frozen_decoder_baseline" / "claims.csv"),
         comparison=read_table(folder / "comparison.csv", ("method", "directions")),
-        matrix=read_table(folder / "matrix.csv"),
-        front=read_table(folder / "front.csv"),
+        matrix=read_table(folder / "tradeoffs_by_domain.csv"),
+        front=read_table(folder / "tradeoffs.csv"),
         feature_pages=read_mapping(folder / "feature_pages.json"),
         labels=read_labels(folder / "labels.json"),
         warnings=read_sentences(folder / "warnings.json"),

@@ -189,23 +189,23 @@ SHOWN, OPEN = 40, 2
 """So many prompts are put in the page, and so many of them unfolded."""
 
 
-def patches_section(run: RunTables) -> str:
+def edits_section(run: RunTables) -> str:
     """What each variant of the model writes and by how much its logits moved; empty without any."""
-    if run.patches.empty:
+    if run.compared_edits.empty:
         return ""
     lead = (
         "The same prompts through the model as it is and through each variant of it. These texts "
         "are examples; whether an effect is more than random is what the claims say."
     )
-    prompts = list(dict.fromkeys(run.patches["prompt_id"]))
-    shown = [_prompt_block(run.patches, p, i < OPEN) for i, p in enumerate(prompts[:SHOWN])]
+    prompts = list(dict.fromkeys(run.compared_edits["prompt_id"]))
+    shown = [_prompt_block(run.compared_edits, p, i < OPEN) for i, p in enumerate(prompts[:SHOWN])]
     more = len(prompts) - len(shown)
-    rest = f'<p class="note">{more} more prompts are in patch.csv.</p>' if more else ""
+    rest = f'<p class="note">{more} more prompts are in compare_edits.csv.</p>' if more else ""
     return section("patches", "Patched outputs", lead, _summary(run), *shown, rest)
 
 
 def _summary(run: RunTables) -> str:
-    patches: Any = run.patches
+    patches: Any = run.compared_edits
     metrics = [m for m in run.patch_metrics if patches[m].notna().any()]
     places = {m: decimals([*patches.groupby("variant")[m].mean()]) for m in metrics}
     headers = ["Variant", "Texts changed", "‖Δx‖/‖x‖", "Feature activation"]

@@ -46,14 +46,18 @@ LEAD = (
 
 def tradeoffs_section(run: RunTables) -> str:
     """The front, the strengths of equal effect, and the matrix; empty where the run has none."""
-    if run.front.empty:
+    if run.tradeoffs.empty:
         return ""
-    parts = [f"<p>{esc(sentence)}</p>" if (sentence := front_sentence(run.front)) else ""]
+    parts = [f"<p>{esc(sentence)}</p>" if (sentence := front_sentence(run.tradeoffs)) else ""]
     caption = "Damage below 10⁻⁶ is drawn at 10⁻⁶; point at a mark for its numbers."
-    parts.append(figure("front", front_figure(run.front), caption))
-    parts.append(_equal_table(run.front))
-    if not run.matrix.empty:
-        body = figure("matrix", matrix_figure(run.matrix, run.front), _matrix_caption(run))
+    parts.append(figure("front", tradeoffs_figure(run.tradeoffs), caption))
+    parts.append(_equal_table(run.tradeoffs))
+    if not run.tradeoffs_by_domain.empty:
+        body = figure(
+            "tradeoffs",
+            by_domain_figure(run.tradeoffs_by_domain, run.tradeoffs),
+            _matrix_caption(run),
+        )
         parts.append(f"<h3>By domain</h3>{body}")
     return section("tradeoffs", "Effect against damage", LEAD, *parts)
 
@@ -107,7 +111,7 @@ def _nats(row: Any) -> str:
     return number(row["damage_kl"], 4)
 
 
-def front_figure(front: pd.DataFrame) -> go.Figure:
+def tradeoffs_figure(front: pd.DataFrame) -> go.Figure:
     """Effect against damage, a colour for each direction and a symbol for each edit."""
     rows = pd.DataFrame(front[front["effect"].notna()])
     directions, edits = (list(dict.fromkeys(rows[c])) for c in ("direction", "edit"))
@@ -141,8 +145,8 @@ def _points(own: Any, edit: str, colour: str, symbol: str) -> go.Scatter:
         marker={
             "color": colour,
             "symbol": symbol,
-            "size": [12 if best else 8 for best in own["on_front"].astype(bool)],
-            "line": {"color": INK, "width": list(1.2 * own["on_front"].astype(float))},
+            "size": [12 if best else 8 for best in own["on_pareto_front"].astype(bool)],
+            "line": {"color": INK, "width": list(1.2 * own["on_pareto_front"].astype(float))},
         },
         customdata=about,
         hovertemplate=(
@@ -155,7 +159,7 @@ def _points(own: Any, edit: str, colour: str, symbol: str) -> go.Scatter:
 
 
 def _line(rows: pd.DataFrame) -> go.Scatter:
-    best = pd.DataFrame(rows[rows["on_front"].astype(bool)]).sort_values(by="effect")
+    best = pd.DataFrame(rows[rows["on_pareto_front"].astype(bool)]).sort_values(by="effect")
     return go.Scatter(
         x=[max(FLOOR, value) for value in best["damage_kl"]],
         y=list(best["effect"]),
@@ -228,7 +232,7 @@ def _of_texts(row: dict[str, Any]) -> list[TableCell]:
     return [TableCell(number(100 * share, 0) + " %", share), TableCell(number(times, 2), times)]
 
 
-def matrix_figure(matrix: pd.DataFrame, front: pd.DataFrame) -> go.Figure:
+def by_domain_figure(matrix: pd.DataFrame, front: pd.DataFrame) -> go.Figure:
     """Shift of the metric by direction and domain, plain addition at its largest strength."""
     metric = str(front["metric"].iloc[0])
     own = shown(matrix)
@@ -268,9 +272,9 @@ def shown(matrix: Any) -> Any:
 
 
 def _matrix_caption(run: RunTables) -> str:
-    own = shown(run.matrix)
+    own = shown(run.tradeoffs_by_domain)
     push = short(float(own["alpha"].max()))
     return (
         f"Each direction by {own['edit'].iloc[0]}, {push} × mean ‖x‖; every edit, strength and "
-        "metric is in matrix.csv."
+        "metric is in tradeoffs_by_domain.csv."
     )

@@ -4,8 +4,8 @@ from saelens_steer.sweeps.cells import grid
 from saelens_steer.sweeps.compare_edits import (
     ORIGINAL,
     EditComparison,
-    check_patchable,
-    patch_table,
+    check_comparable,
+    edits_table,
 )
 from saelens_steer.sweeps.logits import LogitSweep, activation_of, measure, measured, rows_of
 from saelens_steer.sweeps.measurement import Measurement

@@ -15,7 +15,7 @@ from jaxtyping import Int
 from sae_lens import SAE
 from torch import Tensor
 
-from saelens_steer.config import PatchSettings
+from saelens_steer.config import CompareEditsSettings
 from saelens_steer.data import Encoded, pad_left
 from saelens_steer.errors import InputError
 from saelens_steer.metrics import LogitMetric, Metric, read_completion
@@ -37,7 +37,7 @@ class EditComparison:
     prompts: Sequence[Encoded]
     variants: Sequence[Variant]
     metrics: Sequence[Metric]
-    spec: PatchSettings
+    spec: CompareEditsSettings
     sae: SAE[Any] | None = None
     """Where given, activations of the named features are recorded before and after."""
 
@@ -54,7 +54,7 @@ class EditComparison:
 
 
 @torch.no_grad()
-def patch_table(job: EditComparison, note: Note = unnoted) -> pd.DataFrame:
+def edits_table(job: EditComparison, note: Note = unnoted) -> pd.DataFrame:
     """One row per prompt × variant, the original first.
 
     Columns: prompt_id, domain, prompt, variant, edits, hook_name, completion, truncated, n_tokens,
@@ -69,14 +69,14 @@ def patch_table(job: EditComparison, note: Note = unnoted) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def check_patchable(model: Any, prompts: Sequence[Encoded], spec: PatchSettings) -> None:
+def check_comparable(model: Any, prompts: Sequence[Encoded], spec: CompareEditsSettings) -> None:
     """Raise InputError where there is no prompt, or no room in the model for what is generated."""
     if not prompts:
-        raise InputError("there is no prompt to patch: the prompt set is empty")
+        raise InputError("there is no prompt to compare_edits: the prompt set is empty")
     longest, room = max(len(e.head) for e in prompts), spec.max_new_tokens
     if longest + room > model.cfg.n_ctx:
         raise InputError(
-            f"patch: the longest prompt has {longest} tokens and {room} are to be generated, but "
+            f"compare_edits: the longest prompt has {longest} tokens and {room} are to be generated, but "
             f"the model's n_ctx is {model.cfg.n_ctx}: shorten one of them"
         )
 

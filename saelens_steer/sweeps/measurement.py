@@ -82,7 +82,7 @@ class Measurement:
         if not self.prompts:
             raise InputError("there is no prompt to steer: the prompt set is empty")
         longest = max(len(ids) for ids in self.ids)
-        new_tokens = self.spec.generate.max_new_tokens if self.text_metrics else 0
+        new_tokens = self.spec.completions.max_new_tokens if self.text_metrics else 0
         if longest + new_tokens > self.model.cfg.n_ctx:
             raise InputError(
                 f"the longest prompt has {longest} tokens and {new_tokens} are to be generated, "
@@ -112,9 +112,9 @@ class Measurement:
 
     def n_texts(self, directions: Directions, chosen: Sequence[int]) -> int:
         """Completions of the sweep when these are chosen for it."""
-        few = generating(directions, chosen, self.spec.generate.n_controls)
+        few = generating(directions, chosen, self.spec.completions.n_controls)
         cells = 1 + len(grid(len(few), self.spec.alphas))
-        return len(self.prompts) * cells * self.spec.generate.samples if self.text_metrics else 0
+        return len(self.prompts) * cells * self.spec.completions.samples if self.text_metrics else 0
 
     def logit_tables(
         self,
@@ -164,7 +164,7 @@ class Measurement:
             exclude_special_tokens=spec.exclude_special_tokens,
             max_norm=spec.max_norm,
             batch_tokens=spec.batch_tokens or BATCH_TOKENS[self._device],
-            new_tokens=spec.generate.max_new_tokens if self.text_metrics else 0,
+            new_tokens=spec.completions.max_new_tokens if self.text_metrics else 0,
         )
 
     def completion_rows(
@@ -176,7 +176,7 @@ class Measurement:
         note: Note = unnoted,
     ) -> pd.DataFrame:
         """Completions of the chosen directions and of the first controls; none without metrics."""
-        which = generating(directions, chosen, self.spec.generate.n_controls)
+        which = generating(directions, chosen, self.spec.completions.n_controls)
         if not self.text_metrics or not which:
             return pd.DataFrame()
         few = directions.take(which)
@@ -186,7 +186,7 @@ class Measurement:
             cells=[(0, 0.0), *grid(len(few), self.spec.alphas)],
             steps=self._steps_of(which),
             metrics=self.text_metrics,
-            spec=self.spec.generate,
+            spec=self.spec.completions,
             seed=self.spec.seed,
         )
         rows = run_completions(run, store, splitter, note)

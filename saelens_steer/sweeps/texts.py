@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saelens_steer.config import GenerateSpec
+from saelens_steer.config import CompletionSpec
 from saelens_steer.data import special_ids
 from saelens_steer.files import digest
 from saelens_steer.metrics import (
@@ -37,7 +37,7 @@ from saelens_steer.sweeps.plan import Batch
 
 
 def written_tokens(
-    cells: SweepCells, batch: Batch, spec: GenerateSpec, seeds: Sequence[int]
+    cells: SweepCells, batch: Batch, spec: CompletionSpec, seeds: Sequence[int]
 ) -> Int[Tensor, "row new_pos"]:
     """New tokens of a batch's rows, padding after a row's stop token; greedy at temperature 0.
 
@@ -100,7 +100,7 @@ def _steering(cells: SweepCells, batch: Batch) -> Callable[[Rows, Rows], Steer]:
 
 
 def _choosing(
-    spec: GenerateSpec, seeds: Sequence[int], device: torch.device
+    spec: CompletionSpec, seeds: Sequence[int], device: torch.device
 ) -> Callable[[Tensor, Rows, int], Rows]:
     """The most likely token, or a draw that does not depend on what else is in the batch."""
     if spec.temperature == 0:
@@ -125,7 +125,7 @@ class CompletionSweep(SweepCells):
     """Everything that decides the completions; cell 0 is the unsteered one, shared by all."""
 
     metrics: Sequence[TextMetric]
-    spec: GenerateSpec
+    spec: CompletionSpec
     seed: int = 0
 
     @property

@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_studies import HOOK, study_of
 
-from saelens_steer.config import CompareSpec
+from saelens_steer.config import CompareDirectionsSpec
 from saelens_steer.data import load_prompts
 from saelens_steer.directions import Comparison, comparison_rows
 from saelens_steer.evidence import comparison_table
@@ -15,7 +15,7 @@ from saelens_steer.metrics import kl
 from saelens_steer.model import last_token_logits
 from saelens_steer.steering import add, steered
 
-SPEC = CompareSpec(
+SPEC = CompareDirectionsSpec(
     methods=("mean_difference@answer", "direct_logit", "linear_probe"),
     k=2,
     norm=0.25,

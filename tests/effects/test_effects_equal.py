@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from saelens_steer.directions.tradeoffs import TOLERANCE, equal_effect_steps
-from saelens_steer.evidence.tradeoffs import on_front
+from saelens_steer.evidence.tradeoffs import on_pareto_front
 
 
 def test_each_way_gets_the_step_with_the_effect():
@@ -35,4 +35,4 @@ def test_where_the_effect_turns_back_the_first_crossing_counts():
 def test_the_front_holds_what_no_other_point_beats():
     effect = np.array([1.0, 2.0, 1.5, 2.0, -1.0, np.nan])
     damage = np.array([0.1, 0.5, 0.6, 0.7, 0.0, np.nan])
-    assert list(on_front(effect, damage)) == [True, True, False, False, False, False]
+    assert list(on_pareto_front(effect, damage)) == [True, True, False, False, False, False]

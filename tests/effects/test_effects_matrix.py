@@ -1,4 +1,4 @@
-"""The matrix: edits against their definitions, rows against hooked passes, tables against means."""
+"""The tradeoffs: edits against their definitions, rows against hooked passes, tables against means."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,7 @@ import torch
 from small_studies import HOOK, study_of
 from torch.nn.functional import cross_entropy
 
-from saelens_steer.config import MatrixSpec
+from saelens_steer.config import TradeoffsSpec
 from saelens_steer.data import load_prompts, token_ids
 from saelens_steer.directions import (
     DirectionEdit,
@@ -16,18 +16,18 @@ from saelens_steer.directions import (
     Tradeoffs,
     difference_of_means,
     linear_probe,
-    matrix_rows,
+    tradeoff_rows,
     vectors_of,
 )
 from saelens_steer.directions.means_and_probes import Probe
 from saelens_steer.directions.perplexity import text_losses
 from saelens_steer.errors import InputError
-from saelens_steer.evidence import Damage, front_table, matrix_table
+from saelens_steer.evidence import Damage, by_domain_table, tradeoffs_table
 from saelens_steer.model import last_token_logits
 from saelens_steer.steering import steered
 
 EDITS = ("add", "add@last", "keep_norm@last", "where@last", "apart", "fires", "clamp")
-SPEC = MatrixSpec(edits=EDITS, alphas=(0.2,), effect=0.3, max_new_tokens=8)
+SPEC = TradeoffsSpec(edits=EDITS, alphas=(0.2,), effect=0.3, max_new_tokens=8)
 STEP = 6.0
 
 
@@ -109,7 +109,7 @@ def job(tiny_model, sae, context, direction):
 
 @pytest.fixture(scope="module")
 def rows(job):
-    return matrix_rows(job)
+    return tradeoff_rows(job)
 
 
 def test_a_row_is_what_a_hooked_pass_gives(job, rows, context, direction):
@@ -158,7 +158,7 @@ def test_the_unsteered_model_does_no_damage_and_stands_once_for_each_prompt(job,
 
 
 def test_the_matrix_holds_the_means_of_each_domain(rows):
-    table = matrix_table(rows, ["math_margin", "kl", "text_loss"])
+    table = by_domain_table(rows, ["math_margin", "kl", "text_loss"])
     own = rows.query("direction == 'feature_7' and edit == 'add' and kind == 'grid'")
     zero = rows[rows["edit"] == "none"].groupby("domain")["math_margin"].mean()
     line = table.query("direction == 'feature_7' and edit == 'add' and kind == 'grid'")
@@ -170,7 +170,7 @@ def test_the_matrix_holds_the_means_of_each_domain(rows):
 
 
 def test_damage_is_measured_on_the_other_domains_alone(rows):
-    front = front_table(rows, Damage("math_margin", 1, "mixed", ("code_valid",)))
+    front = tradeoffs_table(rows, Damage("math_margin", 1, "mixed", ("code_valid",)))
     line = front.query("direction == 'feature_7' and edit == 'add' and kind == 'grid'").iloc[0]
     own = rows.query("direction == 'feature_7' and edit == 'add' and kind == 'grid'")
     zero = rows[rows["edit"] == "none"]
@@ -195,7 +195,7 @@ def test_the_baseline_is_plain_addition_along_a_feature_of_mean_difference():
     rows = pd.DataFrame(
         [{**r, "prompt_id": p, "domain": d} for r in (none, *moved) for p, d in prompts]
     )
-    front = front_table(rows, Damage("m", 1, "mixed"))
+    front = tradeoffs_table(rows, Damage("m", 1, "mixed"))
     assert list(front["baseline"]) == [False, True, False, False]
     assert list(front["ratio"]) == pytest.approx([2.0, 1.0, 0.5, 0.1])
-    assert list(front["on_front"]) == [False, False, False, True]
+    assert list(front["on_pareto_front"]) == [False, False, False, True]

@@ -1,4 +1,4 @@
-"""The sentences and tables of ways to choose, of effect against damage, and of the twin."""
+"""The sentences and tables of ways to choose, of effect against damage, and of the baseline."""
 
 import numpy as np
 import pandas as pd
@@ -6,10 +6,10 @@ import pytest
 from synthetic import write_run
 
 from saelens_steer.report.choices import choice_sentence, choices_section
-from saelens_steer.report.control_claims import twin_section
+from saelens_steer.report.control_claims import baseline_section
 from saelens_steer.report.page import page
 from saelens_steer.report.run_folder import read_run
-from saelens_steer.report.tradeoffs import front_figure, front_sentence, tradeoffs_section
+from saelens_steer.report.tradeoffs import front_sentence, tradeoffs_figure, tradeoffs_section
 
 HOSTILE = "<!--<script>"
 
@@ -55,7 +55,7 @@ def pushed(**more):
         **ends("damage_kl", 0.4, 0.2, 0.6),
         "damage_margin": 1.0,
         "evidence": "selection",
-        "on_front": True,
+        "on_pareto_front": True,
         "metric": "math_margin",
         "domain": "mixed",
         "baseline": True,
@@ -118,7 +118,7 @@ def test_a_pair_that_did_not_reach_the_effect_says_so(tmp_path):
 
 
 def test_no_damage_has_a_place_on_the_logarithmic_axis():
-    xs = [x for trace in front_figure(pushed()).data for x in trace.x if x is not None]
+    xs = [x for trace in tradeoffs_figure(pushed()).data for x in trace.x if x is not None]
     assert min(xs) > 0
 
 
@@ -127,31 +127,31 @@ def test_hostile_names_are_text(tmp_path):
     object.__setattr__(run, "front", pushed(direction=HOSTILE, found_by=HOSTILE))
     comparison = compared(["direct_logit", "auroc"]).assign(directions=HOSTILE)
     object.__setattr__(run, "comparison", comparison)
-    object.__setattr__(run, "twin", run.claims)
+    object.__setattr__(run, "frozen_decoder_baseline", run.claims)
     assert HOSTILE not in page(run, "headline")
 
 
 def test_a_run_without_comparisons_has_no_such_sections(tmp_path):
     run = read_run(write_run(tmp_path / "run"))
-    assert choices_section(run) == tradeoffs_section(run) == twin_section(run) == ""
+    assert choices_section(run) == tradeoffs_section(run) == baseline_section(run) == ""
 
 
 def test_the_twin_stands_beside_the_features(tmp_path):
     run = read_run(write_run(tmp_path / "run"))
     claims = run.claims
     claims = claims.assign(T=claims["T"] / 2, verdict="no more than random")
-    object.__setattr__(run, "twin", claims)
-    shown = twin_section(run)
-    assert "and 0 of 20 of the twin" in shown
+    object.__setattr__(run, "frozen_decoder_baseline", claims)
+    shown = baseline_section(run)
+    assert "and 0 of 20 of the baseline" in shown
     assert shown.count("<tr>") > 1
 
 
-@pytest.mark.parametrize("section", ["choices", "tradeoffs", "twin"])
+@pytest.mark.parametrize("section", ["choices", "tradeoffs", "frozen_decoder_baseline"])
 def test_the_page_links_to_each_comparison(tmp_path, section):
     run = read_run(write_run(tmp_path / "run"))
     object.__setattr__(run, "front", pushed())
     object.__setattr__(run, "comparison", compared(["direct_logit", "auroc"]))
-    object.__setattr__(run, "twin", run.claims)
+    object.__setattr__(run, "frozen_decoder_baseline", run.claims)
     shown = page(run, "headline")
     assert f'<a href="#{section}">' in shown
     assert f'<section id="{section}">' in shown

@@ -7,11 +7,11 @@ import html
 import pandas as pd
 import pytest
 
-from saelens_steer.pipeline.outputs import write_patches
+from saelens_steer.pipeline.outputs import write_compared_edits
 from saelens_steer.report import build_report
 from saelens_steer.report.page import page
 from saelens_steer.report.run_folder import read_run
-from saelens_steer.report.texts import SHOWN, patches_section
+from saelens_steer.report.texts import SHOWN, edits_section
 
 HOSTILE = "<script>alert(1)</script>"
 CODE = "```python\nprint('<b>')\n```\nDone & done."
@@ -47,8 +47,8 @@ def patches(texts: dict[str, list[str]], **columns: list[float]) -> pd.DataFrame
 
 def section_of(folder, table: pd.DataFrame) -> str:
     """The section that a run folder with this table gets."""
-    write_patches(folder, table)
-    return patches_section(read_run(folder))
+    write_compared_edits(folder, table)
+    return edits_section(read_run(folder))
 
 
 def test_a_run_without_patches_has_no_such_section(fresh_run):
@@ -56,7 +56,7 @@ def test_a_run_without_patches_has_no_such_section(fresh_run):
 
 
 def test_the_section_is_in_the_page_and_its_contents(fresh_run):
-    write_patches(fresh_run, patches({"original": ["a"], "v": ["b"]}))
+    write_compared_edits(fresh_run, patches({"original": ["a"], "v": ["b"]}))
     text = build_report(fresh_run, "x").read_text(encoding="utf-8")
     assert "<h2>Patched outputs</h2>" in text
     assert '<a href="#patches">Patched outputs</a>' in text
@@ -106,4 +106,4 @@ def test_only_so_many_prompts_are_put_in_the_page(fresh_run, n):
     texts = {"original": [f"a{i}" for i in range(n)], "v": [f"b{i}" for i in range(n)]}
     shown = section_of(fresh_run, patches(texts))
     assert shown.count("<details") == SHOWN
-    assert ("3 more prompts are in patch.csv." in shown) == (n > SHOWN)
+    assert ("3 more prompts are in compare_edits.csv." in shown) == (n > SHOWN)

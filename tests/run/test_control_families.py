@@ -18,7 +18,7 @@ SMALL = [
     "select.k=2",
     "sweep.alphas=[-4,0,4]",
     "sweep.n_controls=9",
-    "sweep.generate={max_new_tokens: 4, top: 1, n_controls: 1}",
+    "sweep.completions={max_new_tokens: 4, top: 1, n_controls: 1}",
     "metrics=[kl,{margin: {name: m, target: latex_delimiters}},latex_first]",
     "label=null",
 ]

@@ -65,7 +65,7 @@ def settings(folder: Path, model: str, model_class: str = "HookedTransformer") -
         "prompts": {"source": write_prompts(folder / "prompts.jsonl", TEXTS)},
         "sae": {"load": {"source": str(folder / "sae")}},
         "select": {"prompts": chosen_on, "k": 1},
-        "sweep": {"n_controls": 4, "generate": {"max_new_tokens": 16}},
+        "sweep": {"n_controls": 4, "completions": {"max_new_tokens": 16}},
         "metrics": ["kl", "latex_first"],
     }
 

@@ -16,21 +16,21 @@ from saelens_steer.pipeline.run import run as run_spec
 CONFIG = "configs/tiny/believe.yaml"
 ROOT = Path(__file__).parents[2]
 SMALL = [
-    "sae={train: {d_sae: 128, training_tokens: 20000}, twin: true}",
+    "sae={train: {d_sae: 128, training_tokens: 20000}, frozen_decoder_baseline: true}",
     "prompts.limit=5",
     "select.k=2",
     "sweep.n_controls=90",
     "sweep.alphas=[-8,0,8]",
     "sweep.controls=[covariance,token_difference]",
-    "sweep.generate.max_new_tokens=12",
-    "compare.methods=[mean_difference@answer,direct_logit,linear_probe]",
-    "compare.k=2",
-    "matrix.directions=[direct_logit,difference_of_means]",
-    "matrix.top=1",
-    "matrix.edits=[add,keep_norm@last,where@last,clamp]",
-    "matrix.alphas=[0.25]",
-    "matrix.limit=2",
-    "matrix.max_new_tokens=6",
+    "sweep.completions.max_new_tokens=12",
+    "compare_directions.methods=[mean_difference@answer,direct_logit,linear_probe]",
+    "compare_directions.k=2",
+    "tradeoffs.directions=[direct_logit,difference_of_means]",
+    "tradeoffs.top=1",
+    "tradeoffs.edits=[add,keep_norm@last,where@last,clamp]",
+    "tradeoffs.alphas=[0.25]",
+    "tradeoffs.limit=2",
+    "tradeoffs.max_new_tokens=6",
     "label=null",
 ]
 TABLES = (
@@ -38,9 +38,9 @@ TABLES = (
     "claims.csv",
     "controls.csv",
     "comparison.csv",
-    "matrix.csv",
-    "front.csv",
-    "twin/claims.csv",
+    "tradeoffs_by_domain.csv",
+    "tradeoffs.csv",
+    "frozen_decoder_baseline/claims.csv",
     "completions.jsonl",
 )
 
@@ -85,11 +85,11 @@ def test_the_comparison_holds_every_way_and_asking(run):
 
 
 def test_the_front_has_a_row_for_each_pair_and_strength(run):
-    front = pd.read_csv(run / "front.csv")
+    front = pd.read_csv(run / "tradeoffs.csv")
     pairs = front.groupby(["direction", "edit"])
     assert len(pairs) == 7  # clamp is for features alone
     assert all(set(own["kind"]) == {"grid", "equal_effect"} for _, own in pairs)
-    assert set(pd.read_csv(run / "matrix.csv")["domain"]) == {
+    assert set(pd.read_csv(run / "tradeoffs_by_domain.csv")["domain"]) == {
         "mixed",
         "code",
         "math",
@@ -99,19 +99,23 @@ def test_the_front_has_a_row_for_each_pair_and_strength(run):
 
 
 def test_the_twin_has_an_untrained_decoder_and_claims_against_the_same_controls(run):
-    ours, twins = (pd.read_csv(run / folder / "claims.csv") for folder in (".", "twin"))
-    assert len(twins["direction"].unique()) == 4
+    ours, baselines = (
+        pd.read_csv(run / folder / "claims.csv") for folder in (".", "frozen_decoder_baseline")
+    )
+    assert len(baselines["direction"].unique()) == 4
     columns = ["control_quantile", "n_controls"]
     for metric in ("math_margin", "kl"):
-        pair = [t[t["metric"] == metric][columns].drop_duplicates() for t in (ours, twins)]
+        pair = [t[t["metric"] == metric][columns].drop_duplicates() for t in (ours, baselines)]
         assert pair[0].to_numpy().tolist() == pair[1].to_numpy().tolist()
-    about = json.loads((run / "twin" / "sae" / "cfg.json").read_text(encoding="utf-8"))
+    about = json.loads(
+        (run / "frozen_decoder_baseline" / "sae" / "cfg.json").read_text(encoding="utf-8")
+    )
     assert about["metadata"]["frozen_decoder"] is True
 
 
 def test_the_report_shows_each_comparison(run):
     page = (run / "report.html").read_text(encoding="utf-8")
-    for name in ("choices", "tradeoffs", "twin"):
+    for name in ("choices", "tradeoffs", "frozen_decoder_baseline"):
         assert f'<section id="{name}">' in page
 
 
@@ -119,7 +123,7 @@ def test_a_comparison_left_out_takes_its_files_along(run, tmp_path):
     folder = tmp_path / "shorter"
     shutil.copytree(run, folder)
     finished(command(folder, "compare=null", "matrix=null"))
-    assert not (folder / "front.csv").exists()
+    assert not (folder / "tradeoffs.csv").exists()
     assert not (folder / "comparison_rows.parquet").exists()
     assert (folder / "claims.csv").read_bytes() == (run / "claims.csv").read_bytes()
     page = (folder / "report.html").read_text(encoding="utf-8")
@@ -128,22 +132,25 @@ def test_a_comparison_left_out_takes_its_files_along(run, tmp_path):
 
 def test_what_does_not_fit_is_refused_before_any_work(tmp_path):
     for change, said in (
-        ({"matrix": {"target": "prose"}}, "must be code or math"),
-        ({"matrix": {"domain": "poems"}}, "needs prompts of domain 'poems'"),
-        ({"matrix": {}, "metrics": ["latex_first"]}, "at least one logit metric"),
-        ({"matrix": {"prompts": "tiny-domains", "domain": "prose"}}, "both steered and used"),
+        ({"tradeoffs": {"target": "prose"}}, "must be code or math"),
+        ({"tradeoffs": {"domain": "poems"}}, "needs prompts of domain 'poems'"),
+        ({"tradeoffs": {}, "metrics": ["latex_first"]}, "at least one logit metric"),
+        ({"tradeoffs": {"prompts": "tiny-domains", "domain": "prose"}}, "both steered and used"),
     ):
         with pytest.raises(InputError, match=said):
-            run_spec(RunSpec(**change), tmp_path / "run", "matrix")
+            run_spec(RunSpec(**change), tmp_path / "run", "tradeoffs")
 
 
 def test_unknown_ways_and_edits_name_what_would_be_right():
     for change, said in (
-        ({"compare": {"methods": ["direct_logits"]}}, "did you mean 'direct_logit'"),
-        ({"compare": {"methods": ["direct_logit@answer"]}}, "only mean_difference, auroc"),
-        ({"matrix": {"edits": ["addd"]}}, "did you mean 'add'"),
-        ({"matrix": {"edits": ["where"]}}, "write where@last"),
-        ({"matrix": {"alphas": [-1]}}, "above 0"),
+        ({"compare_directions": {"methods": ["direct_logits"]}}, "did you mean 'direct_logit'"),
+        (
+            {"compare_directions": {"methods": ["direct_logit@answer"]}},
+            "only mean_difference, auroc",
+        ),
+        ({"tradeoffs": {"edits": ["addd"]}}, "did you mean 'add'"),
+        ({"tradeoffs": {"edits": ["where"]}}, "write where@last"),
+        ({"tradeoffs": {"alphas": [-1]}}, "above 0"),
     ):
         with pytest.raises(ValueError, match=said):
             RunSpec(**change)

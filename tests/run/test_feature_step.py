@@ -25,7 +25,7 @@ def parts(tmp_path_factory, random_folder) -> dict[str, Any]:
             "topic": prompt_file(home / "topic.jsonl", "topic", ["car", "bus", "bus", "ship"]),
             "contexts": 3,
         },
-        "sweep": {"alphas": [1], "n_controls": 4, "generate": {"max_new_tokens": 2, "top": 1}},
+        "sweep": {"alphas": [1], "n_controls": 4, "completions": {"max_new_tokens": 2, "top": 1}},
         "metrics": ["kl", "latex_first"],
     }
 

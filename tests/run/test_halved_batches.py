@@ -18,8 +18,8 @@ SMALL = [
     "sweep.n_controls=40",
     "sweep.alphas=[-4,0,4]",
     "sweep.batch_tokens=512",
-    "sweep.generate.max_new_tokens=4",
-    "sweep.generate.top=1",
+    "sweep.completions.max_new_tokens=4",
+    "sweep.completions.top=1",
     "metrics=[kl,latex_first]",
     "label=null",
 ]

@@ -112,7 +112,7 @@ def test_a_metric_of_texts_leaves_the_rows_as_they_were_measured(tmp_path, monke
     """Rows are measured once, whatever is said of texts."""
     import saelens_steer.sweeps.run as engine
 
-    texts = ["sweep.generate.max_new_tokens=4", "sweep.generate.top=1"]
+    texts = ["sweep.completions.max_new_tokens=4", "sweep.completions.top=1"]
     folder = tmp_path / "run"
     swept(folder, *texts, "metrics=[kl,latex_first]")
 

@@ -28,7 +28,7 @@ def config(tmp_path_factory, random_folder) -> Path:
     parts |= {
         "features": {"topic": None, "also": ALSO, "contexts": 2},
         "select": {**parts["select"], "prompts": more},
-        "sweep": {"alphas": [1], "n_controls": 4, "generate": {"max_new_tokens": 2, "top": 1}},
+        "sweep": {"alphas": [1], "n_controls": 4, "completions": {"max_new_tokens": 2, "top": 1}},
         "label": label,
     }
     path = home / "study.yaml"
@@ -338,7 +338,10 @@ def test_labels_go_with_the_section_and_the_pages_with_them(folder, config, said
     assert "has no section label" in said("label", config, "--out", folder, *off)[2]
     assert said("select", config, "--out", folder, *off)[0] == 0
     assert (folder / "labels.json").exists()
-    assert said("patch", config, "--out", folder, *off, "--set", "patch={variants: {}}")[0] == 2
+    assert (
+        said("compare_edits", config, "--out", folder, *off, "--set", "patch={variants: {}}")[0]
+        == 2
+    )
     assert said("sweep", config, "--out", folder, *off)[0] == 0
     assert not [path for path in folder.iterdir() if path.name.startswith("label")]
     assert esc(name) not in html.read_text(encoding="utf-8")

@@ -13,8 +13,8 @@ import yaml
 from prompt_files import small_run
 
 from saelens_steer import cli
-from saelens_steer.pipeline.outputs import write_generated_texts, write_patches
-from saelens_steer.report.run_folder import PATCH_TEXTS, read_table
+from saelens_steer.pipeline.outputs import write_compared_edits, write_generated_texts
+from saelens_steer.report.run_folder import EDIT_TEXTS, read_table
 
 HOOK = "blocks.2.hook_resid_pre"
 PATCH = {
@@ -36,10 +36,10 @@ def parts(tmp_path_factory, random_folder) -> dict[str, Any]:
             "features": [5, 7],
             "alphas": [-2, 0.5],
             "n_controls": 4,
-            "generate": {"max_new_tokens": 4, "files": True},
+            "completions": {"max_new_tokens": 4, "files": True},
         },
         "metrics": ["kl", "latex_first"],
-        "patch": PATCH,
+        "compare_edits": PATCH,
     }
 
 
@@ -74,44 +74,44 @@ def made_at(folder: Path, *names: str) -> list[int]:
 
 def test_a_run_with_patches_from_its_first_outputs_to_its_report(parts, command, tmp_path):
     out = tmp_path / "run"
-    status, last, errors = command("patch", parts, out)
-    assert (status, last) == (0, str(out / "patch.json")), errors
+    status, last, errors = command("compare_edits", parts, out)
+    assert (status, last) == (0, str(out / "compare_edits.json")), errors
     assert not (out / "claims.csv").exists()
     _is_side_by_side(out)
 
-    before = made_at(out, "patch.csv", "patch.json", "features.json")
-    assert command("patch", parts, out)[0] == 0
-    assert made_at(out, "patch.csv", "patch.json", "features.json") == before
+    before = made_at(out, "compare_edits.csv", "compare_edits.json", "features.json")
+    assert command("compare_edits", parts, out)[0] == 0
+    assert made_at(out, "compare_edits.csv", "compare_edits.json", "features.json") == before
 
     assert command("run", parts, out)[:2] == (0, str(out / "report.html"))
-    assert made_at(out, "patch.csv", "patch.json", "features.json") == before
+    assert made_at(out, "compare_edits.csv", "compare_edits.json", "features.json") == before
     assert "<h2>Patched outputs</h2>" in (out / "report.html").read_text(encoding="utf-8")
     _has_one_file_for_each_feature_and_prompt(out)
 
     swept = ("features.json", "sweep/rows-00000.parquet", "completions.jsonl", "claims.csv")
     kept = made_at(out, *swept)
     other = {"boosted": [{"add": {"features": [9], "alpha": 1, "alpha_unit": "max_act"}}]}
-    changed = {**parts, "patch": {**PATCH, "variants": other}}
+    changed = {**parts, "compare_edits": {**PATCH, "variants": other}}
     assert command("run", changed, out)[0] == 0
     assert made_at(out, *swept) == kept
-    assert set(pd.read_csv(out / "patch.csv")["variant"]) == {"original", "boosted"}
+    assert set(pd.read_csv(out / "compare_edits.csv")["variant"]) == {"original", "boosted"}
     assert "boosted" in (out / "report.html").read_text(encoding="utf-8")
 
-    without = {key: value for key, value in parts.items() if key != "patch"}
+    without = {key: value for key, value in parts.items() if key != "compare_edits"}
     assert command("run", without, out)[0] == 0
     assert made_at(out, *swept) == kept
-    assert not (out / "patch.csv").exists() and not (out / "patch.json").exists()
+    assert not (out / "compare_edits.csv").exists() and not (out / "compare_edits.json").exists()
     assert "Patched outputs" not in (out / "report.html").read_text(encoding="utf-8")
 
 
 def _is_side_by_side(out: Path) -> None:
-    table = read_table(out / "patch.csv", PATCH_TEXTS)
+    table = read_table(out / "compare_edits.csv", EDIT_TEXTS)
     assert table["prompt_id"].tolist() == ["sum0"] * 3 + ["sum1"] * 3
     assert table["variant"].tolist() == ["original", "without", "both"] * 2
     found = json.loads((out / "features.json").read_text())
     named = table.set_index("variant")["edits"]
     assert named.loc["without"].iloc[0] == f"ablate[{found['code_candidates'][0]}]:keep"
-    shown = json.loads((out / "patch.json").read_text(encoding="utf-8"))
+    shown = json.loads((out / "compare_edits.json").read_text(encoding="utf-8"))
     assert [p["prompt_id"] for p in shown] == ["sum0", "sum1"]
     for prompt in shown:
         assert list(prompt["variants"]) == ["without", "both"]
@@ -142,35 +142,43 @@ def _has_one_file_for_each_feature_and_prompt(out: Path) -> None:
 
 
 REFUSED = {
-    "no patch section": ({"patch": None}, "no section patch"),
+    "no patch section": ({"compare_edits": None}, "no section patch"),
     "a feature out of range": (
-        {"patch": {"variants": {"v": [{"add": {"features": [32]}}]}}},
+        {"compare_edits": {"variants": {"v": [{"add": {"features": [32]}}]}}},
         "feature 32 is out of range: the SAE has 0 to 31",
     ),
     "a domain that is not selected": (
-        {"patch": {"variants": {"v": [{"ablate": {"features": "cod"}}]}}},
+        {"compare_edits": {"variants": {"v": [{"ablate": {"features": "cod"}}]}}},
         "no candidates are chosen for 'cod'; did you mean 'code'",
     ),
     "an unknown hook": (
-        {"patch": {"variants": {"v": [{"reconstruct": {"hook_name": "blocks.8.hook_resid_pre"}}]}}},
+        {
+            "compare_edits": {
+                "variants": {"v": [{"reconstruct": {"hook_name": "blocks.8.hook_resid_pre"}}]}
+            }
+        },
         "layers 0 to 3",
     ),
     "an SAE where it was not made for": (
-        {"patch": {"variants": {"v": [{"reconstruct": {"hook_name": "blocks.1.hook_resid_pre"}}]}}},
+        {
+            "compare_edits": {
+                "variants": {"v": [{"reconstruct": {"hook_name": "blocks.1.hook_resid_pre"}}]}
+            }
+        },
         "the SAE was made for blocks.2.hook_resid_pre, not for blocks.1.hook_resid_pre",
     ),
     "texts longer than the model": (
-        {"patch": {**PATCH, "max_new_tokens": 500}},
+        {"compare_edits": {**PATCH, "max_new_tokens": 500}},
         "500 are to be generated, but the model's n_ctx is 512",
     ),
-    "files of texts that nothing reads": ({"metrics": ["kl"]}, "sweep.generate.files"),
+    "files of texts that nothing reads": ({"metrics": ["kl"]}, "sweep.completions.files"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_patched_is_one_sentence_and_leaves_nothing(parts, command, tmp_path, case):
     change, hint = REFUSED[case]
-    status, last, errors = command("patch", {**parts, **change}, tmp_path / "run")
+    status, last, errors = command("compare_edits", {**parts, **change}, tmp_path / "run")
     assert (status, last) == (2, "")
     assert hint in errors and len(errors.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
@@ -181,8 +189,8 @@ def test_an_sae_still_to_be_trained_is_refused_at_another_hook(parts, command, t
     (tmp_path / "corpus.txt").write_text("some text of a few words")
     edit = {"ablate": {"features": [3], "hook_name": "blocks.1.hook_resid_pre"}}
     patch = {"variants": {"v": [edit]}}
-    small = {**parts, "sae": {"train": train}, "patch": patch}
-    status, _, errors = command("patch", small, tmp_path / "run")
+    small = {**parts, "sae": {"train": train}, "compare_edits": patch}
+    status, _, errors = command("compare_edits", small, tmp_path / "run")
     assert status == 2
     assert "will be trained at blocks.2.hook_resid_pre" in errors
 
@@ -196,8 +204,8 @@ NEED_AN_ENCODER = {
 
 @pytest.mark.parametrize("case", NEED_AN_ENCODER)
 def test_what_takes_an_encoder_is_refused_where_there_is_none(parts, command, tmp_path, case):
-    config = {**decoder_only(parts), "patch": {"variants": {"v": [NEED_AN_ENCODER[case]]}}}
-    status, _, errors = command("patch", config, tmp_path / "run")
+    config = {**decoder_only(parts), "compare_edits": {"variants": {"v": [NEED_AN_ENCODER[case]]}}}
+    status, _, errors = command("compare_edits", config, tmp_path / "run")
     assert status == 2
     assert "only its decoder" in errors and len(errors.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
@@ -205,7 +213,11 @@ def test_what_takes_an_encoder_is_refused_where_there_is_none(parts, command, tm
 
 def test_a_sweep_of_candidates_or_in_a_max_takes_an_encoder(parts, command, tmp_path):
     for change in ({"features": "candidates"}, {"alpha_unit": "max_act"}):
-        config = {**decoder_only(parts), "sweep": {**parts["sweep"], **change}, "patch": None}
+        config = {
+            **decoder_only(parts),
+            "sweep": {**parts["sweep"], **change},
+            "compare_edits": None,
+        }
         status, _, errors = command("run", config, tmp_path / "run")
         assert (status, "only its decoder" in errors) == (2, True)
 
@@ -216,7 +228,7 @@ def test_a_decoder_alone_runs_through_where_features_are_named(parts, command, t
         {"add": {"features": [3], "alpha": 1, "alpha_unit": "resid_norm"}},
         {"project_out": {"features": [4], "hook_name": "blocks.1.hook_mlp_out"}},
     ]
-    config = {**decoder_only(parts), "patch": {**PATCH, "variants": {"v": edits}}}
+    config = {**decoder_only(parts), "compare_edits": {**PATCH, "variants": {"v": edits}}}
     status, last, errors = command("run", config, out)
     assert (status, last) == (0, str(out / "report.html")), errors
     found = json.loads((out / "features.json").read_text())
@@ -225,7 +237,7 @@ def test_a_decoder_alone_runs_through_where_features_are_named(parts, command, t
     rows = pd.read_parquet(out / "sweep/rows-00000.parquet")
     assert rows["receipt_feature_act"].isna().all()
     assert set(pd.read_csv(out / "claims.csv")["direction"]) == {"feature_5", "feature_7"}
-    patched = pd.read_csv(out / "patch.csv").query("variant == 'v'")
+    patched = pd.read_csv(out / "compare_edits.csv").query("variant == 'v'")
     assert patched["receipt_act"].isna().all() and (patched["receipt_changed"] > 0).all()
     assert set(patched["hook_name"]) == {"blocks.1.hook_mlp_out, blocks.2.hook_resid_pre"}
     assert "Patched outputs" in (out / "report.html").read_text(encoding="utf-8")
@@ -278,12 +290,12 @@ def test_every_text_comes_back_from_the_table_as_it_was(tmp_path):
         for name in ("original", "null")
     ]
     table = pd.DataFrame(rows)
-    write_patches(tmp_path, table)
-    read = read_table(tmp_path / "patch.csv", PATCH_TEXTS)
+    write_compared_edits(tmp_path, table)
+    read = read_table(tmp_path / "compare_edits.csv", EDIT_TEXTS)
     for column in ("prompt_id", "variant", "completion", "prompt"):
         assert read[column].fillna("").tolist() == table[column].tolist()
     assert read["truncated"].dtype == bool and read["n_tokens"].tolist() == [3] * len(rows)
     assert read["kl"].isna().all() and (read["receipt_act"] == 1.5).all()
-    shown = json.loads((tmp_path / "patch.json").read_text(encoding="utf-8"))
+    shown = json.loads((tmp_path / "compare_edits.json").read_text(encoding="utf-8"))
     assert [p["original"]["completion"] for p in shown] == odd
     assert all(p["variants"]["null"]["kl"] is None for p in shown)

@@ -19,7 +19,7 @@ SMALL = [
     "prompts.limit=6",
     "select.k=3",
     "sweep.n_controls=150",
-    "sweep.generate.max_new_tokens=24",
+    "sweep.completions.max_new_tokens=24",
     "sweep.batch_tokens=2048",
     "label={max_new_tokens: 6, n_prompts: 4}",
 ]
@@ -167,7 +167,7 @@ def test_the_real_config_runs_end_to_end_on_a_random_qwen3_under_the_real_id(tmp
         "select.k": 2,
         "sweep.n_controls": 20,
         "sweep.batch_tokens": 4096,
-        "sweep.generate.max_new_tokens": 8,
+        "sweep.completions.max_new_tokens": 8,
         "label.max_new_tokens": 4,
     }
     out = ran(

@@ -111,7 +111,7 @@ def test_a_stopped_grid_goes_on_with_the_sae_under_way(tmp_path, monkeypatch):
 def test_the_twin_the_grid_and_the_loggers_do_not_train_the_sae_again(trained):
     weights = trained / "sae/sae_weights.safetensors"
     before = weights.stat().st_mtime_ns
-    run(spec(twin=True, grid=[{"vary": {"k": [2]}}], log={"wandb": "x"}), trained, "train")
+    run(spec(baseline=True, grid=[{"vary": {"k": [2]}}], log={"wandb": "x"}), trained, "train")
     assert weights.stat().st_mtime_ns == before
     run(spec(), trained, "train")
 

@@ -1,4 +1,4 @@
-"""The well-known set-ups: each config on a random model under its real id, each twin in small."""
+"""The well-known set-ups: each config on a random model under its real id, each baseline in small."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SMALL = {
     "select.answer_tokens": 6,
     "sweep.n_controls": 4,
     "sweep.batch_tokens": 2048,
-    "sweep.generate.max_new_tokens": 6,
+    "sweep.completions.max_new_tokens": 6,
     "label.max_new_tokens": 4,
 }
 TRAINED = {
@@ -28,7 +28,7 @@ TRAINED = {
     "sae.train.training_tokens": 6000,
     "sae.train.batch_tokens": 256,
     "sae.train.context_size": 32,
-    "patch.max_new_tokens": 6,
+    "compare_edits.max_new_tokens": 6,
 }
 SAMPLED = {"prompts.source": TEXTS, "prompts.sample": "{n: 4, max_chars: 60}"}
 
@@ -40,8 +40,8 @@ def under(repo_id: str, write, folder: Path, n_layers: int) -> dict[str, str]:
 
 
 def side_by_side(out: Path) -> list[list[str]]:
-    """For each prompt of patch.json, what its outputs are called."""
-    prompts = json.loads((out / "patch.json").read_text())
+    """For each prompt of compare_edits.json, what its outputs are called."""
+    prompts = json.loads((out / "compare_edits.json").read_text())
     assert all(prompt["original"]["completion"] is not None for prompt in prompts)
     return [["original", *prompt["variants"]] for prompt in prompts]
 
@@ -96,28 +96,28 @@ def test_a_car_or_a_bus_on_qwen25(tmp_path):
     overrides = SMALL | TRAINED | own
     out = ran("configs/qwen25_05b_transport.yaml", tmp_path / "run", overrides, **env)
     assert side_by_side(out) == [["original", "through the SAE", "car boosted", "bus boosted"]] * 3
-    first = json.loads((out / "patch.json").read_text())[0]
+    first = json.loads((out / "compare_edits.json").read_text())[0]
     assert first["prompt"] == "Generally, which is bigger, a car or a bus?"
     page = (out / "report.html").read_text()
     assert "Patched outputs" in page
     assert "Generally, which is bigger, a car or a bus?" in page
 
 
-@pytest.mark.parametrize("twin", ["maxact", "mlp_out", "transport"])
-def test_each_twin_runs_offline_in_small(tmp_path, twin):
+@pytest.mark.parametrize("frozen_decoder_baseline", ["maxact", "mlp_out", "transport"])
+def test_each_twin_runs_offline_in_small(tmp_path, baseline):
     small = {"sae.train.training_tokens": 20000, "sae.train.d_sae": 256, "sweep.n_controls": 4}
-    small |= {"sweep.generate.max_new_tokens": 8, "select.answer_tokens": 12}
+    small |= {"sweep.completions.max_new_tokens": 8, "select.answer_tokens": 12}
     small["label.max_new_tokens"] = 4
-    if twin == "maxact":
+    if baseline == "maxact":
         small |= {"prompts.sample.n": 5}
     else:
-        small |= {"prompts.limit": 3, "patch.max_new_tokens": 8}
-    if twin == "mlp_out":
+        small |= {"prompts.limit": 3, "compare_edits.max_new_tokens": 8}
+    if baseline == "mlp_out":
         small |= {"sae.train.cached_tokens": 5000}
-    out = ran(f"configs/tiny/{twin}.yaml", tmp_path / "run", small)
+    out = ran(f"configs/tiny/{baseline}.yaml", tmp_path / "run", small)
     claims = pd.read_csv(out / "claims.csv")
     assert claims["verdict"].str.startswith(("not testable", "not measured")).all()
-    if twin == "maxact":
+    if baseline == "maxact":
         assert len(list((out / "generated_texts").iterdir())) == 5 * claims["direction"].nunique()
     else:
         assert len(side_by_side(out)) == 3

@@ -1,4 +1,4 @@
-"""Laws of the twin with a frozen decoder: its directions stay as drawn, the rest is trained."""
+"""Laws of the baseline with a frozen decoder: its directions stay as drawn, the rest is trained."""
 
 import json
 from pathlib import Path
@@ -86,9 +86,14 @@ def test_a_seed_decides_the_decoder_whatever_else_is_trained(random_model, small
 
 @pytest.mark.parametrize("more", [{}, {"normalize": "mean_scale", "cached_tokens": 1024}])
 def test_the_saved_sae_says_that_its_decoder_was_frozen(random_model, small, tmp_path, more):
-    train_sae(random_model, small(frozen_decoder=True, **more), HOOK, tmp_path / "twin")
+    train_sae(
+        random_model, small(frozen_decoder=True, **more), HOOK, tmp_path / "frozen_decoder_baseline"
+    )
     train_sae(random_model, small(**more), HOOK, tmp_path / "trained")
-    assert SAE.load_from_disk(str(tmp_path / "twin")).cfg.metadata.frozen_decoder is True
+    assert (
+        SAE.load_from_disk(str(tmp_path / "frozen_decoder_baseline")).cfg.metadata.frozen_decoder
+        is True
+    )
     assert SAE.load_from_disk(str(tmp_path / "trained")).cfg.metadata.frozen_decoder is None
 
 
@@ -120,7 +125,7 @@ def test_the_twin_rebuilds_more_than_an_untrained_sae_and_less_than_a_trained_on
     settings |= {"training_tokens": 60_000}
     saes = {
         "untrained": TrainSpec(**settings | {"lr": 1e-12}),
-        "twin": TrainSpec(**settings, frozen_decoder=True),
+        "frozen_decoder_baseline": TrainSpec(**settings, frozen_decoder=True),
         "trained": TrainSpec(**settings),
     }
     rebuilt = {}
@@ -128,4 +133,6 @@ def test_the_twin_rebuilds_more_than_an_untrained_sae_and_less_than_a_trained_on
         train_sae(tiny_model, spec, hook, tmp_path / name)
         quality = json.loads((tmp_path / name / "quality.json").read_text())
         rebuilt[name] = quality["explained_variance"]
-    assert rebuilt["untrained"] + 0.1 < rebuilt["twin"] < rebuilt["trained"] - 0.05, rebuilt
+    assert (
+        rebuilt["untrained"] + 0.1 < rebuilt["frozen_decoder_baseline"] < rebuilt["trained"] - 0.05
+    ), rebuilt

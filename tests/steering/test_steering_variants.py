@@ -10,8 +10,8 @@ from model.model_batches import left_padded, rows
 from plain_edits import firing_sae
 
 from saelens_steer.config import (
+    CompareEditsSpec,
     EditSpec,
-    PatchSpec,
     checked,
     dump_config,
     load_config,
@@ -60,8 +60,8 @@ def specs(*edits) -> list[EditSpec]:
     return list(patch_of(v=list(edits)).variants["v"])
 
 
-def patch_of(**variants) -> PatchSpec:
-    return checked(PatchSpec, {"variants": variants}, "patch")
+def patch_of(**variants) -> CompareEditsSpec:
+    return checked(CompareEditsSpec, {"variants": variants}, "compare_edits")
 
 
 def applied(edits, x: torch.Tensor) -> torch.Tensor:
@@ -187,10 +187,10 @@ def test_a_feature_named_by_number_and_by_domain_is_refused_before_any_pass(know
 
 
 def test_a_place_with_two_names_is_one_place(known):
-    twin = {"ablate": {"features": [5], "hook_name": "blocks.1.hook_resid_post"}}
+    baseline = {"ablate": {"features": [5], "hook_name": "blocks.1.hook_resid_post"}}
     with pytest.raises(InputError, match="feature 5 is named by two edits"):
-        build_variant("v", specs({"set": {"features": [5], "value": 1.0}}, twin), known)
-    assert list(build_variant("v", specs(twin), known).edits) == [HOOK]
+        build_variant("v", specs({"set": {"features": [5], "value": 1.0}}, baseline), known)
+    assert list(build_variant("v", specs(baseline), known).edits) == [HOOK]
 
 
 def test_what_a_config_refers_to_and_is_not_there_is_refused_with_the_nearest(sae, known):
@@ -236,16 +236,20 @@ REFUSED = {
 def test_a_variant_that_means_nothing_is_refused_by_the_config(case):
     variants, hint = REFUSED[case]
     with pytest.raises(InputError, match=hint):
-        checked(PatchSpec, {"variants": variants}, "patch")
+        checked(CompareEditsSpec, {"variants": variants}, "compare_edits")
 
 
 @pytest.mark.parametrize("max_norm", (0, -1.0, "some"))
 def test_a_limit_of_norms_is_a_positive_number_null_or_auto(max_norm):
     with pytest.raises(InputError, match="max_norm"):
-        checked(PatchSpec, {"variants": {"v": ["reconstruct"]}, "max_norm": max_norm}, "patch")
+        checked(
+            CompareEditsSpec,
+            {"variants": {"v": ["reconstruct"]}, "max_norm": max_norm},
+            "compare_edits",
+        )
     for fine in (None, "auto", 3):
         given = {"variants": {"v": ["reconstruct"]}, "max_norm": fine}
-        assert checked(PatchSpec, given, "patch").max_norm == fine
+        assert checked(CompareEditsSpec, given, "compare_edits").max_norm == fine
 
 
 @pytest.mark.parametrize("kind", ("random_model", "random_bridge"))
@@ -285,7 +289,7 @@ def test_a_config_with_patches_reads_back_equal(tmp_path, sae):
         {"ablate": {"features": "math", "hook_name": "blocks.2.hook_resid_pre"}},
     ]
     patch = {"variants": variants, "limit": 3, "positions": "generated", "max_norm": None}
-    spec = parse_config({"patch": patch})
+    spec = parse_config({"compare_edits": patch})
     path = tmp_path / "config.yaml"
     path.write_text(dump_config(spec), encoding="utf-8")
     assert load_config(path) == spec

@@ -20,7 +20,7 @@ import torch
 
 import saelens_steer as ss
 import saelens_steer.sweeps.run as engine
-from saelens_steer.config import GenerateSpec
+from saelens_steer.config import CompletionSpec
 from saelens_steer.data import encode_prompts
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.steering import plain_directions
@@ -66,7 +66,7 @@ def begin():
         directions=directions,
         cells=[(0, 0.0), *grid(3, (-4, 4))],
         metrics=[],
-        spec=GenerateSpec(max_new_tokens=8),
+        spec=CompletionSpec(max_new_tokens=8),
     )
     engine.shards = partial(shards, rows=32)
     engine.WRITTEN = 1

@@ -6,7 +6,7 @@ import pytest
 import torch
 from model.model_batches import rows
 
-from saelens_steer.config import GenerateSpec
+from saelens_steer.config import CompletionSpec
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.model import generate, stop_token_ids
 from saelens_steer.steering import add, feature_directions, steered
@@ -30,7 +30,7 @@ def sweep(random_model, small_sae) -> CompletionSweep:
         directions=feature_directions(small_sae, [3, 5], "raw"),
         cells=[(0, 0.0), (0, -3.0), (1, 3.0)],
         metrics=resolve_metrics(names, random_model.tokenizer, random_model.cfg.d_vocab),
-        spec=GenerateSpec(max_new_tokens=6),
+        spec=CompletionSpec(max_new_tokens=6),
     )
 
 
@@ -50,7 +50,7 @@ def test_a_batch_of_mixed_directions_equals_one_by_one(sweep):
 
 
 def test_sampling_repeats_itself_whatever_was_drawn_before(sweep):
-    hot = replace(sweep, spec=GenerateSpec(max_new_tokens=6, temperature=1.0, samples=2))
+    hot = replace(sweep, spec=CompletionSpec(max_new_tokens=6, temperature=1.0, samples=2))
     first = run_completions(hot)
     torch.rand(17)
     second = run_completions(hot)

@@ -8,7 +8,7 @@ import torch
 from model.model_batches import rows
 from sweeps.passes import based
 
-from saelens_steer.config import GenerateSpec
+from saelens_steer.config import CompletionSpec
 from saelens_steer.metrics import LogitMetric, resolve_metrics
 from saelens_steer.steering import (
     Edit,
@@ -100,7 +100,7 @@ def test_texts_under_edits_are_those_that_the_model_writes_by_itself(random_mode
         cells=sweep.cells,
         edits=sweep.edits,
         metrics=[],
-        spec=GenerateSpec(max_new_tokens=6),
+        spec=CompletionSpec(max_new_tokens=6),
     )
     ours, theirs = (
         run_completions(s).sort_values(["cell", "prompt"], ignore_index=True)

@@ -12,7 +12,7 @@ from sweeps.passes import based
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 import saelens_steer as ss
-from saelens_steer.config import GenerateSpec
+from saelens_steer.config import CompletionSpec
 from saelens_steer.data import special_ids
 from saelens_steer.metrics import LogitMetric
 from saelens_steer.steering import plain_directions
@@ -133,7 +133,7 @@ def test_texts_are_those_that_the_model_writes_by_itself(model, where):
         directions=plain.directions,
         cells=[(0, 0.0), (0, -2.0), (1, 2.0)],
         metrics=[],
-        spec=GenerateSpec(max_new_tokens=20),
+        spec=CompletionSpec(max_new_tokens=20),
     )
     assert sweep.why_whole is None
     if "max_norm" in where:

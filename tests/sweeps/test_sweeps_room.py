@@ -11,7 +11,7 @@ import torch
 from model.model_batches import rows
 
 import saelens_steer.sweeps.run as engine
-from saelens_steer.config import GenerateSpec
+from saelens_steer.config import CompletionSpec
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.steering import plain_directions
 from saelens_steer.sweeps import (
@@ -116,7 +116,7 @@ def test_the_rows_of_halved_batches_are_the_rows(random_model, cramped):
 
 
 def test_texts_of_halved_batches_are_the_texts_also_where_they_are_drawn(random_model, cramped):
-    spec = GenerateSpec(max_new_tokens=5, temperature=1.0)
+    spec = CompletionSpec(max_new_tokens=5, temperature=1.0)
     sweep = cells(CompletionSweep, random_model, metrics=[], spec=spec)
     order = ["cell", "prompt"]
     want = run_completions(sweep).sort_values(order, ignore_index=True)

@@ -236,7 +236,7 @@ def test_completions_in_units_of_kl_are_pushed_as_far_as_the_logits(random_model
     texts = found.completions.query("direction == 'feature_5' and alpha == -0.5")
     unit = small_sae.W_dec[5].detach() / small_sae.W_dec[5].detach().norm()
     push = -float(rows["receipt_push"].iloc[0])
-    by_hand = ss.patch(random_model, {"v": add(unit, push)}, TEXTS, HOOK, max_new_tokens=4)
+    by_hand = ss.compare_edits(random_model, {"v": add(unit, push)}, TEXTS, HOOK, max_new_tokens=4)
     expected = by_hand.query("variant == 'v'")["completion"]
     assert texts["completion"].tolist() == expected.tolist()
 

@@ -1,4 +1,4 @@
-"""The frozen-decoder twin: an SAE of the same shape whose decoder stays random, swept alike."""
+"""The frozen-decoder baseline: an SAE of the same shape whose decoder stays random, swept alike."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from saelens_steer.errors import InputError
 from saelens_steer.evidence import claims
 from saelens_steer.metrics import metrics_version
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.pipeline.outputs import TWIN, TWIN_OUTPUTS, write_twin
+from saelens_steer.pipeline.outputs import BASELINE, BASELINE_OUTPUTS, write_baseline
 from saelens_steer.pipeline.steps.sae import corpus_version, sae_key
 from saelens_steer.pipeline.steps.select import direction_finder
 from saelens_steer.pipeline.steps.sweep import kept_rows
@@ -22,51 +22,55 @@ from saelens_steer.progress import progress
 from saelens_steer.sae import load_sae, train_sae
 
 
-def twin(run: RunContext) -> Path:
-    """twin/: the twin's SAE, its features by the same selection, rows and claims; or nothing."""
-    if not run.spec.sae.twin:
-        run.steps.drop("twin-sae", [TWIN])
-        run.steps.drop("twin", [TWIN])
+def baseline(run: RunContext) -> Path:
+    """frozen_decoder_baseline/: the baseline's SAE, its features by the same selection, rows and claims; or nothing."""
+    if not run.spec.sae.frozen_decoder_baseline:
+        run.steps.drop("frozen_decoder_baseline_sae", [BASELINE])
+        run.steps.drop("frozen_decoder_baseline", [BASELINE])
         return run.steps.folder
     made = _train(run)
     inputs = [made, run.keys["sweep"], run.spec.select.model_dump()]
     inputs.append(metrics_version(run.spec.metrics))
-    run.keys["twin"] = run.steps.do("twin", inputs, TWIN_OUTPUTS, partial(_twin, run))
-    return run.steps.path(TWIN) / "claims.csv"
+    run.keys["frozen_decoder_baseline"] = run.steps.do(
+        "frozen_decoder_baseline", inputs, BASELINE_OUTPUTS, partial(_baseline, run)
+    )
+    return run.steps.path(BASELINE) / "claims.csv"
 
 
 def _train(run: RunContext) -> str:
-    """The twin's SAE, a step of its own: a sweep with other strengths has the same twin."""
-    train, folder = run.spec.sae.train, run.steps.path(f"{TWIN}/sae")
+    """The baseline's SAE, a step of its own: a sweep with other strengths has the same baseline."""
+    train, folder = run.spec.sae.train, run.steps.path(f"{BASELINE}/sae")
     assert train is not None
     frozen = train.model_copy(update={"frozen_decoder": True})
     inputs = [run.model_key, run.hook_name, sae_key(frozen), corpus_version(frozen)]
     make = partial(train_sae, run.model, frozen, run.hook_name, folder, run.spec.sae.log)
-    return run.steps.do("twin-sae", inputs, [f"{TWIN}/sae"], make)
+    return run.steps.do("frozen_decoder_baseline_sae", inputs, [f"{BASELINE}/sae"], make)
 
 
-def _twin(run: RunContext) -> None:
-    folder = run.steps.path(TWIN)
+def _baseline(run: RunContext) -> None:
+    folder = run.steps.path(BASELINE)
     sae = load_sae(folder / "sae", device=str(run.model.cfg.device))
     finder = direction_finder(run, sae)
     found = finder.selection(run.spec.select.score, run.spec.select.k)
     if not found.features:
-        raise InputError("selection found no feature of the frozen-decoder twin: train it longer")
+        raise InputError(
+            "selection found no feature of the frozen-decoder baseline: train it longer"
+        )
     rows = _rows(run, sae, finder, found.features)
     families = run.spec.sweep.families
     names = [metric.name for metric in run.measurement().logit_metrics]
     about = {"controls": families[0] if families else None, "seed": run.spec.sweep.seed}
-    chosen = found.to_json(run.hook_name, {"source": f"{TWIN}/sae"})
-    write_twin(folder, chosen, rows, claims(rows, names, **about))
+    chosen = found.to_json(run.hook_name, {"source": f"{BASELINE}/sae"})
+    write_baseline(folder, chosen, rows, claims(rows, names, **about))
 
 
 def _rows(
     run: RunContext, sae: SAE[Any], finder: DirectionFinder, features: list[int]
 ) -> pd.DataFrame:
-    """The twin's candidates and the controls of the run, which the store has already."""
+    """The baseline's candidates and the controls of the run, which the store has already."""
     spec = run.spec.sweep.model_copy(update={"features": tuple(features)})
     tested = tested_directions(sae, spec, scale=finder.scale)
     measurement = run.measurement(sae)
     everything = with_controls(measurement, tested, run.activations)
-    with progress("frozen-decoder twin", measurement.n_rows(everything)) as note:
+    with progress("frozen-decoder baseline", measurement.n_rows(everything)) as note:
         return pd.concat(kept_rows(run, measurement, everything, note), ignore_index=True)

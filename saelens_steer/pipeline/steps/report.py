@@ -17,7 +17,15 @@ from saelens_steer.pipeline.steps.sae import drop_stale_grid
 from saelens_steer.progress import say
 from saelens_steer.report import build_report
 
-OPTIONAL = ("quality", "features", "label", "patch", "compare", "matrix", "twin")
+OPTIONAL = (
+    "quality",
+    "features",
+    "label",
+    "compare_edits",
+    "compare_directions",
+    "tradeoffs",
+    "frozen_decoder_baseline",
+)
 """Steps that a run may lack, and that the page shows."""
 
 

@@ -40,7 +40,7 @@ def sweep(run: RunContext) -> Path:
     inputs = [run.keys["select"], run.model_key, prompts_hash(run.prompts)]
     inputs += [run.spec.prompts.model_dump(), run.spec.sweep.model_dump()]
     inputs += [metrics_version(run.spec.metrics)]
-    outputs = [*SWEEP_OUTPUTS, *([TEXTS] if run.spec.sweep.generate.files else [])]
+    outputs = [*SWEEP_OUTPUTS, *([TEXTS] if run.spec.sweep.completions.files else [])]
     outputs += [CONTROLS] if run.spec.sweep.families else []
     run.keys["sweep"] = run.steps.do("sweep", inputs, outputs, partial(_sweep, run))
     return run.steps.path("sweep")
@@ -62,7 +62,7 @@ def _sweep(run: RunContext) -> None:
         )
     place = write_rows(run.steps.folder, (measurement.joined(table, texts) for table in tables()))
     result = Result.of(measurement, read_rows(place, measurement.measured(texts)), texts)
-    layer = hook_layer(run.hook_name) if run.spec.sweep.generate.files else None
+    layer = hook_layer(run.hook_name) if run.spec.sweep.completions.files else None
     write_result(run.steps.folder, result, run.prompts, layer)
 
 
@@ -112,7 +112,7 @@ def _tested(run: RunContext, sae: SAE[Any]) -> Directions:
 
 def _chosen(run: RunContext) -> list[int]:
     """Positions, among the directions under test, of those that get completions."""
-    top, features = run.spec.sweep.generate.top, run.spec.sweep.features
+    top, features = run.spec.sweep.completions.top, run.spec.sweep.features
     if not isinstance(features, str):
         return list(range(min(len(features), 2 * top)))
     positive, negative = (len(side) for side in run.candidates.values())
@@ -131,7 +131,7 @@ def store_of(run: RunContext, name: str, measurement: Measurement) -> Store:
         parts += [metrics_version([spec for spec, m in measured if isinstance(m, LogitMetric)])]
         parts += [spec.cache_logits]  # all logits are computed then: other products, other digits
     if name == "texts":
-        parts += [spec.seed, spec.generate.model_dump(include=WRITING)]
+        parts += [spec.seed, spec.completions.model_dump(include=WRITING)]
     return Store(run.steps.path(STORE) / name, digest(name, *parts))
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from saelens_steer.activations import cache_activations
-from saelens_steer.config import MatrixSpec
+from saelens_steer.config import TradeoffsSpec
 from saelens_steer.data import Prompt, prompts_hash
 from saelens_steer.directions import (
     DirectionEdit,
@@ -21,16 +21,16 @@ from saelens_steer.directions import (
     Tradeoffs,
     difference_of_means,
     linear_probe,
-    matrix_rows,
+    tradeoff_rows,
     unit_rows,
     vectors_of,
 )
 from saelens_steer.errors import InputError
-from saelens_steer.evidence import Damage, front_table, matrix_table
+from saelens_steer.evidence import Damage, by_domain_table, tradeoffs_table
 from saelens_steer.metrics import metrics_version
-from saelens_steer.pipeline.checks import matrix_prompts
+from saelens_steer.pipeline.checks import tradeoff_prompts
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.pipeline.outputs import MATRIX_OUTPUTS, write_matrix
+from saelens_steer.pipeline.outputs import TRADEOFFS_OUTPUTS, write_tradeoffs
 from saelens_steer.pipeline.steps.select import direction_finder, where_steered
 from saelens_steer.progress import progress
 from saelens_steer.sae import check_feature
@@ -38,22 +38,22 @@ from saelens_steer.sae import check_feature
 START = "assistant_start"
 
 
-def matrix(run: RunContext) -> Path:
-    """matrix.csv and front.csv; nothing where the config asks for none."""
-    if run.spec.matrix is None:
-        run.steps.drop("matrix", MATRIX_OUTPUTS)
+def tradeoffs(run: RunContext) -> Path:
+    """tradeoffs_by_domain.csv and tradeoffs.csv; nothing where the config asks for none."""
+    if run.spec.tradeoffs is None:
+        run.steps.drop("tradeoffs", TRADEOFFS_OUTPUTS)
         return run.steps.folder
-    prompts = matrix_prompts(run.spec.matrix)
+    prompts = tradeoff_prompts(run.spec.tradeoffs)
     inputs = [run.keys["select"], run.model_key, prompts_hash(prompts), prompts_hash(run.prompts)]
-    inputs += [run.spec.prompts.model_dump(), run.spec.matrix.model_dump()]
+    inputs += [run.spec.prompts.model_dump(), run.spec.tradeoffs.model_dump()]
     inputs += [run.spec.select.model_dump(), *where_steered(run), metrics_version(run.spec.metrics)]
-    inputs += [run.spec.sweep.generate.temperature]
-    make = partial(_matrix, run, run.spec.matrix, prompts)
-    run.keys["matrix"] = run.steps.do("matrix", inputs, MATRIX_OUTPUTS, make)
-    return run.steps.path("front.csv")
+    inputs += [run.spec.sweep.completions.temperature]
+    make = partial(_tradeoffs, run, run.spec.tradeoffs, prompts)
+    run.keys["tradeoffs"] = run.steps.do("tradeoffs", inputs, TRADEOFFS_OUTPUTS, make)
+    return run.steps.path("tradeoffs.csv")
 
 
-def _matrix(run: RunContext, spec: MatrixSpec, prompts: tuple[Prompt, ...]) -> None:
+def _tradeoffs(run: RunContext, spec: TradeoffsSpec, prompts: tuple[Prompt, ...]) -> None:
     finder = direction_finder(run)
     favours = finder.scoring.favours
     target = spec.target or finder.sides[0 if favours > 0 else 1]
@@ -71,8 +71,8 @@ def _matrix(run: RunContext, spec: MatrixSpec, prompts: tuple[Prompt, ...]) -> N
     measurement = replace(run.measurement(finder.sae), prompts=prompts)
     sign = favours if target == finder.sides[0] else -favours
     job = Tradeoffs(measurement, pairs, _surroundings(run, finder), spec, run.scale.mean_norm, sign)
-    with progress("matrix", None) as note:
-        rows = matrix_rows(job, note)
+    with progress("tradeoffs", None) as note:
+        rows = tradeoff_rows(job, note)
     _write(run, job, rows)
 
 
@@ -80,11 +80,11 @@ def _write(run: RunContext, job: Tradeoffs, rows: pd.DataFrame) -> None:
     seed = run.spec.sweep.seed
     metrics = [*(m.name for m in job.measurement.logit_metrics), *job.text_columns]
     damage = Damage(job.outcome, job.sign, job.spec.domain, job.rates, job.spec.edits[0])
-    front = front_table(rows, damage, seed)
-    write_matrix(run.steps.folder, rows, matrix_table(rows, metrics, seed), front)
+    front = tradeoffs_table(rows, damage, seed)
+    write_tradeoffs(run.steps.folder, rows, by_domain_table(rows, metrics, seed), front)
 
 
-def _directions(finder: DirectionFinder, spec: MatrixSpec, target: str) -> list[NamedDirection]:
+def _directions(finder: DirectionFinder, spec: TradeoffsSpec, target: str) -> list[NamedDirection]:
     """Every direction once, with the ways that found it."""
     found: dict[str, NamedDirection] = {}
     for given in spec.directions:
