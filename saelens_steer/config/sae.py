@@ -6,7 +6,7 @@ import itertools
 import re
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from saelens_steer.config.base import Spec
 
@@ -106,12 +106,16 @@ class LogSpec(Spec):
     """To this project of Weights & Biases."""
 
 
+TAKEN = re.compile(r"\..*|grid\.csv|frontier\.html|tensorboard|wandb|.*-checkpoints", re.IGNORECASE)
+"""Names in the folder of a grid that no SAE may have: what stands there beside the SAEs."""
+
+
 class GridSpec(Spec):
     """One architecture at several sparsities, trained on the activations that all share."""
 
     architecture: str = "batchtopk"
     name: str | None = None
-    """What the names of its SAEs begin with; null: the architecture."""
+    """What the names of its SAEs, which are folders, begin with; null: the architecture."""
     options: dict[str, Any] = Field(default={})
     """Fixed options of the architecture, as in train."""
     vary: dict[str, tuple[Any, ...]] = Field(default={})
@@ -119,6 +123,13 @@ class GridSpec(Spec):
     normalize: Literal["none", "mean_scale"] = "none"
     lr: float | None = Field(default=None, gt=0)
     """null: as in train."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_no_path(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[^/\\\0]+", name):
+            raise ValueError(f"should be a name without slashes, not {name!r}")
+        return name
 
     def specs(self, train: TrainSpec) -> dict[str, TrainSpec]:
         """Name → spec of each SAE: as `train`, but of this architecture and these options."""
@@ -133,6 +144,11 @@ class GridSpec(Spec):
             changes |= {"lr": self.lr} if self.lr else {}
             changes["cached_tokens"] = train.cached_tokens or train.training_tokens
             name = re.sub(r"[^\w.-]+", "_", name)
+            if TAKEN.fullmatch(name):
+                raise ValueError(
+                    f"an SAE of the grid would be named {name!r}, which is hidden or taken in its "
+                    "folder: give the entry another name"
+                )
             if name in found:
                 raise ValueError(f"two SAEs of a grid would be named {name!r}")
             found[name] = TrainSpec.model_validate(train.model_dump() | changes)

@@ -8,7 +8,9 @@ from sae_lens import SAE
 from stopping import stop_at
 
 from saelens_steer.config import parse_config
+from saelens_steer.errors import InputError
 from saelens_steer.pipeline.run import run, train_grid
+from saelens_steer.pipeline.run_folder import Steps
 
 QUICK = {"d_sae": 64, "options": {"k": 4}, "training_tokens": 8192, "context_size": 64}
 
@@ -63,6 +65,45 @@ def test_a_grid_takes_away_nothing_that_it_did_not_make(tmp_path):
     train_grid(spec(grid=[{"vary": {"k": [4]}}]), tmp_path / "run")
     assert mine.read_text() == "keep me"
     assert not (tmp_path / "run/grid/batchtopk-k2").exists()
+
+
+def test_a_grid_takes_away_nothing_for_the_name_of_a_step_alone(tmp_path):
+    asked = spec(grid=[{"vary": {"k": [2]}}])
+    train_grid(asked, tmp_path / "run")
+    for mine in ("notes.txt", "run/grid/tensorboard/mine", "run/grid/.mine", "run/grid/x/mine"):
+        (tmp_path / mine).parent.mkdir(exist_ok=True)
+        (tmp_path / mine).write_text("mine")
+    before = {p for p in tmp_path.rglob("*") if p.name != "grid.json"}
+    for name in ("", ".", "..", ".mine", "grid.csv", "tensorboard", "batchtopk-k2-checkpoints"):
+        for state in ("{}", "", '{"key": "0", "outputs": []}'):
+            (tmp_path / f"run/.steps/grid-{name}.json").write_text(state)
+            train_grid(asked, tmp_path / "run")
+            assert {p for p in tmp_path.rglob("*") if p.name != "grid.json"} == before
+
+
+@pytest.mark.parametrize("output", ["grid/..", "grid/../..", "..", "grid/../sae/..", "grid/away/x"])
+def test_a_grid_that_notes_an_sae_outside_its_folder_is_refused(tmp_path, output):
+    asked = spec(grid=[{"vary": {"k": [2]}}])
+    Steps(tmp_path / "run").mark()
+    for mine in ("x", "run/notes.txt", "run/grid/mine"):
+        (tmp_path / mine).parent.mkdir(exist_ok=True)
+        (tmp_path / mine).write_text("mine")
+    (tmp_path / "run/grid/away").symlink_to(tmp_path)
+    state = {"key": "0", "outputs": [output]}
+    (tmp_path / "run/.steps/grid-old.json").write_text(json.dumps(state))
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=r"grid-old\.json is damaged .*: delete it and run again"):
+        train_grid(asked, tmp_path / "run")
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_grid_whose_folder_lies_elsewhere_is_refused(tmp_path):
+    Steps(tmp_path / "run").mark()
+    (tmp_path / "away/batchtopk-k2").mkdir(parents=True)
+    (tmp_path / "run/grid").symlink_to(tmp_path / "away")
+    with pytest.raises(InputError, match="names no place inside"):
+        train_grid(spec(grid=[{"vary": {"k": [2]}}]), tmp_path / "run")
+    assert [p.name for p in (tmp_path / "away").rglob("*")] == ["batchtopk-k2"]
 
 
 def test_the_table_of_a_grid_is_not_shown_by_a_run_of_another(tmp_path):
