@@ -148,6 +148,11 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     return write_text(path, "".join(line + "\n" for line in lines))
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object of a file; empty if there is no file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
 def _without_nan(data: Any) -> Any:
     """The data with null for NaN and infinities, which JSON does not have."""
     if isinstance(data, dict):

@@ -1,4 +1,4 @@
-"""`ss.compare_edits`: what the model writes with edits and without, beside what is steered by hand."""
+"""`ss.compare_edits`: what the model writes with edits, beside what is steered by hand."""
 
 from __future__ import annotations
 

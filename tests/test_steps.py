@@ -13,7 +13,12 @@ import pytest
 
 from saelens_steer.errors import InputError
 from saelens_steer.files import write_text
-from saelens_steer.pipeline.run_folder import Steps
+from saelens_steer.pipeline.run_folder import RunFolder
+
+
+def followed_by(first: str, *later: str) -> Callable[[str], tuple[str, ...]]:
+    """The dependants of one step; others have none."""
+    return lambda name: later if name == first else ()
 
 
 @pytest.fixture
@@ -27,7 +32,7 @@ def step(tmp_path) -> Callable[..., int]:
             for output in outputs:
                 write_text(tmp_path / output, str(value))
 
-        Steps(tmp_path).do(name, [value], outputs, make)
+        RunFolder(tmp_path).do(name, [value], outputs, make)
         return len(done)
 
     return do
@@ -48,14 +53,14 @@ def test_a_changed_input_does_the_step_again_and_the_old_answer_is_gone(step, tm
 
 def test_a_step_left_open_keeps_its_files_and_is_done_again(step, tmp_path):
     step()
-    Steps(tmp_path).leave_open("step")
+    RunFolder(tmp_path).leave_open("step")
     assert (tmp_path / "out").exists()
     assert step() == 2
     assert step() == 2
 
 
 def test_what_an_open_step_made_goes_with_what_it_was_built_on(tmp_path):
-    steps = Steps(tmp_path, {"first": ["later"]})
+    steps = RunFolder(tmp_path, followed_by("first", "later"))
     steps.do("later", [1], ["out"], lambda: write_text(tmp_path / "out", "x"))
     steps.leave_open("later")
     steps.do("first", [1], [], lambda: None)
@@ -91,11 +96,11 @@ def test_a_step_that_fails_is_not_taken_for_done_and_leaves_no_old_output(step, 
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        Steps(tmp_path).do("step", [2], ["out"], fail)
+        RunFolder(tmp_path).do("step", [2], ["out"], fail)
     assert step(2) == 2
     assert (tmp_path / "out").read_text() == "2"
     with pytest.raises(RuntimeError):
-        Steps(tmp_path).do("step", [3], ["out"], fail)
+        RunFolder(tmp_path).do("step", [3], ["out"], fail)
     assert step(2) == 3, "the failed attempt had overwritten the answer"
 
 
@@ -103,12 +108,12 @@ def test_a_step_killed_midway_is_not_taken_for_done(step, tmp_path):
     step(1)
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from saelens_steer.pipeline.run_folder import Steps\n"
+        "from saelens_steer.pipeline.run_folder import RunFolder\n"
         "folder = Path(sys.argv[1])\n"
         "def make():\n"
         "    (folder / 'out').write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "Steps(folder).do('step', [2], ['out'], make)\n"
+        "RunFolder(folder).do('step', [2], ['out'], make)\n"
     )
     args = [sys.executable, "-c", code, str(tmp_path)]
     killed = subprocess.run(args, cwd=Path(__file__).parents[1], env=dict(os.environ))
@@ -119,7 +124,7 @@ def test_a_step_killed_midway_is_not_taken_for_done(step, tmp_path):
 
 
 def test_the_key_tells_name_and_inputs_and_nothing_else(tmp_path):
-    steps, other = Steps(tmp_path / "a"), Steps(tmp_path / "b")
+    steps, other = RunFolder(tmp_path / "a"), RunFolder(tmp_path / "b")
     key = steps.do("step", [1], [], lambda: None)
     assert key == other.do("step", [1], ["x"], lambda: None)
     assert key != other.do("step", [2], [], lambda: None)
@@ -129,11 +134,11 @@ def test_the_key_tells_name_and_inputs_and_nothing_else(tmp_path):
 def test_a_file_in_place_of_the_run_folder_is_refused(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(InputError, match="--out must be a folder"):
-        Steps(tmp_path / "run")
+        RunFolder(tmp_path / "run")
 
 
 def test_a_step_done_again_takes_what_built_on_it_away(tmp_path):
-    steps = Steps(tmp_path, {"first": ("second",)})
+    steps = RunFolder(tmp_path, followed_by("first", "second"))
     for number in (1, 2):
         steps.do("first", [number], ["a"], lambda: write_text(tmp_path / "a", "a"))
         if number == 1:
@@ -143,12 +148,12 @@ def test_a_step_done_again_takes_what_built_on_it_away(tmp_path):
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):
-    Steps(tmp_path).check_own()
+    RunFolder(tmp_path).check_own()
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="holds no run"):
-        Steps(tmp_path).check_own()
-    Steps(tmp_path).mark()
-    Steps(tmp_path).check_own()
+        RunFolder(tmp_path).check_own()
+    RunFolder(tmp_path).mark()
+    RunFolder(tmp_path).check_own()
 
 
 @pytest.fixture
@@ -159,7 +164,7 @@ def run(tmp_path) -> Path:
         write_text(folder / name, name)
     (folder / "away").symlink_to("../other")
     (folder / "memory").symlink_to(".steps")
-    Steps(folder).mark()
+    RunFolder(folder).mark()
     return folder
 
 
@@ -197,7 +202,7 @@ def test_a_memory_of_what_is_not_the_steps_own_is_refused_and_nothing_is_removed
         bad = ["sae", *bad]
     state = note(run, "step", bad)
     before = contents(run.parent)
-    steps = Steps(run, {"first": ("step",)})
+    steps = RunFolder(run, followed_by("first", "step"))
     acts = {
         "done again": lambda: steps.do("step", [1], ["inner"], lambda: pytest.fail("made")),
         "dropped": lambda: steps.drop("step", ["inner"]),
@@ -216,9 +221,9 @@ def test_no_step_is_asked_for_what_is_not_the_runs_own(run, bad):
     note(run, "step", ["sae"])
     before = contents(run.parent)
     for act in (
-        lambda: Steps(run).do("step", [1], ["inner", bad], lambda: pytest.fail("made")),
-        lambda: Steps(run).do("step", [1], [], lambda: pytest.fail("made"), beside=[bad]),
-        lambda: Steps(run).drop("step", ["inner", bad]),
+        lambda: RunFolder(run).do("step", [1], ["inner", bad], lambda: pytest.fail("made")),
+        lambda: RunFolder(run).do("step", [1], [], lambda: pytest.fail("made"), beside=[bad]),
+        lambda: RunFolder(run).drop("step", ["inner", bad]),
     ):
         with pytest.raises(InputError):
             act()
@@ -229,7 +234,7 @@ def test_no_step_is_asked_for_what_is_not_the_runs_own(run, bad):
 def test_no_step_has_a_memory_outside_the_folder(run, name):
     before = contents(run.parent)
     with pytest.raises(InputError, match="names no place inside"):
-        Steps(run).do(f"{name}/step", [1], [], lambda: None)
+        RunFolder(run).do(f"{name}/step", [1], [], lambda: None)
     assert contents(run.parent) == before
 
 
@@ -237,7 +242,7 @@ def test_a_memory_that_lies_elsewhere_is_refused(run):
     shutil.move(run / ".steps", run.parent / "elsewhere")
     (run / ".steps").symlink_to("../elsewhere")
     before = contents(run.parent)
-    for act in (Steps(run).check_own, Steps(run).mark):
+    for act in (RunFolder(run).check_own, RunFolder(run).mark):
         with pytest.raises(InputError, match="names no place inside"):
             act()
     assert contents(run.parent) == before
@@ -245,8 +250,8 @@ def test_a_memory_that_lies_elsewhere_is_refused(run):
 
 def test_what_a_step_made_goes_even_where_it_was_moved_and_linked(run):
     note(run, "step", ["away", "sae", "inner/made", "nothing/here"])
-    Steps(run).check_own()
-    Steps(run).do("step", [1], ["sae"], lambda: write_text(run / "sae", "new"))
+    RunFolder(run).check_own()
+    RunFolder(run).do("step", [1], ["sae"], lambda: write_text(run / "sae", "new"))
     assert (run.parent / "other/notes.txt").exists()
     assert not (run / "away").is_symlink() and not (run / "inner/made").exists()
     assert (run / "sae").read_text() == "new"
@@ -263,7 +268,7 @@ def test_a_run_folder_may_be_reached_by_a_link_and_from_anywhere(run, monkeypatc
     note(run, "step", ["sae"])
     (run.parent / "link").symlink_to("run")
     monkeypatch.chdir(run.parent)
-    steps = Steps("link" if link else "run")
+    steps = RunFolder("link" if link else "run")
     steps.check_own()
     steps.do("step", [1], ["made"], lambda: write_text(steps.path("made"), ""))
     assert (run / "made").exists() and not (run / "sae").exists()

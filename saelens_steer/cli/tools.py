@@ -18,7 +18,7 @@ def metrics(
 ) -> None:
     """Add metrics to a finished sweep, as --set "metrics=[…]", from the logits and texts it kept.
 
-    Rows need no forward pass; a first metric of text, and variants of `patch`, still do.
+    Rows need no forward pass; a first metric of text, and variants of `compare_edits`, still do.
     """
     with exit_status():
         from saelens_steer.config import load_config
@@ -57,7 +57,7 @@ def features(run_folder: RunFolder, set_: Set = None) -> None:
         from saelens_steer.pipeline.run import run as run_spec
 
         reported = (run_folder / "report.html").is_file()
-        run_spec(spec, run_folder, "report" if reported else "features")
+        run_spec(spec, run_folder, "report" if reported else "feature_pages")
         print(run_folder / "features.html")
 
 

@@ -113,8 +113,8 @@ class CompareDirectionsSpec(Spec):
         _check_methods(self.methods, (*CONTRASTS, *CAUSAL, *REFERENCES))
         if self.baseline not in self.methods:
             raise ValueError(
-                f"baseline {self.baseline!r} is not among the methods: give compare_directions.baseline, one "
-                f"of {', '.join(self.methods)}"
+                f"baseline {self.baseline!r} is not among the methods: give "
+                f"compare_directions.baseline, one of {', '.join(self.methods)}"
             )
         return self
 

@@ -56,7 +56,7 @@ class RunSpec(Spec):
 
     @property
     def named_features(self) -> tuple[int, ...]:
-        """The features that the sweep, a patch or the feature pages name by index."""
+        """The features that the sweep, an edit or the feature pages name by index."""
         patched = self.compare_edits.named if self.compare_edits else ()
         return tuple(sorted({*self.sweep.named, *patched, *self.features.also}))
 
@@ -94,7 +94,7 @@ class RunSpec(Spec):
         if starts and self.activations.tokens == "answer":
             raise ValueError(
                 "activations.tokens: answer drops the assistant start: give select.at: answer, and "
-                "leave compare and matrix out"
+                "leave compare_directions and tradeoffs out"
             )
         return self
 
@@ -102,8 +102,8 @@ class RunSpec(Spec):
     def _a_twin_has_candidates(self) -> RunSpec:
         if self.sae.frozen_decoder_baseline and self.sweep.features != "candidates":
             raise ValueError(
-                "sae.frozen_decoder_baseline has other features: leave sweep.features at candidates, so that each SAE "
-                "has its own"
+                "sae.frozen_decoder_baseline has other features: leave sweep.features at "
+                "candidates, so that each SAE has its own"
             )
         return self
 

@@ -20,9 +20,8 @@ class TrainSpec(Spec):
     options: dict[str, Any] = Field(default={"k": 20, "topk_threshold_lr": 0.03})
     """Further fields of SAELens's config for that architecture, such as k or l1_coefficient."""
     frozen_decoder: bool = False
-    """Leave the decoder's directions as they were drawn, at random, and train the rest: a baseline of
-    the SAE that this spec trains without it, whose features are random directions with a fitted
-    encoder."""
+    """Leave the decoder's directions as they were drawn, at random, and train the rest: features
+    are then random directions with a fitted encoder."""
     corpus: str = "tiny"
     """`tiny` (chats with 650,000 tokens by the tiny model's tokenizer), a text or .jsonl file, or a
     Hugging Face dataset with a `text` column."""

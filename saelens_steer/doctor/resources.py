@@ -15,7 +15,8 @@ from saelens_steer.data import Encoded, encode_prompts
 from saelens_steer.doctor.case import pushes, spread
 from saelens_steer.doctor.findings import Finding
 from saelens_steer.evidence import least_controls
-from saelens_steer.pipeline.context import RunContext, template
+from saelens_steer.pipeline.context import RunContext
+from saelens_steer.pipeline.step_table import template
 from saelens_steer.steering import plain_directions
 from saelens_steer.sweeps import WRITTEN, Measurement, grid
 
@@ -68,10 +69,10 @@ def sizes_of_work(run: RunContext, measurement: Measurement, sizes: WorkSizes) -
     sides = f"{select.positive} against {select.negative}"
     yield Finding("selection", f"{len(run.selecting)} prompts, {sides}")
     yield Finding("metrics", ", ".join(metric.name for metric in measurement.metrics))
-    if patch := spec.compare_edits:
-        few = len(lengths[: compare_edits.limit])
+    if compared := spec.compare_edits:
+        few = len(lengths[: compared.limit])
         yield Finding(
-            "compare_edits", f"{len(compare_edits.variants)} variants of the model on {few} prompts"
+            "compare_edits", f"{len(compared.variants)} variants of the model on {few} prompts"
         )
     many = f"{tested} directions and {sizes.controls} controls"
     yield Finding("sweep", f"{many}: {sizes.rows:,} rows, {sizes.texts:,} texts")

@@ -28,7 +28,7 @@ from saelens_steer.model import (
     tolerance,
     unembed,
 )
-from saelens_steer.pipeline.context import template
+from saelens_steer.pipeline.step_table import template
 from saelens_steer.sae import check_sae
 from saelens_steer.steering import add, plain_directions, steered
 from saelens_steer.sweeps import LogitSweep, grid, measure

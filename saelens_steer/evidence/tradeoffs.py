@@ -25,7 +25,7 @@ CONTRAST = "mean_difference"
 
 @dataclass(frozen=True)
 class TradeoffCells:
-    """The rows of a matrix as arrays over prompts."""
+    """The rows of the trade-offs as arrays over prompts."""
 
     about: pd.DataFrame
     """One row per cell: KEYS."""
@@ -107,12 +107,12 @@ def tradeoffs_table(rows: pd.DataFrame, damage: Damage, seed: int = 0) -> pd.Dat
     (mean |Δ| of the outcome), damage_texts (share of texts of which some rate fell), damage_loss
     (rise of text_loss, nats); 95 % bootstrap intervals over prompts for effect and damage_kl.
 
-    evidence is ceiling where attribution alone found the direction. on_pareto_front: no other row (such
-    rows aside) has at least the effect for less KL. At an equal effect, baseline marks the feature
-    chosen by mean_difference on which the first edit does the least damage, and ratio is damage_kl
-    over that row's. Strengths are those found on these prompts: their own error is in no interval,
-    and damage grows with the square of the strength or faster. metric and domain say what the
-    effect is of.
+    evidence is ceiling where attribution alone found the direction. on_pareto_front: no other row
+    (such rows aside) has at least the effect for less KL. At an equal effect, baseline marks the
+    feature chosen by mean_difference on which the first edit does the least damage, and ratio is
+    damage_kl over that row's. Strengths are those found on these prompts: their own error is in no
+    interval, and damage grows with the square of the strength or faster. metric and domain say what
+    the effect is of.
     """
     has_texts = LOSS in rows
     cells = TradeoffCells.of(

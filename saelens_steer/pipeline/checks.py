@@ -5,29 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from saelens_steer.config import RunSpec, TradeoffsSpec
-from saelens_steer.data import Prompt, check_disjoint, encode_prompts, load_corpus, load_prompts
+from saelens_steer.config import RunSpec
+from saelens_steer.data import check_disjoint, encode_prompts, load_corpus
 from saelens_steer.directions import margin_sets
 from saelens_steer.errors import InputError, or_known
 from saelens_steer.labels import check_labeller, text_study
 from saelens_steer.model import check_length, check_stream, same_places
-from saelens_steer.pipeline.context import RunContext, template
+from saelens_steer.pipeline.context import RunContext
+from saelens_steer.pipeline.step_table import STEPS, step, template
 from saelens_steer.sae import check_encoder, check_feature, check_sae
 from saelens_steer.sweeps import check_comparable
 
-OPTIONAL = {
-    "compare_edits": "which variants to compare",
-    "compare_directions": "which ways to choose features, or compare_directions: {} for the usual ones",
-    "tradeoffs": "which directions and edits, or tradeoffs: {} for the usual ones",
-    "label": "who names features, or label: {} for the offline provider",
-}
-"""Sections that a step of their own works off, and what they say."""
-
 
 def check_asked(spec: RunSpec, until: str) -> None:
-    """Raise InputError where a step was asked for of which the config says nothing."""
-    if until in OPTIONAL and getattr(spec, until) is None:
-        raise InputError(f"the config has no section {until}: say {OPTIONAL[until]}")
+    """Raise InputError for an unknown step, or one that the config says nothing of."""
+    if until not in (names := [one.name for one in STEPS]):
+        raise InputError(f"there is no step {until!r}; {or_known(until, names)}")
+    if not (asked := step(until)).wanted(spec):
+        raise InputError(f"the config has no section {asked.section}: say {asked.ask}")
 
 
 def begin(spec: RunSpec, out: str | Path) -> RunContext:
@@ -44,7 +39,7 @@ def check_run(run: RunContext) -> None:
     _check_domains(run)
     _check_texts(run)
     _check_topic(run)
-    _check_patch(run)
+    _check_compare_edits(run)
     _check_sae(run)
     _check_scores(run)
     _check_compare(run)
@@ -77,7 +72,7 @@ def _check_topic(run: RunContext) -> None:
     check_length(run.model, max((len(e.ids) for e in encoded), default=0))
 
 
-def _check_patch(run: RunContext) -> None:
+def _check_compare_edits(run: RunContext) -> None:
     if run.spec.compare_edits is None:
         return
     check_comparable(
@@ -105,8 +100,8 @@ def _check_sae(run: RunContext) -> None:
                 )
         for hook_name in encoded_at - {*same_places(run.hook_name)}:
             raise InputError(
-                f"compare_edits: the SAE will be trained at {run.hook_name}, so it cannot encode at "
-                f"{hook_name}: leave hook_name out, or use add or project_out there"
+                f"compare_edits: the SAE will be trained at {run.hook_name}, so it cannot encode "
+                f"at {hook_name}: leave hook_name out, or use add or project_out there"
             )
         return
     sae = run.load_sae()
@@ -123,9 +118,9 @@ def _check_sae(run: RunContext) -> None:
 
 def _check_scores(run: RunContext) -> None:
     """direct_logit takes a margin as the first logit metric."""
-    compare, matrix = run.spec.compare_directions, run.spec.tradeoffs
-    asked = {run.spec.select.score, *(compare_directions.methods if compare else ())}
-    asked |= set(matrix.methods if matrix else ())
+    compare, tradeoffs = run.spec.compare_directions, run.spec.tradeoffs
+    asked = {run.spec.select.score, *(compare.methods if compare else ())}
+    asked |= set(tradeoffs.methods if tradeoffs else ())
     if "direct_logit" in asked:
         margin_sets(run.measurement().logit_metrics[0])
 
@@ -137,7 +132,7 @@ def _check_compare(run: RunContext) -> None:
     )
     if compare is None:
         return
-    for side, words in compare_directions.ask.items():
+    for side, words in compare.ask.items():
         if side not in sides:
             raise InputError(
                 f"compare_directions.ask: {side!r} is no side of select; {or_known(side, sides)}"
@@ -150,7 +145,7 @@ def _check_label(run: RunContext) -> None:
     spec = run.spec.label
     if spec is None:
         return
-    if not run.steps.path("labels.json").exists():  # else all may be answered already
+    if not run.folder.path("labels.json").exists():  # else all may be answered already
         check_labeller(spec)
     try:
         check_disjoint(run.naming, run.selecting)
@@ -160,28 +155,15 @@ def _check_label(run: RunContext) -> None:
     text_study(run.model, run.hook_name, run.naming, spec, *where).check()
 
 
-def tradeoff_prompts(spec: TradeoffsSpec) -> tuple[Prompt, ...]:
-    """The first so many prompts of each domain. Raises InputError without two domains."""
-    by_domain: dict[str, list[Prompt]] = {}
-    for prompt in load_prompts(spec.prompts):
-        by_domain.setdefault(prompt.domain, []).append(prompt)
-    if spec.domain not in by_domain or len(by_domain) < 2:
-        raise InputError(
-            f"tradeoffs: {spec.prompts} needs prompts of domain {spec.domain!r}, and of others; "
-            f"its domains are {', '.join(sorted(by_domain))}"
-        )
-    return tuple(prompt for own in by_domain.values() for prompt in own[: spec.limit])
-
-
 def check_tradeoffs(run: RunContext) -> None:
-    """Raise InputError for what of the matrix can be seen to be wrong before any work."""
+    """Raise InputError for what of the trade-offs can be seen to be wrong before any work."""
     spec = run.spec.tradeoffs
     if spec is None:
         return
     sides = (run.spec.select.positive, run.spec.select.negative)
     if spec.target not in (None, *sides):
         raise InputError(f"tradeoffs.target must be {sides[0]} or {sides[1]}, not {spec.target!r}")
-    prompts = tradeoff_prompts(spec)
+    prompts = run.tradeoff_prompts
     check_disjoint(prompts, run.selecting)
     check_disjoint(prompts, run.prompts)
     texts = run.spec.sweep.completions.model_copy(
@@ -191,4 +173,4 @@ def check_tradeoffs(run: RunContext) -> None:
     measurement = replace(run.measurement(), prompts=prompts, spec=sweep)
     measurement.check()
     if not any(m.name == "kl" for m in measurement.logit_metrics):
-        raise InputError("matrix measures damage by kl: add kl to metrics")
+        raise InputError("tradeoffs measures damage by kl: add kl to metrics")

@@ -12,48 +12,32 @@ from sae_lens import SAE
 
 from saelens_steer.activations import Activations
 from saelens_steer.config import LabelSpec, RunSpec, dump_config
-from saelens_steer.data import Prompt, check_disjoint, load_prompts, some_prompts, steered_prompts
+from saelens_steer.config.base import Spec
+from saelens_steer.data import (
+    Prompt,
+    check_disjoint,
+    load_prompts,
+    prompts_hash,
+    some_prompts,
+    steered_prompts,
+)
+from saelens_steer.errors import InputError
 from saelens_steer.features import Scale, measured_scale
-from saelens_steer.files import digest, write_json, write_text
+from saelens_steer.files import digest, file_digest, write_json, write_text
+from saelens_steer.metrics import metrics_version
 from saelens_steer.model import check_stream, default_hook_name, load_model, model_fingerprint
 from saelens_steer.pipeline.provenance import library_versions, provenance
-from saelens_steer.pipeline.run_folder import Steps
-from saelens_steer.sae import check_log, check_train_spec, load_sae, read_quality, sae_fingerprint
-from saelens_steer.sweeps import BatchSplitter, Measurement
-
-
-def template(spec: RunSpec) -> dict[str, Any]:
-    """As the steered ones are, unless select.chat differs."""
-    chat = spec.prompts.chat if spec.select.chat is None else spec.select.chat
-    return {"system": spec.prompts.system, "chat": chat}
-
-
-CHOSEN = (
-    "features",
-    "label-evidence",
-    "label",
-    "compare_edits",
-    "compare_directions",
-    "tradeoffs",
-    "sweep",
-    "frozen_decoder_baseline",
+from saelens_steer.pipeline.run_folder import RunFolder
+from saelens_steer.pipeline.step_table import Fact, Step, dependants, step
+from saelens_steer.sae import (
+    check_log,
+    check_train_spec,
+    load_sae,
+    read_quality,
+    sae_fingerprint,
+    source_version,
 )
-"""What is made of the candidates."""
-LATER = {
-    "cache": ("select", *CHOSEN, "report"),
-    "train": ("select", *CHOSEN, "report"),
-    "quality": ("report",),
-    "select": (*CHOSEN, "report"),
-    "features": ("report",),
-    "label-evidence": ("label", "report"),
-    "label": ("report",),
-    "compare_edits": ("report",),
-    "compare_directions": ("report",),
-    "tradeoffs": ("report",),
-    "sweep": ("frozen_decoder_baseline", "report"),
-    "frozen_decoder_baseline": ("report",),
-}
-"""Which steps build on which."""
+from saelens_steer.sweeps import BatchSplitter, Measurement
 
 HALVED = ".store/halved.json"
 
@@ -63,7 +47,7 @@ class RunContext:
     """The spec, the folder, the model, the prompts; and what earlier steps left in the folder."""
 
     spec: RunSpec
-    steps: Steps
+    folder: RunFolder
     model: Any
     hook_name: str
     prompts: tuple[Prompt, ...]
@@ -74,12 +58,14 @@ class RunContext:
     """The prompts that are steered for the labels."""
     keys: dict[str, str] = field(default_factory=dict)
     """Step → the digest of what it was made from, for later steps to depend on."""
+    left_open: set[str] = field(default_factory=set)
+    """Steps that could not finish: they are done again the next time."""
 
     @classmethod
     def load(cls, spec: RunSpec, out: str | Path) -> RunContext:
         """Load the model and the prompts; nothing is written yet."""
-        steps = Steps(out, LATER)
-        steps.check_own()
+        folder = RunFolder(out, dependants)
+        folder.check_own()
         if spec.sae.train:
             check_train_spec(spec.sae.train)
             check_log(spec.sae.log)
@@ -91,13 +77,27 @@ class RunContext:
         model = load_model(m.name, model_class=m.class_, dtype=m.dtype, device=m.device)
         hook_name = check_stream(model, spec.hook_name or default_hook_name(model))
         naming = tuple(_label_prompts(spec.label, steered)) if spec.label else ()
-        return cls(spec, steps, model, hook_name, steered, selecting, topic, naming)
+        return cls(spec, folder, model, hook_name, steered, selecting, topic, naming)
 
     def mark(self) -> None:
         """Make the folder a run folder: config.yaml, provenance.json."""
-        self.steps.mark()
-        write_text(self.steps.path("config.yaml"), dump_config(self.spec))
+        self.folder.mark()
+        write_text(self.folder.path("config.yaml"), dump_config(self.spec))
+        if "grid" in self.folder.names("grid") and not self.is_current(step("grid")):
+            self.folder.drop("grid")  # its table is of another config; its SAEs stay
         self.write_provenance()
+
+    def made_from(self, step: Step) -> list[object]:
+        """The digestible inputs of a step: keys of earlier steps, parts of the config, facts."""
+        inputs: list[object] = [self.keys.get(name) for name in step.after]
+        for part in step.reads(self.spec):
+            value = getattr(self, part) if isinstance(part, Fact) else part
+            inputs.append(value.model_dump() if isinstance(value, Spec) else value)
+        return inputs
+
+    def is_current(self, step: Step) -> bool:
+        """Whether a step was last done from these inputs."""
+        return self.folder.is_current(step.name, self.made_from(step))
 
     @property
     def model_key(self) -> list[str]:
@@ -112,12 +112,78 @@ class RunContext:
         ]
 
     @property
+    def metrics_version(self) -> object:
+        """A digest of the metrics, and of the source of those from elsewhere."""
+        return metrics_version(self.spec.metrics)
+
+    @property
+    def steered_hash(self) -> str:
+        return prompts_hash(self.prompts)
+
+    @property
+    def selecting_hash(self) -> str:
+        return prompts_hash(self.selecting)
+
+    @property
+    def topic_hash(self) -> str:
+        return prompts_hash(self.topic)
+
+    @property
+    def naming_hash(self) -> str:
+        return prompts_hash(self.naming)
+
+    @property
+    def tradeoffs_hash(self) -> str:
+        return prompts_hash(self.tradeoff_prompts)
+
+    @property
+    def corpus_version(self) -> str | None:
+        """A digest of a local corpus, which may change under its name."""
+        sae = self.spec.sae.train or self.spec.sae.load
+        assert sae is not None
+        local = sae.corpus is not None and Path(sae.corpus).is_file()
+        return file_digest(Path(str(sae.corpus))) if local else None
+
+    @property
+    def sae_source(self) -> str | None:
+        """A digest of what a path names: the corpus that is trained on, or a local SAE."""
+        load = self.spec.sae.load
+        return source_version(load.source) if load else self.corpus_version
+
+    @property
+    def labels_digest(self) -> str | None:
+        return self._digest("labels.json")
+
+    @property
+    def grid_digest(self) -> str | None:
+        return self._digest("grid/grid.csv")
+
+    def _digest(self, name: str) -> str | None:
+        path = self.folder.path(name)
+        return file_digest(path) if path.exists() else None
+
+    @property
+    def tradeoff_prompts(self) -> tuple[Prompt, ...]:
+        """The first prompts of each domain. Raises InputError without two domains."""
+        spec = self.spec.tradeoffs
+        assert spec is not None
+        by_domain: dict[str, list[Prompt]] = {}
+        for prompt in load_prompts(spec.prompts):
+            by_domain.setdefault(prompt.domain, []).append(prompt)
+        if spec.domain not in by_domain or len(by_domain) < 2:
+            raise InputError(
+                f"tradeoffs: {spec.prompts} needs prompts of domain {spec.domain!r}, and of "
+                f"others; its domains are {', '.join(sorted(by_domain))}"
+            )
+        return tuple(prompt for own in by_domain.values() for prompt in own[: spec.limit])
+
+    @property
     def activations(self) -> Activations:
-        return Activations.load(self.steps.path("activations"))
+        return Activations.load(self.folder.path("activations"))
 
     @property
     def sae(self) -> SAE[Any]:
-        return load_sae(self.steps.path("sae"), device=str(self.model.cfg.device))
+        return load_sae(self.folder.path("sae"), device=str(self.model.cfg.device))
 
     def load_sae(self) -> SAE[Any]:
         """The SAE that the config names."""
@@ -129,7 +195,7 @@ class RunContext:
     @property
     def features(self) -> dict[str, Any]:
         """The content of features.json."""
-        return json.loads(self.steps.path("features.json").read_text(encoding="utf-8"))
+        return json.loads(self.folder.path("features.json").read_text(encoding="utf-8"))
 
     @property
     def candidates(self) -> Mapping[str, list[int]]:
@@ -171,25 +237,28 @@ class RunContext:
         """Which batches of a store's answers did not fit; recorded at once when one does not."""
 
         def note(halved: Mapping[str, int]) -> None:
-            write_json(self.steps.path(HALVED), self.halved | {key: dict(halved)})
-            self.write_provenance(sae_fingerprint(self.steps.path("sae")))
+            write_json(self.folder.path(HALVED), self.halved | {key: dict(halved)})
+            self.write_provenance()
 
         return BatchSplitter(self.halved.get(key, {}), note)
 
     @property
     def halved(self) -> dict[str, dict[str, int]]:
         """Store → shape → rows of the batches that did not fit, in this run folder so far."""
-        path = self.steps.path(HALVED)
+        path = self.folder.path(HALVED)
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
-    def write_provenance(self, sae_hash: str | None = None) -> None:
+    def write_provenance(self) -> None:
         """Write provenance.json, with the digest of the SAE once there is one."""
+        sae = self.folder.path("sae")
+        trained = sae.is_dir() and self.is_current(step("train"))
+        sae_hash = sae_fingerprint(sae) if trained else None
         about = provenance(self.spec, self.model, self.hook_name, self.prompts, self.selecting)
         about["sae"]["hash"] = sae_hash
-        if resumed := read_quality(self.steps.path("sae")).get("resumed_at_tokens"):
+        if resumed := read_quality(sae).get("resumed_at_tokens"):
             about["sae"]["resumed_at_tokens"] = resumed
         about["halved_batches"] = [n for own in self.halved.values() for n in own.values()]
-        write_json(self.steps.path("provenance.json"), about)
+        write_json(self.folder.path("provenance.json"), about)
 
 
 def _label_prompts(spec: LabelSpec, steered: Sequence[Prompt]) -> list[Prompt]:

@@ -14,7 +14,7 @@ from saelens_steer.data import load_prompts
 from saelens_steer.errors import InputError
 from saelens_steer.files import write_jsonl
 from saelens_steer.model import load_model
-from saelens_steer.pipeline.context import template
+from saelens_steer.pipeline.step_table import template
 from saelens_steer.progress import progress, say
 from saelens_steer.report import read_mapping, side_names
 from saelens_steer.sae import check_feature, load_sae

@@ -1,4 +1,4 @@
-"""A sweep or a patch as one call, for notebooks."""
+"""What a run does, as single calls for notebooks."""
 
 from __future__ import annotations
 
@@ -163,9 +163,9 @@ def compare_edits(
     """What the model writes with and without edits: one row per prompt × variant.
 
     `variants`: name → one edit or several, in order, at `hook_name`. `settings` are those of
-    `CompareEditsSettings`: positions, exclude_special_tokens, max_norm, max_new_tokens, batch_size. The
-    model as it is stands first, as `original`; columns as in `patching.edits_table`, activations
-    where all edits go through one SAE. Raises InputError before any forward pass.
+    `CompareEditsSettings`: positions, exclude_special_tokens, max_norm, max_new_tokens, batch_size.
+    The unedited model comes first, as `original`; columns as in `edits_table`, with activations if
+    all edits go through one SAE. Raises InputError before any forward pass.
     """
     spec = checked(CompareEditsSettings, settings, "compare_edits")
     check_stream(model, hook_name)

@@ -17,32 +17,8 @@ from saelens_steer.evidence import ROW_COLUMNS
 from saelens_steer.files import write_json, write_jsonl, write_with
 from saelens_steer.pipeline.result import Result
 
-COMPARE_EDITS_OUTPUTS = ("compare_edits.csv", "compare_edits.json")
-BASELINE = "frozen_decoder_baseline"
-"""Folder of the frozen-decoder baseline."""
-BASELINE_OUTPUTS = tuple(
-    f"{BASELINE}/{name}" for name in ("features.json", "rows.parquet", "claims.csv")
-)
-GRID = "grid"
-"""Folder of the SAEs of a grid."""
-GRID_TABLE, FRONTIER = f"{GRID}/grid.csv", f"{GRID}/frontier.html"
-COMPARE_DIRECTIONS_OUTPUTS = ("comparison.csv", "comparison_rows.parquet")
-TRADEOFFS_OUTPUTS = ("tradeoffs_by_domain.csv", "tradeoffs.csv", "tradeoffs_rows.parquet")
-SWEEP_OUTPUTS = (
-    "sweep",
-    "completions.jsonl",
-    "interference.csv",
-    "interference.json",
-    "claims.csv",
-    "warnings.json",
-)
-CONTROLS = "controls.csv"
-"""The claims against every family of controls, where there are any."""
 TEXTS = "generated_texts"
 """Folder of one JSON per feature and prompt, where a config asks for them."""
-EVIDENCE_OUTPUTS = ("label_evidence.json", "label_texts")
-"""What features are named from and tested on; a folder like that of TEXTS."""
-LABEL_OUTPUTS = ("labels.json", "labels.csv")
 
 
 def write_result(
@@ -59,7 +35,7 @@ def write_result(
     write_with(folder / "claims.csv", lambda path: claims.to_csv(path, index=False))
     write_json(folder / "warnings.json", result.warnings)
     if len(by_family := result.by_family):
-        write_with(folder / CONTROLS, lambda path: by_family.to_csv(path, index=False))
+        write_with(folder / "controls.csv", lambda path: by_family.to_csv(path, index=False))
     if texts_of_layer is not None:
         asked = {prompt.id: prompt.text for prompt in prompts}
         write_generated_texts(folder / TEXTS, result.completions, asked, texts_of_layer)
@@ -136,7 +112,7 @@ def write_comparison(folder: Path, rows: pd.DataFrame, table: pd.DataFrame) -> N
 def write_tradeoffs(
     folder: Path, rows: pd.DataFrame, by_domain: pd.DataFrame, front: pd.DataFrame
 ) -> None:
-    """Write tradeoffs_by_domain.csv and tradeoffs.csv, and the rows that they were computed from."""
+    """Write tradeoffs.csv, tradeoffs_by_domain.csv and the rows they were computed from."""
     write_table(folder / "tradeoffs_by_domain.csv", by_domain)
     write_table(folder / "tradeoffs.csv", front)
     _write_parquet(folder / "tradeoffs_rows.parquet", rows)
@@ -152,7 +128,7 @@ def _write_parquet(path: Path, rows: pd.DataFrame) -> None:
 
 
 def write_compared_edits(folder: Path, table: pd.DataFrame) -> None:
-    """Write compare_edits.csv, and compare_edits.json: one object per prompt, its outputs side by side."""
+    """Write compare_edits.csv and .json: an object per prompt, its outputs side by side."""
     quoted = {"index": False, "quoting": csv.QUOTE_NONNUMERIC}  # a bare \r would end a row
     write_with(folder / "compare_edits.csv", lambda path: table.to_csv(path, **quoted))
     asked = ["prompt_id", "domain", "prompt"]

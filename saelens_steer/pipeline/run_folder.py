@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +13,35 @@ from saelens_steer.files import digest, inside, remove, remove_leftovers, write_
 STATE = ".steps"
 
 
-class Steps:
-    """The run folder's memory of which step made which files from which inputs."""
+class RunFolder:
+    """A run folder, and its memory of which step made which files from which inputs."""
 
     def __init__(
-        self, folder: str | Path, later: Mapping[str, Iterable[str]] | None = None
+        self, root: str | Path, dependants: Callable[[str], Iterable[str]] = lambda _: ()
     ) -> None:
-        """`later` names the steps that build on each step: they go when it is done again."""
-        self.folder = Path(folder)
-        self.later = later or {}
-        if self.folder.exists() and not self.folder.is_dir():
-            raise InputError(f"{self.folder} is a file: --out must be a folder")
+        """`dependants` names the steps made from a step: they go when it is done again."""
+        self.root = Path(root)
+        self.dependants = dependants
+        if self.root.exists() and not self.root.is_dir():
+            raise InputError(f"{self.root} is a file: --out must be a folder")
 
     def check_own(self) -> None:
         """Raise InputError for a folder that holds something else than a run, or a damaged one."""
-        if self.folder.is_dir() and any(self.folder.iterdir()) and not self.path(STATE).is_dir():
+        if self.root.is_dir() and any(self.root.iterdir()) and not self.path(STATE).is_dir():
             raise InputError(
-                f"{self.folder} is not empty and holds no run: give --out a folder of its own"
+                f"{self.root} is not empty and holds no run: give --out a folder of its own"
             )
         for name in self.names(""):
             self.made(name)
 
     def mark(self) -> None:
         """Make the folder a run folder, and clear what a killed run left half-written."""
-        remove_leftovers(self.folder)
+        remove_leftovers(self.root)
         write_json(self._state("run"), {"made_by": "saelens_steer"})
 
     def path(self, name: str) -> Path:
         """A place inside the run folder. InputError for a name that leads out of it."""
-        return inside(self.folder, name)
+        return inside(self.root, name)
 
     def do(
         self,
@@ -60,7 +60,9 @@ class Steps:
         inputs, outputs = list(inputs), list(outputs)
         key = digest(name, *inputs)
         if not self.is_done(name, inputs, outputs):
-            self._forget((name, *self.later.get(name, ())), (*outputs, *beside))
+            self._forget((name, *self.dependants(name)), (*outputs, *beside))
+            # no claim yet, but a record of what a killed step may leave behind
+            write_json(self._state(name), {"key": None, "outputs": [*outputs, *beside]})
             make()
             write_json(self._state(name), {"key": key, "outputs": [*outputs, *beside]})
         return key
@@ -68,6 +70,10 @@ class Steps:
     def leave_open(self, name: str) -> None:
         """Let a step that could not finish be done again the next time; what it made stays."""
         write_json(self._state(name), {**self._known(name), "key": None})
+
+    def is_open(self, name: str) -> bool:
+        """Whether a step could not finish."""
+        return self._known(name).get("key", "") is None
 
     def is_current(self, name: str, inputs: Iterable[object]) -> bool:
         """Whether this step was last done from these inputs."""
@@ -82,11 +88,11 @@ class Steps:
         """The steps done so far whose names begin so."""
         return sorted(p.stem for p in self.path(STATE).glob(f"{prefix}*.json"))
 
-    def drop(self, name: str, outputs: Iterable[str]) -> None:
-        """Take away what a step made, whole or in part, and what was built on it: it is no longer
-        asked for."""
+    def drop(self, name: str, also: Iterable[str] = ()) -> None:
+        """Remove what a step made, whole or in part, and what was made from it: it is no longer
+        asked for. `also`: what may lie beside it."""
         there = self._state(name).exists()
-        self._forget((name, *self.later.get(name, ())) if there else (), outputs)
+        self._forget((name, *self.dependants(name)) if there else (), also)
 
     def made(self, name: str) -> list[str]:
         """What a step noted that it made. InputError where that could not be removed safely."""
@@ -103,7 +109,7 @@ class Steps:
     def _removable(self, output: str) -> Path:
         """The place of an output, which is never the memory of the steps."""
         path = self.path(output)
-        real = (path.parent.resolve() / path.name).relative_to(self.folder.resolve())
+        real = (path.parent.resolve() / path.name).relative_to(self.root.resolve())
         if real.parts[0].casefold() == STATE:
             raise InputError(f"{output!r} belongs to the memory of the steps")
         return path

@@ -38,7 +38,7 @@ class RunTables:
     quality: dict[str, Any]
     grid: pd.DataFrame
     """grid/grid.csv: SAEs of several architectures and sparsities."""
-    patches: pd.DataFrame
+    compared_edits: pd.DataFrame
     """compare_edits.csv: one row per prompt × variant."""
     by_family: pd.DataFrame
     """controls.csv: the claims against every family of controls."""
@@ -46,9 +46,9 @@ class RunTables:
     """frozen_decoder_baseline/claims.csv: the claims of the frozen-decoder baseline."""
     comparison: pd.DataFrame
     """comparison.csv: ways to choose features."""
-    tradeoffs: pd.DataFrame
+    tradeoffs_by_domain: pd.DataFrame
     """tradeoffs_by_domain.csv: direction × edit × strength × domain."""
-    front: pd.DataFrame
+    tradeoffs: pd.DataFrame
     """tradeoffs.csv: effect against damage."""
     feature_pages: dict[str, Any]
     """feature_pages.json: what each shown feature responds to."""
@@ -88,7 +88,7 @@ class RunTables:
     @property
     def patch_metrics(self) -> list[str]:
         """The metrics in compare_edits.csv: what stands between the texts and the receipts."""
-        columns = list(self.patches.columns)
+        columns = list(self.compared_edits.columns)
         start = columns.index("n_tokens") + 1
         return [c for c in columns[start:] if not c.startswith("receipt_")]
 
@@ -114,12 +114,12 @@ def read_run(folder: Path) -> RunTables:
         training=pd.DataFrame(read_lines(folder / "sae" / "metrics.jsonl")),
         quality=read_mapping(folder / "sae" / "quality.json"),
         grid=read_table(folder / "grid" / "grid.csv", ("name", "architecture", "options")),
-        patches=read_table(folder / "compare_edits.csv", EDIT_TEXTS),
+        compared_edits=read_table(folder / "compare_edits.csv", EDIT_TEXTS),
         by_family=read_table(folder / "controls.csv"),
         baseline=read_table(folder / "frozen_decoder_baseline" / "claims.csv"),
         comparison=read_table(folder / "comparison.csv", ("method", "directions")),
-        matrix=read_table(folder / "tradeoffs_by_domain.csv"),
-        front=read_table(folder / "tradeoffs.csv"),
+        tradeoffs_by_domain=read_table(folder / "tradeoffs_by_domain.csv"),
+        tradeoffs=read_table(folder / "tradeoffs.csv"),
         feature_pages=read_mapping(folder / "feature_pages.json"),
         labels=read_labels(folder / "labels.json"),
         warnings=read_sentences(folder / "warnings.json"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from saelens_steer.files import read_json
 
 DEAD_SHARE, DENSE_SHARE = 0.2, 0.05
 """Shares of features that are worth a sentence."""
@@ -29,8 +30,7 @@ Line = Mapping[str, Any]
 
 def read_quality(folder: str | Path) -> dict[str, Any]:
     """The figures, verdict and warnings in an SAE's folder (quality.json); empty without them."""
-    path = Path(folder) / QUALITY
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(Path(folder) / QUALITY)
 
 
 def judged(quality: Line, training: Sequence[Line] = ()) -> dict[str, Any]:

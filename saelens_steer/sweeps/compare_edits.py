@@ -76,8 +76,8 @@ def check_comparable(model: Any, prompts: Sequence[Encoded], spec: CompareEditsS
     longest, room = max(len(e.head) for e in prompts), spec.max_new_tokens
     if longest + room > model.cfg.n_ctx:
         raise InputError(
-            f"compare_edits: the longest prompt has {longest} tokens and {room} are to be generated, but "
-            f"the model's n_ctx is {model.cfg.n_ctx}: shorten one of them"
+            f"compare_edits: the longest prompt has {longest} tokens and {room} are to be "
+            f"generated, but the model's n_ctx is {model.cfg.n_ctx}: shorten one of them"
         )
 
 

@@ -1,4 +1,4 @@
-"""The tradeoffs: edits against their definitions, rows against hooked passes, tables against means."""
+"""Trade-offs: edits against their definitions, rows against hooked passes, tables against means."""
 
 import numpy as np
 import pandas as pd

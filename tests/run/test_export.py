@@ -14,8 +14,9 @@ from saes import random_sae
 
 from saelens_steer.config import parse_config
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.pipeline.run_folder import Steps
-from saelens_steer.pipeline.steps.report import report
+from saelens_steer.pipeline.run import carry_out
+from saelens_steer.pipeline.run_folder import RunFolder
+from saelens_steer.pipeline.step_table import step
 from saelens_steer.sae import save_sae
 from saelens_steer.steering import load_vectors
 
@@ -104,7 +105,8 @@ def test_a_new_report_takes_the_images_of_the_old_one_away(tmp_path, monkeypatch
 
     def reported(sweep: str) -> list[bool]:
         keys = {"sweep": sweep, "select": "1"}
-        report(RunContext(parse_config({}, []), Steps(folder), None, HOOK, (), (), keys=keys))
+        run = RunContext(parse_config({}, []), RunFolder(folder), None, HOOK, (), (), keys=keys)
+        carry_out(step("report"), run)
         return [image.exists() for image in images]
 
     reported("1")
@@ -115,7 +117,7 @@ def test_a_new_report_takes_the_images_of_the_old_one_away(tmp_path, monkeypatch
 
 
 def test_the_images_go_with_a_report_whose_sweep_is_done_again(tmp_path):
-    steps = Steps(tmp_path, {"sweep": ("report",)})
+    steps = RunFolder(tmp_path, lambda name: ("report",) if name == "sweep" else ())
     steps.do("report", [1], ["page"], lambda: (tmp_path / "page").touch(), ["page.pdf"])
     (tmp_path / "page.pdf").touch()
     steps.do("report", [1], ["page"], lambda: None, ["page.pdf"])

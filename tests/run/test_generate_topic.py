@@ -11,8 +11,8 @@ from saelens_steer.config import RunSpec, parse_config
 from saelens_steer.data import load_prompts
 from saelens_steer.errors import InputError
 from saelens_steer.pipeline import export
-from saelens_steer.pipeline.context import template
 from saelens_steer.pipeline.export import generate_topic
+from saelens_steer.pipeline.step_table import template
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from stopping import stop_at
 from saelens_steer.config import parse_config
 from saelens_steer.errors import InputError
 from saelens_steer.pipeline.run import run, train_grid
-from saelens_steer.pipeline.run_folder import Steps
+from saelens_steer.pipeline.run_folder import RunFolder
 
 QUICK = {"d_sae": 64, "options": {"k": 4}, "training_tokens": 8192, "context_size": 64}
 
@@ -84,7 +84,7 @@ def test_a_grid_takes_away_nothing_for_the_name_of_a_step_alone(tmp_path):
 @pytest.mark.parametrize("output", ["grid/..", "grid/../..", "..", "grid/../sae/..", "grid/away/x"])
 def test_a_grid_that_notes_an_sae_outside_its_folder_is_refused(tmp_path, output):
     asked = spec(grid=[{"vary": {"k": [2]}}])
-    Steps(tmp_path / "run").mark()
+    RunFolder(tmp_path / "run").mark()
     for mine in ("x", "run/notes.txt", "run/grid/mine"):
         (tmp_path / mine).parent.mkdir(exist_ok=True)
         (tmp_path / mine).write_text("mine")
@@ -98,7 +98,7 @@ def test_a_grid_that_notes_an_sae_outside_its_folder_is_refused(tmp_path, output
 
 
 def test_a_grid_whose_folder_lies_elsewhere_is_refused(tmp_path):
-    Steps(tmp_path / "run").mark()
+    RunFolder(tmp_path / "run").mark()
     (tmp_path / "away/batchtopk-k2").mkdir(parents=True)
     (tmp_path / "run/grid").symlink_to(tmp_path / "away")
     with pytest.raises(InputError, match="names no place inside"):
@@ -108,15 +108,13 @@ def test_a_grid_whose_folder_lies_elsewhere_is_refused(tmp_path):
 
 def test_the_table_of_a_grid_is_not_shown_by_a_run_of_another(tmp_path):
     from saelens_steer.pipeline.checks import begin
-    from saelens_steer.pipeline.outputs import GRID_TABLE
-    from saelens_steer.pipeline.steps.sae import drop_stale_grid
 
     grid = spec(grid=[{"vary": {"k": [2]}}])
     table = train_grid(grid, tmp_path / "run")
-    drop_stale_grid(begin(grid, tmp_path / "run"))
-    assert table == tmp_path / "run" / GRID_TABLE and table.exists()
+    begin(grid, tmp_path / "run")
+    assert table == tmp_path / "run/grid/grid.csv" and table.exists()
     other = grid.model_copy(update={"hook_name": "blocks.2.hook_resid_pre"})
-    drop_stale_grid(begin(other, tmp_path / "run"))
+    begin(other, tmp_path / "run")
     assert not table.exists() and (tmp_path / "run/grid/batchtopk-k2/cfg.json").exists()
 
 

@@ -1,4 +1,4 @@
-"""The well-known set-ups: each config on a random model under its real id, each baseline in small."""
+"""The well-known set-ups: configs on random models under their real ids, and small counterparts."""
 
 from __future__ import annotations
 
@@ -103,21 +103,21 @@ def test_a_car_or_a_bus_on_qwen25(tmp_path):
     assert "Generally, which is bigger, a car or a bus?" in page
 
 
-@pytest.mark.parametrize("frozen_decoder_baseline", ["maxact", "mlp_out", "transport"])
-def test_each_twin_runs_offline_in_small(tmp_path, baseline):
+@pytest.mark.parametrize("counterpart", ["maxact", "mlp_out", "transport"])
+def test_each_counterpart_runs_offline_in_small(tmp_path, counterpart):
     small = {"sae.train.training_tokens": 20000, "sae.train.d_sae": 256, "sweep.n_controls": 4}
     small |= {"sweep.completions.max_new_tokens": 8, "select.answer_tokens": 12}
     small["label.max_new_tokens"] = 4
-    if baseline == "maxact":
+    if counterpart == "maxact":
         small |= {"prompts.sample.n": 5}
     else:
         small |= {"prompts.limit": 3, "compare_edits.max_new_tokens": 8}
-    if baseline == "mlp_out":
+    if counterpart == "mlp_out":
         small |= {"sae.train.cached_tokens": 5000}
-    out = ran(f"configs/tiny/{baseline}.yaml", tmp_path / "run", small)
+    out = ran(f"configs/tiny/{counterpart}.yaml", tmp_path / "run", small)
     claims = pd.read_csv(out / "claims.csv")
     assert claims["verdict"].str.startswith(("not testable", "not measured")).all()
-    if baseline == "maxact":
+    if counterpart == "maxact":
         assert len(list((out / "generated_texts").iterdir())) == 5 * claims["direction"].nunique()
     else:
         assert len(side_by_side(out)) == 3

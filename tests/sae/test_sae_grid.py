@@ -5,7 +5,6 @@ import pytest
 from saelens_steer.config import TrainSpec
 from saelens_steer.config.sae import GridSpec, SAESpec
 from saelens_steer.errors import InputError
-from saelens_steer.pipeline.outputs import FRONTIER, GRID_TABLE
 from saelens_steer.sae import SAEGrid, sae_fingerprint, train_sae
 from saelens_steer.sae.training import train as module
 
@@ -76,7 +75,14 @@ def test_an_sae_is_neither_hidden_nor_the_folder_it_lies_in(name, vary, key):
 
 @pytest.mark.parametrize(
     "name",
-    [GRID_TABLE, FRONTIER, "grid/tensorboard", "grid/wandb", "grid/a-checkpoints", "grid/Grid.CSV"],
+    [
+        "grid/grid.csv",
+        "grid/frontier.html",
+        "grid/tensorboard",
+        "grid/wandb",
+        "grid/a-checkpoints",
+        "grid/Grid.CSV",
+    ],
 )
 def test_an_sae_has_no_name_that_its_folder_has_for_something_else(name):
     with pytest.raises(ValueError, match="is hidden or taken in its folder"):

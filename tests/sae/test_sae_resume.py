@@ -13,7 +13,7 @@ from saelens_steer.sae.training.resume import STATE, checkpoint_folder, keep_sta
 
 HOOK = "blocks.2.hook_resid_pre"
 STOPPED = 30
-"""Steps until the training is stopped, of 40."""
+"""RunFolder until the training is stopped, of 40."""
 FRESH = {"training_tokens": 256 * 40, "lr": 1e-3}
 SETTINGS = {
     "fresh": FRESH,

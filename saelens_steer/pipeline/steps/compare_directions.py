@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
-
-from saelens_steer.config import CompareDirectionsSpec
-from saelens_steer.data import prompts_hash
 from saelens_steer.directions import Comparison, comparison_rows
 from saelens_steer.evidence import comparison_table
-from saelens_steer.metrics import metrics_version
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.pipeline.outputs import COMPARE_DIRECTIONS_OUTPUTS, write_comparison
-from saelens_steer.pipeline.steps.select import direction_finder, where_steered
+from saelens_steer.pipeline.outputs import write_comparison
+from saelens_steer.pipeline.steps.select import direction_finder
 from saelens_steer.progress import progress
 
 
-def compare(run: RunContext) -> Path:
-    """comparison.csv: a row per way to choose and side; nothing where the config asks for none."""
-    if run.spec.compare_directions is None:
-        run.steps.drop("compare_directions", COMPARE_DIRECTIONS_OUTPUTS)
-        return run.steps.folder
-    inputs = [run.keys["select"], run.model_key, prompts_hash(run.prompts)]
-    inputs += [run.spec.prompts.model_dump(), run.spec.compare_directions.model_dump()]
-    inputs += [run.spec.select.model_dump(), *where_steered(run), metrics_version(run.spec.metrics)]
-    make = partial(_compare, run, run.spec.compare_directions)
-    run.keys["compare_directions"] = run.steps.do(
-        "compare_directions", inputs, COMPARE_DIRECTIONS_OUTPUTS, make
-    )
-    return run.steps.path("comparison.csv")
-
-
-def _compare(run: RunContext, spec: CompareDirectionsSpec) -> None:
+def compare_directions(run: RunContext) -> None:
+    """comparison.csv: a row per way to choose directions and side."""
+    spec = run.spec.compare_directions
+    assert spec is not None
     finder = direction_finder(run)
     with progress("ways to choose", len(spec.methods)) as note:
         directions_by = []
@@ -45,4 +27,4 @@ def _compare(run: RunContext, spec: CompareDirectionsSpec) -> None:
         rows = comparison_rows(job, directions_by)
         note(len(rows))
     table = comparison_table(rows, spec.baseline, run.spec.sweep.seed)
-    write_comparison(run.steps.folder, rows, table)
+    write_comparison(run.folder.root, rows, table)

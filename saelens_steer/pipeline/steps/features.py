@@ -6,49 +6,39 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sae_lens import SAE
 
 from saelens_steer.activations import Activations, cache_activations
-from saelens_steer.data import Prompt, prompts_hash
+from saelens_steer.data import Prompt
 from saelens_steer.features import pages_of
 from saelens_steer.files import write_json, write_text
-from saelens_steer.pipeline.context import RunContext, template
+from saelens_steer.pipeline.context import RunContext
+from saelens_steer.pipeline.step_table import template
 from saelens_steer.pipeline.steps.select import answered
 from saelens_steer.report import features_page, read_labels, read_mapping
 
 TEMPORARY = f".{os.getpid()}.tmp"
 """As files.py names its own, so that the next run clears what a killed one left."""
-OUTPUTS = ["feature_pages.json", "features.html"]
 
 
-def features(run: RunContext) -> Path:
-    """feature_pages.json and features.html: the candidates, and the features that are named."""
-    inputs = [run.keys["select"], run.keys["cache"], run.keys["train"], run.model_key]
-    inputs += [run.hook_name, run.spec.features.model_dump(), run.spec.activations.model_dump()]
-    inputs += [prompts_hash(run.topic), template(run.spec), run.spec.sweep.named]
-    run.keys["features"] = run.steps.do("features", inputs, OUTPUTS, partial(_features, run))
-    return run.steps.path("features.html")
-
-
-def _features(run: RunContext) -> None:
+def features(run: RunContext) -> None:
+    """feature_pages.json: the candidates, and the features that are named."""
     spec, sae, sides = run.spec.features, run.sae, run.shown
     with all_tokens(run, sae) as own, _topic(run, sae) as topic:
         found = pages_of(run.model, sae, own, list(sides), spec, topic, sides)
     about = {"sides": list(run.candidates), "topic_source": spec.topic if topic else None}
-    write_json(run.steps.path(OUTPUTS[0]), found.to_json() | about)
-    write_page(run)
+    write_json(run.folder.path("feature_pages.json"), found.to_json() | about)
 
 
-def write_page(run: RunContext) -> None:
-    """features.html, from feature_pages.json and the labels where there are any."""
-    data = read_mapping(run.steps.path(OUTPUTS[0]))
-    labels = read_labels(run.steps.path("labels.json"))
-    name = run.steps.folder.resolve().name
-    write_text(run.steps.path(OUTPUTS[1]), features_page(data, name, labels=labels))
+def feature_pages(run: RunContext) -> None:
+    """features.html, from feature_pages.json and the labels if there are any."""
+    data = read_mapping(run.folder.path("feature_pages.json"))
+    labels = read_labels(run.folder.path("labels.json"))
+    name = run.folder.root.resolve().name
+    write_text(run.folder.path("features.html"), features_page(data, name, labels=labels))
 
 
 @contextmanager
@@ -71,7 +61,7 @@ def _topic(run: RunContext, sae: SAE[Any]) -> AbstractContextManager[Activations
 def _cached(run: RunContext, prompts: Sequence[Prompt]) -> Iterator[Activations]:
     """Activations of all tokens of some prompts, on disk for the time being."""
     options = {**run.spec.activations.model_dump(), **template(run.spec), "tokens": "all"}
-    store = run.steps.path(".store")
+    store = run.folder.path(".store")
     store.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(TEMPORARY, ".pages-", store) as room:
         place = Path(room) / "activations"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,43 +10,26 @@ from sae_lens import SAE
 from saelens_steer.directions import DirectionFinder, tested_directions, with_controls
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import claims
-from saelens_steer.metrics import metrics_version
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.pipeline.outputs import BASELINE, BASELINE_OUTPUTS, write_baseline
-from saelens_steer.pipeline.steps.sae import corpus_version, sae_key
+from saelens_steer.pipeline.outputs import write_baseline
+from saelens_steer.pipeline.step_table import BASELINE
 from saelens_steer.pipeline.steps.select import direction_finder
 from saelens_steer.pipeline.steps.sweep import kept_rows
 from saelens_steer.progress import progress
 from saelens_steer.sae import load_sae, train_sae
 
 
-def baseline(run: RunContext) -> Path:
-    """frozen_decoder_baseline/: the baseline's SAE, its features by the same selection, rows and claims; or nothing."""
-    if not run.spec.sae.frozen_decoder_baseline:
-        run.steps.drop("frozen_decoder_baseline_sae", [BASELINE])
-        run.steps.drop("frozen_decoder_baseline", [BASELINE])
-        return run.steps.folder
-    made = _train(run)
-    inputs = [made, run.keys["sweep"], run.spec.select.model_dump()]
-    inputs.append(metrics_version(run.spec.metrics))
-    run.keys["frozen_decoder_baseline"] = run.steps.do(
-        "frozen_decoder_baseline", inputs, BASELINE_OUTPUTS, partial(_baseline, run)
-    )
-    return run.steps.path(BASELINE) / "claims.csv"
+def train(run: RunContext) -> None:
+    """The baseline's SAE, a step apart: a sweep with other strengths has the same baseline."""
+    spec, folder = run.spec.sae.train, run.folder.path(f"{BASELINE}/sae")
+    assert spec is not None
+    frozen = spec.model_copy(update={"frozen_decoder": True})
+    train_sae(run.model, frozen, run.hook_name, folder, run.spec.sae.log)
 
 
-def _train(run: RunContext) -> str:
-    """The baseline's SAE, a step of its own: a sweep with other strengths has the same baseline."""
-    train, folder = run.spec.sae.train, run.steps.path(f"{BASELINE}/sae")
-    assert train is not None
-    frozen = train.model_copy(update={"frozen_decoder": True})
-    inputs = [run.model_key, run.hook_name, sae_key(frozen), corpus_version(frozen)]
-    make = partial(train_sae, run.model, frozen, run.hook_name, folder, run.spec.sae.log)
-    return run.steps.do("frozen_decoder_baseline_sae", inputs, [f"{BASELINE}/sae"], make)
-
-
-def _baseline(run: RunContext) -> None:
-    folder = run.steps.path(BASELINE)
+def sweep(run: RunContext) -> None:
+    """Its features by the same selection, rows and claims."""
+    folder = run.folder.path(BASELINE)
     sae = load_sae(folder / "sae", device=str(run.model.cfg.device))
     finder = direction_finder(run, sae)
     found = finder.selection(run.spec.select.score, run.spec.select.k)

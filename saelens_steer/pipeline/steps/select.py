@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from sae_lens import SAE
 
 from saelens_steer.activations import cache_activations, with_answers
-from saelens_steer.config import CAUSAL, PromptSpec
-from saelens_steer.data import Prompt, prompts_hash
+from saelens_steer.config import PromptSpec
+from saelens_steer.data import Prompt
 from saelens_steer.directions import CausalScoring, DirectionFinder
 from saelens_steer.features import Scale, measured_scale
 from saelens_steer.files import write_json
-from saelens_steer.metrics import metrics_version
-from saelens_steer.pipeline.context import RunContext, template
+from saelens_steer.pipeline.context import RunContext
+from saelens_steer.pipeline.step_table import template
 from saelens_steer.sae import sae_fingerprint
 
 
-def cache(run: RunContext) -> Path:
+def cache(run: RunContext) -> None:
     """Activations of the selection prompts, with their answers."""
-    spec = run.spec
-    answer = ["answer", spec.select.answer_tokens] if spec.reads_answers else []
-    inputs = [run.model_key, run.hook_name, prompts_hash(run.selecting)]
-    inputs += [spec.activations.model_dump(), template(spec), answer]
-    run.keys["cache"] = run.steps.do("cache", inputs, ["activations"], partial(_cache, run))
-    return run.steps.path("activations")
-
-
-def _cache(run: RunContext) -> None:
     options = {**run.spec.activations.model_dump(), **template(run.spec)}
-    options |= {"hook_name": run.hook_name, "out": run.steps.path("activations")}
+    options |= {"hook_name": run.hook_name, "out": run.folder.path("activations")}
     cache_activations(run.model, answered(run), **options)
 
 
@@ -45,41 +34,21 @@ def answered(run: RunContext) -> tuple[Prompt, ...]:
     return tuple(with_answers(run.model, run.selecting, n_tokens, **options))
 
 
-def select(run: RunContext) -> Path:
+def select(run: RunContext) -> None:
     """Candidates of both sides."""
-    inputs = [run.keys["cache"], run.keys["train"], run.spec.select.model_dump()]
-    inputs += [run.spec.sweep.named, *_tried(run)]
-    run.keys["select"] = run.steps.do("select", inputs, ["features.json"], partial(_select, run))
-    return run.steps.path("features.json")
-
-
-def _tried(run: RunContext) -> list[object]:
-    """What a causal score reads beside the activations."""
-    if run.spec.select.score not in CAUSAL:
-        return []
-    return [run.model_key, *where_steered(run), metrics_version(run.spec.metrics)]
-
-
-def where_steered(run: RunContext) -> list[object]:
-    """The settings of the sweep that decide where directions are pushed, and the seed."""
-    keys = {"positions", "exclude_special_tokens", "max_norm", "batch_tokens", "seed"}
-    return [run.spec.sweep.model_dump(include=keys)]
-
-
-def _select(run: RunContext) -> None:
     s, sae, named = run.spec.select, run.sae, run.spec.sweep.named
     if sae.cfg.metadata.decoder_only and run.spec.sweep.named:
-        write_json(run.steps.path("features.json"), _unselected(run, sae))
+        write_json(run.folder.path("features.json"), _unselected(run, sae))
         return
     found = direction_finder(run, sae).selection(s.score, s.k)
     about = found.to_json(run.hook_name, _about(run, sae))
     size = _size(found.scale.of(sorted({*found.features, *named})))
-    write_json(run.steps.path("features.json"), about | size)
+    write_json(run.folder.path("features.json"), about | size)
 
 
 def direction_finder(run: RunContext, sae: SAE[Any] | None = None) -> DirectionFinder:
     """Everything that ways of choosing directions read: the SAE (the run's own unless another is
-    given), activations, and a trial."""
+    given), activations, and the causal scoring."""
     select = run.spec.select
     sides = (select.positive, select.negative)
     few = [[p for p in run.selecting if p.domain == side][: select.push_prompts] for side in sides]
@@ -112,7 +81,7 @@ def _about(run: RunContext, sae: SAE[Any]) -> dict[str, Any]:
     return {
         "source": load.source if load else "sae",
         "sae_id": load.sae_id if load else None,
-        "hash": sae_fingerprint(run.steps.path("sae")),
+        "hash": sae_fingerprint(run.folder.path("sae")),
         "d_sae": sae.cfg.d_sae,
         "d_in": sae.cfg.d_in,
         "architecture": sae.cfg.architecture(),

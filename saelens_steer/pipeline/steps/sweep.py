@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from sae_lens import SAE
 
-from saelens_steer.data import prompts_hash
 from saelens_steer.directions import tested_directions, with_controls
 from saelens_steer.errors import InputError
 from saelens_steer.files import digest
@@ -18,9 +16,6 @@ from saelens_steer.metrics import LogitMetric, metrics_version
 from saelens_steer.model import hook_layer
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.pipeline.outputs import (
-    CONTROLS,
-    SWEEP_OUTPUTS,
-    TEXTS,
     read_rows,
     write_result,
     write_rows,
@@ -35,18 +30,8 @@ STORE = ".store"
 WRITING = {"max_new_tokens", "temperature", "samples"}
 
 
-def sweep(run: RunContext) -> Path:
+def sweep(run: RunContext) -> None:
     """Rows of every direction × α × prompt, completions, interference and claims."""
-    inputs = [run.keys["select"], run.model_key, prompts_hash(run.prompts)]
-    inputs += [run.spec.prompts.model_dump(), run.spec.sweep.model_dump()]
-    inputs += [metrics_version(run.spec.metrics)]
-    outputs = [*SWEEP_OUTPUTS, *([TEXTS] if run.spec.sweep.completions.files else [])]
-    outputs += [CONTROLS] if run.spec.sweep.families else []
-    run.keys["sweep"] = run.steps.do("sweep", inputs, outputs, partial(_sweep, run))
-    return run.steps.path("sweep")
-
-
-def _sweep(run: RunContext) -> None:
     measurement = run.measurement(sae := run.sae)
     everything = with_controls(measurement, _tested(run, sae), run.activations)
     _say_size(measurement, everything)
@@ -60,10 +45,10 @@ def _sweep(run: RunContext) -> None:
         texts = measurement.completion_rows(
             everything, _chosen(run), store, run.splitter(store.key), note
         )
-    place = write_rows(run.steps.folder, (measurement.joined(table, texts) for table in tables()))
+    place = write_rows(run.folder.root, (measurement.joined(table, texts) for table in tables()))
     result = Result.of(measurement, read_rows(place, measurement.measured(texts)), texts)
     layer = hook_layer(run.hook_name) if run.spec.sweep.completions.files else None
-    write_result(run.steps.folder, result, run.prompts, layer)
+    write_result(run.folder.root, result, run.prompts, layer)
 
 
 def kept_rows(
@@ -132,7 +117,7 @@ def store_of(run: RunContext, name: str, measurement: Measurement) -> Store:
         parts += [spec.cache_logits]  # all logits are computed then: other products, other digits
     if name == "texts":
         parts += [spec.seed, spec.completions.model_dump(include=WRITING)]
-    return Store(run.steps.path(STORE) / name, digest(name, *parts))
+    return Store(run.folder.path(STORE) / name, digest(name, *parts))
 
 
 def _logits(run: RunContext, measurement: Measurement) -> Store:

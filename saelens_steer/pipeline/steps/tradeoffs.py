@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 
 import pandas as pd
 import torch
 
 from saelens_steer.activations import cache_activations
 from saelens_steer.config import TradeoffsSpec
-from saelens_steer.data import Prompt, prompts_hash
 from saelens_steer.directions import (
     DirectionEdit,
     DirectionFinder,
@@ -27,33 +24,20 @@ from saelens_steer.directions import (
 )
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import Damage, by_domain_table, tradeoffs_table
-from saelens_steer.metrics import metrics_version
-from saelens_steer.pipeline.checks import tradeoff_prompts
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.pipeline.outputs import TRADEOFFS_OUTPUTS, write_tradeoffs
-from saelens_steer.pipeline.steps.select import direction_finder, where_steered
+from saelens_steer.pipeline.outputs import write_tradeoffs
+from saelens_steer.pipeline.steps.select import direction_finder
 from saelens_steer.progress import progress
 from saelens_steer.sae import check_feature
 
 START = "assistant_start"
 
 
-def tradeoffs(run: RunContext) -> Path:
-    """tradeoffs_by_domain.csv and tradeoffs.csv; nothing where the config asks for none."""
-    if run.spec.tradeoffs is None:
-        run.steps.drop("tradeoffs", TRADEOFFS_OUTPUTS)
-        return run.steps.folder
-    prompts = tradeoff_prompts(run.spec.tradeoffs)
-    inputs = [run.keys["select"], run.model_key, prompts_hash(prompts), prompts_hash(run.prompts)]
-    inputs += [run.spec.prompts.model_dump(), run.spec.tradeoffs.model_dump()]
-    inputs += [run.spec.select.model_dump(), *where_steered(run), metrics_version(run.spec.metrics)]
-    inputs += [run.spec.sweep.completions.temperature]
-    make = partial(_tradeoffs, run, run.spec.tradeoffs, prompts)
-    run.keys["tradeoffs"] = run.steps.do("tradeoffs", inputs, TRADEOFFS_OUTPUTS, make)
-    return run.steps.path("tradeoffs.csv")
-
-
-def _tradeoffs(run: RunContext, spec: TradeoffsSpec, prompts: tuple[Prompt, ...]) -> None:
+def tradeoffs(run: RunContext) -> None:
+    """tradeoffs.csv and tradeoffs_by_domain.csv."""
+    spec = run.spec.tradeoffs
+    assert spec is not None
+    prompts = run.tradeoff_prompts
     finder = direction_finder(run)
     favours = finder.scoring.favours
     target = spec.target or finder.sides[0 if favours > 0 else 1]
@@ -65,7 +49,7 @@ def _tradeoffs(run: RunContext, spec: TradeoffsSpec, prompts: tuple[Prompt, ...]
     ]
     if not pairs:
         raise InputError(
-            "matrix has no pair to measure: no direction was found towards "
+            "tradeoffs has no pair to measure: no direction was found towards "
             f"{target}, or the edits are for features alone"
         )
     measurement = replace(run.measurement(finder.sae), prompts=prompts)
@@ -81,7 +65,7 @@ def _write(run: RunContext, job: Tradeoffs, rows: pd.DataFrame) -> None:
     metrics = [*(m.name for m in job.measurement.logit_metrics), *job.text_columns]
     damage = Damage(job.outcome, job.sign, job.spec.domain, job.rates, job.spec.edits[0])
     front = tradeoffs_table(rows, damage, seed)
-    write_tradeoffs(run.steps.folder, rows, by_domain_table(rows, metrics, seed), front)
+    write_tradeoffs(run.folder.root, rows, by_domain_table(rows, metrics, seed), front)
 
 
 def _directions(finder: DirectionFinder, spec: TradeoffsSpec, target: str) -> list[NamedDirection]:
