@@ -100,7 +100,8 @@ def hooked() -> Any:
 @cache
 def hugging_face() -> Any:
     """The same in transformers."""
-    return AutoModelForCausalLM.from_pretrained(TINY_WEIGHTS, dtype=torch.float32).eval()
+    plain = {"dtype": torch.float32, "trust_remote_code": False}
+    return AutoModelForCausalLM.from_pretrained(TINY_WEIGHTS, **plain).eval()
 
 
 @cache

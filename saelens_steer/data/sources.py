@@ -23,7 +23,9 @@ def dataset_rows(source: str) -> Iterator[dict[str, Any]]:
     name, config, split = _parts(source)
     streaming = not datasets.config.HF_HUB_OFFLINE
     try:
-        rows = datasets.load_dataset(name, config, split=split, streaming=streaming)
+        rows = datasets.load_dataset(
+            name, config, split=split, streaming=streaming, trust_remote_code=False
+        )
         yield from map(dict, rows)
     except Exception as error:
         raise InputError(

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
 from transformer_lens.utilities.activation_functions import SUPPORTED_ACTIVATIONS
-from transformers import AutoConfig, PretrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 
 from saelens_steer.errors import InputError
 
@@ -126,13 +126,19 @@ ARCHITECTURES: dict[str, Callable[[Any], Settings]] = {
 }
 
 
-def read_config(folder: Path) -> PretrainedConfig:
-    """The checkpoint's config; InputError for an architecture or variant not supported."""
+def read_config(folder: Path, name: str | None = None) -> PretrainedConfig:
+    """The checkpoint's config; InputError for an architecture or variant not supported.
+
+    Code that a checkpoint brings along is never run: where transformers has no class of its own for
+    it, InputError says so of `name`.
+    """
     try:
         raw = json.loads((folder / "config.json").read_text())
         architecture = (raw.get("architectures") or ["none"])[0]
     except (ValueError, AttributeError) as e:
         raise InputError(f"The file {folder / 'config.json'} is not a model's config.json.") from e
+    if raw.get("auto_map") and str(raw.get("model_type")) not in CONFIG_MAPPING:
+        raise own_code(name or str(folder))
     if architecture == "Gemma3ForConditionalGeneration":
         raise InputError(
             "This Gemma 3 reads images too, which is not supported; use a Gemma 3 text checkpoint "
@@ -141,9 +147,17 @@ def read_config(folder: Path) -> PretrainedConfig:
     if architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise InputError(f"The architecture {architecture} is not supported; use one of: {known}.")
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     _refuse_variants(config)
     return config
+
+
+def own_code(name: str) -> InputError:
+    """What to raise for a checkpoint that transformers cannot read without code that it brings."""
+    return InputError(
+        f"The model {name} needs code of its own, which is never run here; use a checkpoint that "
+        "transformers can read without it."
+    )
 
 
 def _refuse_variants(config: Any) -> None:

@@ -30,6 +30,7 @@ from saelens_steer.model.architectures import (
     context_length,
     hooked_config,
     layer_types,
+    own_code,
     read_config,
     rope_theta,
 )
@@ -39,6 +40,8 @@ from saelens_steer.model.source import Source, set_source, source_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
+ASKED = "trust_remote_code=True"
+"""In what transformers says where it would have to run code of the checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,9 @@ def load_model(
     build = _builder(model_class)
     torch_dtype, device = _dtype(dtype), _device(device)
     folder = find_snapshot(name, revision)
-    config = read_config(folder)
+    config = read_config(folder, name)
     length = context_length(config, n_ctx)
-    job = Job(name, folder, config, _tokenizer(folder), torch_dtype, device, length)
+    job = Job(name, folder, config, _tokenizer(folder, name), torch_dtype, device, length)
     return _load_proven(job, build, model_class)
 
 
@@ -85,7 +88,7 @@ def checkpoint_of(model: Model) -> PreTrainedModel:
     if source is None:
         raise InputError("this model was not loaded by load_model: its checkpoint is not known")
     folder, device = Path(source.folder), str(cfg.device)
-    config = read_config(folder)
+    config = read_config(folder, source.name)
     job = Job(source.name, folder, config, model.tokenizer, cfg.dtype, device, cfg.n_ctx)  # pyright: ignore[reportArgumentType]
     return _hugging_face(job, config, cfg.dtype).to(device)  # pyright: ignore[reportArgumentType]
 
@@ -168,6 +171,7 @@ def _bridge(hf: PreTrainedModel, job: Job) -> TransformerBridge:
         tokenizer=copy.deepcopy(job.tokenizer),
         device=job.device,
         dtype=job.dtype,
+        trust_remote_code=False,
     )
     model.tokenizer.padding_side = "left"
     model.cfg.n_ctx, model.cfg.model_name = job.n_ctx, job.name
@@ -185,10 +189,13 @@ def _hugging_face(job: Job, config: PretrainedConfig, dtype: torch.dtype) -> Pre
                 config=copy.deepcopy(config),
                 dtype=dtype,
                 use_safetensors=True,
+                trust_remote_code=False,
                 attn_implementation="eager",
                 output_loading_info=True,
             )
     except (SafetensorError, OSError, RuntimeError, ValueError) as e:
+        if ASKED in str(e):
+            raise own_code(job.name) from e
         reason = str(e).splitlines()[0]
         raise InputError(f"The weights of {job.name} cannot be read ({reason}).") from e
     hf, info = loaded
@@ -199,16 +206,20 @@ def _hugging_face(job: Job, config: PretrainedConfig, dtype: torch.dtype) -> Pre
     return hf.eval()
 
 
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def _tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
     """The checkpoint's tokenizer, with a padding token; transformers makes one up without files."""
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise InputError(f"There is no tokenizer in {folder}; add its tokenizer.json.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as e:
+        if ASKED in str(e):
+            raise own_code(name) from e
         raise InputError(f"The tokenizer in {folder} cannot be read; replace its files.") from e
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    # TransformerLens reads it again with these, among which tokenizer_config.json may have put True
+    tokenizer.init_kwargs["trust_remote_code"] = False
     return tokenizer
 
 

@@ -183,7 +183,7 @@ def write_corpus(path: Path = TINY_CHATS) -> Path:
 
     Byte-identical on every run with the same zlib.
     """
-    tokenizer = AutoTokenizer.from_pretrained(TINY_WEIGHTS)
+    tokenizer = AutoTokenizer.from_pretrained(TINY_WEIGHTS, trust_remote_code=False)
     lines = (json.dumps({"messages": chat}) + "\n" for chat in _enough(tokenizer))
     packed = io.BytesIO()
     with gzip.GzipFile(filename="", mode="wb", fileobj=packed, mtime=0) as file:

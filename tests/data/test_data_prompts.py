@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from saelens_steer.data import Prompt, load_prompts, prompts_hash
-from saelens_steer.data.sources import shipped_prompts
+from saelens_steer.data.sources import dataset_rows, shipped_prompts
 from saelens_steer.errors import InputError
 
 
@@ -129,6 +129,17 @@ def test_a_dataset_folder_is_read_with_config_and_split(tmp_path: Path):
     assert load_prompts(f"{folder}::test") == [Prompt("1", "c", "math")]
     with pytest.raises(InputError, match="nosuch"):
         load_prompts(f"{folder}::nosuch")
+
+
+@pytest.mark.parametrize("script", ["rows.py", "own.py", "dataset.py"])
+def test_code_of_a_dataset_is_never_run(tmp_path: Path, monkeypatch, script):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / script).write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    for source in (tmp_path / "rows", tmp_path / "rows" / script):
+        with pytest.raises(InputError, match="cannot load the dataset"):
+            list(dataset_rows(str(source)))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_dataset_without_text_names_its_columns(tmp_path: Path):

@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 import torch
-from checkpoints import put_in_hub_cache, random_qwen3
+from checkpoints import put_in_hub_cache, random_llama, random_qwen3
 from huggingface_hub import constants
 from transformers import AutoTokenizer
 
@@ -40,9 +40,9 @@ def copied(random_folder, tmp_path):
     return shutil.copytree(random_folder, tmp_path / "copied")
 
 
-def _edit(folder, **changes):
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+def _edit(folder, file="config.json", **changes):
+    config = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**config, **changes}))
 
 
 @pytest.mark.parametrize("model_class", CLASSES)
@@ -252,6 +252,86 @@ def test_a_folder_without_tokenizer_is_refused_and_none_is_made_up(copied):
 def test_unsupported_checkpoints_are_refused(copied, changes, match):
     _edit(copied, **changes)
     _refused(match, str(copied))
+
+
+@pytest.fixture
+def own_code(tmp_path, monkeypatch):
+    """Give a checkpoint code of its own, and say yes to every question; what ran and was asked."""
+    seen = tmp_path / "seen"
+    monkeypatch.setattr("builtins.input", lambda *_: seen.open("a").write("asked\n") and "y")
+
+    def give(folder, config=(), tokenizer=()):
+        code = f"open({str(seen)!r}, 'a').write('ran')\nfrom transformers import *\n"
+        classes = {"C": "LlamaConfig", "M": "LlamaForCausalLM", "T": "PreTrainedTokenizerFast"}
+        code += "".join(f"class {name}({base}): pass\n" for name, base in classes.items())
+        (folder / "own.py").write_text(code)
+        _edit(folder, **dict(config))
+        _edit(folder, "tokenizer_config.json", **dict(tokenizer))
+        return folder
+
+    yield give
+    assert not seen.exists(), seen.read_text()
+
+
+MAPPED = {"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"}
+TOKENIZER = {"auto_map": {"AutoTokenizer": ["own.T", None]}, "trust_remote_code": True}
+NEEDED = {
+    "a config": {"config": {"model_type": "own", "auto_map": MAPPED}},
+    "a model": {"config": {"model_type": "own", "auto_map": {"AutoModelForCausalLM": "own.M"}}},
+    "an architecture": {
+        "config": {"model_type": "own", "auto_map": MAPPED, "architectures": ["OwnForCausalLM"]}
+    },
+    "another repository's": {
+        "config": {"model_type": "own", "auto_map": {"AutoConfig": "someone/else--own.C"}}
+    },
+    "no type": {"config": {"model_type": None, "auto_map": MAPPED}},
+    "a type that writes no text": {
+        "config": {
+            "model_type": "siglip_text_model",
+            "hidden_act": "gelu_pytorch_tanh",
+            "auto_map": {"AutoModelForCausalLM": "own.M"},
+        }
+    },
+    "a tokenizer": {"tokenizer": {**TOKENIZER, "tokenizer_class": "OwnTokenizer"}},
+    "a fast tokenizer": {
+        "tokenizer": {"auto_map": {"AutoTokenizer": [None, "own.T"]}, "tokenizer_class": "Own"}
+    },
+    "a tokenizer as lists were": {
+        "tokenizer": {"auto_map": ["own.T", None], "tokenizer_class": "Own"}
+    },
+}
+
+
+@pytest.mark.parametrize("case", NEEDED)
+def test_a_checkpoint_that_needs_code_of_its_own_is_refused_without_a_question(
+    hub, tmp_path, own_code, case
+):
+    folder = own_code(random_llama(tmp_path / "m"), **NEEDED[case])
+    _refused(r"model .*/m needs code of its own, which is never run here", str(folder))
+    put_in_hub_cache(hub, REPO, folder)
+    _refused(f"model {REPO} needs code of its own, which is never run here", REPO)
+
+
+BROUGHT = {
+    "a config and a model": {"config": {"auto_map": MAPPED}},
+    "a tokenizer": {"tokenizer": {**TOKENIZER, "tokenizer_class": "PreTrainedTokenizerFast"}},
+    "a tokenizer that is read again": {
+        "tokenizer": {**TOKENIZER, "tokenizer_class": "ByT5Tokenizer", "bos_token": "<s>"}
+    },
+}
+
+
+@pytest.mark.parametrize("case", BROUGHT)
+@pytest.mark.parametrize("model_class", CLASSES)
+def test_code_that_transformers_has_classes_for_is_left_alone(
+    tmp_path, own_code, case, model_class
+):
+    folder = own_code(random_llama(tmp_path / "m"), **BROUGHT[case])
+    (folder / "custom_generate").mkdir()
+    shutil.copy(folder / "own.py", folder / "custom_generate/generate.py")
+    model = load_model(str(folder), model_class=model_class)
+    assert type(model.tokenizer).__module__.startswith("transformers.")
+    loading.checkpoint_of(model)
 
 
 def test_the_hugging_face_model_is_freed(random_folder, monkeypatch):

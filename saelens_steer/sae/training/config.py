@@ -163,6 +163,7 @@ def runner_config(
         model_name=model.cfg.model_name,
         hook_name=hook_name,
         dataset_path=spec.corpus,
+        dataset_trust_remote_code=False,
         is_dataset_tokenized=False,
         streaming=False,
         context_size=spec.context_size,
