@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from saelens_steer.cli.common import Config, Out, Set, app, exit_status, quiet
-from saelens_steer.pipeline.step_table import STEPS, Step
+from saelens_steer.pipeline import step_table
 
 
 @app.command()
@@ -22,10 +22,15 @@ def run(config: Config, out: Out = None, set_: Set = None) -> None:
     _carry_out(config, out, set_, "report")
 
 
-def _command(step: Step) -> None:
-    """The command of a step: it, and what it is made from."""
+def add_commands(to: typer.Typer) -> None:
+    """A command for each step of the table that has a help."""
+    for step in step_table.STEPS:
+        if step.help:
+            _add_command(to, step)
 
-    @app.command(step.command, help=f"{step.help} With all that it is made from.")
+
+def _add_command(to: typer.Typer, step: step_table.Step) -> None:
+    @to.command(step.command, help=step.help)
     def carry_out(config: Config, out: Out = None, set_: Set = None) -> None:
         folder = _carry_out(config, out, set_, step.name)
         with exit_status():
@@ -35,9 +40,7 @@ def _command(step: Step) -> None:
                 raise typer.Exit(1)
 
 
-for _step in STEPS:
-    if _step.help:
-        _command(_step)
+add_commands(app)
 
 
 def _carry_out(

@@ -68,6 +68,19 @@ class RunSpec(Spec):
         )
         return self.select.at == "answer" or any(name.endswith("@answer") for name in methods)
 
+    @property
+    def template(self) -> dict[str, Any]:
+        """How prompts that nothing is steered on are written: as the steered ones, unless
+        select.chat differs."""
+        chat = self.prompts.chat if self.select.chat is None else self.select.chat
+        return {"system": self.prompts.system, "chat": chat}
+
+    @property
+    def where_steered(self) -> dict[str, Any]:
+        """The settings of the sweep that decide where directions are pushed, and the seed."""
+        keys = {"positions", "exclude_special_tokens", "max_norm", "batch_tokens", "seed"}
+        return self.sweep.model_dump(include=keys)
+
     @model_validator(mode="before")
     @classmethod
     def _real_models_get_more(cls, data: Any) -> Any:

@@ -16,7 +16,6 @@ from saelens_steer.doctor.case import pushes, spread
 from saelens_steer.doctor.findings import Finding
 from saelens_steer.evidence import least_controls
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.pipeline.step_table import template
 from saelens_steer.steering import plain_directions
 from saelens_steer.sweeps import WRITTEN, Measurement, grid
 
@@ -175,7 +174,7 @@ def _kv_heads(cfg: Any) -> int:
 def _activation_bytes(run: RunContext) -> int:
     """At most: special tokens, sinks and ordinary tokens that are not asked for are left out."""
     spec = run.spec
-    encoded = encode_prompts(run.model.tokenizer, run.selecting, **template(spec))
+    encoded = encode_prompts(run.model.tokenizer, run.selecting, **spec.template)
     tokens = _kept_tokens(encoded, spec.activations.tokens, _answer_tokens(run))
     return FLOAT32 * run.model.cfg.d_model * tokens
 

@@ -28,7 +28,6 @@ from saelens_steer.model import (
     tolerance,
     unembed,
 )
-from saelens_steer.pipeline.step_table import template
 from saelens_steer.sae import check_sae
 from saelens_steer.steering import add, plain_directions, steered
 from saelens_steer.sweeps import LogitSweep, grid, measure
@@ -60,10 +59,10 @@ def chat_template(case: SelfTestCase) -> Finding:
     steered_as = {"system": spec.prompts.system, "chat": spec.prompts.chat}
     wrong = [
         *_wrong(tokenizer, case.run.prompts, **steered_as),
-        *_wrong(tokenizer, case.run.selecting, **template(spec)),
+        *_wrong(tokenizer, case.run.selecting, **spec.template),
     ]
     n = len(case.run.prompts) + len(case.run.selecting)
-    said = f"{n} prompts, {_as_rendered(tokenizer, spec.prompts.chat or template(spec)['chat'])}"
+    said = f"{n} prompts, {_as_rendered(tokenizer, spec.prompts.chat or spec.template['chat'])}"
     more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
     return judged("chat template", float(len(wrong)), 0.0, wrong[0] + more if wrong else said)
 

@@ -12,7 +12,7 @@ from saelens_steer.errors import InputError, or_known
 from saelens_steer.labels import check_labeller, text_study
 from saelens_steer.model import check_length, check_stream, same_places
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.pipeline.step_table import STEPS, step, template
+from saelens_steer.pipeline.step_table import STEPS, step
 from saelens_steer.sae import check_encoder, check_feature, check_sae
 from saelens_steer.sweeps import check_comparable
 
@@ -21,7 +21,7 @@ def check_asked(spec: RunSpec, until: str) -> None:
     """Raise InputError for an unknown step, or one that the config says nothing of."""
     if until not in (names := [one.name for one in STEPS]):
         raise InputError(f"there is no step {until!r}; {or_known(until, names)}")
-    if not (asked := step(until)).wanted(spec):
+    if not (asked := step(until)).is_wanted(spec):
         raise InputError(f"the config has no section {asked.section}: say {asked.ask}")
 
 
@@ -68,7 +68,7 @@ def _check_texts(run: RunContext) -> None:
 
 def _check_topic(run: RunContext) -> None:
     """The topic's prompts fit into the model."""
-    encoded = encode_prompts(run.model.tokenizer, run.topic, **template(run.spec))
+    encoded = encode_prompts(run.model.tokenizer, run.topic, **run.spec.template)
     check_length(run.model, max((len(e.ids) for e in encoded), default=0))
 
 

@@ -14,7 +14,6 @@ from saelens_steer.data import load_prompts
 from saelens_steer.errors import InputError
 from saelens_steer.files import write_jsonl
 from saelens_steer.model import load_model
-from saelens_steer.pipeline.step_table import template
 from saelens_steer.progress import progress, say
 from saelens_steer.report import read_mapping, side_names
 from saelens_steer.sae import check_feature, load_sae
@@ -91,7 +90,7 @@ def generate_topic(spec: RunSpec, out: str | Path) -> Path:
         raise InputError(
             f"all prompts of {source} have an answer already: nothing is to be written"
         )
-    m, options = spec.model, {"batch_size": spec.activations.batch_size, **template(spec)}
+    m, options = spec.model, {"batch_size": spec.activations.batch_size, **spec.template}
     model = load_model(m.name, model_class=m.class_, dtype=m.dtype, device=m.device)
     with progress("continuations", missing) as note:
         answered = with_answers(model, prompts, spec.select.answer_tokens, note=note, **options)

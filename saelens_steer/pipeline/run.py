@@ -22,12 +22,12 @@ def run(spec: RunSpec, out: str | Path, until: str = "report") -> Path:
     context = begin(spec, out)  # config → model → prompts; all that can be wrong is checked
     for one in needed(until):
         carry_out(one, context)
-    return context.folder.path(step(until).made)
+    return context.folder.path(step(until).writes(spec)[0])
 
 
 def carry_out(step: Step, run: RunContext) -> None:
     """Do a step unless it is done, or remove what it made if the config no longer asks for it."""
-    if not step.wanted(run.spec):
+    if not step.is_wanted(run.spec):
         run.folder.drop(step.name)
         return
     inputs, outputs, build = run.made_from(step), step.writes(run.spec), step.builder()

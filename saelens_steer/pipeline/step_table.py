@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +36,21 @@ class Step:
     """The help of its command; empty: it has none."""
     build: str
     """`module:function`, which takes a RunContext and writes the files; see `prepares`."""
-    made: str
-    """What the command prints: the path of this file or folder."""
     writes: Callable[[RunSpec], tuple[str, ...]]
-    """Files and folders, relative to the run folder; no other step writes them."""
+    """Files and folders of the run folder, which no other step writes. The first is what the
+    command prints."""
     reads: Callable[[RunSpec], list[object]]
     """The parts of the config that decide its answer, and facts."""
     after: tuple[str, ...] = ()
     """The steps whose files it reads, or the last of them in a chain."""
     section: str | None = None
-    """The section of the config that is its own."""
-    wanted: Callable[[RunSpec], bool] = lambda spec: True  # noqa: ARG005
-    """Whether the config asks for it; what it wrote before is removed if not."""
+    """The section of the config that is its own: without it there is no such step."""
     ask: str = ""
     """What to put into a missing section."""
     part_of: str | None = None
     """The step that it is done with, whenever that one is asked for."""
+    unless: Callable[[RunSpec], bool] | None = None
+    """A further reason for there being no such step."""
     beside: tuple[str, ...] = ()
     """Files made of its own later on, which go when they go."""
     prepares: bool = False
@@ -62,23 +62,16 @@ class Step:
         """The name of its command."""
         return self.name.replace("_", "-")
 
+    def is_wanted(self, spec: RunSpec) -> bool:
+        """Whether the config asks for it; if not, what it wrote before is removed."""
+        whole = step(self.part_of) if self.part_of else self
+        asked = whole.section is None or bool(attrgetter(whole.section)(spec))
+        return asked and not (self.unless and self.unless(spec))
+
     def builder(self) -> Callable[[Any], Any]:
         """The function that `build` names."""
         module, _, function = self.build.partition(":")
         return getattr(import_module(module), function)
-
-
-def template(spec: RunSpec) -> dict[str, Any]:
-    """How prompts that nothing is steered on are written: as the steered ones, unless select.chat
-    differs."""
-    chat = spec.prompts.chat if spec.select.chat is None else spec.select.chat
-    return {"system": spec.prompts.system, "chat": chat}
-
-
-def where_steered(spec: RunSpec) -> dict[str, Any]:
-    """The settings of the sweep that decide where directions are pushed, and the seed."""
-    keys = {"positions", "exclude_special_tokens", "max_norm", "batch_tokens", "seed"}
-    return spec.sweep.model_dump(include=keys)
 
 
 def has_figures(spec: RunSpec) -> bool:
@@ -89,14 +82,18 @@ def has_figures(spec: RunSpec) -> bool:
     if spec.sae.load is None:
         return True
     source = Path(spec.sae.load.source).expanduser()
-    return (source / "sae_weights.safetensors").is_file() and "verdict" in read_json(
-        source / "quality.json"
-    )
+    trained_here = (source / "sae_weights.safetensors").is_file()
+    return trained_here and "verdict" in read_json(source / "quality.json")
+
+
+def grid_specs(spec: RunSpec) -> dict[str, object]:
+    """What decides each SAE of the grid."""
+    return {name: one.model_dump(exclude={"resume"}) for name, one in spec.sae.grid_specs.items()}
 
 
 def _cache(spec: RunSpec) -> list[object]:
     answers = [spec.select.answer_tokens] if spec.reads_answers else []
-    return [MODEL, HOOK, SELECTING, spec.activations, template(spec), answers]
+    return [MODEL, HOOK, SELECTING, spec.activations, spec.template, answers]
 
 
 def _train(spec: RunSpec) -> list[object]:
@@ -109,16 +106,16 @@ _NOT_THE_SAE = {"train": {"resume"}, "load": {"corpus"}}
 
 
 def _select(spec: RunSpec) -> list[object]:
-    tried = [where_steered(spec), METRICS] if spec.select.score in CAUSAL else []
+    tried = [spec.where_steered, METRICS] if spec.select.score in CAUSAL else []
     return [spec.select, spec.sweep.named, *tried]
 
 
 def _compared(spec: RunSpec) -> list[object]:
-    return [STEERED, spec.prompts, spec.select, where_steered(spec), METRICS]
+    return [STEERED, spec.prompts, spec.select, spec.where_steered, METRICS]
 
 
 def _features(spec: RunSpec) -> list[object]:
-    pages = [spec.features, Fact("topic_hash"), template(spec), spec.sweep.named]
+    pages = [spec.features, Fact("topic_hash"), spec.template, spec.sweep.named]
     return [*pages, spec.activations]
 
 
@@ -133,8 +130,8 @@ HOW_ASKED = {
 
 def _label_evidence(spec: RunSpec) -> list[object]:
     assert spec.label is not None
-    shown = [spec.sweep.named, spec.features.also, spec.activations, template(spec)]
-    texts = [Fact("naming_hash"), spec.label.prompts or spec.prompts, where_steered(spec)]
+    shown = [spec.sweep.named, spec.features.also, spec.activations, spec.template]
+    texts = [Fact("naming_hash"), spec.label.prompts or spec.prompts, spec.where_steered]
     return [*shown, *texts, spec.label.model_dump(exclude=NAMING)]
 
 
@@ -150,8 +147,9 @@ def _sweep_files(spec: RunSpec) -> tuple[str, ...]:
     return ("sweep", "completions.jsonl", *tables, *controls, *texts)
 
 
-def _always(*names: str) -> Callable[[RunSpec], tuple[str, ...]]:
-    return lambda spec: names  # noqa: ARG005
+def files(*names: str) -> Callable[[RunSpec], tuple[str, ...]]:
+    """The same files whatever the config."""
+    return lambda _: names
 
 
 BASELINE = "frozen_decoder_baseline"
@@ -159,132 +157,115 @@ BASELINE = "frozen_decoder_baseline"
 
 STEPS: tuple[Step, ...] = (
     Step(
-        name="cache",
-        help="Cache the activations of the selection prompts.",
+        "cache",
+        "Cache the activations of the selection prompts.",
         build=f"{STEPS_PACKAGE}.select:cache",
-        made="activations",
-        writes=_always("activations"),
+        writes=files("activations"),
         reads=_cache,
         section="activations",
     ),
     Step(
-        name="train",
-        help="Train the SAE, or load it.",
+        "train",
+        "Train the SAE, or load it.",
         build=f"{STEPS_PACKAGE}.sae:train",
-        made="sae",
-        writes=_always("sae"),
+        writes=files("sae"),
         reads=_train,
         section="sae",
     ),
     Step(
-        name="quality",
-        help="",
+        "quality",
+        "",
         build=f"{STEPS_PACKAGE}.sae:quality",
-        made="sae/quality.json",
-        writes=_always("sae/quality.json"),
+        writes=files("sae/quality.json"),
         reads=lambda s: [
             s.sae.model_dump(include={"load": {"corpus"}}),
-            *(Fact("corpus_version"), SELECTING, template(s)),
+            *(Fact("corpus_version"), SELECTING, s.template),
         ],
         after=("train",),
-        wanted=lambda s: not has_figures(s),
+        unless=has_figures,
         part_of="train",
     ),
     Step(
-        name="grid",
-        help="Train every SAE of sae.grid on one pass of activations, compared in grid/grid.csv.",
+        "grid",
+        "Train every SAE of sae.grid on one pass of activations, compared in grid/grid.csv.",
         build=f"{STEPS_PACKAGE}.sae:grid",
-        made="grid/grid.csv",
-        writes=_always("grid/grid.csv", "grid/frontier.html"),
+        writes=files("grid/grid.csv", "grid/frontier.html"),
         reads=lambda s: [MODEL, HOOK, grid_specs(s), Fact("sae_source")],
         section="sae.grid",
-        wanted=lambda s: bool(s.sae.grid),
         ask="which architectures and sparsities",
         prepares=True,
     ),
     Step(
-        name="select",
-        help="Choose the candidate features.",
+        "select",
+        "Choose the candidate features.",
         build=f"{STEPS_PACKAGE}.select:select",
-        made="features.json",
-        writes=_always("features.json"),
+        writes=files("features.json"),
         reads=_select,
         after=("cache", "train"),
         section="select",
     ),
     Step(
-        name="features",
-        help="",
+        "features",
+        "",
         build=f"{STEPS_PACKAGE}.features:features",
-        made="feature_pages.json",
-        writes=_always("feature_pages.json"),
+        writes=files("feature_pages.json"),
         reads=_features,
         after=("select",),
         section="features",
     ),
     Step(
-        name="label_evidence",
-        help="",
+        "label_evidence",
+        "",
         build=f"{STEPS_PACKAGE}.label:label_evidence",
-        made="label_evidence.json",
-        writes=_always("label_evidence.json", "label_texts"),
+        writes=files("label_evidence.json", "label_texts"),
         reads=_label_evidence,
         after=("select",),
-        wanted=lambda s: s.label is not None,
         part_of="label",
     ),
     Step(
-        name="label",
-        help="Name the features and test the names; exit status 1 while answers are missing.",
+        "label",
+        "Name the features and test the names; exit status 1 while answers are missing.",
         build=f"{STEPS_PACKAGE}.label:label",
-        made="labels.json",
-        writes=_always("labels.json", "labels.csv"),
+        writes=files("labels.json", "labels.csv"),
         reads=_label,
         after=("label_evidence",),
         section="label",
-        wanted=lambda s: s.label is not None,
         ask="who names features, or label: {} for the offline provider",
         prepares=True,
     ),
     Step(
-        name="feature_pages",
-        help="",
+        "feature_pages",
+        "",
         build=f"{STEPS_PACKAGE}.features:feature_pages",
-        made="features.html",
-        writes=_always("features.html"),
-        reads=lambda s: [Fact("labels_digest")],  # noqa: ARG005
+        writes=files("features.html"),
+        reads=lambda _: [Fact("labels_digest")],
         after=("features",),
     ),
     Step(
-        name="compare_edits",
-        help="Write what the model says with and without edits, side by side.",
+        "compare_edits",
+        "Write what the model says with and without edits, side by side.",
         build=f"{STEPS_PACKAGE}.compare_edits:compare_edits",
-        made="compare_edits.json",
-        writes=_always("compare_edits.csv", "compare_edits.json"),
+        writes=files("compare_edits.json", "compare_edits.csv"),
         reads=lambda s: [STEERED, s.prompts, s.compare_edits, METRICS],
         after=("select",),
         section="compare_edits",
-        wanted=lambda s: s.compare_edits is not None,
         ask="which variants to compare",
     ),
     Step(
-        name="compare_directions",
-        help="Compare ways to choose directions by what the chosen ones do.",
+        "compare_directions",
+        "Compare ways to choose directions by what the chosen ones do.",
         build=f"{STEPS_PACKAGE}.compare_directions:compare_directions",
-        made="comparison.csv",
-        writes=_always("comparison.csv", "comparison_rows.parquet"),
+        writes=files("comparison.csv", "comparison_rows.parquet"),
         reads=lambda s: [*_compared(s), s.compare_directions],
         after=("select",),
         section="compare_directions",
-        wanted=lambda s: s.compare_directions is not None,
         ask="which ways to choose directions, or compare_directions: {} for the usual ones",
     ),
     Step(
-        name="tradeoffs",
-        help="Measure directions and edits on every domain: effect against damage.",
+        "tradeoffs",
+        "Measure directions and edits on every domain: effect against damage.",
         build=f"{STEPS_PACKAGE}.tradeoffs:tradeoffs",
-        made="tradeoffs.csv",
-        writes=_always("tradeoffs.csv", "tradeoffs_by_domain.csv", "tradeoffs_rows.parquet"),
+        writes=files("tradeoffs.csv", "tradeoffs_by_domain.csv", "tradeoffs_rows.parquet"),
         reads=lambda s: [
             *_compared(s),
             s.tradeoffs,
@@ -293,47 +274,41 @@ STEPS: tuple[Step, ...] = (
         ],
         after=("select",),
         section="tradeoffs",
-        wanted=lambda s: s.tradeoffs is not None,
         ask="which directions and edits, or tradeoffs: {} for the usual ones",
     ),
     Step(
-        name="sweep",
-        help="Steer and measure, against controls.",
+        "sweep",
+        "Steer and measure, against controls.",
         build=f"{STEPS_PACKAGE}.sweep:sweep",
-        made="sweep",
         writes=_sweep_files,
         reads=lambda s: [STEERED, s.prompts, s.sweep, METRICS],
         after=("select",),
         section="sweep",
     ),
     Step(
-        name=f"{BASELINE}_sae",
-        help="",
+        f"{BASELINE}_sae",
+        "",
         build=f"{STEPS_PACKAGE}.{BASELINE}:train",
-        made=f"{BASELINE}/sae",
-        writes=_always(f"{BASELINE}/sae"),
+        writes=files(f"{BASELINE}/sae"),
         reads=_train,
-        wanted=lambda s: s.sae.frozen_decoder_baseline,
         part_of=BASELINE,
     ),
     Step(
-        name=BASELINE,
-        help="",
+        BASELINE,
+        "",
         build=f"{STEPS_PACKAGE}.{BASELINE}:sweep",
-        made=f"{BASELINE}/claims.csv",
-        writes=_always(
-            *(f"{BASELINE}/{name}" for name in ("features.json", "rows.parquet", "claims.csv"))
+        writes=files(
+            *(f"{BASELINE}/{name}" for name in ("claims.csv", "features.json", "rows.parquet"))
         ),
         reads=lambda s: [s.select, METRICS],
         after=("sweep", f"{BASELINE}_sae"),
-        wanted=lambda s: s.sae.frozen_decoder_baseline,
+        section="sae.frozen_decoder_baseline",
     ),
     Step(
-        name="report",
-        help="Write the report, and whatever it still needs.",
+        "report",
+        "Write the report, and whatever it still needs.",
         build=f"{STEPS_PACKAGE}.report:report",
-        made="report.html",
-        writes=_always("plots", "report.html"),
+        writes=files("report.html", "plots"),
         reads=lambda s: [s, Fact("grid_digest")],
         after=(
             *("quality", "feature_pages", "label", "compare_edits", "compare_directions"),
@@ -342,11 +317,6 @@ STEPS: tuple[Step, ...] = (
         beside=("report.pdf",),
     ),
 )
-
-
-def grid_specs(spec: RunSpec) -> dict[str, object]:
-    """What decides each SAE of the grid."""
-    return {name: one.model_dump(exclude={"resume"}) for name, one in spec.sae.grid_specs.items()}
 
 
 def step(name: str) -> Step:

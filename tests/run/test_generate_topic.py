@@ -12,7 +12,6 @@ from saelens_steer.data import load_prompts
 from saelens_steer.errors import InputError
 from saelens_steer.pipeline import export
 from saelens_steer.pipeline.export import generate_topic
-from saelens_steer.pipeline.step_table import template
 
 
 @pytest.fixture
@@ -74,8 +73,8 @@ def test_only_a_jsonl_file_is_written(tmp_path, few):
 
 def test_selection_prompts_may_be_written_without_the_chat_template_of_the_steered():
     steered = {"chat": True, "system": "Be brief"}
-    assert template(parse_config({"prompts": steered})) == steered
-    apart = template(parse_config({"prompts": steered, "select": {"chat": False}}))
+    assert parse_config({"prompts": steered}).template == steered
+    apart = parse_config({"prompts": steered, "select": {"chat": False}}).template
     assert apart == {**steered, "chat": False}
 
 

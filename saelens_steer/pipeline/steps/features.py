@@ -16,7 +16,6 @@ from saelens_steer.data import Prompt
 from saelens_steer.features import pages_of
 from saelens_steer.files import write_json, write_text
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.pipeline.step_table import template
 from saelens_steer.pipeline.steps.select import answered
 from saelens_steer.report import features_page, read_labels, read_mapping
 
@@ -60,7 +59,7 @@ def _topic(run: RunContext, sae: SAE[Any]) -> AbstractContextManager[Activations
 @contextmanager
 def _cached(run: RunContext, prompts: Sequence[Prompt]) -> Iterator[Activations]:
     """Activations of all tokens of some prompts, on disk for the time being."""
-    options = {**run.spec.activations.model_dump(), **template(run.spec), "tokens": "all"}
+    options = {**run.spec.activations.model_dump(), **run.spec.template, "tokens": "all"}
     store = run.folder.path(".store")
     store.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(TEMPORARY, ".pages-", store) as room:

@@ -16,7 +16,7 @@ from saelens_steer.data import load_corpus, render, token_ids
 from saelens_steer.files import write_json, write_text
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.pipeline.outputs import write_table
-from saelens_steer.pipeline.step_table import grid_specs, has_figures, template
+from saelens_steer.pipeline.step_table import grid_specs, has_figures
 from saelens_steer.progress import say
 from saelens_steer.report import frontier_figure, write_figure
 from saelens_steer.sae import (
@@ -73,7 +73,7 @@ def _texts(run: RunContext) -> list[str]:
     assert load is not None
     if load.corpus:
         return list(load_corpus(load.corpus, tokenizer, MEASURED_TOKENS, 0)["text"])
-    written_as = template(run.spec)
+    written_as = run.spec.template
     texts = [render(tokenizer, p, **written_as) + (p.answer or "") for p in run.selecting]
     lengths = [len(token_ids(tokenizer, text)) for text in texts]
     ends = itertools.accumulate(lengths, initial=0)

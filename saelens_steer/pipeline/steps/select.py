@@ -14,13 +14,12 @@ from saelens_steer.directions import CausalScoring, DirectionFinder
 from saelens_steer.features import Scale, measured_scale
 from saelens_steer.files import write_json
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.pipeline.step_table import template
 from saelens_steer.sae import sae_fingerprint
 
 
 def cache(run: RunContext) -> None:
     """Activations of the selection prompts, with their answers."""
-    options = {**run.spec.activations.model_dump(), **template(run.spec)}
+    options = {**run.spec.activations.model_dump(), **run.spec.template}
     options |= {"hook_name": run.hook_name, "out": run.folder.path("activations")}
     cache_activations(run.model, answered(run), **options)
 
@@ -30,7 +29,7 @@ def answered(run: RunContext) -> tuple[Prompt, ...]:
     if not run.spec.reads_answers:
         return run.selecting
     size, n_tokens = run.spec.activations.batch_size, run.spec.select.answer_tokens
-    options = {**template(run.spec), "batch_size": size}
+    options = {**run.spec.template, "batch_size": size}
     return tuple(with_answers(run.model, run.selecting, n_tokens, **options))
 
 
@@ -55,7 +54,7 @@ def direction_finder(run: RunContext, sae: SAE[Any] | None = None) -> DirectionF
     measurement = replace(
         run.measurement(),
         prompts=tuple(p for own in few for p in own),
-        prompt_spec=PromptSpec(**template(run.spec)),
+        prompt_spec=PromptSpec(**run.spec.template),
     )
     sae = sae or run.sae
     return DirectionFinder(sae, run.activations, select, CausalScoring(measurement, sae, *sides))
