@@ -1,7 +1,9 @@
-# make demo   the whole story on the shipped model, ending with the path of report.html
-# make test   every test
-# make check  formatting, lint, types, import contract
-# make bench  the sweep beside other libraries, one JSON line each; takes about an hour
+# make demo       the whole story on the shipped model, ending with the path of report.html
+# make test       the tests, at most eight minutes on two cores
+# make test-slow  those that take longer, at most twenty
+# make check      formatting, lint, types, import contract
+# make nightly    the statistics on fresh resamples, planted effects, rates: hours
+# make bench      the sweep beside other libraries, one JSON line each; about an hour
 # Each does its own set-up in .venv on a fresh machine, once.
 # (PYTHON=… picks an interpreter, 3.11 or 3.12; VENV=… another place for the environment.)
 
@@ -13,21 +15,30 @@ OUT    ?= runs/demo
 THREADS ?= 2
 
 export OMP_NUM_THREADS = $(THREADS)
+PYTEST  = -n 2 --dist loadfile --no-loadscope-reorder  # two test files at a time
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test test-slow check nightly bench format clean
 
 demo: $(READY)
 	$(BIN)/saelens-steer demo --out $(OUT)
 
-test: export OMP_NUM_THREADS = 1
+test test-slow nightly: export OMP_NUM_THREADS = 1
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest $(PYTEST) -m "not slow"
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest $(PYTEST) -m slow
 
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+
+nightly: $(READY)
+	$(BIN)/python -m benchmarks.calibration
+	$(BIN)/python -m benchmarks.power
+	$(BIN)/python -m scripts.tiny.figures
 
 bench: export OMP_NUM_THREADS = 1
 bench: $(READY)
