@@ -2,7 +2,8 @@
 
     import saelens_steer as ss
 
-Names are imported when first used, so that the command line starts quickly; `__init__.pyi` lists them.
+Names are imported when first used, so that the command line starts quickly; `__init__.pyi` lists
+them.
 """
 
 import lazy_loader
