@@ -34,12 +34,20 @@ RENAMED_FILES = {
     "patch.csv": "compare_edits.csv",
     "patch.json": "compare_edits.json",
     "twin/*": "frozen_decoder_baseline/*",
+    "plots/choices.html": "plots/compare_directions.html",
+    "plots/front.html": "plots/tradeoffs.html",
+    "plots/matrix.html": "plots/tradeoffs_by_domain.html",
 }
 # New file name, or a pattern ("*" for every file) -> {old: new}.
 # Columns, and JSON keys at any depth:
-RENAMED_COLUMNS: dict[str, dict[str, str]] = {"tradeoffs.csv": {"on_front": "on_pareto_front"}}
+RENAMED_COLUMNS: dict[str, dict[str, str]] = {
+    "tradeoffs.csv": {"on_front": "on_pareto_front"},
+    "provenance.json": {"twin": "frozen_decoder_baseline"},
+}
 # Whole cells and JSON strings:
-RENAMED_VALUES: dict[str, dict[str, str]] = {}
+RENAMED_VALUES: dict[str, dict[str, str]] = {
+    "frozen_decoder_baseline/features.json": {"twin/sae": "frozen_decoder_baseline/sae"},
+}
 
 IGNORED_FILES = (
     *(".*", "*/.*", "*checkpoints/*", "*tensorboard/*", "config.yaml"),

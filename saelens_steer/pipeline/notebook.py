@@ -72,9 +72,7 @@ def sweep(
     what does not fit.
     """
     spec = checked(SweepSpec, settings, "sweep")
-    named = hook_name or sae.cfg.metadata.hook_name or default_hook_name(model)
-    hook_name = check_stream(model, str(named))
-    check_sae(sae, model, hook_name)
+    hook_name = _hook_of(model, sae, hook_name)
     measurement = Measurement(
         model, sae, hook_name, tuple(as_prompts(prompts)), spec, tuple(metrics), PromptSpec()
     )
@@ -117,9 +115,7 @@ def rank_features(
     """
     sides = {"positive": found.positive, "negative": found.negative, "score": score}
     spec = checked(SelectSpec, {**settings, **sides}, "select")
-    named = hook_name or sae.cfg.metadata.hook_name or default_hook_name(model)
-    hook_name = check_stream(model, str(named))
-    check_sae(sae, model, hook_name)
+    hook_name = _hook_of(model, sae, hook_name)
     few = [p for s in (found.positive, found.negative) for p in _of(prompts, s, spec.push_prompts)]
     measurement = Measurement(
         model, sae, hook_name, tuple(few), SweepSpec(n_controls=0), tuple(metrics), PromptSpec()
@@ -127,6 +123,14 @@ def rank_features(
     measurement.check()
     scoring = CausalScoring(measurement, sae, found.positive, found.negative)
     return rank_by(found, score, scoring, spec, spec.push * found.scale.mean_norm)
+
+
+def _hook_of(model: Any, sae: SAE[Any], hook_name: str | None) -> str:
+    """The hook of an SAE, or the one given, or the middle layer. InputError if it does not fit."""
+    named = hook_name or sae.cfg.metadata.hook_name or default_hook_name(model)
+    found = check_stream(model, str(named))
+    check_sae(sae, model, found)
+    return found
 
 
 def _of(prompts: Sequence[Prompt], domain: str, most: int) -> list[Prompt]:

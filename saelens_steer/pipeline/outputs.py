@@ -30,12 +30,12 @@ def write_result(
     """
     summary, claims = result.summary, result.claims
     write_jsonl(folder / "completions.jsonl", _texts(result.completions, prompts))
-    write_with(folder / "interference.csv", lambda path: summary.to_csv(path, index=False))
+    write_table(folder / "interference.csv", summary)
     write_json(folder / "interference.json", _records(summary))
-    write_with(folder / "claims.csv", lambda path: claims.to_csv(path, index=False))
+    write_table(folder / "claims.csv", claims)
     write_json(folder / "warnings.json", result.warnings)
     if len(by_family := result.by_family):
-        write_with(folder / "controls.csv", lambda path: by_family.to_csv(path, index=False))
+        write_table(folder / "controls.csv", by_family)
     if texts_of_layer is not None:
         asked = {prompt.id: prompt.text for prompt in prompts}
         write_generated_texts(folder / TEXTS, result.completions, asked, texts_of_layer)
@@ -94,36 +94,13 @@ def write_generated_texts(
         write_json(folder / f"{stem}_prompt_{places[str(prompt)]}.json", content)
 
 
-def write_baseline(
-    folder: Path, chosen: Mapping[str, Any], rows: pd.DataFrame, claims: pd.DataFrame
-) -> None:
-    """Write features.json, rows.parquet and claims.csv of the frozen-decoder baseline."""
-    write_json(folder / "features.json", chosen)
-    _write_parquet(folder / "rows.parquet", rows)
-    write_table(folder / "claims.csv", claims)
-
-
-def write_comparison(folder: Path, rows: pd.DataFrame, table: pd.DataFrame) -> None:
-    """Write comparison.csv, and the rows that it was computed from."""
-    write_table(folder / "comparison.csv", table)
-    _write_parquet(folder / "comparison_rows.parquet", rows)
-
-
-def write_tradeoffs(
-    folder: Path, rows: pd.DataFrame, by_domain: pd.DataFrame, front: pd.DataFrame
-) -> None:
-    """Write tradeoffs.csv, tradeoffs_by_domain.csv and the rows they were computed from."""
-    write_table(folder / "tradeoffs_by_domain.csv", by_domain)
-    write_table(folder / "tradeoffs.csv", front)
-    _write_parquet(folder / "tradeoffs_rows.parquet", rows)
-
-
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """A table as CSV, all or nothing."""
     write_with(path, lambda temporary: table.to_csv(temporary, index=False))
 
 
-def _write_parquet(path: Path, rows: pd.DataFrame) -> None:
+def write_parquet(path: Path, rows: pd.DataFrame) -> None:
+    """A table as Parquet, all or nothing."""
     write_with(path, lambda temporary: rows.to_parquet(temporary, index=False))
 
 

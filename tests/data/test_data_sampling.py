@@ -105,7 +105,8 @@ def test_the_seed_decides_and_a_larger_sample_holds_the_smaller(labelled):
 
 def test_a_sample_is_the_same_in_every_process(labelled):
     script = (
-        "from saelens_steer.config import SampleSpec; from saelens_steer.data.prompts import sample_prompts; "
+        "from saelens_steer.config import SampleSpec; "
+        "from saelens_steer.data.prompts import sample_prompts; "
         f"print([p.id for p in sample_prompts({labelled!r}, SampleSpec(n=9, by='label'))])"
     )
     env = {**os.environ, "PYTHONHASHSEED": "7"}

@@ -10,8 +10,9 @@ from sae_lens import SAE
 from saelens_steer.directions import DirectionFinder, tested_directions, with_controls
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import claims
+from saelens_steer.files import write_json
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.pipeline.outputs import write_baseline
+from saelens_steer.pipeline.outputs import write_parquet, write_table
 from saelens_steer.pipeline.step_table import BASELINE
 from saelens_steer.pipeline.steps.select import direction_finder
 from saelens_steer.pipeline.steps.sweep import kept_rows
@@ -42,7 +43,9 @@ def sweep(run: RunContext) -> None:
     names = [metric.name for metric in run.measurement().logit_metrics]
     about = {"controls": families[0] if families else None, "seed": run.spec.sweep.seed}
     chosen = found.to_json(run.hook_name, {"source": f"{BASELINE}/sae"})
-    write_baseline(folder, chosen, rows, claims(rows, names, **about))
+    write_json(folder / "features.json", chosen)
+    write_parquet(folder / "rows.parquet", rows)
+    write_table(folder / "claims.csv", claims(rows, names, **about))
 
 
 def _rows(

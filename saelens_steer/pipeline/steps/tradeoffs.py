@@ -25,7 +25,7 @@ from saelens_steer.directions import (
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import Damage, by_domain_table, tradeoffs_table
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.pipeline.outputs import write_tradeoffs
+from saelens_steer.pipeline.outputs import write_parquet, write_table
 from saelens_steer.pipeline.steps.select import direction_finder
 from saelens_steer.progress import progress
 from saelens_steer.sae import check_feature
@@ -64,8 +64,10 @@ def _write(run: RunContext, job: Tradeoffs, rows: pd.DataFrame) -> None:
     seed = run.spec.sweep.seed
     metrics = [*(m.name for m in job.measurement.logit_metrics), *job.text_columns]
     damage = Damage(job.outcome, job.sign, job.spec.domain, job.rates, job.spec.edits[0])
-    front = tradeoffs_table(rows, damage, seed)
-    write_tradeoffs(run.folder.root, rows, by_domain_table(rows, metrics, seed), front)
+    write_table(run.folder.path("tradeoffs.csv"), tradeoffs_table(rows, damage, seed))
+    by_domain = by_domain_table(rows, metrics, seed)
+    write_table(run.folder.path("tradeoffs_by_domain.csv"), by_domain)
+    write_parquet(run.folder.path("tradeoffs_rows.parquet"), rows)
 
 
 def _directions(finder: DirectionFinder, spec: TradeoffsSpec, target: str) -> list[NamedDirection]:
