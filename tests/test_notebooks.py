@@ -17,7 +17,7 @@ def test_the_notebook_runs(path, tmp_path, monkeypatch):
     (tmp_path / "configs").symlink_to(path.parents[1] / "configs")
     (tmp_path / "notebooks").mkdir()
     work = {"metadata": {"path": str(tmp_path / "notebooks")}}
-    NotebookClient(book, timeout=240, kernel_name="python3", resources=work).execute()
+    NotebookClient(book, timeout=600, kernel_name="python3", resources=work).execute()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
