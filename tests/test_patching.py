@@ -12,7 +12,8 @@ from saelens_steer.config import CompareEditsSettings
 from saelens_steer.data import Prompt, encode_prompts
 from saelens_steer.metrics import kl
 from saelens_steer.model import generate, last_token_logits, run_to_hook, stop_token_ids
-from saelens_steer.steering import Variant, ablate, add, set_to, steered
+from saelens_steer.steering import Variant, add, set_to, steered
+from saelens_steer.steering.sae_edits import ablate
 from saelens_steer.sweeps import EditComparison, edits_table
 
 HOOK, N_NEW, NEVER = "blocks.2.hook_resid_pre", 4, 63

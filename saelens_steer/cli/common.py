@@ -50,7 +50,7 @@ def _options(
     pass
 
 
-STOPPED = "stopped; the same command goes on from here, with a training only under sae.train.resume"
+STOPPED = "Interrupted. Rerun the same command to resume (a training resumes under sae.train.resume)"
 
 
 def quiet() -> None:

@@ -1,4 +1,4 @@
-"""The commands beside the story: on a finished run, a config or an SAE of others."""
+"""The commands beside the story: on a finished run, a config, or an SAE from elsewhere."""
 
 from __future__ import annotations
 
@@ -121,3 +121,30 @@ def generate_topic(
         from saelens_steer.pipeline.export import generate_topic as write_continuations
 
         print(write_continuations(spec, out))
+
+
+@app.command()
+def images(run_folder: RunFolder) -> None:
+    """Write the figures as plots/*.png and the report as report.pdf, by an installed Chromium."""
+    with exit_status():
+        quiet()
+        from saelens_steer.report import export_images
+
+        print(export_images(run_folder))
+
+
+@app.command()
+def export(
+    run_folder: RunFolder,
+    file: Annotated[Path, typer.Argument(help="What to write: .safetensors, or .gguf.")],
+    feature: Annotated[
+        list[int] | None, typer.Option(help="A feature, again for more [all candidates].")
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="The multiple of W_dec[f].")] = 1.0,
+) -> None:
+    """Write steering vectors: of the candidates, or of one feature for llama.cpp (.gguf)."""
+    with exit_status():
+        quiet()
+        from saelens_steer.pipeline.export import export_vectors
+
+        print(export_vectors(run_folder, file, feature or (), alpha))

@@ -151,7 +151,7 @@ def test_stopping_says_how_to_go_on(monkeypatch, capsys):
     with pytest.raises(SystemExit) as status:
         cli.main()
     assert status.value.code == 1
-    assert "goes on from here" in capsys.readouterr().err
+    assert "Rerun the same command to resume" in capsys.readouterr().err
 
 
 def test_the_version_is_the_packages():

@@ -10,16 +10,9 @@ from sweeps.passes import based
 
 from saelens_steer.config import CompletionSpec
 from saelens_steer.metrics import LogitMetric, resolve_metrics
-from saelens_steer.steering import (
-    Edit,
-    ablate,
-    plain_directions,
-    project_out,
-    reconstruct,
-    scale,
-    set_to,
-    suppress_and_boost,
-)
+from saelens_steer.steering import Edit, plain_directions, set_to
+from saelens_steer.steering.edits import project_out
+from saelens_steer.steering.sae_edits import ablate, reconstruct, scale, suppress_and_boost
 from saelens_steer.sweeps import (
     CompletionSweep,
     LogitSweep,
