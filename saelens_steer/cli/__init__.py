@@ -1,7 +1,7 @@
 """`saelens-steer …`: parse, call, print. Heavy imports happen inside the commands."""
 
 # importing them registers the commands, in the order of the help
-from saelens_steer.cli import steps, tools  # noqa: I001
+from saelens_steer.cli import steps, tools
 from saelens_steer.cli.common import app
 
 

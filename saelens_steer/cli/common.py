@@ -50,7 +50,7 @@ def _options(
     pass
 
 
-STOPPED = "Interrupted. Rerun the same command to resume (a training resumes under sae.train.resume)"
+STOPPED = "Interrupted. Rerun the same command to resume (training: under sae.train.resume)"
 
 
 def quiet() -> None:
