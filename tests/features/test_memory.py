@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CHILD = Path(__file__).with_name("memory.py")
 GIVEN_BACK = {
     "MALLOC_MMAP_THRESHOLD_": "65536",

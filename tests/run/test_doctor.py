@@ -111,6 +111,7 @@ def written(config: dict, folder: Path) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_the_shipped_config_passes_and_the_last_line_is_the_run_folder():
     args = [sys.executable, "-m", "saelens_steer.cli", "doctor", TINY]
     lines = finished(args).splitlines()

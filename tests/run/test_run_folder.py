@@ -13,6 +13,8 @@ import yaml
 from checkpoints import put_in_hub_cache, random_qwen3
 from processes import finished, ran, start
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "sae.train.training_tokens=20000",
     "sae.train.d_sae=128",

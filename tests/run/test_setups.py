@@ -12,6 +12,8 @@ from checkpoints import put_in_hub_cache, random_gemma3, random_llama, random_qw
 from processes import ran
 from saes import random_sae
 
+pytestmark = pytest.mark.slow
+
 TEXTS = "configs/tiny/requests.txt"
 SMALL = {
     "model.dtype": "float32",
