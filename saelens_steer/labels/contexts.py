@@ -1,9 +1,9 @@
-"""Contexts in which a feature fires, and silent ones, to name it by and to test the name on."""
+"""Contexts in which a feature fires, and silent ones: to name it by, and to test the name on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any
 
@@ -28,13 +28,12 @@ from saelens_steer.files import digest
 WINDOW = 12
 """Tokens shown on either side of the one in the middle."""
 TRIED = 6
-"""So many contexts are looked at for each silent one that prompts without a firing token lack."""
-ContextRows = list[int]
+"""Contexts tried for each silent one, once prompts without a firing token run out."""
 
 
 @dataclass(frozen=True)
-class FiringRecord:
-    """What is known of a feature from the cache; nothing of an SAE that has only its decoder."""
+class FiringContexts:
+    """A feature's contexts in the cache; none for an SAE without an encoder."""
 
     top: tuple[Context, ...] = ()
     """Its largest activations."""
@@ -42,7 +41,7 @@ class FiringRecord:
     """Other contexts, from its largest activations to its smallest."""
     silent: tuple[Context, ...] = ()
     """Contexts in which it fires on no token."""
-    rates: Mapping[str, float] | None = None
+    rates: Mapping[str, float] = field(default_factory=dict)
     """Domain → share of its tokens on which it fires."""
 
 
@@ -52,10 +51,10 @@ def firing_of(
     activations: Activations,
     features: Sequence[int],
     spec: LabelSpec,
-) -> list[FiringRecord]:
+) -> list[FiringContexts]:
     """One pass over the cached tokens, and one over those that are shown."""
     if sae.cfg.metadata.decoder_only:
-        return [FiringRecord()] * len(features)
+        return [FiringContexts()] * len(features)
     shown = shown_tokens(tokenizer, activations)
     found = responses(sae, activations, features, shown)
     rows = [_rows(found, shown, column, spec) for column in range(len(features))]
@@ -64,40 +63,39 @@ def firing_of(
         for own in zip(*rows, strict=True)
     ]
     rates = [dict(zip(found.places.domains, own, strict=True)) for own in found.rates.tolist()]
-    each = zip(*kinds, rates, strict=True)
-    return [FiringRecord(top, firing, _quiet(tried, spec), own) for top, firing, tried, own in each]
+    records = []
+    for top, firing, tried, own in zip(*kinds, rates, strict=True):
+        silent = [context for context in tried if not any(context.activations)]
+        records.append(FiringContexts(top, firing, tuple(silent[: spec.detection]), own))
+    return records
 
 
 def _rows(
     found: Responses, shown: Bool[Tensor, " n"], column: int, spec: LabelSpec
-) -> tuple[ContextRows, ContextRows, ContextRows]:
+) -> tuple[list[int], list[int], list[int]]:
     """Rows of the top contexts, of others that fire, and of contexts that may be silent."""
     ranked = best_rows(found, column)
     top, rest = ranked[: spec.contexts], ranked[spec.contexts :]
     n = min(spec.detection, len(rest))
     firing = [rest[i] for i in np.linspace(0, len(rest) - 1, n).round().astype(int)]
-    return top, firing, _tried(found, shown, column, spec, top, firing)
+    used = {int(found.places.prompt_of[row]) for row in (*top, *firing)}
+    return top, firing, _maybe_silent(found, shown, column, spec.seed, firing, used)
 
 
-def _quiet(contexts: Sequence[Context], spec: LabelSpec) -> tuple[Context, ...]:
-    """Those in which the feature fires on no token."""
-    return tuple(c for c in contexts if not any(c.activations))[: spec.detection]
-
-
-def _tried(
+def _maybe_silent(
     found: Responses,
     shown: Bool[Tensor, " n"],
     column: int,
-    spec: LabelSpec,
-    top: ContextRows,
-    firing: ContextRows,
-) -> ContextRows:
-    """Rows whose context may be silent, as far into their prompts as the firing ones are, so that
-    the place tells nothing: of prompts without a firing token, or where these are too few of others
-    that are not shown elsewhere."""
+    seed: int,
+    firing: list[int],
+    used: set[int],
+) -> list[int]:
+    """Rows of unused prompts, those without a firing token first, whose context may be silent.
+
+    They are as far into their prompts as the firing ones are, so that position gives nothing away.
+    """
     places = found.places
-    used = {int(places.prompt_of[row]) for row in (*top, *firing)}
-    draws = [digest(spec.seed, found.features[column], name) for name in places.prompts]
+    draws = [digest(seed, found.features[column], name) for name in places.prompts]
     order = sorted({*range(len(draws))} - used, key=lambda prompt: draws[prompt])
     loud = (found.peak[:, column] > 0).tolist()
     quiet = [prompt for prompt in order if not loud[prompt]][: len(firing)]
@@ -114,7 +112,7 @@ def _shown_rows(places: Places, shown: Bool[Tensor, " n"], prompt: int) -> Tenso
 
 
 def _depth(places: Places, shown: Bool[Tensor, " n"], row: int) -> float:
-    """Where in its prompt a row stands: 0 the first token, 1 the last."""
+    """A row's position in its prompt: 0 the first token, 1 the last."""
     rows = _shown_rows(places, shown, int(places.prompt_of[row]))
     return int((rows == row).nonzero()) / max(1, len(rows) - 1)
 

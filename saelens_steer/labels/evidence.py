@@ -13,7 +13,7 @@ Kind = Literal["both", "input", "output"]
 
 @dataclass(frozen=True)
 class SteeredTexts:
-    """What the model writes after one prompt, unsteered and along a feature."""
+    """The model's texts after one prompt, unsteered and along a feature."""
 
     prompt: str
     original: str
@@ -23,9 +23,9 @@ class SteeredTexts:
 
 @dataclass(frozen=True)
 class TextPair:
-    """Two texts after one prompt: along the feature, and along a random direction as long.
+    """Two texts after one prompt: along the feature, and along a random direction of equal norm.
 
-    Each prompt has a random direction of its own.
+    The direction is drawn anew for each prompt.
     """
 
     prompt: str
@@ -41,7 +41,7 @@ class LabelEvidence:
     side: str
     """The side it is a candidate of, or an empty text."""
     contexts: tuple[Context, ...]
-    """Where it fires most, one for each prompt, largest first; none without an encoder."""
+    """Its largest activations, one per prompt, largest first; none without an encoder."""
     rates: Mapping[str, float]
     """Domain → share of its tokens on which the feature fires."""
     raised: tuple[WrittenToken, ...]
@@ -49,20 +49,20 @@ class LabelEvidence:
     texts: tuple[SteeredTexts, ...]
 
     def only(self, kind: Kind) -> LabelEvidence:
-        """What fires the feature (input), what it writes (output), or both."""
+        """The evidence on what fires the feature (input), on what it writes (output), or all."""
         if kind == "input":
             return replace(self, raised=(), lowered=(), texts=())
         return self if kind == "both" else replace(self, contexts=(), rates={})
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to go on."""
+        """Whether nothing is known of the feature."""
         return not (self.contexts or self.raised or self.texts)
 
 
 @dataclass(frozen=True)
-class LabelTrials:
-    """What a name is tested on; nothing of it is shown to whoever names."""
+class HeldOutExamples:
+    """The examples a name is tested on; none is shown to whoever names the feature."""
 
     firing: tuple[Context, ...]
     """From its larger activations to its smaller ones."""
@@ -73,21 +73,21 @@ class LabelTrials:
 
 @dataclass(frozen=True)
 class LabelCase:
-    """A feature to be named, and what its name is tested on."""
+    """A feature to be named: the evidence, and the held-out examples for its name."""
 
     evidence: LabelEvidence
-    trials: LabelTrials
+    trials: HeldOutExamples
     effect: float | None
-    """The steering effect score; None where nothing could be steered."""
+    """The steering effect score; None if nothing could be steered."""
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """All that naming the features of one SAE takes; no model is needed any more."""
+class LabelInputs:
+    """All that naming the features of one SAE needs, so that no model has to be loaded."""
 
     layer: int
     cases: tuple[LabelCase, ...]
     ordinary: tuple[str, ...]
-    """The cached texts, which tell what words are common."""
+    """The cached texts, which tell how common each word is."""
     neuronpedia_id: str | None = None
-    """Of the SAE, as in SAELens's metadata."""
+    """The SAE's, from SAELens's metadata."""

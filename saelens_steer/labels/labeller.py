@@ -1,10 +1,11 @@
-"""Who names features and stands the tests of the names; and how that can fail."""
+"""The interface of whoever names features and is tested on the names; and how that can fail."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal
 
 from saelens_steer.labels.evidence import LabelEvidence
 
@@ -12,15 +13,10 @@ Failure = Literal["unreadable", "unanswered", "refused", "over_budget", "no_evid
 MOST_WORDS = 19
 """A name has fewer than twenty words,"""
 MOST_LETTERS = 200
-"""and no more characters, where words are not set apart."""
+"""and no more characters, for scripts without spaces."""
 
 
-def writable(text: str) -> str:
-    """A text without halves of characters, which no file can hold."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-class Failed(Exception):
+class LabelError(Exception):
     """No name, or no answer to a test; the text says why, in a sentence."""
 
     def __init__(self, status: Failure, why: str) -> None:
@@ -36,49 +32,50 @@ class Name:
     """Fewer than twenty words."""
     analysis: str = ""
     remark: str = ""
-    """What was wrong with the answer that it was read from, such as a summary that was cut."""
+    """A flaw of the answer that it was read from, such as a summary that was cut."""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """Two texts after one prompt, without a word on which was steered."""
+class BlindPair:
+    """Two texts after one prompt, without a hint which one was steered along the feature."""
 
     prompt: str
     first: str
     second: str
 
 
-@runtime_checkable
-class Labeller(Protocol):
-    """Names features, and is tested on its names. Every method raises Failed."""
+class Labeller(ABC):
+    """Names features, and is tested on its names. The abstract methods raise LabelError."""
 
-    @property
-    def provider(self) -> str:
-        """As a config calls it."""
-        ...
+    provider: ClassVar[str]
+    """As a config calls it."""
 
     @property
     def model(self) -> str | None:
         """The model that is asked, if any."""
-        ...
-
-    def name(self, evidence: LabelEvidence) -> Name:
-        """A name for a feature."""
-        ...
-
-    def firing(self, name: Name, contexts: Sequence[str]) -> set[int]:
-        """Which of the texts (counted from 0) the feature of that name fires in."""
-        ...
-
-    def steered(self, name: Name, shown: Sequence[Shown]) -> list[bool]:
-        """For each two texts whether it was the first that was steered along that feature."""
-        ...
+        return None
 
     @property
     def spent(self) -> str:
-        """What asking took, in words; nothing where nobody was asked."""
-        ...
+        """What asking cost, in words; empty if nobody was asked."""
+        return ""
 
-    def stop(self) -> None:
+    @abstractmethod
+    def name(self, evidence: LabelEvidence) -> Name:
+        """A name for a feature."""
+
+    @abstractmethod
+    def firing(self, name: Name, contexts: Sequence[str]) -> set[int]:
+        """Which of the texts (counted from 0) the feature of that name fires in."""
+
+    @abstractmethod
+    def steered(self, name: Name, pairs: Sequence[BlindPair]) -> list[bool]:
+        """For each pair whether the first text was steered along that feature."""
+
+    def stop(self) -> None:  # noqa: B027
         """Begin nothing more in other threads."""
-        ...
+
+
+def writable(text: str) -> str:
+    """A text without lone surrogates, which no file can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")

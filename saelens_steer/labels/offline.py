@@ -9,16 +9,16 @@ from math import log1p
 
 from saelens_steer.files import digest
 from saelens_steer.labels.evidence import LabelEvidence
-from saelens_steer.labels.labeller import Failed, Name, Shown
+from saelens_steer.labels.labeller import BlindPair, LabelError, Labeller, Name
 from saelens_steer.labels.offline_words import (
-    Background,
+    WordCounts,
     analysis,
     clearly_written,
     firing_scores,
     is_word,
     keys_of,
     pieces,
-    words_near,
+    words_in,
     written_scores,
 )
 
@@ -27,40 +27,33 @@ MOST_FIRING, MOST_WRITTEN = 5, 3
 LEAST_FIRING, LEAST_WRITTEN = 0.2, 0.6
 """A word of a name has at least this share of the best one's score."""
 COMMON = 0.01
-"""A word that is more of ordinary texts than this tells nothing where it is written."""
+"""A written word with a larger share of ordinary texts than this is uninformative."""
 WRITES = "writes "
 
 
 @dataclass(frozen=True)
-class OfflineLabeller:
-    """Names by counting words, and asks no model; `name` raises Failed."""
+class OfflineLabeller(Labeller):
+    """Names by counting words, and asks no model."""
 
-    background: Background
+    background: WordCounts
     """How common words are in ordinary texts."""
+    provider = "offline"
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> OfflineLabeller:
-        """One that knows from these texts which words are common."""
-        return cls(Background.of(texts))
-
-    @property
-    def provider(self) -> str:
-        """As a config calls it."""
-        return "offline"
-
-    @property
-    def model(self) -> None:
-        """None is asked."""
+        """A labeller that learns from these texts which words are common."""
+        return cls(WordCounts.of(texts))
 
     def name(self, evidence: LabelEvidence) -> Name:
         """Words that stand out where it fires, then those it writes: `bus, tram; writes car`."""
-        own, left_out = _readable(evidence), _domains(evidence)
+        contexts = tuple(context for context in evidence.contexts if context.tokens)
+        own, left_out = replace(evidence, contexts=contexts), _domain_words(evidence)
         firing = self._firing_words(own, left_out)
         written = self._written_words(own, left_out, bool(firing))
         parts = [", ".join(firing)] if firing else []
         parts += [WRITES + ", ".join(written)] if written else []
         if not parts:
-            raise Failed("no_evidence", "there is no word in what is known of it")
+            raise LabelError("no_evidence", "there is no word in what is known of it")
         return Name("; ".join(parts), analysis(own, self.background))
 
     def firing(self, name: Name, contexts: Sequence[str]) -> set[int]:
@@ -69,71 +62,54 @@ class OfflineLabeller:
         words = fires or written
         return {i for i, text in enumerate(contexts) if not words.isdisjoint(keys_of(text))}
 
-    def steered(self, name: Name, shown: Sequence[Shown]) -> list[bool]:
-        """For each two texts whether the first holds more of the name's words.
+    def steered(self, name: Name, pairs: Sequence[BlindPair]) -> list[bool]:
+        """For each pair whether the first text holds more of the name's words.
 
         A word counts more the rarer it is, and less each time it comes again. A hash of the texts
-        decides between equals.
+        breaks ties.
         """
         fires, written = _words(name)
-        return [self._is_first(fires | written, pair) for pair in shown]
+        words = sorted(fires | written)
 
-    @property
-    def spent(self) -> str:
-        """Nobody is asked."""
-        return ""
+        def rank(text: str) -> tuple[float, str]:
+            counts = Counter(keys_of(text))
+            held = sum(log1p(counts[word]) * self.background.surprise(word) for word in words)
+            return -held, digest("equal", ascii(text))
 
-    def stop(self) -> None:
-        """Nothing is under way anywhere."""
-
-    def _is_first(self, words: set[str], pair: Shown) -> bool:
-        first, second = self._held(words, pair.first), self._held(words, pair.second)
-        if first != second:
-            return first > second
-        return digest("equal", ascii(pair.first)) < digest("equal", ascii(pair.second))
-
-    def _held(self, words: set[str], text: str) -> float:
-        counts = Counter(keys_of(text))
-        return sum(log1p(counts[word]) * self.background.surprise(word) for word in sorted(words))
+        return [rank(pair.first) < rank(pair.second) for pair in pairs]
 
     def _firing_words(self, evidence: LabelEvidence, left_out: set[str]) -> list[str]:
         scores = firing_scores(evidence.contexts, self.background)
         return self._best(_without(scores, left_out), MOST_FIRING, LEAST_FIRING)
 
     def _written_words(self, evidence: LabelEvidence, left_out: set[str], named: bool) -> list[str]:
-        """Words that tell something. Where nothing else gives a name: any, or else parts of words.
+        """The informative words that it writes; if it has no other name any, or else word parts.
 
-        Beside words that fire it, one has to stand in the contexts too, or to be written clearly.
+        If words that fire it name it, only those also in the contexts or clearly written.
         """
         scores = written_scores(evidence.raised, evidence.texts, self.background)
         scores = _without(scores, left_out)
         telling = {key: s for key, s in scores.items() if self.background.chance(key) < COMMON}
         if named:
-            kept = words_near(evidence.contexts) | clearly_written(evidence, self.background)
+            kept = words_in(evidence.contexts) | clearly_written(evidence, self.background)
             telling = {key: s for key, s in telling.items() if key in kept and is_word(key)}
         else:
             telling = telling or scores or _without(pieces(evidence.raised), left_out)
         return self._best(telling, MOST_WRITTEN, LEAST_WRITTEN)
 
     def _best(self, scores: Mapping[str, float], most: int, least: float) -> list[str]:
-        """The words of the highest scores, as they are mostly written; marks if there are none."""
+        """The words of the highest scores, as they are usually written; marks without a word."""
         words = {key: score for key, score in scores.items() if is_word(key)} or scores
         order = sorted(words, key=lambda key: (-words[key], key))[:most]
         kept = [key for key in order if words[key] >= least * words[order[0]]]
         return [self.background.usual.get(key, key) for key in kept]
 
 
-def _readable(evidence: LabelEvidence) -> LabelEvidence:
-    """The evidence without contexts that hold no token."""
-    contexts = tuple(context for context in evidence.contexts if context.tokens)
-    return replace(evidence, contexts=contexts)
-
-
 def _without(scores: Mapping[str, float], left_out: set[str]) -> dict[str, float]:
     return {k: score for k, score in scores.items() if left_out.isdisjoint(keys_of(k))}
 
 
-def _domains(evidence: LabelEvidence) -> set[str]:
+def _domain_words(evidence: LabelEvidence) -> set[str]:
     """Words of the domains' names: a name is not to be read off the data set."""
     names = [*evidence.rates, evidence.side, *(c.domain for c in evidence.contexts)]
     return {key for name in names for key in keys_of(name)}

@@ -20,28 +20,28 @@ PARTS = re.compile(
     r"\\?[^\W\d_]+(?:['’][^\W\d_]+)*"  # a word, or a LaTeX command
     r"|(?P<mark>[^\w\s])(?P=mark)*"  # a mark, and as often as it is repeated
 )
-"""What a name can be made of. There are no digits among it."""
+"""Parts that a name can be made of: no digits."""
 ROLES = re.compile(r"^[ \t]*(?:system|user|assistant|model)[ \t]*$", re.MULTILINE)
 """A line of a chat template that says who speaks."""
 SPECIAL = re.compile(r"<\|[^<>|\s]{1,40}\|>|</?(?:s|bos|eos|pad|unk|mask|(?:start|end)_of_turn)>")
 """How tokenizers write special tokens."""
 BETWEEN = re.compile(r"[\s,;]")
-"""What stands between the words of a name, and so cannot be in them."""
+"""Separators of the words of a name, which therefore cannot be in them."""
 LONGEST = 32
 """Characters of the longest word that is taken for one."""
 HERE, NEXT, NEAR = 1.0, 0.6, 0.3
 """Weight of a word under the peak, of the one to be written next, and of one beside them."""
 FADING = 8
-"""At a distance of so many words a word counts half of one that is near."""
+"""At this distance, in words, a word counts half of one that is near."""
 RARELY = 0.01
-"""What it counts that a word is no rarer elsewhere: it is taken where there is nothing else."""
+"""Weight of a word that is as common elsewhere: used only if there is nothing else."""
 OFTEN = 0.5
-"""A word that so many of the steered texts gain is in them by no accident."""
+"""A word that this share of the steered texts gain is in them by no accident."""
 MOST_SAID = 3
 """Tokens of one sort that the analysis names."""
 CLEAR = 1.5
-"""A token is clearly raised if it is by so many times what any is lowered: most of what a decoder
-row does to the logits is chance, and chance goes both ways."""
+"""A token is clearly raised if its logit rises by this multiple of the largest fall: most of what
+a decoder row does to the logits is chance, and chance goes both ways."""
 
 
 class Part(NamedTuple):
@@ -82,13 +82,13 @@ def is_word(key: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Background:
+class WordCounts:
     """How often words occur in ordinary texts, each as it is written there."""
 
     forms: Mapping[str, int]
 
     @classmethod
-    def of(cls, texts: Iterable[str]) -> Background:
+    def of(cls, texts: Iterable[str]) -> WordCounts:
         """Counted over all texts."""
         forms: Counter[str] = Counter()
         for text in texts:
@@ -115,18 +115,18 @@ class Background:
         return sum(self.forms.values())
 
     def chance(self, key: str, n_words: float = 1) -> float:
-        """How likely a word is to be among so many; a word that is not there counts a half."""
+        """The probability of a word among n ordinary ones; one that never occurs counts a half."""
         rate = (self.counts.get(key, 0) + 0.5) / (self.total + 100)
         return 1 - (1 - rate) ** max(n_words, 1)
 
     def surprise(self, key: str) -> float:
-        """How much it says that a word stands somewhere, in nats."""
+        """How surprising a word is in a text, in nats."""
         return -log(self.chance(key))
 
     def whole_word(self, token: str) -> str | None:
         """The word or mark that a token is; None for parts of words, and for several at once.
 
-        A token that begins with a space is taken for a word unless a known one goes on from there.
+        A token that begins with a space counts as a word unless a known word continues it.
         """
         bare = token.strip().strip("_▁")
         parts = parts_of(bare)
@@ -139,7 +139,7 @@ class Background:
         return key if token[0] in " _▁" and not part_of_one else None
 
 
-def firing_scores(contexts: Sequence[Context], background: Background) -> dict[str, float]:
+def firing_scores(contexts: Sequence[Context], background: WordCounts) -> dict[str, float]:
     """Each word of some contexts: more if it is in many, near the peaks, and rare elsewhere."""
     own = [weights_of(context) for context in contexts]
     sizes = [max(c.activations[c.peak], 0.0) for c in contexts]
@@ -180,7 +180,7 @@ def _activation(context: Context, part: Part, ends: list[int]) -> float:
 
 
 def _uncut(context: Context, ends: list[int]) -> list[Part]:
-    """The words of a context, but one that goes on outside it."""
+    """The words of a context, without those that continue outside it."""
     before, after = context.more
     return [
         part
@@ -190,7 +190,7 @@ def _uncut(context: Context, ends: list[int]) -> list[Part]:
 
 
 def written_scores(
-    raised: Sequence[WrittenToken], texts: Sequence[SteeredTexts], background: Background
+    raised: Sequence[WrittenToken], texts: Sequence[SteeredTexts], background: WordCounts
 ) -> dict[str, float]:
     """Each word that is written: its share of the largest logit, and of the steered texts."""
     scores = gains(texts)
@@ -202,12 +202,12 @@ def written_scores(
     return scores
 
 
-def words_near(contexts: Sequence[Context]) -> set[str]:
+def words_in(contexts: Sequence[Context]) -> set[str]:
     """All words of some contexts."""
     return {key for context in contexts for key in weights_of(context)}
 
 
-def clearly_written(evidence: LabelEvidence, background: Background) -> set[str]:
+def clearly_written(evidence: LabelEvidence, background: WordCounts) -> set[str]:
     """Words raised by much more than any is lowered, and such as many of the steered texts gain."""
     noise = max((-token.logit for token in evidence.lowered), default=0.0)
     clear = [token for token in evidence.raised if token.logit >= CLEAR * noise]
@@ -228,7 +228,7 @@ def gains(texts: Sequence[SteeredTexts]) -> dict[str, float]:
 
 
 def pieces(raised: Sequence[WrittenToken]) -> dict[str, float]:
-    """The tokens as they are, where none is a word."""
+    """The raised tokens as they are, for a feature that raises no word."""
     bare = {token.text.strip(): token.logit for token in reversed(raised)}
     return {
         text: logit
@@ -237,7 +237,7 @@ def pieces(raised: Sequence[WrittenToken]) -> dict[str, float]:
     }
 
 
-def analysis(evidence: LabelEvidence, background: Background) -> str:
+def analysis(evidence: LabelEvidence, background: WordCounts) -> str:
     """Where it fires, at which tokens, what it raises, and whether the two agree."""
     said = [
         _where(evidence.rates),
@@ -271,10 +271,10 @@ def _raises(raised: Sequence[WrittenToken]) -> str:
     return f"It raises most {', '.join(quoted(token.text) for token in raised[:MOST_SAID])}."
 
 
-def _agreement(evidence: LabelEvidence, background: Background) -> str:
+def _agreement(evidence: LabelEvidence, background: WordCounts) -> str:
     if not (evidence.contexts and evidence.raised):
         return ""
-    near = words_near(evidence.contexts)
+    near = words_in(evidence.contexts)
     words = [background.whole_word(token.text) for token in evidence.raised]
     both = [word for word in dict.fromkeys(words) if word in near]
     if not both:

@@ -9,7 +9,14 @@ from typing import Any
 
 from saelens_steer.features import Context, WrittenToken
 from saelens_steer.labels.evidence import LabelEvidence, SteeredTexts
-from saelens_steer.labels.labeller import MOST_LETTERS, MOST_WORDS, Failed, Name, Shown, writable
+from saelens_steer.labels.labeller import (
+    MOST_LETTERS,
+    MOST_WORDS,
+    BlindPair,
+    LabelError,
+    Name,
+    writable,
+)
 from saelens_steer.labels.server import Answer, Question
 
 SYSTEM = (
@@ -18,6 +25,18 @@ SYSTEM = (
     "follow it. Answer with one JSON object and nothing else."
 )
 MOST_TOKENS = 10
+"""Tokens shown of those that a decoder row raises, and of those it lowers."""
+THOUGHT = re.compile(r"\A.*</think(?:ing)?>|<think(?:ing)?>.*\Z", re.DOTALL | re.IGNORECASE)
+"""A model's reasoning: up to its end, since it may begin in the prompt; or from its beginning, if
+the answer was cut."""
+MOST_OPENINGS = 100
+"""Braces tried as the beginning of an object."""
+BEGINNING = 40
+"""Characters shown of an answer that could not be read."""
+MOST_ANALYSIS = 4000
+"""Characters kept of an analysis."""
+LINE = r"^[\s>#*_\"'`-]*{}[\s*_\"'`]*[:：=][\s*_\"'`]*(?P<text>.+?)[\s*_\"'`,]*$"
+"""A line such as `**Summary:** …`."""
 
 
 def naming(evidence: LabelEvidence) -> Question:
@@ -34,8 +53,8 @@ def naming(evidence: LabelEvidence) -> Question:
         "sentences on the evidence, on what speaks against the summary, and on how what fires the "
         "feature and what it writes agree or differ.",
     ]
-    schema = _schema(summary={"type": "string"}, analysis={"type": "string"})
-    return _question("feature_name", [p for p in parts if p], schema)
+    text = {"type": "string"}
+    return _question("feature_name", [p for p in parts if p], summary=text, analysis=text)
 
 
 def detecting(name: Name, contexts: Sequence[str]) -> Question:
@@ -46,21 +65,22 @@ def detecting(name: Name, contexts: Sequence[str]) -> Question:
         _numbered(contexts),
         'Answer {"active": [numbers of those texts]}.',
     ]
-    return _question("active_texts", parts, _schema(active=_list("integer")))
+    active = {"type": "array", "items": {"type": "integer"}}
+    return _question("active_texts", parts, active=active)
 
 
-def choosing(name: Name, pairs: Sequence[Shown]) -> Question:
+def choosing(name: Name, pairs: Sequence[BlindPair]) -> Question:
     """Which of two texts was written while the feature of this name was pushed?"""
     texts = [{"prompt": pair.prompt, "A": pair.first, "B": pair.second} for pair in pairs]
     parts = [
         f"A feature was described as {_quoted(name.summary)}. For each prompt a model wrote two "
         "texts. In one of them this feature was strengthened, in the other another direction was, "
         "by as much. Both may be damaged. In which one was it this feature?",
-        "\n".join(f"{i + 1}. {_quoted(text)}" for i, text in enumerate(texts)),
+        _numbered(texts),
         f'Answer {{"choices": [A or B for each of the {len(pairs)} prompts, in order]}}.',
     ]
-    choice = {"type": "array", "items": {"type": "string", "enum": ["A", "B"]}}
-    return _question("choices", parts, _schema(choices=choice))
+    choices = {"type": "array", "items": {"type": "string", "enum": ["A", "B"]}}
+    return _question("choices", parts, choices=choices)
 
 
 def marked(context: Context) -> str:
@@ -102,7 +122,7 @@ def _steered(texts: Sequence[SteeredTexts]) -> str:
     return "\n".join(lines)
 
 
-def _numbered(texts: Sequence[str]) -> str:
+def _numbered(texts: Sequence[Any]) -> str:
     return "\n".join(f"{i + 1}. {_quoted(text)}" for i, text in enumerate(texts))
 
 
@@ -110,42 +130,24 @@ def _quoted(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _list(kind: str) -> dict[str, Any]:
-    return {"type": "array", "items": {"type": kind}}
-
-
-def _schema(**properties: Any) -> dict[str, Any]:
-    return {
+def _question(name: str, parts: Sequence[str], **properties: Any) -> Question:
+    """A question whose answer is an object with these properties."""
+    schema = {
         "type": "object",
         "properties": properties,
         "required": list(properties),
         "additionalProperties": False,
     }
-
-
-def _question(name: str, parts: Sequence[str], schema: dict[str, Any]) -> Question:
     said = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "\n\n".join(parts)}]
     return Question(name, said, schema)
 
 
-THOUGHT = re.compile(r"\A.*</think(?:ing)?>|<think(?:ing)?>.*\Z", re.DOTALL | re.IGNORECASE)
-"""A model's reasoning: up to its end, whose beginning may stand in the prompt, or cut."""
-MOST_OPENINGS = 100
-"""So many braces are tried as the beginning of an object."""
-BEGINNING = 40
-"""Characters shown of an answer that could not be read."""
-MOST_ANALYSIS = 4000
-"""Characters kept of an analysis."""
-LINE = r"^[\s>#*_\"'`-]*{}[\s*_\"'`]*[:：=][\s*_\"'`]*(?P<text>.+?)[\s*_\"'`,]*$"
-"""A line such as `**Summary:** …`."""
-
-
 def read_name(answer: Answer) -> Name:
-    """The summary and the analysis. Raises Failed (unreadable) where there is no summary."""
+    """The summary and the analysis. Raises LabelError (unreadable) without a summary."""
     found = _fields(answer.text, ("summary", "label", "name"), ("analysis", "explanation"))
     summary = " ".join(writable(str(found[0] or "")).split())
     if not re.search(r"\w", summary):
-        raise Failed("unreadable", f"no summary in the answer{_why(answer)}")
+        raise LabelError("unreadable", f"no summary in the answer{_why(answer)}")
     words, remark = summary.split(), ""
     if len(words) > MOST_WORDS or len(summary) > MOST_LETTERS:
         size = f"{len(words):,} words" if len(words) > 1 else f"{len(summary):,} letters"
@@ -154,22 +156,28 @@ def read_name(answer: Answer) -> Name:
     return Name(summary, writable(str(found[1] or "")).strip()[:MOST_ANALYSIS], remark)
 
 
-def read_numbers(answer: Answer, key: str, most: int) -> list[int]:
-    """A list of numbers from 1 to `most` under a key, or else the first list. Raises Failed."""
-    for value in _values(answer.text, key):
-        if (numbers := _numbers(value)) is not None:
+def read_numbers(answer: Answer, most: int) -> list[int]:
+    """Numbers from 1 to `most`: those under "active", or else a list alone. Raises LabelError."""
+    for value in _values(answer.text, "active"):
+        if isinstance(value, list) and None not in (whole := [_whole(one) for one in value]):
+            numbers = [number for number in whole if number is not None]
             if all(1 <= number <= most for number in numbers):
                 return numbers
-            raise Failed("unreadable", f"a number that is not from 1 to {most}")
-    raise Failed("unreadable", f"no list of numbers in the answer{_why(answer)}")
+            raise LabelError("unreadable", f"a number that is not from 1 to {most}")
+    raise LabelError("unreadable", f"no list of numbers in the answer{_why(answer)}")
 
 
-def read_letters(answer: Answer, key: str, n: int, letters: str = "AB") -> str:
-    """n letters, one for each question, from a list or a text of them. Raises Failed."""
-    for value in _values(answer.text, key):
-        if (found := _letters(value, letters)) and len(found) == n:
-            return found
-    raise Failed("unreadable", f"no list of {n} letters in the answer{_why(answer)}")
+def read_letters(answer: Answer, n: int) -> str:
+    """n times A or B: under "choices", or else a list alone. Raises LabelError."""
+    for value in _values(answer.text, "choices"):
+        letters = re.findall(r"\w+", value) if isinstance(value, str) else value
+        if isinstance(value, str) and len(letters) == 1:
+            letters = list(letters[0])
+        if isinstance(letters, list) and len(letters) == n:
+            found = [str(one).strip().upper() for one in letters]
+            if set(found) <= {"A", "B"}:
+                return "".join(found)
+    raise LabelError("unreadable", f"no list of {n} letters in the answer{_why(answer)}")
 
 
 def _why(answer: Answer) -> str:
@@ -180,22 +188,14 @@ def _why(answer: Answer) -> str:
 
 
 def _values(text: str, key: str) -> list[Any]:
-    """What stands under a key, wherever that is; then lists that stand alone."""
+    """The values of a key in any object; then lists that stand alone."""
     found = list(_objects(text))
     under = [data[key] for data in found if isinstance(data, dict) and key in data]
     return under + [data for data in found if isinstance(data, list)]
 
 
-def _numbers(value: Any) -> list[int] | None:
-    """The list as whole numbers; None where it is none."""
-    if not isinstance(value, list):
-        return None
-    whole = [_whole(one) for one in value]
-    return None if None in whole else [number for number in whole if number is not None]
-
-
 def _whole(value: Any) -> int | None:
-    """A whole number, also as a text; a fraction or a truth value is none."""
+    """A whole number, also from a string; None for a fraction or a truth value."""
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal():
         return int(value) if len(value) < 9 else None
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
@@ -203,40 +203,22 @@ def _whole(value: Any) -> int | None:
     return int(value) if value == int(value) else None
 
 
-def _letters(value: Any, letters: str) -> str | None:
-    parts = re.findall(r"\w+", value) if isinstance(value, str) else value
-    if isinstance(value, str) and len(parts) == 1:
-        parts = list(parts[0])
-    if not isinstance(parts, list):
-        return None
-    found = [str(one).strip().upper() for one in parts]
-    return "".join(found) if all(len(one) == 1 and one in letters for one in found) else None
-
-
 def _fields(text: str, *names: Sequence[str]) -> list[Any]:
-    """For each field, under any of its names, what an object or else a line gives it."""
+    """The value of each field, under any of its names, in an object or else on a line."""
     for data in _objects(text):
         if isinstance(data, dict):
             known = {str(key).lower(): value for key, value in data.items()}
             found = [next((known[n] for n in own if n in known), None) for own in names]
             if isinstance(found[0], str):
                 return found
-    plain = _plain(text)
-    return [next((line for n in own if (line := _line(plain, n))), None) for own in names]
-
-
-def _line(text: str, name: str) -> str | None:
-    found = re.search(LINE.format(name), text, re.IGNORECASE | re.MULTILINE)
-    return found["text"] if found else None
-
-
-def _plain(text: str) -> str:
-    return THOUGHT.sub("", text)
+    plain, flags = THOUGHT.sub("", text), re.IGNORECASE | re.MULTILINE
+    lines = [[re.search(LINE.format(n), plain, flags) for n in own] for own in names]
+    return [next((line["text"] for line in own if line), None) for own in lines]
 
 
 def _objects(text: str) -> Iterator[Any]:
     """JSON objects and lists in a text, wherever they begin; the outermost ones first."""
-    plain, end, tried = _plain(text), 0, 0
+    plain, end, tried = THOUGHT.sub("", text), 0, 0
     decoder = json.JSONDecoder(strict=False)
     for opening in re.finditer(r"[{\[]", plain):
         if opening.start() < end:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import binomtest
 
 from saelens_steer.files import digest
-from saelens_steer.labels.evidence import LabelTrials, TextPair
-from saelens_steer.labels.labeller import Failed, Labeller, Name, Shown
+from saelens_steer.labels.evidence import HeldOutExamples
+from saelens_steer.labels.labeller import BlindPair, LabelError, Labeller, Name
 
 SCORED = "scored"
 CHANCE = 0.5
@@ -22,7 +22,7 @@ FEWEST = 5
 
 @dataclass(frozen=True)
 class LabelScore:
-    """How many of n questions with two possible answers were answered right."""
+    """How many of n questions with two possible answers were answered correctly."""
 
     status: str
     """scored; too_few; no_label; or how asking failed."""
@@ -44,8 +44,7 @@ NO_LABEL = LabelScore("no_label", "there is no label to test")
 def steering_effect(texts: Sequence[Sequence[int]]) -> float | None:
     """0.6 × distinct/total tokens, pooled, + 0.4 × distinct/total texts; 0 to 1.
 
-    `texts`: the token ids of each steered text. None where there is none; texts without a token
-    are texts like others.
+    `texts`: the token ids of each steered text; an empty text counts as a text. None without texts.
     """
     if not texts:
         return None
@@ -55,42 +54,32 @@ def steering_effect(texts: Sequence[Sequence[int]]) -> float | None:
     return TOKEN_SHARE * of_tokens + (1 - TOKEN_SHARE) * of_texts
 
 
-def against_chance(right: Sequence[bool]) -> LabelScore:
-    """A score of answers that guessing gets right half of the time."""
-    n, correct = len(right), sum(right)
-    test = binomtest(correct, n, CHANCE, alternative="greater")
-    both = binomtest(correct, n, CHANCE).proportion_ci(0.95, method="exact")
-    ends = float(both.low), float(both.high)
-    return LabelScore(SCORED, "", correct, n, correct / n, *ends, CHANCE, float(test.pvalue))
+def detection_score(labeller: Labeller, name: Name, trials: HeldOutExamples) -> LabelScore:
+    """Told the name, in which contexts does the feature fire? It fires in half of them.
 
-
-def detection_score(labeller: Labeller, name: Name, trials: LabelTrials) -> LabelScore:
-    """Told the name, which contexts does the feature fire in? As many fire as do not.
-
-    The contexts were not shown to whoever named. All are judged at once and in a fixed disorder. Of
-    more firing contexts those are taken that spread from large activations to small ones.
+    No context was shown to whoever named. All are judged at once, in a fixed shuffled order. If
+    more contexts fire than are silent, those used spread from large activations to small ones.
     """
     n = min(len(trials.firing), len(trials.silent))
     if 2 * n < FEWEST:
-        return LabelScore("too_few", _few(len(trials.firing), len(trials.silent)))
+        why = f"{len(trials.firing)} contexts that fire and {len(trials.silent)} that do not"
+        return LabelScore("too_few", f"{why}, beside those that are shown")
     spread = np.linspace(0, len(trials.firing) - 1, n).round().astype(int)
     marked = [("".join(trials.firing[i].tokens), True) for i in spread]
     marked += [("".join(c.tokens), False) for c in trials.silent[:n]]
     marked.sort(key=lambda pair: digest("detection", pair[0]))
-    texts = [text for text, _ in marked]
-
-    def judged() -> list[bool]:
-        firing = labeller.firing(name, texts)
-        return [(i in firing) == fires for i, (_, fires) in enumerate(marked)]
-
-    return _scored(judged)
+    try:
+        firing = labeller.firing(name, [text for text, _ in marked])
+    except LabelError as error:
+        return LabelScore(error.status, str(error))
+    return against_chance([(i in firing) == fires for i, (_, fires) in enumerate(marked)])
 
 
-def causal_score(labeller: Labeller, name: Name, trials: LabelTrials) -> LabelScore:
+def causal_score(labeller: Labeller, name: Name, trials: HeldOutExamples) -> LabelScore:
     """Told the name, which of two texts was steered along the feature?
 
-    The other was steered along a random direction by as much. Pairs of equal texts have no answer
-    and are left out. The steered text comes first in half of the pairs, in no order.
+    The other was steered along a random direction of the same norm. Pairs of equal texts have no
+    answer and are left out. The steered text comes first in half of the pairs, at random.
     """
     pairs = [pair for pair in trials.pairs if pair.steered != pair.other]
     if len(pairs) < FEWEST:
@@ -99,27 +88,22 @@ def causal_score(labeller: Labeller, name: Name, trials: LabelTrials) -> LabelSc
         return LabelScore("too_few", f"{why}; it takes {FEWEST}")
     pairs.sort(key=lambda pair: digest("causal", pair.prompt, pair.steered))
     drawn = sorted(pairs, key=lambda pair: digest("first", pair.prompt, pair.steered, pair.other))
-    places = [drawn.index(pair) < len(pairs) / 2 for pair in pairs]
-    shown = [_shown(pair, first) for pair, first in zip(pairs, places, strict=True)]
-
-    def judged() -> list[bool]:
-        found = labeller.steered(name, shown)
-        return [one == first for one, first in zip(found, places, strict=True)]
-
-    return _scored(judged)
-
-
-def _shown(pair: TextPair, first: bool) -> Shown:
-    texts = (pair.steered, pair.other) if first else (pair.other, pair.steered)
-    return Shown(pair.prompt, *texts)
-
-
-def _scored(judged: Callable[[], list[bool]]) -> LabelScore:
+    first = [drawn.index(pair) < len(pairs) / 2 for pair in pairs]
+    blind = [
+        BlindPair(p.prompt, *((p.steered, p.other) if is_first else (p.other, p.steered)))
+        for p, is_first in zip(pairs, first, strict=True)
+    ]
     try:
-        return against_chance(judged())
-    except Failed as failure:
-        return LabelScore(failure.status, str(failure))
+        chosen = labeller.steered(name, blind)
+    except LabelError as error:
+        return LabelScore(error.status, str(error))
+    return against_chance([one == right for one, right in zip(chosen, first, strict=True)])
 
 
-def _few(firing: int, silent: int) -> str:
-    return f"{firing} contexts that fire and {silent} that do not, beside those that are shown"
+def against_chance(right: Sequence[bool]) -> LabelScore:
+    """A score of answers that guessing gets right half of the time."""
+    n, correct = len(right), sum(right)
+    test = binomtest(correct, n, CHANCE, alternative="greater")
+    both = binomtest(correct, n, CHANCE).proportion_ci(0.95, method="exact")
+    ends = float(both.low), float(both.high)
+    return LabelScore(SCORED, "", correct, n, correct / n, *ends, CHANCE, float(test.pvalue))

@@ -12,33 +12,33 @@ import openai
 
 from saelens_steer.config import ServerSpec
 from saelens_steer.errors import InputError
-from saelens_steer.labels.labeller import Failed, writable
+from saelens_steer.labels.labeller import LabelError, writable
 
 PASSING = (408, 409, 429)
-"""Statuses that may be different the next time, beside 5xx."""
+"""Statuses that may pass, besides 5xx."""
 FOR_ALL = (401, 403, 404)
-"""Statuses that are about the key or the model: no other question would be answered either."""
+"""Statuses about the key or the model: no other question would be answered either."""
 ABOUT_SCHEMA = (400, 422)
-"""Statuses of a server that does not take a schema, or not this question."""
+"""Statuses of a server that rejects schemas, or this question."""
 MOST_SAID = 300
 """Characters kept of what a server says when it refuses."""
 NO_KEY = "none"
-"""The client wants one; it is not sent."""
+"""The client requires a key; this one is not sent."""
 HEADERS = {"host", "accept", "accept-encoding", "connection", "content-type", "content-length"} | {
     "user-agent",
     "authorization",
     "x-stainless-raw-response",  # by which the client knows what it was asked for
 }
-"""What is sent. The client would add what it finds in the environment."""
+"""The headers sent. The client would add those it finds in the environment."""
 LEAST_SECRET = 8
 """A shorter key is a word such as `test`, which texts may hold."""
 UNREACHED = ("ConnectError", "ConnectTimeout")
-"""What the transport calls it where nobody has heard the request."""
+"""The transport's errors for a request that reached no server."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked, and the JSON schema of the answer."""
+    """Messages, and the JSON schema of the answer."""
 
     name: str
     messages: Sequence[Mapping[str, str]]
@@ -47,7 +47,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What was answered."""
+    """A server's answer."""
 
     text: str
     cut: bool
@@ -58,25 +58,25 @@ class Answer:
     """Its address."""
 
 
-class Lost(Exception):
+class TransientFailure(Exception):
     """A request that may be answered the next time."""
 
     def __init__(self, why: str, wait: float | None = None, free: bool = False) -> None:
-        """`wait`: seconds, where the server says so. `free`: it cannot have cost any tokens."""
+        """`wait`: seconds, if the server gave any. `free`: it cannot have cost any tokens."""
         super().__init__(why)
         self.wait, self.free = wait, free
 
 
-class NoSchema(Exception):
+class SchemaRefused(Exception):
     """The server refused a question that came with a schema."""
 
 
-class Closed(Failed):
-    """The server refused for a reason that holds for every other question too."""
+class ServerRefusal(LabelError):
+    """A refusal for a reason that holds for every other question too."""
 
 
 def key_of(spec: ServerSpec) -> str | None:
-    """The key from the environment. Raises InputError where the variable is not set."""
+    """The key from the environment. Raises InputError if the variable is not set or holds none."""
     if spec.key_env is None:
         return None
     key = os.environ.get(spec.key_env, "").strip()
@@ -92,30 +92,30 @@ class Server:
 
     def __init__(self, spec: ServerSpec) -> None:
         self._spec, self._key = spec, key_of(spec)
-        transport = openai.DefaultHttpxClient(event_hooks={"request": [self._only_what_is_meant]})
+        transport = openai.DefaultHttpxClient(event_hooks={"request": [self._drop_other_headers]})
         self._client = openai.OpenAI(
             api_key=self._key or NO_KEY,
             base_url=spec.base_url,
             timeout=spec.timeout,
             http_client=transport,
-            max_retries=0,  # tries are counted and paid for by whoever asks
+            max_retries=0,  # Client counts and pays for every try
         )
 
     def request(self, question: Question, with_schema: bool) -> tuple[Answer, int | None]:
-        """The answer, and the tokens that it took where the server counts them; it may be empty.
+        """The answer, which may be empty, and the tokens it took if the server counts them.
 
-        Raises Lost, NoSchema, Closed, or Failed where no other try would help.
+        Raises TransientFailure, SchemaRefused, ServerRefusal, or LabelError if no retry would help.
         """
         try:
             body = self._body(question, with_schema)
         except openai.APIStatusError as error:
             raise self._refusal(error, with_schema) from None
-        except openai.APITimeoutError as error:
-            unheard = _is_unheard(error)
-            raise Lost(f"no answer within {self._spec.timeout:g} s", free=unheard) from None
         except (openai.OpenAIError, OSError) as error:
             why = f"the connection failed: {self._said(error)}"
-            raise Lost(why, free=_is_unheard(error)) from None
+            if isinstance(error, openai.APITimeoutError):
+                why = f"no answer within {self._spec.timeout:g} s"
+            unheard = type(error.__cause__).__name__ in UNREACHED
+            raise TransientFailure(why, free=unheard) from None
         return self._parsed(body)
 
     def _body(self, question: Question, with_schema: bool) -> str:
@@ -135,14 +135,14 @@ class Server:
         try:
             data = json.loads(body)
             choice = data["choices"][0]
-            text = choice["message"].get("content") or ""
+            text = self.clean(choice["message"].get("content") or "")
             cut, model = choice.get("finish_reason") == "length", data.get("model")
-            answer = Answer(
-                self.clean(text), cut, self.clean(str(model or "")), self._spec.base_url
-            )
+            answer = Answer(text, cut, self.clean(str(model or "")), self._spec.base_url)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             beginning = " ".join(self.clean(body)[:80].split())
-            raise Lost(f"there was no answer in what came back: {beginning!r}") from None
+            raise TransientFailure(
+                f"there was no answer in what came back: {beginning!r}"
+            ) from None
         usage = data.get("usage")
         spent = usage.get("total_tokens") if isinstance(usage, dict) else None
         return answer, spent if isinstance(spent, int) and spent >= 0 else None
@@ -150,16 +150,16 @@ class Server:
     def _refusal(self, error: openai.APIStatusError, with_schema: bool) -> Exception:
         status = error.status_code
         why = f"status {status}: {self._said(error)}"
-        if status in FOR_ALL:
-            why += f" ({self._where(status)})"
         if status in PASSING or status >= 500:
-            return Lost(why, _asked_wait(error), free=True)
+            return TransientFailure(why, _asked_wait(error), free=True)
         if with_schema and status in ABOUT_SCHEMA:
-            return NoSchema()
-        return (Closed if status in FOR_ALL else Failed)("refused", why)
+            return SchemaRefused()
+        if status in FOR_ALL:
+            return ServerRefusal("refused", f"{why} ({self._suspects(status)})")
+        return LabelError("refused", why)
 
-    def _where(self, status: int) -> str:
-        """What a refusal may be about."""
+    def _suspects(self, status: int) -> str:
+        """The settings that a refusal may be about."""
         where = f"model {self._spec.model} at {self._spec.base_url}"
         if status == 404 and not self._spec.base_url.rstrip("/").endswith("/v1"):
             return f"{where}; base_url mostly ends in /v1"
@@ -167,7 +167,7 @@ class Server:
         return where if status == 404 else f"{where}, with {key}"
 
     def _said(self, error: Exception) -> str:
-        """What an error says, on one line; its cause where it only says that there is one."""
+        """An error's message on one line; its cause's, if it only says that there is one."""
         cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else None
         body = getattr(error, "body", None)
         said = [body.get(key) for key in ("message", "detail")] if isinstance(body, dict) else []
@@ -176,7 +176,7 @@ class Server:
         return " ".join(text.split())[:MOST_SAID] or type(cause or error).__name__
 
     def clean(self, text: str) -> str:
-        """What came from the server, as a file can hold it, without the key in it."""
+        """Text from the server as a file can hold it, without the key in it."""
         text = writable(text)
         if self._key is None or len(self._key) < LEAST_SECRET:
             return text
@@ -184,20 +184,15 @@ class Server:
             text = text.replace(form, "[key]")
         return text
 
-    def _only_what_is_meant(self, request: Any) -> None:
-        """Take away what the client found elsewhere: organisations, headers of one's own."""
+    def _drop_other_headers(self, request: Any) -> None:
+        """Drop what the client found in the environment: organisations, custom headers."""
         allowed = HEADERS if self._key else HEADERS - {"authorization"}
         for name in {name.lower() for name in request.headers} - allowed:
             del request.headers[name]
 
 
-def _is_unheard(error: Exception) -> bool:
-    """Whether the request cannot have reached a server."""
-    return type(error.__cause__).__name__ in UNREACHED
-
-
 def _asked_wait(error: openai.APIStatusError) -> float | None:
-    """Seconds that the server asks to wait."""
+    """Seconds that the server asks us to wait."""
     try:
         return float(error.response.headers.get("retry-after", ""))
     except ValueError:

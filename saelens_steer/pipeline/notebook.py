@@ -32,7 +32,7 @@ from saelens_steer.directions import (
 )
 from saelens_steer.errors import InputError
 from saelens_steer.features import NO_SCALE, Scale, Selection, measured_scale, pages_of
-from saelens_steer.labels import EvidenceGathering, check_labeller, labelled
+from saelens_steer.labels import EvidenceCollector, check_labeller, make_labels
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.model import check_stream, default_hook_name, same_places
 from saelens_steer.pipeline.result import Result
@@ -224,7 +224,7 @@ def label_features(
     prompt_spec = PromptSpec(system=system, chat=chat)
     steered = some_prompts(as_prompts(prompts), spec.n_prompts, spec.seed)
     where = (model, sae, activations.hook_name, activations, steered, spec)
-    job = EvidenceGathering(*where, chosen, {}, scale, SweepSpec(), prompt_spec)
+    job = EvidenceCollector(*where, chosen, {}, scale, SweepSpec(), prompt_spec)
     job.measurement(steered).check()
     job.check_prompts()
     with progress("steered texts", job.n_texts) as note:
@@ -232,8 +232,8 @@ def label_features(
         def written(measurement: Measurement, directions: Directions) -> pd.DataFrame:
             return measurement.completion_rows(directions, range(len(directions)), note=note)
 
-        found = job.gathered(job.texts(written))
-    return labelled(found, spec, Path(answers) if answers else None).table
+        inputs = job.collect(job.texts(written))
+    return make_labels(inputs, spec, Path(answers) if answers else None).table
 
 
 def feature_pages(

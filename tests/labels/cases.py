@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from saelens_steer.features import Context, WrittenToken
 from saelens_steer.labels.evidence import (
+    HeldOutExamples,
     LabelCase,
     LabelEvidence,
-    LabelTrials,
     SteeredTexts,
     TextPair,
 )
-from saelens_steer.labels.labeller import Name, Shown
+from saelens_steer.labels.labeller import BlindPair, Labeller, Name
 
 
 def context(text: str, domain: str = "food", peak: int = 0) -> Context:
@@ -38,7 +38,7 @@ def case(feature: int = 7, n: int = 10, n_pairs: int = 10) -> LabelCase:
         (WrittenToken(3, " saw", -1.0),),
         texts,
     )
-    trials = LabelTrials(
+    trials = HeldOutExamples(
         tuple(context(f"fruit number {i}") for i in range(n)),
         tuple(context(f"tool number {i}", "tools") for i in range(n)),
         tuple(TextPair(f"try {i}", f"fruit text {i}", f"other text {i}") for i in range(n_pairs)),
@@ -47,12 +47,11 @@ def case(feature: int = 7, n: int = 10, n_pairs: int = 10) -> LabelCase:
 
 
 @dataclass(frozen=True)
-class Judge:
+class Judge(Labeller):
     """Calls everything fruit, and judges by a function of a text."""
 
     knows: Callable[[str], bool] = lambda text: "fruit" in text
-    provider: str = "offline"
-    model: str | None = None
+    provider = "offline"
 
     def name(self, evidence: LabelEvidence) -> Name:
         return Name("fruit")
@@ -60,12 +59,5 @@ class Judge:
     def firing(self, name: Name, contexts: Sequence[str]) -> set[int]:
         return {i for i, text in enumerate(contexts) if self.knows(text)}
 
-    @property
-    def spent(self) -> str:
-        return ""
-
-    def stop(self) -> None:
-        pass
-
-    def steered(self, name: Name, shown: Sequence[Shown]) -> list[bool]:
-        return [self.knows(pair.first) for pair in shown]
+    def steered(self, name: Name, pairs: Sequence[BlindPair]) -> list[bool]:
+        return [self.knows(pair.first) for pair in pairs]

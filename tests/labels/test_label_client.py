@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,7 @@ from loopback import MODEL, Reply, answer, error, serving
 from saelens_steer.config import ServerSpec
 from saelens_steer.errors import InputError
 from saelens_steer.labels.client import Answers, Client
-from saelens_steer.labels.labeller import Failed
+from saelens_steer.labels.labeller import LabelError
 from saelens_steer.labels.questions import read_name
 from saelens_steer.labels.server import Question, key_of
 
@@ -29,8 +31,8 @@ def client(server: Any, tmp_path, **settings: Any) -> Client:
     return Client(spec, Answers(tmp_path / "answers"))
 
 
-def failing(asker: Client, question: Question = QUESTION) -> Failed:
-    with pytest.raises(Failed) as failure:
+def failing(asker: Client, question: Question = QUESTION) -> LabelError:
+    with pytest.raises(LabelError) as failure:
         asker.ask(question, read_name)
     return failure.value
 
@@ -207,7 +209,7 @@ def test_a_budget_holds_with_many_at_once(tmp_path):
         def ask(question: Question) -> str:
             try:
                 return asker.ask(question, read_name).summary
-            except Failed as failure:
+            except LabelError as failure:
                 return failure.status
 
         with ThreadPoolExecutor(8) as pool:
@@ -228,7 +230,7 @@ def test_a_budget_of_tokens_is_spent_alike_however_many_are_asked_at_once(tmp_pa
             def ask(question: Question, asker: Client = asker) -> str:
                 try:
                     return asker.ask(question, read_name).summary
-                except Failed as failure:
+                except LabelError as failure:
                     return failure.status
 
             found = list(pool.map(ask, questions))
@@ -309,7 +311,7 @@ def test_the_key_goes_to_the_server_and_into_nothing_that_comes_back(tmp_path, m
             asker = client(server, tmp_path / str(number), **spec)
             try:
                 found.append(str(asker.ask(QUESTION, lambda a: a)))
-            except Failed as failure:
+            except LabelError as failure:
                 found.append(str(failure))
         assert server.headers[0]["authorization"] == f"Bearer {key}"
     assert all("[key]" in text for text in found)
@@ -375,7 +377,7 @@ def test_a_key_in_a_config_is_refused_and_not_repeated(given):
 def test_an_interruption_does_not_wait_for_a_server_that_hangs(tmp_path):
     from cases import case
 
-    from saelens_steer.labels.naming import label_all
+    from saelens_steer.labels.labelling import label_all
     from saelens_steer.labels.server_labeller import ServerLabeller
 
     def interrupt(_: int) -> None:
@@ -417,3 +419,25 @@ def test_one_question_of_many_is_sent_once(tmp_path):
         asker = client(server, tmp_path)
         found = list(pool.map(lambda _: asker.ask(QUESTION, read_name).summary, range(8)))
     assert (found, len(server.asked)) == (["names of fruit"] * 8, 1)
+
+
+def test_without_the_client_everything_but_a_server_works():
+    """The extra `label` is optional: nothing imports its client until a server is to be asked."""
+    script = """
+import sys
+sys.modules["openai"] = None
+import saelens_steer
+from saelens_steer.config import LabelSpec, ServerSpec
+from saelens_steer.errors import InputError
+from saelens_steer.labels import check_labeller
+check_labeller(LabelSpec())
+server = ServerSpec(base_url="http://x/v1", model="m")
+try:
+    check_labeller(LabelSpec(provider="openai-compatible", server=server))
+except InputError as error:
+    print(error)
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert "pip install 'saelens-steer[label]'" in said.stdout

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from saelens_steer.labels.labeller import MOST_WORDS, Failed
+from saelens_steer.labels.labeller import MOST_WORDS, LabelError
 from saelens_steer.labels.questions import read_letters, read_name, read_numbers
 from saelens_steer.labels.server import Answer
 
@@ -59,14 +59,14 @@ def test_an_answer_that_was_cut_gives_its_summary():
     ],
 )
 def test_an_answer_without_a_summary_is_unreadable(text):
-    with pytest.raises(Failed, match="no summary") as failure:
+    with pytest.raises(LabelError, match="no summary") as failure:
         read_name(said(text))
     assert failure.value.status == "unreadable"
 
 
 def test_five_thousand_words_without_a_summary_are_unreadable_and_with_one_cut():
     words = "word " * 5000
-    with pytest.raises(Failed):
+    with pytest.raises(LabelError):
         read_name(said(words))
     name = read_name(said(json.dumps({"summary": words, "analysis": words})))
     assert len(name.summary.split()) == MOST_WORDS
@@ -93,7 +93,7 @@ def test_nineteen_words_are_left_as_they_are():
 
 
 def test_an_answer_that_ran_out_of_tokens_says_so():
-    with pytest.raises(Failed, match="max_answer_tokens"):
+    with pytest.raises(LabelError, match="max_answer_tokens"):
         read_name(said("<think>Let me see", cut=True))
 
 
@@ -108,7 +108,7 @@ def test_an_answer_that_ran_out_of_tokens_says_so():
     ],
 )
 def test_numbers_are_found(text, found):
-    assert read_numbers(said(text), "active", 4) == found
+    assert read_numbers(said(text), 4) == found
 
 
 @pytest.mark.parametrize(
@@ -125,8 +125,8 @@ def test_numbers_are_found(text, found):
     ],
 )
 def test_what_is_no_list_of_the_numbers_shown_is_unreadable(text):
-    with pytest.raises(Failed) as failure:
-        read_numbers(said(text), "active", 4)
+    with pytest.raises(LabelError) as failure:
+        read_numbers(said(text), 4)
     assert failure.value.status == "unreadable"
 
 
@@ -140,10 +140,10 @@ def test_what_is_no_list_of_the_numbers_shown_is_unreadable(text):
     ],
 )
 def test_letters_are_found(text):
-    assert read_letters(said(text), "choices", 3) == "ABA"
+    assert read_letters(said(text), 3) == "ABA"
 
 
 @pytest.mark.parametrize("text", ["ABA", '{"choices": ["A", "B"]}', '["A", "B", "C"]', "{}"])
 def test_other_than_a_letter_for_each_question_is_unreadable(text):
-    with pytest.raises(Failed):
-        read_letters(said(text), "choices", 3)
+    with pytest.raises(LabelError):
+        read_letters(said(text), 3)

@@ -8,9 +8,9 @@ import pytest
 from cases import Judge, case
 from scipy.stats import beta
 
-from saelens_steer.labels.evidence import LabelTrials, TextPair
-from saelens_steer.labels.labeller import Failed, Name
-from saelens_steer.labels.naming import label_all
+from saelens_steer.labels.evidence import HeldOutExamples, TextPair
+from saelens_steer.labels.labeller import LabelError, Name
+from saelens_steer.labels.labelling import label_all
 from saelens_steer.labels.scores import (
     against_chance,
     causal_score,
@@ -51,8 +51,8 @@ def test_a_judge_who_knows_scores_1_and_one_who_has_it_backwards_0():
 @pytest.mark.parametrize("start", [True, False])
 def test_a_judge_who_answers_in_turn_learns_nothing_from_the_order(start):
     class InTurn(Judge):
-        def steered(self, name, shown):
-            return [(i % 2 == 0) == start for i in range(len(shown))]
+        def steered(self, name, pairs):
+            return [(i % 2 == 0) == start for i in range(len(pairs))]
 
     found = [causal_score(InTurn(), NAME, _of(i).trials) for i in range(20)]
     assert 0.4 < sum(score.accuracy for score in found) / 20 < 0.6
@@ -116,7 +116,7 @@ def test_the_order_shown_does_not_depend_on_the_order_found():
 
 
 def test_too_few_trials_are_no_score():
-    few = LabelTrials((), (), ())
+    few = HeldOutExamples((), (), ())
     assert detection_score(Judge(), NAME, few).status == "too_few"
     score = causal_score(Judge(), NAME, case(n_pairs=4).trials)
     assert (score.status, score.accuracy) == ("too_few", None)
@@ -128,11 +128,11 @@ class Broken(Judge):
 
     def name(self, evidence):
         if evidence.feature % 2:
-            raise Failed("unanswered", "nobody there")
+            raise LabelError("unanswered", "nobody there")
         return NAME
 
     def firing(self, name, contexts):
-        raise Failed("over_budget", "all spent")
+        raise LabelError("over_budget", "all spent")
 
     steered = firing
 

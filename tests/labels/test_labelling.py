@@ -34,25 +34,25 @@ def job(random_model, sae, cached) -> Any:
     import saelens_steer as ss
     from saelens_steer.config import LabelSpec, PromptSpec, SweepSpec
     from saelens_steer.features import measured_scale
-    from saelens_steer.labels import EvidenceGathering
+    from saelens_steer.labels import EvidenceCollector
 
     prompts = [ss.Prompt(f"s{i}", f"sum {i} now", "ab"[i % 2]) for i in range(8)]
     spec = LabelSpec(contexts=2, detection=3, max_new_tokens=4, alphas=(-1, 1, 3))
     scale = measured_scale(cached, sae, FEATURES)
     where = random_model, sae, HOOK, cached, prompts, spec
-    return EvidenceGathering(*where, FEATURES, {3: "a"}, scale, SweepSpec(), PromptSpec())
+    return EvidenceCollector(*where, FEATURES, {3: "a"}, scale, SweepSpec(), PromptSpec())
 
 
 @pytest.fixture(scope="module")
 def cases(job) -> Any:
-    from saelens_steer.labels.gather import Texts
+    from saelens_steer.labels.collect import LabelTexts
 
     def write(measurement, directions) -> pd.DataFrame:
         return measurement.completion_rows(directions, range(len(directions)))
 
     texts = job.texts(write)
-    assert isinstance(texts, Texts)
-    return texts, job.gathered(texts).cases
+    assert isinstance(texts, LabelTexts)
+    return texts, job.collect(texts).cases
 
 
 def fires(sae, cached, prompt: str, positions, feature: int) -> torch.Tensor:
@@ -119,11 +119,11 @@ def test_what_was_gathered_is_written_and_read_back(job, cases):
 
     from pydantic import TypeAdapter
 
-    from saelens_steer.labels import Gathered
+    from saelens_steer.labels import LabelInputs
 
-    found = job.gathered(cases[0])
+    found = job.collect(cases[0])
     kept = json.loads(json.dumps(asdict(found)))
-    assert TypeAdapter(Gathered).validate_python(kept) == found
+    assert TypeAdapter(LabelInputs).validate_python(kept) == found
     assert len(found.ordinary) == 40
     assert "number 7 of 49 things" in found.ordinary[7]
 
@@ -135,7 +135,7 @@ def test_only_the_evidence_of_a_kind_is_shown(job, cases, kind):
     spec = job.spec.model_copy(update={"evidence": kind, "example_chars": 3})
     found = replace(job, spec=spec)
     texts = replace(cases[0], chars=3)
-    for case in found.gathered(texts).cases:
+    for case in found.collect(texts).cases:
         own = case.evidence
         assert bool(own.contexts) == bool(own.rates) == (kind == "input")
         assert bool(own.raised) == bool(own.texts) == (kind == "output")

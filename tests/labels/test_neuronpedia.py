@@ -7,19 +7,19 @@ import json
 import pytest
 from loopback import Reply, serving
 
-from saelens_steer.labels.client import Answers
-from saelens_steer.labels.neuronpedia import Neuronpedia
+from saelens_steer.labels.answers import Answers
+from saelens_steer.labels.neuronpedia import published_labels
 
 ID = "gpt2-small/6-res-jb"
 
 
-def site(server, tmp_path, sae_id: object = ID):
-    address = server.base_url.removesuffix("/v1") if server else "http://x"
-    return Neuronpedia.of(address, sae_id, Answers(tmp_path / "answers"))
+def labels(server, tmp_path, features: list[int]):
+    site = server.base_url.removesuffix("/v1")
+    return published_labels(site, ID, features, Answers(tmp_path / "answers"))
 
 
 def label(server, tmp_path, feature: int):
-    return site(server, tmp_path).labels([feature])[feature]
+    return labels(server, tmp_path, [feature])[feature]
 
 
 def says(*descriptions: object) -> Reply:
@@ -74,13 +74,13 @@ def test_where_nothing_answers_the_status_says_so_and_it_is_asked_again(tmp_path
 
 @pytest.mark.parametrize("sae_id", [None, "", 3, "gpt2", "../..", "a/b/c", "a b/c"])
 def test_an_sae_without_an_id_that_could_be_one_is_not_asked_about(tmp_path, sae_id):
-    assert site(None, tmp_path, sae_id) is None
-    assert Neuronpedia.of(None, ID, Answers(tmp_path)) is None
+    assert published_labels("http://x", sae_id, [1], Answers(tmp_path)) == {}
+    assert published_labels(None, ID, [1], Answers(tmp_path)) == {}
 
 
 def test_where_one_feature_is_not_reached_no_other_is_asked_about(tmp_path):
     with serving(pages=lambda path: Reply("no", status=503)) as server:
-        found = site(server, tmp_path).labels([1, 2, 3])
+        found = labels(server, tmp_path, [1, 2, 3])
     assert [one.status for one in found.values()] == ["unreached"] * 3
     assert len(server.paths) == 1
 

@@ -13,7 +13,7 @@ from cases import case, context
 from saelens_steer.config import FeaturesSpec, TrainSpec
 from saelens_steer.features import Context, WrittenToken
 from saelens_steer.labels.evidence import LabelEvidence, SteeredTexts
-from saelens_steer.labels.labeller import MOST_WORDS, Failed, Name, Shown
+from saelens_steer.labels.labeller import MOST_WORDS, BlindPair, LabelError, Name
 from saelens_steer.labels.offline import OfflineLabeller
 
 HOOK = "blocks.4.hook_resid_pre"
@@ -127,7 +127,7 @@ def test_the_names_of_the_domains_are_not_in_a_name_but_in_its_analysis(offline)
         try:
             known = evidence.only(kind)
             name = offline.name(replace(known, rates=evidence.rates))
-        except Failed:
+        except LabelError:
             continue
         assert not {"streets", "pets"} & set(WORD.findall(name.summary.lower()))
     analysis = offline.name(evidence).analysis
@@ -137,7 +137,7 @@ def test_the_names_of_the_domains_are_not_in_a_name_but_in_its_analysis(offline)
 
 def test_without_a_word_there_is_no_name(offline):
     for evidence in (known_of(), known_of(fires_in("«1 2")), known_of((), ("<|end|>", "\n", ""))):
-        with pytest.raises(Failed) as failure:
+        with pytest.raises(LabelError) as failure:
             offline.name(evidence)
         assert failure.value.status == "no_evidence"
 
@@ -154,12 +154,12 @@ def test_hostile_texts_do_no_harm(text):
         labeller = OfflineLabeller.of([*ORDINARY, text])
         try:
             name = labeller.name(known)
-        except Failed:
+        except LabelError:
             continue
         assert name.summary.isprintable() and name.analysis.isprintable()
         assert len(name.summary) < 400 and len(name.summary.split()) <= MOST_WORDS
         assert labeller.firing(name, [text, ""]) <= {0, 1}
-        labeller.steered(name, [Shown(text, text, "")])
+        labeller.steered(name, [BlindPair(text, text, "")])
 
 
 def test_what_is_not_shown_is_not_in_a_name(offline):
@@ -197,7 +197,7 @@ def test_a_text_with_a_word_of_the_name_fires_and_one_without_does_not(offline):
 
 def test_the_text_with_more_of_the_words_was_steered(offline):
     name = Name("bus, tram; writes monorail")
-    pairs = [Shown("Go", "monorail and tram", "a tram"), Shown("Go", "cat", "the bus")]
+    pairs = [BlindPair("Go", "monorail and tram", "a tram"), BlindPair("Go", "cat", "the bus")]
     assert offline.steered(name, pairs) == [True, False]
 
 
@@ -211,15 +211,15 @@ def test_swapping_two_texts_swaps_the_answer(offline):
         "",
         *(f"cat {i}" for i in range(40)),
     ]
-    pairs = [Shown("Go", a, b) for a in texts for b in texts if a != b]
+    pairs = [BlindPair("Go", a, b) for a in texts for b in texts if a != b]
     found = offline.steered(name, pairs)
-    assert offline.steered(name, [Shown(p.prompt, p.second, p.first) for p in pairs]) == [
+    assert offline.steered(name, [BlindPair(p.prompt, p.second, p.first) for p in pairs]) == [
         not first for first in found
     ]
 
 
 def test_texts_without_a_word_of_the_name_are_told_apart_by_neither_place(offline):
-    pairs = [Shown("Go", f"cat {i}", f"dog {i}") for i in range(200)]
+    pairs = [BlindPair("Go", f"cat {i}", f"dog {i}") for i in range(200)]
     assert 70 < sum(offline.steered(Name("tram"), pairs)) < 130
 
 

@@ -228,7 +228,7 @@ def test_a_stop_while_asking_leaves_the_labels_of_before(folder, config, said, m
     before = {name: (folder / name).read_bytes() for name in ("labels.json", "labels.csv")}
     with serving() as server:
         with monkeypatch.context() as patched:
-            patched.setattr(stage, "labelled", stop)
+            patched.setattr(stage, "make_labels", stop)
             assert said("label", config, "--out", folder, *asking(server))[0] == 1
         assert {name: (folder / name).read_bytes() for name in before} == before
         assert said("label", config, "--out", folder, *asking(server))[0] == 0
@@ -309,12 +309,12 @@ def test_a_finished_run_needs_no_key_any_more(folder, config, said, monkeypatch)
 
 
 def test_other_names_are_made_of_the_same_evidence(folder, config, said, monkeypatch):
-    from saelens_steer.labels import EvidenceGathering
+    from saelens_steer.labels import EvidenceCollector
 
-    def gathered(self, texts):
+    def collect(self, texts):
         raise AssertionError("it is there already")
 
-    monkeypatch.setattr(EvidenceGathering, "gathered", gathered)
+    monkeypatch.setattr(EvidenceCollector, "collect", collect)
     evidence = (folder / "label_evidence.json").read_bytes()
     with serving() as server:
         assert said("label", config, "--out", folder, *asking(server))[0] == 0

@@ -11,10 +11,10 @@ from pydantic import TypeAdapter
 
 from saelens_steer.files import write_json
 from saelens_steer.labels import (
-    EvidenceGathering,
-    Gathered,
-    labelled,
-    said_of,
+    EvidenceCollector,
+    LabelInputs,
+    make_labels,
+    summary_of,
     unfinished,
 )
 from saelens_steer.pipeline.context import RunContext
@@ -43,10 +43,10 @@ def label_evidence(run: RunContext) -> None:
     what = list(shown), shown, run.scale_of(sae, list(shown))
     with all_tokens(run, sae) as activations:
         where = run.model, sae, run.hook_name, activations, run.naming, spec
-        job = EvidenceGathering(*where, *what, run.spec.sweep, spec.prompts or run.spec.prompts)
+        job = EvidenceCollector(*where, *what, run.spec.sweep, spec.prompts or run.spec.prompts)
         with progress("steered texts", job.n_texts) as note:
             texts = job.texts(partial(_written, run, note))
-        found = job.gathered(texts)
+        found = job.collect(texts)
     asked = {prompt.id: prompt.text for prompt in run.naming}
     write_generated_texts(run.folder.path("label_texts"), texts.features, asked, found.layer)
     write_json(run.folder.path("label_evidence.json"), asdict(found))
@@ -67,15 +67,15 @@ def label(run: RunContext) -> Callable[[], None]:
     """
     assert run.spec.label is not None
     evidence = run.folder.path("label_evidence.json").read_bytes()
-    gathered = TypeAdapter(Gathered).validate_json(evidence)
-    found = labelled(gathered, run.spec.label, run.folder.path(ANSWERS))
+    inputs = TypeAdapter(LabelInputs).validate_json(evidence)
+    found = make_labels(inputs, run.spec.label, run.folder.path(ANSWERS))
 
     def write() -> None:
         write_table(run.folder.path("labels.csv"), found.table)
         write_json(run.folder.path("labels.json"), found.to_json())
         if missing := unfinished(run.folder.path("labels.json")):
             run.left_open.add("label")
-            for line in said_of(missing):
+            for line in summary_of(missing):
                 say(f"labels: {line}")
 
     return write

@@ -1,0 +1,239 @@
+"""The evidence for labels: contexts, steered texts, and what the decoder writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from operator import add
+from typing import Any
+
+import pandas as pd
+from sae_lens import SAE
+
+from saelens_steer.activations import Activations
+from saelens_steer.config import CompletionSpec, LabelSpec, PromptSpec, SweepSpec
+from saelens_steer.data import Prompt, some_prompts
+from saelens_steer.directions import draw_controls
+from saelens_steer.errors import InputError
+from saelens_steer.features import Scale, written_tokens
+from saelens_steer.labels.contexts import cached_texts, firing_of
+from saelens_steer.labels.evidence import (
+    HeldOutExamples,
+    LabelCase,
+    LabelEvidence,
+    LabelInputs,
+    SteeredTexts,
+    TextPair,
+)
+from saelens_steer.labels.scores import steering_effect
+from saelens_steer.model import hook_layer
+from saelens_steer.steering import Directions, feature_directions, own_controls
+from saelens_steer.sweeps import Measurement
+from saelens_steer.tensors import Vectors
+
+CONTROLS = "covariance"
+"""The family of the random directions that a causal score compares a feature with."""
+METRICS = ("kl", "distinct_words")
+"""A study writes texts only for a metric of texts; the values are not read here."""
+TOKENS = 10
+"""Tokens that a decoder row raises, and tokens that it lowers, in the evidence."""
+Writer = Callable[[Measurement, Directions], pd.DataFrame]
+"""Writes the completions of all directions of a study."""
+
+
+def text_study(
+    model: Any,
+    hook_name: str,
+    prompts: Sequence[Prompt],
+    spec: LabelSpec,
+    sweep: SweepSpec,
+    prompt_spec: PromptSpec,
+    alphas: Sequence[float] = (),
+) -> Measurement:
+    """A study that only writes texts, at multiples of A_max (`spec.strengths` by default).
+
+    It steers at the positions of `sweep`, and otherwise as it does.
+    """
+    changes = {
+        "features": "candidates",
+        "alphas": (0.0, *(alphas or spec.strengths)),
+        "alpha_unit": "max_act",
+        "match": None,
+        "n_controls": 0,
+        "cache_logits": False,
+        "completions": CompletionSpec(max_new_tokens=spec.max_new_tokens, n_controls=0),
+    }
+    settings = sweep.model_copy(update=changes)
+    return Measurement(model, None, hook_name, tuple(prompts), settings, METRICS, prompt_spec)
+
+
+@dataclass(frozen=True)
+class EvidenceCollector:
+    """Collects the evidence that features are labelled from."""
+
+    model: Any
+    sae: SAE[Any]
+    hook_name: str
+    activations: Activations
+    """Of all tokens of the prompts on which features were chosen."""
+    prompts: Sequence[Prompt]
+    """The prompts that are steered."""
+    spec: LabelSpec
+    features: Sequence[int]
+    sides: Mapping[int, str]
+    scale: Scale
+    sweep: SweepSpec
+    """Where and how to steer: positions and the like."""
+    prompt_spec: PromptSpec
+
+    def check_prompts(self) -> None:
+        """Raise InputError for a steered prompt that is among the cached ones."""
+        cached = list(cached_texts(self.model.tokenizer, self.activations))
+        for prompt in self.prompts:
+            if any(prompt.text in text for text in cached):
+                raise InputError(
+                    f"{prompt.text[:60]!r} is steered and among the cached prompts: names must be "
+                    "tested on other prompts than features are chosen on"
+                )
+
+    @cached_property
+    def _shown(self) -> list[Prompt]:
+        """The prompts whose texts are shown to whoever names."""
+        return some_prompts(self.prompts, self.spec.examples, self.spec.seed)
+
+    @cached_property
+    def _held_out(self) -> list[Prompt]:
+        """The prompts that names are tested on."""
+        return [prompt for prompt in self.prompts if prompt not in self._shown]
+
+    @property
+    def steerable(self) -> list[int]:
+        """The features that have an A_max; the others fire nowhere in the cache."""
+        return [f for f in self.features if self.scale.max_act.get(f, 0) > 0]
+
+    @property
+    def n_texts(self) -> int:
+        """Texts to be written, with the unsteered ones of each study."""
+        if not (n := len(self.steerable)):
+            return 0
+        strengths, tested = len(self.spec.strengths), len(self._held_out)
+        return len(self.prompts) * (n * strengths + 1) + tested * (n + 1)
+
+    def measurement(self, prompts: Sequence[Prompt], *alphas: float) -> Measurement:
+        """The study that writes texts at these multiples of A_max, by default at all of them."""
+        given = self.model, self.hook_name, prompts, self.spec, self.sweep, self.prompt_spec
+        return text_study(*given, alphas)
+
+    def texts(self, write: Writer) -> LabelTexts:
+        """Texts of each feature at each strength; and after each held-out prompt, at the largest
+        strength, the text of a random direction of the same norm.
+
+        The direction is drawn anew for each prompt, so that no score depends on a single one. But
+        for its norm it is the same for all features, and so independent of which are labelled.
+        """
+        if not self.steerable:
+            return LabelTexts(pd.DataFrame(), pd.DataFrame(), self.spec.example_chars)
+        tested = feature_directions(self.sae, self.steerable, "max_act", self.scale)
+        d_model, strongest = self.model.cfg.d_model, max(self.spec.strengths)
+        options = {"d_model": d_model, "seed": self.spec.seed, "vectors": self.activations}
+        drawn = draw_controls(CONTROLS, len(self.prompts), **options)
+        others = [
+            write(self.measurement([prompt], strongest), _of_norms(tested, drawn[i : i + 1]))
+            for i, prompt in enumerate(self.prompts)
+            if prompt in self._held_out
+        ]
+        own = write(self.measurement(self.prompts), tested)
+        controls = pd.concat(others, ignore_index=True) if others else pd.DataFrame()
+        return LabelTexts(own, controls, self.spec.example_chars)
+
+    def collect(self, texts: LabelTexts) -> LabelInputs:
+        """The evidence on each feature, its held-out examples, and how common words are."""
+        tokenizer, cases = self.model.tokenizer, []
+        written = written_tokens(self.model, self.sae, self.features, self.hook_name, TOKENS)
+        known = firing_of(tokenizer, self.sae, self.activations, self.features, self.spec)
+        for feature, tokens, own in zip(self.features, written, known, strict=True):
+            side, shown = self.sides.get(feature, ""), texts.shown(feature, self._shown)
+            evidence = LabelEvidence(feature, side, own.top, own.rates, *tokens, shown)
+            pairs = texts.pairs(feature, self._held_out)
+            steered = [
+                tokenizer(text, add_special_tokens=False)["input_ids"]
+                for text in texts.steered(feature)
+            ]
+            cases.append(
+                LabelCase(
+                    evidence.only(self.spec.evidence),
+                    HeldOutExamples(own.firing, own.silent, pairs),
+                    steering_effect(steered),
+                )
+            )
+        return LabelInputs(
+            hook_layer(self.hook_name),
+            tuple(cases),
+            tuple(cached_texts(tokenizer, self.activations)),
+            getattr(self.sae.cfg.metadata, "neuronpedia_id", None),
+        )
+
+
+def _of_norms(tested: Directions, direction: Vectors) -> Directions:
+    """One direction with the norm and under the name of each that is tested."""
+    each = [own_controls(CONTROLS, direction, tested.take([i])) for i in range(len(tested))]
+    return reduce(add, each)
+
+
+@dataclass(frozen=True)
+class LabelTexts:
+    """Completions of each feature at each strength, and of a random direction for each feature."""
+
+    features: pd.DataFrame
+    controls: pd.DataFrame
+    """At the largest strength, under the name of the feature they are compared with; another
+    direction after each prompt."""
+    chars: int
+    """Characters of a text that are shown, to whoever names and to whoever judges."""
+
+    @cached_property
+    def _steered(self) -> dict[int, dict[str, dict[float, str]]]:
+        """feature → prompt → strength → text."""
+        found: dict[int, dict[str, dict[float, str]]] = {}
+        for row in _records(self.features):
+            own = found.setdefault(int(row["feature"]), {}).setdefault(str(row["prompt_id"]), {})
+            own[float(row["alpha"])] = str(row["completion"])
+        return found
+
+    @cached_property
+    def _others(self) -> dict[tuple[str, str], tuple[float, str]]:
+        """(name of the feature, prompt) → the strength, and the text along its random direction."""
+        return {
+            (str(row["matched_to"]), str(row["prompt_id"])): (row["alpha"], row["completion"])
+            for row in _records(self.controls)
+            if row["alpha"] != 0
+        }
+
+    def shown(self, feature: int, prompts: Sequence[Prompt]) -> tuple[SteeredTexts, ...]:
+        """The feature's texts after these prompts; none if it was not steered."""
+        found = list[SteeredTexts]()
+        for prompt in prompts:
+            if texts := self._steered.get(feature, {}).get(prompt.id):
+                cut = {alpha: text[: self.chars] for alpha, text in texts.items()}
+                found.append(SteeredTexts(prompt.text[: self.chars], cut.pop(0.0), cut))
+        return tuple(found)
+
+    def pairs(self, feature: int, prompts: Sequence[Prompt]) -> tuple[TextPair, ...]:
+        """The feature's text at the largest strength beside that of its random direction."""
+        found = list[TextPair]()
+        for prompt in prompts:
+            if own := self._steered.get(feature, {}).get(prompt.id):
+                alpha, other = self._others[f"feature_{feature}", prompt.id]
+                texts = prompt.text, own[alpha], other
+                found.append(TextPair(*(text[: self.chars] for text in texts)))
+        return tuple(found)
+
+    def steered(self, feature: int) -> list[str]:
+        """Every text of the feature at a strength other than 0."""
+        own = self._steered.get(feature, {}).values()
+        return [text for texts in own for alpha, text in texts.items() if alpha != 0]
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return table.to_dict("records")  # pyright: ignore[reportReturnType]

@@ -1,0 +1,114 @@
+"""From evidence to labels: features are named, names tested, published ones looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, as_completed
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+
+from saelens_steer.config import LabelSpec
+from saelens_steer.errors import InputError
+from saelens_steer.labels.answers import Answers
+from saelens_steer.labels.evidence import LabelCase, LabelInputs
+from saelens_steer.labels.labeller import LabelError, Labeller
+from saelens_steer.labels.neuronpedia import published_labels
+from saelens_steer.labels.offline import OfflineLabeller
+from saelens_steer.labels.results import LABELLED, FeatureLabels, Label
+from saelens_steer.labels.scores import NO_LABEL, causal_score, detection_score
+from saelens_steer.progress import Note, progress, say, unnoted
+
+
+def make_labels(inputs: LabelInputs, spec: LabelSpec, kept: Path | None = None) -> FeatureLabels:
+    """Every feature with a label, or with a status that says why it has none.
+
+    `kept`: the folder of answers that need not be asked for again.
+    """
+    answers, cases = Answers(kept), inputs.cases
+    labeller = _labeller(spec, answers, inputs)
+    at_once = spec.server.concurrency if spec.server else 1
+    with progress("labels", len(cases)) as note:
+        labels = label_all(labeller, cases, at_once, note)
+    if spent := labeller.spent:
+        say(f"labels: {spent}")
+    features = [case.evidence.feature for case in cases]
+    published = published_labels(spec.neuronpedia, inputs.neuronpedia_id, features, answers)
+    return FeatureLabels(inputs.layer, tuple(labels), published)
+
+
+def check_labeller(spec: LabelSpec) -> None:
+    """Raise InputError if a server cannot be asked: no client installed, or no key set."""
+    if spec.server is None:
+        return
+    try:
+        from saelens_steer.labels.server import key_of
+    except ImportError:
+        raise InputError(
+            "label.provider: openai-compatible needs the client: pip install 'saelens-steer[label]'"
+        ) from None
+    key_of(spec.server)
+
+
+def _labeller(spec: LabelSpec, answers: Answers, inputs: LabelInputs) -> Labeller:
+    check_labeller(spec)
+    if spec.server is None:
+        return OfflineLabeller.of(inputs.ordinary)
+    from saelens_steer.labels.client import Client
+    from saelens_steer.labels.server_labeller import ServerLabeller
+
+    return ServerLabeller(Client(spec.server, answers))
+
+
+def label_all(
+    labeller: Labeller, cases: Sequence[LabelCase], at_once: int = 1, note: Note = unnoted
+) -> list[Label]:
+    """A label for each case, in order, from `at_once` threads.
+
+    The threads are daemons: one that hangs delays neither an interruption nor the program's end.
+    """
+    labels = [Future[Label]() for _ in cases]
+    jobs = SimpleQueue[tuple[Future[Label], LabelCase]]()
+    for job in zip(labels, cases, strict=True):
+        jobs.put(job)
+
+    def work() -> None:
+        with suppress(Empty):
+            while True:
+                label, case = jobs.get_nowait()
+                try:
+                    label.set_result(_label(labeller, case))
+                except BaseException as error:
+                    label.set_exception(error)
+
+    try:
+        for _ in range(min(at_once, len(cases))):
+            Thread(target=work, daemon=True).start()
+        for label in as_completed(labels):
+            label.result()
+            note(1)
+    except BaseException:
+        labeller.stop()
+        raise
+    return [label.result() for label in labels]
+
+
+def _label(labeller: Labeller, case: LabelCase) -> Label:
+    """Name a feature and test the name; a failure to name becomes the label's status."""
+    own, name, scores = case.evidence, None, (NO_LABEL, NO_LABEL)
+    if own.empty:
+        status, detail = "no_evidence", "nothing is known of it that labels are to be made from"
+    else:
+        try:
+            name = labeller.name(own)
+            status, detail = LABELLED, name.remark
+        except LabelError as error:
+            status, detail = error.status, str(error)
+    if name is not None:
+        scores = (
+            detection_score(labeller, name, case.trials),
+            causal_score(labeller, name, case.trials),
+        )
+    who = labeller.provider, labeller.model
+    return Label(own.feature, own.side, name, status, detail, case.effect, *scores, *who)

@@ -1,0 +1,159 @@
+"""A feature's label; labels.json and labels.csv, and what the next try may add to them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from saelens_steer.labels.labeller import Name
+from saelens_steer.labels.neuronpedia import NeuronpediaLabel
+from saelens_steer.labels.scores import LabelScore
+
+LABELLED = "labelled"
+HELP = {
+    "refused": "mend label.server, then the same command asks for what is missing",
+    "unanswered": "the same command asks for what is missing",
+    "over_budget": "the same command goes on, within label.server.max_requests and max_tokens",
+    "unreadable": "another label.server.model or more max_answer_tokens may help; what it answered "
+    "is in .store/answers",
+}
+"""Each status that the next try may change, and how."""
+MOST_REASONS = 3
+"""Reasons that are spelled out."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """A feature's name, and how far it can be believed."""
+
+    feature: int
+    side: str
+    name: Name | None
+    status: str
+    """labelled, or how naming failed."""
+    detail: str
+    """Why it failed, or a flaw of the answer."""
+    effect: float | None
+    """The steering effect score."""
+    detection: LabelScore
+    causal: LabelScore
+    provider: str
+    model: str | None
+
+
+@dataclass(frozen=True)
+class FeatureLabels:
+    """The labels of one SAE's features."""
+
+    layer: int
+    labels: tuple[Label, ...]
+    published: Mapping[int, NeuronpediaLabel]
+    """Neuronpedia's labels, if it covers the SAE."""
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The rows of labels.csv: one for each feature, also without a label."""
+        rows = [self._row(own) for own in self.labels]
+        return pd.DataFrame(rows, columns=None if rows else ["layer", "feature", "label"])
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of labels.json: layer → feature → interpretation, status, scores and more."""
+        return {str(self.layer): {str(own.feature): self._entry(own) for own in self.labels}}
+
+    def _entry(self, own: Label) -> dict[str, Any]:
+        published = self.published.get(own.feature)
+        return {
+            "feature_number": own.feature,
+            "layer": self.layer,
+            "side": own.side,
+            "interpretation": own.name.summary if own.name else None,
+            "analysis": own.name.analysis if own.name else "",
+            "status": own.status,
+            "detail": own.detail,
+            "provider": own.provider,
+            "model": own.model,
+            "scores": {
+                "steering_effect": own.effect,
+                "detection": asdict(own.detection),
+                "causal": asdict(own.causal),
+            },
+            "neuronpedia": asdict(published) if published else None,
+        }
+
+    def _row(self, own: Label) -> dict[str, Any]:
+        published = self.published.get(own.feature)
+        return {
+            "layer": self.layer,
+            "feature": own.feature,
+            "label": own.name.summary if own.name else None,
+            "steering_effect": own.effect,
+            "status": own.status,
+            "detail": own.detail,
+            "side": own.side,
+            **_columns("detection", own.detection),
+            **_columns("causal", own.causal),
+            "analysis": own.name.analysis if own.name else None,
+            "provider": own.provider,
+            "model": own.model,
+            "neuronpedia_url": published.url if published else None,
+            "neuronpedia_label": published.label if published else None,
+        }
+
+
+def _columns(name: str, score: LabelScore) -> dict[str, Any]:
+    return {
+        name: score.accuracy,
+        f"{name}_ci_low": score.ci_low,
+        f"{name}_ci_high": score.ci_high,
+        f"{name}_n": score.n,
+        f"{name}_p_value": score.p_value,
+        f"{name}_status": score.status,
+        f"{name}_detail": score.detail,
+    }
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A label or score that the next try may add."""
+
+    what: str
+    """label, detection or causal."""
+    status: str
+    why: str
+    feature: int
+
+
+def unfinished(path: Path) -> list[Missing]:
+    """The labels and scores of a labels.json that the next try may add.
+
+    An unreached page of Neuronpedia is not among them.
+    """
+    data = json.loads(path.read_text(encoding="utf-8"))
+    return [
+        Missing(what, said["status"], said["detail"], entry["feature_number"])
+        for entries in data.values()
+        for entry in entries.values()
+        for what in ("label", "detection", "causal")
+        if (said := entry if what == "label" else entry["scores"][what])["status"] in HELP
+    ]
+
+
+def summary_of(missing: Sequence[Missing]) -> list[str]:
+    """A sentence for each reason, the most frequent first, and what may help."""
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for one in missing:
+        groups.setdefault((one.what, one.status, one.why), []).append(one.feature)
+    order = sorted(groups.items(), key=lambda group: -len(group[1]))
+    lines = []
+    for (what, status, why), features in order[:MOST_REASONS]:
+        n = len(features)
+        which = f"feature {features[0]}" if n == 1 else f"{n} features, such as {features[0]}"
+        lines.append(f"{what} {status.replace('_', ' ')} for {which}: {why}")
+    if len(order) > MOST_REASONS:
+        lines.append(f"and {len(order) - MOST_REASONS} other reasons, in the detail of labels.csv")
+    return [*lines, *dict.fromkeys(HELP[one.status] for one in missing)]
