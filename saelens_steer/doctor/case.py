@@ -1,4 +1,4 @@
-"""What the self-tests run on."""
+"""The case that self-tests run on: a run, some of its prompts, and random pushes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from saelens_steer.model import last_token_logits, run_to_hook
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.steering import Edit, Receipt, steered
+from saelens_steer.steering import Edit, add, steered
 from saelens_steer.sweeps import HALF_TOLERANCE, Measurement
 from saelens_steer.sweeps.unsteered_pass import TOLERANCE
 from saelens_steer.tensors import Logits, Mask, Tokens, Vectors
@@ -21,11 +21,11 @@ from saelens_steer.tensors import Logits, Mask, Tokens, Vectors
 FEW = 4
 """Prompts of the self-tests."""
 SHARE = 0.5
-"""A push is so many times the median ‖x‖ at the hook."""
+"""‖push‖ as a multiple of the median ‖x‖ at the hook."""
 
 
 def spread(measurement: Measurement, n: int) -> Measurement:
-    """The same on at most n of the prompts, from the shortest to the longest."""
+    """The same study on at most n of the prompts, from the shortest to the longest."""
     order = sorted(range(len(measurement.ids)), key=lambda row: len(measurement.ids[row]))
     places = sorted({round(i * (len(order) - 1) / (n - 1)) for i in range(n)})
     return replace(
@@ -34,7 +34,7 @@ def spread(measurement: Measurement, n: int) -> Measurement:
 
 
 def pushes(measurement: Measurement, n: int) -> Vectors:
-    """Random directions [n, d_model] of the size of SHARE × the median ‖x‖; float32, CPU."""
+    """Random directions [n, d_model] with norm SHARE × the median ‖x‖; float32, CPU."""
     tokens, real = measurement.unsteered_pass.padded
     norms = (
         run_to_hook(measurement.model, tokens, real, measurement.hook_name)[real]
@@ -49,7 +49,7 @@ def pushes(measurement: Measurement, n: int) -> Vectors:
 
 @contextlib.contextmanager
 def captured(model: Any, hook_name: str) -> Iterator[list[Tensor]]:
-    """What stands at a hook in each pass inside the context, after edits made there before."""
+    """The activations at a hook in each pass inside the context, after earlier edits there."""
     seen: list[Tensor] = []
 
     def keep(activation: Tensor, hook: Any) -> None:  # noqa: ARG001 (TransformerLens passes hook=)
@@ -61,14 +61,14 @@ def captured(model: Any, hook_name: str) -> Iterator[list[Tensor]]:
 
 @dataclass(frozen=True)
 class Pass:
-    """What a steered pass gave."""
+    """The outcome of a steered pass."""
 
     logits: Logits
     """At the last position."""
     at_hook: Vectors
     """The edited activation at the hook, at every real position."""
     positions: int
-    """How many of them were steered."""
+    """The number of steered positions."""
 
 
 @dataclass(frozen=True)
@@ -106,21 +106,15 @@ class SelfTestCase:
         """The prompts, left-padded."""
         return self.measurement.unsteered_pass.padded
 
-    @property
-    def described(self) -> str:
-        """How many prompts there are, and of which lengths."""
-        lengths = [len(ids) for ids in self.measurement.ids]
-        return f"{len(lengths)} prompts ({min(lengths)} to {max(lengths)} tokens)"
-
     def alone(self, row: int) -> tuple[Tokens, Mask]:
         """One prompt without padding."""
         tokens = torch.tensor([self.measurement.ids[row]], device=self.model.cfg.device)
         return tokens, torch.ones_like(tokens, dtype=torch.bool)
 
-    def _steered(self, edit: Edit) -> contextlib.AbstractContextManager[Receipt]:
-        """Steering where the config's sweep does."""
+    def under(self, edit: Edit, tokens: Tokens, mask: Mask) -> Pass:
+        """A pass under an edit, at the positions that the config's sweep steers."""
         spec = self.measurement.spec
-        return steered(
+        steering = steered(
             self.model,
             edit,
             self.hook_name,
@@ -128,9 +122,13 @@ class SelfTestCase:
             exclude_special_tokens=spec.exclude_special_tokens,
             max_norm=spec.max_norm,
         )
-
-    def under(self, edit: Edit, tokens: Tokens, mask: Mask) -> Pass:
-        """A pass under an edit, where the config's sweep steers."""
-        with self._steered(edit) as receipt, captured(self.model, self.hook_name) as seen:
+        with steering as receipt, captured(self.model, self.hook_name) as seen:
             logits = last_token_logits(self.model, tokens, mask)
         return Pass(logits, seen[0][mask], receipt.positions)
+
+    @contextlib.contextmanager
+    def pushed(self, hook_name: str) -> Iterator[list[Tensor]]:
+        """Push all positions inside the context; the activations at a hook in each pass."""
+        edit = add(self.own_pushes)
+        with steered(self.model, edit, self.hook_name), captured(self.model, hook_name) as seen:
+            yield seen

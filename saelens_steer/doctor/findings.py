@@ -1,4 +1,4 @@
-"""What an examination finds: a line each."""
+"""The findings of an examination, one line each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEADER = "      self-test       measured  at most"
 
 @dataclass(frozen=True)
 class Finding:
-    """A self-test with its figure and tolerance, a note in its place, or a plain fact."""
+    """A self-test with its figure and tolerance, a note why there is none, or a plain fact."""
 
     name: str
     detail: str
@@ -43,19 +43,19 @@ def judged(name: str, measured: float, allowed: float, detail: str, holds: bool 
     )
 
 
-def off(found: Tensor, wanted: Tensor) -> float:
-    """The largest ‖found − wanted‖ / ‖wanted‖ over vectors [n, d]; infinite where not finite."""
+def relative_error(found: Tensor, wanted: Tensor) -> float:
+    """The largest ‖found − wanted‖ / ‖wanted‖ over vectors [n, d]; NaN counts as infinite."""
     errors = relative_norms(wanted[None], found.to(wanted.device)[None])
     return float(torch.nan_to_num(errors, nan=torch.inf).max())
+
+
+def outcome(findings: Sequence[Finding]) -> str:
+    """The last line: ok, or which self-tests failed."""
+    failed = [finding.name for finding in findings if finding.failed]
+    return f"failed: {', '.join(failed)}" if failed else "ok"
 
 
 def _figure(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.0f}" if value == int(min(value, 1e9)) else f"{value:.1e}"
-
-
-def outcome(findings: Sequence[Finding]) -> str:
-    """The last word: ok, or which self-tests failed."""
-    failed = [finding.name for finding in findings if finding.failed]
-    return f"failed: {', '.join(failed)}" if failed else "ok"

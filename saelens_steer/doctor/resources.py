@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from saelens_steer.data import Encoded, encode_prompts
+from saelens_steer.data import encode_prompts
 from saelens_steer.doctor.case import pushes, spread
 from saelens_steer.doctor.findings import Finding
 from saelens_steer.evidence import least_controls
@@ -19,10 +19,24 @@ from saelens_steer.pipeline.context import RunContext
 from saelens_steer.steering import plain_directions
 from saelens_steer.sweeps import WRITTEN, Measurement, grid
 
+FLOAT32 = 4
+"""Bytes."""
+TRAINING = 4
+"""Training an SAE holds its weights, their gradients, and two moments of each."""
+PROMPTS = 16
+"""Prompts that rows and texts are timed on."""
+TRIES = (4, 16, 64)
+"""Directions in successive tries, until one takes LONG; a warm-up with one comes first."""
+LONG = 0.5
+"""Seconds; a warm-up of ten times that is the only try."""
+NEW_TOKENS = (4, 12)
+"""Texts are begun at two lengths, which tell the time of reading from that of writing."""
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class WorkSizes:
-    """Counts of a run; candidates are taken to be as many as may be chosen."""
+    """Counts of a run, for as many candidates as may be chosen."""
 
     lengths: list[int]
     """Tokens of each prompt that is steered."""
@@ -33,7 +47,7 @@ class WorkSizes:
 
     @classmethod
     def of(cls, run: RunContext, measurement: Measurement) -> WorkSizes:
-        """What this run comes to."""
+        """The counts of this run."""
         sweep, n = run.spec.sweep, len(measurement.ids)
         tested = len(sweep.named) or 2 * run.spec.select.k
         sets = tested if sweep.own_controls or sweep.alpha_unit == "max_act" else 1
@@ -57,7 +71,7 @@ class WorkSizes:
 
 
 def sizes_of_work(run: RunContext, measurement: Measurement, sizes: WorkSizes) -> Iterator[Finding]:
-    """What the config comes to, a line for each of its parts."""
+    """The size of each part of the config, one line each."""
     cfg, spec, lengths = run.model.cfg, run.spec, sizes.lengths
     select, tested = spec.select, sizes.tested
     yield Finding(
@@ -90,15 +104,10 @@ def sizes_of_work(run: RunContext, measurement: Measurement, sizes: WorkSizes) -
     yield Finding("controls", f"{spec.sweep.n_controls} for {tested} claims a metric: {enough}")
 
 
-FLOAT32 = 4
-TRAINING = 4
-"""Training an SAE holds its weights, their gradients, and two moments of each."""
-
-
 def memory_of_work(
     run: RunContext, measurement: Measurement, sizes: WorkSizes
 ) -> Iterator[Finding]:
-    """Beside the model on its device, as if all were held at one time; then on disk."""
+    """Memory beside the model on its device, as if all were held at once; then disk."""
     parts = {
         "SAE": _sae_bytes(run),
         "a batch of the sweep": _row_bytes(measurement, sizes),
@@ -123,9 +132,9 @@ def _verdict(needed: int, free: int | None, device: Any) -> str:
 
 
 def free_bytes(model: Any) -> int | None:
-    """Free memory of the model's device; None where the system does not say."""
+    """Free memory of the model's device; None if the system does not report it."""
     device = torch.device(model.cfg.device)
-    if device.type == "cuda":  # with what torch holds and does not use
+    if device.type == "cuda":  # including what torch holds and does not use
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
     table = Path("/proc/meminfo")
@@ -136,13 +145,13 @@ def free_bytes(model: Any) -> int | None:
 
 
 def weight_bytes(model: Any) -> int:
-    """Parameters and buffers; what is shared counts once."""
+    """Parameters and buffers; shared ones count once."""
     tensors = [*model.parameters(), *model.buffers()]
     return sum({t.data_ptr(): t.numel() * t.element_size() for t in tensors}.values())
 
 
 def _sae_bytes(run: RunContext) -> int:
-    """A loaded SAE, or what training one holds at once."""
+    """A loaded SAE, or all that training one holds at once."""
     train, d_model = run.spec.sae.train, run.model.cfg.d_model
     if train is None:
         return weight_bytes(run.load_sae())
@@ -151,7 +160,7 @@ def _sae_bytes(run: RunContext) -> int:
 
 
 def _row_bytes(measurement: Measurement, sizes: WorkSizes) -> int:
-    """About what a layer holds for the tokens of a batch, and the logits of its rows."""
+    """Roughly what a layer holds for the tokens of a batch, and the logits of its rows."""
     cfg, tokens = measurement.model.cfg, measurement.unsteered_pass.batch_tokens
     heads = 2 * cfg.n_heads + 2 * _kv_heads(cfg)
     width = 4 * cfg.d_model + 3 * (cfg.d_mlp or 0) + heads * cfg.d_head
@@ -160,7 +169,7 @@ def _row_bytes(measurement: Measurement, sizes: WorkSizes) -> int:
 
 
 def _text_bytes(measurement: Measurement, sizes: WorkSizes) -> int:
-    """Keys and values of the texts that are written at one time."""
+    """Keys and values of the texts that are written at once."""
     cfg = measurement.model.cfg
     length = sizes.mean_length + measurement.spec.completions.max_new_tokens
     tokens = min(sizes.texts * length, WRITTEN * measurement.unsteered_pass.batch_tokens)
@@ -172,22 +181,15 @@ def _kv_heads(cfg: Any) -> int:
 
 
 def _activation_bytes(run: RunContext) -> int:
-    """At most: special tokens, sinks and ordinary tokens that are not asked for are left out."""
+    """An upper bound: special tokens, sinks and tokens that are not asked for are not kept."""
     spec = run.spec
     encoded = encode_prompts(run.model.tokenizer, run.selecting, **spec.template)
-    tokens = _kept_tokens(encoded, spec.activations.tokens, _answer_tokens(run))
-    return FLOAT32 * run.model.cfg.d_model * tokens
-
-
-def _answer_tokens(run: RunContext) -> int:
-    """Tokens of an answer that the model is to write where a prompt has none."""
-    return run.spec.select.answer_tokens if run.spec.reads_answers else 0
-
-
-def _kept_tokens(encoded: Sequence[Encoded], which: str, answer_tokens: int) -> int:
-    answers = sum(len(each.answer) or answer_tokens for each in encoded)
+    unwritten = spec.select.answer_tokens if spec.reads_answers else 0
+    answers = sum(len(each.answer) or unwritten for each in encoded)
     heads = sum(len(each.head) for each in encoded)
-    return {"last": len(encoded), "answer": answers}.get(which, heads + answers)
+    kept = {"last": len(encoded), "answer": answers}
+    tokens = kept.get(spec.activations.tokens, heads + answers)
+    return FLOAT32 * run.model.cfg.d_model * tokens
 
 
 def _gib(size: int) -> str:
@@ -195,22 +197,14 @@ def _gib(size: int) -> str:
     return f"{gib:.1f}" if gib >= 0.95 else f"{gib:.2g}"
 
 
-T = TypeVar("T")
-PROMPTS = 16
-TRIES = (4, 16, 64)
-"""Directions of one try after another, till one takes LONG; a warm-up of one comes before."""
-LONG = 0.5
-"""Seconds; a warm-up of ten times that stays the only try."""
-NEW_TOKENS = (4, 12)
-"""Texts are begun twice, to so many tokens: what reading and what writing takes follows."""
-
-
 def time_of_work(measurement: Measurement, sizes: WorkSizes) -> Iterator[Finding]:
     """The sweep's rows and texts; other steps are not estimated."""
     few = spread(measurement, PROMPTS)
     seconds, rows = _last_try(partial(_rows, few))
     total = about(seconds / rows * sizes.rows)
-    yield Finding("time", f"rows {total}, measured on {rows:,} rows{_besides(measurement)}")
+    kl = "; finding strengths by their KL takes several times as long besides"
+    more = kl if measurement.spec.calibrated else ""
+    yield Finding("time", f"rows {total}, measured on {rows:,} rows{more}")
     if sizes.texts:
         _, (each, texts) = _last_try(partial(_texts, *(_begun(few, n) for n in NEW_TOKENS)))
         total = about(each(measurement.spec.completions.max_new_tokens) * sizes.texts)
@@ -218,13 +212,8 @@ def time_of_work(measurement: Measurement, sizes: WorkSizes) -> Iterator[Finding
     yield Finding("", "the other steps, training the SAE among them: not estimated")
 
 
-def _besides(measurement: Measurement) -> str:
-    found = "; finding strengths by their KL takes several times as long besides"
-    return found if measurement.spec.calibrated else ""
-
-
 def _last_try(work: Callable[[int], T]) -> tuple[float, T]:
-    """Seconds that the largest number of directions took, and what was made of them."""
+    """The seconds and the result of the try with the most directions."""
     seconds, made = _timed(partial(work, 1))
     if seconds > 10 * LONG:
         return seconds, made
@@ -242,19 +231,19 @@ def _timed(work: Callable[[], T]) -> tuple[float, T]:
 
 
 def _rows(measurement: Measurement, n: int) -> int:
-    """Measure the rows of n directions; how many were steered."""
+    """Measure the rows of n directions; returns how many were steered."""
     rows = measurement.logit_rows(plain_directions(pushes(measurement, n)))
     return int((rows["alpha"].to_numpy() != 0).sum())
 
 
 def _begun(measurement: Measurement, new_tokens: int) -> Measurement:
-    """The same with texts of so many tokens."""
+    """The same study with texts of this length."""
     few = measurement.spec.completions.model_copy(update={"max_new_tokens": new_tokens})
     return replace(measurement, spec=measurement.spec.model_copy(update={"completions": few}))
 
 
 def _texts(short: Measurement, long: Measurement, n: int) -> tuple[Callable[[int], float], int]:
-    """Seconds for a text by its new tokens, from two lengths; and the texts that were begun."""
+    """Seconds for a text as a function of its new tokens, from two lengths; and texts begun."""
     texts = short.n_texts(plain_directions(pushes(short, n)), range(n))
     (early, few), (late, many) = (
         _timed(partial(_written, measurement, n)) for measurement in (short, long)
@@ -265,13 +254,13 @@ def _texts(short: Measurement, long: Measurement, n: int) -> tuple[Callable[[int
 
 
 def _written(measurement: Measurement, n: int) -> int:
-    """Write the texts of n directions; how many tokens were written under a push."""
+    """Write the texts of n directions; returns the tokens written under a push."""
     texts = measurement.completion_rows(plain_directions(pushes(measurement, n)), range(n))
     return int(texts.loc[texts["alpha"] != 0, "n_tokens"].sum())
 
 
 def about(seconds: float) -> str:
-    """A duration as one says it."""
+    """A duration in words."""
     if seconds < 1:
         return "under a second"
     if seconds < 90:

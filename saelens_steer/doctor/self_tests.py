@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from saelens_steer.data import Prompt, encode_prompts, generation_prompt, special_ids
-from saelens_steer.doctor.case import SelfTestCase, captured
-from saelens_steer.doctor.findings import Finding, judged, off
+from saelens_steer.doctor.case import SelfTestCase
+from saelens_steer.doctor.findings import Finding, judged, relative_error
 from saelens_steer.doctor.resources import free_bytes, weight_bytes
 from saelens_steer.model import (
     checkpoint_of,
@@ -29,13 +29,121 @@ from saelens_steer.model import (
     unembed,
 )
 from saelens_steer.sae import check_sae
-from saelens_steer.steering import add, plain_directions, steered
+from saelens_steer.steering import add, plain_directions
 from saelens_steer.sweeps import LogitSweep, grid, measure
-from saelens_steer.tensors import Logits, Mask, Tokens
+from saelens_steer.tensors import Logits
+
+PADDING = 7
+"""Positions of padding put before a prompt."""
+CHECKPOINT_ROOM = 1.2
+"""Free memory, as a multiple of the model's size, at which the checkpoint is loaded again."""
+WRITTEN = 8
+"""Tokens written after each prompt."""
+NewTokens = Int[Tensor, "batch new_pos"]
+
+
+def parity(case: SelfTestCase) -> Finding:
+    """Logits and residuals of the checkpoint as transformers computes them.
+
+    Without room for it beside the model, the comparison that loading has left.
+    """
+    dtype, source, free = case.model.cfg.dtype, source_of(case.model), free_bytes(case.model)
+    allowed = tolerance(dtype)
+    if source and free is not None and free < CHECKPOINT_ROOM * weight_bytes(case.model):
+        why = "as remembered from loading: no room for the checkpoint beside the model"
+        return judged("parity", source.parity.worst(dtype), allowed, why)
+    found = compare_on(case.model, checkpoint_of(case.model), *case.batch)
+    lengths = [len(ids) for ids in case.measurement.ids]
+    prompts = f"{len(lengths)} prompts ({min(lengths)} to {max(lengths)} tokens)"
+    figure = "worst" if dtype == torch.float32 else "median"
+    said = f"as in transformers, {figure} position of {prompts}"
+    return judged("parity", found.worst(dtype), allowed, said)
+
+
+def identity(case: SelfTestCase) -> Finding:
+    """α = 0 changes nothing, and leaves no hook behind."""
+    before, hooks = last_token_logits(case.model, *case.batch), _hooks(case.model)
+    after = case.under(add(case.own_pushes, 0.0), *case.batch).logits
+    left = _hooks(case.model) - hooks
+    said = f"{'equal' if torch.equal(before, after) else 'not equal'} bit by bit; {left} hooks left"
+    return judged("alpha 0", relative_error(after, before), case.allowed, said, left == 0)
+
+
+def _hooks(model: Any) -> int:
+    """How many hooks are on the model."""
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def kv_cache(case: SelfTestCase) -> Finding:
+    """Greedy texts under a push at all positions: the logits of each cached step, and the token it
+    chose, against a whole pass over everything up to there."""
+    room = min(WRITTEN, case.model.cfg.n_ctx - case.batch[0].shape[1])
+    if room < 2:
+        return Finding("kv cache", "the longest prompt leaves no room for new tokens", "note")
+    top = f"blocks.{case.model.cfg.n_layers - 1}.hook_resid_post"
+    with case.pushed(top) as steps:
+        new = generate(case.model, *case.batch, room)
+    live = _unfinished(new, stop_token_ids(case.model))
+    if not live[:, 1:].any():
+        return Finding("kv cache", "never used: every text ended at its first token", "note")
+    (tokens, mask), n = case.batch, new.shape[1]
+    tokens, mask = torch.cat([tokens, new[:, :-1]], 1), F.pad(mask, (0, n - 1), value=True)
+    with case.pushed(top) as whole:
+        last_token_logits(case.model, tokens, mask)
+    plain = unembed(case.model, whole[0][:, -n:][live])
+    cached = unembed(case.model, torch.stack([step[:, -1] for step in steps], 1)[live])
+    gap, equal = _choices(plain, new[live])
+    said = f"{equal} of {len(plain)} greedy tokens, and their logits, as in whole passes"
+    return judged("kv cache", max(relative_error(cached, plain), gap), case.allowed, said)
+
+
+def _choices(plain: Logits, chosen: Int[Tensor, " batch"]) -> tuple[float, int]:
+    """How far the chosen tokens lie below the likeliest, as a share of the largest logit, and how
+    many are the likeliest: rounding decides between those that are as likely."""
+    best, largest = plain.max(-1).values, plain.abs().max(-1).values
+    own = plain.gather(1, chosen[:, None])[:, 0]
+    return float(((best - own) / largest).max()), int((plain.argmax(-1) == chosen).sum())
+
+
+def _unfinished(new: NewTokens, stops: list[int]) -> Bool[Tensor, "batch new_pos"]:
+    """Whether a text had not ended before each of its tokens."""
+    stopped = torch.isin(new, torch.tensor(stops, device=new.device)).long().cumsum(1)
+    return F.pad(stopped[:, :-1], (1, 0)) == 0
+
+
+def batches(case: SelfTestCase) -> Finding:
+    """Left-padded rows, each under its own push, against the same rows one by one."""
+    together = case.under(add(case.own_pushes), *case.batch)
+    rows = [case.under(add(push), *case.alone(row)) for row, push in enumerate(case.own_pushes)]
+    alone, positions = torch.cat([row.logits for row in rows]), sum(row.positions for row in rows)
+    moved = relative_error(alone, last_token_logits(case.model, *case.batch))
+    said = f"logits of a batch as one by one; the push moves them by {moved:.2g}"
+    if positions != together.positions:
+        said = f"{together.positions} positions are steered in a batch, {positions} one by one"
+    worst, holds = relative_error(together.logits, alone), positions == together.positions
+    return judged("batches", worst, case.allowed, said, holds)
+
+
+def padding(case: SelfTestCase) -> Finding:
+    """More padding before a prompt changes neither logits, nor activations, nor what is steered."""
+    worst, more, pad = 0.0, 0, case.model.tokenizer.pad_token_id
+    for row, push in enumerate(case.own_pushes):
+        tokens, mask = case.alone(row)
+        n = min(PADDING, case.model.cfg.n_ctx - tokens.shape[1])  # as far as the context allows
+        bare = case.under(add(push), tokens, mask)
+        behind = F.pad(tokens, (n, 0), value=pad), F.pad(mask, (n, 0), value=False)
+        padded = case.under(add(push), *behind)
+        more += padded.positions - bare.positions
+        of_logits = relative_error(padded.logits, bare.logits)
+        worst = max(worst, of_logits, relative_error(padded.at_hook, bare.at_hook))
+    said = f"logits and activations behind {PADDING} positions of padding"
+    if more:
+        said = f"{more:+d} positions are steered behind {PADDING} positions of padding"
+    return judged("padding", worst, case.allowed, said, more == 0)
 
 
 def sae_hook(case: SelfTestCase) -> Finding:
-    """The SAE reads what is steered: a push changes that by the push and by nothing else."""
+    """The SAE reads the activation that is steered: a push changes it by exactly the push."""
     read, said = case.hook_name, "trained at the hook that is steered"
     if case.run.spec.sae.load:
         sae = case.run.load_sae()
@@ -44,11 +152,11 @@ def sae_hook(case: SelfTestCase) -> Finding:
         read, said = made_for or read, f"made for {made_for or 'a hook that it does not name'}"
     tokens, mask = case.batch
     before, its_own = (run_to_hook(case.model, tokens, mask, at) for at in (case.hook_name, read))
-    edit = add(case.own_pushes)
-    with steered(case.model, edit, case.hook_name), captured(case.model, case.hook_name) as seen:
+    with case.pushed(case.hook_name) as seen:
         last_token_logits(case.model, tokens, mask)
     pushed = its_own + case.own_pushes.to(its_own)[:, None]
-    worst = max(off(its_own[mask], before[mask]), off(seen[0][mask], pushed[mask]))
+    unpushed = relative_error(its_own[mask], before[mask])
+    worst = max(unpushed, relative_error(seen[0][mask], pushed[mask]))
     return judged("SAE hook", worst, case.allowed, f"{said}; what it reads moves by the push")
 
 
@@ -98,155 +206,35 @@ def _wrong(
             yield f"{named} does not end at the assistant start"
 
 
-PADDING = 7
-"""Positions of padding that are put before a prompt."""
-CHECKPOINT_ROOM = 1.2
-"""The checkpoint is loaded again where so many times the model's size is free."""
-
-
-def parity(case: SelfTestCase) -> Finding:
-    """Logits and residuals of the checkpoint as transformers computes them.
-
-    Where there is no room for it beside the model, the proof that loading has left.
-    """
-    dtype, source, free = case.model.cfg.dtype, source_of(case.model), free_bytes(case.model)
-    allowed = tolerance(dtype)
-    if source and free is not None and free < CHECKPOINT_ROOM * weight_bytes(case.model):
-        why = "as remembered from loading: no room for the checkpoint beside the model"
-        return judged("parity", source.parity.worst(dtype), allowed, why)
-    found = compare_on(case.model, checkpoint_of(case.model), *case.batch)
-    figure = "worst" if dtype == torch.float32 else "median"
-    said = f"as in transformers, {figure} position of {case.described}"
-    return judged("parity", found.worst(dtype), allowed, said)
-
-
-def identity(case: SelfTestCase) -> Finding:
-    """α = 0 changes nothing, and leaves no hook behind."""
-    before, hooks = last_token_logits(case.model, *case.batch), _hooks(case.model)
-    after = case.under(add(case.own_pushes, 0.0), *case.batch).logits
-    left = _hooks(case.model) - hooks
-    said = f"{'equal' if torch.equal(before, after) else 'not equal'} bit by bit; {left} hooks left"
-    return judged("alpha 0", off(after, before), case.allowed, said, left == 0)
-
-
-def batches(case: SelfTestCase) -> Finding:
-    """Left-padded rows, each under its own push, against the same rows one by one."""
-    together = case.under(add(case.own_pushes), *case.batch)
-    rows = [case.under(add(push), *case.alone(row)) for row, push in enumerate(case.own_pushes)]
-    alone, positions = torch.cat([row.logits for row in rows]), sum(row.positions for row in rows)
-    moved = off(alone, last_token_logits(case.model, *case.batch))
-    said = f"logits of a batch as one by one; the push moves them by {moved:.2g}"
-    if positions != together.positions:
-        said = f"{together.positions} positions are steered in a batch, {positions} one by one"
-    worst, holds = off(together.logits, alone), positions == together.positions
-    return judged("batches", worst, case.allowed, said, holds)
-
-
-def padding(case: SelfTestCase) -> Finding:
-    """More padding before a prompt changes neither logits, nor activations, nor what is steered."""
-    worst, more = 0.0, 0
-    for row, push in enumerate(case.own_pushes):
-        bare = case.under(add(push), *case.alone(row))
-        padded = case.under(add(push), *_padded(case, row))
-        both = off(padded.logits, bare.logits), off(padded.at_hook, bare.at_hook)
-        worst, more = max(worst, *both), more + padded.positions - bare.positions
-    said = f"logits and activations behind {PADDING} positions of padding"
-    if more:
-        said = f"{more:+d} positions are steered behind {PADDING} positions of padding"
-    return judged("padding", worst, case.allowed, said, more == 0)
-
-
 def engine(case: SelfTestCase) -> Finding:
     """Rows of the sweep, from the hook on, against whole passes with a hook, one by one."""
     if why := case.measurement.unsteered_pass.why_whole:
         return Finding("engine", f"rows take whole passes with a hook: {why}", "note")
-    sweep, worst = _two_directions(case), 0.0
-    plan = sweep.plan(range(len(sweep.cells)), whole=False)
-    for batch in plan:
-        rows = zip(batch.row_cells, batch.row_prompts, strict=True)
-        plain = [case.under(add(sweep.pushes([c])[0]), *case.alone(p)).logits for c, p in rows]
-        worst = max(worst, off(measure(sweep, False, batch)["logits"], torch.cat(plain)))
-    said = f"{sum(map(len, plan))} rows from the hook on as in whole passes with a hook"
-    return judged("engine", worst, case.allowed, said)
-
-
-def _two_directions(case: SelfTestCase) -> LogitSweep:
-    return LogitSweep(
+    sweep = LogitSweep(
         unsteered_pass=case.measurement.unsteered_pass,
         directions=plain_directions(case.pushes[:2]),
         cells=grid(2, (-1.0, 1.0)),
         metrics=case.measurement.logit_metrics,
         all_logits=True,
     )
+    worst = 0.0
+    plan = sweep.plan(range(len(sweep.cells)), whole=False)
+    for batch in plan:
+        rows = zip(batch.row_cells, batch.row_prompts, strict=True)
+        plain = [case.under(add(sweep.pushes([c])[0]), *case.alone(p)).logits for c, p in rows]
+        worst = max(worst, relative_error(measure(sweep, False, batch)["logits"], torch.cat(plain)))
+    said = f"{sum(map(len, plan))} rows from the hook on as in whole passes with a hook"
+    return judged("engine", worst, case.allowed, said)
 
 
-def _padded(case: SelfTestCase, row: int) -> tuple[Tokens, Mask]:
-    """One prompt behind padding, as far as the model has positions."""
-    tokens, mask = case.alone(row)
-    more = min(PADDING, case.model.cfg.n_ctx - tokens.shape[1])
-    pad = case.model.tokenizer.pad_token_id
-    return F.pad(tokens, (more, 0), value=pad), F.pad(mask, (more, 0), value=False)
-
-
-def _hooks(model: Any) -> int:
-    """How many hooks are on the model."""
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
-
-
-WRITTEN = 8
-"""Tokens that are written after each prompt."""
-NewTokens = Int[Tensor, "batch new_pos"]
-
-
-def kv_cache(case: SelfTestCase) -> Finding:
-    """Greedy texts under a push at all positions: the logits of each cached step, and the token it
-    chose, against a whole pass over everything up to there."""
-    room = min(WRITTEN, case.model.cfg.n_ctx - case.batch[0].shape[1])
-    if room < 2:
-        return Finding("kv cache", "the longest prompt leaves no room for new tokens", "note")
-    new, cached = _written(case, room)
-    live = _unfinished(new, stop_token_ids(case.model))
-    if not live[:, 1:].any():
-        return Finding("kv cache", "never used: every text ended at its first token", "note")
-    plain, cached = (unembed(case.model, resid[live]) for resid in (_whole(case, new), cached))
-    gap, equal = _choices(plain, new[live])
-    said = f"{equal} of {len(plain)} greedy tokens, and their logits, as in whole passes"
-    return judged("kv cache", max(off(cached, plain), gap), case.allowed, said)
-
-
-def _written(
-    case: SelfTestCase, n: int
-) -> tuple[NewTokens, Float[Tensor, "batch new_pos d_model"]]:
-    """New tokens, and the final residual that each was chosen from."""
-    edit = add(case.own_pushes)
-    with steered(case.model, edit, case.hook_name), captured(case.model, _top(case)) as steps:
-        new = generate(case.model, *case.batch, n)
-    return new, torch.stack([step[:, -1] for step in steps], 1)
-
-
-def _whole(case: SelfTestCase, new: NewTokens) -> Float[Tensor, "batch new_pos d_model"]:
-    """The same residuals in one pass over prompts and new tokens."""
-    (tokens, mask), n = case.batch, new.shape[1]
-    tokens, mask = torch.cat([tokens, new[:, :-1]], 1), F.pad(mask, (0, n - 1), value=True)
-    edit = add(case.own_pushes)
-    with steered(case.model, edit, case.hook_name), captured(case.model, _top(case)) as seen:
-        last_token_logits(case.model, tokens, mask)
-    return seen[0][:, -n:]
-
-
-def _top(case: SelfTestCase) -> str:
-    return f"blocks.{case.model.cfg.n_layers - 1}.hook_resid_post"
-
-
-def _choices(plain: Logits, chosen: Int[Tensor, " batch"]) -> tuple[float, int]:
-    """How far the chosen tokens lie below the likeliest, as a share of the largest logit, and how
-    many are the likeliest: rounding decides between those that are as likely."""
-    best, largest = plain.max(-1).values, plain.abs().max(-1).values
-    own = plain.gather(1, chosen[:, None])[:, 0]
-    return float(((best - own) / largest).max()), int((plain.argmax(-1) == chosen).sum())
-
-
-def _unfinished(new: NewTokens, stops: list[int]) -> Bool[Tensor, "batch new_pos"]:
-    """Whether a text had not ended before each of its tokens."""
-    stopped = torch.isin(new, torch.tensor(stops, device=new.device)).long().cumsum(1)
-    return F.pad(stopped[:, :-1], (1, 0)) == 0
+SELFTESTS: dict[str, Callable[[SelfTestCase], Finding]] = {
+    "parity": parity,
+    "alpha 0": identity,
+    "kv cache": kv_cache,
+    "batches": batches,
+    "padding": padding,
+    "SAE hook": sae_hook,
+    "chat template": chat_template,
+    "engine": engine,
+}
+"""In the order they run."""

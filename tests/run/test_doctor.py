@@ -21,8 +21,8 @@ from saelens_steer.data import Prompt
 from saelens_steer.doctor import case as case_module
 from saelens_steer.doctor import examine, resources, self_tests
 from saelens_steer.doctor.case import FEW, SelfTestCase, spread
-from saelens_steer.doctor.examination import SELFTESTS
 from saelens_steer.doctor.self_tests import (
+    SELFTESTS,
     batches,
     chat_template,
     engine,
