@@ -176,7 +176,7 @@ def chat_template(case: SelfTestCase) -> Finding:
 
 
 def _as_rendered(tokenizer: PreTrainedTokenizerBase, chat: bool) -> str:
-    """What is true of prompts with which nothing is wrong."""
+    """The finding if nothing is wrong."""
     if not chat:
         return "in no template (chat: false); none begins twice"
     if not generation_prompt(tokenizer):
@@ -187,9 +187,9 @@ def _as_rendered(tokenizer: PreTrainedTokenizerBase, chat: bool) -> str:
 def _wrong(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], system: str | None, chat: bool
 ) -> Iterator[str]:
-    """What is wrong with prompts that hold the template's special tokens, or do not end as it does.
+    """Complaints about prompts that hold the template's special tokens or do not end as it does.
 
-    How often a rendering has each is known from one of a text without any.
+    A rendering of a text without any tells how often each belongs in one.
     """
     plain = None if system is None else "x"
     (once,) = encode_prompts(tokenizer, [Prompt("", "x")], system=plain, chat=chat)

@@ -1,4 +1,4 @@
-"""What is known of a feature before it has a name, and what its name is tested on."""
+"""The evidence on a feature that gets a name, and the examples its name is tested on."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TextPair:
 
 @dataclass(frozen=True)
 class LabelEvidence:
-    """What is shown to whoever names a feature."""
+    """The evidence shown to whoever names a feature."""
 
     feature: int
     side: str

@@ -288,6 +288,6 @@ def quoted(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The beginning of a text on one line, with what is not seen as an escape."""
+    """The beginning of a text on one line, with invisible characters escaped."""
     cut = text if len(text) <= LONGEST else text[:LONGEST] + "…"
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)

@@ -40,7 +40,7 @@ LINE = r"^[\s>#*_\"'`-]*{}[\s*_\"'`]*[:：=][\s*_\"'`]*(?P<text>.+?)[\s*_\"'`,]*
 
 
 def naming(evidence: LabelEvidence) -> Question:
-    """Name a feature from what is known of it."""
+    """Name a feature from the evidence."""
     parts = [
         "What does this feature stand for?",
         _contexts(evidence.contexts),
