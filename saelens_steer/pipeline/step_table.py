@@ -48,7 +48,8 @@ class Step:
     ask: str = ""
     """What to put into a missing section."""
     part_of: str | None = None
-    """The step that it is done with, whenever that one is asked for."""
+    """The step that it is done with, whenever that one is asked for, and whose section it shares
+    unless it has its own."""
     unless: Callable[[RunSpec], bool] | None = None
     """A further reason for there being no such step."""
     beside: tuple[str, ...] = ()
@@ -64,8 +65,8 @@ class Step:
 
     def is_wanted(self, spec: RunSpec) -> bool:
         """Whether the config asks for it; if not, what it wrote before is removed."""
-        whole = step(self.part_of) if self.part_of else self
-        asked = whole.section is None or bool(attrgetter(whole.section)(spec))
+        section = self.section or (step(self.part_of).section if self.part_of else None)
+        asked = section is None or bool(attrgetter(section)(spec))
         return asked and not (self.unless and self.unless(spec))
 
     def builder(self) -> Callable[[Any], Any]:
@@ -240,6 +241,8 @@ STEPS: tuple[Step, ...] = (
         writes=files("features.html"),
         reads=lambda _: [Fact("labels_digest")],
         after=("features",),
+        section="features",
+        part_of="label",  # names stand on the pages
     ),
     Step(
         "compare_edits",

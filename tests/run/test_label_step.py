@@ -324,7 +324,7 @@ def test_other_names_are_made_of_the_same_evidence(folder, config, said, monkeyp
 def test_labels_of_a_run_that_was_stopped_within_them_go_too(folder, config, said):
     (folder / "labels.json").unlink()
     off = ["--set", "label=null"]
-    assert said("sweep", config, "--out", folder, *off)[0] == 0
+    assert said("report", config, "--out", folder, *off)[0] == 0
     assert not [path for path in folder.iterdir() if path.name.startswith("label")]
 
 
@@ -338,11 +338,9 @@ def test_labels_go_with_the_section_and_the_pages_with_them(folder, config, said
     assert "has no section label" in said("label", config, "--out", folder, *off)[2]
     assert said("select", config, "--out", folder, *off)[0] == 0
     assert (folder / "labels.json").exists()
-    assert (
-        said("compare_edits", config, "--out", folder, *off, "--set", "patch={variants: {}}")[0]
-        == 2
-    )
-    assert said("sweep", config, "--out", folder, *off)[0] == 0
+    nothing = ["--set", "compare_edits={variants: {}}"]
+    assert said("compare-edits", config, "--out", folder, *off, *nothing)[0] == 2
+    assert said("report", config, "--out", folder, *off)[0] == 0
     assert not [path for path in folder.iterdir() if path.name.startswith("label")]
     assert esc(name) not in html.read_text(encoding="utf-8")
 

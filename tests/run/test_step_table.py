@@ -112,6 +112,13 @@ def test_a_causal_score_reads_where_directions_are_pushed_and_a_contrast_does_no
         ("train", ["train", "quality"]),
         ("sweep", ["cache", "train", "quality", "select", "sweep"]),
         ("feature_pages", ["cache", "train", "quality", "select", "features", "feature_pages"]),
+        (
+            "label",
+            [
+                *("cache", "train", "quality", "select", "features", "label_evidence", "label"),
+                "feature_pages",
+            ],
+        ),
         ("grid", ["grid"]),
     ],
 )
