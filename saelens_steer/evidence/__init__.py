@@ -9,11 +9,11 @@ from saelens_steer.evidence.claims import (
     least_controls,
     matched_by,
 )
-from saelens_steer.evidence.comparison import ASKING, comparison_table
 from saelens_steer.evidence.grid import ROW_COLUMNS, summarise
 from saelens_steer.evidence.guards import guards
 from saelens_steer.evidence.headline import headline
-from saelens_steer.evidence.tradeoffs import (
+from saelens_steer.evidence.tabulate_comparison import ASKING, comparison_table
+from saelens_steer.evidence.tabulate_tradeoffs import (
     EQUAL_EFFECT,
     GRID,
     LOSS,

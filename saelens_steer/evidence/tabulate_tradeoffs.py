@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from saelens_steer.evidence.comparison import CEILING
 from saelens_steer.evidence.statistics import bootstrap_interval, bootstrap_weights, prompt_mean
+from saelens_steer.evidence.tabulate_comparison import CEILING
 
 GRID, EQUAL_EFFECT = "grid", "equal_effect"
 LOSS = "text_loss"
