@@ -89,6 +89,7 @@ def rank_by(
     `push`: the norm of the pushes of output_score and token_confidence. Raises InputError if the
     score does not fit the first logit metric.
     """
+    sides: dict[str, Any]
     if score in SIGNED:
         features = [int(f) for f in found.scores.index]
         compute = direct_logit if score == "direct_logit" else attribution

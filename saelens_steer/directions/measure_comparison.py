@@ -65,7 +65,7 @@ def comparison_rows(job: ComparisonInputs, found: Sequence[FoundDirections]) -> 
             )
             parts.append(about.merge(effects, on=["side", "direction"], how="left"))
     rows = pd.concat(parts, ignore_index=True).assign(metric=job.metric.name)
-    return rows[COLUMNS]
+    return rows.reindex(columns=COLUMNS)
 
 
 COLUMNS = [
