@@ -1,14 +1,13 @@
-"""Where directions come from, and what each kind is worth."""
+"""Find directions, draw their controls, edit along them, and measure what each kind does."""
 
 from saelens_steer.directions.causal import CausalScoring, margin_sets, rank_by
-from saelens_steer.directions.comparison import Comparison, comparison_rows
-from saelens_steer.directions.controls import OF_ACTIVATIONS, draw_controls
+from saelens_steer.directions.controls import OF_ACTIVATIONS, draw_controls, with_controls
 from saelens_steer.directions.edits import DirectionEdit, EditContext, NamedDirection
-from saelens_steer.directions.means_and_probes import difference_of_means, linear_probe, vectors_of
-from saelens_steer.directions.sources import (
-    DirectionFinder,
-    tested_directions,
-    unit_rows,
-    with_controls,
+from saelens_steer.directions.means_and_probes import (
+    assistant_start_vectors,
+    difference_of_means,
+    linear_probe,
 )
-from saelens_steer.directions.tradeoffs import Tradeoffs, tradeoff_rows
+from saelens_steer.directions.measure_comparison import ComparisonInputs, comparison_rows
+from saelens_steer.directions.measure_tradeoffs import TradeoffInputs, tradeoff_rows
+from saelens_steer.directions.sources import DirectionFinder, tested_directions, unit_rows

@@ -1,7 +1,7 @@
-"""Scores of features by what the model makes of them.
+"""Causal scores: features ranked by how they change what the model predicts.
 
-direct_logit and attribution say which side a feature is for; output_score and token_confidence
-only that it does something, so they rank a shortlist of each side.
+direct_logit and attribution are signed: they tell which side a feature serves. output_score and
+token_confidence only tell that a feature has an effect, so they rerank a shortlist of each side.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -27,19 +27,19 @@ from saelens_steer.steering import feature_directions
 from saelens_steer.sweeps import LogitSweep, Measurement, measured
 from saelens_steer.tensors import Logits, PerRow
 
-STANDS_FOR = 20
-"""A feature stands for so many tokens, those whose logits W_dec[f] raises most (Arad et al. 2025);
-the model is as sure as its so many likeliest tokens say (Fu et al. 2025)."""
-AT_ONCE = 256
-"""Features whose direct logits are held at once."""
+TOP_TOKENS = 20
+"""Tokens that represent a feature: those whose logits W_dec[f] raises most (Arad et al. 2025).
+Also the likeliest tokens that token_confidence averages over (Fu et al. 2025)."""
+UNEMBED_BATCH = 256
+"""Features whose direct logits are held in memory together."""
 PROMPT_BATCH = 8
-"""Prompts in one pass with gradients."""
-SIDED = ("direct_logit", "attribution")
+"""Prompts per pass with gradients."""
+SIGNED = ("direct_logit", "attribution")
 
 
 @dataclass(frozen=True)
 class CausalScoring:
-    """The prompts that features are tried on: those of selection, up to the assistant start."""
+    """The selection prompts, up to the assistant start, on which features are scored."""
 
     measurement: Measurement
     sae: SAE[Any]
@@ -50,7 +50,7 @@ class CausalScoring:
     )
 
     def pushed(self, features: Sequence[int], push: float) -> pd.DataFrame:
-        """`pushed_scores`: both of them from one sweep over the features."""
+        """`pushed_scores`, kept so that its two scores cost one sweep."""
         key = push, tuple(features)
         if key not in self._seen:
             self._seen[key] = pushed_scores(self, features, push)
@@ -58,14 +58,14 @@ class CausalScoring:
 
     @property
     def metric(self) -> LogitMetric:
-        """The first logit metric: the outcome."""
+        """The outcome: the first logit metric."""
         return self.measurement.logit_metrics[0]
 
     @cached_property
     def favours(self) -> int:
-        """1 where the outcome is larger, unsteered, on the positive side's prompts; else −1.
+        """1 if the unsteered outcome is larger on the positive side's prompts, −1 if smaller.
 
-        Raises InputError where it is the same on both.
+        Raises InputError if it is the same on both.
         """
         logits = self.measurement.unsteered_pass.baseline
         values = self.metric.of(logits, logits).double().cpu()
@@ -84,52 +84,45 @@ class CausalScoring:
 def rank_by(
     found: Selection, score: CausalScore, scoring: CausalScoring, spec: SelectSpec, push: float
 ) -> Selection:
-    """The selection ranked anew by a causal score, which its `scores` get as a column.
+    """The selection reranked by a causal score, which joins its `scores` as a column.
 
-    `push`: the norm of the pushes of output_score and token_confidence. Raises InputError where the
+    `push`: the norm of the pushes of output_score and token_confidence. Raises InputError if the
     score does not fit the first logit metric.
     """
-    if score in SIDED:
-        values = _sided(found, score, scoring)
+    sides: dict[str, Any]
+    if score in SIGNED:
+        features = [int(f) for f in found.scores.index]
+        compute = direct_logit if score == "direct_logit" else attribution
+        values = pd.Series(compute(scoring, features).double().numpy(), index=pd.Index(features))
         towards = values * scoring.favours
         sides = {found.positive: towards[towards > 0], found.negative: -towards[towards < 0]}
     else:
         short = found.by("mean_difference", spec.shortlist).candidates
-        both = list(dict.fromkeys(f for own in short.values() for f in own))
+        both = list(dict.fromkeys(f for side in short.values() for f in side))
         values = scoring.pushed(both, push)[score]
-        sides = {side: values.loc[own] for side, own in short.items()}
-    best = {side: _best(own, spec.k) for side, own in sides.items()}
+        sides = {side: values.loc[features] for side, features in short.items()}
+    best = {
+        side: [int(f) for f in own.sort_values(ascending=False, kind="stable").index[: spec.k]]
+        for side, own in sides.items()
+    }
     scores = found.scores.assign(**{score: values.reindex(found.scores.index)})
     return replace(found, score=score, candidates=best, scores=scores)
 
 
-def _best(values: Any, k: int) -> list[int]:
-    ordered = values.sort_values(ascending=False, kind="stable")
-    return [int(f) for f in ordered.index[:k]]
-
-
-def _sided(found: Selection, score: str, scoring: CausalScoring) -> pd.Series:
-    features = [int(f) for f in found.scores.index]
-    compute = direct_logit if score == "direct_logit" else attribution
-    return pd.Series(compute(scoring, features).double().numpy(), index=pd.Index(features))
-
-
 def direct_logit(scoring: CausalScoring, features: Sequence[int]) -> PerRow:
-    """What W_dec[f] adds to the logits of the margin's target, less those of its other tokens.
+    """How much W_dec[f] raises the margin's target tokens above its other tokens.
 
-    Means over both sets, at the final residual, up to the scale of the final norm. Raises
-    InputError unless the first logit metric is a margin.
+    The difference of the two mean logits, read at the final residual and up to the scale of the
+    final norm. Raises InputError unless the first logit metric is a margin.
     """
+    model = scoring.measurement.model
     target, other = margin_sets(scoring.metric)
-    read = reading_direction(scoring.measurement.model, target) - reading_direction(
-        scoring.measurement.model, other
-    )
-    rows = scoring.sae.W_dec[list(features)].detach().float().to(read.device)
-    return (rows @ read).cpu()
+    read = reading_direction(model, target) - reading_direction(model, other)
+    return (_decoder_rows(scoring, features).to(read.device) @ read).cpu()
 
 
 def margin_sets(metric: LogitMetric) -> tuple[Tensor, Tensor]:
-    """The tokens of a margin, which direct_logit reads. Raises InputError for another metric."""
+    """The target and other tokens of a margin. Raises InputError for any other metric."""
     if metric.sets is None:
         raise InputError(
             f"direct_logit reads the tokens of a margin, and {metric.name} is none: "
@@ -139,34 +132,37 @@ def margin_sets(metric: LogitMetric) -> tuple[Tensor, Tensor]:
 
 
 def attribution(scoring: CausalScoring, features: Sequence[int]) -> PerRow:
-    """d metric / d α of adding α · W_dec[f] where the sweep steers, mean over the prompts.
+    """d outcome / d α of adding α · W_dec[f] where the sweep steers, averaged over the prompts.
 
-    It differentiates the outcome: what a choice by other scores can reach at best, no evidence.
+    It differentiates the outcome itself, so it bounds what other scores can reach and is no
+    evidence.
     """
-    unsteered_pass, gradients = scoring.measurement.unsteered_pass, []
-    tokens, mask = unsteered_pass.padded
+    unsteered, gradients = scoring.measurement.unsteered_pass, []
+    tokens, mask = unsteered.padded
     for rows in torch.arange(len(tokens)).split(PROMPT_BATCH):
-        of = partial(
-            _outcome, scoring.metric, unsteered_pass.baseline[rows.to(unsteered_pass.device)]
-        )
+        baseline = unsteered.baseline[rows.to(unsteered.device)]
         gradient = resid_gradient(
-            scoring.measurement.model, tokens[rows], mask[rows], unsteered_pass.hook_name, of
+            scoring.measurement.model,
+            tokens[rows],
+            mask[rows],
+            unsteered.hook_name,
+            lambda logits, baseline=baseline: scoring.metric.of(logits, baseline),
         )
-        gradients.append((gradient * unsteered_pass.chosen[rows][..., None]).sum(1))
+        gradients.append((gradient * unsteered.chosen[rows][..., None]).sum(1))
     mean = torch.cat(gradients).mean(0)
-    return (scoring.sae.W_dec[list(features)].detach().float().to(mean.device) @ mean).cpu()
+    return (_decoder_rows(scoring, features).to(mean.device) @ mean).cpu()
 
 
-def _outcome(metric: LogitMetric, baseline: Logits, logits: Logits) -> PerRow:
-    return metric.of(logits, baseline)
+def _decoder_rows(scoring: CausalScoring, features: Sequence[int]) -> Tensor:
+    return scoring.sae.W_dec[list(features)].detach().float()
 
 
 @torch.no_grad()
 def pushed_scores(scoring: CausalScoring, features: Sequence[int], push: float) -> pd.DataFrame:
     """output_score and token_confidence of features, means over the prompts, indexed by feature.
 
-    output_score: after a push of this norm, the largest probability among the tokens that the
-    feature stands for, times 1 − their best rank / d_vocab (Arad et al. 2025, arXiv 2505.20063).
+    output_score: after a push of this norm, the largest probability among the feature's
+    TOP_TOKENS, times 1 − their best rank / d_vocab (Arad et al. 2025, arXiv 2505.20063).
     token_confidence: how much the push adds to −mean log p of the likeliest tokens (Wang et al.
     2025, arXiv 2510.03659).
     """
@@ -178,38 +174,30 @@ def pushed_scores(scoring: CausalScoring, features: Sequence[int], push: float) 
         metrics=(),
         all_logits=True,
     )
-    tokens = _stands_for(scoring, features)
+    n_tokens = min(TOP_TOKENS, measurement.model.cfg.d_vocab)
+    rows_of_features = scoring.sae.W_dec[list(features)].detach().split(UNEMBED_BATCH)
+    tokens = torch.cat(
+        [direct_logits(measurement.model, w).topk(n_tokens).indices for w in rows_of_features]
+    )
     sums = torch.zeros(len(features), 2, dtype=torch.float64)
     for rows in measured(sweep):
-        values = _scores_of(
-            rows["logits"], measurement.unsteered_pass.baseline[rows["prompt"]], tokens, rows
-        )
-        sums.index_add_(0, rows["cell"], values)
+        baseline = measurement.unsteered_pass.baseline[rows["prompt"]]
+        own_tokens = tokens[rows["cell"].to(tokens.device)]
+        sums.index_add_(0, rows["cell"], _pushed_scores(rows["logits"], baseline, own_tokens))
     means = (sums / len(measurement.prompts)).numpy()
     index = pd.Index([*features], name="feature")
     return pd.DataFrame(means, index=index, columns=["output_score", "token_confidence"])
 
 
-def _stands_for(scoring: CausalScoring, features: Sequence[int]) -> Int[Tensor, "n token"]:
-    """The tokens that each feature stands for."""
-    rows = scoring.sae.W_dec[list(features)].detach().split(AT_ONCE)
-    n = min(STANDS_FOR, scoring.measurement.model.cfg.d_vocab)
-    return torch.cat(
-        [direct_logits(scoring.measurement.model, part).topk(n).indices for part in rows]
-    )
-
-
-def _scores_of(
-    logits: Logits, baseline: Logits, tokens: Int[Tensor, "n token"], rows: dict[str, Tensor]
-) -> Tensor:
-    """Both scores of some rows, [row, 2]."""
+def _pushed_scores(logits: Logits, baseline: Logits, tokens: Int[Tensor, "row token"]) -> Tensor:
+    """Both scores of each row, [row, 2], float64 on the CPU."""
     log_p = logits.float().log_softmax(-1)
-    best = log_p.gather(1, tokens[rows["cell"].to(tokens.device)]).amax(1)
+    best = log_p.gather(1, tokens).amax(1)
     rank = (log_p > best[:, None]).sum(1)
     output = (1 - rank / log_p.shape[1]) * best.exp()
-    sure = _confidence(log_p) - _confidence(baseline.float().log_softmax(-1))
-    return torch.stack([output, sure], dim=1).double().cpu()
+    gain = _confidence(log_p) - _confidence(baseline.float().log_softmax(-1))
+    return torch.stack([output, gain], dim=1).double().cpu()
 
 
 def _confidence(log_p: Logits) -> PerRow:
-    return -log_p.topk(min(STANDS_FOR, log_p.shape[1])).values.mean(1)
+    return -log_p.topk(min(TOP_TOKENS, log_p.shape[1])).values.mean(1)

@@ -1,8 +1,8 @@
 """Families of random directions that a steered direction is compared with.
 
 A family is a function of `ControlInputs` and a random generator. It yields blocks of directions
-[some, d_model], float64, not normalised, so that asking for more only appends to what a smaller
-number gives. A family may be exhausted; most are not.
+[block, d_model], float64, not normalised, so a larger draw begins with the smaller one. Most
+families never run out.
 """
 
 from __future__ import annotations
@@ -22,29 +22,33 @@ from torch import Tensor
 
 from saelens_steer.activations import Activations
 from saelens_steer.errors import InputError
+from saelens_steer.features import firing_rates
 from saelens_steer.progress import say
+from saelens_steer.steering import Directions, matched_controls, own_controls
+from saelens_steer.sweeps import Measurement
 
 CHUNK = 4096
-"""Vectors read at once."""
+"""Vectors per chunk."""
 BLOCK = 64
-"""Directions drawn at once."""
+"""Directions per block."""
 SAME = 1e-3
-"""Two vectors closer than this (relative) are one, up to rounding: tokens of a common beginning."""
+"""Vectors closer than this (relative) are equal up to rounding, as in a beginning that prompts
+share."""
 TRIES = 10_000
-"""So many blocks of pairs in a row without any two that differ, and the search ends."""
+"""Blocks of pairs in a row without a usable pair before the search ends."""
 
 
 @dataclass(frozen=True)
 class ControlInputs:
-    """What a family may read; what a family needs and is not here is an InputError of its own."""
+    """What a family may read. A family that needs something missing here raises InputError."""
 
     d_model: int
     vectors: Float[Tensor, "tokens d_model"] | Activations | None = None
-    """Residual vectors at the hook; those on disk are read piece by piece."""
+    """Residual vectors at the hook; those on disk are read in chunks."""
     tested: Float[Tensor, "candidates d_model"] | None = None
     """The directions under test."""
     features: tuple[int | None, ...] = ()
-    """The feature that each of these is of."""
+    """The feature of each direction under test."""
     sae: SAE[Any] | None = None
     rates: Float[Tensor, " d_sae"] | None = None
     """How often each feature of the SAE fires at the hook (see `features.firing_rates`)."""
@@ -53,10 +57,64 @@ class ControlInputs:
 ControlFamily = Callable[[ControlInputs, torch.Generator], Iterator[Tensor]]
 
 
+def with_controls(
+    measurement: Measurement, tested: Directions, activations: Activations | None
+) -> Directions:
+    """The directions under test, then the controls of each family of the sweep."""
+    spec, sae, rates = measurement.spec, measurement.sae, None
+    if "feature" in spec.families and sae is not None and activations is not None:
+        rates = firing_rates(activations, sae)
+    d_model = measurement.model.cfg.d_model
+    known = ControlInputs(d_model, activations, tested.vectors, tested.features, sae, rates)
+    everything = tested
+    for family in spec.families:
+        drawn = controls_of(family, spec.n_controls, known, spec.seed)
+        everything += (
+            own_controls(family, drawn, tested)
+            if spec.own_controls
+            else matched_controls(family, drawn, tested.sizes)
+        )
+    return everything
+
+
+def draw_controls(
+    family: str,
+    n: int,
+    *,
+    d_model: int,
+    seed: int,
+    vectors: Float[Tensor, "tokens d_model"] | Activations | None = None,
+) -> Float[Tensor, "n d_model"]:
+    """`controls_of` for families that need at most residual vectors at the hook."""
+    return controls_of(family, n, ControlInputs(d_model, vectors), seed)
+
+
+def controls_of(family: str, n: int, known: ControlInputs, seed: int) -> Float[Tensor, "n d_model"]:
+    """n unit vectors (float32, CPU) of a family; a larger draw begins with these, bit for bit.
+
+    Returns fewer, with a warning on stderr, if the family is exhausted. The global random state is
+    untouched. Raises InputError for an unknown family or one whose inputs are missing.
+    """
+    if family not in FAMILIES:
+        near = difflib.get_close_matches(family, FAMILIES, n=1, cutoff=0.0)[0]
+        raise InputError(f"unknown control family {family!r}; did you mean {near!r}?")
+    if n <= 0:
+        raise InputError(f"the number of controls must be positive, not {n}")
+    blocks = []
+    for block in FAMILIES[family](known, torch.Generator().manual_seed(seed)):
+        blocks.append(block)
+        if sum(map(len, blocks)) >= n:
+            break
+    drawn = torch.cat(blocks)[:n]
+    if len(drawn) < n:
+        say(f"only {len(drawn)} of the {n} {family} controls asked for: there are no more")
+    return (drawn / drawn.norm(dim=1, keepdim=True)).float()
+
+
 def isotropic(known: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
     """Every direction is equally likely."""
     while True:
-        yield _normal(known.d_model, generator)
+        yield torch.randn(BLOCK, known.d_model, generator=generator, dtype=torch.float64)
 
 
 def covariance(known: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
@@ -65,16 +123,17 @@ def covariance(known: ControlInputs, generator: torch.Generator) -> Iterator[Ten
     That root is unique and continuous in Σ, so neither the sign of an eigenvector nor rounding
     in the vectors changes the draw; eigenvalues of 0 (fewer vectors than dimensions) are harmless.
     """
-    root = _root(covariance_of(_residuals(known, "covariance")))
-    while True:
-        yield _normal(known.d_model, generator) @ root
+    values, basis = torch.linalg.eigh(covariance_of(_residuals(known, "covariance")))
+    root = (basis * values.clamp(min=0).sqrt()) @ basis.T
+    for block in isotropic(known, generator):
+        yield block @ root
 
 
 def feature(known: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
-    """W_dec rows of other features that fire, as often as the candidates do.
+    """W_dec rows of features that are not under test and fire about as often as the candidates.
 
-    For the candidates in turn, the nearest feature in log firing rate that is none of them and was
-    not taken yet; the generator decides between those that are equally near. Ends when all are.
+    Takes, for each candidate in turn, the unused feature nearest in log firing rate; the generator
+    breaks ties. Ends when every live feature is used.
     """
     live, log_rate, targets = _other_features(known, generator)
     if not len(live):
@@ -95,11 +154,10 @@ def permuted(known: ControlInputs, generator: torch.Generator) -> Iterator[Tenso
 
 
 def token_difference(known: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
-    """x_a − x_b of two random cached tokens: what the model itself tells apart.
+    """x_a − x_b of two random cached tokens: differences that the model itself represents.
 
-    Where the vectors come with an index, the two are of different prompts (where there are
-    several) and of different token ids (where there are several). Two that are equal up to rounding
-    are no pair.
+    Cached activations pair different prompts and different token ids, if they hold several. Pairs
+    that are equal up to rounding are dropped.
     """
     vectors, idle = _residuals(known, "token_difference"), 0
     labels = _labels(vectors)
@@ -111,10 +169,6 @@ def token_difference(known: ControlInputs, generator: torch.Generator) -> Iterat
         idle = 0 if len(found) else idle + 1
         yield found
     raise InputError("token_difference controls need tokens that differ: cache more prompts")
-
-
-def _normal(d_model: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(BLOCK, d_model, generator=generator, dtype=torch.float64)
 
 
 def _residuals(known: ControlInputs, family: str) -> Activations | Tensor:
@@ -133,20 +187,19 @@ def _residuals(known: ControlInputs, family: str) -> Activations | Tensor:
     return vectors
 
 
-def _chunks(vectors: Activations | Tensor) -> Iterator[Float[Tensor, "n d_model"]]:
-    """The vectors in float64 on the CPU, a piece at a time."""
-    pieces = vectors.chunks() if isinstance(vectors, Activations) else vectors.split(CHUNK)
-    return (piece.detach().cpu().double() for piece in pieces)
-
-
 def covariance_of(vectors: Activations | Tensor) -> Float[Tensor, "d_model d_model"]:
-    """The sample covariance in float64, gathered in chunks to bound memory."""
-    mean = sum(chunk.sum(0) for chunk in _chunks(vectors)) / len(vectors)
+    """The sample covariance in float64, summed over chunks to bound memory."""
+
+    def chunks() -> Iterator[Tensor]:
+        parts = vectors.chunks() if isinstance(vectors, Activations) else vectors.split(CHUNK)
+        return (part.detach().cpu().double() for part in parts)
+
+    mean = sum(chunk.sum(0) for chunk in chunks()) / len(vectors)
     assert isinstance(mean, Tensor)
     if not bool(mean.isfinite().all()):
         raise InputError("the vectors for covariance controls must be finite: drop NaN and inf")
     total = mean.new_zeros(len(mean), len(mean))
-    for chunk in _chunks(vectors):
+    for chunk in chunks():
         centred = chunk - mean
         total += centred.T @ centred
     if not bool(total.diagonal().sum() > 1e-12 * len(vectors) * mean.square().sum()):
@@ -154,17 +207,13 @@ def covariance_of(vectors: Activations | Tensor) -> Float[Tensor, "d_model d_mod
     return total / (len(vectors) - 1)
 
 
-def _root(sigma: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
-    """The symmetric square root of a positive semi-definite matrix."""
-    values, basis = torch.linalg.eigh(sigma)
-    return (basis * values.clamp(min=0).sqrt()) @ basis.T
-
-
 def _other_features(
     known: ControlInputs, generator: torch.Generator
 ) -> tuple[list[int], np.ndarray, list[float]]:
-    """Live features that are not under test, in random order, the log of their rates, and that of
-    each candidate; one that never fires here counts with the rarest that does."""
+    """Live features not under test, in random order; their log firing rates; and the candidates'.
+
+    A candidate that never fires counts as the rarest feature that does.
+    """
     tested = [f for f in known.features if f is not None]
     if known.sae is None or known.rates is None or not tested or len(tested) < len(known.features):
         raise InputError(
@@ -183,7 +232,7 @@ def _other_features(
 
 
 def _labels(vectors: Activations | Tensor) -> list[Int[Tensor, " tokens"]]:
-    """What two tokens of a pair must not share: prompt and token id, where there are several."""
+    """Labels in which the tokens of a pair must differ: prompt and token id, if several exist."""
     if not isinstance(vectors, Activations):
         return []
     columns = (pd.factorize(vectors.index[name])[0] for name in ("prompt_id", "token"))
@@ -193,7 +242,7 @@ def _labels(vectors: Activations | Tensor) -> list[Int[Tensor, " tokens"]]:
 def _differences(
     vectors: Activations | Tensor, pairs: Int[Tensor, "pairs two"]
 ) -> Float[Tensor, "n d_model"]:
-    """x_a − x_b of those pairs whose vectors differ, in float64 on the CPU."""
+    """x_a − x_b of the pairs whose vectors differ, float64 on the CPU."""
     rows = pairs.flatten()
     taken = vectors.take(rows) if isinstance(vectors, Activations) else vectors[rows]
     a, b = taken.detach().cpu().double().unflatten(0, (-1, 2)).unbind(1)
@@ -209,44 +258,4 @@ FAMILIES: dict[str, ControlFamily] = {
     "token_difference": token_difference,
 }
 OF_ACTIVATIONS = frozenset({"covariance", "feature", "token_difference"})
-"""The families that take cached activations."""
-
-
-def draw_controls(
-    family: str,
-    n: int,
-    *,
-    d_model: int,
-    seed: int,
-    vectors: Float[Tensor, "tokens d_model"] | Activations | None = None,
-) -> Float[Tensor, "n d_model"]:
-    """`controls_of` for the families that need no more than residual vectors at the hook."""
-    return controls_of(family, n, ControlInputs(d_model, vectors), seed)
-
-
-def controls_of(family: str, n: int, known: ControlInputs, seed: int) -> Float[Tensor, "n d_model"]:
-    """n unit vectors (float32, CPU) of a family; the first of many equal the few, bit for bit.
-
-    Fewer where the family ends before, which is said on stderr. Uses a generator of its own. Raises
-    InputError for an unknown family, or one that needs what is not known.
-    """
-    if family not in FAMILIES:
-        near = difflib.get_close_matches(family, FAMILIES, n=1, cutoff=0.0)[0]
-        raise InputError(f"unknown control family {family!r}; did you mean {near!r}?")
-    if n <= 0:
-        raise InputError(f"the number of controls must be positive, not {n}")
-    drawn = _first(n, FAMILIES[family](known, torch.Generator().manual_seed(seed)))
-    if len(drawn) < n:
-        say(f"only {len(drawn)} of the {n} {family} controls asked for: there are no more")
-    return (drawn / drawn.norm(dim=1, keepdim=True)).float()
-
-
-def _first(n: int, blocks: Iterator[Tensor]) -> Tensor:
-    """The first n rows of the blocks; no block is drawn that is not needed."""
-    drawn, total = list[Tensor](), 0
-    for block in blocks:
-        drawn.append(block)
-        total += len(block)
-        if total >= n:
-            break
-    return torch.cat(drawn)[:n]
+"""The families that need cached activations."""

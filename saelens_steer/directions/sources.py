@@ -1,4 +1,4 @@
-"""Where directions come from: features by each score, means, probes, given vectors, controls."""
+"""Where directions under test come from: given vectors, named features, scores, means, a probe."""
 
 from __future__ import annotations
 
@@ -14,25 +14,21 @@ from torch import Tensor
 from saelens_steer.activations import Activations
 from saelens_steer.config import CAUSAL, REFERENCES, SelectSpec, SweepSpec
 from saelens_steer.directions.causal import CausalScoring, rank_by
-from saelens_steer.directions.controls import ControlInputs, controls_of
-from saelens_steer.directions.means_and_probes import difference_of_means, linear_probe, vectors_of
-from saelens_steer.errors import InputError
-from saelens_steer.features import NO_SCALE, Scale, Selection, firing_rates, select_features
-from saelens_steer.steering import (
-    Directions,
-    feature_directions,
-    matched_controls,
-    own_controls,
-    plain_directions,
+from saelens_steer.directions.means_and_probes import (
+    assistant_start_vectors,
+    difference_of_means,
+    linear_probe,
 )
-from saelens_steer.sweeps import Measurement
+from saelens_steer.errors import InputError
+from saelens_steer.features import NO_SCALE, Scale, Selection, select_features
+from saelens_steer.steering import Directions, feature_directions, plain_directions
 from saelens_steer.tensors import Vectors
 
 
 def tested_directions(
     sae: SAE[Any], spec: SweepSpec, vectors: Vectors | None = None, scale: Scale = NO_SCALE
 ) -> Directions:
-    """The candidates of a sweep: vectors of the caller's own, or the features that spec names."""
+    """The candidates of a sweep: the given vectors, or else the features that spec names."""
     if vectors is not None:
         if vectors.ndim != 2 or vectors.shape[1] != sae.cfg.d_in:
             raise InputError(f"directions must have shape [n, {sae.cfg.d_in}]")
@@ -44,34 +40,9 @@ def tested_directions(
     return feature_directions(sae, spec.features, spec.alpha_unit, scale)
 
 
-def with_controls(
-    measurement: Measurement, tested: Directions, activations: Activations | None
-) -> Directions:
-    """The directions under test, then the controls of each family of the sweep."""
-    spec, rates = measurement.spec, None
-    if "feature" in spec.families and measurement.sae is not None and activations is not None:
-        rates = firing_rates(activations, measurement.sae)
-    d_model = measurement.model.cfg.d_model
-    known = ControlInputs(
-        d_model, activations, tested.vectors, tested.features, measurement.sae, rates
-    )
-    everything = tested
-    for family in spec.families:
-        drawn = controls_of(family, spec.n_controls, known, spec.seed)
-        everything += (
-            own_controls(family, drawn, tested)
-            if spec.own_controls
-            else matched_controls(family, drawn, tested.sizes)
-        )
-    return everything
-
-
-START = "assistant_start"
-
-
 @dataclass(frozen=True)
 class FoundDirections:
-    """The first directions that a way of choosing finds for a side, unit vectors towards it."""
+    """The best directions that one method finds for one side, as unit vectors towards it."""
 
     method: str
     side: str
@@ -82,7 +53,7 @@ class FoundDirections:
 
 @dataclass(frozen=True)
 class DirectionFinder:
-    """Everything that ways of choosing read."""
+    """Finds directions by each method, from one SAE and the cached activations."""
 
     sae: SAE[Any]
     activations: Activations
@@ -100,25 +71,34 @@ class DirectionFinder:
         return self._contrast(self.spec.at).scale
 
     def directions_by(self, method: str, k: int) -> list[FoundDirections]:
-        """One for each side; with fewer than k directions where fewer point that way."""
+        """One result per side; fewer than k directions if fewer features point that way."""
         if method in REFERENCES:
             vector = self._reference(method)
-            pair = zip(self.sides, (vector, -vector), strict=True)
             return [
-                FoundDirections(method, s, (f"{method}_{s}",), (None,), v[None]) for s, v in pair
+                FoundDirections(method, side, (f"{method}_{side}",), (None,), towards[None])
+                for side, towards in zip(self.sides, (vector, -vector), strict=True)
             ]
-        found = self.selection(method, k)
-        return [self._features(method, side, found.candidates[side]) for side in self.sides]
+        candidates = self.selection(method, k).candidates
+        return [
+            FoundDirections(
+                method,
+                side,
+                tuple(f"feature_{f}" for f in candidates[side]),
+                tuple(candidates[side]),
+                unit_rows(self.sae, candidates[side]),
+            )
+            for side in self.sides
+        ]
 
     def selection(self, method: str, k: int) -> Selection:
-        """The features that a score chooses; contrast scores may say where, as in auroc@answer."""
-        base, _, at = method.partition("@")
+        """The k best features by a score; contrast scores may name a part, as in auroc@answer."""
+        score, _, at = method.partition("@")
         found = self._contrast(at or self.spec.at)
-        if base not in CAUSAL:
-            return found.by(base, k)  # type: ignore[arg-type]
+        if score not in CAUSAL:
+            return found.by(score, k)  # type: ignore[arg-type]
         push = self.spec.push * found.scale.mean_norm
         spec = self.spec.model_copy(update={"k": k})
-        return rank_by(found, base, self.scoring, spec, push)  # type: ignore[arg-type]
+        return rank_by(found, score, self.scoring, spec, push)  # type: ignore[arg-type]
 
     def _contrast(self, at: str) -> Selection:
         """The contrast scores at a part of the prompts, computed once."""
@@ -127,16 +107,12 @@ class DirectionFinder:
             self._seen[at] = select_features(self.sae, self.activations, *self.sides, **options)
         return self._seen[at]
 
-    def _features(self, method: str, side: str, features: Sequence[int]) -> FoundDirections:
-        names = tuple(f"feature_{f}" for f in features)
-        return FoundDirections(method, side, names, (*features,), unit_rows(self.sae, features))
-
     def _reference(self, method: str) -> Float[Tensor, " d_model"]:
-        """Towards the positive side."""
+        """The difference of means or the probe's direction, towards the positive side."""
         positive, negative = ([side] for side in self.sides)
         if method == "difference_of_means":
             return difference_of_means(self.activations, positive, negative)
-        sides = (vectors_of(self.activations, side, START) for side in (positive, negative))
+        sides = (assistant_start_vectors(self.activations, side) for side in (positive, negative))
         return linear_probe(*sides).direction
 
 

@@ -1,4 +1,4 @@
-"""Is it more than a random push of the same size would do?"""
+"""Tables, claims and warnings: is an effect larger than random pushes of the same size have?"""
 
 from saelens_steer.evidence.claims import (
     FAILS,
@@ -7,13 +7,13 @@ from saelens_steer.evidence.claims import (
     by_family,
     claims,
     least_controls,
-    matched_by,
 )
-from saelens_steer.evidence.comparison import ASKING, comparison_table
 from saelens_steer.evidence.grid import ROW_COLUMNS, summarise
 from saelens_steer.evidence.guards import guards
 from saelens_steer.evidence.headline import headline
-from saelens_steer.evidence.tradeoffs import (
+from saelens_steer.evidence.matching import matched_by
+from saelens_steer.evidence.tabulate_comparison import ASKING, comparison_table
+from saelens_steer.evidence.tabulate_tradeoffs import (
     EQUAL_EFFECT,
     GRID,
     LOSS,

@@ -1,4 +1,4 @@
-"""The rows as arrays, and their summary by direction and strength."""
+"""A sweep's rows as arrays, and their summary by direction and strength."""
 
 from __future__ import annotations
 
@@ -16,25 +16,27 @@ from saelens_steer.evidence.statistics import (
     bootstrap_weights,
     mean_difference,
     prompt_mean,
+    ratio,
 )
 
 _NEEDED = ("direction", "family", "feature", "alpha", "alpha_unit", "prompt_id")
 _ONE_SWEEP = ("edit", "hook_name", "positions", "alpha_unit")
 DOSE = "receipt_rel_norm"
 """Mean ‖Δx‖/‖x‖ over the steered positions of a row."""
-_KEPT = ("matched_norm", "matched_to", DOSE)
-ROW_COLUMNS = tuple(dict.fromkeys((*_NEEDED, *_KEPT, *_ONE_SWEEP)))
-"""The columns of a sweep's rows that are read here, beside the metrics."""
+KL = "kl"
+"""The metric that no push can lower, so only the size of its rise is informative."""
+ROW_COLUMNS = tuple(dict.fromkeys((*_NEEDED, "matched_norm", "matched_to", DOSE, *_ONE_SWEEP)))
+"""The columns of a sweep's rows that this package reads, besides the metrics."""
 
 
 @dataclass(frozen=True)
 class RowGrid:
-    """Where each row of a table belongs."""
+    """The place of each row of a table in an array [directions, alphas, prompts]."""
 
     directions: pd.DataFrame
-    """One row per direction as they first appear; direction and matched_norm (if given) tell
-    them apart, for the same control may have been measured at several norms. matched_to (if given)
-    names the candidate whose own a control is."""
+    """One row per direction as they first appear. direction and matched_norm (if given) identify
+    it, since a control may be measured at several norms; matched_to (if given) is the only
+    candidate that a control is compared with."""
     alphas: Float[np.ndarray, " alphas"]
     """Ascending, with 0 among them."""
     n_prompts: int
@@ -55,7 +57,10 @@ class RowGrid:
         directions = _plain(rows[about].iloc[first].reset_index(drop=True))
         cell = (direction * len(alphas) + alpha) * len(prompts) + prompt
         grid = cls(directions, alphas, len(prompts), cell)
-        grid._check_zero()
+        lacking = grid.prompt_counts()[:, alphas == 0].sum(1) == 0
+        if lacking.any():
+            name = directions["direction"][int(lacking.argmax())]
+            raise InputError(f"{name} has no rows at alpha = 0: measure the unsteered model too")
         return grid
 
     @property
@@ -68,33 +73,26 @@ class RowGrid:
         return int(np.flatnonzero(self.alphas == 0)[0])
 
     def prompt_counts(self) -> Int[np.ndarray, "directions alphas"]:
-        """How many prompts have a row."""
+        """The number of prompts with a row."""
         return (self._sum(np.ones(len(self.cell))) > 0).sum(-1)
 
     def cube(
         self, rows: pd.DataFrame, column: str
     ) -> Float[np.ndarray, "directions alphas prompts"]:
-        """A column as an array: the mean over the samples of a cell, NaN where none is measured."""
+        """A column as an array: the mean over a cell's samples, NaN if none is measured."""
         numbers = rows[column].to_numpy(dtype=float, na_value=np.nan)
         measured = ~np.isnan(numbers)
         total = self._sum(np.where(measured, numbers, 0.0))
         count = self._sum(measured.astype(float))
-        return np.divide(total, count, out=np.full(self.shape, np.nan), where=count > 0)
+        return ratio(total, count)
 
     def _sum(self, weights: np.ndarray) -> np.ndarray:
         size = int(np.prod(self.shape))
         return np.bincount(self.cell, weights, minlength=size).reshape(self.shape)
 
-    def _check_zero(self) -> None:
-        unsteered = self.alphas == 0
-        lacking = self.prompt_counts()[:, unsteered].sum(1) == 0
-        if lacking.any():
-            name = self.directions["direction"][int(lacking.argmax())]
-            raise InputError(f"{name} has no rows at alpha = 0: measure the unsteered model too")
-
 
 def _plain(table: pd.DataFrame) -> pd.DataFrame:
-    """Categories as the values that they stand for."""
+    """Categorical columns as plain values."""
     kinds = {
         name: kind.categories.dtype
         for name, kind in table.dtypes.items()
@@ -130,12 +128,18 @@ def _check(rows: pd.DataFrame) -> None:
             )
 
 
+SUMMARY_COLUMNS = [
+    *("direction", "family", "feature", "alpha", "alpha_unit", "n"),
+    *("matched_norm", "matched_to"),
+]
+
+
 def summarise(
     rows: pd.DataFrame, metrics: Sequence[str], seed: int = 0, n_resamples: int = 1000
 ) -> pd.DataFrame:
     """direction, family, feature, alpha, alpha_unit, n (prompts), and for each metric M: M, its
     mean; M_delta, that minus the mean at α = 0; M_ci_low and M_ci_high, the 95 % bootstrap
-    interval of M_delta over prompts. matched_norm and matched_to are kept where given.
+    interval of M_delta over prompts. matched_norm and matched_to are kept if given.
 
     Samples of one prompt are averaged first. Rows: directions as they first appear, α ascending.
     Raises InputError for a table that does not fit.
@@ -147,35 +151,15 @@ def summarise(
     table = grid.directions.iloc[direction].reset_index(drop=True)
     table["alpha"] = grid.alphas[alpha]
     table["n"] = counts[direction, alpha]
-    about = [
-        "direction",
-        "family",
-        "feature",
-        "alpha",
-        "alpha_unit",
-        "n",
-        "matched_norm",
-        "matched_to",
-    ]
     weights = bootstrap_weights(grid.n_prompts, n_resamples, seed)
-    columns = {
-        name: values[direction, alpha]
-        for metric in metrics
-        for name, values in _columns(grid, rows, metric, weights).items()
-    }
-    return pd.concat([table[[c for c in about if c in table]], pd.DataFrame(columns)], axis=1)
-
-
-def _columns(
-    grid: RowGrid, rows: pd.DataFrame, metric: str, weights: np.ndarray
-) -> dict[str, np.ndarray]:
-    """The four columns of one metric, each [directions, alphas]."""
-    cube = grid.cube(rows, metric)
-    means = prompt_mean(cube)
-    low, high = bootstrap_interval(cube, grid.zero, weights)
-    return {
-        metric: means,
-        f"{metric}_delta": mean_difference(means, grid.zero),
-        f"{metric}_ci_low": low,
-        f"{metric}_ci_high": high,
-    }
+    columns = {}
+    for metric in metrics:
+        cube = grid.cube(rows, metric)
+        means = prompt_mean(cube)
+        low, high = bootstrap_interval(cube, grid.zero, weights)
+        columns[metric] = means[direction, alpha]
+        columns[f"{metric}_delta"] = mean_difference(means, grid.zero)[direction, alpha]
+        columns[f"{metric}_ci_low"] = low[direction, alpha]
+        columns[f"{metric}_ci_high"] = high[direction, alpha]
+    about = table[[column for column in SUMMARY_COLUMNS if column in table]]
+    return pd.concat([about, pd.DataFrame(columns)], axis=1)

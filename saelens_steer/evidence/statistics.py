@@ -1,7 +1,7 @@
 """Intervals and tests, as pure functions of arrays.
 
-Axes: directions, alphas (strengths, one of them 0), prompts, resamples. NaN means not measured:
-it is left out, and a result that nothing is left for is NaN. Nothing here warns.
+Axes: directions, alphas (strengths, one of them 0), prompts, resamples. NaN means not measured; it
+is ignored, and a result without measured values is NaN. Nothing here warns.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ def bootstrap_weights(
 
 
 def prompt_mean(
-    values: Float[np.ndarray, "directions alphas prompts"],
-) -> Float[np.ndarray, "directions alphas"]:
+    values: Float[np.ndarray, "*cells prompts"],
+) -> Float[np.ndarray, "*cells"]:
     """Mean over the prompts that were measured."""
     measured = ~np.isnan(values)
-    return _ratio(np.where(measured, values, 0.0).sum(-1), measured.sum(-1))
+    return ratio(np.where(measured, values, 0.0).sum(-1), measured.sum(-1))
 
 
 def mean_difference(
     means: Float[np.ndarray, "directions alphas"], zero: int
 ) -> Float[np.ndarray, "directions alphas"]:
-    """Mean at α minus mean at 0 (column `zero`); what is only float64 rounding becomes 0."""
+    """Mean at α minus mean at 0 (column `zero`); a difference within float64 rounding is 0."""
     base = means[:, zero, None]
     with np.errstate(invalid="ignore"):
         delta = means - base
@@ -51,8 +51,8 @@ def bootstrap_interval(
 ) -> tuple[Float[np.ndarray, "directions alphas"], Float[np.ndarray, "directions alphas"]]:
     """Percentile interval (low, high) of the mean at α minus the mean at 0, over prompts.
 
-    Both means use the same resample, so for complete data it is the paired difference (Efron
-    1979). Fewer than two prompts measured on either side: NaN.
+    Both means use the same resample, so complete data give the paired difference (Efron 1979).
+    NaN if fewer than two prompts were measured on either side.
     """
     ends = np.full((2, *values.shape[:2]), np.nan)
     few = (~np.isnan(values)).sum(-1) < 2
@@ -88,9 +88,9 @@ def headline_p(
 ) -> float:
     """p of the largest of m statistics against the largest of m random directions.
 
-    The permutation test of the maximum, done exactly: if the m candidates were m more random
-    directions, every m of the m + K would be equally likely to carry the label, so p is the
-    share of such choices whose maximum reaches the observed one, 1 − C(below, m) / C(m + K, m).
+    The exact permutation test of the maximum: if the m candidates were random directions too, every
+    m of the m + K would be equally likely to carry the label, so p is the share of such choices
+    whose maximum reaches the observed one, 1 − C(below, m) / C(m + K, m).
     Unlike Šidák's 1 − (1 − p)^m it needs no independence (all candidates share the controls) and
     holds at any K; for m = 1 it is `p_values`. Ties count against the claim. Source: the
     max-statistic of Westfall & Young 1993.
@@ -105,7 +105,7 @@ def headline_p(
 
 
 def false_discovery(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
-    """Benjamini–Hochberg q-values of the tests that have a p (scipy)."""
+    """Benjamini–Hochberg q-values (scipy); NaN for a test without a p."""
     q = np.full(len(p), np.nan)
     known = ~np.isnan(p)
     if known.any():
@@ -116,23 +116,22 @@ def false_discovery(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests
 def sign_rate(
     own: Float[np.ndarray, "directions prompts"], effect: Float[np.ndarray, " directions"]
 ) -> Float[np.ndarray, " directions"]:
-    """Share of prompts whose own Δ points against the mean effect; NaN where the effect is 0."""
+    """Share of prompts whose Δ opposes the mean effect; NaN if the effect is 0."""
     against = (np.sign(own) == -np.sign(effect)[:, None]).sum(-1)
-    rate = _ratio(against, (~np.isnan(own)).sum(-1))
+    rate = ratio(against, (~np.isnan(own)).sum(-1))
     return np.where((effect == 0) | np.isnan(effect), np.nan, rate)
 
 
 def separation_score(
     delta: Float[np.ndarray, "directions alphas"], controls: Float[np.ndarray, "controls alphas"]
 ) -> Float[np.ndarray, " directions"]:
-    """Σ_α |Δ(α) − mean Δ_controls(α)| over the α that were measured; NaN where none was."""
-    typical = prompt_mean(controls.T[None])
-    distance = np.abs(delta - typical)
+    """Σ_α |Δ(α) − mean Δ_controls(α)| over the α that were measured; NaN if none was."""
+    distance = np.abs(delta - prompt_mean(controls.T))
     return np.where(np.isnan(distance).all(1), np.nan, np.nansum(distance, axis=1))
 
 
-def _ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """total / count, NaN where the count is 0."""
+def ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """total / count, NaN if the count is 0."""
     return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
 
 
@@ -142,25 +141,22 @@ def _resampled(values: np.ndarray, zero: int, weights: np.ndarray) -> np.ndarray
     with np.errstate(invalid="ignore"):
         means = np.where(missing, 0.0, values) @ weights.T
         if missing.any():
-            means = _ratio(means, ~missing @ weights.T)
+            means = ratio(means, ~missing @ weights.T)
         else:
             means /= values.shape[-1]
         return means - means[:, zero, None]
 
 
 def _percentiles(samples: np.ndarray, level: float) -> np.ndarray:
-    """The two ends of the central interval over the last axis, NaN left out."""
-    samples = np.sort(samples, axis=-1)  # NaN comes last
-    last = np.maximum((~np.isnan(samples)).sum(-1) - 1, 0)
-    tails = ((1 - level) / 2, (1 + level) / 2)
-    return np.stack([_interpolated(samples, share * last) for share in tails])
-
-
-def _interpolated(ordered: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """The value at a fractional place of the last axis."""
-    lower = np.floor(place).astype(int)
-    upper = np.ceil(place).astype(int)
-    low = np.take_along_axis(ordered, lower[..., None], -1)[..., 0]
-    high = np.take_along_axis(ordered, upper[..., None], -1)[..., 0]
-    with np.errstate(invalid="ignore"):
-        return low + (place - lower) * (high - low)
+    """The two ends of the central interval over the last axis, interpolated, NaN ignored."""
+    ordered = np.sort(samples, axis=-1)  # NaN comes last
+    last = np.maximum((~np.isnan(ordered)).sum(-1) - 1, 0)
+    ends = []
+    for share in ((1 - level) / 2, (1 + level) / 2):
+        place = share * last
+        lower, upper = np.floor(place).astype(int), np.ceil(place).astype(int)
+        low = np.take_along_axis(ordered, lower[..., None], -1)[..., 0]
+        high = np.take_along_axis(ordered, upper[..., None], -1)[..., 0]
+        with np.errstate(invalid="ignore"):
+            ends.append(low + (place - lower) * (high - low))
+    return np.stack(ends)

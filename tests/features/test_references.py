@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from saelens_steer.activations import Activations
-from saelens_steer.directions import difference_of_means, linear_probe, vectors_of
+from saelens_steer.directions import assistant_start_vectors, difference_of_means, linear_probe
 from saelens_steer.errors import InputError
 
 D = 16
@@ -35,7 +35,7 @@ def test_the_difference_of_means_is_a_unit_vector_that_turns_with_its_sides():
 
 def test_the_probe_finds_what_tells_the_sides_apart_and_not_what_is_loud():
     acts = planted()
-    sides = [vectors_of(acts, [d], "assistant_start") for d in ("code", "math")]
+    sides = [assistant_start_vectors(acts, [d]) for d in ("code", "math")]
     probe = linear_probe(*sides)
     assert torch.allclose(probe.direction.norm(), torch.tensor(1.0))
     assert float(probe.direction[3]) > 0.9
@@ -45,13 +45,13 @@ def test_the_probe_finds_what_tells_the_sides_apart_and_not_what_is_loud():
 
 
 def test_a_side_with_few_activations_weighs_as_much_as_one_with_many():
-    code, math = (vectors_of(planted(), [d], "assistant_start") for d in ("code", "math"))
+    code, math = (assistant_start_vectors(planted(), [d]) for d in ("code", "math"))
     few = linear_probe(code[:40], math)
     assert abs(float(few.threshold) - 2.0) < 0.6  # half-way between the sides
 
 
 def test_the_probe_is_the_same_every_time():
-    sides = [vectors_of(planted(), [d], "assistant_start") for d in ("code", "math")]
+    sides = [assistant_start_vectors(planted(), [d]) for d in ("code", "math")]
     assert torch.equal(linear_probe(*sides).direction, linear_probe(*sides).direction)
 
 
@@ -62,5 +62,5 @@ def test_two_equal_sides_are_refused():
 
 
 def test_a_part_that_was_not_kept_is_named():
-    with pytest.raises(InputError, match="was kept at answer"):
-        vectors_of(planted(), ["code"], "answer")
+    with pytest.raises(InputError, match="was kept at assistant_start"):
+        assistant_start_vectors(planted(at="answer"), ["code"])

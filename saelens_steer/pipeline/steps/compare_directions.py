@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saelens_steer.directions import Comparison, comparison_rows
+from saelens_steer.directions import ComparisonInputs, comparison_rows
 from saelens_steer.evidence import comparison_table
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.pipeline.outputs import write_parquet, write_table
@@ -22,7 +22,7 @@ def compare_directions(run: RunContext) -> None:
             note(1)
     favours = finder.scoring.favours
     signs = {finder.sides[0]: favours, finder.sides[1]: -favours}
-    job = Comparison(run.measurement(), spec, run.scale, signs)
+    job = ComparisonInputs(run.measurement(), spec, run.scale, signs)
     with progress("their effects", None) as note:
         rows = comparison_rows(job, directions_by)
         note(len(rows))

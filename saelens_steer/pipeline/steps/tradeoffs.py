@@ -15,12 +15,12 @@ from saelens_steer.directions import (
     DirectionFinder,
     EditContext,
     NamedDirection,
-    Tradeoffs,
+    TradeoffInputs,
+    assistant_start_vectors,
     difference_of_means,
     linear_probe,
     tradeoff_rows,
     unit_rows,
-    vectors_of,
 )
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import Damage, by_domain_table, tradeoffs_table
@@ -29,8 +29,6 @@ from saelens_steer.pipeline.outputs import write_parquet, write_table
 from saelens_steer.pipeline.steps.select import direction_finder
 from saelens_steer.progress import progress
 from saelens_steer.sae import check_feature
-
-START = "assistant_start"
 
 
 def tradeoffs(run: RunContext) -> None:
@@ -54,13 +52,15 @@ def tradeoffs(run: RunContext) -> None:
         )
     measurement = replace(run.measurement(finder.sae), prompts=prompts)
     sign = favours if target == finder.sides[0] else -favours
-    job = Tradeoffs(measurement, pairs, _surroundings(run, finder), spec, run.scale.mean_norm, sign)
+    job = TradeoffInputs(
+        measurement, pairs, _surroundings(run, finder), spec, run.scale.mean_norm, sign
+    )
     with progress("tradeoffs", None) as note:
         rows = tradeoff_rows(job, note)
     _write(run, job, rows)
 
 
-def _write(run: RunContext, job: Tradeoffs, rows: pd.DataFrame) -> None:
+def _write(run: RunContext, job: TradeoffInputs, rows: pd.DataFrame) -> None:
     seed = run.spec.sweep.seed
     metrics = [*(m.name for m in job.measurement.logit_metrics), *job.text_columns]
     damage = Damage(job.outcome, job.sign, job.spec.domain, job.rates, job.spec.edits[0])
@@ -103,7 +103,7 @@ def _surroundings(run: RunContext, finder: DirectionFinder) -> EditContext:
         chat=run.spec.prompts.chat,
     )
     domains = sorted(set(finder.activations.index["domain"]))
-    elsewhere = vectors_of(finder.activations, domains, START)
+    elsewhere = assistant_start_vectors(finder.activations, domains)
     others: Sequence[str] = [d for d in domains if d not in finder.sides]
     led = [difference_of_means(finder.activations, [d], finder.sides) for d in others]
     stacked = torch.stack(led) if led else None

@@ -1,4 +1,5 @@
-"""Trade-offs: edits against their definitions, rows against hooked passes, tables against means."""
+"""edits.py against the edits' definitions, measure_tradeoffs.py against hooked passes, and
+tabulate_tradeoffs.py against plain means."""
 
 import numpy as np
 import pandas as pd
@@ -13,16 +14,17 @@ from saelens_steer.directions import (
     DirectionEdit,
     EditContext,
     NamedDirection,
-    Tradeoffs,
+    TradeoffInputs,
+    assistant_start_vectors,
     difference_of_means,
     linear_probe,
     tradeoff_rows,
-    vectors_of,
 )
 from saelens_steer.directions.means_and_probes import Probe
-from saelens_steer.directions.perplexity import text_losses
+from saelens_steer.directions.text_loss import text_losses
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import Damage, by_domain_table, tradeoffs_table
+from saelens_steer.evidence.tabulate_tradeoffs import on_pareto_front
 from saelens_steer.model import last_token_logits
 from saelens_steer.steering import steered
 
@@ -33,7 +35,7 @@ STEP = 6.0
 
 @pytest.fixture(scope="module")
 def context(sae, acts):
-    sides = [vectors_of(acts, [d], "assistant_start") for d in ("code", "prose")]
+    sides = [assistant_start_vectors(acts, [d]) for d in ("code", "prose")]
     others = [difference_of_means(acts, [d], ["code", "math"]) for d in ("prose", "transport")]
     return EditContext(sae, linear_probe(*sides), torch.stack(others))
 
@@ -104,7 +106,7 @@ def job(tiny_model, sae, context, direction):
     plain = NamedDirection("attributed", -direction.vector, None, "attribution")
     pairs = [DirectionEdit(d, e) for d in (direction, plain) for e in EDITS]
     measurement = study_of(tiny_model, few, sae)
-    return Tradeoffs(measurement, [p for p in pairs if p.applies], context, SPEC, 32.0, 1)
+    return TradeoffInputs(measurement, [p for p in pairs if p.applies], context, SPEC, 32.0, 1)
 
 
 @pytest.fixture(scope="module")
@@ -199,3 +201,9 @@ def test_the_baseline_is_plain_addition_along_a_feature_of_mean_difference():
     assert list(front["baseline"]) == [False, True, False, False]
     assert list(front["ratio"]) == pytest.approx([2.0, 1.0, 0.5, 0.1])
     assert list(front["on_pareto_front"]) == [False, False, False, True]
+
+
+def test_the_front_holds_what_no_other_point_beats():
+    effect = np.array([1.0, 2.0, 1.5, 2.0, -1.0, np.nan])
+    damage = np.array([0.1, 0.5, 0.6, 0.7, 0.0, np.nan])
+    assert list(on_pareto_front(effect, damage)) == [True, True, False, False, False, False]

@@ -1,4 +1,7 @@
-"""What pairs of a direction and an edit do on the prompts of every domain."""
+"""Tables of the trade-offs: the effect on one domain, and the damage on all the others.
+
+Their rows come from `directions.measure_tradeoffs`.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +12,33 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from saelens_steer.evidence.comparison import CEILING
 from saelens_steer.evidence.statistics import bootstrap_interval, bootstrap_weights, prompt_mean
+from saelens_steer.evidence.tabulate_comparison import CEILING
 
 GRID, EQUAL_EFFECT = "grid", "equal_effect"
 LOSS = "text_loss"
 """Mean −log p of a text's tokens under the unsteered model, in nats."""
-
-
 RESAMPLES = 1000
 KEYS = ["direction", "feature", "found_by", "edit", "kind", "alpha"]
-CONTRAST = "mean_difference"
-"""Features found by it are the baseline of the damage at an equal effect."""
+BASELINE = "mean_difference"
+"""Damage at an equal effect is compared with that of the best feature found by this score."""
 
 
 @dataclass(frozen=True)
-class TradeoffCells:
-    """The rows of the trade-offs as arrays over prompts."""
+class TradeoffArrays:
+    """The rows of the trade-offs as arrays over cells (direction × edit × strength) and prompts."""
 
     about: pd.DataFrame
     """One row per cell: KEYS."""
-    prompts: pd.DataFrame
-    """prompt_id and domain."""
+    domains: np.ndarray
+    """The domain of each prompt."""
     steered: dict[str, np.ndarray]
-    """Metric → [cell, prompt]; all NaN where an effect was not reached."""
+    """Metric → [cell, prompt]; all NaN if an effect was not reached."""
     unsteered: dict[str, np.ndarray]
     """Metric → [prompt]."""
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, metrics: Sequence[str]) -> TradeoffCells:
+    def of(cls, rows: pd.DataFrame, metrics: Sequence[str]) -> TradeoffArrays:
         unsteered = rows["edit"] == "none"
         zero, moved = pd.DataFrame(rows[unsteered]), pd.DataFrame(rows[~unsteered])
         zero = zero.sort_values(by="prompt_id", kind="stable")
@@ -52,38 +53,33 @@ class TradeoffCells:
             found[cell[known], place[known]] = moved[metric].to_numpy(dtype=float)[known]
             return found
 
-        prompts = pd.DataFrame(zero[["prompt_id", "domain"]]).reset_index(drop=True)
         base = {m: zero[m].to_numpy(dtype=float) for m in metrics}
-        return cls(about, prompts, {m: cube(m) for m in metrics}, base)
+        return cls(about, zero["domain"].to_numpy(), {m: cube(m) for m in metrics}, base)
 
     def delta(self, metric: str) -> np.ndarray:
         """Steered minus unsteered, [cell, prompt]."""
         return self.steered[metric] - self.unsteered[metric]
 
     def is_rate(self, metric: str) -> bool:
-        """Whether it is 0 or 1 wherever it was measured."""
+        """Whether every measured value is 0 or 1."""
         both = np.append(self.steered[metric], self.unsteered[metric])
         return bool(np.isin(both[~np.isnan(both)], (0.0, 1.0)).all())
-
-    def of_domain(self, domain: str) -> np.ndarray:
-        """Whether each prompt is of it."""
-        return (self.prompts["domain"] == domain).to_numpy()
 
 
 def by_domain_table(rows: pd.DataFrame, metrics: Sequence[str], seed: int = 0) -> pd.DataFrame:
     """One row per direction × edit × strength × domain: KEYS, domain, n, and for each metric M:
     M, M_delta, M_ci_low, M_ci_high (95 % bootstrap over the domain's prompts)."""
-    cells = TradeoffCells.of(rows, metrics)
+    cells = TradeoffArrays.of(rows, metrics)
     reached = cells.about["alpha"].notna().to_numpy()
     parts = []
-    for domain in dict.fromkeys(cells.prompts["domain"]):
-        own = cells.of_domain(domain)
+    for domain in dict.fromkeys(cells.domains):
+        own = cells.domains == domain
         weights = bootstrap_weights(int(own.sum()), RESAMPLES, seed)
         columns: dict[str, Any] = {"domain": domain, "n": int(own.sum())}
         for m in metrics:
             low, high = interval(cells.delta(m)[:, own], weights)
-            mean = mean_of(cells.steered[m][:, own])
-            delta = mean_of(cells.delta(m)[:, own])
+            mean = prompt_mean(cells.steered[m][:, own])
+            delta = prompt_mean(cells.delta(m)[:, own])
             columns |= {m: mean, f"{m}_delta": delta, f"{m}_ci_low": low, f"{m}_ci_high": high}
         parts.append(cells.about.assign(**columns)[reached])
     return pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
@@ -91,45 +87,45 @@ def by_domain_table(rows: pd.DataFrame, metrics: Sequence[str], seed: int = 0) -
 
 @dataclass(frozen=True)
 class Damage:
-    """What is wanted where, and what the rest is measured by."""
+    """The effect that is wanted, its domain, and how damage to the others is measured."""
 
     outcome: str
     sign: int
     domain: str
     rates: tuple[str, ...] = ()
-    """Metrics of texts; those that are 0 or 1 count."""
+    """Text metrics; those whose values are all 0 or 1 count."""
     baseline_edit: str = "add"
 
 
 def tradeoffs_table(rows: pd.DataFrame, damage: Damage, seed: int = 0) -> pd.DataFrame:
     """One row per direction × edit × strength: KEYS, effect (Δ of the outcome towards the target,
     on the domain's prompts), and on all other prompts damage_kl (mean KL, nats), damage_margin
-    (mean |Δ| of the outcome), damage_texts (share of texts of which some rate fell), damage_loss
+    (mean |Δ| of the outcome), damage_texts (share of texts for which some rate fell), damage_loss
     (rise of text_loss, nats); 95 % bootstrap intervals over prompts for effect and damage_kl.
 
-    evidence is ceiling where attribution alone found the direction. on_pareto_front: no other row
-    (such rows aside) has at least the effect for less KL. At an equal effect, baseline marks the
+    evidence is ceiling if attribution alone found the direction. on_pareto_front: no other row
+    (ceilings aside) has at least the effect for less KL. At an equal effect, baseline marks the
     feature chosen by mean_difference on which the first edit does the least damage, and ratio is
-    damage_kl over that row's. Strengths are those found on these prompts: their own error is in no
-    interval, and damage grows with the square of the strength or faster. metric and domain say what
-    the effect is of.
+    damage_kl over that row's. Strengths were found on these same prompts: no interval covers their
+    error, and damage grows with the square of the strength or faster. metric and domain name the
+    outcome and the prompts of the effect.
     """
     has_texts = LOSS in rows
-    cells = TradeoffCells.of(
-        rows, [damage.outcome, "kl", *([LOSS, *damage.rates] if has_texts else [])]
-    )
-    wanted = cells.of_domain(damage.domain)
+    metrics = [damage.outcome, "kl", *([LOSS, *damage.rates] if has_texts else [])]
+    cells = TradeoffArrays.of(rows, metrics)
+    wanted = cells.domains == damage.domain
     effect = damage.sign * cells.delta(damage.outcome)[:, wanted]
     kl, table = cells.steered["kl"][:, ~wanted], cells.about.copy()
     for name, values in {"effect": effect, "damage_kl": kl}.items():
         low, high = interval(values, bootstrap_weights(values.shape[1], RESAMPLES, seed))
-        table[name], table[f"{name}_ci_low"], table[f"{name}_ci_high"] = mean_of(values), low, high
-    table["damage_margin"] = mean_of(np.abs(cells.delta(damage.outcome)[:, ~wanted]))
+        table[name] = prompt_mean(values)
+        table[f"{name}_ci_low"], table[f"{name}_ci_high"] = low, high
+    table["damage_margin"] = prompt_mean(np.abs(cells.delta(damage.outcome)[:, ~wanted]))
     if has_texts:
         rates = [rate for rate in damage.rates if cells.is_rate(rate)]
         fell = np.any([cells.delta(rate)[:, ~wanted] < 0 for rate in rates] or [kl < 0], axis=0)
         table["damage_texts"] = np.where(np.isnan(table["effect"]), np.nan, fell.mean(1))
-        table["damage_loss"] = mean_of(cells.delta(LOSS)[:, ~wanted])
+        table["damage_loss"] = prompt_mean(cells.delta(LOSS)[:, ~wanted])
     ceiling = table["found_by"] == CEILING
     table["evidence"] = np.where(ceiling, "ceiling", "selection")
     shown = np.where(ceiling, np.nan, table["effect"])
@@ -139,16 +135,19 @@ def tradeoffs_table(rows: pd.DataFrame, damage: Damage, seed: int = 0) -> pd.Dat
 
 
 def on_pareto_front(effect: np.ndarray, damage: np.ndarray) -> np.ndarray:
-    """Which points no other one beats: at least the effect for less damage, or more for no more."""
+    """Whether no other point has at least the effect for less damage, or more effect for no more.
+
+    Points without an effect above 0 are never on the front.
+    """
     better = (effect[None] >= effect[:, None]) & (damage[None] <= damage[:, None])
     strictly = (effect[None] > effect[:, None]) | (damage[None] < damage[:, None])
     return ~(better & strictly).any(1) & ~np.isnan(effect) & (effect > 0)
 
 
 def _against_baseline(table: pd.DataFrame, edit: str) -> dict[str, Any]:
-    """baseline, and damage_kl over the baseline's, at an equal effect."""
+    """baseline and ratio, both at an equal effect (see `tradeoffs_table`)."""
     equal = ((table["kind"] == EQUAL_EFFECT) & table["alpha"].notna()).to_numpy()
-    by_contrast = table["found_by"].str.contains(CONTRAST).to_numpy(dtype=bool)
+    by_contrast = table["found_by"].str.contains(BASELINE).to_numpy(dtype=bool)
     able = np.flatnonzero(equal & by_contrast & (table["edit"] == edit).to_numpy())
     damage = table["damage_kl"].to_numpy()
     ratio = np.full(len(table), np.nan)
@@ -160,13 +159,8 @@ def _against_baseline(table: pd.DataFrame, edit: str) -> dict[str, Any]:
     return {"baseline": baseline, "ratio": ratio}
 
 
-def mean_of(values: np.ndarray) -> np.ndarray:
-    """Mean over the prompts that were measured, NaN where none was: [cell]."""
-    return prompt_mean(values[None])[0]
-
-
 def interval(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """95 % bootstrap interval of `mean_of`, over prompts; NaN under two prompts."""
+    """95 % bootstrap interval of each cell's mean over prompts; NaN for fewer than two prompts."""
     beside_zero = np.stack([np.zeros_like(values), values], axis=1)
     low, high = bootstrap_interval(beside_zero, 0, weights)
     return low[:, 1], high[:, 1]

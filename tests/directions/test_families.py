@@ -1,4 +1,4 @@
-"""What each family of controls is made of."""
+"""controls.py: what each family of controls is made of."""
 
 from __future__ import annotations
 

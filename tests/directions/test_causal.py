@@ -1,11 +1,11 @@
-"""Causal scores: each against its definition, computed the plain way."""
+"""causal.py: each score against its definition, computed from hooked passes."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
-from saelens_steer.directions.causal import STANDS_FOR, attribution, direct_logit, pushed_scores
+from saelens_steer.directions.causal import TOP_TOKENS, attribution, direct_logit, pushed_scores
 from saelens_steer.errors import InputError
 from saelens_steer.metrics import LogitMetric
 from saelens_steer.model import direct_logits, last_token_logits
@@ -54,12 +54,12 @@ def test_output_score_and_confidence_are_those_of_a_hooked_pass(scoring, sae):
     row = sae.W_dec[feature].detach()
     _, before = margins(scoring)
     _, after = margins(scoring, push * row / row.norm())
-    tokens = direct_logits(scoring.measurement.model, row[None])[0].topk(STANDS_FOR).indices
+    tokens = direct_logits(scoring.measurement.model, row[None])[0].topk(TOP_TOKENS).indices
     p = after.softmax(-1)
     best = p[:, tokens].max(1).values
     rank = (p > best[:, None]).sum(1)
     output = ((1 - rank / p.shape[1]) * best).mean()
-    sure = [-x.log_softmax(-1).topk(STANDS_FOR).values.mean() for x in (after, before)]
+    sure = [-x.log_softmax(-1).topk(TOP_TOKENS).values.mean() for x in (after, before)]
     assert found["output_score"] == pytest.approx(float(output), abs=1e-5)
     assert found["token_confidence"] == pytest.approx(float(sure[0] - sure[1]), abs=1e-3)
 

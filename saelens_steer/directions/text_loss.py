@@ -1,8 +1,8 @@
-"""How likely the unsteered model finds what a steered one wrote."""
+"""How likely the unsteered model finds the texts that the steered one wrote."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,40 +12,35 @@ from saelens_steer.data import pad_left
 from saelens_steer.model import run_to_hook, unembed
 
 BATCH = 32
-"""Texts in one pass."""
-AT_ONCE = 1024
-"""Positions unembedded at once."""
+"""Texts per pass."""
+UNEMBED_BATCH = 1024
+"""Positions unembedded together."""
 
 
 @torch.no_grad()
 def text_losses(
     model: Any, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]
 ) -> list[float]:
-    """Mean −log p of each text's tokens after its prompt, in nats (its perplexity is exp of that).
+    """Mean −log p of each text's tokens after its prompt, in nats (exp of it is the perplexity).
 
     Prompts and texts are token ids. NaN for a text without tokens.
     """
-    losses: list[float] = []
-    for start in range(0, len(texts), BATCH):
-        some = slice(start, start + BATCH)
-        losses += _batch(model, prompts[some], texts[some])
-    return losses
+    starts = range(0, len(texts), BATCH)
+    batches = (_batch_losses(model, prompts[s : s + BATCH], texts[s : s + BATCH]) for s in starts)
+    return [loss for batch in batches for loss in batch]
 
 
-def _batch(
+def _batch_losses(
     model: Any, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]
-) -> list[float]:
+) -> Iterator[float]:
     rows = [[*prompt, *text] for prompt, text in zip(prompts, texts, strict=True)]
     tokens, mask = pad_left(rows, model.tokenizer, device=model.cfg.device)
     final = run_to_hook(model, tokens, mask, f"blocks.{model.cfg.n_layers - 1}.hook_resid_post")
-    found = []
-    for row, text in enumerate(texts):
-        n = len(text)
+    for row, n in enumerate(map(len, texts)):
         if n == 0:
-            found.append(float("nan"))
+            yield float("nan")
             continue
-        before, after = final[row, -n - 1 : -1].split(AT_ONCE), tokens[row, -n:].split(AT_ONCE)
-        pieces = zip(before, after, strict=True)
+        before, after = final[row, -n - 1 : -1], tokens[row, -n:]
+        pieces = zip(before.split(UNEMBED_BATCH), after.split(UNEMBED_BATCH), strict=True)
         parts = [cross_entropy(unembed(model, x), y, reduction="sum") for x, y in pieces]
-        found.append(float(torch.stack(parts).sum()) / n)
-    return found
+        yield float(torch.stack(parts).sum()) / n

@@ -1,3 +1,5 @@
+"""controls.py: laws that every family of controls obeys, and what is refused."""
+
 from __future__ import annotations
 
 import itertools
@@ -8,7 +10,7 @@ import pytest
 import torch
 from saes import random_sae
 
-from saelens_steer import config
+from saelens_steer.config.sweep import Family
 from saelens_steer.directions import draw_controls
 from saelens_steer.directions.controls import (
     FAMILIES,
@@ -66,7 +68,7 @@ def test_what_takes_no_more_than_residuals_is_drawn_from_these_alone(known):
 
 
 def test_a_config_knows_every_family():
-    assert set(get_args(config.Family)) == set(FAMILIES)
+    assert set(get_args(Family)) == set(FAMILIES)
 
 
 def test_drawing_leaves_the_global_generator_alone(known):

@@ -1,4 +1,4 @@
-"""Ways to choose, compared: each number against a plain computation."""
+"""measure_comparison.py and tabulate_comparison.py: each number against a plain computation."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from small_studies import HOOK, study_of
 
 from saelens_steer.config import CompareDirectionsSpec
 from saelens_steer.data import load_prompts
-from saelens_steer.directions import Comparison, comparison_rows
+from saelens_steer.directions import ComparisonInputs, comparison_rows
 from saelens_steer.evidence import comparison_table
 from saelens_steer.metrics import kl
 from saelens_steer.model import last_token_logits
@@ -28,7 +28,7 @@ SPEC = CompareDirectionsSpec(
 def job(tiny_model, find):
     prompts = load_prompts("tiny-code-math-mixed", 5)
     signs = {"code": find.scoring.favours, "math": -find.scoring.favours}
-    return Comparison(study_of(tiny_model, prompts), SPEC, find.scale, signs)
+    return ComparisonInputs(study_of(tiny_model, prompts), SPEC, find.scale, signs)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,10 @@
-"""Strengths of equal effect: found where they exist, missing where not."""
+"""equal_effect.py: strengths of equal effect are found if they exist and NaN if not."""
 
 import math
 
 import numpy as np
 
-from saelens_steer.directions.tradeoffs import TOLERANCE, equal_effect_steps
-from saelens_steer.evidence.tradeoffs import on_pareto_front
+from saelens_steer.directions.equal_effect import TOLERANCE, equal_effect_steps
 
 
 def test_each_way_gets_the_step_with_the_effect():
@@ -30,9 +29,3 @@ def test_a_way_that_does_not_reach_the_effect_is_missing_and_the_others_are_not(
 def test_where_the_effect_turns_back_the_first_crossing_counts():
     steps = equal_effect_steps(lambda _, far: [3 * math.sin(s) for s in far], 1, 1.0, 0.05, 6.0)
     assert steps[0] < 0.5
-
-
-def test_the_front_holds_what_no_other_point_beats():
-    effect = np.array([1.0, 2.0, 1.5, 2.0, -1.0, np.nan])
-    damage = np.array([0.1, 0.5, 0.6, 0.7, 0.0, np.nan])
-    assert list(on_pareto_front(effect, damage)) == [True, True, False, False, False, False]

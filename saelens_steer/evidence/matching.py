@@ -1,0 +1,96 @@
+"""Which controls each candidate of a table is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from saelens_steer.errors import InputError
+from saelens_steer.evidence.grid import RowGrid
+from saelens_steer.steering import CANDIDATE
+
+SAME_NORM = 1e-6
+"""Norms this close (relative) are equal."""
+
+
+@dataclass(frozen=True)
+class Matching:
+    """The candidates of a table, the controls of one family, and who is compared with whom.
+
+    Candidates are compared with the controls of their own matched_norm and, if controls belong to
+    one candidate (matched_to), with their own; with all if the table has no such columns.
+    """
+
+    candidates: Int[np.ndarray, " candidates"]
+    controls: Int[np.ndarray, " controls"]
+    comparable: Bool[np.ndarray, "candidates controls"]
+    family: str | None
+
+    @classmethod
+    def of(cls, directions: pd.DataFrame, family: str | None = None) -> Matching:
+        """Raises InputError if the family is missing, or if there are several and none is named."""
+        family = _family(families_of(directions), family)
+        families = directions["family"].to_numpy(dtype=object)
+        candidates = np.flatnonzero(families == CANDIDATE)
+        controls = np.flatnonzero(families == family)
+        comparable = np.ones((len(candidates), len(controls)), dtype=bool)
+        if "matched_norm" in directions:
+            norm = directions["matched_norm"].to_numpy(dtype=float, na_value=np.nan)
+            ours, theirs = norm[candidates][:, None], norm[controls][None]
+            comparable &= np.isclose(theirs, ours, rtol=SAME_NORM, atol=0, equal_nan=True)
+        if "matched_to" in directions:
+            whose = directions["matched_to"].astype(object).iloc[controls]
+            name = directions["direction"].to_numpy(dtype=object)[candidates][:, None]
+            shared, own = whose.isna().to_numpy()[None], whose.fillna("").to_numpy()[None] == name
+            comparable &= shared | own
+        return cls(candidates, controls, comparable, family)
+
+    def about(self, grid: RowGrid) -> pd.DataFrame:
+        """direction and feature of each candidate."""
+        named = grid.directions[["direction", "feature"]]
+        return named.iloc[self.candidates].reset_index(drop=True)
+
+    def groups(
+        self, delta: Float[np.ndarray, "directions alphas"]
+    ) -> Iterator[tuple[Int[np.ndarray, " group"], Float[np.ndarray, "matched alphas"]]]:
+        """Candidates (places among the candidates) that share controls, and those controls' Δ.
+
+        A control counts if it was measured at every α at which any candidate was.
+        """
+        alphas = ~np.isnan(delta[self.candidates]).all(0)
+        measured = ~np.isnan(delta[self.controls][:, alphas]).any(1)
+        sharing: dict[bytes, list[int]] = {}
+        for place, row in enumerate(self.comparable & measured & alphas.any()):
+            sharing.setdefault(row.tobytes(), []).append(place)
+        for row, group in sharing.items():
+            yield np.array(group), delta[self.controls[np.frombuffer(row, dtype=bool)]][:, alphas]
+
+
+def families_of(directions: pd.DataFrame) -> list[str]:
+    """The families of controls, as they first appear."""
+    found = pd.unique(directions["family"].to_numpy(dtype=object))
+    return [str(family) for family in found if family != CANDIDATE]
+
+
+def _family(present: list[str], wanted: str | None) -> str | None:
+    if wanted is not None and wanted not in present:
+        raise InputError(
+            f"the table has no {wanted!r} controls, only {', '.join(present) or 'none'}"
+        )
+    if wanted is None and len(present) > 1:
+        raise InputError(f"the table has controls of {', '.join(present)}: name one with controls=")
+    return wanted or (present[0] if present else None)
+
+
+def matched_by(table: pd.DataFrame) -> str:
+    """The property that controls share with their candidates: `size` or `KL`.
+
+    It is what α counts, unless candidates have separate controls: then it is the other one.
+    """
+    separate = "matched_to" in table and bool(table["matched_to"].notna().to_numpy().any())
+    in_nats = "alpha_unit" in table and set(table["alpha_unit"]) == {"kl"}
+    return "KL" if in_nats != separate else "size"
