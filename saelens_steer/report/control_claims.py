@@ -1,4 +1,4 @@
-"""Claims beside each other: control families, and the frozen-decoder baseline."""
+"""Claims side by side: families of controls, and the frozen-decoder baseline."""
 
 from __future__ import annotations
 
@@ -8,66 +8,10 @@ import pandas as pd
 
 from saelens_steer.evidence import FAILS, PASSES, UNMEASURED
 from saelens_steer.report.markup import TableCell, esc, section, table
-from saelens_steer.report.run_folder import RunTables, claims_on, column, where
+from saelens_steer.report.run_folder import RunTables, claims_on
 from saelens_steer.report.theme import decimals, name_label, number
 
 TITLE = "How the answer changes with the controls"
-
-
-def families_lead(run: RunTables) -> str:
-    """Which family claims are held against, as a sentence that follows another; or nothing."""
-    named = list(run.claims["controls"].dropna()) if "controls" in run.claims else []
-    return f" Claims are held against {named[0]} controls." if named else ""
-
-
-def families_table(run: RunTables) -> str:
-    """For each family: how many controls, how far they reach on the main metric, and how many
-    directions do more on each metric of logits. Empty where there are not several families."""
-    families = list(dict.fromkeys(run.by_family["controls"])) if len(run.by_family) else []
-    if len(families) < 2 or not run.logit_metrics:
-        return ""
-    labels = [name_label(metric) for metric in run.logit_metrics]
-    headers = ["Controls", "How many", f"{labels[0]}: 95\u00a0% of them"]
-    headers += [f"{label}: more than random" for label in labels]
-    places = decimals(_on(run.by_family, run.logit_metrics[0])["control_quantile"].dropna())
-    rows = [_family_row(run, family, places) for family in families]
-    return f"<h3>{esc(TITLE)}</h3>{table(TITLE, headers, rows)}"
-
-
-def _family_row(run: RunTables, family: str, places: int) -> list[TableCell]:
-    own = where(run.by_family, column(run.by_family, "controls") == family)
-    main = _on(own, run.logit_metrics[0])
-    cells = [
-        _span(column(main, "n_controls"), 0),
-        _span(column(main, "control_quantile").dropna(), places),
-    ]
-    counts = [_passing(_on(own, metric)) for metric in run.logit_metrics]
-    return [TableCell(f"<b>{esc(family)}</b>", family), *cells, *counts]
-
-
-def _on(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The rows of the candidates that were measured on one metric."""
-    measured = column(table, "verdict") != UNMEASURED
-    return where(table, measured & (column(table, "metric") == metric))
-
-
-def _span(values: pd.Series, places: int) -> TableCell:
-    """One number, or the smallest and the largest where candidates differ."""
-    if values.empty:
-        return TableCell("–", float("-inf"))
-    ends = dict.fromkeys(number(float(end), places) for end in (values.min(), values.max()))
-    return TableCell(esc(" to ".join(ends)), float(values.max()))
-
-
-def _passing(own: pd.DataFrame) -> TableCell:
-    """How many directions do more than these controls, of those that can be tested."""
-    verdicts = list(own["verdict"])
-    more, tested = verdicts.count(PASSES), sum(v in (PASSES, FAILS) for v in verdicts)
-    return TableCell(
-        f"{more} of {tested}" if tested else "not testable", float(more if tested else -1)
-    )
-
-
 LEAD = (
     "An SAE of the same shape whose decoder stayed as it was drawn, at random, while its encoder "
     "was trained; features chosen by the same score, swept against controls of the same family. "
@@ -75,54 +19,86 @@ LEAD = (
 )
 
 
+def families_table(run: RunTables) -> str:
+    """For each family: how many controls, how far they reach on the main metric, and how many
+    directions do more on each metric of logits. Empty unless there are several families."""
+    families = list(dict.fromkeys(run.by_family["controls"])) if len(run.by_family) else []
+    if len(families) < 2 or not run.logit_metrics:
+        return ""
+    measured = run.by_family.loc[run.by_family["verdict"] != UNMEASURED]
+    on_main = measured.loc[measured["metric"] == run.logit_metrics[0]]
+    places = decimals(on_main["control_quantile"].dropna())
+    rows = []
+    for family in families:
+        main = on_main.loc[on_main["controls"] == family]
+        cells = [
+            TableCell(f"<b>{esc(family)}</b>", family),
+            _span(main["n_controls"], 0),
+            _span(main["control_quantile"].dropna(), places),
+        ]
+        for metric in run.logit_metrics:
+            of_family = (measured["controls"] == family) & (measured["metric"] == metric)
+            verdicts = list(measured.loc[of_family, "verdict"])
+            tested = sum(verdict in (PASSES, FAILS) for verdict in verdicts)
+            cells.append(_passing(verdicts, tested or None))
+        rows.append(cells)
+    labels = [name_label(metric) for metric in run.logit_metrics]
+    headers = ["Controls", "How many", f"{labels[0]}: 95\u00a0% of them"]
+    headers += [f"{label}: more than random" for label in labels]
+    return f"<h3>{esc(TITLE)}</h3>{table(TITLE, headers, rows)}"
+
+
+def _span(values: pd.Series, places: int) -> TableCell:
+    """One number, or the smallest and the largest if candidates differ."""
+    if values.empty:
+        return TableCell("–", float("-inf"))
+    ends = dict.fromkeys(number(float(end), places) for end in (values.min(), values.max()))
+    return TableCell(esc(" to ".join(ends)), float(values.max()))
+
+
+def _passing(verdicts: list[str], n_tested: int | None) -> TableCell:
+    """How many directions do more than random, of those that can be tested (None: not testable)."""
+    if n_tested is None:
+        return TableCell("not testable", -1.0)
+    more = verdicts.count(PASSES)
+    return TableCell(f"{more} of {n_tested}", float(more))
+
+
 def baseline_section(run: RunTables) -> str:
-    """The comparison with the baseline, by metric; empty where the run has none."""
+    """The comparison with the baseline, by metric; empty if the run has none."""
     if run.baseline.empty:
         return ""
     metrics = [m for m in dict.fromkeys(run.baseline["metric"]) if len(claims_on(run.claims, m))]
+    rows, sentence = [], ""
+    for metric in metrics:
+        both: list[Any] = [claims_on(c, metric) for c in (run.claims, run.baseline)]
+        tested = [len(own) if _testable(own) else None for own in both]
+        counts = [_passing(list(own["verdict"]), n) for own, n in zip(both, tested, strict=True)]
+        reaches = [float(own["T"].mean()) for own in both]
+        places = decimals(reaches)
+        cells = [TableCell(number(reach, places), reach) for reach in reaches]
+        rows.append([TableCell(f"<b>{esc(name_label(metric))}</b>", metric), *counts, *cells])
+        sentence = sentence or f"<p>{esc(_baseline_sentence(both[0], both[1], metric))}</p>"
     headers = ["Metric", "More than random", "of the baseline's", "Mean T", "of the baseline's"]
-    rows = [_baseline_row(run, metric) for metric in metrics]
-    body = f"<p>{esc(twin_sentence(run, metrics[0]))}</p>" if metrics else ""
+    compared = table("Twin", headers, rows, sort=False)
     return section(
-        "frozen_decoder_baseline",
-        "The frozen-decoder baseline",
-        LEAD,
-        body,
-        table("Twin", headers, rows, sort=False),
+        "frozen_decoder_baseline", "The frozen-decoder baseline", LEAD, sentence, compared
     )
 
 
-def twin_sentence(run: RunTables, metric: str) -> str:
+def _baseline_sentence(own: Any, baseline: Any, metric: str) -> str:
     """How many of each SAE's candidates do more than random directions, and how far they reach."""
-    (more, n, reach), (twin_more, twin_n, twin_reach) = (
-        _found(claims, metric) for claims in (run.claims, run.baseline)
-    )
-    places = decimals([reach, twin_reach])
-    far = f"the mean T is {number(reach, places)} against {number(twin_reach, places)}"
-    if more is None or twin_more is None:
+    reach, baseline_reach = float(own["T"].mean()), float(baseline["T"].mean())
+    places = decimals([reach, baseline_reach])
+    far = f"the mean T is {number(reach, places)} against {number(baseline_reach, places)}"
+    if not (_testable(own) and _testable(baseline)):
         return f"With so few controls no count of either can be tested; {far}."
+    more, baseline_more = (list(claims["verdict"]).count(PASSES) for claims in (own, baseline))
     return (
-        f"{more} of {n} features move {metric} more than random directions do, and {twin_more} of "
-        f"{twin_n} of the baseline's; {far}."
+        f"{more} of {len(own)} features move {metric} more than random directions do, and "
+        f"{baseline_more} of {len(baseline)} of the baseline's; {far}."
     )
 
 
-def _found(claims: Any, metric: str) -> tuple[int | None, int, float]:
-    """Candidates that pass (None where they cannot be tested), candidates, and their mean T."""
-    own: Any = claims_on(claims, metric)
-    verdicts = list(own["verdict"])
-    testable = all(verdict in (PASSES, FAILS) for verdict in verdicts)
-    return verdicts.count(PASSES) if testable else None, len(own), float(own["T"].mean())
-
-
-def _baseline_row(run: RunTables, metric: str) -> list[TableCell]:
-    found = [_found(claims, metric) for claims in (run.claims, run.baseline)]
-    places = decimals(reach for *_, reach in found)
-    counts = [
-        TableCell("not testable", -1.0)
-        if more is None
-        else TableCell(f"{more} of {n}", float(more))
-        for more, n, _ in found
-    ]
-    reaches = [TableCell(number(reach, places), reach) for *_, reach in found]
-    return [TableCell(f"<b>{esc(name_label(metric))}</b>", metric), *counts, *reaches]
+def _testable(claims: pd.DataFrame) -> bool:
+    return all(verdict in (PASSES, FAILS) for verdict in claims["verdict"])

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from saelens_steer.evidence import FAILS, PASSES, least_controls, matched_by
-from saelens_steer.report.control_claims import families_lead, families_table
+from saelens_steer.report.control_claims import families_table
 from saelens_steer.report.figures import claims_figure, interference_figure, validity_figure
 from saelens_steer.report.label_parts import label_below
 from saelens_steer.report.lines import rate_styles
@@ -20,7 +20,6 @@ from saelens_steer.report.run_folder import (
     compared,
     control_counts,
     controls,
-    having,
     with_texts,
 )
 from saelens_steer.report.theme import (
@@ -50,53 +49,35 @@ def facts(run: RunTables) -> str:
     """The strip of key facts: a term, its value, and a smaller line below it."""
     model = run.provenance.get("model") or run.spec.get("model") or {}
     hook = run.provenance.get("hook_name") or run.features.get("hook_name")
+    positions = (run.spec.get("sweep") or {}).get("positions")
+    counted = "n" in run.summary and len(run.summary)
+    n_prompts = short(int(max(run.summary["n"]))) if counted else ""
     rows = [
         ("Model", model.get("name"), (run.spec.get("model") or {}).get("class")),
-        (
-            "Hook",
-            hook,
-            f"positions: {_sweep(run, 'positions')}" if _sweep(run, "positions") else "",
-        ),
-        ("SAE", *_sae_words(run)),
+        ("Hook", hook, f"positions: {positions}" if positions else ""),
+        ("SAE", *_sae(run)),
         ("Directions tested", *_directions(run)),
         ("Controls", *_controls(run.summary)),
-        ("Prompts", *_prompts(run)),
+        ("Prompts", n_prompts, (run.provenance.get("prompts") or {}).get("source")),
         ("Strengths α", *_alphas(run.summary)),
     ]
-    return pairs([(term, _fact(value, below)) for term, value, below in rows], "facts")
+    shown = []
+    for term, value, below in rows:
+        small = f"<small>{esc(below)}</small>" if below else ""
+        shown.append((term, f"{esc(value or 'not recorded')}{small}"))
+    return pairs(shown, "facts")
 
 
-def warnings_block(run: RunTables) -> str:
-    """Why the numbers may mislead, as a list under a heading; nothing where there is no reason."""
-    texts = [*run.warnings, *(run.quality.get("warnings") or [])]
-    if not texts:
-        return ""
-    items = "".join(f"<li>{esc(text)}</li>" for text in texts)
-    return (
-        '<aside class="warnings" aria-labelledby="warnings-title">'
-        f'<h2 id="warnings-title">Read with care</h2><ul>{items}</ul></aside>'
-    )
-
-
-def _fact(value: object, below: object) -> str:
-    small = f"<small>{esc(below)}</small>" if below else ""
-    return f"{esc(value or 'not recorded')}{small}"
-
-
-def _sweep(run: RunTables, key: str) -> object:
-    return (run.spec.get("sweep") or {}).get(key)
-
-
-def _sae_words(run: RunTables) -> tuple[str, str]:
+def _sae(run: RunTables) -> tuple[str, str]:
     train = (run.spec.get("sae") or {}).get("train") or {}
     about = {**(run.provenance.get("sae") or {}), **(run.features.get("sae") or {})}
     size = about.get("d_sae") or train.get("d_sae")
     features = f"{short(size)} features" if size else ""
-    if train:
-        how = ", its decoder left as drawn" if train.get("frozen_decoder") else ""
-        kind = ", ".join(filter(None, [train.get("architecture"), features]))
-        return kind, f"trained in this run{how}"
-    return str(about.get("source", "")), features
+    if not train:
+        return str(about.get("source", "")), features
+    how = ", its decoder left as drawn" if train.get("frozen_decoder") else ""
+    kind = ", ".join(filter(None, [train.get("architecture"), features]))
+    return kind, f"trained in this run{how}"
 
 
 def _directions(run: RunTables) -> tuple[str, str]:
@@ -109,17 +90,12 @@ def _directions(run: RunTables) -> tuple[str, str]:
 
 def _controls(summary: pd.DataFrame) -> tuple[str, str]:
     families, sets, kind = control_counts(controls(summary))
-    words = ", ".join(f"{short(n)} {family}" for family, n in families.items())
+    if not families:
+        return "none", ""
     below = f"random directions of the same {matched_by(summary)}"
     if sets > 1:
         below += f", at each of {sets} sizes" if kind == "sizes" else f", for each of {sets}"
-    return (words, below) if words else ("none", "")
-
-
-def _prompts(run: RunTables) -> tuple[str, str]:
-    n = max(run.summary["n"]) if "n" in run.summary and len(run.summary) else None
-    source = (run.provenance.get("prompts") or {}).get("source", "")
-    return "" if n is None else short(int(n)), str(source)
+    return ", ".join(f"{short(n)} {family}" for family, n in families.items()), below
 
 
 def _alphas(summary: pd.DataFrame) -> tuple[str, str]:
@@ -129,32 +105,49 @@ def _alphas(summary: pd.DataFrame) -> tuple[str, str]:
     return ", ".join(shown), f"unit: {', '.join(units)}" if units else ""
 
 
+def warnings_block(run: RunTables) -> str:
+    """Why the numbers may mislead, as a list under a heading; empty if there is no reason."""
+    texts = [*run.warnings, *(run.quality.get("warnings") or [])]
+    if not texts:
+        return ""
+    items = "".join(f"<li>{esc(text)}</li>" for text in texts)
+    return (
+        '<aside class="warnings" aria-labelledby="warnings-title">'
+        f'<h2 id="warnings-title">Read with care</h2><ul>{items}</ul></aside>'
+    )
+
+
 def claims_section(run: RunTables) -> str:
     """One table of claims for each metric; the page's script turns them into tabs."""
+    if run.claims.empty:
+        missing = note("This run made no claims: claims.csv is missing or empty.")
+        return section("claims", "Claims", "", missing)
+    families = list(run.claims["controls"].dropna()) if "controls" in run.claims else []
+    against = f" Claims are held against {families[0]} controls." if families else ""
     lead = (
         "For each direction: its largest effect over the strengths, and whether random directions "
-        f"of the same {matched_by(run.summary)} reach as far.{families_lead(run)}"
+        f"of the same {matched_by(run.summary)} reach as far.{against}"
     )
-    if run.claims.empty:
-        return section(
-            "claims", "Claims", "", note("This run made no claims: claims.csv is missing or empty.")
-        )
-    metrics = [m for m in dict.fromkeys(run.claims["metric"]) if len(claims_on(run.claims, m))]
-    panels = [_claims_panel(run, m) for m in metrics]
+    claims = {m: claims_on(run.claims, m) for m in dict.fromkeys(run.claims["metric"])}
+    panels = [_claims_panel(run, own, metric) for metric, own in claims.items() if len(own)]
     tabbed = f'<div class="tabbed">{"".join(panels)}</div>'
     return section("claims", "Claims", lead, tabbed, families_table(run))
 
 
-def _claims_panel(run: RunTables, metric: str) -> str:
-    own = claims_on(run.claims, metric)
-    unit = metric_unit(metric)
-    effect = f"Largest Δ{f' ({unit})' if unit else ''} [95\u00a0%\u00a0CI]"
-    controls_end = "95\u00a0% of controls"
-    headers = ["Direction", "Side", "Verdict", effect, "at\u00a0α", controls_end, "p", "q"]
-    signs = "sign_rate" in own and len(having(own, "sign_rate")) > 0
+def _claims_panel(run: RunTables, own: pd.DataFrame, metric: str) -> str:
+    unit = f" ({metric_unit(metric)})" if metric_unit(metric) else ""
+    headers = ["Direction", "Side", "Verdict", f"Largest Δ{unit} [95\u00a0%\u00a0CI]", "at\u00a0α"]
+    headers += ["95\u00a0% of controls", "p", "q"]
+    signs = "sign_rate" in own.dropna(axis="columns", how="all")
     headers += ["Opposite sign"] if signs else []
     places = decimals([*own["effect"], *own["control_quantile"]])
-    rows = [_claim_row(row, run, places, signs) for row in own.to_dict("records")]
+    rows = []
+    for row in own.to_dict("records"):
+        cells = _claim_cells(row, run, places)
+        if signs:
+            rate = float(row["sign_rate"])
+            cells.append(TableCell(number(100 * rate, 0) + " %", rate))
+        rows.append(cells)
     label = name_label(metric)
     return (
         f'<div class="panel" id="claims-{slug(metric)}" data-label="{esc(label)}">'
@@ -163,35 +156,25 @@ def _claims_panel(run: RunTables, metric: str) -> str:
     )
 
 
-def _claim_row(row: dict, run: RunTables, places: int, signs: bool) -> list[TableCell]:
-    direction = str(row["direction"])
+def _claim_cells(row: dict, run: RunTables, places: int) -> list[TableCell]:
+    direction, verdict = str(row["direction"]), str(row["verdict"])
     name, side = direction_label(direction), run.sides.get(direction, "")
-    low, high = (number(row[end], places, signed=True) for end in ("ci_low", "ci_high"))
-    effect = f"{number(row['effect'], places, signed=True)} <small>[{low}, {high}]</small>"
-    cells = [
-        TableCell(f"<b>{esc(name)}</b>{label_below(run.label_texts.get(direction, ''))}", name),
+    label = label_below(run.label_texts.get(direction, ""))
+    effect, low, high = (
+        number(row[key], places, signed=True) for key in ("effect", "ci_low", "ci_high")
+    )
+    marks = {PASSES: badge(f"✓ {verdict}", "good"), FAILS: badge(verdict, "quiet")}
+    untested = badge(f"? {verdict.split(' with ')[0]}", "warn", verdict)
+    return [
+        TableCell(f"<b>{esc(name)}</b>{label}", name),
         TableCell(esc(side or "–"), side),
-        TableCell(verdict_badge(str(row["verdict"])), str(row["verdict"])),
-        TableCell(effect, float(row["effect"])),
+        TableCell(marks.get(verdict, untested), verdict),
+        TableCell(f"{effect} <small>[{low}, {high}]</small>", float(row["effect"])),
         TableCell(esc(short(row["alpha"])), float(row["alpha"])),
         TableCell(number(row["control_quantile"], places), float(row["control_quantile"])),
         TableCell(number(row["p_value"], 4), float(row["p_value"])),
         TableCell(number(row["q_value"], 4), float(row["q_value"])),
     ]
-    return cells + (
-        [TableCell(number(100 * row["sign_rate"], 0) + " %", float(row["sign_rate"]))]
-        if signs
-        else []
-    )
-
-
-def verdict_badge(verdict: str) -> str:
-    """The verdict in words, with a mark that does not rely on colour."""
-    if verdict == PASSES:
-        return badge(f"✓ {verdict}", "good")
-    if verdict == FAILS:
-        return badge(verdict, "quiet")
-    return badge(f"? {verdict.split(' with ')[0]}", "warn", verdict)
 
 
 def _count_sentence(run: RunTables, own: pd.DataFrame, metric: str) -> str:
@@ -210,77 +193,66 @@ def _count_sentence(run: RunTables, own: pd.DataFrame, metric: str) -> str:
 def dose_section(run: RunTables) -> str:
     """A dose-response and a distribution of T for each metric of logits."""
     if not run.logit_metrics:
-        return section(
-            "dose", "Dose-response", "", note("This run measured no metric of the logits.")
-        )
-    parts = [part for metric in run.logit_metrics for part in _dose_figures(run, metric)]
+        missing = note("This run measured no metric of the logits.")
+        return section("dose", "Dose-response", "", missing)
     lead = (
         "Each line is one direction. The grey band is what random directions of the same "
         f"{matched_by(run.summary)} do "
         "at the same positions: an effect inside it needs no explanation by the feature."
     )
+    parts = [part for metric in run.logit_metrics for part in _dose_figures(run, metric)]
     return section("dose", "Dose-response", lead, *parts)
 
 
 def _dose_figures(run: RunTables, metric: str) -> Iterable[str]:
-    label = name_label(metric)
-    yield f"<h3>{esc(label)}</h3>"
+    families, sets, kind = control_counts(compared(run.summary, run.claims))
+    caption = SEVERAL_SETS[kind] if families and sets > 1 else ""
+    if families:
+        caption = (
+            "The band covers 5–95 % of the controls, the paler one all of them; dotted: their "
+            f"median. {caption}"
+        )
+    caption += (
+        "Error bars: 95 % bootstrap intervals over prompts, for the strongest of each side; "
+        "point at any line for its own."
+    )
+    yield f"<h3>{esc(name_label(metric))}</h3>"
     plot = interference_figure(
         run.summary, metric, claims=run.claims, sides=run.sides, labels=run.label_texts
     )
-    yield figure(f"dose-{slug(metric)}", plot, _dose_caption(run))
+    yield figure(f"dose-{slug(metric)}", plot, caption)
     if len(claims_on(run.claims, metric)) and len(controls(run.summary)):
         plot = claims_figure(run.claims, run.summary, metric, sides=run.sides)
         caption = "Above: how far the controls reach. Below, to the same scale: each candidate."
         yield figure(f"reach-{slug(metric)}", plot, caption)
 
 
-def _dose_caption(run: RunTables) -> str:
-    families, sets, kind = control_counts(compared(run.summary, run.claims))
-    band = (
-        "The band covers 5–95 % of the controls, the paler one all of them; dotted: their median. "
-    )
-    band += SEVERAL_SETS[kind] if sets > 1 else ""
-    return (band if families else "") + (
-        "Error bars: 95 % bootstrap intervals over prompts, for the strongest of each side; "
-        "point at any line for its own."
-    )
-
-
 def rates_section(run: RunTables) -> str:
     """Small panels, one for each metric of completions, under one legend."""
+    title = "Completions in numbers"
     if not run.text_metrics:
-        return section(
-            "rates", "Completions in numbers", "", note("This run wrote no completions.")
+        return section("rates", title, "", note("This run wrote no completions."))
+    grid = ""
+    for metric in run.text_metrics:
+        plot = validity_figure(run.summary, [metric], sides=run.sides)
+        plot.layout.annotations = ()
+        plot.update_layout(showlegend=False, height=236, margin={"l": 48, "r": 10, "b": 48})
+        plot.update_layout(title_text=f"{name_label(metric)} against α")
+        grid += (
+            f"<div><h3>{esc(name_label(metric))}</h3>{figure(f'rate-{slug(metric)}', plot)}</div>"
         )
-    grid = "".join(
-        f"<div><h3>{esc(name_label(m))}</h3>{figure(f'rate-{slug(m)}', _rate_panel(run, m))}</div>"
-        for m in run.text_metrics
-    )
     lead = "Averages over the completions of each direction and strength; α = 0 is unsteered."
-    return section(
-        "rates", "Completions in numbers", lead, _legend(run), f'<div class="grid">{grid}</div>'
-    )
+    return section("rates", title, lead, _rates_legend(run), f'<div class="grid">{grid}</div>')
 
 
-def _rate_panel(run: RunTables, metric: str):
-    plot = validity_figure(run.summary, [metric], sides=run.sides)
-    plot.layout.annotations = ()
-    plot.update_layout(showlegend=False, height=236, margin={"l": 48, "r": 10, "b": 48})
-    return plot.update_layout(title_text=f"{name_label(metric)} against α")
-
-
-def _legend(run: RunTables) -> str:
+def _rates_legend(run: RunTables) -> str:
+    items = ""
     looks = rate_styles(with_texts(run.summary, run.text_metrics), run.sides)
-    items = [
-        f'<li><span class="swatch {line["dash"]}" style="border-color:{line["color"]}"></span>'
-        f"{esc(_who(direction, run))}</li>"
-        for direction, line in ((direction, look["line"]) for direction, look in looks.items())
-    ]
-    return f'<ul class="legend">{"".join(items)}</ul>'
-
-
-def _who(direction: str, run: RunTables) -> str:
-    side, label = run.sides.get(direction), quoted(run.label_texts.get(direction, ""))
-    words = [direction_label(direction), f"({side})" if side else "", label]
-    return " ".join(filter(None, words))
+    for direction, look in looks.items():
+        side, label = run.sides.get(direction), quoted(run.label_texts.get(direction, ""))
+        words = [direction_label(direction), f"({side})" if side else "", label]
+        swatch = (
+            f'class="swatch {look["line"]["dash"]}" style="border-color:{look["line"]["color"]}"'
+        )
+        items += f"<li><span {swatch}></span>{esc(' '.join(filter(None, words)))}</li>"
+    return f'<ul class="legend">{items}</ul>'

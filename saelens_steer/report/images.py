@@ -42,18 +42,18 @@ FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND",
 )
 PRINTED = ("--no-pdf-header-footer", "--generate-pdf-document-outline")
-"""No address on the pages; the headings as bookmarks."""
+"""Pages without an address; the headings as bookmarks."""
 TIMEOUT = 180.0
-"""Seconds for one start of the browser; the figures of a run take about five, so does the page."""
+"""Seconds for one start of the browser; the figures take about five, and so does the page."""
 SIZE = {"width": 900, "scale": 2}
-"""CSS pixels, and image pixels to each of them; a figure's height is its own."""
+"""CSS pixels, and image pixels per CSS pixel; each figure sets its height."""
 
 
 def export_images(run_dir: str | Path) -> Path:
     """Write plots/*.png (1,800 pixels wide) and report.pdf into a run folder; returns report.pdf.
 
-    Nothing is loaded from the network. Raises InputError where the folder holds no report, where
-    no Chromium or Chrome is found, and where that fails; no file is then changed.
+    Nothing is loaded from the network. Raises InputError if the folder holds no report, or if no
+    Chromium or Chrome is found or it fails; no file is then changed.
     """
     if not Path(run_dir).is_dir():
         raise InputError(f"there is no folder {run_dir}")
@@ -69,9 +69,9 @@ def export_images(run_dir: str | Path) -> Path:
 
 
 def find_browser() -> str:
-    """The program of a Chromium or Chrome: the one that is named, installed, or was downloaded.
+    """The path of Chromium or Chrome: named in a variable, installed, or downloaded by kaleido.
 
-    InputError where there is none, saying how to get one.
+    Raises InputError with instructions if there is none.
     """
     for variable in VARIABLES:
         if given := os.environ.get(variable):
@@ -88,7 +88,7 @@ def find_browser() -> str:
 
 
 def _downloaded() -> str | None:
-    """The Chrome that plotly_get_chrome has fetched."""
+    """The Chrome that plotly_get_chrome downloaded."""
     try:
         from choreographer.browsers.chromium import Chromium
     except ImportError:
@@ -97,37 +97,33 @@ def _downloaded() -> str | None:
 
 
 def pictures(browser: str, figures: Mapping[str, go.Figure], folder: Path) -> dict[str, bytes]:
-    """Name → PNG of each figure, all drawn in one page; `folder` is where that may lie for a while.
+    """Name → PNG of each figure, all drawn in one page that lies in `folder` for a while.
 
     Raises InputError unless the browser draws every one.
     """
     drawing = (files("saelens_steer.report") / "images.html").read_text(encoding="utf-8")
     data = {name: json.loads(figure.to_json() or "{}") for name, figure in figures.items()}
     blocks = script_json("figures", list(data.values())) + script_json("size", SIZE)
-    with _room(folder) as room:
-        page = room / "figures.html"
+    with _scratch(folder) as scratch:
+        page = scratch / "figures.html"
         page.write_text(Template(drawing).substitute(data=blocks, plotly=get_plotlyjs()), "utf-8")
-        # the page's clock stands still while it is busy: it stops when all is drawn
-        dom = _browse(browser, room, "--virtual-time-budget=60000", "--dump-dom", page.as_uri())
+        # virtual time pauses while the page is busy, so the browser waits until all is drawn
+        dom = _browse(browser, scratch, "--virtual-time-budget=60000", "--dump-dom", page.as_uri())
     found = re.findall(r'<output>data:image/png;base64,([^<"]+)</output>', dom)
     if len(found) != len(figures):
         raise InputError(f"{browser} drew {len(found)} of {len(figures)} figures")
-    return dict(zip(figures, map(_decoded, found), strict=True))
-
-
-def _decoded(image: str) -> bytes:
     try:
-        return base64.b64decode(image, validate=True)
+        decoded = [base64.b64decode(image, validate=True) for image in found]
     except binascii.Error:
         raise InputError("the browser drew a figure that is no image") from None
+    return dict(zip(figures, decoded, strict=True))
 
 
 def pdf(browser: str, page: Path) -> bytes:
-    """The page as a PDF, all folded parts open. Raises InputError where the browser makes none."""
-    with _room(page.parent) as room:
-        made = room / "page.pdf"
-        wanted = (*PRINTED, f"--print-to-pdf={made}")
-        _browse(browser, room, *wanted, page.resolve().as_uri())
+    """The page as a PDF, all folded parts open. Raises InputError if the browser makes none."""
+    with _scratch(page.parent) as scratch:
+        made = scratch / "page.pdf"
+        _browse(browser, scratch, *PRINTED, f"--print-to-pdf={made}", page.resolve().as_uri())
         printed = made.read_bytes() if made.is_file() else b""
     if not printed.startswith(b"%PDF-"):
         raise InputError(f"{browser} made no PDF of {page}")
@@ -135,29 +131,33 @@ def pdf(browser: str, page: Path) -> bytes:
 
 
 @contextlib.contextmanager
-def _room(folder: Path) -> Iterator[Path]:
-    """A folder for the browser's own files, inside the run: packaged browsers may not see /tmp.
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder for the browser's files, inside the run: packaged browsers may not see /tmp.
 
-    It is named like files.py's temporaries, so that the next run clears what a killed one left.
+    Named like the temporaries of files.py, so that the next run removes what a killed one left.
     """
-    named = {"prefix": ".images-", "suffix": f".{os.getpid()}.tmp"}
     try:
         made = tempfile.TemporaryDirectory(
-            dir=folder.resolve(), ignore_cleanup_errors=True, **named
+            prefix=".images-",
+            suffix=f".{os.getpid()}.tmp",
+            dir=folder.resolve(),
+            ignore_cleanup_errors=True,
         )
     except OSError as error:
         raise InputError(f"cannot write in {folder}: {error.strerror}") from None
-    with made as room:
-        yield Path(room)
+    with made as name:
+        yield Path(name)
 
 
-def _browse(browser: str, room: Path, *wanted: str) -> str:
-    """Start the browser once; what it writes to stdout. InputError where it fails or hangs."""
-    command = [browser, *FLAGS, *_as_root(), f"--user-data-dir={room / 'profile'}", *wanted]
-    out, err = room / "stdout", room / "stderr"
+def _browse(browser: str, scratch: Path, *wanted: str) -> str:
+    """What the browser writes to stdout when started once. InputError if it fails or hangs."""
+    is_root = hasattr(os, "geteuid") and os.geteuid() == 0  # Chromium's sandbox refuses root
+    command = [browser, *FLAGS, *(["--no-sandbox"] if is_root else [])]
+    command += [f"--user-data-dir={scratch / 'profile'}", *wanted]
+    out, err = scratch / "stdout", scratch / "stderr"
     with out.open("wb") as stdout, err.open("wb") as stderr:
         try:
-            # a group of its own, so that its children can be ended with it
+            # a new process group, so that its children can be ended with it
             process = subprocess.Popen(
                 command, stdout=stdout, stderr=stderr, start_new_session=True
             )
@@ -166,17 +166,15 @@ def _browse(browser: str, room: Path, *wanted: str) -> str:
         status = _waited(process)
     if status != 0:
         how = f"took over {TIMEOUT:g} s" if status is None else f"failed with status {status}"
-        raise InputError(f"{browser} {how}{_last_words(err)}")
+        log = err.read_text(encoding="utf-8", errors="replace").splitlines()
+        # dbus: complaints about a missing desktop
+        said = [line.strip() for line in log if line.strip() and "dbus" not in line.lower()]
+        raise InputError(f"{browser} {how}{f': {said[-1][-200:]}' if said else ''}")
     return out.read_text(encoding="utf-8", errors="replace")
 
 
-def _as_root() -> tuple[str, ...]:
-    """Chromium's sandbox does not start for root."""
-    return ("--no-sandbox",) if hasattr(os, "geteuid") and os.geteuid() == 0 else ()
-
-
 def _waited(process: subprocess.Popen[bytes]) -> int | None:
-    """The exit status, None for one that had to be stopped; its children end with it."""
+    """The exit status, or None if it had to be stopped; its children end with it."""
     try:
         return process.wait(TIMEOUT)
     except subprocess.TimeoutExpired:
@@ -185,10 +183,3 @@ def _waited(process: subprocess.Popen[bytes]) -> int | None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def _last_words(log: Path) -> str:
-    """The last line of a log, without what Chromium says of a desktop that is not there."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    said = [line.strip() for line in lines if line.strip() and "dbus" not in line.lower()]
-    return f": {said[-1][-200:]}" if said else ""

@@ -19,7 +19,7 @@ from saelens_steer.report.markup import (
     table,
 )
 from saelens_steer.report.run_folder import RunTables, controls, side_names
-from saelens_steer.report.theme import decimals, name_label, number, short
+from saelens_steer.report.theme import decimals, direction_label, name_label, number, short
 
 QUALITY = {
     "l0": ("L0", "features active on a token, on average"),
@@ -53,12 +53,12 @@ QUALITY = {
         "tokens with norms many times the median (attention sinks)",
     ),
 }
-"""Label and meaning of each number that the SAE room may write."""
+"""Label and meaning of each number in quality.json."""
 QUALITY_FIRST = (
     *("loss_recovered", "kl_recovered", "explained_variance", "cosine"),
     *("l0", "dead_share", "dense_share"),
 )
-"""Those that are shown at once."""
+"""The numbers that are shown without unfolding."""
 
 FAMILIES = {
     "covariance": "drawn with the activations' own covariance, which moves the model further than "
@@ -69,7 +69,6 @@ FAMILIES = {
     "token_difference": "differences of the activations of two tokens, which the model itself "
     "tells apart: some are concepts, and so this is the strictest test",
 }
-"""What each family of controls is."""
 
 CONTROLS = {
     "size": "Random directions scaled to the norm of the steered vector and applied at the same "
@@ -77,7 +76,7 @@ CONTROLS = {
     "KL": "Random directions applied at the same hook and positions, as far as gives the same mean "
     "KL to the unsteered model as the steered vector does.",
 }
-"""What controls are, by what they have in common with what they are compared with."""
+"""What controls are, by the quantity in which they match the steered vector."""
 
 METHOD = {
     "Steering": "At the hook, the residual x of every steered position becomes x + α · direction.",
@@ -97,16 +96,15 @@ METHOD = {
     "Verdict": "“More than random” means q < 0.05. “Not testable” means that K is too small for "
     "any p to count: claims about m directions take at least 20 · m controls.",
 }
-"""Definitions; that of the controls is put in as the fifth."""
+"""Definitions; `method_section` puts that of the controls before p."""
 
 
 def selection_section(run: RunTables) -> str:
     """The candidates, and the scores that chose them."""
     sides = side_names(run.features)
     if not sides:
-        return section(
-            "selection", "Selection", "", note("This run selected no features: they were given.")
-        )
+        given = note("This run selected no features: they were given.")
+        return section("selection", "Selection", "", given)
     at = str(run.features.get("at", "")).replace("_", " ")
     lead = (
         f"Features that tell {' from '.join(sides)} apart{f' at the {at}' if at else ''}, "
@@ -122,60 +120,45 @@ def _scores_table(run: RunTables) -> str:
     places = {c: decimals(own.get(c) or 0 for own in scores.values()) for c in columns}
     rows = []
     for direction, side in run.sides.items():
-        own = scores.get(direction.removeprefix("feature_"), {})
-        name = direction.replace("_", " ")
-        numbers = [
-            TableCell(number(own.get(c), places[c]), float(own.get(c) or 0)) for c in columns
-        ]
-        rows.append([TableCell(f"<b>{esc(name)}</b>", name), TableCell(esc(side), side), *numbers])
+        own, name = scores.get(direction.removeprefix("feature_"), {}), direction_label(direction)
+        cells = [TableCell(f"<b>{esc(name)}</b>", name), TableCell(esc(side), side)]
+        cells += [TableCell(number(own.get(c), places[c]), float(own.get(c) or 0)) for c in columns]
+        rows.append(cells)
     headers = ["Feature", "Side", *(name_label(c) for c in columns)]
-    return details(
-        f"All scores of the {len(rows)} candidates", table("Selection scores", headers, rows)
-    )
+    title = f"All scores of the {len(rows)} candidates"
+    return details(title, table("Selection scores", headers, rows))
 
 
 def run_section(run: RunTables) -> str:
     """Config, versions, seeds, hashes and token sets."""
-    about = run.provenance
-    parts = [_config(run.config), _token_sets(about.get("token_sets") or {})]
-    versions = {k: about[k] for k in ("saelens_steer", "python") if k in about} | (
-        about.get("packages") or {}
-    )
-    rest = {
-        k: v
-        for k, v in about.items()
-        if k not in ("saelens_steer", "python", "packages", "token_sets")
+    rest = dict(run.provenance)
+    token_sets = rest.pop("token_sets", None) or {}
+    versions = {key: rest.pop(key) for key in ("saelens_steer", "python") if key in rest}
+    versions |= rest.pop("packages", None) or {}
+    listed = {
+        "Token sets": [
+            (name_label(name), _token_set(own))
+            for name, own in token_sets.items()
+            if isinstance(own, Mapping)
+        ],
+        "Versions": _flat(versions),
+        "Model, SAE, prompts, seeds": _flat(rest),
     }
-    parts += [_mapping("Versions", versions), _mapping("Model, SAE, prompts, seeds", rest)]
-    body = "".join(parts) or note("This run has no config.yaml and no provenance.json.")
-    return section("run", "What was run", "Enough to run it again.", body)
+    config = details("Config (YAML)", f'<pre tabindex="0">{esc(run.config)}</pre>')
+    body = config if run.config else ""
+    body += "".join(details(title, pairs(rows, "plain")) for title, rows in listed.items() if rows)
+    missing = note("This run has no config.yaml and no provenance.json.")
+    return section("run", "What was run", "Enough to run it again.", body or missing)
 
 
-def _config(text: str) -> str:
-    return details("Config (YAML)", f'<pre tabindex="0">{esc(text)}</pre>') if text else ""
-
-
-def _mapping(title: str, data: Mapping[str, Any]) -> str:
-    rows = [(key, f"<code>{esc(value)}</code>") for key, value in _flat(data)]
-    return details(title, pairs(rows, "plain")) if rows else ""
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested keys joined by dots."""
-    found: list[tuple[str, Any]] = []
+def _flat(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested keys joined by dots, and their values as code."""
+    found: list[tuple[str, str]] = []
     for key, value in data.items():
         name = f"{prefix}{key}"
-        found += _flat(value, f"{name}.") if isinstance(value, Mapping) else [(name, value)]
+        shown = [(name, f"<code>{esc(value)}</code>")]
+        found += _flat(value, f"{name}.") if isinstance(value, Mapping) else shown
     return found
-
-
-def _token_sets(sets: Mapping[str, Any]) -> str:
-    rows = [
-        (name_label(name), _token_set(own))
-        for name, own in sets.items()
-        if isinstance(own, Mapping)
-    ]
-    return details("Token sets", pairs(rows, "plain")) if rows else ""
 
 
 def _token_set(own: Mapping[str, Any], limit: int = 60) -> str:
@@ -186,15 +169,11 @@ def _token_set(own: Mapping[str, Any], limit: int = 60) -> str:
     return f"{chips(target[:limit])}{esc(more)} <small>({esc(n)} tokens{esc(against)})</small>"
 
 
-def _families(run: RunTables) -> str:
-    """What the families of controls in this run are."""
-    names = sorted(set(controls(run.summary)["family"]))
-    known = [f"{name}: {FAMILIES[name]}" for name in names if name in FAMILIES]
-    return f" Here, {'; '.join(known)}." if known else ""
-
-
 def method_section(run: RunTables) -> str:
     """What T, p, q, the controls and the verdicts mean."""
+    names = sorted(set(controls(run.summary)["family"]))
+    families = [f"{name}: {FAMILIES[name]}" for name in names if name in FAMILIES]
+    here = f" Here, {'; '.join(families)}." if families else ""
     rows = [(term, esc(text)) for term, text in METHOD.items()]
-    rows[4:4] = [("Controls", esc(CONTROLS[matched_by(run.summary)] + _families(run)))]
+    rows[4:4] = [("Controls", esc(CONTROLS[matched_by(run.summary)] + here))]
     return section("method", "What the words mean", "", pairs(rows, "method"))

@@ -62,7 +62,7 @@ SECTIONS = {
 def build_report(run_dir: Path, headline: str) -> Path:
     """Write plots/*.html and report.html into a finished run folder; returns report.html.
 
-    headline: the answer in one sentence. Raises InputError where the folder has no summary.
+    headline: the answer in one sentence. Raises InputError if the folder has no summary.
     """
     run = read_run(Path(run_dir))
     write_plots(run)
@@ -86,20 +86,22 @@ def page(run: RunTables, headline: str) -> str:
 
 
 def write_plots(run: RunTables) -> list[Path]:
-    """Each figure as a page of its own in plots/, all beside one plotly.min.js."""
+    """Write each figure as a page in plots/, all beside one plotly.min.js."""
     write_text(inside(run.path, "plots/plotly.min.js"), get_plotlyjs())
     return [
-        write_text(inside(run.path, f"plots/{name}.html"), _plot_page(name, figure))
+        write_text(
+            inside(run.path, f"plots/{name}.html"),
+            figure.to_html(include_plotlyjs="directory", div_id=name, config=CONFIG),
+        )
         for name, figure in plots(run)
     ]
 
 
 def plots(run: RunTables) -> Iterator[tuple[str, go.Figure]]:
     """The figures of a run with their file names."""
+    about = {"claims": run.claims, "sides": run.sides, "labels": run.label_texts}
     for metric in run.logit_metrics:
-        about = {"claims": run.claims, "sides": run.sides, "labels": run.label_texts}
-        figure = interference_figure(run.summary, metric, **about)
-        yield f"interference_{slug(metric)}", figure
+        yield f"interference_{slug(metric)}", interference_figure(run.summary, metric, **about)
         if len(claims_on(run.claims, metric)) and len(controls(run.summary)):
             figure = claims_figure(run.claims, run.summary, metric, sides=run.sides)
             yield f"claims_{slug(metric)}", figure
@@ -125,10 +127,6 @@ def plots(run: RunTables) -> Iterator[tuple[str, go.Figure]]:
 
 
 def write_figure(path: Path, figure: go.Figure) -> Path:
-    """A figure as a page of its own that loads nothing."""
+    """Write a figure as a page that loads nothing; returns `path`."""
     text = figure.to_html(include_plotlyjs=True, div_id=path.stem, config=CONFIG)
     return write_text(path, text)
-
-
-def _plot_page(name: str, figure: go.Figure) -> str:
-    return figure.to_html(include_plotlyjs="directory", div_id=name, config=CONFIG)

@@ -25,7 +25,7 @@ EDIT_TEXTS = ("prompt_id", "domain", "prompt", "variant", "edits", "hook_name", 
 
 @dataclass(frozen=True)
 class RunTables:
-    """What the report reads of a run folder."""
+    """What the report reads of a run folder; `read_run` names the file of each part."""
 
     path: Path
     summary: pd.DataFrame
@@ -37,30 +37,20 @@ class RunTables:
     training: pd.DataFrame
     quality: dict[str, Any]
     grid: pd.DataFrame
-    """grid/grid.csv: SAEs of several architectures and sparsities."""
     compared_edits: pd.DataFrame
-    """compare_edits.csv: one row per prompt × variant."""
     by_family: pd.DataFrame
-    """controls.csv: the claims against every family of controls."""
     baseline: pd.DataFrame
-    """frozen_decoder_baseline/claims.csv: the claims of the frozen-decoder baseline."""
     comparison: pd.DataFrame
-    """comparison.csv: ways to choose features."""
     tradeoffs_by_domain: pd.DataFrame
-    """tradeoffs_by_domain.csv: direction × edit × strength × domain."""
     tradeoffs: pd.DataFrame
-    """tradeoffs.csv: effect against damage."""
     feature_pages: dict[str, Any]
-    """feature_pages.json: what each shown feature responds to."""
     labels: dict[int, dict[str, Any]]
-    """labels.json: feature → its short name, and how far that can be believed."""
     warnings: list[str]
-    """warnings.json: why the numbers may mislead, each a sentence."""
 
     @cached_property
     def spec(self) -> dict[str, Any]:
         """The resolved config as a mapping."""
-        data = yaml.safe_load(self.config) if self.config else {}
+        data = yaml.safe_load(self.config)
         return data if isinstance(data, dict) else {}
 
     @cached_property
@@ -75,31 +65,20 @@ class RunTables:
         return {f"feature_{feature}": text for feature, text in texts.items() if text}
 
     @cached_property
-    def metrics(self) -> list[str]:
-        """Every metric in the summary, in its order."""
-        return metric_names(self.summary)
-
-    @cached_property
     def text_metrics(self) -> list[str]:
-        """Metrics of completions: measured for few directions, or found beside the texts."""
+        """Metrics of completions: stored beside the texts, or missing for most directions."""
         beside = {key for record in self.completions[:100] for key in record}
-        return [m for m in self.metrics if m in beside or is_text_metric(self.summary, m)]
-
-    @property
-    def patch_metrics(self) -> list[str]:
-        """The metrics in compare_edits.csv: what stands between the texts and the receipts."""
-        columns = list(self.compared_edits.columns)
-        start = columns.index("n_tokens") + 1
-        return [c for c in columns[start:] if not c.startswith("receipt_")]
+        names, half = metric_names(self.summary), 0.5 * len(set(self.summary["direction"].dropna()))
+        return [m for m in names if m in beside or len(largest_effect(self.summary, m)) < half]
 
     @cached_property
     def logit_metrics(self) -> list[str]:
         """Metrics measured for every direction."""
-        return [m for m in self.metrics if m not in self.text_metrics]
+        return [m for m in metric_names(self.summary) if m not in self.text_metrics]
 
 
 def read_run(folder: Path) -> RunTables:
-    """Read a run folder. Raises InputError where it has no summary or a file is broken."""
+    """Read a run folder. Raises InputError if it has no summary or a file is broken."""
     folder = Path(folder)
     if not (folder / "interference.csv").is_file():
         raise InputError(f"{folder} has no interference.csv: run the sweep there first")
@@ -122,17 +101,17 @@ def read_run(folder: Path) -> RunTables:
         tradeoffs=read_table(folder / "tradeoffs.csv"),
         feature_pages=read_mapping(folder / "feature_pages.json"),
         labels=read_labels(folder / "labels.json"),
-        warnings=read_sentences(folder / "warnings.json"),
+        warnings=_read_sentences(folder / "warnings.json"),
     )
 
 
 def read_text(path: Path) -> str:
-    """The file's text, or an empty string where there is no such file."""
+    """The file's text, or an empty string if there is no such file."""
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def read_table(path: Path, texts: Sequence[str] = ("direction",)) -> pd.DataFrame:
-    """A CSV file; an empty table where there is none. Texts such as `None` or 007 stay texts."""
+    """A CSV file; an empty table if there is none. Texts such as `None` or 007 stay texts."""
     if not read_text(path).strip():
         return pd.DataFrame()
     kinds: dict[Any, Any] = {"feature": "Int64", **dict.fromkeys(texts, "object")}
@@ -143,28 +122,20 @@ def read_table(path: Path, texts: Sequence[str] = ("direction",)) -> pd.DataFram
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no file."""
+    """A JSON object; empty if there is no file."""
     data = _parse(read_text(path) or "{}", path)
     if not isinstance(data, dict):
         raise InputError(f"{path} should hold a JSON object")
     return data
 
 
-def read_sentences(path: Path) -> list[str]:
-    """A JSON list of texts; empty where there is no file."""
-    data = _parse(read_text(path) or "[]", path)
-    if not isinstance(data, list) or not all(isinstance(text, str) for text in data):
-        raise InputError(f"{path} should hold a JSON list of texts")
-    return data
-
-
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """JSON objects, one per line; none where there is no file."""
+    """JSON objects, one per line; none if there is no file."""
     return [_parse(line, path) for line in read_text(path).split("\n") if line.strip()]
 
 
 def read_labels(path: Path) -> dict[int, dict[str, Any]]:
-    """Feature → its entry, of all layers; empty where there is no file."""
+    """Feature → its entry, of all layers; empty if there is no file."""
     found: dict[int, dict[str, Any]] = {}
     for own in read_mapping(path).values():
         if not isinstance(own, dict) or not all(map(is_label, own.items())):
@@ -175,6 +146,13 @@ def read_labels(path: Path) -> dict[int, dict[str, Any]]:
     return found
 
 
+def _read_sentences(path: Path) -> list[str]:
+    data = _parse(read_text(path) or "[]", path)
+    if not isinstance(data, list) or not all(isinstance(text, str) for text in data):
+        raise InputError(f"{path} should hold a JSON list of texts")
+    return data
+
+
 def _parse(text: str, path: Path) -> Any:
     try:
         return json.loads(text)
@@ -183,7 +161,7 @@ def _parse(text: str, path: Path) -> Any:
 
 
 def side_names(features: dict[str, Any]) -> list[str]:
-    """The names of the two sides, positive first, of those that features.json gives."""
+    """The names of the two sides that features.json gives, positive first."""
     return [str(features[key]) for key in ("positive", "negative") if features.get(key)]
 
 
@@ -196,34 +174,19 @@ def direction_sides(features: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def column(table: pd.DataFrame, name: str) -> pd.Series:
-    """One column of a table."""
-    return pd.Series(table[name])
-
-
-def where(table: pd.DataFrame, mask: pd.Series) -> pd.DataFrame:
-    """The rows where the mask is true."""
-    return pd.DataFrame(table[mask])
-
-
-def having(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The rows that have a value in one column."""
-    return where(table, column(table, name).notna())
-
-
 def claims_on(claims: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The claims on one metric that measured anything, the largest T first."""
     if claims.empty:
         return claims
-    own = having(where(claims, column(claims, "metric") == metric), "T")
+    own = claims.loc[claims["metric"] == metric].dropna(subset=["T"])
     return own.sort_values(by="T", ascending=False)
 
 
 def with_texts(summary: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """The rows with any of these metrics, of directions that have them at some α other than 0."""
-    some = where(summary, pd.DataFrame(summary[list(metrics)]).notna().any(axis=1))
-    steered = where(some, column(some, "alpha") != 0)
-    return where(some, column(some, "direction").isin(list(steered["direction"])))
+    some = summary.dropna(subset=list(metrics), how="all")
+    steered = some.loc[some["alpha"] != 0, "direction"]
+    return some.loc[some["direction"].isin(list(steered))]
 
 
 def metric_names(summary: pd.DataFrame) -> list[str]:
@@ -231,56 +194,38 @@ def metric_names(summary: pd.DataFrame) -> list[str]:
     return [c for c in summary.columns if f"{c}_delta" in summary.columns]
 
 
-def check_metrics(summary: pd.DataFrame, metrics: Sequence[str]) -> None:
-    """Raises InputError for a metric that the summary does not have."""
-    known = metric_names(summary)
-    for metric in metrics:
-        if metric not in known:
-            raise InputError(f"no metric {metric!r} here; there are {', '.join(known) or 'none'}")
-
-
-def is_text_metric(summary: pd.DataFrame, metric: str) -> bool:
-    """Whether most directions lack this metric."""
-    total = column(summary, "direction").nunique()
-    return len(largest_effect(summary, metric)) < 0.5 * total
-
-
 def candidates(summary: pd.DataFrame) -> pd.DataFrame:
     """The rows of directions under test."""
-    return where(summary, column(summary, "family") == CANDIDATE)
+    return summary.loc[summary["family"] == CANDIDATE]
 
 
 def controls(summary: pd.DataFrame) -> pd.DataFrame:
     """The rows of control directions."""
-    return where(summary, column(summary, "family") != CANDIDATE)
+    return summary.loc[summary["family"] != CANDIDATE]
 
 
 def compared(summary: pd.DataFrame, claims: pd.DataFrame | None) -> pd.DataFrame:
-    """The rows of the controls that claims compare with; of all where they name none."""
+    """The rows of the controls that claims compare with; of all controls if they name none."""
     own = controls(summary)
     if claims is None or "controls" not in claims:
         return own
-    named = list(column(claims, "controls").dropna().unique())
-    return where(own, column(own, "family").isin(named)) if named else own
+    named = list(claims["controls"].dropna().unique())
+    return own.loc[own["family"].isin(named)] if named else own
 
 
 def control_counts(table: pd.DataFrame) -> tuple[dict[str, int], int, str]:
-    """How many controls of each family a claim compares with, how many sets of so many there are,
-    and what tells the sets apart: sizes (norms), or the directions whose own they are."""
+    """How many controls of each family a claim compares with, how many sets of controls there are,
+    and what tells the sets apart: sizes (norms), or the directions that they are matched to."""
     own = table.drop_duplicates(subset="direction")
-    sets, kind = _control_sets(own)
-    return {name: n // sets for name, n in sorted(Counter(own["family"]).items())}, sets, kind
-
-
-def _control_sets(own: pd.DataFrame) -> tuple[int, str]:
-    whose = own["matched_to"].dropna() if "matched_to" in own else pd.Series(dtype=object)
-    if len(whose):
-        return len(set(whose)), "directions"
+    whose = set(own["matched_to"].dropna()) if "matched_to" in own else set()
     norms = sorted(own["matched_norm"].dropna()) if "matched_norm" in own else []
-    return 1 + sum(after > before * (1 + 1e-5) for before, after in pairwise(norms)), "sizes"
+    sizes = 1 + sum(after > before * (1 + 1e-5) for before, after in pairwise(norms))
+    sets = len(whose) or sizes
+    counts = {name: n // sets for name, n in sorted(Counter(own["family"]).items())}
+    return counts, sets, "directions" if whose else "sizes"
 
 
 def largest_effect(summary: pd.DataFrame, metric: str) -> pd.Series:
     """T of each direction that was measured: its largest |Δ| over the strengths."""
-    sizes = column(summary, f"{metric}_delta").abs()
+    sizes = summary[f"{metric}_delta"].abs()
     return pd.Series(sizes.groupby(summary["direction"]).max()).dropna()

@@ -111,7 +111,7 @@ def test_a_pair_that_did_not_reach_the_effect_says_so(tmp_path):
     run = read_run(write_run(tmp_path / "run"))
     front = pushed()
     front.loc[2, ["alpha", "effect", "damage_kl"]] = np.nan
-    object.__setattr__(run, "front", front.assign(baseline=False))
+    object.__setattr__(run, "tradeoffs", front.assign(baseline=False))
     shown = tradeoffs_section(run)
     assert "not reached" in shown
     assert "no feature chosen by mean difference reaches that effect" in shown
@@ -124,10 +124,10 @@ def test_no_damage_has_a_place_on_the_logarithmic_axis():
 
 def test_hostile_names_are_text(tmp_path):
     run = read_run(write_run(tmp_path / "run"))
-    object.__setattr__(run, "front", pushed(direction=HOSTILE, found_by=HOSTILE))
+    object.__setattr__(run, "tradeoffs", pushed(direction=HOSTILE, found_by=HOSTILE))
     comparison = compared(["direct_logit", "auroc"]).assign(directions=HOSTILE)
     object.__setattr__(run, "comparison", comparison)
-    object.__setattr__(run, "frozen_decoder_baseline", run.claims)
+    object.__setattr__(run, "baseline", run.claims)
     assert HOSTILE not in page(run, "headline")
 
 
@@ -140,7 +140,7 @@ def test_the_twin_stands_beside_the_features(tmp_path):
     run = read_run(write_run(tmp_path / "run"))
     claims = run.claims
     claims = claims.assign(T=claims["T"] / 2, verdict="no more than random")
-    object.__setattr__(run, "frozen_decoder_baseline", claims)
+    object.__setattr__(run, "baseline", claims)
     shown = baseline_section(run)
     assert "and 0 of 20 of the baseline" in shown
     assert shown.count("<tr>") > 1
@@ -149,9 +149,9 @@ def test_the_twin_stands_beside_the_features(tmp_path):
 @pytest.mark.parametrize("section", ["choices", "tradeoffs", "frozen_decoder_baseline"])
 def test_the_page_links_to_each_comparison(tmp_path, section):
     run = read_run(write_run(tmp_path / "run"))
-    object.__setattr__(run, "front", pushed())
+    object.__setattr__(run, "tradeoffs", pushed())
     object.__setattr__(run, "comparison", compared(["direct_logit", "auroc"]))
-    object.__setattr__(run, "frozen_decoder_baseline", run.claims)
+    object.__setattr__(run, "baseline", run.claims)
     shown = page(run, "headline")
     assert f'<a href="#{section}">' in shown
     assert f'<section id="{section}">' in shown

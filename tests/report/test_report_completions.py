@@ -44,7 +44,7 @@ def test_every_steered_completion_is_found_by_its_key(run):
 
 def test_several_samples_stand_under_one_key(run):
     more = [record | {"sample": 1} for record in run.completions]
-    data = completions_data(replace(run, texts=run.completions + more))
+    data = completions_data(replace(run, completions=run.completions + more))
     assert {len(items) for items in data["texts"].values()} == {2}
     assert {len(items) for items in data["unsteered"].values()} == {2}
 
@@ -57,7 +57,7 @@ def test_prompts_beyond_the_budget_are_left_out_and_counted(run, monkeypatch):
 
 
 def test_the_page_opens_on_a_text_that_steering_changed_and_counts_them(run):
-    same = replace(run, texts=[r | {"completion": "x"} for r in run.completions])
+    same = replace(run, completions=[r | {"completion": "x"} for r in run.completions])
     alike = completions_data(same)
     assert opening(alike) == (0, 0, len(alike["alphas"]) - 1)
     assert differing(alike).startswith("0 of 576")
@@ -67,7 +67,7 @@ def test_the_page_opens_on_a_text_that_steering_changed_and_counts_them(run):
         r | {"completion": "y" if r["alpha"] == 2 and r["prompt_id"] == wanted else "x"}
         for r in run.completions
     ]
-    found = completions_data(replace(run, texts=changed))
+    found = completions_data(replace(run, completions=changed))
     prompt, direction, alpha = opening(found)
     assert (prompt, direction) == (5, 0)
     assert found["alphas"][alpha]["value"] == 2

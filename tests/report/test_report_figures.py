@@ -93,7 +93,7 @@ def test_text_metrics_are_told_apart_by_what_was_measured(run, synthetic):
 
 
 def test_claims_show_every_candidate_under_the_controls_distribution(run):
-    figure = claims_figure(run.claims, run.summary, sides=run.sides)
+    figure = claims_figure(run.claims, run.summary, "math_margin", sides=run.sides)
     (histogram,) = (t for t in figure.data if t.type == "histogram")
     assert len(histogram.x) == 512
     assert sum(len(t.x) for t in figure.data if t.type == "scatter") == 20
@@ -110,7 +110,7 @@ def test_controls_of_several_sizes_are_counted_once_and_marked_for_each_candidat
     claims.loc[claims["direction"] == "feature_12", "control_quantile"] *= 2
     names = {t.name for t in interference_figure(summary, "math_margin", claims=claims).data}
     assert "512 covariance controls of 2 sizes, all" in names
-    (ticks,) = named(claims_figure(claims, summary), "of its controls")
+    (ticks,) = named(claims_figure(claims, summary, "math_margin"), "of its controls")
     assert len(ticks.x) == 20 and max(ticks.x) == pytest.approx(2 * min(ticks.x))
 
 
