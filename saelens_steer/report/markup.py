@@ -41,6 +41,12 @@ def name_cell(name: str) -> TableCell:
     return TableCell(f"<b>{esc(name)}</b>", name)
 
 
+def feature_link(feature: int) -> TableCell:
+    """The name of a feature as a link to its page."""
+    name = f"feature {feature}"
+    return TableCell(f'<a href="#f{feature}"><b>{name}</b></a>', name)
+
+
 def number_cell(value: Any, text: str, missing: float = -1.0) -> TableCell:
     """A number as `text`, HTML; anything but a finite number sorts as `missing`."""
     known = isinstance(value, int | float) and math.isfinite(value)

@@ -35,11 +35,12 @@ TALLEST = 11.0
 ROW = 14
 """Pixels between rows."""
 LABEL = "Strength (mean largest activation, units of z)"
+Number = int | float
 Data = Mapping[str, Any]
 """The content of feature_pages.json."""
-Row = tuple[str, str, Sequence[float]]
+Row = tuple[str, str, Sequence[Number]]
 """A feature's label, its side, and its strength in each category."""
-Polygon = Sequence[tuple[float, float]]
+Polygon = Sequence[tuple[Number, Number]]
 
 
 def topic_heatmap(data: Data) -> go.Figure:
@@ -128,16 +129,16 @@ def _drawn(data: Data) -> tuple[list[Row], list[str]]:
     rows, names = sorted(_rows(data), key=lambda row: sum(row[2]))[-MOST_FEATURES:], _names(data)
     peaks = [max((own[i] for *_, own in rows), default=0.0) for i in range(len(names))]
     kept = sorted(sorted(range(len(names)), key=lambda i: -peaks[i])[:MOST_CATEGORIES])
-    rows = [(label, side, [own[i] for i in kept]) for label, side, own in rows]
-    return rows, [names[i] for i in kept]
+    shown: list[Row] = [(label, side, [own[i] for i in kept]) for label, side, own in rows]
+    return shown, [names[i] for i in kept]
 
 
-def _at(x: float, depth: float, height: float) -> tuple[float, float]:
+def _at(x: Number, depth: Number, height: Number) -> tuple[Number, Number]:
     """Where a point in space is drawn."""
     return x + SHIFT * depth, depth + height
 
 
-def _faces(x: int, depth: int, height: float) -> tuple[Polygon, Polygon, Polygon]:
+def _faces(x: int, depth: int, height: Number) -> tuple[Polygon, Polygon, Polygon]:
     """Right side, top and front of a bar, in the order in which they are drawn."""
     (a, b), (near, far) = (x, x + WIDE), (depth, depth + DEEP)
     right = [_at(b, near, 0), _at(b, far, 0), _at(b, far, height), _at(b, near, height)]
@@ -163,7 +164,7 @@ def _polygons(corners: Sequence[Polygon], fill: str, line: str) -> go.Scatter:
     )
 
 
-def _hover(rows: Sequence[Row], names: Sequence[str], most: float) -> go.Scatter:
+def _hover(rows: Sequence[Row], names: Sequence[str], most: Number) -> go.Scatter:
     """Invisible marks on the tops of the bars that show a bar's number."""
     tops = [
         (_at(i + WIDE / 2, depth + DEEP / 2, TALLEST * v / most), (label, names[i], v))
@@ -183,7 +184,7 @@ def _hover(rows: Sequence[Row], names: Sequence[str], most: float) -> go.Scatter
     )
 
 
-def _label_axes(figure: go.Figure, rows: Sequence[Row], names: Sequence[str], most: float) -> None:
+def _label_axes(figure: go.Figure, rows: Sequence[Row], names: Sequence[str], most: Number) -> None:
     """Categories along the front, strengths up the left edge, features at the ends of the rows."""
     n, ticks = len(names), _ticks(most)
     figure.update_xaxes(
@@ -206,7 +207,7 @@ def _label_axes(figure: go.Figure, rows: Sequence[Row], names: Sequence[str], mo
         figure.add_annotation(x=x, y=y, text=label, font={"size": 10.5, "color": MUTED}, **end)
 
 
-def _ticks(most: float) -> list[float]:
+def _ticks(most: Number) -> list[float]:
     """Round numbers from 0 to at most `most`, four to ten of them."""
     step = 10.0 ** math.floor(math.log10(most / 2))
     step *= next(times for times in (5, 2, 1) if most >= 3 * times * step or times == 1)

@@ -95,36 +95,36 @@ def front_sentence(front: pd.DataFrame) -> str:
     if reached.empty:
         return ""
     picky = reached["edit"].str.partition("@")[0].isin(PICKY)
-    closed = reached[picky & (reached["damage_kl"] <= FLOOR)]
-    size, metric = number(reached["effect"].mean(), 1), reached["metric"].iloc[0]
-    parts = [f"At an effect of {size} on {metric} ({reached['domain'].iloc[0]} prompts)"]
+    closed, always = reached[picky & (reached["damage_kl"] <= FLOOR)], reached[~picky]
+    parts = []
     if len(closed):
         names = " and ".join(dict.fromkeys(closed["edit"]))
         parts.append(f"{names} does no measurable damage, for it does not open elsewhere")
-    if len(open_ := reached[~picky]):
-        parts.append(_least(open_, reached[reached["baseline"].astype(bool)], len(closed) > 0))
-    return f"{parts[0]}, {'; '.join(parts[1:])}." if len(parts) > 1 else ""
+    if len(always):
+        of = f"the {len(always)} pairs that act on every prompt" if len(closed) else ""
+        baseline = reached[reached["baseline"].astype(bool)]
+        parts.append(_least(always, of or f"{len(always)} pairs", baseline))
+    size, metric = number(reached["effect"].mean(), 1), reached["metric"].iloc[0]
+    at = f"At an effect of {size} on {metric} ({reached['domain'].iloc[0]} prompts)"
+    return f"{at}, {'; '.join(parts)}." if parts else ""
 
 
-def _least(rows: Any, base: Any, others: bool) -> str:
-    """The pair with the least damage, of those that act on every prompt."""
-    best, n = rows.iloc[0], len(rows)
-    which = f"of the {n} pairs that act on every prompt, " if others else f"of {n} pairs, "
-    cost = f"{which}{_pair(best)} costs least, {_nats(best)} nats of KL on the other domains"
-    if base.empty:
+def _least(rows: Any, of: str, baseline: Any) -> str:
+    """The pair with the least damage, beside the best one of the baseline."""
+    best = rows.iloc[0]
+    damage = number(best["damage_kl"], 4)
+    cost = f"of {of}, {_pair(best)} costs least, {damage} nats of KL on the other domains"
+    if baseline.empty:
         return f"{cost}; no feature chosen by mean difference reaches that effect"
     if best["baseline"]:
         return f"{cost}, the best feature chosen by mean difference"
-    beside = base.iloc[0]
-    return f"{cost}, {number(best['ratio'], 3)} times as much as {_pair(beside)}, {_nats(beside)}"
+    other = baseline.iloc[0]
+    times = f"{number(best['ratio'], 3)} times as much as {_pair(other)}"
+    return f"{cost}, {times}, {number(other['damage_kl'], 4)}"
 
 
 def _pair(row: Any) -> str:
     return f"{direction_label(str(row['direction']))} ({row['edit']})"
-
-
-def _nats(row: Any) -> str:
-    return number(row["damage_kl"], 4)
 
 
 def tradeoffs_figure(front: pd.DataFrame) -> go.Figure:
@@ -201,18 +201,21 @@ def _equal_table(rows: Any) -> str:
 
 
 def _equal_row(row: dict[str, Any], places: int, texts: bool) -> list[TableCell]:
+    """One pair; texts: with the share of texts that lost a property, and the perplexity."""
     if pd.isna(row["alpha"]):
         rest = [number_cell(None, "not reached"), *[number_cell(None, "–")] * (4 + 2 * texts)]
     else:
-        damage = with_interval(*estimate(row, "damage_kl", places))
         mark = " " + badge("baseline", "quiet") if row["baseline"] in (True, "True") else ""
         rest = [
             number_cell(row["alpha"], short(round(row["alpha"], 3))),
             number_cell(row["effect"], number(row["effect"], 2)),
-            number_cell(row["damage_kl"], damage),
-            *(_of_texts(row) if texts else []),
+            number_cell(row["damage_kl"], with_interval(*estimate(row, "damage_kl", places))),
             number_cell(row["ratio"], number(row["ratio"], 3) + mark),
         ]
+        if texts:
+            lost, times = float(row["damage_texts"]), math.exp(row["damage_loss"])
+            rest.insert(3, number_cell(lost, f"{number(100 * lost, 0)} %"))
+            rest.insert(4, number_cell(times, number(times, 2)))
     found = str(row["found_by"]).replace(" ", ", ")
     ceiling = " " + badge("ceiling", "warn") if row["evidence"] == "ceiling" else ""
     return [
@@ -221,13 +224,6 @@ def _equal_row(row: dict[str, Any], places: int, texts: bool) -> list[TableCell]
         *rest,
         TableCell(f"<small>{esc(found)}</small>{ceiling}", found),
     ]
-
-
-def _of_texts(row: dict[str, Any]) -> list[TableCell]:
-    """Share of texts of which some rate fell, and the perplexity over the unsteered text's."""
-    share, times = row["damage_texts"], math.exp(row["damage_loss"])
-    share_text = number(100 * float(share), 0) + " %"
-    return [number_cell(share, share_text), number_cell(times, number(times, 2))]
 
 
 def by_domain_figure(matrix: pd.DataFrame, front: pd.DataFrame) -> go.Figure:
