@@ -1,4 +1,4 @@
-"""The small parts of a feature's label: its shape, its words, and what stands beside a number."""
+"""Parts of a feature's label: whether its entry can be read, its text, its scores in words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from saelens_steer.labels import SCORED
 from saelens_steer.report.markup import esc
-from saelens_steer.report.theme import clean, one_line, quoted
+from saelens_steer.report.theme import clean, number, one_line, quoted
 
 Entry = Mapping[str, Any]
 """What labels.json says of one feature."""
@@ -34,16 +34,18 @@ def is_label(named: tuple[str, Any]) -> bool:
     scores = entry.get("scores") if isinstance(entry, dict) else None
     if not isinstance(scores, dict) or not (feature.isdecimal() and len(feature) < 16):
         return False
-    texts = isinstance(entry.get("interpretation"), str | None)
-    place = isinstance(entry.get("neuronpedia"), dict | None)
-    return texts and place and all(_is_score(scores.get(key)) for key in ("detection", "causal"))
-
-
-def _is_score(score: Any) -> bool:
-    if not isinstance(score, dict):
+    text, place = entry.get("interpretation"), entry.get("neuronpedia")
+    if not isinstance(text, str | None) or not isinstance(place, dict | None):
         return False
-    measured = score.get("status") == SCORED
-    return not measured or all(isinstance(score.get(key), int | float) for key in MEASURED)
+    own = [scores.get(kind) for kind in ("detection", "causal")]
+    return all(
+        isinstance(score, dict)
+        and (
+            score.get("status") != SCORED
+            or all(isinstance(score.get(key), int | float) for key in MEASURED)
+        )
+        for score in own
+    )
 
 
 def label_of(entry: Entry) -> str:
@@ -52,7 +54,7 @@ def label_of(entry: Entry) -> str:
 
 
 def failure(status: Any, of: str = "texts") -> str:
-    """Why there is no label or no score, in a few plain words; `of` says what there are few of."""
+    """Why there is no label or no score, in a few plain words; `of` completes “too few …”."""
     known = WORDS.get(str(status), "").format(of)
     return known or one_line(status).replace("_", " ") or "not recorded"
 
@@ -65,26 +67,29 @@ def why_not(entry: Entry) -> str:
 
 
 def label_below(text: str) -> str:
-    """A label in small letters under a direction's name; nothing where there is none. HTML."""
+    """A label in small letters under a direction's name. HTML, empty without a label."""
     return f'<small class="label">{esc(quoted(text))}</small>' if text else ""
 
 
 def label_title(entry: Entry) -> str:
-    """A label in quotes, whole, for the heading of a feature; nothing where there is none. HTML."""
+    """The whole label in quotes, for the heading of a feature. HTML, empty without a label."""
     text = label_of(entry)
     return f' <span class="label">{esc(quoted(text, len(text)))}</span>' if text else ""
 
 
 def label_body(entry: Entry) -> str:
-    """The analysis behind a label, or why there is none, and what Neuronpedia says. HTML."""
+    """The analysis behind a label and its tests, or why there is none, and Neuronpedia's. HTML."""
     if not entry:
         return ""
-    parts = [] if label_of(entry) else [f'<p class="note">No label: {why_not(entry)}</p>']
-    parts.append(analysis(entry))
+    reasons, place = analysis(entry), neuronpedia(entry)
     if label_of(entry):
-        parts.append(f'<p class="note label">{esc(_tested(entry))}</p>')
-    place = neuronpedia(entry)
-    return "".join(parts) + (f'<p class="note">Neuronpedia: {place}</p>' if place else "")
+        tests = ", ".join(f"{kind} {_tested(entry, kind)}" for kind in ("detection", "causal"))
+        by = named_by(entry) or "nobody known"
+        text = f"Named by {by}; {tests} (chance 50\u00a0%)."
+        body = f'{reasons}<p class="note label">{esc(text)}</p>'
+    else:
+        body = f'<p class="note">No label: {why_not(entry)}</p>{reasons}'
+    return body + (f'<p class="note">Neuronpedia: {place}</p>' if place else "")
 
 
 def named_by(entry: Entry) -> str:
@@ -95,21 +100,21 @@ def named_by(entry: Entry) -> str:
     return f"{model} ({provider})" if model and provider else model or provider
 
 
-def _tested(entry: Entry) -> str:
-    """Who named it, and how the name stood its tests, in a sentence."""
-    tests = [f"{kind} {_result(entry['scores'][kind])}" for kind in ("detection", "causal")]
-    return f"Named by {named_by(entry) or 'nobody known'}; {', '.join(tests)} (chance 50\u00a0%)."
-
-
-def _result(score: Entry) -> str:
+def _tested(entry: Entry, kind: str) -> str:
+    score = entry["scores"][kind]
     if score.get("status") != SCORED:
         return f"not tested: {failure(score.get('status'))}"
-    low, high = (f"{100 * score[end]:.0f}" for end in ("ci_low", "ci_high"))
-    return f"{100 * score['accuracy']:.0f}\u00a0% [{low}, {high}] of {score['n']}"
+    return f"{rate(score)} of {score['n']}"
+
+
+def rate(score: Entry) -> str:
+    """How often the judge was right, with the interval, in percent."""
+    share, low, high = (number(100 * score[k], 0) for k in ("accuracy", "ci_low", "ci_high"))
+    return f"{share}\u00a0% [{low}, {high}]"
 
 
 def analysis(entry: Entry) -> str:
-    """The reasons given for a label, as a paragraph; nothing where there are none. HTML."""
+    """The reasons given for a label, as a paragraph. HTML, empty without reasons."""
     text = clean(entry.get("analysis")).strip()
     return f'<p class="analysis label">{esc(text)}</p>' if text else ""
 

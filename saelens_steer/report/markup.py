@@ -1,9 +1,10 @@
-"""HTML: escaping, sections, tables and the shell of a page."""
+"""HTML: escaping, sections, tables, figures and the frame of a page."""
 
 from __future__ import annotations
 
 import html
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -13,7 +14,8 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-_UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+_UNSAFE = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+"""How JSON writes what could end or open a script block."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,37 @@ class TableCell:
     html: str
     value: float | str | None = None
 
+    @property
+    def is_number(self) -> bool:
+        return not isinstance(self.value, str | None)
+
     def __str__(self) -> str:
-        if isinstance(self.value, str) or self.value is None:
-            order = "" if self.value is None else f' data-value="{esc(self.value)}"'
-            return f"<td{order}>{self.html}</td>"
-        return f'<td class="num" data-value="{self.value!r}">{self.html}</td>'
+        if self.is_number:
+            return f'<td class="num" data-value="{self.value!r}">{self.html}</td>'
+        order = "" if self.value is None else f' data-value="{esc(self.value)}"'
+        return f"<td{order}>{self.html}</td>"
+
+
+def name_cell(name: str) -> TableCell:
+    """The name of what a row is about."""
+    return TableCell(f"<b>{esc(name)}</b>", name)
+
+
+def feature_link(feature: int) -> TableCell:
+    """The name of a feature as a link to its page."""
+    name = f"feature {feature}"
+    return TableCell(f'<a href="#f{feature}"><b>{name}</b></a>', name)
+
+
+def number_cell(value: Any, text: str, missing: float = -1.0) -> TableCell:
+    """A number as `text`, HTML; anything but a finite number sorts as `missing`."""
+    known = isinstance(value, int | float) and math.isfinite(value)
+    return TableCell(text, float(value) if known else missing)
+
+
+def with_interval(value: str, low: str, high: str) -> str:
+    """A value with its interval in small type."""
+    return f"{value} <small>[{low}, {high}]</small>"
 
 
 def esc(value: Any) -> str:
@@ -35,15 +63,10 @@ def esc(value: Any) -> str:
     return html.escape(str(value), quote=True)
 
 
-def safe_json(text: str) -> str:
-    """JSON text that cannot end or open a script block."""
-    return "".join(_UNSAFE.get(character, character) for character in text)
-
-
 def script_json(name: str, data: Any) -> str:
-    """Data for the page's script, as an inert block."""
+    """Data, or its JSON, as an inert block for the page's script."""
     text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, allow_nan=False)
-    return f'<script type="application/json" id="{esc(name)}">{safe_json(text)}</script>'
+    return f'<script type="application/json" id="{esc(name)}">{text.translate(_UNSAFE)}</script>'
 
 
 def section(name: str, title: str, lead: str, *body: str) -> str:
@@ -77,16 +100,18 @@ def table(
     label: str, headers: Sequence[str], rows: Sequence[Sequence[TableCell]], sort: bool = True
 ) -> str:
     """A table whose columns the page's script makes sortable; label is read by screen readers."""
-    kind = "sortable" if sort else "stack"
-    numeric = [i for i, cell in enumerate(rows[0]) if 'class="num"' in str(cell)] if rows else []
+    kinds = (
+        [" class=num" if cell.is_number else "" for cell in rows[0]]
+        if rows
+        else [""] * len(headers)
+    )
     head = "".join(
-        f'<th scope="col"{" class=num" if i in numeric else ""}>{esc(h)}</th>'
-        for i, h in enumerate(headers)
+        f'<th scope="col"{kind}>{esc(text)}</th>' for text, kind in zip(headers, kinds, strict=True)
     )
     body = "".join(f"<tr>{''.join(map(str, row))}</tr>" for row in rows)
     return (
         f'<div class="scroll" role="region" aria-label="{esc(label)}" tabindex="0">'
-        f"<table class={kind}><thead><tr>{head}</tr></thead>"
+        f"<table class={'sortable' if sort else 'stack'}><thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
     )
 
@@ -97,17 +122,16 @@ def pairs(rows: Sequence[tuple[str, str]], kind: str) -> str:
     return f'<dl class="{kind}">{inner}</dl>'
 
 
-def figure(name: str, plot: go.Figure, caption: str = "", alt: str = "") -> str:
-    """A plotly figure with its caption; the page's script draws it."""
+def figure(name: str, plot: go.Figure, caption: str = "") -> str:
+    """A plotly figure with its caption; its title is read by screen readers only."""
     drawn = go.Figure(plot)
     layout: Any = drawn.layout
     title = str(layout.title.text or "")
     drawn.update_layout(title_text=None, margin_t=40 if layout.annotations else 24)
     text = f"<figcaption>{esc(caption)}</figcaption>" if caption else ""
-    label, height = esc(alt or html.unescape(title)), f"{layout.height:.0f}px"
     return (
         f'<figure class="plot"><div class="chart" id="{esc(name)}" role="img" '
-        f'aria-label="{label}" style="height:{height}"></div>'
+        f'aria-label="{esc(html.unescape(title))}" style="height:{layout.height:.0f}px"></div>'
         f"{text}{script_json(f'{name}-data', drawn.to_json())}</figure>"
     )
 
@@ -126,7 +150,7 @@ def shell(
 ) -> str:
     """A whole page. title, eyebrow and headline are plain text, the others ready HTML.
 
-    Without `scripts` it has no figures: a page of some kilobytes, to be shown inside another.
+    Without `scripts` it draws no figures, and is small enough to be shown inside another page.
     """
     here = files("saelens_steer.report")
     text = Template((here / "page.html").read_text(encoding="utf-8")).substitute(

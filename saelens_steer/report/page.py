@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from saelens_steer.files import inside, write_text
-from saelens_steer.report.choices import choices_figure, choices_section
+from saelens_steer.report.compare_directions import comparison_figure, comparison_section
 from saelens_steer.report.control_claims import baseline_section
 from saelens_steer.report.feature_pages import features_section
 from saelens_steer.report.figures import (
@@ -46,7 +46,7 @@ SECTIONS = {
     "claims": ("Claims", claims_section),
     "dose": ("Dose-response", dose_section),
     "frozen_decoder_baseline": ("Twin", baseline_section),
-    "choices": ("Choosing", choices_section),
+    "choices": ("Choosing", comparison_section),
     "tradeoffs": ("Damage", tradeoffs_section),
     "rates": ("Completions", rates_section),
     "texts": ("Side by side", completions_section),
@@ -114,7 +114,7 @@ def plots(run: RunTables) -> Iterator[tuple[str, go.Figure]]:
     if len(run.grid):
         yield "frontier", frontier_figure(run.grid)
     if len(run.comparison):
-        yield "choices", choices_figure(run.comparison)
+        yield "choices", comparison_figure(run.comparison)
     if len(run.tradeoffs):
         yield "front", tradeoffs_figure(run.tradeoffs)
     if len(run.tradeoffs_by_domain):

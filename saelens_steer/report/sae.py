@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from saelens_steer.report import lines
 from saelens_steer.report.figures import base, legend_on_top, panels
-from saelens_steer.report.markup import TableCell, details, esc, figure, note, section, table
+from saelens_steer.report.markup import (
+    TableCell,
+    details,
+    esc,
+    figure,
+    note,
+    number_cell,
+    section,
+    table,
+)
 from saelens_steer.report.method import QUALITY, QUALITY_FIRST
 from saelens_steer.report.run_folder import RunTables
 from saelens_steer.report.theme import (
+    COLOURS,
     MUTED,
     NULL,
-    SHADES,
+    SIDE_COLOURS,
     decimals,
     name_label,
     number,
@@ -26,59 +35,78 @@ from saelens_steer.report.theme import (
     short,
 )
 
-CURVES = ("loss", "l0", "explained_variance")
-CURVE_LABELS = {
+CURVES = {
     "loss": "Loss",
     "l0": "L0 (active features)",
     "explained_variance": "Explained variance",
 }
 FRONTIER = {"explained_variance": "Explained variance", "loss_recovered": "Loss recovered"}
-COLOURS = tuple(shade for shades in zip(*SHADES, strict=True) for shade in shades)
-RARE = 1e-4
+LEAD = (
+    "Steering with a feature means no more than the SAE it comes from: here is how well that "
+    "SAE rebuilds the model's activations."
+)
+DENSITY = (
+    "On the tokens that the figures above were measured on; dead features are left out. Those "
+    "on the left are rare, those far to the right fire too often to stand for one thing."
+)
+HELD_OUT = (
+    "Solid: what it was trained on. Dotted: activations held out. The loss in training may hold a "
+    "term that revives dead features, which the other has not."
+)
 
 
-def training_figure(metrics: pd.DataFrame, columns: Sequence[str] | None = None) -> go.Figure:
-    """The SAE's training: loss, L0 and explained variance (those there are) against tokens.
+def sae_section(run: RunTables) -> str:
+    """How good the SAE is, how often its features fire, how its training and its grid went."""
+    parts = [_verdict(run.quality), _quality(run.quality)]
+    if sum((run.quality.get("density") or {}).get("counts", [])):
+        parts.append(figure("density", density_figure(run.quality), DENSITY))
+    parts.append(_training(run.training))
+    if not run.grid.empty:
+        caption = (
+            f"{len(run.grid)} SAEs trained on the same activations. Up and to the left is better: "
+            "more of the model is left with fewer features active."
+        )
+        drawn = figure("frontier", frontier_figure(run.grid), caption)
+        parts.append(f"<h3>The grid</h3>{drawn}")
+    return section("sae", "The SAE", LEAD, *parts)
 
-    Solid: the batches trained on; dotted: activations held out, where they were measured.
+
+def training_figure(metrics: pd.DataFrame, columns: Iterable[str] = tuple(CURVES)) -> go.Figure:
+    """The SAE's training: loss, L0 and explained variance (if logged) against tokens.
+
+    Solid: the batches trained on; dotted: held-out activations, at the steps that measured them.
     """
-    columns = [c for c in columns or CURVES if c in metrics.columns]
-    figure = panels([CURVE_LABELS.get(c, name_label(c)) for c in columns], "SAE training")
-    for i, name in enumerate(columns):
-        for trace in _curves(metrics, name):
-            figure.add_trace(trace, row=i // 3 + 1, col=i % 3 + 1)
+    columns = [c for c in columns if c in metrics.columns]
+    figure = panels([CURVES[c] for c in columns], "SAE training")
+    for i, name in enumerate(columns, start=1):
+        figure.add_trace(_curve(metrics, name, name_label(name)), row=1, col=i)
+        if (held_out := f"held_out_{name}") in metrics.columns:
+            trace = _curve(metrics, held_out, f"{name_label(name)}, held out", dotted=True)
+            figure.add_trace(trace, row=1, col=i)
     figure.update_xaxes(title_text="Training tokens", tickformat="~s", nticks=5)
-    if len(figure.data) > len(columns) > 1:  # in a panel alone, the page says what is dotted
+    if len(figure.data) > len(columns) > 1:  # under a single panel, a note explains the dots
         for trace, name in zip(figure.data, ("trained on", "held out"), strict=False):
             trace.update(showlegend=True, name=name)
         figure.update_layout(legend=legend_on_top() | {"x": 1, "xanchor": "right", "y": 1.12})
     return figure
 
 
-def _curves(metrics: pd.DataFrame, name: str) -> list[go.Scatter]:
-    kinds = [(name, name_label(name), {"color": lines.side_colour(0), "width": 2})]
-    if f"held_out_{name}" in metrics.columns:
-        dotted = {"color": lines.side_colour(1), "width": 2, "dash": "dot"}
-        kinds.append((f"held_out_{name}", f"{name_label(name)}, held out", dotted))
-    found = []
-    for column, label, line in kinds:
-        own = metrics.dropna(subset=[column])
-        found.append(
-            go.Scatter(
-                x=list(own["tokens"] if "tokens" in own.columns else own.index),
-                y=list(own[column]),
-                mode="lines",
-                line=line,
-                name=plain(label),
-                showlegend=False,
-                hovertemplate=plain(label) + "<br>%{x:,} tokens<br>%{y:.4g}<extra></extra>",
-            )
-        )
-    return found
+def _curve(metrics: pd.DataFrame, column: str, label: str, dotted: bool = False) -> go.Scatter:
+    own = metrics.dropna(subset=[column])
+    line = {"color": SIDE_COLOURS[dotted], "width": 2, "dash": "dot" if dotted else None}
+    return go.Scatter(
+        x=list(own["tokens"] if "tokens" in own.columns else own.index),
+        y=list(own[column]),
+        mode="lines",
+        line=line,
+        name=label,
+        showlegend=False,
+        hovertemplate=label + "<br>%{x:,} tokens<br>%{y:.4g}<extra></extra>",
+    )
 
 
 def density_figure(quality: Mapping[str, Any]) -> go.Figure:
-    """How often features fire: how many, by the share of tokens, on a scale of powers of ten."""
+    """Histogram of firing rates on a logarithmic axis: features by the share of tokens."""
     edges, counts = quality["density"]["log10_edges"], quality["density"]["counts"]
     middles = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
     shares = [f"{_share(10.0**a)} to {_share(10.0**b)}" for a, b in itertools.pairwise(edges)]
@@ -87,7 +115,7 @@ def density_figure(quality: Mapping[str, Any]) -> go.Figure:
         x=middles,
         y=counts,
         width=[edges[1] - edges[0]] * len(counts),
-        marker={"color": lines.side_colour(0), "line": {"color": "white", "width": 1}},
+        marker={"color": SIDE_COLOURS[0], "line": {"color": "white", "width": 1}},
         customdata=shares,
         hovertemplate="%{customdata} of tokens<br>%{y} features<extra></extra>",
         showlegend=False,
@@ -107,14 +135,14 @@ def density_figure(quality: Mapping[str, Any]) -> go.Figure:
 
 def _share(share: float) -> str:
     percent = 100 * share
-    return f"{percent:.3g} %" if percent >= RARE else f"{percent:.0e} %"
+    return f"{percent:.3g} %" if percent >= 1e-4 else f"{percent:.0e} %"
 
 
 def frontier_figure(grid: pd.DataFrame) -> go.Figure:
-    """Where the SAEs of a grid stand: explained variance and loss recovered against L0.
+    """Explained variance and loss recovered against L0, for the SAEs of a grid.
 
-    grid: grid.csv. One colour for each architecture, its SAEs joined in the order of L0; up and to
-    the left is better. Pointing at one says what it is.
+    grid: grid.csv. One colour per architecture, its SAEs joined in the order of L0; up and to the
+    left is better. Details are shown on hover.
     """
     figure = panels(list(FRONTIER.values()), "Sparse or faithful: the grid of SAEs")
     for i, (name, own) in enumerate(grid.groupby("architecture", sort=False)):
@@ -135,8 +163,7 @@ def frontier_figure(grid: pd.DataFrame) -> go.Figure:
             figure.add_trace(trace, row=1, col=column)
     figure.update_xaxes(title_text="L0 (active features a token)", rangemode="tozero")
     figure.update_yaxes(tickfont_color=MUTED, zerolinecolor=NULL)
-    top = legend_on_top() | {"y": 1.14}
-    return figure.update_layout(legend=top, margin_t=104, height=430)
+    return figure.update_layout(legend=legend_on_top() | {"y": 1.14}, margin_t=104, height=430)
 
 
 def _about(row: pd.Series) -> str:
@@ -151,23 +178,6 @@ def _about(row: pd.Series) -> str:
             f"{row['dead_share']:.1%} dead, {row['dense_share']:.1%} dense",
         )
     )
-
-
-HELD_OUT = (
-    "Solid: what it was trained on. Dotted: activations held out. The loss in training may hold a "
-    "term that revives dead features, which the other has not."
-)
-
-
-def sae_section(run: RunTables) -> str:
-    """How good the SAE is, how often its features fire, how its training and its grid went."""
-    parts = [_verdict(run.quality), _quality(run.quality), _density(run.quality)]
-    parts += [_training(run), _frontier(run)]
-    lead = (
-        "Steering with a feature means no more than the SAE it comes from: here is how well that "
-        "SAE rebuilds the model's activations."
-    )
-    return section("sae", "The SAE", lead, *parts)
 
 
 def _verdict(quality: Mapping[str, Any]) -> str:
@@ -190,57 +200,28 @@ def _quality(quality: Mapping[str, Any]) -> str:
 
 
 def _figures(numbers: Mapping[str, int | float], names: Sequence[str]) -> str:
-    known = {name: QUALITY.get(name, (name_label(name), "")) for name in names}
-    rows = [
-        [
-            TableCell(f"<b>{esc(known[name][0])}</b>"),
-            TableCell(esc(_measured(numbers[name])), float(numbers[name])),
-            TableCell(esc(known[name][1])),
-        ]
-        for name in names
-    ]
+    """A table of measures: counts in full, other numbers to about three digits."""
+    rows = []
+    for name in names:
+        title, meaning = QUALITY.get(name, (name_label(name), ""))
+        value = numbers[name]
+        text = short(value) if float(value).is_integer() else number(value, decimals([value]))
+        cells = (TableCell(f"<b>{esc(title)}</b>"), number_cell(value, esc(text)))
+        rows.append([*cells, TableCell(esc(meaning))])
     return table("Quality of the SAE", ["Measure", "Value", "What it says"], rows, sort=False)
 
 
-def _measured(value: int | float) -> str:
-    """About three digits, and counts in full."""
-    return short(value) if float(value).is_integer() else number(value, decimals([value]))
-
-
-def _density(quality: Mapping[str, Any]) -> str:
-    if not sum((quality.get("density") or {}).get("counts", [])):
-        return ""
-    caption = (
-        "On the tokens that the figures above were measured on; dead features are left out. Those "
-        "on the left are rare, those far to the right fire too often to stand for one thing."
-    )
-    return figure("density", density_figure(quality), caption)
-
-
-def _training(run: RunTables) -> str:
-    if run.training.empty:
+def _training(training: pd.DataFrame) -> str:
+    """A small figure per curve, side by side."""
+    if training.empty:
         return note("The SAE was loaded, not trained in this run: there is no training curve.")
-    columns = [c for c in CURVES if c in run.training.columns]
-    held_out = any(f"held_out_{c}" in run.training.columns for c in columns)
-    grid = "".join(_curve(run, column) for column in columns)
-    legend = note(HELD_OUT) if held_out else ""
-    return f'<div class="grid">{grid}</div>{legend}'
-
-
-def _curve(run: RunTables, column: str) -> str:
-    plot = training_figure(run.training, [column])
-    plot.layout.annotations = ()
-    plot.update_layout(height=236, margin={"l": 48, "r": 14, "b": 48})
-    title = CURVE_LABELS[column]
-    drawn = figure(f"training-{column}", plot, alt=f"{title} against training tokens")
-    return f"<div><h3>{esc(title)}</h3>{drawn}</div>"
-
-
-def _frontier(run: RunTables) -> str:
-    if run.grid.empty:
-        return ""
-    caption = (
-        f"{len(run.grid)} SAEs trained on the same activations. Up and to the left is better: more "
-        "of the model is left with fewer features active."
-    )
-    return f"<h3>The grid</h3>{figure('frontier', frontier_figure(run.grid), caption)}"
+    columns, grid = [c for c in CURVES if c in training.columns], ""
+    for column in columns:
+        plot = training_figure(training, [column])
+        plot.layout.annotations = ()
+        title = CURVES[column]
+        plot.update_layout(title_text=f"{title} against training tokens", height=236)
+        plot.update_layout(margin={"l": 48, "r": 14, "b": 48})
+        grid += f"<div><h3>{esc(title)}</h3>{figure(f'training-{column}', plot)}</div>"
+    held_out = any(f"held_out_{c}" in training.columns for c in columns)
+    return f'<div class="grid">{grid}</div>{note(HELD_OUT) if held_out else ""}'

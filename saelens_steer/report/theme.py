@@ -18,6 +18,8 @@ SHADES = (
     ("#009E73", "#66C2A5", "#00533C"),
 )
 """For each side, the colours of its first, second and third line."""
+COLOURS = tuple(shade for shades in zip(*SHADES, strict=True) for shade in shades)
+"""Nine colours for lines or points that have no side; neighbours differ most."""
 NULL = "#8B939C"
 INK, MUTED, RULE = "#1C2127", "#5B6570", "#E4E7EB"
 BAND_OUTER, BAND_INNER, BAND_LINE = "#EEF0F3", "#D5DAE0", "#6B7682"
@@ -32,7 +34,7 @@ _HIDDEN = dict.fromkeys(
     for ends in ((0, 9), (11, 13), (14, 32), (127, 160), (0x202A, 0x202F), (0x2066, 0x206A))
     for code in range(*ends)
 )
-"""Control characters, and those that turn the direction of the writing around them."""
+"""Control characters, and those that change the writing direction of their neighbours."""
 
 _AXIS = {
     "gridcolor": RULE,
@@ -76,7 +78,7 @@ def direction_label(direction: str) -> str:
 
 
 def clean(text: Any) -> str:
-    """Foreign text without characters that are not seen; nothing where there is no text."""
+    """Foreign text without invisible characters; empty for None."""
     return str(text or "").translate(_HIDDEN).encode("utf-8", "replace").decode("utf-8")
 
 
@@ -86,7 +88,7 @@ def one_line(text: Any) -> str:
 
 
 def quoted(label: str, most: int = 60) -> str:
-    """A feature's label in quotes, cut where it is long; nothing where there is none."""
+    """A feature's label in quotes, cut after `most` characters; empty if the label is."""
     if len(label) > most:
         kept = label[: most - 1]
         words = kept.rpartition(" ")[0]
@@ -119,7 +121,7 @@ def alpha_label(unit: str) -> str:
 
 
 def plain(text: Any) -> str:
-    """Text that plotly shows as it stands: its own small markup is escaped."""
+    """Text with plotly's own markup escaped."""
     return html.escape(str(text), quote=False)
 
 
@@ -131,13 +133,23 @@ def decimals(values: Iterable[int | float]) -> int:
 
 
 def number(value: Any, places: int = 3, signed: bool = False) -> str:
-    """A number with a true minus sign; a dash where there is none."""
+    """A number with a true minus sign; a dash for anything that is not a finite number."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         return "–"
     if round(value, places) == 0:
         value = 0.0
     sign = "+" if signed and value else "-"
     return format(value, f"{sign},.{places}f").replace(",", "\u202f").replace("-", "−")
+
+
+def estimate(row: Any, name: str, places: int, signed: bool = False) -> list[str]:
+    """A row's `name` and the ends of its 95 % interval, as text."""
+    return [number(row[f"{name}{end}"], places, signed) for end in ("", "_ci_low", "_ci_high")]
+
+
+def legend_key(name: str, **marker: Any) -> go.Scatter:
+    """A mark that stands in the legend only."""
+    return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=plain(name))
 
 
 def short(value: Any) -> str:

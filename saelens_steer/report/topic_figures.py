@@ -1,25 +1,33 @@
-"""Strength of features by category of a topic: a heatmap, and bars that stand in a room.
+"""Strength of features by category of a topic: a heatmap, and bars in perspective.
 
-The bars are drawn as polygons in the plane, from the back to the front. That needs no WebGL, so it
-works in every browser, in print and in a file.
+The bars are polygons in the plane, drawn from the back to the front. That needs no WebGL, so they
+work in every browser, in print and in a saved file.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
 
-from saelens_steer.report.figures import base
-from saelens_steer.report.theme import BAND_OUTER, MUTED, RULE, SHADES, SIDE_COLOURS, plain, short
+from saelens_steer.report.figures import base, legend_on_top
+from saelens_steer.report.theme import (
+    BAND_OUTER,
+    MUTED,
+    RULE,
+    SHADES,
+    SIDE_COLOURS,
+    legend_key,
+    plain,
+    short,
+)
 
 MOST_FEATURES, MOST_CATEGORIES = 40, 40
-"""Bars of more would hide each other: the strongest are drawn."""
+"""More bars would hide each other: the strongest are drawn."""
 WIDE, DEEP = 0.62, 0.7
-"""A bar's share of its cell, along the categories and into the room."""
+"""A bar's share of its cell, along the categories and into the depth."""
 SHIFT = 0.42
 """How far to the right a row stands from the one before it, in categories."""
 TALLEST = 11.0
@@ -27,30 +35,20 @@ TALLEST = 11.0
 ROW = 14
 """Pixels between rows."""
 LABEL = "Strength (mean largest activation, units of z)"
+Number = int | float
 Data = Mapping[str, Any]
-Polygon = Sequence[tuple[int | float, int | float]]
-
-
-@dataclass(frozen=True)
-class TopicRow:
-    """A feature's strengths by category."""
-
-    feature: int
-    side: str
-    strengths: tuple[float, ...]
-
-    @property
-    def label(self) -> str:
-        return f"feature {self.feature}"
+"""The content of feature_pages.json."""
+Row = tuple[str, str, Sequence[Number]]
+"""A feature's label, its side, and its strength in each category."""
+Polygon = Sequence[tuple[Number, Number]]
 
 
 def topic_heatmap(data: Data) -> go.Figure:
     """Features × categories, in the order of the pages."""
-    rows, names = _rows(data), _names(data)
     heat = go.Heatmap(
-        z=[row.strengths for row in rows],
-        x=[plain(name) for name in names],
-        y=[row.label for row in rows],
+        z=data["topic"]["strengths"],
+        x=_names(data),
+        y=[label for label, *_ in _rows(data)],
         zmin=0,
         colorscale=[[0, "#FFFFFF"], [0.5, SHADES[0][1]], [1, SHADES[0][2]]],
         xgap=1,
@@ -58,30 +56,37 @@ def topic_heatmap(data: Data) -> go.Figure:
         hovertemplate="%{y} on %{x}<br>strength %{z:.4g}<extra></extra>",
         colorbar={"title": {"text": "z", "font": {"color": MUTED}}, "thickness": 12},
     )
-    figure = base(go.Figure(heat), "Strength by category", 150 + 20 * len(rows))
+    figure = base(go.Figure(heat), "Strength by category", 150 + 20 * len(data["pages"]))
     figure.update_xaxes(type="category", tickangle=-60, ticks="", showgrid=False)
     figure.update_yaxes(type="category", autorange="reversed", ticks="", showgrid=False, dtick=1)
     return figure.update_layout(margin={"l": 96, "r": 24, "t": 64, "b": 84})
 
 
 def topic_bars(data: Data) -> go.Figure:
-    """The same as bars in a room: categories to the right, the stronger features further back."""
-    rows, places = _drawn(data)
-    names = [_names(data)[place] for place in places]
-    most = max((value for row in rows for value in row.strengths), default=0.0) or 1.0
-    figure = go.Figure(_floor(len(rows), len(places)))
-    for depth in reversed(range(len(rows))):
-        for trace in _bars_of(rows[depth], depth, most, data):
-            figure.add_trace(trace)
+    """The same as bars: categories to the right, the stronger features further back."""
+    rows, names = _drawn(data)
+    most = max((value for *_, own in rows for value in own), default=0.0) or 1.0
+    corners = [(0.0, 0.0), (len(names), 0.0), (len(names), len(rows)), (0, len(rows))]
+    floor = [_at(x - 0.2, depth, 0) for x, depth in corners]
+    figure = go.Figure(_polygons([floor], BAND_OUTER, RULE))
+    for depth, (_, side, strengths) in reversed(list(enumerate(rows))):
+        front, top, right = _shades(data, side)
+        faces = [_faces(i, depth, TALLEST * v / most) for i, v in enumerate(strengths)]
+        for polygons, fill in zip(zip(*faces, strict=True), (right, top, front), strict=True):
+            figure.add_trace(_polygons(polygons, fill, right))
     figure.add_trace(_hover(rows, names, most))
-    figure.add_traces(_keys(rows, data))
-    _label(figure, rows, names, most)
+    for side in sorted({side for _, side, _ in rows}, key=lambda side: side or "\uffff"):
+        label = f"{side} candidates" if side else "others"
+        key = legend_key(label, symbol="square", size=11, color=_shades(data, side)[0])
+        figure.add_trace(key)
+    _label_axes(figure, rows, names, most)
+    figure.update_layout(margin={"r": 92, "b": 84}, legend=legend_on_top() | {"y": 1.0})
     height = 170 + round(ROW * (len(rows) + TALLEST))
     return base(figure, "Strength by category, in a room", height)
 
 
 def bars_caption(data: Data) -> str:
-    """How to read the bars, and what of them was left out."""
+    """How to read the bars, and which were left out."""
     topic = data["topic"]
     left = [
         f"the {most} strongest of {n} {what}"
@@ -95,60 +100,6 @@ def bars_caption(data: Data) -> str:
     return f"Stronger features stand further back. Point at the top of a bar for its number.{shown}"
 
 
-def _rows(data: Data) -> list[TopicRow]:
-    strengths = data["topic"]["strengths"]
-    return [
-        TopicRow(page["feature"], page["side"], tuple(own))
-        for page, own in zip(data["pages"], strengths, strict=True)
-    ]
-
-
-def _names(data: Data) -> list[str]:
-    return [name or "(none)" for name in data["topic"]["categories"]]
-
-
-def _drawn(data: Data) -> tuple[list[TopicRow], list[int]]:
-    """The rows from front to back, and the places of the categories that are drawn."""
-    rows = sorted(_rows(data), key=lambda row: sum(row.strengths))[-MOST_FEATURES:]
-    n = len(data["topic"]["categories"])
-    peaks = [max((row.strengths[place] for row in rows), default=0.0) for place in range(n)]
-    places = sorted(sorted(range(n), key=lambda place: -peaks[place])[:MOST_CATEGORIES])
-    kept = [
-        TopicRow(r.feature, r.side, tuple(r.strengths[place] for place in places)) for r in rows
-    ]
-    return kept, places
-
-
-def _at(x: int | float, depth: int | float, height: int | float) -> tuple[int | float, int | float]:
-    """Where a point of the room is drawn."""
-    return x + SHIFT * depth, depth + height
-
-
-def _floor(n_rows: int, n_columns: int) -> go.Scatter:
-    corners = [(0.0, 0.0), (n_columns, 0.0), (n_columns, n_rows), (0.0, n_rows)]
-    return _polygons([[_at(x - 0.2, depth, 0) for x, depth in corners]], BAND_OUTER, RULE)
-
-
-def _bars_of(row: TopicRow, depth: int, most: float, data: Data) -> list[go.Scatter]:
-    """The sides, tops and fronts of a row's bars; inside a row no bar hides another."""
-    front, top, side = _shades(data, row.side)
-    faces = [_faces(i, depth, TALLEST * v / most) for i, v in enumerate(row.strengths)]
-    fronts, tops, sides = ([face[k] for face in faces] for k in range(3))
-    return [
-        _polygons(group, fill, side)
-        for group, fill in ((sides, side), (tops, top), (fronts, front))
-    ]
-
-
-def _faces(x: int, depth: int, height: float) -> tuple[Polygon, Polygon, Polygon]:
-    """Front, top and right side of a bar."""
-    (a, b), (near, far) = (x, x + WIDE), (depth, depth + DEEP)
-    front = [_at(a, near, 0), _at(b, near, 0), _at(b, near, height), _at(a, near, height)]
-    top = [_at(a, near, height), _at(b, near, height), _at(b, far, height), _at(a, far, height)]
-    side = [_at(b, near, 0), _at(b, far, 0), _at(b, far, height), _at(b, near, height)]
-    return front, top, side
-
-
 def side_place(data: Data, side: str) -> int:
     """Which of the three colours a side has: 0 the positive, 1 the negative, 2 any other."""
     sides = list(data.get("sides", ()))
@@ -156,18 +107,51 @@ def side_place(data: Data, side: str) -> int:
 
 
 def _shades(data: Data, side: str) -> tuple[str, str, str]:
-    """Front, top and side of the bars of a side's features."""
+    """Front, top and right side of the bars of a side's features."""
     place = side_place(data, side)
     return SIDE_COLOURS[place], SHADES[place][1], SHADES[place][2]
 
 
+def _rows(data: Data) -> list[Row]:
+    strengths = data["topic"]["strengths"]
+    return [
+        (f"feature {page['feature']}", page["side"], own)
+        for page, own in zip(data["pages"], strengths, strict=True)
+    ]
+
+
+def _names(data: Data) -> list[str]:
+    return [plain(name or "(none)") for name in data["topic"]["categories"]]
+
+
+def _drawn(data: Data) -> tuple[list[Row], list[str]]:
+    """The strongest rows from front to back, and the categories that are drawn."""
+    rows, names = sorted(_rows(data), key=lambda row: sum(row[2]))[-MOST_FEATURES:], _names(data)
+    peaks = [max((own[i] for *_, own in rows), default=0.0) for i in range(len(names))]
+    kept = sorted(sorted(range(len(names)), key=lambda i: -peaks[i])[:MOST_CATEGORIES])
+    shown: list[Row] = [(label, side, [own[i] for i in kept]) for label, side, own in rows]
+    return shown, [names[i] for i in kept]
+
+
+def _at(x: Number, depth: Number, height: Number) -> tuple[Number, Number]:
+    """Where a point in space is drawn."""
+    return x + SHIFT * depth, depth + height
+
+
+def _faces(x: int, depth: int, height: Number) -> tuple[Polygon, Polygon, Polygon]:
+    """Right side, top and front of a bar, in the order in which they are drawn."""
+    (a, b), (near, far) = (x, x + WIDE), (depth, depth + DEEP)
+    right = [_at(b, near, 0), _at(b, far, 0), _at(b, far, height), _at(b, near, height)]
+    top = [_at(a, near, height), _at(b, near, height), _at(b, far, height), _at(a, far, height)]
+    front = [_at(a, near, 0), _at(b, near, 0), _at(b, near, height), _at(a, near, height)]
+    return right, top, front
+
+
 def _polygons(corners: Sequence[Polygon], fill: str, line: str) -> go.Scatter:
-    """Closed polygons in one trace."""
-    x, y = list[float | None](), list[float | None]()
-    for polygon in corners:
-        closed = [*polygon, polygon[0]]
-        x += [round(point[0], 3) for point in closed] + [None]
-        y += [round(point[1], 3) for point in closed] + [None]
+    """Closed polygons in one trace; a row's bars do not hide each other."""
+    gap = (None, None)
+    points = [point for polygon in corners for point in (*polygon, polygon[0], gap)]
+    x, y = ([None if v is None else round(v, 3) for v in own] for own in zip(*points, strict=True))
     return go.Scatter(
         x=x,
         y=y,
@@ -180,19 +164,19 @@ def _polygons(corners: Sequence[Polygon], fill: str, line: str) -> go.Scatter:
     )
 
 
-def _hover(rows: Sequence[TopicRow], names: Sequence[str], most: float) -> go.Scatter:
-    """Unseen marks on the tops that say what a bar is."""
+def _hover(rows: Sequence[Row], names: Sequence[str], most: Number) -> go.Scatter:
+    """Invisible marks on the tops of the bars that show a bar's number."""
     tops = [
-        (_at(i + WIDE / 2, depth + DEEP / 2, TALLEST * v / most), row.label, names[i], v)
-        for depth, row in reversed(list(enumerate(rows)))
-        for i, v in enumerate(row.strengths)
+        (_at(i + WIDE / 2, depth + DEEP / 2, TALLEST * v / most), (label, names[i], v))
+        for depth, (label, _, own) in reversed(list(enumerate(rows)))
+        for i, v in enumerate(own)
     ]
     return go.Scatter(
-        x=[round(at[0], 3) for at, *_ in tops],
-        y=[round(at[1], 3) for at, *_ in tops],
+        x=[round(x, 3) for (x, _), _ in tops],
+        y=[round(y, 3) for (_, y), _ in tops],
         mode="markers",
         marker={"size": 8, "opacity": 0},
-        customdata=[(label, plain(name), value) for _, label, name, value in tops],
+        customdata=[about for _, about in tops],
         hovertemplate=(
             "%{customdata[0]} on %{customdata[1]}<br>strength %{customdata[2]:.4g}<extra></extra>"
         ),
@@ -200,59 +184,31 @@ def _hover(rows: Sequence[TopicRow], names: Sequence[str], most: float) -> go.Sc
     )
 
 
-def _label(figure: go.Figure, rows: Sequence[TopicRow], names: Sequence[str], most: float) -> None:
+def _label_axes(figure: go.Figure, rows: Sequence[Row], names: Sequence[str], most: Number) -> None:
     """Categories along the front, strengths up the left edge, features at the ends of the rows."""
-    n, depth = len(names), len(rows)
-    ticks = _ticks(most)
+    n, ticks = len(names), _ticks(most)
     figure.update_xaxes(
         tickvals=[i + WIDE / 2 for i in range(n)],
-        ticktext=[plain(name) for name in names],
+        ticktext=names,
         tickangle=-60,
-        showgrid=False,
-        showline=False,
-        range=[-0.6, n + SHIFT * depth],
+        range=[-0.6, n + SHIFT * len(rows)],
     )
     figure.update_yaxes(
         tickvals=[TALLEST * value / most for value in ticks],
         ticktext=[short(value) for value in ticks],
         title_text=LABEL,
-        showgrid=False,
-        showline=False,
-        range=[-0.3, depth + TALLEST + 0.5],
+        range=[-0.3, len(rows) + TALLEST + 0.5],
     )
-    for place, row in enumerate(rows):
-        x, y = _at(n - 0.2, place + DEEP / 2, 0)
-        figure.add_annotation(
-            x=x,
-            y=y,
-            text=row.label,
-            showarrow=False,
-            xanchor="left",
-            xshift=4,
-            name="end-label",
-            font={"size": 10.5, "color": MUTED},
-        )
-    legend = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "xanchor": "left"}
-    figure.update_layout(margin={"r": 92, "b": 84}, legend=legend)
+    for axes in (figure.update_xaxes, figure.update_yaxes):
+        axes(showgrid=False, showline=False)
+    end = {"showarrow": False, "xanchor": "left", "xshift": 4, "name": "end-label"}
+    for depth, (label, *_) in enumerate(rows):
+        x, y = _at(n - 0.2, depth + DEEP / 2, 0)
+        figure.add_annotation(x=x, y=y, text=label, font={"size": 10.5, "color": MUTED}, **end)
 
 
-def _ticks(most: float) -> list[float]:
+def _ticks(most: Number) -> list[float]:
     """Round numbers from 0 to at most `most`, four to ten of them."""
     step = 10.0 ** math.floor(math.log10(most / 2))
     step *= next(times for times in (5, 2, 1) if most >= 3 * times * step or times == 1)
     return [round(i * step, 9) for i in range(int(most / step) + 1)]
-
-
-def _keys(rows: Sequence[TopicRow], data: Data) -> list[go.Scatter]:
-    """The legend: which colour is which side."""
-    sides = dict.fromkeys(row.side for row in sorted(rows, key=lambda row: row.side or "\uffff"))
-    return [
-        go.Scatter(
-            x=[None],
-            y=[None],
-            mode="markers",
-            marker={"symbol": "square", "size": 11, "color": _shades(data, side)[0]},
-            name=plain(f"{side} candidates" if side else "others"),
-        )
-        for side in sides
-    ]

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import math
+from itertools import cycle
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from saelens_steer.report.markup import TableCell, badge, details, esc, figure, section, table
+from saelens_steer.report.figures import base
+from saelens_steer.report.markup import (
+    TableCell,
+    badge,
+    details,
+    esc,
+    figure,
+    name_cell,
+    number_cell,
+    section,
+    table,
+    with_interval,
+)
 from saelens_steer.report.run_folder import RunTables
 from saelens_steer.report.theme import (
     BAND_LINE,
+    COLOURS,
     INK,
     NULL,
-    SHADES,
     SIDE_COLOURS,
-    TEMPLATE,
     axis_label,
     decimals,
     direction_label,
+    estimate,
+    legend_key,
     metric_unit,
     name_label,
     number,
@@ -27,13 +41,11 @@ from saelens_steer.report.theme import (
     short,
 )
 
-EQUAL_EFFECT = "equal_effect"
 PICKY = ("where", "fires")
-"""Edits that pick where they act."""
+"""Edits that choose the prompts they act on."""
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 OPENED = 24
-"""A longer table is folded at first."""
-COLOURS = tuple(shade for shades in zip(*SHADES, strict=True) for shade in shades)
+"""A table with more rows is folded at first."""
 FLOOR = 1e-6
 """KL is drawn on a logarithmic axis, which has no 0."""
 LEAD = (
@@ -45,94 +57,98 @@ LEAD = (
 
 
 def tradeoffs_section(run: RunTables) -> str:
-    """The front, the strengths of equal effect, and the matrix; empty where the run has none."""
+    """The front, the strengths of equal effect, and effects by domain; empty without tradeoffs."""
     if run.tradeoffs.empty:
         return ""
-    parts = [f"<p>{esc(sentence)}</p>" if (sentence := front_sentence(run.tradeoffs)) else ""]
+    sentence = front_sentence(run.tradeoffs)
     caption = "Damage below 10⁻⁶ is drawn at 10⁻⁶; point at a mark for its numbers."
-    parts.append(figure("front", tradeoffs_figure(run.tradeoffs), caption))
-    parts.append(_equal_table(run.tradeoffs))
+    parts = [
+        f"<p>{esc(sentence)}</p>" if sentence else "",
+        figure("front", tradeoffs_figure(run.tradeoffs), caption),
+        _equal_table(equal_effects(run.tradeoffs)),
+    ]
     if not run.tradeoffs_by_domain.empty:
-        body = figure(
-            "tradeoffs",
-            by_domain_figure(run.tradeoffs_by_domain, run.tradeoffs),
-            _matrix_caption(run),
+        own = strongest_edits(run.tradeoffs_by_domain)
+        caption = (
+            f"Each direction by {own['edit'].iloc[0]}, {short(float(own['alpha'].max()))} × mean "
+            "‖x‖; every edit, strength and metric is in tradeoffs_by_domain.csv."
         )
-        parts.append(f"<h3>By domain</h3>{body}")
+        plot = by_domain_figure(run.tradeoffs_by_domain, run.tradeoffs)
+        parts.append(f"<h3>By domain</h3>{figure('tradeoffs', plot, caption)}")
     return section("tradeoffs", "Effect against damage", LEAD, *parts)
 
 
-def equal_effects(front: pd.DataFrame) -> pd.DataFrame:
+def equal_effects(front: pd.DataFrame) -> Any:
     """The rows at the strength of equal effect, least damage first; those not reached last."""
-    rows = pd.DataFrame(front[front["kind"] == EQUAL_EFFECT])
+    rows = pd.DataFrame(front[front["kind"] == "equal_effect"])
     return rows.sort_values(by=["damage_kl"], kind="stable", na_position="last")
 
 
 def front_sentence(front: pd.DataFrame) -> str:
     """What the least damaging pair costs beside the baseline; empty without equal effects.
 
-    Edits that pick where they act are named apart where they do no damage that can be measured:
-    that says where they open, and nothing of the direction. A ceiling is never named.
+    Edits that choose their prompts are named separately if they do no measurable damage: that
+    tells when they act, and nothing about the direction. A ceiling is never named.
     """
-    rows: Any = equal_effects(front)
+    rows = equal_effects(front)
     reached = rows[rows["alpha"].notna() & (rows["evidence"] != "ceiling")]
     if reached.empty:
         return ""
     picky = reached["edit"].str.partition("@")[0].isin(PICKY)
-    closed = reached[picky & (reached["damage_kl"] <= FLOOR)]
-    size, metric = number(reached["effect"].mean(), 1), reached["metric"].iloc[0]
-    parts = [f"At an effect of {size} on {metric} ({reached['domain'].iloc[0]} prompts)"]
+    closed, always = reached[picky & (reached["damage_kl"] <= FLOOR)], reached[~picky]
+    parts = []
     if len(closed):
         names = " and ".join(dict.fromkeys(closed["edit"]))
         parts.append(f"{names} does no measurable damage, for it does not open elsewhere")
-    if len(open_ := reached[~picky]):
-        parts.append(_least(open_, reached[reached["baseline"].astype(bool)], len(closed) > 0))
-    return f"{parts[0]}, {'; '.join(parts[1:])}." if len(parts) > 1 else ""
+    if len(always):
+        of = f"the {len(always)} pairs that act on every prompt" if len(closed) else ""
+        baseline = reached[reached["baseline"].astype(bool)]
+        parts.append(_least(always, of or f"{len(always)} pairs", baseline))
+    size, metric = number(reached["effect"].mean(), 1), reached["metric"].iloc[0]
+    at = f"At an effect of {size} on {metric} ({reached['domain'].iloc[0]} prompts)"
+    return f"{at}, {'; '.join(parts)}." if parts else ""
 
 
-def _least(rows: Any, base: Any, others: bool) -> str:
-    """The pair with the least damage, of those that act on every prompt."""
-    best, n = rows.iloc[0], len(rows)
-    which = f"of the {n} pairs that act on every prompt, " if others else f"of {n} pairs, "
-    cost = f"{which}{_pair(best)} costs least, {_nats(best)} nats of KL on the other domains"
-    if base.empty:
+def _least(rows: Any, of: str, baseline: Any) -> str:
+    """The pair with the least damage, beside the best one of the baseline."""
+    best = rows.iloc[0]
+    damage = number(best["damage_kl"], 4)
+    cost = f"of {of}, {_pair(best)} costs least, {damage} nats of KL on the other domains"
+    if baseline.empty:
         return f"{cost}; no feature chosen by mean difference reaches that effect"
     if best["baseline"]:
         return f"{cost}, the best feature chosen by mean difference"
-    beside = base.iloc[0]
-    return f"{cost}, {number(best['ratio'], 3)} times as much as {_pair(beside)}, {_nats(beside)}"
+    other = baseline.iloc[0]
+    times = f"{number(best['ratio'], 3)} times as much as {_pair(other)}"
+    return f"{cost}, {times}, {number(other['damage_kl'], 4)}"
 
 
 def _pair(row: Any) -> str:
     return f"{direction_label(str(row['direction']))} ({row['edit']})"
 
 
-def _nats(row: Any) -> str:
-    return number(row["damage_kl"], 4)
-
-
 def tradeoffs_figure(front: pd.DataFrame) -> go.Figure:
     """Effect against damage, a colour for each direction and a symbol for each edit."""
     rows = pd.DataFrame(front[front["effect"].notna()])
-    directions, edits = (list(dict.fromkeys(rows[c])) for c in ("direction", "edit"))
-    plot = go.Figure()
-    for row, own in rows.groupby(["direction", "edit"], sort=False):
-        direction, edit = row  # type: ignore[misc]
-        colour = COLOURS[directions.index(direction) % len(COLOURS)]
-        plot.add_trace(_points(own, str(edit), colour, SYMBOLS[edits.index(edit) % len(SYMBOLS)]))
-    plot.add_trace(_line(rows))
-    for name, colour, symbol in _legend(directions, edits):
-        plot.add_trace(_key(name, colour, symbol))
-    metric = str(rows["metric"].iloc[0])
-    title = f"{name_label(metric)} against damage"
-    plot.update_layout(template=TEMPLATE, title_text=plain(title), height=560)
-    label = "Damage: mean KL on the other domains (nats)"
-    plot.update_xaxes(type="log", dtick=1, exponentformat="power", title_text=label)
-    label = axis_label(f"Effect: Δ {name_label(metric)}", metric_unit(metric))
-    plot.update_yaxes(title_text=label, zeroline=True, zerolinecolor=BAND_LINE)
-    return plot.update_layout(
-        legend={"x": 1.01, "y": 1, "font": {"size": 11.5}}, margin={"r": 250, "l": 84}
-    )
+    colours = dict(zip(dict.fromkeys(rows["direction"]), cycle(COLOURS), strict=False))
+    symbols = dict(zip(dict.fromkeys(rows["edit"]), cycle(SYMBOLS), strict=False))
+    name = name_label(metric := str(rows["metric"].iloc[0]))
+    plot = base(go.Figure(), f"{name} against damage", 560)
+    for (direction, edit), own in rows.groupby(["direction", "edit"], sort=False):  # type: ignore[misc]
+        plot.add_trace(_points(own, str(edit), colours[direction], symbols[edit]))
+    plot.add_trace(_front_line(rows))
+    for direction, colour in colours.items():
+        plot.add_trace(
+            legend_key(direction_label(direction), color=colour, symbol="circle", size=9)
+        )
+    for edit, symbol in symbols.items():
+        plot.add_trace(legend_key(edit, color=NULL, symbol=symbol, size=9))
+    damage = "Damage: mean KL on the other domains (nats)"
+    plot.update_xaxes(type="log", dtick=1, exponentformat="power", title_text=damage)
+    effect = axis_label(f"Effect: Δ {name}", metric_unit(metric))
+    plot.update_yaxes(title_text=effect, zeroline=True, zerolinecolor=BAND_LINE)
+    legend = {"x": 1.01, "y": 1, "font": {"size": 11.5}}
+    return plot.update_layout(legend=legend, margin={"r": 250, "l": 84})
 
 
 def _points(own: Any, edit: str, colour: str, symbol: str) -> go.Scatter:
@@ -158,7 +174,8 @@ def _points(own: Any, edit: str, colour: str, symbol: str) -> go.Scatter:
     )
 
 
-def _line(rows: pd.DataFrame) -> go.Scatter:
+def _front_line(rows: pd.DataFrame) -> go.Scatter:
+    """The points that no other one beats on both effect and damage, joined."""
     best = pd.DataFrame(rows[rows["on_pareto_front"].astype(bool)]).sort_values(by="effect")
     return go.Scatter(
         x=[max(FLOOR, value) for value in best["damage_kl"]],
@@ -170,21 +187,7 @@ def _line(rows: pd.DataFrame) -> go.Scatter:
     )
 
 
-def _legend(directions: list[str], edits: list[str]) -> list[tuple[str, str, str]]:
-    own = [
-        (direction_label(name), COLOURS[i % len(COLOURS)], "circle")
-        for i, name in enumerate(directions)
-    ]
-    return own + [(edit, NULL, SYMBOLS[i % len(SYMBOLS)]) for i, edit in enumerate(edits)]
-
-
-def _key(name: str, colour: str, symbol: str) -> go.Scatter:
-    marker = {"color": colour, "symbol": symbol, "size": 9}
-    return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=plain(name))
-
-
-def _equal_table(front: pd.DataFrame) -> str:
-    rows = equal_effects(front)
+def _equal_table(rows: Any) -> str:
     if rows.empty:
         return ""
     texts = "damage_texts" in rows
@@ -193,88 +196,63 @@ def _equal_table(front: pd.DataFrame) -> str:
     headers += ["× baseline", "Found by"]
     places = decimals(rows["damage_kl"])
     cells = [_equal_row(row, places, texts) for row in rows.to_dict("records")]
-    return details(
-        f"All {len(rows)} pairs at an equal effect",
-        table("Equal effects", headers, cells),
-        opened=len(rows) <= OPENED,
-    )
+    title = f"All {len(rows)} pairs at an equal effect"
+    return details(title, table("Equal effects", headers, cells), opened=len(rows) <= OPENED)
 
 
 def _equal_row(row: dict[str, Any], places: int, texts: bool) -> list[TableCell]:
-    name, missed = direction_label(str(row["direction"])), pd.isna(row["alpha"])
-    if missed:
-        rest = [TableCell("not reached", -1.0), *[TableCell("–", -1.0)] * (4 + 2 * texts)]
+    """One pair; texts: with the share of texts that lost a property, and the perplexity."""
+    if pd.isna(row["alpha"]):
+        rest = [number_cell(None, "not reached"), *[number_cell(None, "–")] * (4 + 2 * texts)]
     else:
-        ends = ", ".join(number(row[f"damage_kl_ci_{end}"], places) for end in ("low", "high"))
-        damage = f"{number(row['damage_kl'], places)} <small>[{ends}]</small>"
         mark = " " + badge("baseline", "quiet") if row["baseline"] in (True, "True") else ""
         rest = [
-            TableCell(short(round(row["alpha"], 3)), float(row["alpha"])),
-            TableCell(number(row["effect"], 2), float(row["effect"])),
-            TableCell(damage, float(row["damage_kl"])),
-            *(_of_texts(row) if texts else []),
-            TableCell(number(row["ratio"], 3) + mark, float(row["ratio"])),
+            number_cell(row["alpha"], short(round(row["alpha"], 3))),
+            number_cell(row["effect"], number(row["effect"], 2)),
+            number_cell(row["damage_kl"], with_interval(*estimate(row, "damage_kl", places))),
+            number_cell(row["ratio"], number(row["ratio"], 3) + mark),
         ]
+        if texts:
+            lost, times = float(row["damage_texts"]), math.exp(row["damage_loss"])
+            rest.insert(3, number_cell(lost, f"{number(100 * lost, 0)} %"))
+            rest.insert(4, number_cell(times, number(times, 2)))
     found = str(row["found_by"]).replace(" ", ", ")
     ceiling = " " + badge("ceiling", "warn") if row["evidence"] == "ceiling" else ""
     return [
-        TableCell(f"<b>{esc(name)}</b>", name),
+        name_cell(direction_label(str(row["direction"]))),
         TableCell(f"<code>{esc(row['edit'])}</code>", str(row["edit"])),
         *rest,
         TableCell(f"<small>{esc(found)}</small>{ceiling}", found),
     ]
 
 
-def _of_texts(row: dict[str, Any]) -> list[TableCell]:
-    """Share of texts of which some rate fell, and the perplexity over the unsteered text's."""
-    times = math.exp(row["damage_loss"])
-    share = float(row["damage_texts"])
-    return [TableCell(number(100 * share, 0) + " %", share), TableCell(number(times, 2), times)]
-
-
 def by_domain_figure(matrix: pd.DataFrame, front: pd.DataFrame) -> go.Figure:
     """Shift of the metric by direction and domain, plain addition at its largest strength."""
     metric = str(front["metric"].iloc[0])
-    own = shown(matrix)
+    own = strongest_edits(matrix)
     grid = own.pivot(index="direction", columns="domain", values=f"{metric}_delta")
     grid = grid.reindex(index=list(dict.fromkeys(own["direction"]))[::-1])
     grid = grid[list(dict.fromkeys(own["domain"]))]
     values, most = grid.to_numpy(), float(grid.abs().to_numpy().max())
     places = decimals([most])
-    scale = [[0, SIDE_COLOURS[1]], [0.5, "#FFFFFF"], [1, SIDE_COLOURS[0]]]
     heat = go.Heatmap(
         z=values,
         x=[plain(name) for name in grid.columns],
         y=[plain(direction_label(str(name))) for name in grid.index],
         zmin=-most,
         zmax=most,
-        colorscale=scale,
+        colorscale=[[0, SIDE_COLOURS[1]], [0.5, "#FFFFFF"], [1, SIDE_COLOURS[0]]],
         text=[[number(value, places, signed=True) for value in row] for row in values],
         texttemplate="%{text}",
         hovertemplate="%{y} on %{x}<br>Δ %{z:.3g}<extra></extra>",
         colorbar={"title": {"text": axis_label("Δ", metric_unit(metric))}, "thickness": 12},
     )
-    plot = go.Figure(heat)
     title = f"Interference: Δ {name_label(metric)} by domain"
-    return plot.update_layout(
-        template=TEMPLATE,
-        title_text=plain(title),
-        height=170 + 30 * len(grid),
-        margin={"l": 230, "r": 110},
-    )
+    plot = base(go.Figure(heat), title, 170 + 30 * len(grid))
+    return plot.update_layout(margin={"l": 230, "r": 110})
 
 
-def shown(matrix: Any) -> Any:
-    """The first edit at the largest strength of the grid."""
-    first = matrix["edit"] == matrix["edit"].iloc[0]
-    own = matrix[(matrix["kind"] == "grid") & first]
+def strongest_edits(matrix: Any) -> Any:
+    """The rows of the first edit at the largest strength of the grid."""
+    own = matrix[(matrix["kind"] == "grid") & (matrix["edit"] == matrix["edit"].iloc[0])]
     return own[own["alpha"] == own["alpha"].max()]
-
-
-def _matrix_caption(run: RunTables) -> str:
-    own = shown(run.tradeoffs_by_domain)
-    push = short(float(own["alpha"].max()))
-    return (
-        f"Each direction by {own['edit'].iloc[0]}, {push} × mean ‖x‖; every edit, strength and "
-        "metric is in tradeoffs_by_domain.csv."
-    )

@@ -1,11 +1,13 @@
 """The sentences and tables of ways to choose, of effect against damage, and of the baseline."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from synthetic import write_run
 
-from saelens_steer.report.choices import choice_sentence, choices_section
+from saelens_steer.report.compare_directions import comparison_section, comparison_sentence
 from saelens_steer.report.control_claims import baseline_section
 from saelens_steer.report.page import page
 from saelens_steer.report.run_folder import read_run
@@ -68,28 +70,28 @@ def pushed(**more):
 
 
 def test_the_best_score_stands_beside_the_baseline_with_its_interval():
-    said = choice_sentence(compared(["direct_logit", "output_score", "auroc@answer"]))
+    said = comparison_sentence(compared(["direct_logit", "output_score", "auroc@answer"]))
     assert said.startswith("Of 3 scores, direct_logit moves math_margin furthest at equal norm: ")
     assert "2.5 × [1.2, 4.0] the effect of auroc@answer" in said
 
 
 def test_without_a_ratio_the_difference_is_named_and_why():
     nothing = (np.nan, np.nan, np.nan)
-    said = choice_sentence(compared(["direct_logit", "auroc@answer"], nothing))
+    said = comparison_sentence(compared(["direct_logit", "auroc@answer"], nothing))
     assert "+0.50 [+0.25, +0.75] beside auroc@answer" in said
     assert "not clearly above 0" in said
 
 
 def test_a_ceiling_and_a_reference_are_never_the_best_score():
-    said = choice_sentence(compared(["attribution", "linear_probe", "auroc@answer"]))
+    said = comparison_sentence(compared(["attribution", "linear_probe", "auroc@answer"]))
     assert said.startswith("Of 1 score, none moves math_margin further than auroc@answer does")
 
 
 def test_references_alone_make_a_section_too(tmp_path):
     run = read_run(write_run(tmp_path / "run"))
-    object.__setattr__(run, "comparison", compared(["linear_probe", "difference_of_means"]))
-    run.comparison["evidence"] = "without SAE"
-    assert "only directions that need no SAE" in choices_section(run)
+    comparison = compared(["linear_probe", "difference_of_means"]).assign(evidence="without SAE")
+    run = replace(run, comparison=comparison)
+    assert "only directions that need no SAE" in comparison_section(run)
 
 
 def test_an_edit_that_does_not_open_elsewhere_says_nothing_of_its_direction():
@@ -111,7 +113,7 @@ def test_a_pair_that_did_not_reach_the_effect_says_so(tmp_path):
     run = read_run(write_run(tmp_path / "run"))
     front = pushed()
     front.loc[2, ["alpha", "effect", "damage_kl"]] = np.nan
-    object.__setattr__(run, "tradeoffs", front.assign(baseline=False))
+    run = replace(run, tradeoffs=front.assign(baseline=False))
     shown = tradeoffs_section(run)
     assert "not reached" in shown
     assert "no feature chosen by mean difference reaches that effect" in shown
@@ -124,23 +126,23 @@ def test_no_damage_has_a_place_on_the_logarithmic_axis():
 
 def test_hostile_names_are_text(tmp_path):
     run = read_run(write_run(tmp_path / "run"))
-    object.__setattr__(run, "tradeoffs", pushed(direction=HOSTILE, found_by=HOSTILE))
+    run = replace(run, tradeoffs=pushed(direction=HOSTILE, found_by=HOSTILE))
     comparison = compared(["direct_logit", "auroc"]).assign(directions=HOSTILE)
-    object.__setattr__(run, "comparison", comparison)
-    object.__setattr__(run, "baseline", run.claims)
+    run = replace(run, comparison=comparison)
+    run = replace(run, baseline=run.claims)
     assert HOSTILE not in page(run, "headline")
 
 
 def test_a_run_without_comparisons_has_no_such_sections(tmp_path):
     run = read_run(write_run(tmp_path / "run"))
-    assert choices_section(run) == tradeoffs_section(run) == baseline_section(run) == ""
+    assert comparison_section(run) == tradeoffs_section(run) == baseline_section(run) == ""
 
 
 def test_the_twin_stands_beside_the_features(tmp_path):
     run = read_run(write_run(tmp_path / "run"))
     claims = run.claims
     claims = claims.assign(T=claims["T"] / 2, verdict="no more than random")
-    object.__setattr__(run, "baseline", claims)
+    run = replace(run, baseline=claims)
     shown = baseline_section(run)
     assert "and 0 of 20 of the baseline" in shown
     assert shown.count("<tr>") > 1
@@ -149,9 +151,9 @@ def test_the_twin_stands_beside_the_features(tmp_path):
 @pytest.mark.parametrize("section", ["choices", "tradeoffs", "frozen_decoder_baseline"])
 def test_the_page_links_to_each_comparison(tmp_path, section):
     run = read_run(write_run(tmp_path / "run"))
-    object.__setattr__(run, "tradeoffs", pushed())
-    object.__setattr__(run, "comparison", compared(["direct_logit", "auroc"]))
-    object.__setattr__(run, "baseline", run.claims)
+    run = replace(run, tradeoffs=pushed())
+    run = replace(run, comparison=compared(["direct_logit", "auroc"]))
+    run = replace(run, baseline=run.claims)
     shown = page(run, "headline")
     assert f'<a href="#{section}">' in shown
     assert f'<section id="{section}">' in shown

@@ -1,4 +1,4 @@
-"""Ways to choose features beside one another, by what the chosen ones do."""
+"""Ways to choose directions, compared by what the chosen directions do."""
 
 from __future__ import annotations
 
@@ -8,16 +8,28 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from saelens_steer.report.markup import TableCell, badge, esc, figure, note, section, table
+from saelens_steer.report.figures import base
+from saelens_steer.report.markup import (
+    TableCell,
+    badge,
+    esc,
+    figure,
+    name_cell,
+    note,
+    number_cell,
+    section,
+    table,
+    with_interval,
+)
 from saelens_steer.report.run_folder import RunTables
 from saelens_steer.report.theme import (
     BAND_LINE,
     INK,
     NULL,
     SIDE_COLOURS,
-    TEMPLATE,
     axis_label,
     decimals,
+    estimate,
     metric_unit,
     name_label,
     number,
@@ -41,86 +53,79 @@ LEAD = (
 )
 
 
-def choices_section(run: RunTables) -> str:
-    """The comparison of ways to choose; empty where the run made none."""
+def comparison_section(run: RunTables) -> str:
+    """The comparison of ways to choose directions; empty if the run made none."""
     if run.comparison.empty:
         return ""
-    own: Any = both(run.comparison)
+    rows = _over_sides(run.comparison)
     parts = [
-        f"<p>{esc(choice_sentence(run.comparison))}</p>",
-        figure("choices", choices_figure(run.comparison)),
-        _table(own),
+        f"<p>{esc(comparison_sentence(run.comparison))}</p>",
+        figure("choices", comparison_figure(run.comparison)),
+        _table(rows),
     ]
-    if (own["equal"] == "asking").any():
+    if (rows["equal"] == "asking").any():
         parts.append(note("Asking is not at equal norm or KL: compare its effect with its KL."))
     return section("choices", "Ways to choose features", LEAD, *parts)
 
 
-def both(comparison: Any) -> pd.DataFrame:
-    """The rows over both sides; those of one side where only one was compared."""
-    rows = comparison[comparison["side"] == "both"]
-    alone = comparison[~comparison["method"].isin(rows["method"])]
-    return pd.concat([pd.DataFrame(rows), pd.DataFrame(alone)], ignore_index=True)
-
-
-def choice_sentence(comparison: pd.DataFrame) -> str:
+def comparison_sentence(comparison: pd.DataFrame) -> str:
     """What the best score that does not differentiate the outcome gains over the baseline."""
-    own: Any = both(comparison)
-    baseline, metric = own["baseline"].iloc[0], own["metric"].iloc[0]
-    scores = own[own["evidence"].isin(("selection", "tokens")) & (own["equal"] == "norm")]
+    rows = _over_sides(comparison)
+    baseline, metric = rows["baseline"].iloc[0], rows["metric"].iloc[0]
+    scores = rows[rows["evidence"].isin(("selection", "tokens")) & (rows["equal"] == "norm")]
     scores = scores[scores["side"] == "both"] if (scores["side"] == "both").any() else scores
     if scores.empty:
         return "No score was compared, only directions that need no SAE."
-    best = scores.sort_values(by="effect", ascending=False, kind="stable").iloc[0]
+    best = scores.sort_values(by="effect", ascending=False, kind="stable")["method"].iloc[0]
     of = f"Of {len(scores)} score{'' if len(scores) == 1 else 's'}"
-    if best["method"] == baseline:
+    if best == baseline:
         return f"{of}, none moves {metric} further than {baseline} does at equal norm."
-    found = [_gain(_row(own, best["method"], equal), baseline) for equal in EQUAL]
+    own = rows[rows["method"] == best]
+    at_norm, at_kl = (_gain(own[own["equal"] == equal].iloc[0], baseline) for equal in EQUAL)
     return (
-        f"{of}, {best['method']} moves {metric} furthest at equal norm: {found[0]}; at equal KL: "
-        f"{found[1]}. The intervals are not corrected for taking the best."
+        f"{of}, {best} moves {metric} furthest at equal norm: {at_norm}; at equal KL: {at_kl}. "
+        "The intervals are not corrected for taking the best."
     )
 
 
-def _row(own: pd.DataFrame, method: str, equal: str) -> Any:
-    return own[(own["method"] == method) & (own["equal"] == equal)].iloc[0]
+def _over_sides(comparison: Any) -> Any:
+    """The rows over both sides; for a method compared on one side only, its rows of that side."""
+    rows = comparison[comparison["side"] == "both"]
+    alone = comparison[~comparison["method"].isin(rows["method"])]
+    return pd.concat([rows, alone], ignore_index=True)
 
 
 def _gain(row: Any, baseline: str) -> str:
-    """`2.1 × [1.5, 3.0] the effect of the baseline`, or the difference where there is no ratio."""
+    """`2.1 × [1.5, 3.0] the effect of the baseline`, or the difference if there is no ratio."""
     if math.isnan(row["difference"]):
         return f"{baseline} chose no direction to compare with"
     if not math.isnan(row["ratio"]):
         ratio, low, high = _times(row)
         return f"{ratio} × [{low}, {high}] the effect of {baseline}"
     places = decimals([row["effect"], row["difference"]])
-    more, low, high = (
-        number(row[f"difference{end}"], places, signed=True) for end in ("", "_ci_low", "_ci_high")
-    )
+    more, low, high = estimate(row, "difference", places, signed=True)
     return f"{more} [{low}, {high}] beside {baseline}, whose effect is not clearly above 0"
 
 
 def _times(row: Any) -> list[str]:
-    """The ratio and the ends of its interval, to as many digits each."""
-    places = 1 if abs(row["ratio"]) >= 2 else 2
-    values = [float(row[f"ratio{end}"]) for end in ("", "_ci_low", "_ci_high")]
-    return ["∞" if math.isinf(value) else number(value, places) for value in values]
+    """The ratio to the baseline and the ends of its interval, with the same number of digits."""
+    texts = estimate(row, "ratio", 1 if abs(row["ratio"]) >= 2 else 2)
+    ends = ("ratio", "ratio_ci_low", "ratio_ci_high")
+    return ["∞" if math.isinf(row[end]) else text for end, text in zip(ends, texts, strict=True)]
 
 
-def choices_figure(comparison: pd.DataFrame) -> go.Figure:
+def comparison_figure(comparison: pd.DataFrame) -> go.Figure:
     """Effect of each way to choose, at equal norm and at equal KL, with intervals."""
-    own: Any = both(comparison)
-    metric = str(own["metric"].iloc[0])
-    order = list(dict.fromkeys(own["method"]))[::-1]
-    plot = go.Figure()
+    rows = _over_sides(comparison)
+    title = name_label(str(rows["metric"].iloc[0]))
+    order = list(dict.fromkeys(rows["method"]))[::-1]
+    plot = base(go.Figure(), f"Ways to choose: {title}", 150 + 30 * len(order))
     looks = {"norm": (SIDE_COLOURS[0], "circle"), "kl": (SIDE_COLOURS[1], "diamond")}
     for equal, (colour, symbol) in (looks | {"asking": (INK, "x")}).items():
-        rows = own[own["equal"] == equal]
-        if not rows.empty:
-            plot.add_trace(_dots(rows, colour, symbol, EQUAL.get(equal, "asking")))
-    title = f"Ways to choose: {name_label(metric)}"
-    plot.update_layout(template=TEMPLATE, title_text=plain(title), height=150 + 30 * len(order))
-    label = axis_label(f"Δ {name_label(metric)} towards the side", metric_unit(metric))
+        own = rows[rows["equal"] == equal]
+        if not own.empty:
+            plot.add_trace(_dots(own, colour, symbol, EQUAL.get(equal, "asking")))
+    label = axis_label(f"Δ {title} towards the side", metric_unit(str(rows["metric"].iloc[0])))
     plot.update_xaxes(title_text=label, zeroline=True, zerolinecolor=BAND_LINE)
     plot.update_yaxes(categoryorder="array", categoryarray=[plain(m) for m in order], dtick=1)
     legend = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}
@@ -148,33 +153,26 @@ def _dots(rows: pd.DataFrame, colour: str, symbol: str, name: str) -> go.Scatter
     )
 
 
-def _table(own: pd.DataFrame) -> str:
-    metric = name_label(str(own["metric"].iloc[0]))
+def _table(rows: Any) -> str:
+    metric = name_label(str(rows["metric"].iloc[0]))
     headers = ["Way", "What it is", "Compared at", f"Δ {metric} [95\u00a0%\u00a0CI]", "KL"]
     headers += ["× baseline [95\u00a0%\u00a0CI]", "Directions"]
-    places = decimals(own["effect"])
-    rows = [_cells(row, places) for row in own.to_dict("records")]
-    return table("Ways to choose features", headers, rows)
+    places = decimals(rows["effect"])
+    cells = [_cells(row, places) for row in rows.to_dict("records")]
+    return table("Ways to choose features", headers, cells)
 
 
 def _cells(row: dict[str, Any], places: int) -> list[TableCell]:
-    low, high = (number(row[f"effect_ci_{end}"], places, signed=True) for end in ("low", "high"))
-    effect = f"{number(row['effect'], places, signed=True)} <small>[{low}, {high}]</small>"
-    times, low_end, high_end = _times(row)
-    ratio = f"{times} <small>[{low_end}, {high_end}]</small>"
     kind = KINDS[row["evidence"]]
-    mark = badge(kind, "warn") if row["evidence"] == "ceiling" else esc(kind)
+    effect = with_interval(*estimate(row, "effect", places, signed=True))
+    ratio = "–" if math.isnan(row["ratio"]) else with_interval(*_times(row))
     names = str(row["directions"]).replace("_", " ").replace(" feature ", ", ")
     return [
-        TableCell(f"<b>{esc(row['method'])}</b>", row["method"]),
-        TableCell(mark, kind),
+        name_cell(row["method"]),
+        TableCell(badge(kind, "warn") if row["evidence"] == "ceiling" else esc(kind), kind),
         TableCell(esc(EQUAL.get(row["equal"], "as it is")), row["equal"]),
-        TableCell(effect, float(row["effect"])),
-        TableCell(number(row["kl"], 4), float(row["kl"])),
-        TableCell("–" if pd.isna(row["ratio"]) else ratio, _sortable(row["ratio"])),
+        number_cell(row["effect"], effect),
+        number_cell(row["kl"], number(row["kl"], 4)),
+        number_cell(row["ratio"], ratio, missing=-1e9),
         TableCell(f"<small>{esc(names)}</small>", names),
     ]
-
-
-def _sortable(value: float) -> float:
-    return value if math.isfinite(value) else -1e9
