@@ -14,7 +14,7 @@ class InputError(ValueError):
 
 
 def or_known(name: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'?`, or all known names where none is near; a list keeps its order."""
+    """`did you mean 'x'?`, or all known names if none is close; a list keeps its order."""
     names = known if isinstance(known, list) else sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"

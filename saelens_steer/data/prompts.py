@@ -33,6 +33,13 @@ class Prompt:
     answer: str | None = None
 
 
+def steered_prompts(spec: PromptSpec) -> list[Prompt]:
+    """The prompts of a config: all of a source, its first, or a sample. InputError."""
+    if spec.sample is not None:
+        return sample_prompts(spec.source, spec.sample)
+    return load_prompts(spec.source, spec.limit)
+
+
 def load_prompts(source: str | Path, limit: int | None = None) -> list[Prompt]:
     """Prompts of a shipped name, a .jsonl or .txt path, or a dataset `name[:config[:split]]`.
 
@@ -51,9 +58,75 @@ def load_prompts(source: str | Path, limit: int | None = None) -> list[Prompt]:
     return prompts
 
 
+def sample_prompts(source: str | Path, spec: SampleSpec) -> list[Prompt]:
+    """`spec.n` prompts of a source (as in `load_prompts`), equally many per stratum.
+
+    The same in every process for the same rows and spec, in the order of the rows; a larger n
+    keeps what a smaller one drew. The id is the row's number, counted from 1, the domain its
+    stratum: the column's value, or length_1of5 for the shortest fifth. Raises InputError if
+    there are not enough usable rows, no text or no such column.
+    """
+    source = str(source)
+    pool = list(islice(_usable(source, spec), spec.pool))
+    if len(pool) < spec.n:
+        raise InputError(
+            f"{source} has only {len(pool)} usable rows of different texts for a sample of "
+            f"{spec.n}: lower prompts.sample.n or min_chars"
+        )
+    strata = _by_value(pool, source, spec) if spec.by else _by_length(pool, spec.strata)
+    drawn = sorted(_drawn(strata, spec.n, spec.seed), key=lambda drawn: drawn[1].number)
+    return [Prompt(str(row.number), row.text, name) for name, row in drawn]
+
+
+def some_prompts(prompts: Sequence[Prompt], n: int, seed: int = 0) -> list[Prompt]:
+    """At most n of the prompts, equally many per domain, drawn by the seed, in their order."""
+    strata: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        strata.setdefault(prompt.domain, []).append(prompt)
+    drawn = {prompt.id for _, prompt in _drawn(strata, n, seed)}
+    return [prompt for prompt in prompts if prompt.id in drawn]
+
+
 def prompts_hash(prompts: Sequence[Prompt]) -> str:
     """sha256 (first 16 hex digits) over every field of every prompt, in order."""
     return digest([dataclasses.astuple(prompt) for prompt in prompts])
+
+
+def check_disjoint(steered: Sequence[Prompt], selecting: Sequence[Prompt]) -> None:
+    """Raise InputError if a prompt that is steered was also used to choose the features."""
+    shared = {p.text for p in steered} & {p.text for p in selecting}
+    if shared:
+        example = sorted(shared)[0][:60]
+        raise InputError(
+            f"{len(shared)} prompts are both steered and used for selection, such as {example!r}: "
+            "features must be chosen on other prompts than effects are measured on"
+        )
+
+
+def equal_shares(sizes: Sequence[int], n: int) -> list[int]:
+    """n divided over strata as evenly as their sizes allow; the remainder goes to the first."""
+    shares = [0] * len(sizes)
+    while n > 0 and (room := [i for i, size in enumerate(sizes) if shares[i] < size]):
+        each = n // len(room)
+        for i in room if each else room[:n]:
+            given = min(each or 1, sizes[i] - shares[i])
+            shares[i] += given
+            n -= given
+    return shares
+
+
+def beginning(text: str, max_chars: int | None) -> str:
+    """The text's first `max_chars` characters, without a word that would be cut in two.
+
+    A longer first word is cut anyway. Trailing white space is removed.
+    """
+    if max_chars is None or len(text) <= max_chars:
+        return text
+    head, after = text[:max_chars], text[max_chars]
+    words = head.rsplit(maxsplit=1)
+    if head[-1].isspace() or after.isspace() or len(words) < 2:
+        return head.rstrip()
+    return head[: -len(words[1])].rstrip()
 
 
 def _unique(rows: Iterable[Row]) -> Iterator[Prompt]:
@@ -86,17 +159,6 @@ def _optional(row: dict[str, Any], key: str, where: str) -> str | None:
     return None if value is None else encodable(value, where)
 
 
-def check_disjoint(steered: Sequence[Prompt], selecting: Sequence[Prompt]) -> None:
-    """Raise InputError if a prompt that is steered was also used to choose the features."""
-    shared = {p.text for p in steered} & {p.text for p in selecting}
-    if shared:
-        example = sorted(shared)[0][:60]
-        raise InputError(
-            f"{len(shared)} prompts are both steered and used for selection, such as {example!r}: "
-            "features must be chosen on other prompts than effects are measured on"
-        )
-
-
 @dataclass(frozen=True)
 class _Usable:
     """A row that may be drawn."""
@@ -112,74 +174,12 @@ class _Usable:
 T = TypeVar("T", Prompt, _Usable)
 
 
-def steered_prompts(spec: PromptSpec) -> list[Prompt]:
-    """The prompts of a config: all of a source, its first, or a sample. InputError."""
-    if spec.sample is not None:
-        return sample_prompts(spec.source, spec.sample)
-    return load_prompts(spec.source, spec.limit)
-
-
-def sample_prompts(source: str | Path, spec: SampleSpec) -> list[Prompt]:
-    """`spec.n` prompts of a source (as in `load_prompts`), equally many per stratum.
-
-    The same in every process for the same rows and spec, in the order of the rows; a larger n
-    keeps what a smaller one drew. The id is the row's number, counted from 1, the domain its
-    stratum: the column's value, or length_1of5 for the shortest fifth. Raises InputError if
-    there are not enough usable rows, no text or no such column.
-    """
-    source = str(source)
-    pool = list(islice(_usable(source, spec), spec.pool))
-    if len(pool) < spec.n:
-        raise InputError(
-            f"{source} has only {len(pool)} usable rows of different texts for a sample of "
-            f"{spec.n}: lower prompts.sample.n or min_chars"
-        )
-    strata = _by_value(pool, source, spec) if spec.by else _by_length(pool, spec.strata)
-    drawn = sorted(_drawn(strata, spec.n, spec.seed), key=lambda drawn: drawn[1].number)
-    return [Prompt(str(row.number), row.text, name) for name, row in drawn]
-
-
-def some_prompts(prompts: Sequence[Prompt], n: int, seed: int = 0) -> list[Prompt]:
-    """At most n of the prompts, equally many per domain, drawn by the seed, in their order."""
-    strata: dict[str, list[Prompt]] = {}
-    for prompt in prompts:
-        strata.setdefault(prompt.domain, []).append(prompt)
-    drawn = {prompt.id for _, prompt in _drawn(strata, n, seed)}
-    return [prompt for prompt in prompts if prompt.id in drawn]
-
-
 def _drawn(strata: Mapping[str, Sequence[T]], n: int, seed: int) -> Iterator[tuple[str, T]]:
     """n items with the names of their strata, equally many from each, drawn by the seed."""
     shares = equal_shares([len(items) for items in strata.values()], n)
     for (name, items), share in zip(strata.items(), shares, strict=True):
         for item in sorted(items, key=lambda item: digest(seed, item.text))[:share]:
             yield name, item
-
-
-def equal_shares(sizes: Sequence[int], n: int) -> list[int]:
-    """n divided over strata as evenly as their sizes allow; the remainder goes to the first."""
-    shares = [0] * len(sizes)
-    while n > 0 and (room := [i for i, size in enumerate(sizes) if shares[i] < size]):
-        each = n // len(room)
-        for i in room if each else room[:n]:
-            given = min(each or 1, sizes[i] - shares[i])
-            shares[i] += given
-            n -= given
-    return shares
-
-
-def beginning(text: str, max_chars: int | None) -> str:
-    """The text's first `max_chars` characters, without a word that would be cut in two.
-
-    A longer first word is cut anyway. Trailing white space is removed.
-    """
-    if max_chars is None or len(text) <= max_chars:
-        return text
-    head, after = text[:max_chars], text[max_chars]
-    words = head.rsplit(maxsplit=1)
-    if head[-1].isspace() or after.isspace() or len(words) < 2:
-        return head.rstrip()
-    return head[: -len(words[1])].rstrip()
 
 
 def _usable(source: str, spec: SampleSpec) -> Iterator[_Usable]:

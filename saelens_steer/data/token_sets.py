@@ -166,7 +166,7 @@ def _checked(i: int, entries: dict[int, str], tokenizer: PreTrainedTokenizerBase
 
 
 def _ends_of(pattern: list[int], tokens: Tokens) -> Mask:
-    """True where the ids of `pattern` have just been completed."""
+    """True at the last id of each occurrence of `pattern`."""
     found = torch.zeros_like(tokens, dtype=torch.bool)
     n = len(pattern)
     if 0 < n <= tokens.shape[1]:
