@@ -20,6 +20,7 @@ from saelens_steer.metrics.custom import custom_metric
 from saelens_steer.metrics.latex import latex_first, latex_validity
 from saelens_steer.metrics.metric import LogitMetric, Metric, TextMetric, kl, margin
 from saelens_steer.metrics.text import distinct_words, mentions
+from saelens_steer.tensors import Logits, PerRow
 
 TABLE_COLUMNS = frozenset({
     "direction", "family", "feature", "edit", "hook_name", "positions", "alpha", "alpha_unit",

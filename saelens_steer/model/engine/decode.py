@@ -78,7 +78,7 @@ def prefill(
     model: Any,
     layers: list[Layer],
     tree: Tree,
-    tokens: Rows,
+    tokens: Int[Tensor, " node"],
     n_new: int,
     site: EditSite,
     steer: Steer,
@@ -168,7 +168,7 @@ def _run(
 
 
 def _by_row(
-    kept: list[tuple[PerHead, PerHead]], n_cells: int, paths: Tensor, real: Tensor, n_new: int
+    kept: list[tuple[Tensor, Tensor]], n_cells: int, paths: Tensor, real: Tensor, n_new: int
 ) -> KVCache:
     """Keys and values by node, laid out by row."""
 
