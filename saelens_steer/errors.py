@@ -1,4 +1,4 @@
-"""The one exception a user is meant to read, and help after a slip in a name."""
+"""The one exception users are meant to read, and helpers that word its messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ class InputError(ValueError):
 
 
 def or_known(name: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'?`, or all known names where none is near; a list keeps its order."""
+    """`did you mean 'x'?`, or all known names if none is close; a list keeps its order."""
     names = known if isinstance(known, list) else sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its class name if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

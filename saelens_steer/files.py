@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, and hashing what they hold."""
+"""Write files so that readers never see half of one, remove them, and hash their contents."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ UNWRITABLE = {
     errno.ENOTDIR,
     errno.ENAMETOOLONG,
 }
-"""What the system says of a place where a file cannot be written."""
+"""Errors of the system for a path that cannot be written."""
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path` (a file or a folder), renamed to it on success.
 
-    On any error the temporary is removed and what stood at `path` stays. A full disk, or a place
-    where nothing can be written, raises InputError.
+    On any error the temporary is removed and what stood at `path` stays. A full disk, or a path
+    that cannot be written, raises InputError.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -53,10 +53,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def inside(folder: str | Path, name: str) -> Path:
-    """The place that a name from a file or a config has in a folder.
+    """The path inside a folder for a name that comes from a file or a config.
 
     Raises InputError for an absolute name, for one that leads out of the folder by `..` or through
-    a link, for the folder itself, and for what cannot be a path. The place itself may be a link.
+    a link, for the folder itself, and for an impossible path. The path itself may be a link.
     """
     given, path = PurePath(name), Path(folder, name)
     try:
@@ -99,14 +99,14 @@ def _make_folder(folder: Path) -> None:
 
 
 def _is_disk_full(error: BaseException) -> bool:
-    """Libraries that write for themselves, such as safetensors, say so in their own exceptions."""
+    """Libraries that write files, such as safetensors, report it in their own exceptions."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return isinstance(error, Exception) and os.strerror(errno.ENOSPC) in str(error)
 
 
 def _remove_if_there(path: Path) -> None:
-    """`remove`, when an error is already under way that it must not hide."""
+    """`remove`, without hiding an error that is already propagating."""
     with contextlib.suppress(OSError):
         remove(path)
 

@@ -21,7 +21,7 @@ Note = Callable[[int], None]
 
 
 def unnoted(rows: int) -> None:
-    """A note that nobody reads."""
+    """Report nothing."""
 
 
 def say(text: str) -> None:
@@ -31,7 +31,7 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def progress(what: str, total: int | None) -> Iterator[Note]:
-    """Show a bar while the block runs; call what it yields with each number of rows done."""
+    """Show a bar while the block runs; call the yielded function with each number of rows done."""
     if total == 0:
         yield unnoted
         return
@@ -43,5 +43,5 @@ def progress(what: str, total: int | None) -> Iterator[Note]:
 
 
 def _console() -> Console:
-    """stderr, in a notebook too: widgets of its own take a package that few have."""
+    """stderr, in notebooks too: rich's widgets need ipywidgets, which few have installed."""
     return Console(stderr=True, highlight=False, force_jupyter=False)

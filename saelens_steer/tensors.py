@@ -8,7 +8,7 @@ from torch import Tensor
 Tokens = Int[Tensor, "batch pos"]
 """Token ids, left-padded."""
 Mask = Bool[Tensor, "batch pos"]
-"""True where a token is real, False on padding (or: True where an edit applies)."""
+"""True at real tokens, False on padding (or: True at positions that an edit changes)."""
 Resid = Float[Tensor, "batch pos d_model"]
 """A residual-stream activation at one hook."""
 Logits = Float[Tensor, "batch d_vocab"]

@@ -1,4 +1,4 @@
-"""Which tokens' activations are kept."""
+"""Cache activations at a hook: choose tokens, drop special ones and attention sinks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saelens_steer.activations.store import Activations, ShardWriter, about, write_index
+from saelens_steer.activations.store import Activations, ShardWriter
 from saelens_steer.data import (
     Encoded,
     Prompt,
@@ -30,80 +30,9 @@ from saelens_steer.progress import Note, unnoted
 from saelens_steer.tensors import Mask, Tokens, Vectors
 
 TokenChoice = Literal["all", "last", "diagnostic", "answer"]
-
-
-def kept_tokens(
-    tokens: Tokens, mask: Mask, answer_lengths: Sequence[int], choice: TokenChoice, tokenizer: Any
-) -> Mask:
-    """True at the tokens of a left-padded batch that are kept, sinks not yet left out."""
-    starts = assistant_starts(tokens, answer_lengths)
-    ordinary = mask & (keep_ordinary(tokens, tokenizer) | starts)
-    return ordinary & _chosen(tokens, mask, starts, choice, tokenizer)
-
-
-def assistant_starts(tokens: Tokens, answer_lengths: Sequence[int]) -> Mask:
-    """True at the last prompt token of each row."""
-    columns = torch.tensor([tokens.shape[1] - 1 - n for n in answer_lengths], device=tokens.device)
-    return torch.arange(tokens.shape[1], device=tokens.device) == columns[:, None]
-
-
-def _chosen(tokens: Tokens, mask: Mask, starts: Mask, choice: TokenChoice, tokenizer: Any) -> Mask:
-    if choice == "all":
-        return mask
-    if choice == "answer":
-        return mask & (starts.cumsum(dim=1) > 0) & ~starts
-    return starts if choice == "last" else starts | diagnostic_positions(tokens, mask, tokenizer)
-
-
-def keep_ordinary(tokens: Tokens, tokenizer: Any) -> Mask:
-    """False on special tokens."""
-    special = torch.tensor(sorted(special_ids(tokenizer)), dtype=torch.long, device=tokens.device)
-    return ~torch.isin(tokens, special)
-
-
-def without_sinks(vectors: Vectors, max_norm: float | None) -> Tensor:
-    """False on attention sinks: norm over `max_norm` × the median norm of these vectors. [n]"""
-    return within(vectors.float().norm(dim=-1), max_norm)
-
-
-def within(norms: Float[Tensor, " n"], max_norm: float | None) -> Tensor:
-    """False where a norm is over `max_norm` × their median; null keeps all. [n]"""
-    if max_norm is None or len(norms) == 0:
-        return torch.ones(len(norms), dtype=torch.bool, device=norms.device)
-    return norms <= max_norm * norms.median()
-
-
-def with_answers(
-    model: Any,
-    prompts: Sequence[Prompt],
-    max_new_tokens: int,
-    *,
-    system: str | None = None,
-    chat: bool = True,
-    batch_size: int = 32,
-    note: Note = unnoted,
-) -> list[Prompt]:
-    """The prompts, those without an answer given the model's own greedy one.
-
-    An answer ends early where its text would not be tokenised as the model wrote it
-    (`written_text`), so that activations are of the model's own tokens. Calls `note` with the
-    number of answers just written.
-    """
-    open_ones = [p for p in prompts if not p.answer]
-    encoded = encode_prompts(model.tokenizer, open_ones, system=system, chat=chat)
-    written: list[str] = []
-    for start in range(0, len(encoded), batch_size):
-        heads = [e.head for e in encoded[start : start + batch_size]]
-        tokens, mask = pad_left(heads, model.tokenizer, model.cfg.device)
-        new = generate(model, tokens, mask, max_new_tokens)
-        written += [written_text(model.tokenizer, row) for row in new.tolist()]
-        note(len(new))
-    answers = iter(written)
-    return [p if p.answer else replace(p, answer=next(answers)) for p in prompts]
-
-
 WINDOW = 8
-"""So many batches of prompts are sorted by length together, which leaves little padding."""
+"""Batches of prompts that are sorted by length together, to leave little padding."""
+PARTS = ["prompt", "assistant_start", "answer"]
 
 
 def cache_activations(
@@ -120,14 +49,14 @@ def cache_activations(
 ) -> Activations:
     """The residual at `hook_name` (default blocks.{n_layers // 2}.hook_resid_pre) of each prompt.
 
-    Prompts are put in the chat template (`chat=False`: left as they stand); where a prompt has an
-    answer, its tokens follow the assistant start. `tokens`: all, last (the assistant start),
+    Prompts are put in the chat template (`chat=False`: left unchanged); a prompt's answer, if any,
+    follows the assistant start. `tokens`: all, last (the assistant start),
     diagnostic (assistant start, code fences, math delimiters), or answer (the answers' alone).
     Special tokens other than the assistant start are left out, and so are attention sinks: vectors
-    of a norm over `max_norm` times the median of what was kept. `out`: a folder that the vectors
-    go to as they are computed and are read from later, so that memory does not grow with them.
-    Raises InputError for an unknown hook or answers that are not there, before any forward pass,
-    when nothing is kept, or when what is kept is not finite.
+    with a norm over `max_norm` times the median of those kept. `out`: a folder that vectors are
+    written to as they are computed, and read from later, so that memory does not grow with them.
+    Raises InputError for an unknown hook or missing answers, before any forward pass, if nothing is
+    kept, or if a kept vector is not finite.
     """
     hook_name = check_hook_name(model, hook_name or default_hook_name(model))
     encoded = encode_prompts(model.tokenizer, prompts, system=system, chat=chat)
@@ -148,9 +77,37 @@ def cache_activations(
     with replacing(Path(out)) as temporary:
         writer = ShardWriter(temporary)
         index, keep = _gather(model, encoded, found, writer.append, max_norm)
-        writer.finish(about(hook_name, int((~keep).sum())), keep)
-        write_index(index, temporary)
+        writer.finish(index, hook_name, int((~keep).sum()), keep)
     return Activations.load(out)
+
+
+def with_answers(
+    model: Any,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    *,
+    system: str | None = None,
+    chat: bool = True,
+    batch_size: int = 32,
+    note: Note = unnoted,
+) -> list[Prompt]:
+    """The prompts, those without an answer given the model's own greedy one.
+
+    An answer ends early if its text would not be tokenised as the model wrote it
+    (`written_text`), so that activations belong to the model's own tokens. Calls `note` with the
+    number of answers just written.
+    """
+    open_ones = [p for p in prompts if not p.answer]
+    encoded = encode_prompts(model.tokenizer, open_ones, system=system, chat=chat)
+    written: list[str] = []
+    for start in range(0, len(encoded), batch_size):
+        heads = [e.head for e in encoded[start : start + batch_size]]
+        tokens, mask = pad_left(heads, model.tokenizer, model.cfg.device)
+        new = generate(model, tokens, mask, max_new_tokens)
+        written += [written_text(model.tokenizer, row) for row in new.tolist()]
+        note(len(new))
+    answers = iter(written)
+    return [p if p.answer else replace(p, answer=next(answers)) for p in prompts]
 
 
 def _gather(
@@ -160,13 +117,13 @@ def _gather(
     append: Callable[[Vectors], None],
     max_norm: float | None,
 ) -> tuple[pd.DataFrame, Tensor]:
-    """Append all vectors; the index of those that stay, and which do, [n]."""
+    """Append all vectors; the index of those that stay, and which these are, [n]."""
     norms, positions = [], list[Tensor]()
     for vectors, places in found:
         append(vectors)
         norms.append(vectors.norm(dim=-1))
         positions += places
-    keep = within(torch.cat(norms), max_norm)
+    keep = _within(torch.cat(norms), max_norm)
     if not keep.any():
         raise InputError(f"no token was kept of {len(encoded)} prompts: choose other tokens")
     index = _index(encoded, positions, model.tokenizer)
@@ -206,7 +163,7 @@ def _batch(
 
 
 def _index(encoded: Sequence[Encoded], positions: Sequence[Tensor], tokenizer: Any) -> pd.DataFrame:
-    """One row for each kept token; texts are categories, so that a row takes some twenty bytes."""
+    """One row for each kept token; texts are categories, so that a row needs some twenty bytes."""
     counts = [len(places) for places in positions]
     where = torch.cat(list(positions)).numpy()
     tokens = np.concatenate(
@@ -228,10 +185,48 @@ def _index(encoded: Sequence[Encoded], positions: Sequence[Tensor], tokenizer: A
     )
 
 
-PARTS = ["prompt", "assistant_start", "answer"]
-
-
 def _named(names: Sequence[str], places: np.ndarray) -> pd.Categorical:
     """The names at these places."""
     codes, categories = pd.factorize(np.array(names, dtype=object))
     return pd.Categorical.from_codes(codes[places], categories)
+
+
+def kept_tokens(
+    tokens: Tokens, mask: Mask, answer_lengths: Sequence[int], choice: TokenChoice, tokenizer: Any
+) -> Mask:
+    """True at the tokens of a left-padded batch that are kept, before sinks are left out."""
+    starts = assistant_starts(tokens, answer_lengths)
+    ordinary = mask & (keep_ordinary(tokens, tokenizer) | starts)
+    return ordinary & _chosen(tokens, mask, starts, choice, tokenizer)
+
+
+def assistant_starts(tokens: Tokens, answer_lengths: Sequence[int]) -> Mask:
+    """True at the last prompt token of each row."""
+    columns = torch.tensor([tokens.shape[1] - 1 - n for n in answer_lengths], device=tokens.device)
+    return torch.arange(tokens.shape[1], device=tokens.device) == columns[:, None]
+
+
+def _chosen(tokens: Tokens, mask: Mask, starts: Mask, choice: TokenChoice, tokenizer: Any) -> Mask:
+    if choice == "all":
+        return mask
+    if choice == "answer":
+        return mask & (starts.cumsum(dim=1) > 0) & ~starts
+    return starts if choice == "last" else starts | diagnostic_positions(tokens, mask, tokenizer)
+
+
+def keep_ordinary(tokens: Tokens, tokenizer: Any) -> Mask:
+    """False on special tokens."""
+    special = torch.tensor(sorted(special_ids(tokenizer)), dtype=torch.long, device=tokens.device)
+    return ~torch.isin(tokens, special)
+
+
+def without_sinks(vectors: Vectors, max_norm: float | None) -> Tensor:
+    """False on attention sinks: norm over `max_norm` × the median norm of these vectors. [n]"""
+    return _within(vectors.float().norm(dim=-1), max_norm)
+
+
+def _within(norms: Float[Tensor, " n"], max_norm: float | None) -> Tensor:
+    """False for norms over `max_norm` × their median; None keeps all. [n]"""
+    if max_norm is None or len(norms) == 0:
+        return torch.ones(len(norms), dtype=torch.bool, device=norms.device)
+    return norms <= max_norm * norms.median()

@@ -17,6 +17,6 @@ from saelens_steer.data.token_sets import (
     diagnostic_positions,
     ordinary_entries,
     special_ids,
-    token_pieces,
     token_set,
+    token_texts,
 )

@@ -23,49 +23,11 @@ def render(
 ) -> str:
     """The text the model sees: the chat template up to the assistant's first token.
 
-    `chat=False` gives the prompt's text as it stands, after the BOS token if the tokenizer puts
-    one there by itself.
+    `chat=False` gives the prompt's text unchanged, after the BOS token if the tokenizer adds one.
     Raises InputError for a missing chat template or a refused system message.
     """
-    return _templated(tokenizer, prompt, system) if chat else _bos(tokenizer) + prompt.text
-
-
-def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of rendered text: a template writes its own special tokens, so none are added."""
-    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-
-
-def pad_left(
-    rows: Sequence[Sequence[int]],
-    tokenizer: PreTrainedTokenizerBase,
-    device: str | torch.device = "cpu",
-) -> tuple[Tokens, Mask]:
-    """Rows of ids padded on the left, whatever side the tokenizer prefers: tokens and mask.
-
-    Padding is the tokenizer's padding id, else its EOS id, else 0. Raises InputError when there
-    is no row or a row is empty.
-    """
-    if not rows or not all(rows):
-        raise InputError("each text must have at least one token, and there must be a text")
-    width = max(map(len, rows))
-    tokens = torch.full((len(rows), width), _pad_id(tokenizer), dtype=torch.long)
-    mask = torch.zeros(len(rows), width, dtype=torch.bool)
-    for i, row in enumerate(rows):
-        tokens[i, width - len(row) :] = torch.tensor(row)
-        mask[i, width - len(row) :] = True
-    return tokens.to(device), mask.to(device)
-
-
-def generation_prompt(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids that the chat template puts before an answer; empty where there is no template."""
-    if not tokenizer.chat_template:
-        return []
-    messages = [{"role": "user", "content": "x"}]
-    closed, opened = (_apply(tokenizer, messages, generate) for generate in (False, True))
-    return token_ids(tokenizer, opened[len(closed) :]) if opened.startswith(closed) else []
-
-
-def _templated(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, system: str | None) -> str:
+    if not chat:
+        return _bos(tokenizer) + prompt.text
     if not tokenizer.chat_template:
         raise InputError("this tokenizer has no chat template: set chat to false (prompts.chat)")
     messages = [{"role": "system", "content": system}] if system is not None else []
@@ -79,10 +41,47 @@ def _templated(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, system: str |
         ) from None
 
 
+def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of rendered text: a template writes its own special tokens, so none are added."""
+    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def pad_left(
+    rows: Sequence[Sequence[int]],
+    tokenizer: PreTrainedTokenizerBase,
+    device: str | torch.device = "cpu",
+) -> tuple[Tokens, Mask]:
+    """Tokens and mask of rows padded on the left, whichever side the tokenizer prefers.
+
+    Padding is the tokenizer's padding id, else its EOS id, else 0. Raises InputError if there
+    is no row or a row is empty.
+    """
+    if not rows or not all(rows):
+        raise InputError("each text must have at least one token, and there must be a text")
+    ids: tuple[Any, ...] = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    pad = next(i for i in ids if i is not None)
+    width = max(map(len, rows))
+    tokens = torch.full((len(rows), width), pad, dtype=torch.long)
+    mask = torch.zeros(len(rows), width, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        tokens[i, width - len(row) :] = torch.tensor(row)
+        mask[i, width - len(row) :] = True
+    return tokens.to(device), mask.to(device)
+
+
+def generation_prompt(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids that the chat template puts before an answer; empty if there is no template."""
+    if not tokenizer.chat_template:
+        return []
+    messages = [{"role": "user", "content": "x"}]
+    closed, opened = (_apply(tokenizer, messages, generate) for generate in (False, True))
+    return token_ids(tokenizer, opened[len(closed) :]) if opened.startswith(closed) else []
+
+
 def _apply(
     tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], generate: bool
 ) -> str:
-    """`enable_thinking=False` closes Qwen3's thinking block; other templates do not read it."""
+    """Apply the template; `enable_thinking=False` closes Qwen3's thinking block."""
     text = tokenizer.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=generate, enable_thinking=False
     )
@@ -90,13 +89,8 @@ def _apply(
 
 
 def _bos(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The BOS token, if the tokenizer begins texts with one; an EOS in its place is none."""
+    """The BOS token, if the tokenizer begins texts with one; an EOS used as BOS does not count."""
     bos = tokenizer.bos_token_id
     if bos is None or bos == tokenizer.eos_token_id:
         return ""
     return str(tokenizer.bos_token) if tokenizer("")["input_ids"][:1] == [bos] else ""
-
-
-def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    ids: tuple[Any, ...] = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-    return next(i for i in ids if i is not None)

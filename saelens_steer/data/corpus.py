@@ -13,7 +13,7 @@ from typing import TypeVar
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from saelens_steer.data.sources import dataset_rows, json_lines, text_of, text_rows
+from saelens_steer.data.sources import dataset_rows, json_lines, text_if_any, text_of, text_rows
 from saelens_steer.errors import InputError
 
 T = TypeVar("T")
@@ -72,12 +72,10 @@ def _tiny_texts(tokenizer: PreTrainedTokenizerBase, seed: int) -> Iterator[str]:
 
 
 def _dataset_texts(name: str) -> Iterator[str]:
-    """The dataset's texts; its empty rows are left out, as real corpora have some."""
+    """The dataset's texts, without its empty rows: real corpora have some."""
     for number, row in enumerate(dataset_rows(name), start=1):
-        text = row.get("text", ...)
-        if text is None or (isinstance(text, str) and not text.strip()):
-            continue
-        yield text_of(row, f"{name} row {number}", ("text",))
+        if text := text_if_any(row, f"{name} row {number}", ("text",)):
+            yield text
 
 
 def _shuffled(items: Iterable[T], seed: int) -> Iterator[T]:
@@ -89,7 +87,7 @@ def _shuffled(items: Iterable[T], seed: int) -> Iterator[T]:
 def _enough(
     texts: Iterator[str], tokenizer: PreTrainedTokenizerBase, n_tokens: int
 ) -> tuple[list[str], int]:
-    """Texts until their tokens add up to `n_tokens`, and the tokens they have."""
+    """Texts until their tokens add up to `n_tokens`, and how many they have."""
     found: list[str] = []
     held = 0
     while held < n_tokens and (chunk := list(islice(texts, CHUNK))):

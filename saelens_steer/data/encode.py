@@ -1,4 +1,4 @@
-"""Prompts as token ids: the templated prompt, and the answer where there is one."""
+"""Prompts as token ids: the templated prompt, and the answer if there is one."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from saelens_steer.errors import InputError
 @dataclass(frozen=True)
 class Encoded:
     """One prompt's ids. Prompt and answer are tokenised apart, so the prompt has the same ids
-    with and without an answer and the first answer token stands where the model's own would."""
+    with and without an answer, and the answer starts where the model's own would."""
 
     prompt: Prompt
     head: tuple[int, ...]
     """Up to the assistant start, which is its last token."""
     answer: tuple[int, ...]
-    """Empty where the prompt has none."""
+    """Empty if the prompt has none."""
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -38,9 +38,9 @@ def encode_prompts(
     system: str | None = None,
     chat: bool = True,
 ) -> list[Encoded]:
-    """The ids of each prompt in the chat template (`chat=False`: of its text as it stands).
+    """The ids of each prompt in the chat template (`chat=False`: of its plain text).
 
-    Plain strings are prompts too, named by their place.
+    Plain strings are prompts too, numbered from 1.
     """
     return [
         Encoded(
@@ -56,7 +56,7 @@ def written_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     """The text of ids that a model wrote, up to the first special token.
 
     It ends before tokens that tokenising the text would not give back, such as the first bytes of
-    a character that the limit cut off: what is encoded again are the tokens that were written.
+    a character that the limit cut off, so encoding it again gives the tokens that were written.
     """
     special = special_ids(tokenizer)
     kept, text = list(takewhile(lambda i: i not in special, ids)), ""
@@ -66,7 +66,7 @@ def written_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
 
 
 def as_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
-    """Prompts; a plain string becomes one, named by its place from 1 on."""
+    """Prompts; a plain string becomes one, its id its number from 1."""
     if isinstance(prompts, str):
         raise InputError("prompts are a list of Prompt or of strings, not one string")
     return [

@@ -1,13 +1,13 @@
-"""Prompts: loaded, sampled, kept apart by what they are used for."""
+"""Load prompts, sample them, and keep those that are steered apart from those that select."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from saelens_steer.config import PromptSpec, SampleSpec
 from saelens_steer.data.sources import (
@@ -16,6 +16,7 @@ from saelens_steer.data.sources import (
     encodable,
     source_file,
     source_rows,
+    text_if_any,
     text_of,
 )
 from saelens_steer.errors import InputError
@@ -32,19 +33,58 @@ class Prompt:
     answer: str | None = None
 
 
+def steered_prompts(spec: PromptSpec) -> list[Prompt]:
+    """The prompts of a config: all of a source, its first, or a sample. InputError."""
+    if spec.sample is not None:
+        return sample_prompts(spec.source, spec.sample)
+    return load_prompts(spec.source, spec.limit)
+
+
 def load_prompts(source: str | Path, limit: int | None = None) -> list[Prompt]:
     """Prompts of a shipped name, a .jsonl or .txt path, or a dataset `name[:config[:split]]`.
 
     Each row has `text` (or `prompt`) and may have `id` (default: its line or row number, counted
-    from 1), `domain` and `answer`; in a .txt file a blank line ends a text. `limit` keeps the
-    first so many. Raises InputError.
+    from 1), `domain` and `answer`; in a .txt file a blank line ends a text. `limit` keeps
+    that many of the first. Raises InputError.
     """
     if limit is not None and limit < 1:
         raise InputError(f"the limit of prompts must be at least 1, not {limit}")
-    prompts = list(islice(_prompts(str(source)), limit))
+    found = _unique(source_rows(str(source)))
+    if source_file(str(source)):
+        found = iter(list(found))  # a file is checked whole, including what a limit leaves out
+    prompts = list(islice(found, limit))
     if not prompts:
         raise InputError(f"{source} holds no prompts")
     return prompts
+
+
+def sample_prompts(source: str | Path, spec: SampleSpec) -> list[Prompt]:
+    """`spec.n` prompts of a source (as in `load_prompts`), equally many per stratum.
+
+    The same in every process for the same rows and spec, in the order of the rows; a larger n
+    keeps what a smaller one drew. The id is the row's number, counted from 1, the domain its
+    stratum: the column's value, or length_1of5 for the shortest fifth. Raises InputError if
+    there are not enough usable rows, no text or no such column.
+    """
+    source = str(source)
+    pool = list(islice(_usable(source, spec), spec.pool))
+    if len(pool) < spec.n:
+        raise InputError(
+            f"{source} has only {len(pool)} usable rows of different texts for a sample of "
+            f"{spec.n}: lower prompts.sample.n or min_chars"
+        )
+    strata = _by_value(pool, source, spec) if spec.by else _by_length(pool, spec.strata)
+    drawn = sorted(_drawn(strata, spec.n, spec.seed), key=lambda drawn: drawn[1].number)
+    return [Prompt(str(row.number), row.text, name) for name, row in drawn]
+
+
+def some_prompts(prompts: Sequence[Prompt], n: int, seed: int = 0) -> list[Prompt]:
+    """At most n of the prompts, equally many per domain, drawn by the seed, in their order."""
+    strata: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        strata.setdefault(prompt.domain, []).append(prompt)
+    drawn = {prompt.id for _, prompt in _drawn(strata, n, seed)}
+    return [prompt for prompt in prompts if prompt.id in drawn]
 
 
 def prompts_hash(prompts: Sequence[Prompt]) -> str:
@@ -52,10 +92,41 @@ def prompts_hash(prompts: Sequence[Prompt]) -> str:
     return digest([dataclasses.astuple(prompt) for prompt in prompts])
 
 
-def _prompts(source: str) -> Iterator[Prompt]:
-    prompts = _unique(source_rows(source))
-    # a file is checked whole, also what a limit leaves out
-    return iter(list(prompts)) if source_file(source) else prompts
+def check_disjoint(steered: Sequence[Prompt], selecting: Sequence[Prompt]) -> None:
+    """Raise InputError if a prompt that is steered was also used to choose the features."""
+    shared = {p.text for p in steered} & {p.text for p in selecting}
+    if shared:
+        example = sorted(shared)[0][:60]
+        raise InputError(
+            f"{len(shared)} prompts are both steered and used for selection, such as {example!r}: "
+            "features must be chosen on other prompts than effects are measured on"
+        )
+
+
+def equal_shares(sizes: Sequence[int], n: int) -> list[int]:
+    """n divided over strata as evenly as their sizes allow; the remainder goes to the first."""
+    shares = [0] * len(sizes)
+    while n > 0 and (room := [i for i, size in enumerate(sizes) if shares[i] < size]):
+        each = n // len(room)
+        for i in room if each else room[:n]:
+            given = min(each or 1, sizes[i] - shares[i])
+            shares[i] += given
+            n -= given
+    return shares
+
+
+def beginning(text: str, max_chars: int | None) -> str:
+    """The text's first `max_chars` characters, without a word that would be cut in two.
+
+    A longer first word is cut anyway. Trailing white space is removed.
+    """
+    if max_chars is None or len(text) <= max_chars:
+        return text
+    head, after = text[:max_chars], text[max_chars]
+    words = head.rsplit(maxsplit=1)
+    if head[-1].isspace() or after.isspace() or len(words) < 2:
+        return head.rstrip()
+    return head[: -len(words[1])].rstrip()
 
 
 def _unique(rows: Iterable[Row]) -> Iterator[Prompt]:
@@ -88,17 +159,6 @@ def _optional(row: dict[str, Any], key: str, where: str) -> str | None:
     return None if value is None else encodable(value, where)
 
 
-def check_disjoint(steered: Sequence[Prompt], selecting: Sequence[Prompt]) -> None:
-    """Raise InputError if a prompt that is steered was also used to choose the features."""
-    shared = {p.text for p in steered} & {p.text for p in selecting}
-    if shared:
-        example = sorted(shared)[0][:60]
-        raise InputError(
-            f"{len(shared)} prompts are both steered and used for selection, such as {example!r}: "
-            "features must be chosen on other prompts than effects are measured on"
-        )
-
-
 @dataclass(frozen=True)
 class _Usable:
     """A row that may be drawn."""
@@ -108,102 +168,35 @@ class _Usable:
     length: int
     """Characters of the whole text, before it is cut."""
     value: str
-    """Of the column whose values are the strata."""
+    """The value of the column whose values are the strata."""
 
 
-def steered_prompts(spec: PromptSpec) -> list[Prompt]:
-    """The prompts of a config: all of a source, the first so many, or a sample. InputError."""
-    if spec.sample is not None:
-        return sample_prompts(spec.source, spec.sample)
-    return load_prompts(spec.source, spec.limit)
+T = TypeVar("T", Prompt, _Usable)
 
 
-def sample_prompts(source: str | Path, spec: SampleSpec) -> list[Prompt]:
-    """`spec.n` prompts of a source (as in `load_prompts`), as many from each stratum.
-
-    The same in every process for the same rows and spec, in the order of the rows; a larger n
-    keeps what a smaller one drew. The id is the row's number, counted from 1, the domain its
-    stratum: the column's value, or length_1of5 for the shortest fifth. Raises InputError where
-    there are not enough usable rows, no text or no such column.
-    """
-    source = str(source)
-    pool = list(islice(_usable(source, spec), spec.pool))
-    if len(pool) < spec.n:
-        raise InputError(
-            f"{source} has only {len(pool)} usable rows of different texts for a sample of "
-            f"{spec.n}: lower prompts.sample.n or min_chars"
-        )
-    strata = _by_value(pool, source, spec) if spec.by else _by_length(pool, spec.strata)
-    shares = equal_shares([len(rows) for rows in strata.values()], spec.n)
-    drawn = [
-        (row.number, Prompt(str(row.number), row.text, name))
-        for (name, rows), share in zip(strata.items(), shares, strict=True)
-        for row in sorted(rows, key=lambda row: digest(spec.seed, row.text))[:share]
-    ]
-    return [prompt for _, prompt in sorted(drawn, key=lambda pair: pair[0])]
-
-
-def some_prompts(prompts: Sequence[Prompt], n: int, seed: int = 0) -> list[Prompt]:
-    """At most n of the prompts, as many from each domain, in their order; drawn by the seed."""
-    strata: dict[str, list[Prompt]] = {}
-    for prompt in prompts:
-        strata.setdefault(prompt.domain, []).append(prompt)
-    shares = equal_shares([len(own) for own in strata.values()], n)
-    drawn = {
-        prompt.id
-        for own, share in zip(strata.values(), shares, strict=True)
-        for prompt in sorted(own, key=lambda prompt: digest(seed, prompt.text))[:share]
-    }
-    return [prompt for prompt in prompts if prompt.id in drawn]
-
-
-def equal_shares(sizes: Sequence[int], n: int) -> list[int]:
-    """n divided over strata as evenly as their sizes allow; what is left over goes to the first."""
-    shares = [0] * len(sizes)
-    while n > 0 and (room := [i for i, size in enumerate(sizes) if shares[i] < size]):
-        each = n // len(room)
-        for i in room if each else room[:n]:
-            given = min(each or 1, sizes[i] - shares[i])
-            shares[i] += given
-            n -= given
-    return shares
-
-
-def beginning(text: str, max_chars: int | None) -> str:
-    """The text's first `max_chars` characters, without a word that would be cut in two.
-
-    A first word that is longer is cut all the same. No white space is left at the end.
-    """
-    if max_chars is None or len(text) <= max_chars:
-        return text
-    head, after = text[:max_chars], text[max_chars]
-    words = head.rsplit(maxsplit=1)
-    if head[-1].isspace() or after.isspace() or len(words) < 2:
-        return head.rstrip()
-    return head[: -len(words[1])].rstrip()
+def _drawn(strata: Mapping[str, Sequence[T]], n: int, seed: int) -> Iterator[tuple[str, T]]:
+    """n items with the names of their strata, equally many from each, drawn by the seed."""
+    shares = equal_shares([len(items) for items in strata.values()], n)
+    for (name, items), share in zip(strata.items(), shares, strict=True):
+        for item in sorted(items, key=lambda item: digest(seed, item.text))[:share]:
+            yield name, item
 
 
 def _usable(source: str, spec: SampleSpec) -> Iterator[_Usable]:
-    """Rows with text enough and a stratum, none of a text that came before."""
+    """Rows with enough text and a stratum, each text once."""
     seen: set[str] = set()
     for row in source_rows(source):
-        whole, value = _text(row), _value(row, spec.by)
+        where, number, columns = row
+        whole = text_if_any(columns, where, TEXT_COLUMNS).strip()
+        value = _value(row, spec.by)
         text = beginning(whole, spec.max_chars)
         if len(whole) >= spec.min_chars and value is not None and text not in seen:
             seen.add(text)
-            yield _Usable(row[1], text, len(whole), value)
-
-
-def _text(row: Row) -> str:
-    """The row's text, stripped; empty where it has none."""
-    where, _, columns = row
-    text = next((columns[c] for c in TEXT_COLUMNS if c in columns), ...)
-    empty = text is None or (isinstance(text, str) and not text.strip())
-    return "" if empty else text_of(columns, where, TEXT_COLUMNS).strip()
+            yield _Usable(number, text, len(whole), value)
 
 
 def _value(row: Row, column: str | None) -> str | None:
-    """The row's value in the column of strata as text; None where it has none."""
+    """The row's value in the column of strata as text; None if it has none."""
     where, _, columns = row
     if column is None:
         return ""

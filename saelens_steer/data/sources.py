@@ -1,4 +1,4 @@
-"""Where rows of text come from: shipped sets, files, datasets on the hub."""
+"""Read rows of text: shipped sets, files, datasets on the hub."""
 
 from __future__ import annotations
 
@@ -11,69 +11,13 @@ from typing import Any
 
 import datasets.config
 
-from saelens_steer.errors import InputError
-
-
-def dataset_rows(source: str) -> Iterator[dict[str, Any]]:
-    """The rows of `name[:config[:split]]` (split: train), one after the other.
-
-    Rows are streamed, so a large dataset is not downloaded whole; with HF_HUB_OFFLINE set they
-    come from the local cache. `name` may be a local folder. Raises InputError.
-    """
-    name, config, split = _parts(source)
-    streaming = not datasets.config.HF_HUB_OFFLINE
-    try:
-        rows = datasets.load_dataset(
-            name, config, split=split, streaming=streaming, trust_remote_code=False
-        )
-        yield from map(dict, rows)
-    except Exception as error:
-        raise InputError(
-            f"cannot load the dataset {name!r} (config {config}, split {split}), give it as "
-            f"name:config:split: {_first_line(error)}"
-        ) from error
-
-
-def text_of(row: dict[str, Any], where: str, columns: tuple[str, ...]) -> str:
-    """The first of `columns` that the row has, a non-empty string. Raises InputError."""
-    column = next((c for c in columns if c in row), None)
-    if column is None:
-        wanted = " or ".join(repr(c) for c in columns)
-        raise InputError(f"{where} has no {wanted}, only {', '.join(map(str, row)) or 'nothing'}")
-    text = row[column]
-    if not isinstance(text, str):
-        raise InputError(f"{where}: {column!r} must be a string, not {type(text).__name__}")
-    if not text.strip():
-        raise InputError(f"{where}: {column!r} is empty")
-    return encodable(text, where)
-
-
-def encodable(text: str, where: str) -> str:
-    """The text itself, unless a lone surrogate keeps it from being UTF-8. Raises InputError."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InputError(f"{where} holds half of a surrogate pair, which is no text") from None
-    return text
-
-
-def _parts(source: str) -> tuple[str, str | None, str]:
-    name, *rest = source.split(":")
-    if not name or len(rest) > 2:
-        raise InputError(f"a dataset is named as name:config:split, not {source!r}")
-    config, split = (*rest, "", "")[:2]
-    return name, config or None, split or "train"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
+from saelens_steer.errors import InputError, first_line
 
 SHIPPED = Path(__file__).parent / "prompts"
 TEXT_COLUMNS = ("text", "prompt")
 
 Row = tuple[str, int, dict[str, Any]]
-"""Where it stands (for messages), its number counted from 1, and its columns."""
+"""Where the row is (for messages), its number from 1, and its columns."""
 
 
 def source_rows(source: str) -> Iterator[Row]:
@@ -89,7 +33,7 @@ def source_rows(source: str) -> Iterator[Row]:
 
 
 def source_file(source: str) -> Path | None:
-    """The file that a source names, whether it is there or not; None for a dataset."""
+    """The file that a source names, whether or not it exists; None for a dataset."""
     if source in shipped_prompts():
         return SHIPPED / f"{source}.jsonl"
     named = source.endswith((".jsonl", ".txt")) or Path(source).is_file()
@@ -143,11 +87,65 @@ def _dataset(source: str) -> Iterator[Row]:
         names = ", ".join(shipped_prompts())
         raise InputError(
             f"{source!r} is no .txt or .jsonl file and not shipped ({names}); {error}"
-        ) from (error.__cause__)
+        ) from error.__cause__
 
 
 def _refuse_near_miss(source: str) -> None:
-    """A slip in a shipped name is told at once, not after a search on the network."""
+    """Report a misspelt shipped name at once, not after a search on the network."""
     near = difflib.get_close_matches(source, shipped_prompts(), n=2, cutoff=0.7)
     if near and not Path(source).exists() and not set("/:") & set(source):
         raise InputError(f"no shipped prompts {source!r}; did you mean {' or '.join(near)}?")
+
+
+def dataset_rows(source: str) -> Iterator[dict[str, Any]]:
+    """The rows of `name[:config[:split]]` (default split: train), one by one.
+
+    Rows are streamed, so a large dataset is not downloaded whole; with HF_HUB_OFFLINE set they
+    come from the local cache. `name` may be a local folder. Raises InputError.
+    """
+    name, *rest = source.split(":")
+    if not name or len(rest) > 2:
+        raise InputError(f"a dataset is named as name:config:split, not {source!r}")
+    config, split = (part or None for part in (*rest, "", "")[:2])
+    split = split or "train"
+    streaming = not datasets.config.HF_HUB_OFFLINE
+    try:
+        rows = datasets.load_dataset(
+            name, config, split=split, streaming=streaming, trust_remote_code=False
+        )
+        yield from map(dict, rows)
+    except Exception as error:
+        raise InputError(
+            f"cannot load the dataset {name!r} (config {config}, split {split}), give it as "
+            f"name:config:split: {first_line(error)}"
+        ) from error
+
+
+def text_of(row: dict[str, Any], where: str, columns: tuple[str, ...]) -> str:
+    """The first of `columns` that the row has, a non-empty string. Raises InputError."""
+    column = next((c for c in columns if c in row), None)
+    if column is None:
+        wanted = " or ".join(repr(c) for c in columns)
+        raise InputError(f"{where} has no {wanted}, only {', '.join(map(str, row)) or 'nothing'}")
+    text = row[column]
+    if not isinstance(text, str):
+        raise InputError(f"{where}: {column!r} must be a string, not {type(text).__name__}")
+    if not text.strip():
+        raise InputError(f"{where}: {column!r} is empty")
+    return encodable(text, where)
+
+
+def text_if_any(row: dict[str, Any], where: str, columns: tuple[str, ...]) -> str:
+    """As `text_of`, but empty if the text is null or blank."""
+    text = next((row[c] for c in columns if c in row), ...)
+    blank = text is None or (isinstance(text, str) and not text.strip())
+    return "" if blank else text_of(row, where, columns)
+
+
+def encodable(text: str, where: str) -> str:
+    """The text itself, unless a lone surrogate keeps it from being UTF-8. Raises InputError."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{where} holds half of a surrogate pair, which is no text") from None
+    return text

@@ -1,4 +1,4 @@
-"""Sets of vocabulary entries, and the positions where they stand in a text."""
+"""Sets of vocabulary entries, where they occur in texts, and the text of each token."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ NAMED = {
 """Shipped sets, as expressions that match a whole decoded entry."""
 
 UNKNOWN = "\ufffd"
-"""What a byte-level entry that is part of a character decodes to."""
+"""The decoding of a byte-level entry that is part of a character."""
+
+LONGEST = 4
+"""Bytes of the longest character, so it is split over at most this many tokens."""
 
 _vocabularies: WeakKeyDictionary[Any, tuple[int, dict[int, str]]] = WeakKeyDictionary()
 
@@ -31,7 +34,7 @@ def token_set(spec: TokenSetSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: i
     """Ids of the entries that `spec` names, ascending; never a special token.
 
     Rows of the unembedding that the tokenizer does not know are in no set. An entry that is only
-    part of a UTF-8 character has no text: it can be given by id alone. Raises InputError.
+    part of a UTF-8 character has no text: only its id can name it. Raises InputError.
     """
     entries = ordinary_entries(tokenizer, d_vocab)
     if spec.name is not None:
@@ -43,9 +46,10 @@ def token_set(spec: TokenSetSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: i
     elif spec.ids is not None:
         found = sorted({_checked(i, entries, tokenizer) for i in spec.ids})
     else:
-        found = _matching(_compiled(spec.regex or ""), entries)
+        found = _matching(spec.regex or "", entries)
     if not found:
-        raise InputError(f"no vocabulary entry belongs to the token set {_shown(spec)}")
+        shown = ", ".join(f"{k}={v!r}" for k, v in spec.model_dump(exclude_none=True).items())
+        raise InputError(f"no vocabulary entry belongs to the token set {shown}")
     return found
 
 
@@ -74,7 +78,7 @@ def diagnostic_positions(tokens: Tokens, mask: Mask, tokenizer: PreTrainedTokeni
     """True at assistant starts, code fences and mathematical delimiters [batch, pos].
 
     An assistant start is the last token of what the chat template puts before an answer. A row
-    without one (no chat template, plain text) has its last token in that place.
+    without one (no chat template, plain text) has its last token marked instead.
     """
     starts = _ends_of(generation_prompt(tokenizer), tokens) & mask
     last = torch.zeros_like(mask)
@@ -86,8 +90,23 @@ def diagnostic_positions(tokens: Tokens, mask: Mask, tokenizer: PreTrainedTokeni
     return starts | (torch.isin(tokens, marks) & mask)
 
 
+def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """The text that each token adds to those before it.
+
+    A character split over several byte-level tokens belongs to its last one; the others are empty.
+    Bytes that make no character are shown as U+FFFD.
+    """
+    anchor = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+    grown = [anchor + list(ids[:end]) for end in range(len(ids) + 1)]
+    known, *texts = batch_decoder(tokenizer)(grown)
+    whole = texts[-1][len(known) :] if texts else ""
+    found = _added(known, texts, LONGEST)
+    # a text may hold U+FFFD itself, before a character that is split: then no limit
+    return found if "".join(found) == whole else _added(known, texts, len(texts) + 1)
+
+
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Ids of BOS, EOS, padding, role marks and whatever else the tokenizer calls special."""
+    """Ids of BOS, EOS, padding, role marks and all else that the tokenizer calls special."""
     added = tokenizer.added_tokens_decoder
     return set(tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}
 
@@ -103,10 +122,7 @@ def _decoded(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
 
 
 def _decode_each(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
-    """The text of each entry inside a text, behind a letter.
-
-    Alone, some decoders strip an entry's leading space.
-    """
+    """The text of each entry after a letter: alone, some decoders strip its leading space."""
     anchor = tokenizer("a", add_special_tokens=False)["input_ids"]
     decode = batch_decoder(tokenizer)
     prefix = len(decode([anchor])[0])
@@ -114,7 +130,7 @@ def _decode_each(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str
 
 
 def batch_decoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[list[int]]], list[str]]:
-    """The Rust tokenizer's own decoder where there is one: quick, and no clean-up of spaces."""
+    """The Rust tokenizer's decoder if there is one: fast, and it cleans up no spaces."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         return lambda rows: backend.decode_batch(rows, skip_special_tokens=False)
@@ -123,16 +139,12 @@ def batch_decoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[list[int
     ]
 
 
-def _matching(regex: str | re.Pattern[str], entries: dict[int, str]) -> list[int]:
-    match = re.compile(regex).fullmatch
-    return [i for i, text in entries.items() if UNKNOWN not in text and match(text)]
-
-
-def _compiled(regex: str) -> re.Pattern[str]:
+def _matching(regex: str, entries: dict[int, str]) -> list[int]:
     try:
-        return re.compile(regex)
+        match = re.compile(regex).fullmatch
     except (re.error, RecursionError, OverflowError) as error:
         raise InputError(f"{regex!r} is no regular expression: {error}") from None
+    return [i for i, text in entries.items() if UNKNOWN not in text and match(text)]
 
 
 def _single(text: str, entries: dict[int, str]) -> list[int]:
@@ -153,12 +165,8 @@ def _checked(i: int, entries: dict[int, str], tokenizer: PreTrainedTokenizerBase
     raise InputError(f"token id {i} is not in the vocabulary (0 to {max(entries, default=0)})")
 
 
-def _shown(spec: TokenSetSpec) -> str:
-    return ", ".join(f"{k}={v!r}" for k, v in spec.model_dump(exclude_none=True).items())
-
-
 def _ends_of(pattern: list[int], tokens: Tokens) -> Mask:
-    """True where the ids of `pattern` have just been completed."""
+    """True at the last id of each occurrence of `pattern`."""
     found = torch.zeros_like(tokens, dtype=torch.bool)
     n = len(pattern)
     if 0 < n <= tokens.shape[1]:
@@ -167,33 +175,14 @@ def _ends_of(pattern: list[int], tokens: Tokens) -> Mask:
     return found
 
 
-LONGEST = 4
-"""Bytes of the longest character, so its pieces are at most so many tokens."""
-
-
-def token_pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """The text that each token adds to those before it.
-
-    A character that is split over several byte-level tokens stands whole on its last one, and the
-    others are empty. Bytes that make no character are shown as U+FFFD.
-    """
-    anchor = list(tokenizer("a", add_special_tokens=False)["input_ids"])
-    grown = [anchor + list(ids[:end]) for end in range(len(ids) + 1)]
-    known, *texts = batch_decoder(tokenizer)(grown)
-    whole = texts[-1][len(known) :] if texts else ""
-    found = _added(known, texts, LONGEST)
-    # a text may hold U+FFFD itself, before a character that is split: then no limit
-    return found if "".join(found) == whole else _added(known, texts, len(texts) + 1)
-
-
 def _added(known: str, texts: Sequence[str], longest: int) -> list[str]:
-    """What each text adds to the one before; nothing yet while it ends within a character."""
-    pieces, waiting = list[str](), 0
+    """The text that each adds to the one before; empty while it ends within a character."""
+    found, waiting = list[str](), 0
     for number, text in enumerate(texts, start=1):
         waiting += 1
         if text.endswith(UNKNOWN) and waiting < longest and number < len(texts):
-            pieces.append("")
+            found.append("")
         else:
-            pieces.append(text[len(known) :])
+            found.append(text[len(known) :])
             known, waiting = text, 0
-    return pieces
+    return found

@@ -22,8 +22,8 @@ from saelens_steer.model import (
     compare_on,
     generate,
     last_token_logits,
+    origin_of,
     run_to_hook,
-    source_of,
     stop_token_ids,
     tolerance,
     unembed,
@@ -47,7 +47,7 @@ def parity(case: SelfTestCase) -> Finding:
 
     Without room for it beside the model, the comparison that loading has left.
     """
-    dtype, source, free = case.model.cfg.dtype, source_of(case.model), free_bytes(case.model)
+    dtype, source, free = case.model.cfg.dtype, origin_of(case.model), free_bytes(case.model)
     allowed = tolerance(dtype)
     if source and free is not None and free < CHECKPOINT_ROOM * weight_bytes(case.model):
         why = "as remembered from loading: no room for the checkpoint beside the model"

@@ -13,7 +13,7 @@ from sae_lens import SAE
 from torch import Tensor
 
 from saelens_steer.activations import Activations
-from saelens_steer.data import special_ids, token_pieces
+from saelens_steer.data import special_ids, token_texts
 from saelens_steer.features.responses import Places, Responses
 from saelens_steer.features.scale import encode
 from saelens_steer.sae import rows_at_once
@@ -131,7 +131,7 @@ class _Texts:
         index = activations.index.iloc[torch.cat([view.lead, view.rows]).numpy()]
         ids = [int(i) for i in index["token"]]
         n = len(view.lead)
-        self.tokens = tuple(token_pieces(tokenizer, ids)[n:])
+        self.tokens = tuple(token_texts(tokenizer, ids)[n:])
         self.positions = tuple(int(p) for p in index["position"][n:])
         row = index.iloc[n + view.peak]
         self.prompt_id, self.domain = str(row["prompt_id"]), str(row["domain"])

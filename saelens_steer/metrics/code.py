@@ -9,11 +9,53 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+Validity = Literal["absent", "valid", "invalid", "truncated"]
+
+PYTHON = ("python", "py", "python3", "py3")
+"""Fence languages that count as Python, in any case."""
+
 _OPEN = re.compile(
-    r"(?P<indent>[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?)(?P<mark>`{3,}|~{3,})(?P<info>.*)"
+    r"(?P<indent>[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?)(?P<mark>`{3,}|~{3,})"
+    r"(?P<info>\s*\{?\.?(?P<language>[\w+#-]*).*)"
 )
-_LANGUAGE = re.compile(r"\s*\{?\.?([\w+#-]*)")
 _CLOSE = re.compile(r"(?P<indent>[ \t]*)(?P<mark>`{3,}|~{3,})[ \t]*\r?")
+
+
+def code_validity(text: str, truncated: bool = False) -> Validity:
+    """`absent` (no Python fence), `valid`, `invalid` or `truncated`, of the completion alone.
+
+    `valid`: at least one closed ```` ```python ```` or ```` ```py ```` fence, and all of them
+    parse by the running interpreter's grammar. `truncated`: `truncated` says the token limit cut
+    the text, and it ends inside a Python fence (or an opening line that may become one). An open
+    fence at the end of a finished text is `invalid`. Fences of other languages, or of none, are
+    ignored.
+    """
+    found = list(fences(text))
+    if truncated and found and _cut_inside_python(found[-1]):
+        return "truncated"
+    python = [fence for fence in found if fence.language in PYTHON]
+    if not python:
+        return "absent"
+    return "valid" if all(f.closed and parses(f.body) for f in python) else "invalid"
+
+
+def parses(source: str) -> bool:
+    """Whether Python can parse the source, however hostile. None of it is run."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            ast.parse(source)
+        except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
+            return False
+    return True
+
+
+def _cut_inside_python(fence: Fence) -> bool:
+    if fence.closed:
+        return False
+    if fence.cut_short:
+        return any(name.startswith(fence.language) for name in PYTHON)
+    return fence.language in PYTHON
 
 
 @dataclass(frozen=True)
@@ -21,7 +63,7 @@ class Fence:
     """One fenced block: its lines, without the indentation of its opening mark."""
 
     language: str
-    """First word after the mark, in lower case: `python` of ```` ```{.python} ````, too."""
+    """First word after the mark, in lower case: `python` for ```` ```{.python} ````, too."""
     body: str
     first: int
     """Index of the opening line."""
@@ -73,18 +115,13 @@ def _fence(lines: list[str], first: int, opening: re.Match[str]) -> Fence:
         last += 1
     closed = last < len(lines)
     return Fence(
-        language=_language(opening["info"]),
+        language=opening["language"].lower(),
         body="\n".join(_dedented(line, indent) for line in lines[first + 1 : last]),
         first=first,
         last=last if closed else len(lines) - 1,
         closed=closed,
         cut_short=first == len(lines) - 1,
     )
-
-
-def _language(info: str) -> str:
-    match = _LANGUAGE.match(info)
-    return match[1].lower() if match else ""
 
 
 def _closes(line: str, mark: str, indent: int) -> bool:
@@ -97,46 +134,3 @@ def _closes(line: str, mark: str, indent: int) -> bool:
 
 def _dedented(line: str, indent: int) -> str:
     return line[min(indent, len(line) - len(line.lstrip(" \t"))) :]
-
-
-Validity = Literal["absent", "valid", "invalid", "truncated"]
-
-PYTHON = ("python", "py", "python3", "py3")
-"""Fence languages that count as Python, in any case."""
-
-
-def code_validity(text: str, truncated: bool = False) -> Validity:
-    """`absent` (no Python fence), `valid`, `invalid` or `truncated`, of the completion alone.
-
-    `valid`: at least one closed ```` ```python ```` or ```` ```py ```` fence, and all of them
-    parse by the running interpreter's grammar. `truncated`: `truncated` says the token limit cut
-    the text, and it ends inside a Python fence (or an opening line that may become one). An open
-    fence at the end of a finished text is `invalid`. Fences of other languages, or of none, count
-    for nothing.
-    """
-    found = list(fences(text))
-    if truncated and found and _cut_inside_python(found[-1]):
-        return "truncated"
-    python = [fence for fence in found if fence.language in PYTHON]
-    if not python:
-        return "absent"
-    return "valid" if all(f.closed and parses(f.body) for f in python) else "invalid"
-
-
-def parses(source: str) -> bool:
-    """Whether Python can parse the source, however hostile it is. Nothing of it is run."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            ast.parse(source)
-        except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
-            return False
-    return True
-
-
-def _cut_inside_python(fence: Fence) -> bool:
-    if fence.closed:
-        return False
-    if fence.cut_short:
-        return any(name.startswith(fence.language) for name in PYTHON)
-    return fence.language in PYTHON

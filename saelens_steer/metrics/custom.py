@@ -26,7 +26,7 @@ SHAPES = "(logits), (logits, baseline), (text) or (text, truncated)"
 TRIAL_ROWS = 3
 
 _CHANGED: dict[str, int | None] = {}
-"""When the file of each imported metric module had last been changed."""
+"""Each imported metric module ↦ when its file was last changed."""
 
 
 def custom_metric(path: str, d_vocab: int) -> Metric:
@@ -44,13 +44,35 @@ def custom_metric(path: str, d_vocab: int) -> Metric:
     name = path.rpartition(":")[2].rpartition(".")[2]
     if first == "logits":
         fn = partial(_rows, path, function, n)
-        _trial(path, fn, *(_noise(d_vocab, seed) for seed in (0, 1)))
+        seeded = (torch.Generator().manual_seed(seed) for seed in (0, 1))
+        _trial(path, fn, *(torch.randn(TRIAL_ROWS, d_vocab, generator=draw) for draw in seeded))
         return LogitMetric(name, fn)
     columns = _columns(path, function, n, name)
     return TextMetric(name, columns, partial(_numbers, path, function, n, columns, name))
 
 
+def metrics_version(specs: Sequence[MetricSpec]) -> str:
+    """Digest of the specs, and of the source of each module that defines a user's metric.
+
+    Modules that these import are not included.
+    """
+    own = [imported(spec) for spec in specs if isinstance(spec, str) and ":" in spec]
+    plain = [spec if isinstance(spec, str) else spec.model_dump() for spec in specs]
+    return digest(plain, [_source(function) for function in own])
+
+
+def _source(function: Callable[..., Any]) -> str:
+    """The text of the module that defines a function; InputError if it has no file."""
+    try:
+        return inspect.getsource(sys.modules[function.__module__])
+    except (OSError, TypeError, KeyError):
+        raise InputError(
+            f"the metric {function!r} stands in no source file: put it in a module of its own"
+        ) from None
+
+
 def imported(path: str) -> Callable[..., Any]:
+    """The function behind `package.module:function`. Raises InputError."""
     module_name, _, attribute = path.partition(":")
     with _working_directory_importable():
         try:
@@ -62,18 +84,12 @@ def imported(path: str) -> Callable[..., Any]:
             ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise InputError(
-                f"metric {path!r}: no {part!r} there; {or_known(part, _functions(found))}"
-            )
+            public = sorted(n for n, v in vars(found).items() if callable(v) and n[0] != "_")
+            raise InputError(f"metric {path!r}: no {part!r} there; {or_known(part, public)}")
         found = getattr(found, part)
     if not callable(found):
         raise InputError(f"metric {path!r} is a {type(found).__name__}, not a function")
     return found
-
-
-def _functions(module: Any) -> list[str]:
-    """Names that could be meant: what can be called and is not private."""
-    return sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))
 
 
 def _fresh(module: ModuleType) -> ModuleType:
@@ -110,17 +126,15 @@ def _parameters(path: str, function: Callable[..., Any]) -> tuple[str, int]:
     taken = [p for p in parameters if p.kind in plain]
     needed = [p for p in parameters if p.default is p.empty and "VAR" not in p.kind.name]
     first = taken[0].name if taken else ""
-    n = 2 if len(taken) > 1 and (taken[1] in needed or _is_second(taken[1].name)) else 1
+    second = taken[1].name if len(taken) > 1 else ""
+    ours = second.startswith("baseline") or second == "truncated"
+    n = 2 if ours or (taken[1:2] and taken[1] in needed) else 1
     if first not in ("logits", "text", "completion") or not set(needed) <= set(taken[:n]):
         raise InputError(
             f"metric {path!r} takes ({', '.join(p.name for p in parameters)}); its parameters "
             f"must be {SHAPES}"
         )
     return first, n
-
-
-def _is_second(name: str) -> bool:
-    return name.startswith("baseline") or name == "truncated"
 
 
 def _rows(
@@ -189,27 +203,3 @@ def _trial(path: str, fn: Callable[..., Any], *values: Any) -> Any:
         raise InputError(
             f"metric {path!r} failed when tried on {what}: {type(error).__name__}: {error}"
         ) from error
-
-
-def _noise(d_vocab: int, seed: int) -> Logits:
-    return torch.randn(TRIAL_ROWS, d_vocab, generator=torch.Generator().manual_seed(seed))
-
-
-def metrics_version(specs: Sequence[MetricSpec]) -> str:
-    """Digest of the specs, and of the source of each module that a user's own metric lives in.
-
-    Modules which that one imports are not looked at.
-    """
-    own = [imported(spec) for spec in specs if isinstance(spec, str) and ":" in spec]
-    plain = [spec if isinstance(spec, str) else spec.model_dump() for spec in specs]
-    return digest(plain, [_source(function) for function in own])
-
-
-def _source(function: Callable[..., Any]) -> str:
-    """The text of the module a function stands in; InputError where it stands in no file."""
-    try:
-        return inspect.getsource(sys.modules[function.__module__])
-    except (OSError, TypeError, KeyError):
-        raise InputError(
-            f"the metric {function!r} stands in no source file: put it in a module of its own"
-        ) from None

@@ -77,7 +77,7 @@ def latex_first(text: str) -> bool:
 
 
 def prices(text: str) -> set[int]:
-    """Where the dollars stand that begin a price."""
+    """The positions of dollars that begin a price."""
     found = set()
     marks = [m for m in _MARKS.finditer(text) if m["dollars"] or m["blank"]]
     for mark, after in zip_longest(marks, marks[1:]):
@@ -102,19 +102,18 @@ class _Reader:
         self.text = text
         self.prices = prices(text)
         self.open: list[tuple[str, bool]] = []
-        """(what closes it, whether there is mathematics inside), innermost last."""
+        """(what closes it, whether mathematics is inside), innermost last."""
         self.present = False
         self.argument_is_text = False
         """The mark before was a command such as `\\text`."""
 
     def read(self) -> bool:
         """Read to the end or to the first mark out of place; False in the second case."""
-        return all(self._step(mark) for mark in _MARKS.finditer(self.text))
-
-    def _step(self, mark: re.Match[str]) -> bool:
-        fits = self._take(mark)
-        self.argument_is_text = mark["command"] in _TEXT_COMMANDS
-        return fits
+        for mark in _MARKS.finditer(self.text):
+            if not self._take(mark):
+                return False
+            self.argument_is_text = mark["command"] in _TEXT_COMMANDS
+        return True
 
     def _take(self, mark: re.Match[str]) -> bool:
         if mark["env"]:
@@ -151,23 +150,21 @@ class _Reader:
         inside = self.open[-1][0]
         if (inside, run) == ("$", "$$"):  # $a$$b$: one ends and the next begins
             return True
-        if (inside, run) == ("$$", "$"):  # half a delimiter: only where the text is cut
+        if (inside, run) == ("$$", "$"):  # half a delimiter: only if the text is cut
             return mark.end() == len(self.text)
         return self._pop(run)
 
     def _bracket(self, char: str) -> bool:
         if char in _BRACKETS:
-            return self._push(_BRACKETS[char], True) if not self._in_math else False
+            return not self._in_math and self._push(_BRACKETS[char], True)
         return self._pop(char) if char in _BRACKETS.values() else True
 
     def _brace(self, char: str) -> bool:
         if not self.open:  # braces in prose
             return True
-        return (
-            self._pop("}")
-            if char == "}"
-            else self._push("}", self._in_math and not self.argument_is_text)
-        )
+        if char == "}":
+            return self._pop("}")
+        return self._push("}", self._in_math and not self.argument_is_text)
 
     def _environment(self, mark: re.Match[str]) -> bool:
         name = (mark["name"] or "").strip()

@@ -1,4 +1,4 @@
-"""What a metric is, of logits or of a text; KL and margins."""
+"""Metrics of logits and of texts; KL and margins."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class LogitMetric:
     name: str
     fn: Callable[[Logits, Logits], PerRow]
     reads: Int[Tensor, " read"] | None = None
-    """The only tokens that `fn` reads, and is given, in this order; None for the vocabulary."""
+    """The only tokens whose logits `fn` gets, in this order; None for the whole vocabulary."""
     sets: tuple[Int[Tensor, " target"], Int[Tensor, " other"]] | None = None
-    """Of a margin: the tokens it is between."""
+    """A margin's target and other tokens."""
 
     def of(
         self, logits: Logits, baseline: Logits, columns: Int[Tensor, " column"] | None = None
     ) -> PerRow:
-        """The metric of rows whose logits are of some tokens, ascending (None: of all)."""
+        """The metric per row; `columns`: the ascending tokens that logits cover (None: all)."""
         if self.reads is None:
             return self.fn(logits, baseline)
         ids = self.reads if columns is None else torch.searchsorted(columns, self.reads)

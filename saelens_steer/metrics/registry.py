@@ -1,4 +1,4 @@
-"""From the metrics that a config names to the functions that compute them."""
+"""Turn the metrics that a config names into the functions that compute them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TABLE_COLUMNS = frozenset({
 })  # fmt: skip
 """Column names of the result tables, which no metric may take."""
 SUFFIXES = ("_delta", "_ci_low", "_ci_high")
-"""What the summary table appends to a metric's name."""
+"""The suffixes that the summary table appends to a metric's name."""
 
 
 def resolve_metrics(
@@ -42,8 +42,8 @@ def resolve_metrics(
 ) -> list[Metric]:
     """The functions behind shipped names, margins and `package.module:function`, in order.
 
-    Functions of users are tried here once, so that they fail before any forward pass. Raises
-    InputError, also when two metrics would write the same column.
+    Users' functions are tried once here, so that they fail before any forward pass. Raises
+    InputError, also if two metrics would write the same column.
     """
     metrics = [_resolve(_checked(spec), tokenizer, d_vocab) for spec in specs]
     _refuse_clashes(list(chain.from_iterable(columns(metric) for metric in metrics)))
@@ -62,14 +62,24 @@ def metric_provenance(
 ) -> dict[str, dict[str, Any]]:
     """margin name → its token sets: `target` as text, `n_target`, `n_other`, `other` if given."""
     margins = [s.margin for s in map(_checked, specs) if isinstance(s, MarginMetric)]
-    return {spec.name: _described(spec, tokenizer, d_vocab) for spec in margins}
+    about: dict[str, dict[str, Any]] = {}
+    for spec in margins:
+        target, other = (ids.tolist() for ids in _margin_sets(spec, tokenizer, d_vocab))
+        shown = {} if spec.other is None else {"other": describe(other, tokenizer)}
+        about[spec.name] = {
+            "target": describe(target, tokenizer),
+            **shown,
+            "n_target": len(target),
+            "n_other": len(other),
+        }
+    return about
 
 
 def _resolve(spec: MetricSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: int) -> Metric:
     if isinstance(spec, MarginMetric):
         return _margin_metric(spec.margin, tokenizer, d_vocab)
     if isinstance(spec, MentionsMetric):
-        return _mentions(spec.mentions.name, spec.mentions.words)
+        return _text_metric(spec.mentions.name, partial(mentions, words=spec.mentions.words))
     if ":" in spec:
         return custom_metric(spec, d_vocab)
     if spec not in SHIPPED:
@@ -81,7 +91,7 @@ def _resolve(spec: MetricSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: int)
 
 
 def _checked(spec: Any) -> MetricSpec:
-    """A spec as a config gives it; a plain `{"margin": {...}}` is read as one, too."""
+    """A spec as a config has it; a plain `{"margin": {...}}` is accepted too."""
     if isinstance(spec, str | MarginMetric | MentionsMetric):
         return spec
     form = MentionsMetric if isinstance(spec, Mapping) and "mentions" in spec else MarginMetric
@@ -94,6 +104,39 @@ def _checked(spec: Any) -> MetricSpec:
             "a metric is a shipped name, a margin, mentions, or package.module:function, not "
             f"{spec!r} ({where}: {problem['msg']})"
         ) from None
+
+
+def _refuse_clashes(names: list[str]) -> None:
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise InputError(f"two metrics write the column {name!r}: rename or leave out one")
+        if not name.strip():
+            raise InputError("a metric needs a name that is not empty")
+        if name in TABLE_COLUMNS or any(name == f"{n}{s}" for n in names for s in SUFFIXES):
+            raise InputError(
+                f"a metric cannot be called {name!r}, a column of the results: rename it"
+            )
+
+
+def _margin_metric(
+    spec: MarginSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: int
+) -> LogitMetric:
+    """If both sets are given, only their tokens are read."""
+    target, other = sets = _margin_sets(spec, tokenizer, d_vocab)
+    reads = None
+    if spec.other is not None:
+        reads = torch.cat(sets)
+        target, other = torch.arange(len(reads)).split([len(target), len(other)])
+    fn = partial(_margin, target=target, other=other)
+    return LogitMetric(spec.name, fn, reads, sets)
+
+
+def _margin(logits: Logits, baseline: Logits, target: Tensor, other: Tensor) -> PerRow:  # noqa: ARG001
+    return margin(logits, target, other)
+
+
+def _kl(logits: Logits, baseline: Logits) -> PerRow:
+    return kl(baseline, logits)
 
 
 def _margin_sets(
@@ -112,55 +155,8 @@ def _margin_sets(
     return torch.tensor(target), torch.tensor(other)
 
 
-def _described(
-    spec: MarginSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: int
-) -> dict[str, Any]:
-    target, other = (ids.tolist() for ids in _margin_sets(spec, tokenizer, d_vocab))
-    shown = {} if spec.other is None else {"other": describe(other, tokenizer)}
-    return {
-        "target": describe(target, tokenizer),
-        **shown,
-        "n_target": len(target),
-        "n_other": len(other),
-    }
-
-
-def _refuse_clashes(names: list[str]) -> None:
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            raise InputError(f"two metrics write the column {name!r}: rename or leave out one")
-        if not name.strip():
-            raise InputError("a metric needs a name that is not empty")
-        if name in TABLE_COLUMNS or any(name == f"{n}{s}" for n in names for s in SUFFIXES):
-            raise InputError(
-                f"a metric cannot be called {name!r}, a column of the results: rename it"
-            )
-
-
-def _margin_metric(
-    spec: MarginSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: int
-) -> LogitMetric:
-    """Between two sets that are both given, only their own tokens are read."""
-    target, other = _margin_sets(spec, tokenizer, d_vocab)
-    if spec.other is None:
-        fn = partial(_margin, target=target, other=other)
-        return LogitMetric(spec.name, fn, sets=(target, other))
-    both, n = torch.cat([target, other]), len(target)
-    places = torch.arange(len(both))
-    fn = partial(_margin, target=places[:n], other=places[n:])
-    return LogitMetric(spec.name, fn, reads=both, sets=(target, other))
-
-
-def _margin(logits: Logits, baseline: Logits, target: Tensor, other: Tensor) -> PerRow:  # noqa: ARG001
-    return margin(logits, target, other)
-
-
-def _kl(logits: Logits, baseline: Logits) -> PerRow:
-    return kl(baseline, logits)
-
-
 def _rates(name: str, validity: Callable[[str, bool], Validity]) -> TextMetric:
-    """1.0 where valid: over all completions, and over those with something whole to judge."""
+    """1.0 if valid: over all completions, and over those with something complete to judge."""
 
     def fn(text: str, truncated: bool) -> dict[str, float]:
         verdict = validity(text, truncated)
@@ -171,17 +167,9 @@ def _rates(name: str, validity: Callable[[str, bool], Validity]) -> TextMetric:
     return TextMetric(f"{name}_validity", (f"{name}_valid", f"{name}_valid_present"), fn)
 
 
-def _latex_first(text: str, truncated: bool) -> dict[str, float]:  # noqa: ARG001
-    return {"latex_first": float(latex_first(text))}
-
-
-def _mentions(name: str, words: Sequence[str]) -> TextMetric:
-    """1.0 where a completion mentions one of the words."""
-    return TextMetric(name, (name,), lambda text, truncated: {name: float(mentions(text, words))})  # noqa: ARG005
-
-
-def _distinct_words(text: str, truncated: bool) -> dict[str, float]:  # noqa: ARG001
-    return {"distinct_words": distinct_words(text)}
+def _text_metric(name: str, of: Callable[[str], float]) -> TextMetric:
+    """One number for each completion, in a column of the same name."""
+    return TextMetric(name, (name,), lambda text, truncated: {name: float(of(text))})  # noqa: ARG005
 
 
 SHIPPED: Mapping[str, Metric] = {
@@ -190,8 +178,8 @@ SHIPPED: Mapping[str, Metric] = {
         LogitMetric("kl", _kl),
         _rates("code", code_validity),
         _rates("latex", latex_validity),
-        TextMetric("latex_first", ("latex_first",), _latex_first),
-        TextMetric("distinct_words", ("distinct_words",), _distinct_words),
+        _text_metric("latex_first", latex_first),
+        _text_metric("distinct_words", distinct_words),
     )
 }
 """The metrics that come with the package."""

@@ -1,9 +1,16 @@
 """Models: loaded, proved equal to their checkpoint, and run, for both classes alike."""
 
-from saelens_steer.model.engine.decode import Place, Rows, Steer, read_prompts, write_on
-from saelens_steer.model.engine.layers import Attend, Heads, Layer, Touch, untouched
+from saelens_steer.model.engine.decode import EditSite, Rows, Steer, decode, prefill
+from saelens_steer.model.engine.layers import (
+    AttentionFn,
+    HookEdit,
+    Layer,
+    PerHead,
+    untouched,
+    visible,
+)
 from saelens_steer.model.engine.plain_layers import plain_layers, why_not
-from saelens_steer.model.engine.token_tree import Group, Tree, tree_of, visible
+from saelens_steer.model.engine.token_tree import Group, Tree, tree_of
 from saelens_steer.model.forward import (
     check_length,
     direct_logits,
@@ -26,4 +33,8 @@ from saelens_steer.model.hooks import (
 )
 from saelens_steer.model.load import checkpoint_of, load_model
 from saelens_steer.model.parity import ParityError, compare_on, tolerance
-from saelens_steer.model.source import model_fingerprint, model_provenance, source_of
+from saelens_steer.model.provenance import (
+    model_fingerprint,
+    model_provenance,
+    origin_of,
+)

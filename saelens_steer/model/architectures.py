@@ -1,9 +1,9 @@
 """Which checkpoints can be loaded, and TransformerLens's config for each.
 
-A new architecture is one entry of `ARCHITECTURES`: what sets it apart from a plain decoder of
+A new architecture is one entry of `ARCHITECTURES`: how it differs from a plain decoder with
 RMS norms, rotary positions and a gated MLP. The parity proof then decides whether it is right.
-The configs are written here because TransformerLens would dispatch on words in the path: a
-small Llama gets the sizes of an 8B under its real name, and a folder of Gemma 3 gets none.
+The configs are built here because TransformerLens dispatches on words in the path: a small
+Llama under its real name gets the sizes of an 8B, and a folder of Gemma 3 gets none.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ def _rotary(config: Any) -> Settings:
         "rotary_dim": head_width(config),
         "rotary_base": rope_theta(config),
     }
-    if rope_type(rope) == "linear":
+    if rope_type(config) == "linear":
         settings["rotary_scaling_factor"] = float(rope["factor"])
-    if rope_type(rope) == "llama3":
+    if rope_type(config) == "llama3":
         settings["use_NTK_by_parts_rope"] = True
         settings["NTK_by_parts_factor"] = rope["factor"]
         settings["NTK_by_parts_low_freq_factor"] = rope["low_freq_factor"]
@@ -81,7 +81,7 @@ def _rotary(config: Any) -> Settings:
 
 
 def _windows(config: Any) -> Settings:
-    """Which layers look back no further than the sliding window; nothing where none does."""
+    """Which layers look back no further than the sliding window; empty if none does."""
     kinds = layer_types(config)
     if SLIDING not in kinds:
         return {}
@@ -93,18 +93,8 @@ def _windows(config: Any) -> Settings:
     }
 
 
-def _qwen3(_: Any) -> Settings:
-    """Norms on queries and keys."""
-    return {"use_qk_norm": True}
-
-
-def _qwen2(config: Any) -> Settings:
-    """Grouped attention even where groups are of one: its weights are converted that way."""
-    return {"n_key_value_heads": config.num_key_value_heads}
-
-
 def _gemma3(config: Any) -> Settings:
-    """Norms before and after each part, on queries and keys, and an attention scale of its own.
+    """Norms before and after each part, and on queries and keys; its attention scale is set.
 
     The factor on embeddings and the 1 added to norm weights go into the weights.
     """
@@ -119,8 +109,9 @@ def _gemma3(config: Any) -> Settings:
 
 
 ARCHITECTURES: dict[str, Callable[[Any], Settings]] = {
-    "Qwen3ForCausalLM": _qwen3,
-    "Qwen2ForCausalLM": _qwen2,
+    "Qwen3ForCausalLM": lambda _: {"use_qk_norm": True},
+    # grouped attention even if each group is one head: the weights are converted that way
+    "Qwen2ForCausalLM": lambda config: {"n_key_value_heads": config.num_key_value_heads},
     "Gemma3ForCausalLM": _gemma3,
     "LlamaForCausalLM": lambda _: {},
 }
@@ -129,8 +120,8 @@ ARCHITECTURES: dict[str, Callable[[Any], Settings]] = {
 def read_config(folder: Path, name: str | None = None) -> PretrainedConfig:
     """The checkpoint's config; InputError for an architecture or variant not supported.
 
-    Code that a checkpoint brings along is never run: where transformers has no class of its own for
-    it, InputError says so of `name`.
+    Code that a checkpoint brings along is never run: if transformers has no class for it, an
+    InputError names the model `name`.
     """
     try:
         raw = json.loads((folder / "config.json").read_text())
@@ -153,7 +144,7 @@ def read_config(folder: Path, name: str | None = None) -> PretrainedConfig:
 
 
 def own_code(name: str) -> InputError:
-    """What to raise for a checkpoint that transformers cannot read without code that it brings."""
+    """The error for a checkpoint that transformers can read only by running its code."""
     return InputError(
         f"The model {name} needs code of its own, which is never run here; use a checkpoint that "
         "transformers can read without it."
@@ -161,14 +152,14 @@ def own_code(name: str) -> InputError:
 
 
 def _refuse_variants(config: Any) -> None:
-    """Refuse what would be dropped without a word."""
+    """Refuse whatever would be dropped silently."""
     unsupported = {
         "quantized weights": getattr(config, "quantization_config", None) is not None,
         "attention biases": bool(getattr(config, "attention_bias", False)),
         "MLP biases": bool(getattr(config, "mlp_bias", False)),
         "attention in both directions": bool(getattr(config, "use_bidirectional_attention", False)),
         f"the activation {activation(config)}": activation(config) not in SUPPORTED_ACTIVATIONS,
-        f"scaled rotary embeddings ({rope_type(rope_of(config))})": _unknown_scaling(config),
+        f"scaled rotary embeddings ({rope_type(config)})": _unknown_scaling(config),
     }
     for what, present in unsupported.items():
         if present:
@@ -178,13 +169,12 @@ def _refuse_variants(config: Any) -> None:
 def _unknown_scaling(config: Any) -> bool:
     """TransformerLens scales by a factor everywhere but in sliding layers, as llama3 everywhere."""
     if SLIDING not in layer_types(config):
-        return rope_type(rope_of(config)) not in ("default", "linear", "llama3")
-    sliding = rope_type(rope_of(config, SLIDING))
-    return sliding != "default" or rope_type(rope_of(config)) not in ("default", "linear")
+        return rope_type(config) not in ("default", "linear", "llama3")
+    return rope_type(config, SLIDING) != "default" or rope_type(config) not in ("default", "linear")
 
 
 def layer_types(config: Any) -> list[str]:
-    """The kind of attention of each layer; full attention where the config does not say."""
+    """The kind of attention of each layer; full attention unless the config names others."""
     return getattr(config, "layer_types", None) or [FULL] * config.num_hidden_layers
 
 
@@ -194,9 +184,9 @@ def rope_of(config: Any, kind: str = FULL) -> dict[str, Any]:
     return rope.get(kind) or rope
 
 
-def rope_type(rope: dict[str, Any]) -> str:
-    """How rotary embeddings are scaled; `default` is not at all."""
-    return rope.get("rope_type") or "default"
+def rope_type(config: Any, kind: str = FULL) -> str:
+    """How rotary embeddings of such layers are scaled; `default` means not at all."""
+    return rope_of(config, kind).get("rope_type") or "default"
 
 
 def rope_theta(config: PretrainedConfig) -> float:
@@ -205,7 +195,7 @@ def rope_theta(config: PretrainedConfig) -> float:
 
 
 def head_width(config: Any) -> int:
-    """The width of one head; the model's width shared out where the config does not say."""
+    """The width of one head; the model's width divided by the heads unless the config gives it."""
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
@@ -215,7 +205,7 @@ def activation(config: Any) -> str:
 
 
 def context_length(config: PretrainedConfig, n_ctx: int | None) -> int:
-    """The positions the model is set up for: asked for, or the model's own up to 4,096."""
+    """The positions to set the model up for: `n_ctx`, or the model's own up to 4,096."""
     longest = int(config.max_position_embeddings)
     if n_ctx is None:
         return min(longest, MAX_DEFAULT_N_CTX)

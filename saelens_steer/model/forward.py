@@ -1,7 +1,7 @@
-"""Parts of a forward pass, the same for both model classes. No gradients.
+"""Parts of a forward pass, the same for both model classes, and the gradient at a hook.
 
-`mask` is True at real tokens; rows are left-padded. Hooks installed on the model act in all
-of these except at the final norm and the unembedding, which run in float32 here.
+`mask` is True at real tokens; rows are left-padded. Hooks on the model act everywhere except at
+the final norm and the unembedding, which are computed in float32 here.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def run_to_hook(model: Model, tokens: Tokens, mask: Mask, hook_name: str) -> Res
 
 
 def _read(model: Model, tokens: Tokens, mask: Mask, hook_name: str) -> Tensor:
-    """run_with_cache up to one hook; up to the layer alone where the hook is what enters it."""
+    """run_with_cache up to one hook; for hook_resid_pre, only the layers below are run."""
     check_length(model, tokens.shape[1])
     layer = hook_layer(hook_name)
     if not is_bridge(model) and hook_name == f"blocks.{layer}.hook_resid_pre":
@@ -64,21 +64,16 @@ def _read(model: Model, tokens: Tokens, mask: Mask, hook_name: str) -> Tensor:
     return cache[hook_name]
 
 
-def can_start_at_layer(model: Model) -> bool:
-    """Whether the lower layers can be skipped, see `resid_to_last`."""
-    return not is_bridge(model)
-
-
 @torch.no_grad()
 def resid_to_last(
     model: Model, resid: Resid, mask: Mask, start_layer: int
 ) -> Float[Tensor, "batch d_model"]:
     """Run the layers from `start_layer` on; the final residual at the last position.
 
-    `resid` is what stands at `blocks.{start_layer}.hook_resid_pre`. InputError for a
-    TransformerBridge, whose layers cannot be entered half-way.
+    `resid` is the activation at `blocks.{start_layer}.hook_resid_pre`. InputError for a
+    TransformerBridge, whose layers cannot be entered midway.
     """
-    if not can_start_at_layer(model):
+    if is_bridge(model):
         raise InputError(
             "A TransformerBridge cannot start at a layer; run whole forward passes, or load the "
             "model with class HookedTransformer."
@@ -123,7 +118,7 @@ def unembed(
 def unembed_with_gradients(
     model: Model, resid_last: Float[Tensor, "batch d_model"], columns: Columns | None = None
 ) -> Logits:
-    """The same, differentiable."""
+    """As `unembed`, differentiable."""
     x = _final_norm(model, resid_last.float())
     W_U, b_U = model.unembed.W_U, model.unembed.b_U
     if columns is not None:
@@ -138,16 +133,17 @@ def unembed_with_gradients(
 
 @torch.no_grad()
 def final_logits(model: Model, resid_last: Float[Tensor, "batch d_model"]) -> Logits:
-    """As `unembed`, the product in the model's own dtype: what the next token is chosen from."""
+    """As `unembed`, but the product is in the model's dtype: the logits to sample from."""
     x = _final_norm(model, resid_last.float()).to(model.unembed.W_U.dtype)
     return _capped(model, (x @ model.unembed.W_U + model.unembed.b_U).float())
 
 
 @torch.no_grad()
 def reading_direction(model: Model, ids: Columns) -> Float[Tensor, " d_model"]:
-    """The direction at the final residual that the mean logit of some tokens grows along.
+    """The direction at the final residual along which the mean logit of some tokens grows.
 
-    v · it is the mean of `direct_logits` of v over the tokens, up to the mean over all; float32.
+    Its dot product with v is the mean of `direct_logits` of v over the tokens, up to the mean over
+    the vocabulary; float32.
     """
     mean = model.unembed.W_U[:, ids.to(model.unembed.W_U.device)].float().mean(1)
     return mean * _norm_weight(model)
@@ -155,10 +151,10 @@ def reading_direction(model: Model, ids: Columns) -> Float[Tensor, " d_model"]:
 
 @torch.no_grad()
 def direct_logits(model: Model, vectors: Float[Tensor, "n d_model"]) -> Logits:
-    """What each vector, added to the final residual, adds to the logits, less their mean.
+    """What each vector, added to the final residual, adds to the logits, minus their mean.
 
-    Up to the scale that the final norm divides by, one for all vectors; float32. The logit lens of
-    a direction (nostalgebraist 2020).
+    Up to the scale that the final norm divides by, the same for all vectors; float32. The logit
+    lens of a direction (nostalgebraist 2020).
     """
     x = vectors.float().to(model.unembed.W_U.device) * _norm_weight(model)
     pieces = [x @ W.float() for W in model.unembed.W_U.split(VOCAB_CHUNK, dim=1)]
@@ -172,7 +168,7 @@ def _capped(model: Model, logits: Logits) -> Logits:
 
 
 def _norm_weight(model: Model) -> Tensor:
-    """What the final norm multiplies each entry by, float32; 1 where it has no weights."""
+    """The factor that the final norm applies to each entry, float32; 1 if it has no weights."""
     weight = getattr(model.ln_final, "w", None)
     if weight is None:
         return torch.ones((), device=model.unembed.W_U.device)
@@ -180,16 +176,15 @@ def _norm_weight(model: Model) -> Tensor:
 
 
 def _final_norm(model: Model, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_model"]:
-    """The model's last norm: RMS or LayerNorm, with weights where it has them."""
+    """The model's last norm: RMS or LayerNorm, with weights if it has them."""
     kind, cfg = model.cfg.normalization_type, model.cfg
     if kind is None:
         return x
     if kind.startswith("LN") and not getattr(cfg, "final_rms", False):
         x = x - x.mean(dim=-1, keepdim=True)
     x = x / (x.pow(2).mean(dim=-1, keepdim=True) + cfg.eps).sqrt()
-    weight, bias = (getattr(model.ln_final, name, None) for name in ("w", "b"))
-    if weight is not None:
-        x = x * (weight.float() + float(getattr(cfg, "rmsnorm_uses_offset", False)))
+    x = x * _norm_weight(model)
+    bias = getattr(model.ln_final, "b", None)
     return x if bias is None else x + bias.float()
 
 
@@ -199,7 +194,7 @@ def resid_gradient(
     """d of(last-token logits) / d x at every position of a hook, 0 at padding, float32.
 
     Rows are left-padded, `mask` is True at real tokens. Weights get no gradients. Raises InputError
-    where `of` cannot be differentiated.
+    if `of` cannot be differentiated.
     """
     check_hook_name(model, hook_name)
     check_length(model, tokens.shape[1])

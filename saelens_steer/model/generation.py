@@ -14,14 +14,14 @@ from torch import Tensor
 from saelens_steer.errors import InputError
 from saelens_steer.model.forward import check_length
 from saelens_steer.model.model_class import Model, is_bridge
-from saelens_steer.model.source import source_of
+from saelens_steer.model.provenance import origin_of
 from saelens_steer.tensors import Mask, Tokens
 
 
 def stop_token_ids(model: Model) -> list[int]:
     """Tokens that end a completion: the checkpoint's own, or the tokenizer's end of text."""
-    source = source_of(model)
-    return list(source.stop_ids) if source else [_tokenizer(model).eos_token_id]
+    origin = origin_of(model)
+    return list(origin.stop_ids) if origin else [_tokenizer(model).eos_token_id]
 
 
 @torch.no_grad()
@@ -75,41 +75,27 @@ def _check_left_padded(mask: Mask) -> None:
 def _mask_kept(model: Model, tokens: Tokens, mask: Mask) -> Iterator[tuple[Tokens, dict[str, Any]]]:
     """Prompt and options with which `model.generate` sees exactly this mask.
 
-    A TransformerBridge takes the mask. A HookedTransformer infers it from leading padding ids,
-    so masked positions are given an id that no row begins with.
+    A TransformerBridge takes the mask. A HookedTransformer infers it from leading padding ids, so
+    masked positions get an id that no row begins with, the padding id of a copied tokenizer.
     """
     if is_bridge(model):
         yield tokens, {"attention_mask": mask.long()}
         return
-    first = tokens[torch.arange(len(tokens)), mask.long().argmax(dim=1)]
-    pad = _unused_id(set(first.tolist()), _tokenizer(model).pad_token_id, model.cfg.d_vocab)
-    with _padding_id(model, pad):
-        yield tokens.masked_fill(~mask, pad), {"padding_side": "left"}
-
-
-def _unused_id(used: set[int], preferred: int, d_vocab: int) -> int:
-    """The preferred id, or the first other one that is not used."""
-    return next(i for i in (preferred, *range(d_vocab)) if i not in used)
-
-
-@contextlib.contextmanager
-def _padding_id(model: Any, pad: int) -> Iterator[None]:
-    """Let a copy of the tokenizer, with another padding id, stand in for the model's own."""
-    own = model.tokenizer
-    if own.pad_token_id == pad:
-        yield
-        return
-    model.tokenizer = copy.deepcopy(own)
-    model.tokenizer.pad_token = own.convert_ids_to_tokens(pad)
+    own = _tokenizer(model)
+    first = set(tokens[torch.arange(len(tokens)), mask.long().argmax(dim=1)].tolist())
+    pad = next(i for i in (own.pad_token_id, *range(model.cfg.d_vocab)) if i not in first)
+    if pad != own.pad_token_id:
+        model.tokenizer = copy.deepcopy(own)
+        model.tokenizer.pad_token = own.convert_ids_to_tokens(pad)
     try:
-        yield
+        yield tokens.masked_fill(~mask, pad), {"padding_side": "left"}
     finally:
         model.tokenizer = own
 
 
 @contextlib.contextmanager
 def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
-    """Random draws from `seed`, the state restored after; None draws as torch stands."""
+    """Draw from `seed` and restore torch's state after; None uses the current state."""
     if seed is None:
         yield
         return
@@ -122,7 +108,7 @@ def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
 def _pad_after_stop(
     new: Int[Tensor, "batch new_pos"], stops: list[int], pad: int
 ) -> Int[Tensor, "batch new_pos"]:
-    """Replace everything after a row's first stop token by padding."""
+    """Replace everything after a row's first stop token with padding."""
     stopped = torch.isin(new, torch.tensor(stops, device=new.device)).long().cumsum(dim=1)
     after = torch.zeros_like(stopped)
     after[:, 1:] = stopped[:, :-1]

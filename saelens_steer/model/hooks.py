@@ -10,7 +10,7 @@ from saelens_steer.model.model_class import Model, is_bridge
 
 BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 TWINS = {"hook_resid_post": ("hook_resid_pre", 1), "hook_resid_pre": ("hook_resid_post", -1)}
-"""The same vectors under another name, so many layers on."""
+"""The same vectors under another name, that many layers further on."""
 
 
 def default_hook_name(model: Model) -> str:
@@ -29,22 +29,23 @@ def hook_layer(hook_name: str) -> int:
 
 
 def same_places(hook_name: str) -> tuple[str, ...]:
-    """The name itself, and the other name of that place if it has one.
+    """The name itself, and the other name of the same vectors if they have one.
 
     blocks.L.hook_resid_post is blocks.L+1.hook_resid_pre, unless L is the last layer.
     """
     found = BLOCK.fullmatch(hook_name)
-    baseline = TWINS.get(found[2]) if found else None
-    if found is None or baseline is None or int(found[1]) + baseline[1] < 0:
+    if found is None or found[2] not in TWINS:
         return (hook_name,)
-    return hook_name, f"blocks.{int(found[1]) + baseline[1]}.{baseline[0]}"
+    twin, step = TWINS[found[2]]
+    layer = int(found[1]) + step
+    return (hook_name, f"blocks.{layer}.{twin}") if layer >= 0 else (hook_name,)
 
 
 def check_hook_name(model: Model, hook_name: str) -> str:
     """The name itself, if a hook of that name fires in this model.
 
     InputError before any forward pass otherwise, with the layer range or the nearest names:
-    TransformerBridge ignores unknown names without a word.
+    TransformerBridge silently ignores unknown names.
     """
     layer = hook_layer(hook_name)
     if layer >= model.cfg.n_layers:
@@ -59,7 +60,7 @@ def check_hook_name(model: Model, hook_name: str) -> str:
 
 
 def check_editable(model: Model, hook_name: str) -> str:
-    """As check_hook_name, for a hook where activations are changed and not only read.
+    """As check_hook_name, for a hook at which activations are changed, not only read.
 
     A TransformerBridge calls `hook_resid_mid` off the path, so an edit there does something else.
     """
@@ -75,13 +76,13 @@ def check_editable(model: Model, hook_name: str) -> str:
 STREAM = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_mlp_out", "hook_attn_out")
 """Hooks that hold one vector of d_model for each position.
 
-Where a norm follows the MLP and the attention, as in Gemma 3, `hook_mlp_out` and `hook_attn_out`
+If a norm follows the MLP and the attention, as in Gemma 3, `hook_mlp_out` and `hook_attn_out`
 come after it in both classes: they hold what is added to the residual stream.
 """
 
 BEFORE_NORM = ("mlp.hook_out", "attn.hook_out")
-"""As STREAM, but before such a norm: what the MLP and the attention put out, where a Hugging Face
-hook on those modules would be. In a TransformerBridge alone; a HookedTransformer has no such hook.
+"""As STREAM, but before such a norm: the outputs of the MLP and attention modules, as Hugging Face
+hooks would see them. Only a TransformerBridge has these hooks.
 """
 
 
@@ -98,7 +99,7 @@ def check_stream(model: Model, hook_name: str) -> str:
 
 
 def writes_to_stream(hook_name: str) -> bool:
-    """Whether what stands at the hook is the residual stream, or is added to it as it is."""
+    """Whether the hook holds the residual stream, or something that is added to it unchanged."""
     return _in_block(hook_name) in STREAM
 
 
@@ -109,15 +110,10 @@ def _in_block(hook_name: str) -> str:
 
 
 def _instead(model: Model, hook_name: str) -> str:
-    """What to do about a hook that this model does not have."""
+    """What to use in place of a hook that this model does not have."""
     if _in_block(hook_name) in BEFORE_NORM and not is_bridge(model):
         part = _in_block(hook_name).split(".")[0]
         return f"use hook_{part}_out, or load the model with class TransformerBridge."
-    return _nearest(model, hook_name)
-
-
-def _nearest(model: Model, hook_name: str) -> str:
-    """What the user may have meant, among the hooks of the same layer."""
     prefix = f"blocks.{hook_layer(hook_name)}."
     here = [name for name in model.hook_dict if name.startswith(prefix)]
     close = difflib.get_close_matches(hook_name, here, n=3, cutoff=0.6)

@@ -1,14 +1,14 @@
-"""load_model: a checkpoint becomes a TransformerLens model that is proved to equal it."""
+"""Load a checkpoint as a TransformerLens model and prove that it computes the same."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from saelens_steer.errors import InputError
+from saelens_steer.errors import InputError, first_line
 from saelens_steer.model import parity
 from saelens_steer.model.architectures import (
     context_length,
@@ -35,18 +35,19 @@ from saelens_steer.model.architectures import (
     rope_theta,
 )
 from saelens_steer.model.model_class import Model, ModelClass
+from saelens_steer.model.provenance import ModelOrigin, origin_of, set_origin
 from saelens_steer.model.snapshot import find_snapshot, snapshot_commit, snapshot_fingerprint
-from saelens_steer.model.source import Source, set_source, source_of
 
+T = TypeVar("T")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 ASKED = "trust_remote_code=True"
-"""In what transformers says where it would have to run code of the checkpoint."""
+"""Part of every message in which transformers asks to run a checkpoint's own code."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """What is to be loaded, and how."""
+class LoadSpec:
+    """The checkpoint to load, and how."""
 
     name: str
     folder: Path
@@ -55,6 +56,7 @@ class Job:
     dtype: torch.dtype
     device: str
     n_ctx: int
+    model_class: ModelClass = "HookedTransformer"
 
 
 def load_model(
@@ -70,89 +72,82 @@ def load_model(
 
     `name` is "tiny-qwen3", a folder, or a hub id of a dense Qwen3, Qwen2.5, Llama or Gemma 3
     (text); `n_ctx` defaults to the model's own up to 4,096. InputError for anything that cannot
-    be loaded, ParityError where the loaded model does not compute what the Hugging Face model
-    does.
+    be loaded, ParityError if the loaded model does not compute what the Hugging Face model does.
     """
-    build = _builder(model_class)
-    torch_dtype, device = _dtype(dtype), _device(device)
+    _one_of(BUILDERS, model_class, "model class")
+    torch_dtype, device = _one_of(DTYPES, dtype, "dtype"), _device(device)
     folder = find_snapshot(name, revision)
     config = read_config(folder, name)
     length = context_length(config, n_ctx)
-    job = Job(name, folder, config, _tokenizer(folder, name), torch_dtype, device, length)
-    return _load_proven(job, build, model_class)
+    tokenizer = _tokenizer(folder, name)
+    return _load_proven(
+        LoadSpec(name, folder, config, tokenizer, torch_dtype, device, length, model_class)
+    )
 
 
 def checkpoint_of(model: Model) -> PreTrainedModel:
     """The plain Hugging Face model that a model was loaded from, in its dtype, on its device."""
-    source, cfg = source_of(model), model.cfg
-    if source is None:
+    origin, cfg = origin_of(model), model.cfg
+    if origin is None:
         raise InputError("this model was not loaded by load_model: its checkpoint is not known")
-    folder, device = Path(source.folder), str(cfg.device)
-    config = read_config(folder, source.name)
-    job = Job(source.name, folder, config, model.tokenizer, cfg.dtype, device, cfg.n_ctx)  # pyright: ignore[reportArgumentType]
-    return _hugging_face(job, config, cfg.dtype).to(device)  # pyright: ignore[reportArgumentType]
+    folder, name = Path(origin.folder), origin.name
+    hf = _hugging_face(name, folder, read_config(folder, name), cfg.dtype)
+    return hf.to(str(cfg.device))  # pyright: ignore[reportArgumentType]
 
 
-def _load_proven(job: Job, build: Callable[[PreTrainedModel, Job], Model], kind: str) -> Model:
-    """Load, prove unless that was done before, and note where the model came from."""
-    fingerprint = snapshot_fingerprint(job.folder)
-    lengths = parity.probe_lengths(job.config, job.n_ctx)
-    key = parity.parity_key(fingerprint, job.dtype, kind, job.device, lengths)
+def _load_proven(spec: LoadSpec) -> Model:
+    """Load, prove unless that was done before, and record where the model came from."""
+    fingerprint = snapshot_fingerprint(spec.folder)
+    lengths = parity.probe_lengths(spec.config, spec.n_ctx)
+    key = parity.parity_key(fingerprint, spec.dtype, spec.model_class, spec.device, lengths)
     proof = parity.recall(key)
-    if proof is None and job.dtype != torch.float32:
-        _prove_shallow(job, build)
-    hf = _hugging_face(job, job.config, job.dtype)
-    stop_ids = _stop_ids(hf, job.tokenizer)
+    if proof is None and spec.dtype != torch.float32:
+        _prove_first_layers(spec)
+    hf = _hugging_face(spec.name, spec.folder, spec.config, spec.dtype)
+    stop_ids = _stop_ids(hf, spec.tokenizer)
     if proof is None:
-        model, proof = _build_and_compare(hf, job, build)
-        parity.remember(key, proof, {"model": job.name, "dtype": str(job.dtype), "class": kind})
+        model, proof = _build_and_compare(hf, spec)
+        about = {"model": spec.name, "dtype": str(spec.dtype), "class": spec.model_class}
+        parity.remember(key, proof, about)
     else:
-        model = build(hf, job)
-    commit = snapshot_commit(job.folder)
-    set_source(model, Source(job.name, str(job.folder), commit, fingerprint, stop_ids, proof))
+        model = BUILDERS[spec.model_class](hf, spec)
+    commit = snapshot_commit(spec.folder)
+    set_origin(
+        model, ModelOrigin(spec.name, str(spec.folder), commit, fingerprint, stop_ids, proof)
+    )
     return model
 
 
-def _build_and_compare(
-    hf: PreTrainedModel, job: Job, build: Callable[[PreTrainedModel, Job], Model]
-) -> tuple[Model, parity.Parity]:
+def _build_and_compare(hf: PreTrainedModel, spec: LoadSpec) -> tuple[Model, parity.Parity]:
     """Read the checkpoint's answer before it is taken apart, then compare ours with it."""
-    on_device = hf.to(job.device)  # pyright: ignore[reportArgumentType]
-    theirs = parity.read_hugging_face(on_device, job.n_ctx)
-    model = build(hf, job)
-    proof = parity.compare(parity.read_loaded(model, job.config), theirs)
-    return model, parity.check(proof, job.dtype, job.name)
+    on_device = hf.to(spec.device)  # pyright: ignore[reportArgumentType]
+    theirs = parity.read_hugging_face(on_device, spec.n_ctx)
+    model = BUILDERS[spec.model_class](hf, spec)
+    proof = parity.compare(parity.read_loaded(model, spec.config), theirs)
+    return model, parity.check(proof, spec.dtype, spec.name)
 
 
-def _prove_shallow(job: Job, build: Callable[[PreTrainedModel, Job], Model]) -> None:
+def _prove_first_layers(spec: LoadSpec) -> None:
     """Prove the first layers in float32, where rounding cannot hide a wrong loading."""
-    config = copy.deepcopy(job.config)
+    config = copy.deepcopy(spec.config)
     config.num_hidden_layers = parity.shallow_layers(layer_types(config))
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[: config.num_hidden_layers]
-    shallow = Job(**{**vars(job), "config": config, "dtype": torch.float32})
-    _build_and_compare(_hugging_face(shallow, config, torch.float32), shallow, build)
+    hf = _hugging_face(spec.name, spec.folder, config, torch.float32)
+    _build_and_compare(hf, replace(spec, config=config, dtype=torch.float32))
 
 
-def _builder(model_class: str) -> Callable[[PreTrainedModel, Job], Model]:
-    """The function that makes a model of this class."""
-    builders = {"HookedTransformer": _hooked_transformer, "TransformerBridge": _bridge}
-    if model_class not in builders:
-        raise InputError(f"No model class {model_class!r}; use one of: {', '.join(builders)}.")
-    return builders[model_class]
-
-
-def _hooked_transformer(hf: PreTrainedModel, job: Job) -> HookedTransformer:
+def _hooked_transformer(hf: PreTrainedModel, spec: LoadSpec) -> HookedTransformer:
     """Rebuild the model in TransformerLens's own modules, weights unprocessed."""
-    cfg = hooked_config(job.config, job.dtype)
-    cfg.device, cfg.n_ctx, cfg.model_name = job.device, job.n_ctx, job.name
-    cfg.tokenizer_name = str(job.folder)
-    cfg.default_prepend_bos = job.tokenizer.bos_token_id is not None
+    cfg = hooked_config(spec.config, spec.dtype)
+    cfg.device, cfg.n_ctx, cfg.model_name = spec.device, spec.n_ctx, spec.name
+    cfg.tokenizer_name = str(spec.folder)
+    cfg.default_prepend_bos = spec.tokenizer.bos_token_id is not None
     hf = hf.to("cpu")  # pyright: ignore[reportArgumentType]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        model = HookedTransformer(cfg, copy.deepcopy(job.tokenizer), default_padding_side="left")
-    weights = get_pretrained_state_dict(str(job.folder), cfg, hf, dtype=job.dtype)
+        model = HookedTransformer(cfg, copy.deepcopy(spec.tokenizer), default_padding_side="left")
+    weights = get_pretrained_state_dict(str(spec.folder), cfg, hf, dtype=spec.dtype)
     model.load_and_process_state_dict(
         weights,
         fold_ln=False,
@@ -163,29 +158,37 @@ def _hooked_transformer(hf: PreTrainedModel, job: Job) -> HookedTransformer:
     return model.eval()
 
 
-def _bridge(hf: PreTrainedModel, job: Job) -> TransformerBridge:
+def _bridge(hf: PreTrainedModel, spec: LoadSpec) -> TransformerBridge:
     """Wrap the Hugging Face module itself."""
     model = TransformerBridge.boot_transformers(
-        str(job.folder),
-        hf_model=hf.to(job.device),  # pyright: ignore[reportArgumentType]
-        tokenizer=copy.deepcopy(job.tokenizer),
-        device=job.device,
-        dtype=job.dtype,
+        str(spec.folder),
+        hf_model=hf.to(spec.device),  # pyright: ignore[reportArgumentType]
+        tokenizer=copy.deepcopy(spec.tokenizer),
+        device=spec.device,
+        dtype=spec.dtype,
         trust_remote_code=False,
     )
     model.tokenizer.padding_side = "left"
-    model.cfg.n_ctx, model.cfg.model_name = job.n_ctx, job.name
-    model.cfg.rotary_base = int(rope_theta(job.config))  # left at 10,000 by TransformerLens
-    model.cfg.default_prepend_bos = job.tokenizer.bos_token_id is not None
+    model.cfg.n_ctx, model.cfg.model_name = spec.n_ctx, spec.name
+    model.cfg.rotary_base = int(rope_theta(spec.config))  # left at 10,000 by TransformerLens
+    model.cfg.default_prepend_bos = spec.tokenizer.bos_token_id is not None
     return model.eval()
 
 
-def _hugging_face(job: Job, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+BUILDERS: dict[str, Callable[[PreTrainedModel, LoadSpec], Model]] = {
+    "HookedTransformer": _hooked_transformer,
+    "TransformerBridge": _bridge,
+}
+
+
+def _hugging_face(
+    name: str, folder: Path, config: PretrainedConfig, dtype: torch.dtype
+) -> PreTrainedModel:
     """The checkpoint as a Hugging Face model on the CPU; InputError for damaged weights."""
     try:
         with _quiet():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                job.folder,
+                folder,
                 config=copy.deepcopy(config),
                 dtype=dtype,
                 use_safetensors=True,
@@ -195,13 +198,12 @@ def _hugging_face(job: Job, config: PretrainedConfig, dtype: torch.dtype) -> Pre
             )
     except (SafetensorError, OSError, RuntimeError, ValueError) as e:
         if ASKED in str(e):
-            raise own_code(job.name) from e
-        reason = str(e).splitlines()[0]
-        raise InputError(f"The weights of {job.name} cannot be read ({reason}).") from e
+            raise own_code(name) from e
+        raise InputError(f"The weights of {name} cannot be read ({first_line(e)}).") from e
     hf, info = loaded
     if info["missing_keys"]:
         raise InputError(
-            f"The weights of {job.name} lack {sorted(info['missing_keys'])[0]}; download it again."
+            f"The weights of {name} lack {sorted(info['missing_keys'])[0]}; download it again."
         )
     return hf.eval()
 
@@ -231,15 +233,15 @@ def _stop_ids(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[
     return tuple(dict.fromkeys(int(i) for i in ids if i is not None))  # pyright: ignore
 
 
-def _dtype(name: str) -> torch.dtype:
-    """The torch dtype of this name."""
-    if name not in DTYPES:
-        raise InputError(f"No dtype {name!r}; use one of: {', '.join(DTYPES)}.")
-    return DTYPES[name]
+def _one_of(known: Mapping[str, T], name: str, what: str) -> T:
+    """The entry of this name."""
+    if name not in known:
+        raise InputError(f"No {what} {name!r}; use one of: {', '.join(known)}.")
+    return known[name]
 
 
 def _device(name: str) -> str:
-    """The device to load to; `auto` is cuda where there is one, else cpu."""
+    """The device to load to; `auto` is cuda if there is one, else cpu."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -251,7 +253,7 @@ def _device(name: str) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bar for reading weights from disk."""
+    """Hide transformers' progress bar for reading weights from disk."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

@@ -1,12 +1,12 @@
 """Proof that a loaded model computes what its Hugging Face checkpoint computes.
 
-Both models run on one fixed left-padded batch of token ids and, where layers have a sliding
-window, on one row longer than that, of which the end is compared. The figure for a tensor is the
-largest relative error ‖ours − theirs‖ / ‖theirs‖ over the real positions. In float32 it may be
-1e-4 at most. In half precision rounding alone reaches a few per cent at single positions, so
-there the *median* position may be off by 10 % (a wrong model is off by about 100 %), and the
-first layers, two at least and one of each kind, are proved in float32 besides. Proofs are
-remembered per snapshot, dtype, model class, device and library versions.
+Both models run on one fixed left-padded batch of token ids and, if layers have a sliding window,
+on one row longer than that, of which the end is compared. The figure for a tensor is the largest
+relative error ‖ours − theirs‖ / ‖theirs‖ over the real positions, at most 1e-4 in float32. In half
+precision rounding alone reaches a few per cent at single positions, so the *median* position may
+be off by 10 % (a wrong model is off by about 100 %), and the first layers, at least two and one of
+each kind, are also proved in float32. Proofs are remembered per snapshot, dtype, model class,
+device and library versions.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -28,6 +28,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from saelens_steer.errors import InputError
+from saelens_steer.files import write_json
 from saelens_steer.model.architectures import SLIDING, layer_types
 from saelens_steer.model.forward import last_token_logits, run_to_hook
 from saelens_steer.model.hooks import default_hook_name
@@ -40,8 +41,8 @@ SHALLOW_LAYERS = 2
 LENGTHS = (48, 29, 11)
 BEYOND = 16
 """Positions compared at the end of the long row, which all lie past a sliding window."""
-BatchReader = Callable[[Tokens, Mask], tuple[Tensor, Tensor]]
-"""From tokens and mask to logits and middle residuals."""
+Read = Callable[[Tokens, Mask, bool], tuple[Tensor, Tensor]]
+"""Tokens, mask, whether only the last logits are needed ↦ logits, middle residuals."""
 LIBRARIES = ("torch", "transformers", "transformer-lens")
 
 
@@ -59,7 +60,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Parity:
-    """Relative errors over the probe's positions; see the module for what they mean."""
+    """Relative errors over the probe's positions; the module docstring defines them."""
 
     logits_max: float
     logits_median: float
@@ -67,7 +68,7 @@ class Parity:
     resid_median: float
 
     def worst(self, dtype: torch.dtype) -> float:
-        """The figure that the tolerance of `dtype` bounds."""
+        """The figure that the tolerance of `dtype` limits."""
         if dtype == torch.float32:
             return max(self.logits_max, self.resid_max)
         return max(self.logits_median, self.resid_median)
@@ -89,13 +90,13 @@ def _rows(d_vocab: int, lengths: list[int]) -> tuple[Tokens, Mask]:
     return ids.masked_fill(~mask, 0), mask
 
 
-def _read(config: PretrainedConfig, n_ctx: int, batch: BatchReader, end: BatchReader) -> Reading:
+def _read(config: PretrainedConfig, n_ctx: int, read: Read) -> Reading:
     """The batch at its real positions, then the end of the long row."""
     lengths = probe_lengths(config, n_ctx)
     tokens, mask = _rows(config.vocab_size, lengths[: len(LENGTHS)])
-    readings = [Reading(*(values.cpu()[mask] for values in batch(tokens, mask)))]
+    readings = [Reading(*(values.cpu()[mask] for values in read(tokens, mask, False)))]
     for length in lengths[len(LENGTHS) :]:
-        logits, resid = end(*_rows(config.vocab_size, [length]))
+        logits, resid = read(*_rows(config.vocab_size, [length]), True)
         readings.append(Reading(logits.cpu(), resid[0, -BEYOND:].cpu()))
     return Reading(torch.cat([r.logits for r in readings]), torch.cat([r.resid for r in readings]))
 
@@ -103,13 +104,14 @@ def _read(config: PretrainedConfig, n_ctx: int, batch: BatchReader, end: BatchRe
 @torch.no_grad()
 def read_hugging_face(hf: PreTrainedModel, n_ctx: int) -> Reading:
     """The checkpoint's own answer; positions counted from each row's first real token."""
-    return _read(hf.config, n_ctx, partial(_hugging_face, hf), partial(_hugging_face_end, hf))
+    return _read(hf.config, n_ctx, partial(_hugging_face, hf))
 
 
 def _hugging_face(
-    hf: PreTrainedModel, tokens: Tokens, mask: Mask, **options: Any
+    hf: PreTrainedModel, tokens: Tokens, mask: Mask, last_only: bool
 ) -> tuple[Tensor, Tensor]:
     positions = (mask.long().cumsum(1) - 1).clamp(min=0)
+    options: dict[str, Any] = {"logits_to_keep": 1} if last_only else {}
     out = hf(
         tokens.to(hf.device),
         attention_mask=mask.long().to(hf.device),
@@ -117,44 +119,39 @@ def _hugging_face(
         output_hidden_states=True,
         **options,
     )
-    return out.logits, out.hidden_states[hf.config.num_hidden_layers // 2]
-
-
-def _hugging_face_end(hf: PreTrainedModel, tokens: Tokens, mask: Mask) -> tuple[Tensor, Tensor]:
-    logits, resid = _hugging_face(hf, tokens, mask, logits_to_keep=1)
-    return logits[:, -1], resid
+    logits = out.logits[:, -1] if last_only else out.logits
+    return logits, out.hidden_states[hf.config.num_hidden_layers // 2]
 
 
 @torch.no_grad()
 def read_loaded(model: Model, config: PretrainedConfig) -> Reading:
     """The loaded model's answer, through the same calls as the rest of the toolkit."""
-
-    def batch(tokens: Tokens, mask: Mask) -> tuple[Tensor, Tensor]:
-        tokens, mask = tokens.to(model.cfg.device), mask.to(model.cfg.device)
-        resid = run_to_hook(model, tokens, mask, default_hook_name(model))
-        return model(tokens, attention_mask=mask.long()), resid
-
-    return _read(config, model.cfg.n_ctx, batch, partial(_loaded_end, model))
+    return _read(config, model.cfg.n_ctx, partial(_loaded, model))
 
 
-def _loaded_end(model: Model, tokens: Tokens, mask: Mask) -> tuple[Tensor, Tensor]:
+def _loaded(model: Model, tokens: Tokens, mask: Mask, last_only: bool) -> tuple[Tensor, Tensor]:
     tokens, mask = tokens.to(model.cfg.device), mask.to(model.cfg.device)
     resid = run_to_hook(model, tokens, mask, default_hook_name(model))
-    return last_token_logits(model, tokens, mask), resid
+    if last_only:
+        return last_token_logits(model, tokens, mask), resid
+    return model(tokens, attention_mask=mask.long()), resid
 
 
 @torch.no_grad()
 def compare_on(model: Model, hf: PreTrainedModel, tokens: Tokens, mask: Mask) -> Parity:
-    """The figures on prompts of one's own: logits at their ends, residuals at every position."""
+    """The figures on given prompts: logits at their ends, residuals at every position."""
     ours, theirs = (
         Reading(logits.cpu(), resid.cpu()[mask.cpu()])
-        for logits, resid in (_loaded_end(model, tokens, mask), _hugging_face_end(hf, tokens, mask))
+        for logits, resid in (
+            _loaded(model, tokens, mask, True),
+            _hugging_face(hf, tokens, mask, True),
+        )
     )
     return compare(ours, theirs)
 
 
 def shallow_layers(kinds: list[str]) -> int:
-    """How many of the first layers hold one of each kind; two at least, if there are two."""
+    """How many of the first layers include every kind of attention; at least two, if there are."""
     return max(*(kinds.index(kind) + 1 for kind in set(kinds)), min(SHALLOW_LAYERS, len(kinds)))
 
 
@@ -206,7 +203,7 @@ def cache_folder() -> Path:
 
 
 def recall(key: str) -> Parity | None:
-    """The remembered proof, None where there is none that can be read."""
+    """The remembered proof; None if there is no readable one."""
     try:
         record: dict[str, Any] = json.loads((cache_folder() / f"{key}.json").read_text())
         return Parity(**record["parity"])
@@ -215,13 +212,6 @@ def recall(key: str) -> Parity | None:
 
 
 def remember(key: str, parity: Parity, about: dict[str, str]) -> None:
-    """Write a proof down; where that is not possible it is made again next time."""
-    record = {"parity": asdict(parity), **about}
-    try:
-        folder = cache_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False) as file:
-            json.dump(record, file, indent=1)
-        Path(file.name).replace(folder / f"{key}.json")
-    except OSError:
-        return
+    """Record a proof; if it cannot be written, the next load proves again."""
+    with suppress(OSError, InputError):
+        write_json(cache_folder() / f"{key}.json", {"parity": asdict(parity), **about})

@@ -1,4 +1,4 @@
-"""From a model's name to a folder on disk that holds its weights, and to a hash of them."""
+"""From a model's name to the folder on disk that holds its weights, and a hash of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from huggingface_hub import errors as hub
 from huggingface_hub import snapshot_download
 
 from saelens_steer.config import TINY
-from saelens_steer.errors import InputError
+from saelens_steer.errors import InputError, first_line
 from saelens_steer.files import inside
 
 TINY_WEIGHTS = Path(__file__).parent / "tiny" / "weights"
@@ -29,7 +29,7 @@ def find_snapshot(name: str, revision: str | None = None) -> Path:
     """The folder with config.json and safetensors weights that `name` stands for.
 
     A shipped name, a local folder, or a hub id (downloaded unless cached). InputError says
-    which of these failed and how to go on.
+    which of these failed and what to do.
     """
     local = Path(name).expanduser()
     if name == TINY:
@@ -62,7 +62,7 @@ def _not_a_model(name: str) -> str:
 
 
 def _why_not(name: str, revision: str | None, error: Exception) -> str:
-    """One sentence for what went wrong at the hub; the most special error first."""
+    """One sentence for what went wrong at the hub; the most specific error first."""
     if isinstance(error, hub.HFValidationError):
         return _not_a_model(name)
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
@@ -80,12 +80,7 @@ def _why_not(name: str, revision: str | None, error: Exception) -> str:
             f"There is no folder {name!r} here, and as a hub model it is not in the cache while "
             "the hub cannot be reached: go online once (HF_HUB_OFFLINE=0) or give a local folder."
         )
-    return f"The model {name} could not be downloaded: {_first_line(error)}"
-
-
-def _first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return f"The model {name} could not be downloaded: {first_line(error)}"
 
 
 def _check_complete(folder: Path, name: str) -> None:
@@ -130,7 +125,7 @@ def snapshot_commit(folder: Path) -> str | None:
 
 
 def _digest(file: Path) -> str:
-    """sha256 of one file, taken from the hub cache's blob name where that is one."""
+    """sha256 of one file; the hub cache names large files by it."""
     real = file.resolve()
     if real.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", real.name):
         return real.name

@@ -10,7 +10,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from saelens_steer.model import Attend, Group, Heads, Layer, Touch, Tree, untouched, visible
+from saelens_steer.model import (
+    AttentionFn,
+    Group,
+    HookEdit,
+    Layer,
+    PerHead,
+    Tree,
+    untouched,
+    visible,
+)
 
 
 @dataclass(frozen=True)
@@ -19,10 +28,10 @@ class SharedKeys:
 
     groups: tuple[GroupKeys, ...]
 
-    def attend(self, layer: Layer) -> Attend:
+    def attend(self, layer: Layer) -> AttentionFn:
         """What last tokens [cell, row, heads, d_head] read: all before them, and themselves."""
 
-        def each(q: Heads, k: Heads, v: Heads) -> Heads:
+        def each(q: PerHead, k: PerHead, v: PerHead) -> PerHead:
             z = torch.empty_like(q)
             for group in self.groups:
                 rows = group.group.rows
@@ -42,7 +51,7 @@ class GroupKeys:
     hidden: Bool[Tensor, "row 1 1 pos"]
     """Padding, the last token itself, and what is beyond the window."""
 
-    def read(self, layer: Layer, q: Heads, k: Heads, v: Heads) -> Heads:
+    def read(self, layer: Layer, q: PerHead, k: PerHead, v: PerHead) -> PerHead:
         """q [cell, row, n_heads, d_head]; k and v [cell, row, n_kv, d_head] are the tokens' own."""
         n_cells, shared = len(q), layer.n_heads // layer.n_kv
         own_k, own_v = (_by_row(x.repeat_interleave(shared, dim=2), layer.n_kv) for x in (k, v))
@@ -53,7 +62,7 @@ class GroupKeys:
         return z.unflatten(2, (n_cells, shared)).permute(2, 0, 1, 3, 4).flatten(2, 3)
 
 
-def _by_row(x: Heads, n_kv: int) -> Float[Tensor, "row n_kv cell_share d_head"]:
+def _by_row(x: PerHead, n_kv: int) -> Float[Tensor, "row n_kv cell_share d_head"]:
     """[cell, row, heads, d_head] with the cells beside each other under each row's heads."""
     return x.unflatten(2, (n_kv, -1)).permute(1, 2, 0, 3, 4).flatten(2, 3)
 
@@ -148,7 +157,7 @@ class Downstream:
 
         return rest(prefix[None], touch), done[0]
 
-    def _all_positions(self, x: Entering, touch: Touch) -> Last:
+    def _all_positions(self, x: Entering, touch: HookEdit) -> Last:
         at = self.tree.positions
         whole = self.layers if self._needs_last_layer(touch) else self.layers[:-1]
         for layer in whole:
@@ -159,11 +168,11 @@ class Downstream:
         q = layer.q(last, at[self.tree.last])
         return layer.rest(last, self.tree.last_reads(layer, q, *layer.kv(x, at)))
 
-    def _needs_last_layer(self, touch: Touch) -> bool:
+    def _needs_last_layer(self, touch: HookEdit) -> bool:
         """Whether something at all positions is to be changed inside the last layer."""
         return len(self.layers) == 1 and touch is not untouched
 
-    def _last_positions(self, x: Entering, touch: Touch) -> Last:
+    def _last_positions(self, x: Entering, touch: HookEdit) -> Last:
         at = self.tree.positions[self.tree.last]
         for layer, keys in zip(self.layers, self._keys, strict=True):
             x, touch = layer.run(x, at, keys.attend(layer), touch), untouched

@@ -22,14 +22,14 @@ from saelens_steer.metrics import (
     text_values,
 )
 from saelens_steer.model import (
-    Place,
+    EditSite,
     Rows,
     Steer,
     check_length,
+    decode,
     generate,
-    read_prompts,
+    prefill,
     stop_token_ids,
-    write_on,
 )
 from saelens_steer.steering import steered
 from saelens_steer.sweeps.cells import SweepCells
@@ -47,28 +47,27 @@ def written_tokens(
     if spec.max_new_tokens > unsteered_pass.new_tokens:
         raise ValueError(f"room was made for {unsteered_pass.new_tokens} new tokens a prompt")
     check_length(model, max(unsteered_pass.lengths) + spec.max_new_tokens)
-    downstream, place = (
-        unsteered_pass.downstream(batch.prompts),
-        Place(unsteered_pass.start, unsteered_pass.touched),
-    )
+    downstream = unsteered_pass.downstream(batch.prompts)
+    site = EditSite(unsteered_pass.start, unsteered_pass.touched)
     tokens = unsteered_pass.node_tokens(batch.prompts)
-    start = read_prompts(
+    cache, last = prefill(
         model,
         unsteered_pass.all_layers,
         downstream.tree,
         tokens,
         spec.max_new_tokens,
-        place,
+        site,
         lambda x: cells.steer(batch.cells, x, downstream.chosen),
     )
-    return write_on(
+    return decode(
         model,
         unsteered_pass.all_layers,
-        start,
+        cache,
+        last,
         spec.max_new_tokens,
         stop_token_ids(model),
         model.tokenizer.pad_token_id,
-        place,
+        site,
         _steering(cells, batch),
         _choosing(spec, seeds, unsteered_pass.device),
     )

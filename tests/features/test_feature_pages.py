@@ -13,7 +13,7 @@ from cached import HOOK, cache_of, sae_of
 import saelens_steer as ss
 from saelens_steer.activations import Activations, cache_activations
 from saelens_steer.config import FeaturesSpec
-from saelens_steer.data import load_prompts, special_ids, token_pieces
+from saelens_steer.data import load_prompts, special_ids, token_texts
 from saelens_steer.errors import InputError
 from saelens_steer.features import pages_of
 from saelens_steer.features.pages import own_text
@@ -116,17 +116,17 @@ def test_a_character_of_several_tokens_stands_on_its_last_one(tiny_model):
     tokenizer = tiny_model.tokenizer
     text = "a \U0001f600 b 数"
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    pieces = token_pieces(tokenizer, ids)
+    pieces = token_texts(tokenizer, ids)
     assert "".join(pieces) == text and len(pieces) == len(ids)
     assert not any("\ufffd" in piece for piece in pieces)
     assert sum("\U0001f600" in piece for piece in pieces) == 1 and "" in pieces
-    assert "\ufffd" in "".join(token_pieces(tokenizer, ids[:-1])), "bytes that stay incomplete"
+    assert "\ufffd" in "".join(token_texts(tokenizer, ids[:-1])), "bytes that stay incomplete"
 
 
 def test_a_replacement_character_in_the_text_itself_costs_no_other_character(tiny_model):
     tokenizer = tiny_model.tokenizer
     text = "x \ufffd\U0001f600 y"
-    pieces = token_pieces(tokenizer, tokenizer(text, add_special_tokens=False)["input_ids"])
+    pieces = token_texts(tokenizer, tokenizer(text, add_special_tokens=False)["input_ids"])
     assert "".join(pieces) == text
 
 

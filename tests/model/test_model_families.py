@@ -28,7 +28,7 @@ from saelens_steer.model import (
     run_to_hook,
     unembed,
 )
-from saelens_steer.model.forward import can_start_at_layer
+from saelens_steer.model.model_class import is_bridge
 
 CLASSES = ["HookedTransformer", "TransformerBridge"]
 FAMILIES = {
@@ -114,7 +114,7 @@ def test_every_resid_pre_is_the_hidden_state_of_hugging_face(model, hf):
 def test_running_on_from_a_layer_ends_at_the_logits_of_hugging_face(model, hf, layer):
     tokens, mask = left_padded(_prompts())
     resid = run_to_hook(model, tokens, mask, f"blocks.{layer}.hook_resid_pre")
-    if not can_start_at_layer(model):
+    if is_bridge(model):
         with pytest.raises(InputError, match="cannot start at a layer"):
             resid_to_last(model, resid, mask, layer)
         return

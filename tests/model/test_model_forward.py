@@ -8,7 +8,6 @@ from model_batches import left_padded, rows
 
 from saelens_steer.errors import InputError
 from saelens_steer.model import last_token_logits, load_model, resid_to_last, run_to_hook, unembed
-from saelens_steer.model.forward import can_start_at_layer
 
 
 @pytest.fixture(params=["random_model", "random_bridge"])
@@ -101,9 +100,7 @@ def test_only_the_last_position_of_a_bridge_is_unembedded(random_bridge, batch):
     assert shapes in ([], [1])
 
 
-def test_a_bridge_says_that_it_cannot_start_at_a_layer(random_model, random_bridge, batch):
-    assert can_start_at_layer(random_model)
-    assert not can_start_at_layer(random_bridge)
+def test_a_bridge_says_that_it_cannot_start_at_a_layer(random_bridge, batch):
     with pytest.raises(InputError, match="HookedTransformer"):
         resid_to_last(random_bridge, torch.zeros(4, 9, 32), batch[1], 2)
 

@@ -107,8 +107,8 @@ def test_the_tokenizer_given_is_not_changed(random_folder, build):
     config = load.read_config(random_folder)
     tokenizer = AutoTokenizer.from_pretrained(random_folder)
     before = copy.deepcopy(tokenizer)
-    job = load.Job("m", random_folder, config, tokenizer, torch.float32, "cpu", 64)
-    model = build(load._hugging_face(job, config, torch.float32), job)
+    spec = load.LoadSpec("m", random_folder, config, tokenizer, torch.float32, "cpu", 64)
+    model = build(load._hugging_face("m", random_folder, config, torch.float32), spec)
     assert model.tokenizer is not tokenizer
     assert model.tokenizer.bos_token == "<|im_end|>"
     assert tokenizer.bos_token is None
@@ -192,7 +192,7 @@ def test_a_full_disk_is_named(monkeypatch):
 
 def test_settings_that_do_not_exist_are_refused(random_folder):
     with pytest.raises(InputError, match="HookedTransformer, TransformerBridge"):
-        load._builder("Hooked")
+        load._one_of(load.BUILDERS, "Hooked", "model class")
     _refused("dtype 'int8'", str(random_folder), dtype="int8")
     _refused("device 'abacus'", str(random_folder), device="abacus")
 
@@ -331,7 +331,7 @@ def test_code_that_transformers_has_classes_for_is_left_alone(
     shutil.copy(folder / "own.py", folder / "custom_generate/generate.py")
     model = load_model(str(folder), model_class=model_class)
     assert type(model.tokenizer).__module__.startswith("transformers.")
-    loading.checkpoint_of(model)
+    load.checkpoint_of(model)
 
 
 def test_the_hugging_face_model_is_freed(random_folder, monkeypatch):

@@ -2,7 +2,7 @@
 
 TransformerLens lays its weights out by head and transposes them at every call, so that every
 intermediate value has a hook. A sweep needs none of these: here each layer's weights are laid out
-once (`layout.py`), for a handful of matrix products.
+once (`plain_layers.py`), for a handful of matrix products.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Norm = Callable[[Tensor], Tensor]
-Heads = Float[Tensor, "*batch _ _ d_head"]
-Touch = Callable[[str, Tensor], Tensor]
+PerHead = Float[Tensor, "*batch _ _ d_head"]
+HookEdit = Callable[[str, Tensor], Tensor]
 """(hook_attn_out, hook_resid_mid, hook_mlp_out or hook_resid_post; its value) ↦ its new value."""
-Attend = Callable[[Heads, Heads, Heads], Heads]
-"""Queries, keys and values, rotated, as they come out of a layer ↦ what the heads read (z)."""
+AttentionFn = Callable[[PerHead, PerHead, PerHead], PerHead]
+"""A layer's queries, keys and values, rotated ↦ what the heads read (z)."""
 
 
 def untouched(name: str, value: Tensor) -> Tensor:  # noqa: ARG001
@@ -30,7 +30,7 @@ def untouched(name: str, value: Tensor) -> Tensor:  # noqa: ARG001
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: its weights for matrix products, and its norms."""
+    """One layer: its weights, ready for matrix products, and its norms."""
 
     ln1: Norm
     ln2: Norm
@@ -56,37 +56,33 @@ class Layer:
 
     def qkv(
         self, x: Float[Tensor, "*batch pos d_model"], positions: Int[Tensor, " pos"]
-    ) -> tuple[Heads, Heads, Heads]:
+    ) -> tuple[PerHead, PerHead, PerHead]:
         """Queries [*batch, pos, n_heads, d_head], keys and values [*batch, pos, n_kv, d_head]."""
-        both = self.n_heads + self.n_kv
-        joint = linear(self.ln1(x), self.W_QKV, self.b_QKV).unflatten(-1, (-1, self.d_head))
-        qk, v = joint[..., :both, :], joint[..., both:, :]
-        qk = self._turned(qk, positions)
+        qk, v = self._project(x, positions, slice(0, None))
         return qk[..., : self.n_heads, :], qk[..., self.n_heads :, :], v
 
-    def q(self, x: Float[Tensor, "*batch pos d_model"], positions: Int[Tensor, " pos"]) -> Heads:
+    def q(self, x: Float[Tensor, "*batch pos d_model"], positions: Int[Tensor, " pos"]) -> PerHead:
         """Queries alone."""
-        return self._part(x, positions, slice(0, self.n_heads))
+        return self._project(x, positions, slice(0, self.n_heads))[0]
 
     def kv(
         self, x: Float[Tensor, "*batch pos d_model"], positions: Int[Tensor, " pos"]
-    ) -> tuple[Heads, Heads]:
+    ) -> tuple[PerHead, PerHead]:
         """Keys and values alone."""
-        joint = self._part(x, positions, slice(self.n_heads, None))
-        return joint[..., : self.n_kv, :], joint[..., self.n_kv :, :]
+        return self._project(x, positions, slice(self.n_heads, None))
 
-    def _part(self, x: Tensor, positions: Tensor, heads: slice) -> Heads:
-        """Some heads of queries, keys and values together; values are not rotated."""
+    def _project(self, x: Tensor, positions: Tensor, heads: slice) -> tuple[PerHead, PerHead]:
+        """Queries and keys among these heads, normed and rotated, and the values among them."""
         columns = slice(heads.start * self.d_head, heads.stop and heads.stop * self.d_head)
         bias = None if self.b_QKV is None else self.b_QKV[columns]
         joint = linear(self.ln1(x), self.W_QKV[:, columns], bias)
         joint = joint.unflatten(-1, (-1, self.d_head))
-        turned = self.n_heads + self.n_kv - heads.start  # of them, so many are queries or keys
-        qk = self._turned(joint[..., :turned, :], positions, heads.start)
-        return torch.cat([qk, joint[..., turned:, :]], dim=-2)
+        n_qk = self.n_heads + self.n_kv - heads.start
+        qk = self._rotated(joint[..., :n_qk, :], positions, heads.start)
+        return qk, joint[..., n_qk:, :]
 
-    def _turned(self, qk: Heads, positions: Int[Tensor, " pos"], first: int = 0) -> Heads:
-        """Queries and keys under their norms and rotations; `first` is the first one's number."""
+    def _rotated(self, qk: PerHead, positions: Int[Tensor, " pos"], first: int) -> PerHead:
+        """Queries and keys, normed and rotated; `first` is the index of the first head."""
         if self.qk_norm is not None:
             weights = self.qk_norm[first : first + qk.shape[-2]]
             qk = F.rms_norm(qk, (self.d_head,), eps=self.eps) * weights
@@ -97,27 +93,27 @@ class Layer:
         return (qk * cos).add_(other_half)
 
     def rest(
-        self, x: Float[Tensor, "*batch pos d_model"], z: Heads, touch: Touch = untouched
+        self, x: Float[Tensor, "*batch pos d_model"], z: PerHead, edit: HookEdit = untouched
     ) -> Float[Tensor, "*steered pos d_model"]:
         """From what the heads read to the residual after the layer."""
         attn_out = linear(z.flatten(-2), self.W_O, self.b_O)
         if self.ln1_post is not None:
             attn_out = self.ln1_post(attn_out)
-        resid_mid = touch("hook_resid_mid", x + touch("hook_attn_out", attn_out))
+        resid_mid = edit("hook_resid_mid", x + edit("hook_attn_out", attn_out))
         mlp_out = self.mlp(self.ln2(resid_mid))
         if self.ln2_post is not None:
             mlp_out = self.ln2_post(mlp_out)
-        return touch("hook_resid_post", resid_mid + touch("hook_mlp_out", mlp_out))
+        return edit("hook_resid_post", resid_mid + edit("hook_mlp_out", mlp_out))
 
     def run(
         self,
         x: Float[Tensor, "*batch pos d_model"],
         positions: Int[Tensor, " pos"],
-        attend: Attend,
-        touch: Touch = untouched,
+        attend: AttentionFn,
+        edit: HookEdit = untouched,
     ) -> Float[Tensor, "*steered pos d_model"]:
         """The whole layer."""
-        return self.rest(x, attend(*self.qkv(x, positions)), touch)
+        return self.rest(x, attend(*self.qkv(x, positions)), edit)
 
 
 def attention(
@@ -127,14 +123,15 @@ def attention(
     v: Float[Tensor, "batch k_pos n_kv d_head"],
     mask: Bool[Tensor, "#batch 1 #q_pos k_pos"] | None = None,
 ) -> Float[Tensor, "batch q_pos n_heads d_head"]:
-    """What each query reads; causal where no mask says which keys it sees.
+    """What each query reads; causal unless a mask says which keys it sees.
 
-    Where each row has one query, the heads that share keys stand as positions of one head: then
+    If each row has one query, heads that share keys are passed as positions of one head, so that
     no kernel has to repeat the keys.
     """
     causal = mask is None and q.shape[1] > 1
     if causal and layer.window is not None and layer.window < k.shape[1]:
-        mask, causal = causal_mask(k.shape[1], layer.window, q.device), False
+        lengths = torch.arange(1, k.shape[1] + 1, device=q.device)
+        mask, causal = visible(lengths, k.shape[1], layer.window)[None, None], False
     single = q.shape[1] == 1 and layer.n_kv < layer.n_heads
     queries = q[:, 0].unflatten(1, (layer.n_kv, -1)) if single else q.transpose(1, 2)
     z = F.scaled_dot_product_attention(
@@ -149,16 +146,14 @@ def attention(
     return z.flatten(1, 2)[:, None] if single else z.transpose(1, 2)
 
 
-def causal_mask(
-    n_pos: int, window: int | None, device: torch.device
-) -> Bool[Tensor, "1 1 pos pos"]:
-    """True where a query sees a key: itself and earlier ones, no further back than the window."""
-    at = torch.arange(n_pos, device=device)
-    back = at[:, None] - at[None]
-    seen = (back >= 0) if window is None else (back >= 0) & (back < window)
-    return seen[None, None]
+def visible(
+    lengths: Int[Tensor, " row"], n_pos: int, window: int | None
+) -> Bool[Tensor, "row pos"]:
+    """True at the keys that the last of `lengths` tokens sees, of keys padded on the right."""
+    back = lengths[:, None] - 1 - torch.arange(n_pos, device=lengths.device)
+    return (back >= 0) if window is None else (back >= 0) & (back < window)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x @ weight, with the bias where there is one."""
+    """x @ weight, plus the bias if there is one."""
     return x @ weight if bias is None else x @ weight + bias

@@ -1,4 +1,4 @@
-"""A HookedTransformer's weights laid out once for `layers.py`, and whether that can be done."""
+"""Build `Layer`s from a HookedTransformer's weights, or say why that is not possible."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from saelens_steer.model.model_class import Model, is_bridge
 
 
 def plain_layers(model: Model, n_ctx: int, from_layer: int = 0) -> list[Layer]:
-    """The layers from one on of a model that `why_not` has nothing against, for n_ctx positions."""
+    """A model's layers from `from_layer` on, for n_ctx positions, if `why_not` returns None."""
     tables: dict[str, Any] = {}
     return [_layer(block, n_ctx, tables) for block in model.blocks[from_layer:]]
 
 
 def why_not(model: Model, from_layer: int = 0) -> str | None:
-    """What keeps a model's layers from being run as plain arithmetic; None where nothing does."""
+    """Why a model's layers cannot be run as plain arithmetic; None if they can."""
     if is_bridge(model):
         return "a TransformerBridge runs the Hugging Face module as a whole"
     unknown = [name for name, usual in USUAL.items() if getattr(model.cfg, name, usual) != usual]
@@ -56,11 +56,11 @@ USUAL: dict[str, Any] = {
     "n_devices": 1,
     "attn_scores_soft_cap": -1.0,
 }
-"""Settings of TransformerLens under which a layer is what `Layer` computes."""
+"""TransformerLens settings under which a layer computes what `Layer` does."""
 
 
 def _hooked(model: Any, from_layer: int) -> str | None:
-    """The first hook of these layers that something of the user's is attached to."""
+    """The first hook of these layers that already has a function attached."""
     for name, point in model.hook_dict.items():
         inside = name.startswith("blocks.") and int(name.split(".")[1]) >= from_layer
         if inside and (point._forward_hooks or point._forward_pre_hooks):
@@ -127,7 +127,7 @@ def _rotary(attn: Any, n_ctx: int, tables: dict[str, Any]) -> Any:
 
 
 def _norm(module: Any, cfg: Any) -> Norm:
-    """RMS or LayerNorm over the last dimension, with weights where the module has them."""
+    """RMS or LayerNorm over the last dimension, with weights if the module has them."""
     weight, bias = (getattr(module, name, None) for name in ("w", "b"))
     shape, eps = (cfg.d_model,), cfg.eps
     if cfg.normalization_type.startswith("LN"):

@@ -1,8 +1,8 @@
-"""Prompts as one tree of tokens: what several prompts begin with is computed once.
+"""Prompts as one tree of tokens: shared beginnings are computed once.
 
-Chat templates and system prompts make prompts begin alike. A token's residual depends on the tokens
-before it alone, so tokens with the same history are one node. All linear parts of a layer then run
-over nodes, without padding and without repetition; only attention sees prompts.
+Chat templates and system prompts make prompts begin alike. A token's residual depends only on the
+tokens before it, so tokens with the same history are one node. All linear parts of a layer then run
+over nodes, without padding or repetition; only attention sees prompts.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from saelens_steer.model.engine.layers import Attend, Heads, Layer, attention
+from saelens_steer.model.engine.layers import AttentionFn, Layer, PerHead, attention, visible
 
 Nodes = Int[Tensor, " node"]
 ALIKE = 1.25
-"""Prompts of one group differ in length by this factor at most."""
+"""Prompts of one group differ in length by at most this factor."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Prompts of like length: their rows, and the node of each token, padded on the right."""
+    """Prompts of similar length: their rows, and the node of each token, padded on the right."""
 
     rows: Int[Tensor, " row"]
     nodes: Int[Tensor, "row pos"]
@@ -37,12 +37,12 @@ class Tree:
     rows: Int[Tensor, " node"]
     """A prompt that each node belongs to."""
     positions: Nodes
-    """How many tokens stand before each node."""
+    """How many tokens precede each node."""
     last: Int[Tensor, " row"]
     """The node of each prompt's last token."""
     groups: tuple[Group, ...]
     places: Nodes
-    """Where each node stands in the groups' padded rows, laid end to end."""
+    """The index of each node in the groups' padded rows, laid end to end."""
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -60,7 +60,7 @@ class Tree:
         return belongs * chosen[:, None]
 
     def left_padded(self) -> tuple[Int[Tensor, "row pos"], Bool[Tensor, "row pos"]]:
-        """The node of each prompt's tokens, padded on the left, and where there is one."""
+        """The nodes of each prompt's tokens, padded on the left, and which are not padding."""
         width = max(group.nodes.shape[1] for group in self.groups)
         shape, device = (self.n_rows, width), self.positions.device
         paths = torch.zeros(shape, dtype=torch.long, device=device)
@@ -72,17 +72,21 @@ class Tree:
             real[group.rows[row], column] = True
         return paths, real
 
-    def attend(self, layer: Layer) -> Attend:
+    def attend(self, layer: Layer) -> AttentionFn:
         """Causal attention within each prompt, on heads [batch, node, heads, d_head]."""
 
-        def each(q: Heads, k: Heads, v: Heads) -> Heads:
-            parts = [self._group_reads(layer, group, q, k, v) for group in self.groups]
+        def each(q: PerHead, k: PerHead, v: PerHead) -> PerHead:
+            parts = [read(group, q, k, v) for group in self.groups]
             z = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
             return z.index_select(1, self.places)
 
+        def read(group: Group, *qkv: PerHead) -> PerHead:
+            z = attention(layer, *(_rows(x, group.nodes) for x in qkv))  # nothing sees the padding
+            return z.unflatten(0, (len(qkv[0]), -1)).flatten(1, 2)
+
         return each
 
-    def last_reads(self, layer: Layer, q: Heads, k: Heads, v: Heads) -> Heads:
+    def last_reads(self, layer: Layer, q: PerHead, k: PerHead, v: PerHead) -> PerHead:
         """What the last token of each prompt reads: q [batch, row, …], k and v by node."""
         batch, z = len(q), torch.empty_like(q)
         for group in self.groups:
@@ -93,31 +97,6 @@ class Tree:
             read = attention(layer, own, keys, values, mask)
             z[:, group.rows] = read[:, 0].unflatten(0, (batch, n))
         return z
-
-    def _group_reads(self, layer: Layer, group: Group, q: Heads, k: Heads, v: Heads) -> Heads:
-        rows = (_rows(x, group.nodes) for x in (q, k, v))
-        z = attention(layer, *rows)  # padding stands on the right, where nothing looks
-        return z.unflatten(0, (len(q), -1)).flatten(1, 2)
-
-
-def _real(group: Group) -> tuple[Tensor, Tensor]:
-    """Row and position of everything that is not padding."""
-    pos = torch.arange(group.nodes.shape[1], device=group.nodes.device)
-    row, at = (pos[None] < group.lengths[:, None]).nonzero(as_tuple=True)
-    return row, at
-
-
-def _rows(x: Heads, nodes: Int[Tensor, "row pos"]) -> Float[Tensor, "batch_row pos heads d_head"]:
-    """Nodes [batch, node, …] spread out to the prompts they belong to, batch by batch."""
-    return x.index_select(1, nodes.flatten()).unflatten(1, nodes.shape).flatten(0, 1)
-
-
-def visible(
-    lengths: Int[Tensor, " row"], n_pos: int, window: int | None
-) -> Bool[Tensor, "row pos"]:
-    """True at the keys that the last of `lengths` tokens sees, of keys padded on the right."""
-    back = lengths[:, None] - 1 - torch.arange(n_pos, device=lengths.device)
-    return (back >= 0) if window is None else (back >= 0) & (back < window)
 
 
 def tree_of(
@@ -141,10 +120,10 @@ def tree_of(
                 positions.append(position)
             path.append(node)
         paths.append(path)
-    return _assembled(owners, positions, paths, device)
+    return _assemble(owners, positions, paths, device)
 
 
-def _assembled(
+def _assemble(
     owners: list[int], positions: list[int], paths: list[list[int]], device: torch.device | str
 ) -> Tree:
     groups, places, start = [], [0] * len(owners), 0
@@ -165,10 +144,22 @@ def _assembled(
 
 
 def _alike(lengths: Sequence[int]) -> list[list[int]]:
-    """Rows in groups of like length, shortest first."""
+    """Rows in groups of similar length, shortest first."""
     groups: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
         if not groups or lengths[row] > ALIKE * lengths[groups[-1][0]]:
             groups.append([])
         groups[-1].append(row)
     return groups
+
+
+def _real(group: Group) -> tuple[Tensor, Tensor]:
+    """Row and position of everything that is not padding."""
+    pos = torch.arange(group.nodes.shape[1], device=group.nodes.device)
+    row, at = (pos[None] < group.lengths[:, None]).nonzero(as_tuple=True)
+    return row, at
+
+
+def _rows(x: PerHead, nodes: Int[Tensor, "row pos"]) -> Float[Tensor, "batch_row pos heads d_head"]:
+    """Nodes [batch, node, …] spread out to the prompts they belong to, batch by batch."""
+    return x.index_select(1, nodes.flatten()).unflatten(1, nodes.shape).flatten(0, 1)

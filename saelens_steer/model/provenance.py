@@ -1,0 +1,60 @@
+"""Where a model came from: kept beside the model, so that the model itself is never changed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+from saelens_steer.model.model_class import Model
+from saelens_steer.model.parity import Parity
+
+
+@dataclass(frozen=True)
+class ModelOrigin:
+    """The checkpoint behind a loaded model, and the proof that it was loaded correctly."""
+
+    name: str
+    folder: str
+    commit: str | None
+    fingerprint: str
+    stop_ids: tuple[int, ...]
+    parity: Parity
+
+
+_ORIGINS: WeakKeyDictionary[Any, ModelOrigin] = WeakKeyDictionary()
+
+
+def set_origin(model: Model, origin: ModelOrigin) -> None:
+    """Remember where a model came from for as long as it lives."""
+    _ORIGINS[model] = origin
+
+
+def origin_of(model: Model) -> ModelOrigin | None:
+    """What `load_model` recorded about a model; None for a model made elsewhere."""
+    return _ORIGINS.get(model)
+
+
+def model_fingerprint(model: Model) -> str:
+    """sha256 over the checkpoint's weights and config; dtype and model class are not in it.
+
+    For a model that `load_model` did not load: over its parameters as they are now.
+    """
+    if origin := origin_of(model):
+        return origin.fingerprint
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.named_parameters()):
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
+        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def model_provenance(model: Model) -> dict[str, Any]:
+    """What to record about a model so that results can be traced to it."""
+    origin = origin_of(model)
+    about = asdict(origin) if origin else {"fingerprint": model_fingerprint(model)}
+    own = {"class": type(model).__name__, "dtype": str(model.cfg.dtype).removeprefix("torch.")}
+    return {"name": model.cfg.model_name, **about, **own, "n_ctx": model.cfg.n_ctx}
