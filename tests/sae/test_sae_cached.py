@@ -13,10 +13,10 @@ from saelens_steer.errors import InputError
 from saelens_steer.sae import sae_fingerprint, train_sae
 from saelens_steer.sae.training import runner as runner_module
 from saelens_steer.sae.training import train as module
+from saelens_steer.sae.training.activation_stream import cached, epochs
 from saelens_steer.sae.training.config import runner_config
 from saelens_steer.sae.training.log import held_out_line
 from saelens_steer.sae.training.runner import Patience, Runner, held_out_tokens
-from saelens_steer.sae.training.stream import cached, epochs
 
 HOOK = "blocks.2.hook_mlp_out"
 SETUP = {
