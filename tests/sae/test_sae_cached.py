@@ -157,7 +157,7 @@ def test_bos_and_other_special_tokens_are_never_cached_at_any_hook(
 def test_held_out_activations_are_not_in_the_cache(random_model, small):
     spec = small(cached_tokens=1000)
     runner = runner_of(random_model, spec)
-    batches = runner._batches(0)
+    batches = runner._cached(0)
     stream = torch.cat(list(islice(runner_of(random_model, spec).stream.kept(again=False), 8)))
     n = held_out_tokens(1000)
     assert runner.held_out.equal(stream[:n]) and n == 50
