@@ -3,7 +3,7 @@
 import pytest
 
 
-def stop_at(compare_edits: pytest.MonkeyPatch, step: int) -> None:
+def stop_at(patch: pytest.MonkeyPatch, step: int) -> None:
     """Every training that comes to a line of its log at this step or later is stopped."""
     from saelens_steer.sae.training import runner
 

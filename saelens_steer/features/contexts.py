@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from saelens_steer.activations import Activations
 from saelens_steer.data import special_ids, token_texts
-from saelens_steer.features.responses import Places, Responses
-from saelens_steer.features.scale import encode
+from saelens_steer.features.activity import FeatureActivity, TokenOrigins
+from saelens_steer.features.scale import feature_activations
 from saelens_steer.sae import rows_at_once
 
 LEAD = 3
@@ -31,13 +31,13 @@ class Context:
     peak: int
     """Which of the tokens shown has the largest activation."""
     tokens: tuple[str, ...]
-    """Put together, the text; a character of several tokens stands on its last one."""
+    """They join to the text; a character of several tokens is in the last of them."""
     activations: tuple[float, ...]
     """One for each token, in units of z."""
     positions: tuple[int, ...]
-    """Where in the prompt each stands; tokens that were not cached are left out."""
+    """Of each in the prompt; tokens that were not cached are left out."""
     more: tuple[bool, bool]
-    """Whether the prompt goes on before and after."""
+    """Whether the prompt has tokens before and after."""
 
 
 def shown_tokens(tokenizer: Any, activations: Activations) -> Bool[Tensor, " n"]:
@@ -50,7 +50,7 @@ def top_contexts(
     tokenizer: Any,
     sae: SAE[Any],
     activations: Activations,
-    found: Responses,
+    found: FeatureActivity,
     shown: Bool[Tensor, " n"],
     contexts: int,
     window: int,
@@ -67,26 +67,26 @@ def contexts_at(
     tokenizer: Any,
     sae: SAE[Any],
     activations: Activations,
-    found: Responses,
+    found: FeatureActivity,
     shown: Bool[Tensor, " n"],
     chosen: Sequence[Sequence[int]],
     window: int,
 ) -> list[tuple[Context, ...]]:
     """For each feature the contexts around these rows, each the row of a token that is shown."""
-    views = {row: _view(found.places, shown, row, window) for own in chosen for row in own}
-    taken = torch.cat([torch.zeros(0, dtype=torch.int64), *(v.rows for v in views.values())])
+    windows = {row: _window(found.origins, shown, row, window) for own in chosen for row in own}
+    taken = torch.cat([torch.zeros(0, dtype=torch.int64), *(w.rows for w in windows.values())])
     rows = taken.unique()
     z = _activations_at(sae, activations, rows, found.features)
-    table = {row: _Texts(tokenizer, activations, view) for row, view in views.items()}
-    return [
-        tuple(
-            table[row].context(z[torch.searchsorted(rows, views[row].rows), column]) for row in own
-        )
-        for column, own in enumerate(chosen)
-    ]
+    texts = {row: _without_activations(tokenizer, activations, w) for row, w in windows.items()}
+
+    def context(row: int, column: int) -> Context:
+        own = z[torch.searchsorted(rows, windows[row].rows), column]
+        return replace(texts[row], activations=tuple(own.tolist()))
+
+    return [tuple(context(row, column) for row in own) for column, own in enumerate(chosen)]
 
 
-def best_rows(found: Responses, column: int, most: int | None = None) -> list[int]:
+def best_rows(found: FeatureActivity, column: int, most: int | None = None) -> list[int]:
     """The rows of the largest peaks of one feature, one for each prompt, largest first."""
     peak, row = found.peak[:, column].numpy(), found.row[:, column].numpy()
     order = np.lexsort((row, -peak))[:most]
@@ -94,22 +94,23 @@ def best_rows(found: Responses, column: int, most: int | None = None) -> list[in
 
 
 @dataclass(frozen=True)
-class _View:
-    """The rows of a window, those decoded before it, and what else is known of it."""
+class _Window:
+    """The rows around a peak."""
 
     rows: Int[Tensor, " m"]
     lead: Int[Tensor, " k"]
+    """Rows decoded before the window."""
     peak: int
     more: tuple[bool, bool]
 
 
-def _view(places: Places, shown: Bool[Tensor, " n"], row: int, window: int) -> _View:
-    rows = places.rows_of(int(places.prompt_of[row]))
+def _window(origins: TokenOrigins, shown: Bool[Tensor, " n"], row: int, window: int) -> _Window:
+    rows = origins.rows_of(int(origins.prompt_of[row]))
     rows = rows[shown[rows]]
     at = int((rows == row).nonzero())
     start, end = max(0, at - window), min(len(rows), at + window + 1)
     lead = rows[max(0, start - LEAD) : start]
-    return _View(rows[start:end], lead, at - start, (start > 0, end < len(rows)))
+    return _Window(rows[start:end], lead, at - start, (start > 0, end < len(rows)))
 
 
 def _activations_at(
@@ -120,33 +121,16 @@ def _activations_at(
     found = [torch.zeros(0, len(wanted))]
     for part in rows.split(rows_at_once(sae)):
         if len(part):
-            found.append(encode(sae, activations.take(part))[:, wanted])
+            found.append(feature_activations(sae, activations.take(part))[:, wanted])
     return torch.cat(found)
 
 
-class _Texts:
-    """The texts of a window, decoded once for all features that share it."""
-
-    def __init__(self, tokenizer: Any, activations: Activations, view: _View) -> None:
-        index = activations.index.iloc[torch.cat([view.lead, view.rows]).numpy()]
-        ids = [int(i) for i in index["token"]]
-        n = len(view.lead)
-        self.tokens = tuple(token_texts(tokenizer, ids)[n:])
-        self.positions = tuple(int(p) for p in index["position"][n:])
-        row = index.iloc[n + view.peak]
-        self.prompt_id, self.domain = str(row["prompt_id"]), str(row["domain"])
-        self.view = view
-
-    def context(self, z: Float[Tensor, " m"]) -> Context:
-        """With the activations of one feature."""
-        values = tuple(float(v) for v in z)
-        view = self.view
-        return Context(
-            self.prompt_id,
-            self.domain,
-            view.peak,
-            self.tokens,
-            values,
-            self.positions,
-            view.more,
-        )
+def _without_activations(tokenizer: Any, activations: Activations, window: _Window) -> Context:
+    """The text of a window, decoded once for all features that share it."""
+    index = activations.index.iloc[torch.cat([window.lead, window.rows]).numpy()]
+    n = len(window.lead)
+    tokens = tuple(token_texts(tokenizer, [int(i) for i in index["token"]])[n:])
+    positions = tuple(int(p) for p in index["position"][n:])
+    row = index.iloc[n + window.peak]
+    prompt_id, domain = str(row["prompt_id"]), str(row["domain"])
+    return Context(prompt_id, domain, window.peak, tokens, (), positions, window.more)

@@ -16,108 +16,17 @@ from torch import Tensor
 from saelens_steer.activations import Activations
 from saelens_steer.config import ContrastScore
 from saelens_steer.errors import InputError
-from saelens_steer.features.scale import Scale, encode
+from saelens_steer.features.scale import Scale, feature_activations
 from saelens_steer.sae import check_sae_at, codec, rows_at_once
 
 EXACT = 1 << 27
-"""So many activations of both sides are kept for an exact AUROC (half a gigabyte)."""
+"""Activations of both domains kept for an exact AUROC, at most (half a gigabyte)."""
 COLUMNS, RANKED = 1024, 1 << 23
 """Features, and activations, ranked at once: ranks take eight times as much memory."""
 MANTISSA = 4
 """Bits of the mantissa that tell bins apart: a bin is a sixteenth of a power of two wide."""
 SMALLEST, BINS = -16, 32 << MANTISSA
 """The first bin starts at 2^SMALLEST and holds what is smaller; the last ends at 2^16."""
-
-
-class DomainSums:
-    """Feature activations of one side, [·, d_sae], a batch at a time."""
-
-    def __init__(self, d_sae: int, exact: bool) -> None:
-        self.n = 0
-        self.total = torch.zeros(d_sae, dtype=torch.float64)
-        self.fired = torch.zeros(d_sae, dtype=torch.int64)
-        self.highest = torch.full((d_sae,), -torch.inf)
-        self.kept: list[Tensor] = []
-        self.counts = None if exact else torch.zeros(d_sae * BINS, dtype=torch.int32)
-
-    def add(self, z: Float[Tensor, "n d_sae"]) -> None:
-        """Take in more activations."""
-        if not len(z):
-            return
-        self.n += len(z)
-        self.total += z.sum(0, dtype=torch.float64)
-        self.fired += (z > 0).sum(0)
-        self.highest = torch.maximum(self.highest, z.amax(0))
-        if self.counts is None:
-            self.kept.append(z)
-            return
-        rows, features = (z > 0).nonzero(as_tuple=True)
-        place = features * BINS + bins(z[rows, features])
-        self.counts.index_add_(0, place, torch.ones_like(place, dtype=torch.int32))
-
-    def of(self, features: np.ndarray) -> np.ndarray:
-        """The activations of some features, where all are kept: [n, feature]."""
-        return torch.cat([z[:, features] for z in self.kept]).numpy()
-
-    @property
-    def mean(self) -> np.ndarray:
-        """Mean activation, [d_sae]."""
-        return (self.total / self.n).numpy()
-
-    @property
-    def rate(self) -> np.ndarray:
-        """Share that fires, [d_sae]."""
-        return (self.fired.double() / self.n).numpy()
-
-    def shares(self, features: np.ndarray) -> np.ndarray:
-        """Share in each bin, the one of those that do not fire first: [feature, 1 + BINS]."""
-        assert self.counts is not None
-        counts = self.counts.view(-1, BINS)[torch.from_numpy(features)].numpy()
-        silent = self.n - counts.sum(1, keepdims=True)
-        return np.concatenate([silent, counts], axis=1) / self.n
-
-
-def bins(z: Float[Tensor, " n"]) -> Tensor:
-    """The bin of positive activations: the exponent and first bits of the mantissa, in order."""
-    top = z.view(torch.int32) >> (23 - MANTISSA)
-    return (top.long() - ((127 + SMALLEST) << MANTISSA)).clamp(0, BINS - 1)
-
-
-def separation(
-    positive: DomainSums, negative: DomainSums, features: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """AUROC of each feature, and the most that it can be wrong by (0 where it is exact)."""
-    if positive.counts is None:
-        at_once = max(1, min(COLUMNS, RANKED // max(1, positive.n + negative.n)))
-        areas = [
-            auroc(*(tally.of(features[start : start + at_once]) for tally in (positive, negative)))
-            for start in range(0, len(features), at_once)
-        ]
-        return np.concatenate([*areas, []]), np.zeros(len(features))
-    parts = [
-        binned(positive.shares(some), negative.shares(some))
-        for some in np.array_split(features, max(1, -(-len(features) // COLUMNS)))
-    ]
-    return np.concatenate([a for a, _ in parts]), np.concatenate([e for _, e in parts])
-
-
-def auroc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
-    """P(positive > negative) + ½ P(equal) for each column (Mann and Whitney's U over n·m)."""
-    n, m = len(positive), len(negative)
-    ranks = rankdata(np.concatenate([positive, negative]), axis=0)[:n].sum(0)
-    return (ranks - n * (n + 1) / 2) / (n * m)
-
-
-def binned(positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AUROC from shares [feature, bin], pairs of one bin counted half, and its largest error.
-
-    A pair of one bin may in truth be won or lost, so the error is at most half the share of such
-    pairs; those that do not fire are truly equal.
-    """
-    same = positive * negative
-    below = np.cumsum(negative, axis=1) - negative
-    return (positive * below + same / 2).sum(1), same[:, 1:].sum(1) / 2
-
 
 At = Literal["assistant_start", "answer"]
 Pool = Literal["tokens", "max"]
@@ -141,8 +50,11 @@ class Selection:
     def by(self, score: ContrastScore, k: int) -> Selection:
         """The same scores, and the first k features of each side by another of them."""
         towards = self.scores[score] - (0.5 if score == "auroc" else 0.0)
-        best = {self.positive: _top(towards, k), self.negative: _top(-towards, k)}
-        return replace(self, score=score, candidates=best)
+        candidates = {}
+        for side, values in ((self.positive, towards), (self.negative, -towards)):
+            ranked = values.loc[values > 0].sort_values(ascending=False, kind="stable")
+            candidates[side] = [int(f) for f in ranked.index[:k]]
+        return replace(self, score=score, candidates=candidates)
 
     @property
     def features(self) -> list[int]:
@@ -184,39 +96,34 @@ def select_features(
     every prompt once, with the feature's largest activation over its tokens, which finds a feature
     that fires on one word of each text. A feature that fires on neither is dead here and never
     chosen, nor is one whose score does not favour the side. max_act is A_max, the largest
-    activation on any of the cached tokens. The activations are encoded once, piece by piece; where
-    there are too many to rank, auroc is that of binned activations, and auroc_error the most it
-    can be wrong by. Raises InputError for an unknown domain, or when no token of a domain was kept.
+    activation on any of the cached tokens. The activations are encoded once, in chunks; if there
+    are too many to rank, auroc is that of binned activations, and auroc_error bounds its error.
+    Raises InputError for an unknown domain, or when no token of a domain was kept.
     """
     codec.check_encoder(sae)
     check_sae_at(sae, activations.d_model, activations.hook_name)
     if positive == negative:
         raise InputError(f"positive and negative are both {positive!r}: name two domains")
-    sides = [_Side(activations, domain, at, pool) for domain in (positive, negative)]
+    sides = [_DomainTokens(activations, domain, at, pool) for domain in (positive, negative)]
     d_sae = sae.cfg.d_sae
     exact = sum(side.n for side in sides) * d_sae <= EXACT
-    tallies = DomainSums(d_sae, exact), DomainSums(d_sae, exact)
+    statistics = DomainStatistics(d_sae, exact), DomainStatistics(d_sae, exact)
     highest, norms, start = torch.zeros(d_sae), 0.0, 0
     for x in activations.chunks(rows_at_once(sae)):
-        z = encode(sae, x)
+        z = feature_activations(sae, x)
         highest = torch.maximum(highest, z.amax(0))
         norms += float(x.norm(dim=-1).double().sum())
-        for side, found in zip(sides, tallies, strict=True):
+        for side, found in zip(sides, statistics, strict=True):
             found.add(side.of(z, start))
         start += len(x)
-    scores = _scores(*tallies)
+    scores = _scores(*statistics)
     scores["max_act"] = highest.numpy()[scores.index].astype(float)
     scale = Scale(dict(enumerate(highest.tolist())), norms / len(activations))
     return Selection(positive, negative, at, score, {}, scores, scale).by(score, k)
 
 
-def _top(values: Any, k: int) -> list[int]:
-    favourable = values.loc[values > 0].sort_values(ascending=False, kind="stable")
-    return [int(f) for f in favourable.index[:k]]
-
-
-class _Side:
-    """Which tokens are a domain's, and what counts as one: a token, or a prompt's largest."""
+class _DomainTokens:
+    """The tokens of one domain: their activations, or the largest of each prompt."""
 
     def __init__(self, activations: Activations, domain: str, at: At, pool: Pool) -> None:
         self.rows = _tokens_of(activations, domain, at)
@@ -231,7 +138,7 @@ class _Side:
         self.open: Tensor | None = None
 
     def of(self, z: Float[Tensor, "n d_sae"], start: int) -> Float[Tensor, "m d_sae"]:
-        """What counts of the activations of all tokens from `start` on."""
+        """The domain's share of a chunk that starts at row `start`; a prompt may span chunks."""
         own = z[self.rows[start : start + len(z)]]
         if self.prompts is None or not len(own):
             return own
@@ -247,7 +154,7 @@ class _Side:
             else:
                 largest = torch.cat([self.open[None], largest])
         self.open = None
-        if self.seen < len(self.prompts):  # the last prompt may go on
+        if self.seen < len(self.prompts):  # the last prompt may continue
             self.open, largest = largest[-1], largest[:-1]
         return largest
 
@@ -267,7 +174,7 @@ def _tokens_of(activations: Activations, domain: str, at: At) -> torch.Tensor:
     return torch.tensor(rows.to_numpy())
 
 
-def _scores(positive: DomainSums, negative: DomainSums) -> pd.DataFrame:
+def _scores(positive: DomainStatistics, negative: DomainStatistics) -> pd.DataFrame:
     alive = np.flatnonzero((positive.fired + negative.fired).numpy() > 0)
     area, error = separation(positive, negative, alive)
     return pd.DataFrame(
@@ -282,3 +189,93 @@ def _scores(positive: DomainSums, negative: DomainSums) -> pd.DataFrame:
         },
         index=pd.Index(alive, name="feature"),
     ).astype(float)
+
+
+class DomainStatistics:
+    """Running statistics of one domain's feature activations, [·, d_sae]."""
+
+    def __init__(self, d_sae: int, exact: bool) -> None:
+        self.n = 0
+        self.total = torch.zeros(d_sae, dtype=torch.float64)
+        self.fired = torch.zeros(d_sae, dtype=torch.int64)
+        self.highest = torch.full((d_sae,), -torch.inf)
+        self.kept: list[Tensor] = []
+        self.counts = None if exact else torch.zeros(d_sae * BINS, dtype=torch.int32)
+
+    def add(self, z: Float[Tensor, "n d_sae"]) -> None:
+        """Count more activations."""
+        if not len(z):
+            return
+        self.n += len(z)
+        self.total += z.sum(0, dtype=torch.float64)
+        self.fired += (z > 0).sum(0)
+        self.highest = torch.maximum(self.highest, z.amax(0))
+        if self.counts is None:
+            self.kept.append(z)
+            return
+        rows, features = (z > 0).nonzero(as_tuple=True)
+        place = features * BINS + bins(z[rows, features])
+        self.counts.index_add_(0, place, torch.ones_like(place, dtype=torch.int32))
+
+    def of(self, features: np.ndarray) -> np.ndarray:
+        """The kept activations of some features (exact only): [n, feature]."""
+        return torch.cat([z[:, features] for z in self.kept]).numpy()
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean activation, [d_sae]."""
+        return (self.total / self.n).numpy()
+
+    @property
+    def rate(self) -> np.ndarray:
+        """Share that fires, [d_sae]."""
+        return (self.fired.double() / self.n).numpy()
+
+    def shares(self, features: np.ndarray) -> np.ndarray:
+        """Share in each bin, the one of those that do not fire first: [feature, 1 + BINS]."""
+        assert self.counts is not None
+        counts = self.counts.view(-1, BINS)[torch.from_numpy(features)].numpy()
+        silent = self.n - counts.sum(1, keepdims=True)
+        return np.concatenate([silent, counts], axis=1) / self.n
+
+
+def bins(z: Float[Tensor, " n"]) -> Tensor:
+    """The bin of positive activations: the exponent and first bits of the mantissa, in order."""
+    top = z.view(torch.int32) >> (23 - MANTISSA)
+    return (top.long() - ((127 + SMALLEST) << MANTISSA)).clamp(0, BINS - 1)
+
+
+def separation(
+    positive: DomainStatistics, negative: DomainStatistics, features: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """AUROC of each feature, and the bound on its error (0 if exact)."""
+    if positive.counts is None:
+        at_once = max(1, min(COLUMNS, RANKED // max(1, positive.n + negative.n)))
+        areas = [
+            auroc(positive.of(some), negative.of(some))
+            for some in (features[i : i + at_once] for i in range(0, len(features), at_once))
+        ]
+        return np.concatenate([*areas, []]), np.zeros(len(features))
+    parts = [
+        binned(positive.shares(some), negative.shares(some))
+        for some in np.array_split(features, max(1, -(-len(features) // COLUMNS)))
+    ]
+    return np.concatenate([a for a, _ in parts]), np.concatenate([e for _, e in parts])
+
+
+def auroc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
+    """P(positive > negative) + ½ P(equal) for each column (Mann and Whitney's U over n·m)."""
+    n, m = len(positive), len(negative)
+    ranks = rankdata(np.concatenate([positive, negative]), axis=0)[:n].sum(0)
+    return (ranks - n * (n + 1) / 2) / (n * m)
+
+
+def binned(positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """AUROC from shares [feature, bin], pairs of one bin counted half, and its largest error.
+
+    A pair of one bin may in truth be won or lost, so the error is at most half the share of such
+    pairs; those that do not fire are truly equal.
+    """
+    same = positive * negative
+    below = np.cumsum(negative, axis=1) - negative
+    return (positive * below + same / 2).sum(1), same[:, 1:].sum(1) / 2

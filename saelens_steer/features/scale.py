@@ -1,4 +1,4 @@
-"""How large activations are at a hook: what strengths can be multiples of."""
+"""How large activations are at a hook, for strengths given as multiples of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from saelens_steer.tensors import Vectors
 
 
 @torch.no_grad()
-def encode(sae: SAE[Any], vectors: Vectors) -> Float[Tensor, "n d_sae"]:
+def feature_activations(sae: SAE[Any], vectors: Vectors) -> Float[Tensor, "n d_sae"]:
     """Feature activations z of each vector, float32 on the CPU, computed in chunks."""
     chunks = vectors.split(rows_at_once(sae))
     found = [codec.encode(sae, v).float().cpu() for v in chunks]
@@ -27,7 +27,7 @@ def encode(sae: SAE[Any], vectors: Vectors) -> Float[Tensor, "n d_sae"]:
 
 @dataclass(frozen=True)
 class Scale:
-    """What cached activations say about size; empty where nothing was cached."""
+    """The sizes of cached activations; empty if nothing was cached."""
 
     max_act: Mapping[int, float] = field(default_factory=dict)
     """A_max of a feature: its largest activation, in units of z."""
@@ -73,7 +73,7 @@ def measured_scale(
     for x in activations.chunks(rows_at_once(sae) if sae is not None else codec.CHUNK):
         total += float(x.norm(dim=-1).double().sum())
         if sae is not None and wanted:
-            highest = torch.maximum(highest, encode(sae, x)[:, wanted].amax(0))
+            highest = torch.maximum(highest, feature_activations(sae, x)[:, wanted].amax(0))
     found = dict(zip(wanted, highest.tolist(), strict=True))
     return Scale(found, total / len(activations))
 
@@ -86,5 +86,5 @@ def firing_rates(activations: Activations, sae: SAE[Any]) -> Float[Tensor, " d_s
     """
     fired = torch.zeros(sae.cfg.d_sae, dtype=torch.int64)
     for x in activations.chunks(rows_at_once(sae)):
-        fired += (encode(sae, x) > 0).sum(0)
+        fired += (feature_activations(sae, x) > 0).sum(0)
     return fired.double() / len(activations)

@@ -16,11 +16,11 @@ from saelens_steer.activations import Activations
 from saelens_steer.config import LabelSpec
 from saelens_steer.features import (
     Context,
-    Places,
-    Responses,
+    FeatureActivity,
+    TokenOrigins,
     best_rows,
     contexts_at,
-    responses,
+    feature_activity,
     shown_tokens,
 )
 from saelens_steer.files import digest
@@ -56,13 +56,13 @@ def firing_of(
     if sae.cfg.metadata.decoder_only:
         return [FiringContexts()] * len(features)
     shown = shown_tokens(tokenizer, activations)
-    found = responses(sae, activations, features, shown)
+    found = feature_activity(sae, activations, features, shown)
     rows = [_rows(found, shown, column, spec) for column in range(len(features))]
     kinds = [
         contexts_at(tokenizer, sae, activations, found, shown, own, WINDOW)
         for own in zip(*rows, strict=True)
     ]
-    rates = [dict(zip(found.places.domains, own, strict=True)) for own in found.rates.tolist()]
+    rates = [dict(zip(found.origins.domains, own, strict=True)) for own in found.rates.tolist()]
     records = []
     for top, firing, tried, own in zip(*kinds, rates, strict=True):
         silent = [context for context in tried if not any(context.activations)]
@@ -71,19 +71,19 @@ def firing_of(
 
 
 def _rows(
-    found: Responses, shown: Bool[Tensor, " n"], column: int, spec: LabelSpec
+    found: FeatureActivity, shown: Bool[Tensor, " n"], column: int, spec: LabelSpec
 ) -> tuple[list[int], list[int], list[int]]:
     """Rows of the top contexts, of others that fire, and of contexts that may be silent."""
     ranked = best_rows(found, column)
     top, rest = ranked[: spec.contexts], ranked[spec.contexts :]
     n = min(spec.detection, len(rest))
     firing = [rest[i] for i in np.linspace(0, len(rest) - 1, n).round().astype(int)]
-    used = {int(found.places.prompt_of[row]) for row in (*top, *firing)}
+    used = {int(found.origins.prompt_of[row]) for row in (*top, *firing)}
     return top, firing, _maybe_silent(found, shown, column, spec.seed, firing, used)
 
 
 def _maybe_silent(
-    found: Responses,
+    found: FeatureActivity,
     shown: Bool[Tensor, " n"],
     column: int,
     seed: int,
@@ -94,26 +94,26 @@ def _maybe_silent(
 
     They are as far into their prompts as the firing ones are, so that position gives nothing away.
     """
-    places = found.places
-    draws = [digest(seed, found.features[column], name) for name in places.prompts]
+    origins = found.origins
+    draws = [digest(seed, found.features[column], name) for name in origins.prompts]
     order = sorted({*range(len(draws))} - used, key=lambda prompt: draws[prompt])
     loud = (found.peak[:, column] > 0).tolist()
     quiet = [prompt for prompt in order if not loud[prompt]][: len(firing)]
     others = [prompt for prompt in order if loud[prompt]]
     chosen = quiet + others[: TRIED * (len(firing) - len(quiet))]
-    depths = cycle(_depth(places, shown, row) for row in firing)
-    rows = [(_shown_rows(places, shown, prompt), next(depths)) for prompt in chosen]
+    depths = cycle(_depth(origins, shown, row) for row in firing)
+    rows = [(_shown_rows(origins, shown, prompt), next(depths)) for prompt in chosen]
     return [int(own[round(depth * (len(own) - 1))]) for own, depth in rows if len(own)]
 
 
-def _shown_rows(places: Places, shown: Bool[Tensor, " n"], prompt: int) -> Tensor:
-    rows = places.rows_of(prompt)
+def _shown_rows(origins: TokenOrigins, shown: Bool[Tensor, " n"], prompt: int) -> Tensor:
+    rows = origins.rows_of(prompt)
     return rows[shown[rows]]
 
 
-def _depth(places: Places, shown: Bool[Tensor, " n"], row: int) -> float:
+def _depth(origins: TokenOrigins, shown: Bool[Tensor, " n"], row: int) -> float:
     """A row's position in its prompt: 0 the first token, 1 the last."""
-    rows = _shown_rows(places, shown, int(places.prompt_of[row]))
+    rows = _shown_rows(origins, shown, int(origins.prompt_of[row]))
     return int((rows == row).nonzero()) / max(1, len(rows) - 1)
 
 

@@ -12,8 +12,11 @@ from saelens_steer.sae.load import (
     source_version,
 )
 from saelens_steer.sae.quality import DENSE, sae_quality
-from saelens_steer.sae.training.config import check_train_spec
-from saelens_steer.sae.training.loggers import check_log
-from saelens_steer.sae.training.resume import remove_checkpoints
-from saelens_steer.sae.training.train import SAEGrid, train_sae
+from saelens_steer.sae.training import (
+    SAEGrid,
+    check_log,
+    check_train_spec,
+    remove_checkpoints,
+    train_sae,
+)
 from saelens_steer.sae.verdict import QUALITY, judged, read_quality

@@ -44,14 +44,14 @@ def through(sae: SAE[Any], x: Inputs) -> Inputs:
 def encode(sae: SAE[Any], x: Inputs) -> Features:
     """Feature activations z of activations x, in the SAE's dtype, on its device.
 
-    Raises InputError for an SAE of which only the decoder is there.
+    Raises InputError for an SAE that has only its decoder.
     """
     check_encoder(sae)
     return sae.encode(_normalised(sae, x.to(sae.device, sae.dtype)))
 
 
 def decode(sae: SAE[Any], z: Features, x: Inputs) -> Inputs:
-    """What the SAE makes of z, in the units of x (the activations that z was encoded from)."""
+    """The SAE's output for z, in the units of x (the activations that z was encoded from)."""
     x = x.to(sae.device, sae.dtype)
     if sae.cfg.normalize_activations in RUN_TIME:
         sae.encode(_normalised(sae, x))  # its decoder undoes what its encoder did last
@@ -63,7 +63,7 @@ def decode(sae: SAE[Any], z: Features, x: Inputs) -> Inputs:
 
 
 def decode_change(sae: SAE[Any], z: Features, z_new: Features, x: Inputs) -> Inputs:
-    """decode(z_new) − decode(z), in the units of x, exactly zero where z_new equals z.
+    """decode(z_new) − decode(z), in the units of x, exactly zero if z_new equals z.
 
     A linear decoder gives (z_new − z) · W_dec, computed from the features that differ anywhere.
     Some TopK SAEs of SAELens count z in the norms of W_dec's rows, and decode along unit rows.

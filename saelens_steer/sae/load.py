@@ -1,4 +1,4 @@
-"""Files of one SAE out of a Hugging Face repository, or out of the cache."""
+"""Loading an SAE from a folder, a file, a SAELens release or the hub; checking and saving it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,21 @@ from saelens_steer.errors import InputError
 from saelens_steer.files import file_digest, write_with
 from saelens_steer.model import same_places
 from saelens_steer.progress import say
-from saelens_steer.sae.checkpoint import SIDECARS, SUFFIXES, checkpoint_in
-from saelens_steer.sae.foreign import load_legacy
+from saelens_steer.sae.conversion import (
+    SIDECARS,
+    SUFFIXES,
+    checkpoint_in,
+    load_checkpoint,
+    one_line,
+)
 
+SAELENS = ("cfg.json", "sae_weights.safetensors")
+"""The files of a folder in SAELens's format."""
+DAMAGE = (
+    *(OSError, LookupError, TypeError, AttributeError, ValueError, RuntimeError),
+    SafetensorError,
+)
+"""Exceptions that SAELens raises for files it cannot load."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 REASONS = (
     (hub.GatedRepoError, "it is gated: accept its terms on the hub and set HF_TOKEN"),
@@ -40,48 +52,7 @@ REASONS = (
         "it is not in the cache, and the hub cannot be reached: go online (HF_HUB_OFFLINE=0)",
     ),
 )
-"""The most special error first."""
-
-
-def from_hub(repository: str, inside: str | None) -> Path:
-    """The local file or folder of one SAE: `inside` the repository, or its top where None.
-
-    Only that folder is downloaded, and of it weights and settings. Raises InputError.
-    """
-    part = PurePosixPath(inside or ".")
-    if part.is_absolute() or ".." in part.parts:
-        raise InputError(f"sae_id must name a folder or file in {repository}, not {inside!r}")
-    wanted = _patterns(part)
-    deeper = glob.escape(f"{part}/") * (str(part) != ".") + "*/*"
-    try:
-        snapshot = snapshot_download(repository, allow_patterns=wanted, ignore_patterns=deeper)
-    except Exception as error:  # hub, network and disk each have their own, none in common
-        raise InputError(f"cannot load {repository} as an SAE: {_why(error)}") from None
-    found = Path(snapshot) / part
-    if not found.exists():
-        raise InputError(
-            f"{repository} has no {part} (in the cache, if the hub cannot be reached): "
-            "give a folder or a file of it as sae_id"
-        )
-    return found
-
-
-def _patterns(part: PurePosixPath) -> list[str]:
-    """The file and the settings beside it, or the weights and settings of a folder."""
-    if part.suffix in SUFFIXES:
-        names = [part, *(part.parent / name for name in SIDECARS)]
-        return [glob.escape(str(name)) for name in names]
-    folder = "" if str(part) == "." else glob.escape(f"{part}/")
-    return [f"{folder}*{suffix}" for suffix in (*SUFFIXES, ".json")]
-
-
-def _why(error: Exception) -> str:
-    known = (reason for kind, reason in REASONS if isinstance(error, kind))
-    return next(known, " ".join(str(error).split())[:200] or repr(error))
-
-
-SAELENS = ("cfg.json", "sae_weights.safetensors")
-"""What a folder in SAELens's format holds."""
+"""Subclasses before their base."""
 
 
 def load_sae(
@@ -94,9 +65,9 @@ def load_sae(
 ) -> SAE[Any]:
     """A SAELens SAE from a folder, a file, a release of SAELens or a Hugging Face repository.
 
-    What exists on this machine goes first: a folder in SAELens's format, or a checkpoint of others
-    (`legacy.py` says which), a file or the only one in its folder. Then a SAELens release with an
-    id, then `owner/name` on the hub, where `sae_id` is a folder or file inside. The model's width
+    A path on this machine takes precedence: a folder in SAELens's format, or a checkpoint in
+    another (see `conversion/`), a file or the only one in its folder. Then a SAELens release with
+    an id, then `owner/name` on the hub with a folder or file inside as `sae_id`. The model's width
     `d_model` and `hook_name` are for checkpoints that do not say. Raises InputError for an unknown
     source or id (with the nearest known), for what is not in the cache without a network, and for a
     file that is damaged, ambiguous or would run code.
@@ -105,114 +76,23 @@ def load_sae(
     if not found.exists():
         found = _elsewhere(str(source), sae_id, device)
     elif sae_id is not None:
-        raise InputError(f"{found} is a {_kind(found)}, which holds one SAE: leave sae_id out")
+        kind = "folder" if found.is_dir() else "file"
+        raise InputError(f"{found} is a {kind}, which holds one SAE: leave sae_id out")
     if isinstance(found, SAE):
         return found
     if found.is_dir() and _is_saelens(found):
-        return _from_folder(found, device)
+        if not (found / SAELENS[0]).is_file():
+            raise InputError(f"{found} has no cfg.json: it is not an SAE in SAELens's format")
+        with _refusing(f"{found}: SAELens cannot load it"):
+            return SAE.load_from_disk(str(found), device=device)
     file = found if found.is_file() else checkpoint_in(found)
-    sae = load_legacy(file, device=device, d_model=d_model, hook_name=hook_name)
-    say(f"{file}: {described(sae)}")
+    sae = load_checkpoint(file, device=device, d_model=d_model, hook_name=hook_name)
+    say(f"{file}: {_described(sae)}")
     return sae
 
 
-def _kind(found: Path) -> str:
-    return "folder" if found.is_dir() else "file"
-
-
-def _is_saelens(folder: Path) -> bool:
-    """Whether to read it as SAELens does, be it to say what is wrong with it."""
-    others = [p for p in folder.iterdir() if p.suffix in SUFFIXES and p.name != SAELENS[1]]
-    return (folder / SAELENS[1]).is_file() or ((folder / SAELENS[0]).is_file() and not others)
-
-
-def _elsewhere(source: str, sae_id: str | None, device: str) -> SAE[Any] | Path:
-    """An SAE of a release, or where the files of a hub repository are."""
-    directory = get_pretrained_saes_directory()
-    if source in directory:
-        return _from_release(source, sae_id, device)
-    if not HUB_ID.fullmatch(source):
-        near = difflib.get_close_matches(source, directory, n=3, cutoff=0.5)
-        hint = f"; SAELens has {', '.join(near)}" if near else ""
-        raise InputError(
-            f"{source!r} is neither a folder nor a SAELens release, nor a file, "
-            f"nor a hub repository such as owner/name{hint}"
-        )
-    known = _known_release(source, sae_id)
-    return _from_release(*known, device) if known else from_hub(source, sae_id)
-
-
-def _known_release(repository: str, inside: str | None) -> tuple[str, str] | None:
-    """The release and id under which SAELens knows a part of a repository: it knows best.
-
-    Raises InputError where no part is named.
-    """
-    directory, releases = get_pretrained_saes_directory(), get_releases_for_repo_id(repository)
-    if releases and inside is None:
-        some = ", ".join(sorted(directory[releases[0]].saes_map)[:3])
-        raise InputError(f"{repository} is SAELens's release {releases[0]}; try sae_id {some}")
-    ids = (
-        (release, sae_id)
-        for release in releases
-        for sae_id, path in directory[release].saes_map.items()
-        if str(inside).strip("/") in (sae_id, path)
-    )
-    return next(ids, None)
-
-
-def _from_folder(folder: Path, device: str) -> SAE[Any]:
-    if not (folder / SAELENS[0]).is_file():
-        raise InputError(f"{folder} has no cfg.json: it is not an SAE in SAELens's format")
-    with _refusing(f"{folder}: SAELens cannot load it"):
-        return SAE.load_from_disk(str(folder), device=device)
-
-
-def _from_release(release: str, sae_id: str | None, device: str) -> SAE[Any]:
-    ids = sorted(get_pretrained_saes_directory()[release].saes_map)
-    if sae_id is None or sae_id not in ids:
-        near = difflib.get_close_matches(sae_id or "", ids, n=3, cutoff=0.3) or ids[:3]
-        raise InputError(f"release {release} has no sae_id {sae_id!r}; try {', '.join(near)}")
-    with _refusing(f"{release}/{sae_id}: SAELens cannot load it"):
-        try:
-            return SAE.from_pretrained(release, sae_id, device=device)
-        except OSError as error:
-            why = _one_line(error)
-            raise InputError(
-                f"cannot fetch {release}/{sae_id} and it is not cached: {why}"
-            ) from None
-
-
-@contextlib.contextmanager
-def _refusing(what: str) -> Iterator[None]:
-    """InputError in the place of what SAELens raises for damaged and for foreign files."""
-    try:
-        yield
-    except InputError:
-        raise
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"{what}: a file of it is no pickle of plain tensors, and was not run"
-        ) from None
-    except (OSError, LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        kind = type(error).__name__
-        raise InputError(f"{what}: {kind}: {_one_line(error)}") from None
-    except SafetensorError as error:
-        raise InputError(f"{what}: {_one_line(error)}") from None
-
-
-def described(sae: SAE[Any]) -> str:
-    """How a checkpoint was read, for a user to check."""
-    sizes = f"{sae.cfg.d_sae} features of {sae.cfg.d_in} dimensions"
-    if sae.cfg.metadata.decoder_only:
-        return f"a decoder of {sizes} without its encoder: it can steer along W_dec, and no more"
-    bias = "" if sae.cfg.apply_b_dec_to_input else "not "
-    norm = "; its input has unit norm at each token" if sae.cfg.metadata.unit_norm_per_token else ""
-    kind = sae.cfg.architecture()
-    return f"a {kind} SAE, {sizes}; b_dec is {bias}subtracted from its input{norm}"
-
-
 def source_version(source: str) -> str | None:
-    """A digest of a local SAE's files, which may change under their name; None for all others."""
+    """A digest of a local SAE's files, which may change under their name; None for others."""
     found = Path(source).expanduser()
     if not found.exists():
         return None
@@ -221,10 +101,6 @@ def source_version(source: str) -> str | None:
     file = found if found.is_file() else checkpoint_in(found)
     beside = (file.with_name(name) for name in SIDECARS)
     return file_digest(file, *(path for path in beside if path.is_file()))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or repr(error)
 
 
 def check_sae(sae: SAE[Any], model: Any, hook_name: str) -> None:
@@ -257,9 +133,9 @@ def save_sae(sae: SAE[Any], folder: str | Path) -> Path:
 def convert_sae(
     source: str | Path, folder: str | Path, sae_id: str | None = None, **given: Any
 ) -> Path:
-    """Write what `load_sae(source, sae_id, **given)` loads in SAELens's format, all or nothing.
+    """Load with `load_sae(source, sae_id, **given)`, and save in SAELens's format, all or nothing.
 
-    Raises InputError as load_sae does, and for a folder that is there and not empty.
+    Raises InputError as load_sae does, and for a folder that is not empty.
     """
     folder = Path(folder).expanduser()
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
@@ -279,4 +155,116 @@ def settled(config: Path) -> None:
 
 def sae_fingerprint(folder: str | Path) -> str:
     """A digest of a saved SAE's config and weights."""
-    return file_digest(Path(folder) / "cfg.json", Path(folder) / "sae_weights.safetensors")
+    return file_digest(*(Path(folder) / name for name in SAELENS))
+
+
+def _is_saelens(folder: Path) -> bool:
+    """Whether it is meant to be in SAELens's format, even if incomplete."""
+    others = [p for p in folder.iterdir() if p.suffix in SUFFIXES and p.name != SAELENS[1]]
+    return (folder / SAELENS[1]).is_file() or ((folder / SAELENS[0]).is_file() and not others)
+
+
+def _elsewhere(source: str, sae_id: str | None, device: str) -> SAE[Any] | Path:
+    """An SAE of a release, or the local copy of a hub repository's files."""
+    directory = get_pretrained_saes_directory()
+    if source in directory:
+        return _from_release(source, sae_id, device)
+    if not HUB_ID.fullmatch(source):
+        near = difflib.get_close_matches(source, directory, n=3, cutoff=0.5)
+        hint = f"; SAELens has {', '.join(near)}" if near else ""
+        raise InputError(
+            f"{source!r} is neither a folder nor a SAELens release, nor a file, "
+            f"nor a hub repository such as owner/name{hint}"
+        )
+    known = _known_release(source, sae_id)
+    return _from_release(*known, device) if known else _from_hub(source, sae_id)
+
+
+def _known_release(repository: str, inside: str | None) -> tuple[str, str] | None:
+    """The release and id under which SAELens knows a part of a repository.
+
+    Raises InputError if no part is named.
+    """
+    directory, releases = get_pretrained_saes_directory(), get_releases_for_repo_id(repository)
+    if releases and inside is None:
+        some = ", ".join(sorted(directory[releases[0]].saes_map)[:3])
+        raise InputError(f"{repository} is SAELens's release {releases[0]}; try sae_id {some}")
+    ids = (
+        (release, sae_id)
+        for release in releases
+        for sae_id, path in directory[release].saes_map.items()
+        if str(inside).strip("/") in (sae_id, path)
+    )
+    return next(ids, None)
+
+
+def _from_release(release: str, sae_id: str | None, device: str) -> SAE[Any]:
+    ids = sorted(get_pretrained_saes_directory()[release].saes_map)
+    if sae_id is None or sae_id not in ids:
+        near = difflib.get_close_matches(sae_id or "", ids, n=3, cutoff=0.3) or ids[:3]
+        raise InputError(f"release {release} has no sae_id {sae_id!r}; try {', '.join(near)}")
+    with _refusing(f"{release}/{sae_id}: SAELens cannot load it"):
+        try:
+            return SAE.from_pretrained(release, sae_id, device=device)
+        except OSError as error:
+            why = f"cannot fetch {release}/{sae_id} and it is not cached: {one_line(error)}"
+            raise InputError(why) from None
+
+
+@contextlib.contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Turn SAELens's exceptions for damaged or unsuitable files into InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{what}: a file of it is no pickle of plain tensors, and was not run"
+        ) from None
+    except DAMAGE as error:
+        raise InputError(f"{what}: {type(error).__name__}: {one_line(error)}") from None
+
+
+def _from_hub(repository: str, inside: str | None) -> Path:
+    """The local file or folder of one SAE: `inside` the repository, or its top if None.
+
+    Only that folder is downloaded, and of it weights and settings. Raises InputError.
+    """
+    part = PurePosixPath(inside or ".")
+    if part.is_absolute() or ".." in part.parts:
+        raise InputError(f"sae_id must name a folder or file in {repository}, not {inside!r}")
+    wanted = _patterns(part)
+    deeper = glob.escape(f"{part}/") * (str(part) != ".") + "*/*"
+    try:
+        snapshot = snapshot_download(repository, allow_patterns=wanted, ignore_patterns=deeper)
+    except Exception as error:  # hub, network and disk each have their own, none in common
+        why = next((why for kind, why in REASONS if isinstance(error, kind)), one_line(error))
+        raise InputError(f"cannot load {repository} as an SAE: {why}") from None
+    found = Path(snapshot) / part
+    if not found.exists():
+        raise InputError(
+            f"{repository} has no {part} (in the cache, if the hub cannot be reached): "
+            "give a folder or a file of it as sae_id"
+        )
+    return found
+
+
+def _patterns(part: PurePosixPath) -> list[str]:
+    """The file and the settings beside it, or the weights and settings of a folder."""
+    if part.suffix in SUFFIXES:
+        names = [part, *(part.parent / name for name in SIDECARS)]
+        return [glob.escape(str(name)) for name in names]
+    folder = "" if str(part) == "." else glob.escape(f"{part}/")
+    return [f"{folder}*{suffix}" for suffix in (*SUFFIXES, ".json")]
+
+
+def _described(sae: SAE[Any]) -> str:
+    """The SAE as the checkpoint was read, for the user to check."""
+    sizes = f"{sae.cfg.d_sae} features of {sae.cfg.d_in} dimensions"
+    if sae.cfg.metadata.decoder_only:
+        return f"a decoder of {sizes} without its encoder: it can steer along W_dec, and no more"
+    bias = "" if sae.cfg.apply_b_dec_to_input else "not "
+    norm = "; its input has unit norm at each token" if sae.cfg.metadata.unit_norm_per_token else ""
+    kind = sae.cfg.architecture()
+    return f"a {kind} SAE, {sizes}; b_dec is {bias}subtracted from its input{norm}"

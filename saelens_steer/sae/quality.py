@@ -1,9 +1,8 @@
-"""What is left of a model's predictions when an SAE's output, or nothing, replaces a residual."""
+"""Quality of an SAE: reconstruction, sparsity, and how well it preserves the predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,83 +19,12 @@ from saelens_steer.sae.codec import check_encoder, decode, encode, rows_at_once,
 from saelens_steer.sae.load import check_sae_at
 from saelens_steer.tensors import Mask, Resid, Tokens, Vectors
 
-ROWS, LOGITS = 1024, 1 << 26
-"""Positions unembedded at once, and logits of one pass (a quarter of a gigabyte)."""
-PASSES = ("intact", "sae", "zero")
-Replace = Callable[[Tensor], Tensor]
-
-
-class Preservation:
-    """Running sums of cross-entropy and KL, per token, of the three passes over batches of tokens.
-
-    As SAELens's evals count them: cross-entropy at ordinary (not special) tokens that have a next
-    one, KL from the untouched model's distribution at every ordinary token; zero ablation at every
-    position, the SAE at the `kept` ones alone.
-    """
-
-    def __init__(self, model: Any, sae: SAE[Any], hook_name: str) -> None:
-        self.model, self.sae, self.hook_name = model, sae, hook_name
-        self.loss = torch.zeros(len(PASSES), dtype=torch.float64)
-        self.kl = torch.zeros(len(PASSES), dtype=torch.float64)
-        self.n_loss = self.n_kl = 0
-
-    def add(self, tokens: Tokens, ordinary: Mask, kept: Mask) -> None:
-        """Run one batch three times; ordinary, kept: [batch, pos]."""
-        everywhere = torch.ones_like(kept)
-        spliced = kept, partial(through, self.sae)
-        hooks = [None, spliced, (everywhere, torch.zeros_like)]
-        finals = torch.stack([self._final(tokens, hook) for hook in hooks])
-        following = torch.nn.functional.pad(tokens[:, 1:], (0, 1), value=-1)
-        where = ordinary.flatten()
-        rows, nexts = finals.flatten(1, 2)[:, where], following.flatten()[where]
-        at_once = max(1, min(ROWS, LOGITS // self.model.cfg.d_vocab))
-        for part, after in zip(rows.split(at_once, dim=1), nexts.split(at_once), strict=True):
-            self._count(part, after)
-
-    def _count(self, rows: Float[Tensor, "pass row d_model"], nexts: Tensor) -> None:
-        logits = [unembed(self.model, x) for x in rows]
-        there = nexts >= 0
-        intact = logits[0].log_softmax(-1)
-        for i, own in enumerate(logits):
-            if bool(there.any()):
-                loss = cross_entropy(own[there], nexts[there], reduction="sum")
-                self.loss[i] += float(loss.double())
-            if i:
-                kl = (intact.exp() * (intact - own.log_softmax(-1))).sum(-1)
-                self.kl[i] += float(kl.double().sum())
-        self.n_loss += int(there.sum())
-        self.n_kl += len(nexts)
-
-    def _final(self, tokens: Tokens, edit: tuple[Mask, Replace] | None) -> Resid:
-        """The last residual, with the hook replaced where a mask says so."""
-
-        def hook(resid: Resid, hook: Any) -> Resid:  # noqa: ARG001 (TransformerLens passes hook=)
-            assert edit is not None
-            return torch.where(edit[0][..., None], edit[1](resid), resid)
-
-        last = f"blocks.{self.model.cfg.n_layers - 1}.hook_resid_post"
-        with self.model.hooks(fwd_hooks=[] if edit is None else [(self.hook_name, hook)]):
-            return run_to_hook(self.model, tokens, torch.ones_like(tokens, dtype=torch.bool), last)
-
-    def figures(self) -> dict[str, float]:
-        """Means per token, in nats, and what share of the damage of zeroing the SAE undoes."""
-        intact, with_sae, zeroed = (self.loss / self.n_loss).tolist()
-        _, kl_sae, kl_zero = (self.kl / self.n_kl).tolist()
-        return {
-            "ce_loss": intact,
-            "ce_loss_sae": with_sae,
-            "ce_loss_zero": zeroed,
-            "loss_recovered": (zeroed - with_sae) / (zeroed - intact),
-            "kl_sae": kl_sae,
-            "kl_zero": kl_zero,
-            "kl_recovered": 1 - kl_sae / kl_zero,
-        }
-
-
 BATCH = 16
 """Contexts run at once."""
+ROWS, LOGITS = 1024, 1 << 26
+"""Positions unembedded at once, and logits of one pass (a quarter of a gigabyte)."""
 DENSE = 0.1
-"""A feature is dense where it fires on a larger share of the tokens than this."""
+"""A feature is dense if it fires on a larger share of the tokens than this."""
 DENSITY_EDGES = np.arange(-6, 0.01, 0.25)
 """Of the histogram of firing densities, in powers of ten."""
 
@@ -119,17 +47,19 @@ def sae_quality(
     (ce_loss_zero), loss_recovered = (ce_zero − ce_sae) / (ce_zero − ce_intact), and likewise the KL
     from the intact model. With max_norm None they equal those of SAELens's evals. Special tokens
     are left alone, and so are attention sinks (norm over `max_norm` × the median; sinks_dropped),
-    which no SAE is trained on. Contexts begin with BOS where the model's texts do. Raises
+    which no SAE is trained on. Contexts begin with BOS if the model's texts do. Raises
     InputError if the texts fill no context.
     """
     check_encoder(sae)
     check_sae_at(sae, model.cfg.d_model, hook_name)
-    sums, predictions = _Sums(sae), Preservation(model, sae, hook_name)
+    sums = _ReconstructionSums(sae)
+    predictions = _PreservationSums(model, sae, hook_name)
     contexts = packed_contexts(model, texts, context_size)
     for tokens in contexts.to(model.cfg.device).split(BATCH):
         resid = run_to_hook(model, tokens, torch.ones_like(tokens, dtype=torch.bool), hook_name)
         ordinary = keep_ordinary(tokens, model.tokenizer)
-        kept = _without_sinks(resid, ordinary, max_norm)
+        kept = ordinary.clone()
+        kept[ordinary] = without_sinks(resid[ordinary], max_norm)
         sums.add(resid[kept].float(), dropped=int((ordinary & ~kept).sum()))
         predictions.add(tokens, ordinary, kept)
     return sums.figures() | predictions.figures()
@@ -138,7 +68,7 @@ def sae_quality(
 def packed_contexts(model: Any, texts: Iterable[str], context_size: int) -> Tokens:
     """The texts' tokens end to end, cut into rows of context_size; an unfilled row is dropped.
 
-    Rows begin with BOS where the model's texts do. Raises InputError if no row is filled.
+    Rows begin with BOS if the model's texts do. Raises InputError if no row is filled.
     """
     tokenizer = model.tokenizer
     start = [tokenizer.bos_token_id] if model.cfg.default_prepend_bos else []
@@ -153,13 +83,7 @@ def packed_contexts(model: Any, texts: Iterable[str], context_size: int) -> Toke
     return torch.tensor(rows)
 
 
-def _without_sinks(resid: Resid, ordinary: Mask, max_norm: float | None) -> Mask:
-    kept = ordinary.clone()
-    kept[ordinary] = without_sinks(resid[ordinary], max_norm)
-    return kept
-
-
-class _Sums:
+class _ReconstructionSums:
     """Running sums for the reconstruction figures, in float64."""
 
     def __init__(self, sae: SAE[Any]) -> None:
@@ -176,18 +100,15 @@ class _Sums:
         self.n += len(vectors)
         self.dropped += dropped
         for part in vectors.to(self.sae.device).split(rows_at_once(self.sae)):
-            self._add(part)
-
-    def _add(self, vectors: Vectors) -> None:
-        z = encode(self.sae, vectors)
-        rebuilt = decode(self.sae, z, vectors).float()
-        self.squared_error += _sum((vectors - rebuilt).pow(2))
-        self.cosine += _sum(cosine_similarity(vectors, rebuilt))
-        self.ratio += _sum(rebuilt.norm(dim=-1) / vectors.norm(dim=-1))
-        self.size += float(z.abs().sum(dtype=torch.float64))
-        self.fired += (z != 0).sum(0).cpu()
-        self.total += vectors.double().sum(0).cpu()
-        self.squares += _sum(vectors.pow(2))
+            z = encode(self.sae, part)
+            rebuilt = decode(self.sae, z, part).float()
+            self.squared_error += _sum((part - rebuilt).pow(2))
+            self.cosine += _sum(cosine_similarity(part, rebuilt))
+            self.ratio += _sum(rebuilt.norm(dim=-1) / part.norm(dim=-1))
+            self.size += float(z.abs().sum(dtype=torch.float64))
+            self.fired += (z != 0).sum(0).cpu()
+            self.total += part.double().sum(0).cpu()
+            self.squares += _sum(part.pow(2))
 
     def figures(self) -> dict[str, Any]:
         spread = self.squares - float(self.total.pow(2).sum()) / self.n
@@ -218,3 +139,71 @@ def density_histogram(density: np.ndarray) -> dict[str, list[float]]:
 
 def _sum(values: Tensor) -> float:
     return float(values.double().sum())
+
+
+class _PreservationSums:
+    """Running sums of cross-entropy and KL of three passes: intact, SAE, zero.
+
+    As in SAELens's evals: cross-entropy at ordinary (not special) tokens that have a next
+    one, KL from the untouched model's distribution at every ordinary token; zero ablation at every
+    position, the SAE at the `kept` ones alone.
+    """
+
+    def __init__(self, model: Any, sae: SAE[Any], hook_name: str) -> None:
+        self.model, self.sae, self.hook_name = model, sae, hook_name
+        self.loss = torch.zeros(3, dtype=torch.float64)
+        self.kl = torch.zeros(3, dtype=torch.float64)
+        self.n_loss = self.n_kl = 0
+
+    def add(self, tokens: Tokens, ordinary: Mask, kept: Mask) -> None:
+        """Run one batch three times; ordinary, kept: [batch, pos]."""
+
+        def spliced(resid: Resid) -> Resid:
+            return torch.where(kept[..., None], through(self.sae, resid), resid)
+
+        passes = (None, spliced, torch.zeros_like)
+        finals = torch.stack([self._final(tokens, replace) for replace in passes])
+        following = torch.nn.functional.pad(tokens[:, 1:], (0, 1), value=-1)
+        rows, nexts = finals[:, ordinary], following[ordinary]
+        at_once = max(1, min(ROWS, LOGITS // self.model.cfg.d_vocab))
+        for part, after in zip(rows.split(at_once, dim=1), nexts.split(at_once), strict=True):
+            self._count(part, after)
+
+    def _count(self, rows: Float[Tensor, "pass row d_model"], nexts: Tensor) -> None:
+        logits = [unembed(self.model, x) for x in rows]
+        there = nexts >= 0
+        intact = logits[0].log_softmax(-1)
+        for i, own in enumerate(logits):
+            if bool(there.any()):
+                loss = cross_entropy(own[there], nexts[there], reduction="sum")
+                self.loss[i] += float(loss.double())
+            if i:
+                kl = (intact.exp() * (intact - own.log_softmax(-1))).sum(-1)
+                self.kl[i] += float(kl.double().sum())
+        self.n_loss += int(there.sum())
+        self.n_kl += len(nexts)
+
+    def _final(self, tokens: Tokens, replace: Callable[[Resid], Resid] | None) -> Resid:
+        """The last residual, with the one at the hook replaced."""
+
+        def hook(resid: Resid, hook: Any) -> Resid:  # noqa: ARG001 (TransformerLens passes hook=)
+            assert replace is not None
+            return replace(resid)
+
+        last = f"blocks.{self.model.cfg.n_layers - 1}.hook_resid_post"
+        with self.model.hooks(fwd_hooks=[(self.hook_name, hook)] if replace else []):
+            return run_to_hook(self.model, tokens, torch.ones_like(tokens, dtype=torch.bool), last)
+
+    def figures(self) -> dict[str, float]:
+        """Means per token, in nats, and the share of zeroing's damage that the SAE undoes."""
+        intact, with_sae, zeroed = (self.loss / self.n_loss).tolist()
+        _, kl_sae, kl_zero = (self.kl / self.n_kl).tolist()
+        return {
+            "ce_loss": intact,
+            "ce_loss_sae": with_sae,
+            "ce_loss_zero": zeroed,
+            "loss_recovered": (zeroed - with_sae) / (zeroed - intact),
+            "kl_sae": kl_sae,
+            "kl_zero": kl_zero,
+            "kl_recovered": 1 - kl_sae / kl_zero,
+        }

@@ -1,4 +1,4 @@
-"""What the figures of an SAE say in plain words: whether to trust it, and what to do if not."""
+"""The verdict on an SAE's figures in plain words: whether to trust it, and what to do if not."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from saelens_steer.files import read_json
 DEAD_SHARE, DENSE_SHARE = 0.2, 0.05
 """Shares of features that are worth a sentence."""
 RECOVERED, EXPLAINED = 0.9, 0.7
-"""Shares of loss and variance under which an SAE rebuilds too little."""
+"""Shares of loss and variance below which an SAE reconstructs too little."""
 FIRINGS = 50
-"""A feature that fires as often as the others has so many chances at least, or it is not dead."""
+"""Firings expected of an average feature before a silent one is called dead."""
 CROWDED = 0.25
-"""L0 over so many times d_in is hardly sparse."""
+"""An L0 above this share of d_in is hardly sparse."""
 SETTLED = 0.5
-"""L0 in use may differ from that in training by such a share of it."""
+"""L0 in use may differ from that in training by this share of it."""
 OVERFIT = 0.05
 """Explained variance lost from training to held-out activations."""
 
 QUALITY = "quality.json"
-"""In an SAE's folder: its figures, verdict and warnings."""
+"""The file in an SAE's folder with its figures, verdict and warnings."""
 
 Line = Mapping[str, Any]
 
@@ -35,14 +35,16 @@ def read_quality(folder: str | Path) -> dict[str, Any]:
 
 def judged(quality: Line, training: Sequence[Line] = ()) -> dict[str, Any]:
     """The content of quality.json: the figures, with the verdict and the warnings on them."""
-    warnings = sae_warnings(quality, training)
-    return {**quality, "verdict": verdict(quality, warnings), "warnings": warnings}
+    warnings = _warnings(quality, training)
+    return {**quality, "verdict": _verdict(quality, warnings), "warnings": warnings}
 
 
-def verdict(quality: Line, warnings: Sequence[str]) -> str:
-    """One sentence on the whole, for people who read nothing else."""
+def _verdict(quality: Line, warnings: Sequence[str]) -> str:
+    """One sentence on the whole SAE."""
+    recovers, explains = quality["loss_recovered"] >= RECOVERED, quality["explained_variance"] > 0
+    sparse = quality["l0"] <= 2 * CROWDED * quality["d_in"]
     found = "Usable with care" if warnings else "Good"
-    if _poor(quality):
+    if not (recovers and explains and sparse):
         found = "Poor"
     silent = f"silent on {quality['n_tokens']:,} tokens" if _too_few(quality) else "dead"
     return (
@@ -51,8 +53,8 @@ def verdict(quality: Line, warnings: Sequence[str]) -> str:
     )
 
 
-def sae_warnings(quality: Line, training: Sequence[Line] = ()) -> list[str]:
-    """What is wrong with an SAE, each a sentence that says what to change; none where it is good.
+def _warnings(quality: Line, training: Sequence[Line] = ()) -> list[str]:
+    """The SAE's faults, each a sentence with its remedy; none if it is good.
 
     quality: as `sae_quality` gives it; training: the lines of metrics.jsonl.
     """
@@ -63,18 +65,12 @@ def sae_warnings(quality: Line, training: Sequence[Line] = ()) -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
-def _poor(quality: Line) -> bool:
-    recovers = quality["loss_recovered"] >= RECOVERED
-    sparse = quality["l0"] <= 2 * CROWDED * quality["d_in"]
-    return not (recovers and sparse and quality["explained_variance"] > 0)
-
-
 def _unsettled(quality: Line, training: Sequence[Line]) -> str:
-    """BatchTopK and its kin train with k and are used with a threshold that they learn beside it.
+    """BatchTopK and its kin train with k, but are used with a threshold learned meanwhile.
 
-    Training then says nothing of the SAE in use.
+    If the two differ, figures of training do not hold for the SAE in use.
     """
-    trained = _last(training, "held_out_l0")
+    trained = _last(training, "held_out_l0").get("held_out_l0")
     if trained is None or abs(quality["l0"] - trained) <= SETTLED * trained:
         return ""
     return (
@@ -127,12 +123,12 @@ def _dead(quality: Line) -> str:
 
 
 def _full(quality: Line) -> bool:
-    """Whether so many features are active already that more of them would be no advice."""
+    """Whether too many features are active to advise letting more be."""
     return bool(_crowded(quality) or _dense(quality))
 
 
 def _too_few(quality: Line) -> bool:
-    """Whether so few tokens were measured that features which live may have been silent."""
+    """Whether too few tokens were measured to tell silent features from dead ones."""
     return quality["n_tokens"] * quality["l0"] < FIRINGS * quality["d_sae"]
 
 
@@ -157,20 +153,20 @@ def _crowded(quality: Line) -> str:
 
 
 def _overfit(training: Sequence[Line]) -> str:
-    key = "explained_variance"
-    last = next((line for line in reversed(training) if f"held_out_{key}" in line), None)
-    if last is None or last[key] - last[f"held_out_{key}"] <= OVERFIT:
+    last = _last(training, "held_out_explained_variance")
+    trained, held_out = (last.get(f"{part}explained_variance", 0.0) for part in ("", "held_out_"))
+    if trained - held_out <= OVERFIT:
         return ""
     return (
-        f"the SAE explains {_percent(last[key])} of the variance in training and "
-        f"{_percent(last[f'held_out_{key}'])} of activations held out: train on more tokens, or "
+        f"the SAE explains {_percent(trained)} of the variance in training and "
+        f"{_percent(held_out)} of activations held out: train on more tokens, or "
         "use fewer features"
     )
 
 
-def _last(training: Sequence[Line], key: str) -> float | None:
-    """The last line's figure, of the lines that have it."""
-    return next((float(line[key]) for line in reversed(training) if key in line), None)
+def _last(training: Sequence[Line], key: str) -> Line:
+    """The last line that has this figure; empty if there is none."""
+    return next((line for line in reversed(training) if key in line), {})
 
 
 def _percent(share: float) -> str:

@@ -17,7 +17,7 @@ from saelens_steer.data import load_prompts, special_ids, token_texts
 from saelens_steer.errors import InputError
 from saelens_steer.features import pages_of
 from saelens_steer.features.pages import own_text
-from saelens_steer.features.scale import encode
+from saelens_steer.features.scale import feature_activations
 from saelens_steer.model import direct_logits
 from saelens_steer.sae import codec
 
@@ -50,7 +50,7 @@ def case(request, tiny_model, random_cache, real_cache, monkeypatch):
     monkeypatch.setattr(codec, "CHUNK", 7)
     acts = random_cache if request.param == "random" else real_cache
     sae = sae_of(D, 24)
-    z = encode(sae, acts.vectors)
+    z = feature_activations(sae, acts.vectors)
     return acts, sae, z, pages_of(tiny_model, sae, acts, FEATURES, SPEC)
 
 

@@ -13,7 +13,7 @@ from saelens_steer.activations import Activations
 from saelens_steer.errors import InputError
 from saelens_steer.features import contrast, select_features
 from saelens_steer.features.contrast import auroc
-from saelens_steer.features.scale import encode
+from saelens_steer.features.scale import feature_activations
 from saelens_steer.sae import codec
 
 D = 8
@@ -134,14 +134,14 @@ def test_auroc_is_the_share_of_pairs_won_with_ties_half(monkeypatch):
 
 def test_chunks_do_not_matter(monkeypatch):
     vectors = planted().vectors
-    whole = encode(identity_sae(), vectors)
+    whole = feature_activations(identity_sae(), vectors)
     monkeypatch.setattr(codec, "CHUNK", 5)
-    assert encode(identity_sae(), vectors).equal(whole)
+    assert feature_activations(identity_sae(), vectors).equal(whole)
     assert whole.shape == (len(vectors), D + 4)
 
 
 def test_an_sae_in_bfloat16_gives_float32_activations():
-    z = encode(identity_sae(dtype="bfloat16"), planted().vectors)
+    z = feature_activations(identity_sae(dtype="bfloat16"), planted().vectors)
     assert z.dtype == torch.float32
     assert z.equal(z.bfloat16().float())
 
@@ -252,7 +252,7 @@ def answers(n: int = 60, seed: int = 1) -> Activations:
 def test_pieces_do_not_matter_to_the_scores(monkeypatch, pool):
     sae, acts = identity_sae(), answers()
     whole = select_features(sae, acts, "code", "math", at="answer", pool=pool)
-    z, index = encode(sae, acts.vectors).numpy(), acts.index
+    z, index = feature_activations(sae, acts.vectors).numpy(), acts.index
     sides = [
         np.stack([z[index["prompt_id"] == p].max(0) for p in own.unique()])
         if pool == "max"

@@ -148,12 +148,12 @@ def test_only_the_evidence_of_a_kind_is_shown(job, cases, kind):
 def test_where_silent_contexts_stand_tells_nothing(random_model, cached):
     """A feature that fires in every prompt, at the same place: silent ones are no beginnings."""
     from saelens_steer.config import LabelSpec
-    from saelens_steer.features import responses, shown_tokens
+    from saelens_steer.features import feature_activity, shown_tokens
     from saelens_steer.labels.contexts import _rows
 
     sae = random_sae(32)
     shown = shown_tokens(random_model.tokenizer, cached)
-    found = responses(sae, cached, FEATURES, shown)
+    found = feature_activity(sae, cached, FEATURES, shown)
     spec = LabelSpec(contexts=2, detection=6)
     for column in range(len(FEATURES)):
         top, firing, tried = _rows(found, shown, column, spec)
@@ -161,8 +161,8 @@ def test_where_silent_contexts_stand_tells_nothing(random_model, cached):
         n = len(firing)
         means = torch.tensor(where[:n]).float().mean(), torch.tensor(where[n:]).float().mean()
         assert abs(means[0] - means[1]) < 4
-        prompts = {int(found.places.prompt_of[row]) for row in (*top, *firing)}
-        assert not prompts & {int(found.places.prompt_of[row]) for row in tried}
+        prompts = {int(found.origins.prompt_of[row]) for row in (*top, *firing)}
+        assert not prompts & {int(found.origins.prompt_of[row]) for row in tried}
 
 
 def test_each_prompt_has_a_random_direction_that_does_not_hang_on_other_features(job):

@@ -13,10 +13,10 @@ from saelens_steer.errors import InputError
 from saelens_steer.sae import sae_fingerprint, train_sae
 from saelens_steer.sae.training import runner as runner_module
 from saelens_steer.sae.training import train as module
+from saelens_steer.sae.training.activation_stream import cached, epochs
 from saelens_steer.sae.training.config import runner_config
 from saelens_steer.sae.training.log import held_out_line
 from saelens_steer.sae.training.runner import Patience, Runner, held_out_tokens
-from saelens_steer.sae.training.stream import cached, epochs
 
 HOOK = "blocks.2.hook_mlp_out"
 SETUP = {
@@ -157,7 +157,7 @@ def test_bos_and_other_special_tokens_are_never_cached_at_any_hook(
 def test_held_out_activations_are_not_in_the_cache(random_model, small):
     spec = small(cached_tokens=1000)
     runner = runner_of(random_model, spec)
-    batches = runner._batches(0)
+    batches = runner._cached(0)
     stream = torch.cat(list(islice(runner_of(random_model, spec).stream.kept(again=False), 8)))
     n = held_out_tokens(1000)
     assert runner.held_out.equal(stream[:n]) and n == 50

@@ -8,7 +8,7 @@ import pytest
 from saelens_steer.config import LogSpec
 from saelens_steer.errors import InputError
 from saelens_steer.sae import sae_fingerprint, train_sae
-from saelens_steer.sae.training import loggers
+from saelens_steer.sae.training import log as loggers
 
 HOOK = "blocks.2.hook_resid_pre"
 

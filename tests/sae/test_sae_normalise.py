@@ -11,8 +11,8 @@ from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 from saelens_steer.errors import InputError
 from saelens_steer.sae import check_train_spec, train_sae
 from saelens_steer.sae.training import runner as runner_module
-from saelens_steer.sae.training import train as module
-from saelens_steer.sae.training.config import (
+from saelens_steer.sae.training import scaling as module
+from saelens_steer.sae.training.scaling import (
     FOLDABLE,
     SCALABLE,
     Scaling,

@@ -13,8 +13,8 @@ from sae_lens import SAE
 from saelens_steer.config import TrainSpec
 from saelens_steer.errors import InputError
 from saelens_steer.sae import check_train_spec, sae_fingerprint, train_sae
+from saelens_steer.sae.training import activation_stream as stream_module
 from saelens_steer.sae.training import runner as runner_module
-from saelens_steer.sae.training import stream as stream_module
 from saelens_steer.sae.training import train as module
 from saelens_steer.sae.training.config import runner_config
 from saelens_steer.sae.training.runner import Runner

@@ -1,8 +1,6 @@
 """Training SAEs through SAELens: our tokens, a log of every figure, several on one pass."""
 
 from saelens_steer.sae.training.config import check_train_spec
-from saelens_steer.sae.training.loggers import check_log
+from saelens_steer.sae.training.log import check_log
 from saelens_steer.sae.training.resume import remove_checkpoints
 from saelens_steer.sae.training.train import SAEGrid, train_sae
-
-__all__ = ["SAEGrid", "check_log", "check_train_spec", "remove_checkpoints", "train_sae"]

@@ -1,94 +1,21 @@
-"""Training on centred and scaled activations, and folding that into the SAE afterwards."""
+"""SAELens's config for a training, and the refusals that need no training."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Float
-from sae_lens import SAE, LanguageModelSAERunnerConfig, LoggingConfig
+from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig
 from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
-from torch import Tensor
 
 from saelens_steer.config import TrainSpec
 from saelens_steer.errors import InputError, or_known
 from saelens_steer.sae.training.resume import PER_TRAINING, latest
-from saelens_steer.tensors import Vectors
-
-FOLDABLE = ("standard", "gated", "jumprelu")
-"""Where SAELens folds decoder norms exactly after training; topk and its kin fold as they train."""
-SCALABLE = (*FOLDABLE, "topk", "abstopk", "batchtopk", "matryoshka_batchtopk")
-"""Where z grows with the input if biases and thresholds do. matching_pursuit stops at a threshold
-that other tokens' rounding decides, and has no encoder bias."""
-BIASES = ("b_enc", "b_gate", "b_mag")
-ROWS = 8192
-"""Vectors in float64 at a time."""
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """x̂ = (x − mean) / scale: mean [d_in] in the activations' units, scale the mean ‖x − mean‖."""
-
-    mean: Float[Tensor, " d_in"]
-    scale: float
-
-    def __call__(self, vectors: Vectors) -> Vectors:
-        """The vectors centred and scaled, in float32."""
-        return (vectors.float() - self.mean) / self.scale
-
-
-def scaling_of(vectors: Vectors) -> Scaling:
-    """Mean and scale of these vectors, summed in float64. InputError where all are the same."""
-    n = len(vectors)
-    mean = sum(part.double().sum(0) for part in vectors.split(ROWS)) / n
-    assert isinstance(mean, Tensor)
-    norms = ((part.double() - mean).norm(dim=-1).sum() for part in vectors.split(ROWS))
-    scale = float(sum(norms)) / n
-    if not scale > 0:
-        raise InputError(
-            f"normalize mean_scale needs activations that differ, but all {n} are the same (or "
-            "not finite): choose another hook"
-        )
-    return Scaling(mean.float(), scale)
-
-
-def fold_decoder_norms(sae: SAE[Any]) -> None:
-    """Move the norms of W_dec's rows into the encoder: the same SAE, and one α pushes all alike."""
-    if sae.cfg.architecture() in FOLDABLE:
-        sae.fold_W_dec_norm()
-
-
-@torch.no_grad()
-def fold_scaling(sae: SAE[Any], scaling: Scaling) -> None:
-    """Make an SAE of x̂ one of x, in place: sae(x) becomes scale · sae(x̂) + mean, z scale · z.
-
-    W_enc and W_dec stay as they are (unit rows stay unit rows). The metadata gets
-    activation_mean_norm (‖mean‖) and activation_scale, for the record alone.
-    """
-    mean = scaling.mean.to(sae.W_enc)
-    for name in (*BIASES, "threshold"):
-        if isinstance(getattr(sae, name, None), Tensor):
-            getattr(sae, name).data.mul_(scaling.scale)
-    sae.b_dec.data.mul_(scaling.scale).add_(mean)
-    if not sae.cfg.apply_b_dec_to_input:
-        _shift_biases(sae, mean @ sae.W_enc)
-    sae.cfg.metadata.activation_mean_norm = float(scaling.mean.norm())
-    sae.cfg.metadata.activation_scale = scaling.scale
-
-
-def _shift_biases(sae: SAE[Any], shift: Float[Tensor, " d_sae"]) -> None:
-    """Take the mean's share out of the encoder's biases, where b_dec does not do it."""
-    for name in BIASES:
-        if isinstance(getattr(sae, name, None), Tensor):
-            own = shift * sae.r_mag.exp() if name == "b_mag" else shift  # pyright: ignore
-            getattr(sae, name).data.sub_(own)
-
+from saelens_steer.sae.training.scaling import SCALABLE
 
 BUFFER_BATCHES = 16
-"""The mixing buffer holds so many training batches."""
+"""Training batches that the mixing buffer holds."""
 TIED = ("matching_pursuit",)
 """Architectures whose encoder is the decoder."""
 WHITENING = "covariance_whitening"
@@ -153,11 +80,12 @@ def runner_config(
 ) -> LanguageModelSAERunnerConfig[Any]:
     """SAELens's runner config for our spec; Qwen's lack of a BOS token is respected.
 
-    checkpoints: a folder to keep checkpoints in and to go on from, if there is one already.
+    checkpoints: a folder to keep checkpoints in, and to resume from the latest one there.
     """
     resumed = latest(checkpoints) if checkpoints else None
     bos = bool(model.cfg.default_prepend_bos)
     steps = spec.training_tokens // spec.batch_tokens
+    epoch = (spec.cached_tokens or spec.training_tokens) // spec.batch_tokens
     return LanguageModelSAERunnerConfig(
         sae=_sae_config(spec, d_in=model.cfg.d_model, device=str(model.cfg.device)),
         model_name=model.cfg.model_name,
@@ -174,10 +102,11 @@ def runner_config(
         lr=spec.lr,
         lr_end=spec.lr_end,
         lr_scheduler_name=spec.lr_scheduler,
-        # where the two overlap, SAELens never reaches lr
+        # if the two overlapped, SAELens would never reach lr
         lr_warm_up_steps=min(spec.lr_warm_up_steps, steps // 4),
         lr_decay_steps=min(spec.lr_decay_steps, steps // 4),
-        dead_feature_window=_dead_window(spec, steps),
+        # dead: silent for this many steps, at most one epoch of a cache
+        dead_feature_window=max(1, min(steps // 4, epoch)),
         prepend_bos=bos,
         sequence_separator_token="bos" if bos else None,
         exclude_special_tokens=True,
@@ -193,28 +122,13 @@ def runner_config(
     )
 
 
-def _dead_window(spec: TrainSpec, steps: int) -> int:
-    """A feature is dead if it did not fire for so many steps: at most one epoch, where cached."""
-    epoch = (spec.cached_tokens or spec.training_tokens) // spec.batch_tokens
-    return max(1, min(steps // 4, epoch))
-
-
 def _sae_config(spec: TrainSpec, d_in: int, device: str) -> Any:
-    config_class = SAE_TRAINING_CLASS_REGISTRY[spec.architecture][1]
+    """The architecture's config; it folds decoder norms into z as it trains if it can."""
+    config_class, unit_rows = SAE_TRAINING_CLASS_REGISTRY[spec.architecture][1], {}
+    if "rescale_acts_by_decoder_norm" in {f.name for f in dataclasses.fields(config_class)}:
+        unit_rows["rescale_acts_by_decoder_norm"] = True
+    options = unit_rows | spec.options
     try:
-        return config_class(
-            d_in=d_in,
-            d_sae=spec.d_sae,
-            device=device,
-            **{**_unit_decoder(config_class), **spec.options},
-        )
+        return config_class(d_in=d_in, d_sae=spec.d_sae, device=device, **options)
     except (TypeError, ValueError) as error:
         raise InputError(f"SAELens refuses the options of {spec.architecture}: {error}") from None
-
-
-def _unit_decoder(config_class: type) -> dict[str, Any]:
-    """Where an architecture can fold decoder norms into its activations as it trains, let it."""
-    fields = {f.name for f in dataclasses.fields(config_class)}
-    return (
-        {"rescale_acts_by_decoder_norm": True} if "rescale_acts_by_decoder_norm" in fields else {}
-    )

@@ -1,4 +1,4 @@
-"""Checkpoints of a training that may be stopped: SAELens's own, and what our runner adds."""
+"""Checkpoints to resume a stopped training from: SAELens's own, and our runner's state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PER_TRAINING = 10
 
 
 def checkpoint_folder(out: Path, *made_from: object) -> Path:
-    """Where checkpoints of the SAE `out` lie; those of other settings are removed."""
+    """The folder for checkpoints of the SAE `out`; those of other settings are removed."""
     folder = _all_of(out)
     own = inside(out.parent, f"{folder.name}/{digest(*made_from)}")
     for other in folder.glob("*"):
@@ -44,9 +44,8 @@ def texts_digest(texts: Iterable[str]) -> str:
 
 def latest(folder: Path) -> Path | None:
     """The whole checkpoint of the most tokens, if there is any."""
-    return max(
-        (path.parent for path in folder.rglob(STATE)), key=lambda p: _tokens(p), default=None
-    )
+    whole = (path.parent for path in folder.rglob(STATE))
+    return max(whole, key=lambda path: int(read_state(path)["tokens"]), default=None)
 
 
 def keep_state(checkpoint: Path, state: dict[str, Any]) -> None:
@@ -61,7 +60,3 @@ def keep_state(checkpoint: Path, state: dict[str, Any]) -> None:
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """What `keep_state` wrote."""
     return json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-
-
-def _tokens(checkpoint: Path) -> int:
-    return int(read_state(checkpoint)["tokens"])

@@ -15,34 +15,40 @@ from sae_lens.training.activations_store import ActivationsStore
 from sae_lens.training.mixing_buffer import mixing_buffer
 
 from saelens_steer.config import TrainSpec
-from saelens_steer.sae.training.config import BUFFER_BATCHES, Scaling, scaling_of
-from saelens_steer.sae.training.log import held_out_line, log_line, progress_text
-from saelens_steer.sae.training.loggers import Sink
+from saelens_steer.sae.training.activation_stream import (
+    ActivationStream,
+    Cache,
+    at_least,
+    cached,
+    epochs,
+)
+from saelens_steer.sae.training.config import BUFFER_BATCHES
+from saelens_steer.sae.training.log import Sink, held_out_line, log_line, progress_text
 from saelens_steer.sae.training.resume import keep_state, read_state
-from saelens_steer.sae.training.stream import Cache, Stream, at_least, cached, epochs
+from saelens_steer.sae.training.scaling import Scaling, scaling_of
 from saelens_steer.tensors import Vectors
 
 LOG_EVERY, LOG_LINES = 5, 2000
-"""Steps between two lines of the log; more where that would give more lines."""
+"""Steps between two lines of the log; more if that would give more lines."""
 MEASURED = 20
-"""So many lines of the log say how held-out activations fare, spread over the training."""
+"""Lines of the log with figures of held-out activations, spread over the training."""
 STATISTICS_TOKENS = 50_000
-"""Where nothing is cached, mean and scale are those of so many activations, or of all there are."""
+"""Activations that mean and scale are of if nothing is cached, or all if there are fewer."""
 ASIDE_SHARE, ASIDE_MOST = 0.05, 10_000
 """Activations held out to measure each epoch on: a share of the cached ones, and at the most."""
 HELD_OUT_MOST = 5_000
-"""Where nothing is cached, so many of the held-out texts."""
+"""Activations of the held-out texts to measure on if nothing is cached."""
 IMPROVEMENT = 0.001
 """An epoch that lowers the best loss by less than this share has not improved it."""
 
 
 class Runner(LanguageModelSAETrainingRunner):
-    """Trains on `Stream`'s activations; afterwards `log`, `scaling` and `ending` say how it went.
+    """Trains on an `ActivationStream`; afterwards `log`, `scaling` and `ending` say how it went.
 
-    held_out: texts to measure on where nothing is cached. cache: the activations, held-out ones
-    first, where they are there already. sinks take every line of the log as it comes.
-    `ending` has, where activations are cached, the epochs run and whether patience ended them, and
-    at how many tokens a stopped training went on.
+    held_out: texts to measure on if nothing is cached. cache: the activations, held-out ones
+    first, if they are computed already. sinks take every line of the log as it comes.
+    `ending` has, if activations are cached, the epochs run and whether patience ended them, and
+    the numbers of tokens at which a stopped training resumed.
     """
 
     def __init__(
@@ -62,7 +68,7 @@ class Runner(LanguageModelSAETrainingRunner):
         if spec.frozen_decoder:
             self.sae.W_dec.requires_grad_(False)
             self.sae.cfg.metadata.frozen_decoder = True
-        self.stream = Stream(self.activations_store, model.tokenizer, spec)
+        self.stream = ActivationStream(self.activations_store, model.tokenizer, spec)
         self.scaling: Scaling | None = None
         self.held_out: Vectors | None = None
         self.patience = Patience(spec.patience)
@@ -74,12 +80,14 @@ class Runner(LanguageModelSAETrainingRunner):
         if self.cfg.resume_from_checkpoint is not None:
             self._restore(Path(self.cfg.resume_from_checkpoint))
         self.trainer = trainer
-        trainer.data_provider = self._batches(trainer.n_training_samples)
+        is_cached = self.spec.cached_tokens is not None
+        seen = trainer.n_training_samples
+        trainer.data_provider = self._cached(seen) if is_cached else self._fresh()
         every = max(LOG_EVERY, trainer.cfg.total_training_steps // LOG_LINES)
         self._watch(trainer, every)
         trainer._update_pbar = lambda _, bar: self._show(trainer, bar, every)
         sae = trainer.fit()
-        if self.spec.cached_tokens is not None:
+        if is_cached:
             early = trainer.n_training_samples < self.spec.training_tokens
             self.ending = {"epochs": self.epochs(trainer), "stopped_early": early}
         if self.resumed_at:
@@ -97,9 +105,11 @@ class Runner(LanguageModelSAETrainingRunner):
             ended = int(self.epochs(trainer)) > int(before)
             if ended or trainer.n_training_steps % every == 0:
                 measured = ended or trainer.n_training_steps % seldom == 0
-                self._record(self._line(trainer, output, measured))
-            if ended:
-                self._end_epoch(trainer)
+                self.log.append(self._line(trainer, output, measured))
+                for sink in self.sinks:
+                    sink(self.log[-1])
+            if ended and self.patience.is_over(self.log[-1]["held_out_loss"]):
+                trainer.cfg.total_training_samples = trainer.n_training_samples  # fit() ends here
             return output
 
         trainer.step = logged_step
@@ -110,7 +120,7 @@ class Runner(LanguageModelSAETrainingRunner):
             bar.update(trainer.n_training_samples - bar.n)
 
     def epochs(self, trainer: Any) -> float:
-        """How often the cached activations were gone over so far; 0 where none are cached."""
+        """Passes over the cached activations so far; 0 if none are cached."""
         return trainer.n_training_samples / (self.spec.cached_tokens or math.inf)
 
     def _line(self, trainer: Any, output: Any, measured: bool) -> dict[str, int | float]:
@@ -121,17 +131,8 @@ class Runner(LanguageModelSAETrainingRunner):
             line |= held_out_line(trainer, self.held_out)
         return line
 
-    def _record(self, line: dict[str, int | float]) -> None:
-        self.log.append(line)
-        for sink in self.sinks:
-            sink(line)
-
-    def _end_epoch(self, trainer: Any) -> None:
-        if self.patience.is_over(self.log[-1]["held_out_loss"]):
-            trainer.cfg.total_training_samples = trainer.n_training_samples  # fit() ends here
-
     def save_checkpoint(self, checkpoint_path: Path | None) -> None:
-        """SAELens's checkpoint, and what going on takes beside it."""
+        """SAELens's checkpoint, and our own state that resuming needs."""
         super().save_checkpoint(checkpoint_path)
         if checkpoint_path is None:
             return
@@ -149,10 +150,6 @@ class Runner(LanguageModelSAETrainingRunner):
             mean, scale = state["scaling"]
             self.scaling = Scaling(torch.tensor(mean, device=self.cfg.device), scale)
 
-    def _batches(self, seen: int) -> Iterator[Vectors]:
-        """What the trainer asks for its next batch, `seen` activations on."""
-        return self._fresh() if self.spec.cached_tokens is None else self._cached(seen)
-
     def _fresh(self) -> Iterator[Vectors]:
         spec, kept, batch = self.spec, self.stream.kept(again=True), self.spec.batch_tokens
         if spec.normalize != "none":
@@ -161,7 +158,11 @@ class Runner(LanguageModelSAETrainingRunner):
                 first = at_least(kept, min(STATISTICS_TOKENS, spec.training_tokens))
                 self.scaling = scaling_of(torch.cat(first))
             kept = map(self.scaling, chain(first, kept))
-        self._hold_out(self._held_out_vectors())
+        if self.held_out_texts is not None:
+            stream = self.stream_of(self.held_out_texts)
+            stream.store.store_batch_size_prompts = 1  # there may not be enough for a larger batch
+            if found := at_least(stream.kept(again=False), HELD_OUT_MOST):
+                self.held_out = self._scaled(torch.cat(found)[:HELD_OUT_MOST])
         return mixing_buffer(batch * BUFFER_BATCHES, batch, kept)
 
     def _cached(self, seen: int) -> Iterator[Vectors]:
@@ -172,45 +173,36 @@ class Runner(LanguageModelSAETrainingRunner):
         held_out, cache = both[:aside], both[aside:]
         if spec.normalize != "none":
             self.scaling = scaling_of(cache)
-        self._hold_out(held_out)
+        self.held_out = self._scaled(held_out)
         left = epochs(cache, spec.batch_tokens, spec.seed, skip=seen // spec.batch_tokens)
-        return map(self.scaling or torch.Tensor.float, left)
+        return map(self._scaled, left)
 
-    def _held_out_vectors(self) -> Vectors | None:
-        if self.held_out_texts is None:
-            return None
-        stream = self.stream_of(self.held_out_texts)
-        stream.store.store_batch_size_prompts = 1  # there may not be enough for a larger batch
-        found = at_least(stream.kept(again=False), HELD_OUT_MOST)
-        return torch.cat(found)[:HELD_OUT_MOST] if found else None
+    def _scaled(self, vectors: Vectors) -> Vectors:
+        return self.scaling(vectors) if self.scaling else vectors.float()
 
-    def _hold_out(self, vectors: Vectors | None) -> None:
-        scale = self.scaling or torch.Tensor.float
-        self.held_out = None if vectors is None else scale(vectors)
-
-    def stream_of(self, texts: Any) -> Stream:
+    def stream_of(self, texts: Any) -> ActivationStream:
         """Activations of some texts from their beginning."""
         store = ActivationsStore.from_config(self.model, self.cfg, override_dataset=texts)
-        return Stream(store, self.model.tokenizer, self.spec)
+        return ActivationStream(store, self.model.tokenizer, self.spec)
 
 
 def gather(runner: Runner) -> Cache:
     """The activations that `cached_tokens` asks for, after those that are held out."""
     n = runner.spec.cached_tokens
     assert n is not None
-    if runner.resumed_at:  # SAELens has put the store where the last training stopped
+    if runner.resumed_at:  # SAELens has moved the store to where the last training stopped
         runner.stream = runner.stream_of(runner.texts)
     return cached(runner.stream.kept(again=False), held_out_tokens(n) + n, runner.dtype)
 
 
 def held_out_tokens(cached_tokens: int) -> int:
-    """So many activations are held out beside so many cached ones."""
+    """Activations held out beside the cached ones."""
     return min(max(1, round(cached_tokens * ASIDE_SHARE)), ASIDE_MOST)
 
 
 @dataclass
 class Patience:
-    """Whether the loss has not improved for `epochs` epochs in a row; None waits for ever."""
+    """Whether the loss has not improved for `epochs` epochs in a row; None never ends it."""
 
     epochs: int | None
     best: float = math.inf

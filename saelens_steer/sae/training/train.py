@@ -18,30 +18,24 @@ from sae_lens import SAE
 from saelens_steer.config import LogSpec, TrainSpec
 from saelens_steer.data import load_corpus, token_ids
 from saelens_steer.errors import InputError
-from saelens_steer.files import write_json, write_jsonl, write_with
+from saelens_steer.files import replacing, write_json, write_jsonl
 from saelens_steer.model import check_stream, model_fingerprint
 from saelens_steer.sae.load import load_sae, settled
 from saelens_steer.sae.quality import sae_quality
-from saelens_steer.sae.training.config import (
-    FOLDABLE,
-    Scaling,
-    check_train_spec,
-    fold_decoder_norms,
-    fold_scaling,
-    runner_config,
-)
-from saelens_steer.sae.training.loggers import check_log, sinks
+from saelens_steer.sae.training.activation_stream import Cache
+from saelens_steer.sae.training.config import check_train_spec, runner_config
+from saelens_steer.sae.training.log import check_log, sinks
 from saelens_steer.sae.training.resume import checkpoint_folder, remove_checkpoints, texts_digest
 from saelens_steer.sae.training.runner import Runner, gather, held_out_tokens
-from saelens_steer.sae.training.stream import Cache
+from saelens_steer.sae.training.scaling import fold_into
 from saelens_steer.sae.verdict import QUALITY, judged
 from saelens_steer.version import __version__
 
 NO_LOG = LogSpec()
 HELD_OUT_SHARE, HELD_OUT_TEXTS = 0.02, 500
-"""Of the corpus, and at the most."""
+"""The share of the corpus held out, and the most texts."""
 HELD_OUT_LEAST, MOST_SHARE = 5_000, 0.1
-"""Tokens that a larger share is held out for, where the corpus is small; and at the most."""
+"""Tokens that a larger share of a small corpus is held out for, and the largest share."""
 HELD_OUT_TOKENS = 10_000
 SPARE = {"all": 1.5, "diagnostic": 50.0}
 """Tokens of text for each activation to cache: some are special, few are diagnostic."""
@@ -56,8 +50,8 @@ def train_sae(
     explained variance every few steps, now and then also of held-out activations; with
     cached_tokens also the epoch; losses are in the units trained in) and quality.json (see
     `sae_quality`; on texts of the corpus that were not trained on; with a verdict and warnings in
-    plain words). `log`: where lines go as they come. The SAE reads activations as they are, also
-    with normalize mean_scale. Rows of W_dec have unit norm where SAELens can fold it into the
+    plain words). `log`: the loggers that receive the lines. The SAE reads activations as they are,
+    also with normalize mean_scale. Rows of W_dec have unit norm if SAELens can fold it into the
     encoder. SAELens's `seed` seeds nothing, so torch is seeded here. Raises InputError for an
     unknown hook, architecture or option before any training, and for a corpus that does not fill
     the cache.
@@ -69,7 +63,7 @@ def train_sae(
 
 
 def load_texts(model: Any, spec: TrainSpec) -> tuple[Any, Any]:
-    """Texts to train on and texts held out. Raises InputError where either fills no context."""
+    """Texts to train on and texts held out. Raises InputError if either fills no context."""
     corpus = load_corpus(spec.corpus, model.tokenizer, _text_tokens(spec), spec.seed)
     least = min(MOST_SHARE, HELD_OUT_LEAST / _text_tokens(spec))
     training, held_out = split_corpus(corpus, max(HELD_OUT_SHARE, least))
@@ -88,7 +82,7 @@ def _text_tokens(spec: TrainSpec) -> int:
 
 @dataclass(frozen=True)
 class Training:
-    """One training: what it reads, and where its SAE goes."""
+    """One training: its inputs, and the folder its SAE is written to."""
 
     model: Any
     spec: TrainSpec
@@ -98,19 +92,15 @@ class Training:
     held_out: Any
     log: LogSpec = NO_LOG
     cache: Cache | None = None
-    """The activations, where they are there already."""
+    """The activations, if they are computed already."""
 
     def carry_out(self) -> SAE[Any]:
         """Train, measure, save: all of the folder or nothing of it."""
         checkpoints = self._checkpoints()
-
-        def write(folder: Path) -> None:
-            runner = self._train_into(folder, checkpoints)
-            self._measure_in(folder, runner)
-
-        folder = write_with(self.out, write)
+        with replacing(self.out) as folder:
+            self._measure_in(folder, self._train_into(folder, checkpoints))
         remove_checkpoints(self.out)
-        return load_sae(folder, device=str(self.model.cfg.device))
+        return load_sae(self.out, device=str(self.model.cfg.device))
 
     def _checkpoints(self) -> Path | None:
         if not self.spec.resume:
@@ -124,18 +114,18 @@ class Training:
     def _train_into(self, folder: Path, checkpoints: Path | None = None) -> Runner:
         spec, model = self.spec, self.model
         config = runner_config(spec, model, self.hook_name, folder, checkpoints)
-        going_on = config.resume_from_checkpoint is not None
+        resumed = config.resume_from_checkpoint is not None
         with (
             torch.random.fork_rng(),
             without_chatter(),
-            sinks(self.log, self.out, spec.model_dump(), going_on) as found,
+            sinks(self.log, self.out, spec.model_dump(), resumed) as found,
         ):
             torch.manual_seed(spec.seed)
             given = {"held_out": self.held_out, "cache": self.cache, "sinks": found}
             runner = Runner(config, self.texts, model, spec, **given)
             runner.run()
         write_jsonl(folder / "metrics.jsonl", runner.log)
-        _fold_into(folder, runner.scaling)
+        fold_into(folder, runner.scaling)
         for path in sorted(folder.glob("*cfg.json")):
             settled(path)
         return runner
@@ -151,7 +141,7 @@ class Training:
 
 @contextlib.contextmanager
 def without_chatter() -> Iterator[None]:
-    """SAELens warns that a model and a corpus were passed in, which is what we mean to do."""
+    """Silence SAELens's warnings that a model and a corpus were passed in, as intended."""
     logger = logging.getLogger("sae_lens")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -161,17 +151,6 @@ def without_chatter() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _fold_into(folder: Path, scaling: Scaling | None) -> None:
-    """Fold decoder norms, and the scaling of the activations, into the saved SAE."""
-    sae = SAE.load_from_disk(str(folder))
-    if sae.cfg.architecture() not in FOLDABLE and scaling is None:
-        return
-    fold_decoder_norms(sae)
-    if scaling is not None:
-        fold_scaling(sae, scaling)
-    sae.save_model(str(folder))
 
 
 def _refuse_too_little(corpus: Any, tokenizer: Any, context_size: int) -> None:
@@ -196,7 +175,7 @@ def split_corpus(corpus: Any, share: float = HELD_OUT_SHARE) -> tuple[Any, Any]:
 
 
 SHARED = ("corpus", "tokens", "cached_tokens", "context_size", "max_norm", "batch_tokens", "seed")
-"""What the SAEs of a grid have in common, since it decides the activations and their order."""
+"""Settings that the SAEs of a grid share: they decide the activations and their order."""
 
 
 class SAEGrid:
@@ -226,10 +205,8 @@ class SAEGrid:
 
     def train(self, name: str, out: str | Path) -> SAE[Any]:
         """The SAE of this name, saved to the folder `out` as `train_sae` does."""
-        where = self.hook_name, Path(out), *self._texts
-        return Training(
-            self.model, self.specs[name], *where, log=self.log, cache=self._cache
-        ).carry_out()
+        about = self.model, self.specs[name], self.hook_name, Path(out), *self._texts, self.log
+        return Training(*about, self._cache).carry_out()
 
     @cached_property
     def _texts(self) -> tuple[Any, Any]:

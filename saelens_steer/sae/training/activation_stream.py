@@ -1,4 +1,4 @@
-"""Which activations an SAE is trained on: of the wanted tokens, fresh or cached."""
+"""The activations an SAE is trained on: of the wanted tokens, fresh or cached."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from saelens_steer.tensors import Mask, Tokens, Vectors
 Cache = Float[Tensor, "cached d_in"]
 
 EMPTY_BATCHES = 200
-"""So many batches in a row without a token to train on are an error."""
+"""Batches in a row without a token to train on that are an error."""
 
 
-class Stream:
+class ActivationStream:
     """Activations of the wanted tokens in the order of the corpus, [n, d_in] in float32.
 
     Special tokens (BOS and padding among them) and attention sinks are left out.
@@ -37,7 +37,7 @@ class Stream:
     def kept(self, *, again: bool) -> Iterator[Vectors]:
         """Batch by batch, over the corpus again and again or once. Empty batches are skipped.
 
-        Raises InputError where it would go on for ever without finding a token.
+        Raises InputError if the corpus seems to hold no such token.
         """
         empty = 0
         while not again or empty < EMPTY_BATCHES:
@@ -88,7 +88,7 @@ def cached(kept: Iterable[Vectors], n: int, dtype: torch.dtype) -> Cache:
     """The first `n` vectors in one tensor of `dtype`, allocated once. InputError if fewer come."""
     cache, have = torch.empty(0), 0
     for part in kept:
-        cache = cache if have else _room(n, part, dtype)
+        cache = cache if have else _empty_cache(n, part, dtype)
         part = part[: n - have]
         cache[have : have + len(part)] = part
         have += len(part)
@@ -101,7 +101,7 @@ def cached(kept: Iterable[Vectors], n: int, dtype: torch.dtype) -> Cache:
     )
 
 
-def _room(n: int, like: Vectors, dtype: torch.dtype) -> Cache:
+def _empty_cache(n: int, like: Vectors, dtype: torch.dtype) -> Cache:
     try:
         return torch.empty(n, like.shape[1], dtype=dtype, device=like.device)
     except RuntimeError:
@@ -115,8 +115,8 @@ def _room(n: int, like: Vectors, dtype: torch.dtype) -> Cache:
 def epochs(cache: Cache, batch: int, seed: int, skip: int = 0) -> Iterator[Vectors]:
     """Batches [batch, d_in] of the cache, endlessly, each epoch in a new order drawn by `seed`.
 
-    What is left of an epoch begins the next one's first batch: every vector comes once an epoch.
-    `skip`: so many batches were seen before.
+    The rest of an epoch begins the next one's first batch: every vector comes once an epoch.
+    `skip`: batches seen before.
     """
     draw = torch.Generator().manual_seed(seed)
     order = torch.empty(0, dtype=torch.long)

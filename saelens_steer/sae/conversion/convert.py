@@ -1,12 +1,12 @@
-"""Checkpoints of others as SAEs of SAELens.
+"""Converting a checkpoint to an SAE of SAELens.
 
-What is which goes by the key's name (`NAMES`); which axis is which by the name's convention
+A key's name gives its role (`NAMES`); which axis is which follows the name's convention
 (nn.Linear or SAELens), overruled by the sizes of biases, by d_in and d_sae, and by the model's
 width. The bias on the decoder's side, unless the settings have `apply_b_dec_to_input`:
 
     pre_bias, bias     subtracted from the input and added to the output
-    b_dec              the same, as in SAELens; but only added where each feature has a threshold
-    decoder.bias       only added, as by nn.Linear; but subtracted too where there is a k (TopK)
+    b_dec              the same, as in SAELens; but only added if each feature has a threshold
+    decoder.bias       only added, as by nn.Linear; but subtracted too if there is a k (TopK)
 
 A dataset-level mean μ and scale s, x̂ = (x − μ) / s, are folded so that z stays in the units of the
 checkpoint, as in SAELens's own folding: thresholds, the k largest and published activations stay
@@ -26,17 +26,23 @@ from sae_lens import SAE, __version__
 from torch import Tensor
 
 from saelens_steer.errors import InputError
-from saelens_steer.sae.checkpoint import Checkpoint, read_checkpoint
-from saelens_steer.sae.foreign_shapes import (
+from saelens_steer.sae.codec import RUN_TIME
+from saelens_steer.sae.conversion.checkpoint import Checkpoint, read_checkpoint
+from saelens_steer.sae.conversion.settings import (
+    MEANS,
+    SCALES,
+    Normalisation,
+    architecture_of,
+    normalisation_of,
+)
+from saelens_steer.sae.conversion.shapes import (
     Axis,
     LayerSizes,
     ShapeEvidence,
     WeightMatrix,
-    architecture_of,
     sizes_of,
     turned,
 )
-from saelens_steer.sae.input_norm import MEANS, SCALES, Normalisation, normalisation_of
 
 MATRICES: dict[str, tuple[str, Axis | None]] = {
     "decoder.weight": ("decoder", "d_in"),
@@ -46,7 +52,7 @@ MATRICES: dict[str, tuple[str, Axis | None]] = {
     "w_enc": ("encoder", "d_in"),
     **dict.fromkeys(("encoder", "enc", "encoder_weight"), ("encoder", None)),
 }
-"""Role, and what the rows count by convention."""
+"""Role, and the axis of the rows by convention."""
 NAMES = {
     **{name: role for name, (role, _) in MATRICES.items()},
     **dict.fromkeys(("encoder.bias", "b_enc", "latent_bias", "encoder_bias"), "b_enc"),
@@ -65,7 +71,7 @@ LENGTHS: dict[str, Axis] = {
 RECORDS = re.compile(r"step|fired|active|dead|count|freq|sparsity|nonzero|epoch|(^|[._])(n|num)_")
 """Names of training's own records, which do not change what the SAE computes."""
 CHANGING = re.compile("scal|norm|factor")
-"""Names of single numbers that would."""
+"""Names of single numbers that do."""
 OTHER_KINDS = ("signed", "skip_connection", "transcode")
 """Switches of SAEs that are no ReLU, TopK or JumpReLU SAE."""
 
@@ -74,8 +80,8 @@ Held = dict[str, tuple[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class Parts:
-    """A checkpoint's SAE, turned as SAELens has it, in its own units."""
+class CheckpointSAE:
+    """A checkpoint's SAE with axes in SAELens's order, in the checkpoint's units."""
 
     W_dec: Float[Tensor, "d_sae d_in"]
     W_enc: Float[Tensor, "d_in d_sae"] | None
@@ -83,60 +89,58 @@ class Parts:
     before: Float[Tensor, " d_in"]
     """Subtracted from the input after normalisation."""
     after: Float[Tensor, " d_in"]
-    """Added to the output; the same object as `before` where both are one parameter."""
+    """Added to the output; the same object as `before` if both are one parameter."""
     threshold: Float[Tensor, " d_sae"] | None
     kind: dict[str, Any]
     """architecture, and k for topk."""
     normalisation: Normalisation
 
 
-def load_legacy(
+def load_checkpoint(
     file: Path, *, device: str = "cpu", d_model: int | None = None, hook_name: str | None = None
 ) -> SAE[Any]:
     """An SAE of SAELens, float32, from a checkpoint that is not in SAELens's format.
 
-    `d_model` decides the orientation where the file does not, `hook_name` is taken where the file
-    names none. A decoder alone gives a W_enc of NaN and metadata.decoder_only; unit norm per token
+    `d_model` decides the orientation if the file does not, `hook_name` is used if the file names
+    none. A decoder alone gives a W_enc of NaN and metadata.decoder_only; unit norm per token
     is recorded for codec.py in metadata.unit_norm_per_token and .activation_mean. Raises InputError
     for what cannot be read safely, is ambiguous, contradicts itself or is another kind of SAE.
     """
     checkpoint = read_checkpoint(file)
     parts = _parts(checkpoint, d_model)
-    about = {"hook_name": _hook_name(checkpoint) or hook_name, **_marks(parts)}
+    metadata: dict[str, Any] = {"sae_lens_version": __version__}
+    said = (str(checkpoint.settings.get(key, "")) for key in ("hook_name", "hook_point"))
+    stated = next((name for name in said if re.match(r"blocks\.\d+\.|hook_", name)), None)
+    metadata["hook_name"] = stated or hook_name
+    if parts.W_enc is None:
+        metadata["decoder_only"] = True
+    norm = parts.normalisation
+    if norm.mode == "per_token":
+        mean = None if norm.mean is None else norm.mean[1].tolist()
+        metadata |= {"unit_norm_per_token": True, "activation_mean": mean}
+    d_sae, d_in = parts.W_dec.shape
 
     def convert(
         path: str | Path,  # noqa: ARG001 (read above)
         device: str,
         cfg_overrides: dict[str, Any] | None,  # noqa: ARG001
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        return _config(parts, device, about), _state(parts)
+        config = {
+            "d_in": d_in,
+            "d_sae": d_sae,
+            "dtype": "float32",
+            "device": device,
+            "apply_b_dec_to_input": parts.before is parts.after,
+            "normalize_activations": norm.mode if norm.mode in RUN_TIME else "none",
+            "metadata": metadata,
+            **parts.kind,
+        }
+        return config, _state(parts)
 
     return SAE.load_from_disk(str(file), device=device, converter=convert)
 
 
-def _config(parts: Parts, device: str, about: dict[str, Any]) -> dict[str, Any]:
-    d_sae, d_in = parts.W_dec.shape
-    return {
-        "d_in": d_in,
-        "d_sae": d_sae,
-        "dtype": "float32",
-        "device": device,
-        "apply_b_dec_to_input": parts.before is parts.after,
-        "normalize_activations": parts.normalisation.run_time or "none",
-        "metadata": {"sae_lens_version": __version__, **about},
-        **parts.kind,
-    }
-
-
-def _marks(parts: Parts) -> dict[str, Any]:
-    """What our metadata says of an SAE that SAELens itself has no way to say."""
-    marks: dict[str, Any] = {"decoder_only": True} if parts.W_enc is None else {}
-    if parts.normalisation.per_token:
-        marks |= {"unit_norm_per_token": True, "activation_mean": parts.normalisation.mean_list}
-    return marks
-
-
-def _state(parts: Parts) -> dict[str, Tensor]:
+def _state(parts: CheckpointSAE) -> dict[str, Tensor]:
     """SAELens's parameters, a dataset-level mean and scale folded in."""
     d_sae, d_in = parts.W_dec.shape
     mean, scale = parts.normalisation.folded(d_in)
@@ -155,7 +159,7 @@ def _state(parts: Parts) -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in state.items()}
 
 
-def _parts(checkpoint: Checkpoint, d_model: int | None) -> Parts:
+def _parts(checkpoint: Checkpoint, d_model: int | None) -> CheckpointSAE:
     held, normalisation = _held(checkpoint), normalisation_of(checkpoint)
     matrices = {
         role: WeightMatrix(name, MATRICES[name][1], tensor)
@@ -172,14 +176,13 @@ def _parts(checkpoint: Checkpoint, d_model: int | None) -> Parts:
     threshold = _threshold(held, sizes[1])
     kind: dict[str, Any] = {"architecture": "standard"}
     if W_enc is not None:
-        given = checkpoint.file, checkpoint.settings, threshold is not None, sizes[1]
-        kind = architecture_of(*given)
+        kind = architecture_of(checkpoint, threshold is not None, sizes[1])
     biases = _biases(held, sizes, _subtracts(held, checkpoint.settings, kind["architecture"]))
-    return Parts(W_dec, W_enc, *biases, threshold, kind, normalisation)
+    return CheckpointSAE(W_dec, W_enc, *biases, threshold, kind, normalisation)
 
 
 def _held(checkpoint: Checkpoint) -> Held:
-    """The tensors by role. Raises InputError for what is missing, double, not finite or unknown."""
+    """The tensors by role. InputError if any is missing, double, not finite or unknown."""
     held: Held = {}
     for name, tensor in checkpoint.weights.items():
         if (role := NAMES.get(name)) is None:
@@ -192,16 +195,15 @@ def _held(checkpoint: Checkpoint) -> Held:
         tensor = tensor if wanted == 2 else tensor.reshape(-1)
         if tensor.ndim != wanted or not bool(tensor.isfinite().all()):
             shape = list(tensor.shape)
-            raise InputError(f"{checkpoint.file}: {name} {shape} is no finite {WORDS[wanted]}")
+            word = "matrix" if wanted == 2 else "vector"
+            raise InputError(f"{checkpoint.file}: {name} {shape} is no finite {word}")
         held[role] = name, tensor
     if "decoder" not in held:
         names = ", ".join(list(checkpoint.weights)[:6])
         raise InputError(f"{checkpoint.file} has no decoder such as W_dec, only {names}")
-    _check_kind(checkpoint)
+    if other := [key for key in OTHER_KINDS if checkpoint.settings.get(key) is True]:
+        raise InputError(f"{checkpoint.file} says {other[0]}: true, which no SAE of SAELens can be")
     return held
-
-
-WORDS = {1: "vector", 2: "matrix"}
 
 
 def _check_needless(checkpoint: Checkpoint, name: str, tensor: Tensor) -> None:
@@ -216,16 +218,10 @@ def _check_needless(checkpoint: Checkpoint, name: str, tensor: Tensor) -> None:
         )
 
 
-def _check_kind(checkpoint: Checkpoint) -> None:
-    other = [key for key in OTHER_KINDS if checkpoint.settings.get(key) is True]
-    if other:
-        raise InputError(f"{checkpoint.file} says {other[0]}: true, which no SAE of SAELens can be")
-
-
 def _evidence(
     held: Held, normalisation: Normalisation, settings: dict[str, Any], d_model: int | None
 ) -> list[ShapeEvidence]:
-    """All that says how long an axis is, besides the matrices."""
+    """The lengths of axes as biases, settings and the model give them."""
     vectors = {role: pair for role, pair in held.items() if role in LENGTHS}
     if vectors.get("before", ("",))[0] == "bias" and "b_enc" not in vectors:
         vectors.pop("before")  # may be either side's
@@ -235,13 +231,11 @@ def _evidence(
         for role, (name, vector) in vectors.items()
         if len(vector) > 1 or role not in ("threshold", "scale")
     ]
-    sizes = [(key, settings[key]) for key in SIZES if key in settings]
-    found += [ShapeEvidence(key, SIZES[key], size) for key, size in sizes if _is_size(size)]
+    for key, axis in SIZES.items():
+        size = settings.get(key)
+        if isinstance(size, int) and not isinstance(size, bool) and size > 0:
+            found.append(ShapeEvidence(key, axis, size))
     return found + ([] if d_model is None else [ShapeEvidence("the model", "d_in", d_model)])
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _threshold(held: Held, d_sae: int) -> Float[Tensor, " d_sae"] | None:
@@ -263,7 +257,7 @@ def _subtracts(held: Held, settings: dict[str, Any], architecture: str) -> bool:
 
 
 def _biases(held: Held, sizes: LayerSizes, subtracts: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """b_enc, what is subtracted from the input, and what is added to the output."""
+    """b_enc, the bias subtracted from the input, and the bias added to the output."""
     d_in, d_sae = sizes
     vectors = {role: tensor for role, (_, tensor) in held.items()}
     if "b_enc" not in vectors and len(vectors.get("before", ())) not in (0, d_in):
@@ -273,9 +267,3 @@ def _biases(held: Held, sizes: LayerSizes, subtracts: bool) -> tuple[Tensor, Ten
         return b_enc, vectors["before"], vectors["after"]
     single = vectors.get("after", vectors.get("before", nothing))
     return b_enc, single if subtracts else nothing, single
-
-
-def _hook_name(checkpoint: Checkpoint) -> str | None:
-    """The hook that the settings name, in TransformerLens's words."""
-    said = (str(checkpoint.settings.get(key, "")) for key in ("hook_name", "hook_point"))
-    return next((name for name in said if re.match(r"blocks\.\d+\.|hook_", name)), None)

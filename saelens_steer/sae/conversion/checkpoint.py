@@ -1,11 +1,10 @@
-"""Reading checkpoints of others: plain tensors and the settings beside them, and never code."""
+"""Reading a checkpoint: its tensors and the settings beside them, without running its code."""
 
 from __future__ import annotations
 
 import json
 import pickle
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ from saelens_steer.errors import InputError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 SIDECARS = ("config.json", "cfg.json")
-"""Settings in the checkpoint's folder; those inside the file go before them."""
+"""Settings in the checkpoint's folder; those inside the file take precedence."""
 STATES = ("state_dict", "model_state_dict", "sae_state_dict", "sae", "autoencoder", "model")
-"""Where a checkpoint with other things beside the weights keeps them."""
+"""Keys of the weights in a checkpoint that holds more than weights."""
 PREFIX = re.compile(r"^(module|_orig_mod|sae|autoencoder|ae|model)\.")
 NOT_SETTINGS = re.compile("optim|sched|rng")
 
@@ -41,11 +40,17 @@ class Checkpoint:
 def read_checkpoint(file: Path) -> Checkpoint:
     """The tensors and settings of a .safetensors file or a torch pickle of plain tensors.
 
-    What the file is decides, not its suffix. Raises InputError where it cannot be read without
+    The content decides which, not the suffix. Raises InputError if it cannot be read without
     running code, or holds no tensors by name.
     """
-    content = _safetensors(file) if _is_safetensors(file) else _pickle(file)
-    inner = next((content[key] for key in STATES if _has_tensors(content.get(key))), None)
+    try:
+        with file.open("rb") as handle:
+            safetensors = file.suffix == ".safetensors" or handle.read(9)[8:] == b"{"
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from None
+    content = _safetensors(file) if safetensors else _pickle(file)
+    nested = [content[key] for key in STATES if isinstance(content.get(key), dict)]
+    inner = next((c for c in nested if any(isinstance(v, Tensor) for v in c.values())), None)
     state, outer = (content, {}) if inner is None else (inner, content)
     weights = _tensors(state)
     if not any(weight.ndim == 2 for weight in weights.values()):
@@ -57,7 +62,7 @@ def read_checkpoint(file: Path) -> Checkpoint:
 
 
 def checkpoint_in(folder: Path) -> Path:
-    """The one checkpoint of a folder. Raises InputError where there is none, or several."""
+    """The one checkpoint of a folder. Raises InputError for none, or several."""
     found = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file())
     if not found:
         raise InputError(
@@ -70,21 +75,13 @@ def checkpoint_in(folder: Path) -> Path:
     return found[0]
 
 
-def _is_safetensors(file: Path) -> bool:
-    try:
-        with file.open("rb") as handle:
-            return file.suffix == ".safetensors" or handle.read(9)[8:] == b"{"
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}") from None
-
-
 def _safetensors(file: Path) -> dict[str, Any]:
     try:
         with safe_open(file, framework="pt") as handle:
             about = {k: _value(v) for k, v in (handle.metadata() or {}).items()}
             return about | {k: handle.get_tensor(k) for k in handle.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise InputError(f"{file} is no whole safetensors file: {_line(error)}") from None
+        raise InputError(f"{file} is no whole safetensors file: {one_line(error)}") from None
 
 
 def _pickle(file: Path) -> dict[str, Any]:
@@ -96,19 +93,22 @@ def _pickle(file: Path) -> dict[str, Any]:
             "save its state_dict as safetensors"
         ) from None
     except Exception as error:  # whatever a damaged archive makes of torch
-        raise InputError(f"{file} is no checkpoint that torch can read: {_line(error)}") from None
+        raise InputError(
+            f"{file} is no checkpoint that torch can read: {one_line(error)}"
+        ) from None
     if not isinstance(content, dict):
         kind = type(content).__name__
         raise InputError(f"{file} holds a {kind}, not tensors by name: save a state_dict")
     return {str(key): value for key, value in content.items()}
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or repr(error)
+def one_line(error: Exception) -> str:
+    """The message of an error on one line, cut after 200 characters."""
+    return " ".join(str(error).split())[:200] or repr(error)
 
 
 def _value(text: str) -> Any:
-    """What a string of safetensors' header means."""
+    """A string of safetensors' header, parsed if it is JSON."""
     try:
         return json.loads(text)
     except ValueError:
@@ -121,12 +121,8 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise InputError(f"{file} is no JSON: {_line(error)}") from None
+        raise InputError(f"{file} is no JSON: {one_line(error)}") from None
     return data if isinstance(data, dict) else {}
-
-
-def _has_tensors(value: Any) -> bool:
-    return isinstance(value, dict) and any(isinstance(v, Tensor) for v in value.values())
 
 
 def _tensors(state: dict[str, Any]) -> dict[str, Tensor]:
@@ -150,18 +146,14 @@ def _plain(name: str) -> str:
 
 
 def _settings(data: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in _entries(data):
-        found.setdefault(name, value)
-    return found
-
-
-def _entries(data: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Names and values of a config and of the configs in it, the outer first."""
+    """Strings, switches and numbers of a config and of the configs in it, the outer first."""
+    found = {}
     for key, value in data.items():
         single = isinstance(value, Tensor) and value.numel() == 1
         if single or isinstance(value, str | bool | int | float):
-            yield _plain(str(key)), value.item() if isinstance(value, Tensor) else value
+            plain = value.item() if isinstance(value, Tensor) else value
+            found.setdefault(_plain(str(key)), plain)
     for key, value in data.items():
         if isinstance(value, dict) and not NOT_SETTINGS.search(str(key)):
-            yield from _entries(value)
+            found = _settings(value) | found
+    return found

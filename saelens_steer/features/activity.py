@@ -1,4 +1,4 @@
-"""What features do on cached tokens, from one pass over them: how often, how much, and where."""
+"""How often features fire on the cached tokens, how strongly, and on which, from one pass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sae_lens import SAE
 from torch import Tensor
 
 from saelens_steer.activations import Activations
-from saelens_steer.features.scale import encode
+from saelens_steer.features.scale import feature_activations
 from saelens_steer.sae import rows_at_once
 
 BINS = 64
@@ -32,8 +32,8 @@ class Histogram:
 
 
 @dataclass(frozen=True)
-class Places:
-    """Which prompt and domain each cached token belongs to; prompts in the order they come."""
+class TokenOrigins:
+    """The prompt and domain that each cached token came from, in order of first appearance."""
 
     prompts: tuple[str, ...]
     prompt_of: Int[Tensor, " n"]
@@ -41,8 +41,8 @@ class Places:
     domain_of: Int[Tensor, " n"]
 
     @classmethod
-    def of(cls, activations: Activations) -> Places:
-        """Those of an index."""
+    def of(cls, activations: Activations) -> TokenOrigins:
+        """Of each cached token."""
         index = activations.index
         codes, names = zip(*(pd.factorize(index[c]) for c in ("prompt_id", "domain")), strict=True)
         prompts, domains = (tuple(map(str, own)) for own in names)
@@ -69,11 +69,11 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Responses:
-    """What some features do on the cached tokens. A feature fires where its activation is > 0."""
+class FeatureActivity:
+    """What some features do on the cached tokens. A feature fires if its activation is > 0."""
 
     features: tuple[int, ...]
-    places: Places
+    origins: TokenOrigins
     fired: Int[Tensor, " d_sae"]
     """Tokens on which each feature of the SAE fires."""
     fired_in: Int[Tensor, "domain feature"]
@@ -83,81 +83,62 @@ class Responses:
     peak: Float[Tensor, "prompt feature"]
     """The largest activation of those tokens that may be shown, 0 where there is none."""
     row: Int[Tensor, "prompt feature"]
-    """Where that is: the first such row, -1 where there is none."""
+    """The first row of that activation, -1 if there is none."""
     histograms: tuple[Histogram, ...]
 
     @property
     def rates(self) -> Float[Tensor, "feature domain"]:
         """Share of each domain's tokens on which each feature fires, float64."""
-        tokens = torch.bincount(self.places.domain_of, minlength=len(self.places.domains))
+        tokens = torch.bincount(self.origins.domain_of, minlength=len(self.origins.domains))
         return (self.fired_in.double() / tokens[:, None]).T
 
 
 @torch.no_grad()
-def responses(
+def feature_activity(
     sae: SAE[Any],
     activations: Activations,
     features: Sequence[int],
     shown: Bool[Tensor, " n"] | None = None,
-) -> Responses:
+) -> FeatureActivity:
     """One pass over the cached tokens, all features at once.
 
-    `shown`: the only tokens that a context may be of. Memory does not grow with tokens × features:
-    it takes some bytes for each token, and for each prompt × feature.
+    `shown`: the only tokens that `peak` and `row` may be of. Memory takes some bytes for each token
+    and for each prompt × feature, but does not grow with tokens × features.
     """
-    going, start = _Pass(Places.of(activations), sae.cfg.d_sae, list(features), shown), 0
+    origins, columns = TokenOrigins.of(activations), list(features)
+    n, shape = len(columns), (len(origins.prompts), len(columns))
+    fired = torch.zeros(sae.cfg.d_sae, dtype=torch.int64)
+    fired_in = torch.zeros(len(origins.domains), n, dtype=torch.int64)
+    overall = among_shown = _LargestPerPrompt(*shape)
+    if shown is not None:
+        among_shown = _LargestPerPrompt(*shape)
+    histograms, start = [_GrowingHistogram() for _ in columns], 0
     for x in activations.chunks(rows_at_once(sae)):
-        going.add(encode(sae, x), torch.arange(start, start + len(x)))
+        z, rows = feature_activations(sae, x), torch.arange(start, start + len(x))
         start += len(x)
-    return going.result
+        fired += (z > 0).sum(0)
+        z, prompts = z[:, columns], origins.prompt_of[rows]
+        fired_in.index_add_(0, origins.domain_of[rows], (z > 0).long())
+        overall.add(z, prompts, rows)
+        if shown is not None:
+            kept = shown[rows]
+            among_shown.add(z[kept], prompts[kept], rows[kept])
+        for histogram, own in zip(histograms, z.T, strict=True):
+            histogram.add(own[own > 0])
+    return FeatureActivity(
+        tuple(columns),
+        origins,
+        fired,
+        fired_in,
+        overall.value,
+        among_shown.value,
+        among_shown.row,
+        tuple(histogram.result() for histogram in histograms),
+    )
 
 
-class _Pass:
-    """What is known of the tokens seen so far."""
-
-    def __init__(
-        self,
-        places: Places,
-        d_sae: int,
-        features: list[int],
-        shown: Bool[Tensor, " n"] | None,
-    ) -> None:
-        self.places, self.features, self.shown = places, features, shown
-        shape = len(places.prompts), len(features)
-        self.fired = torch.zeros(d_sae, dtype=torch.int64)
-        self.fired_in = torch.zeros(len(places.domains), len(features), dtype=torch.int64)
-        self.overall, self.among_shown = _Largest(*shape), _Largest(*shape)
-        self.counters = [_Counter() for _ in features]
-
-    def add(self, z: Float[Tensor, "m d_sae"], rows: Int[Tensor, " m"]) -> None:
-        """Take in the activations of these rows."""
-        self.fired += (z > 0).sum(0)
-        z, prompts = z[:, self.features], self.places.prompt_of[rows]
-        self.fired_in.index_add_(0, self.places.domain_of[rows], (z > 0).long())
-        self.overall.add(z, prompts, rows)
-        if self.shown is not None:
-            kept = self.shown[rows]
-            self.among_shown.add(z[kept], prompts[kept], rows[kept])
-        for counter, own in zip(self.counters, z.T, strict=True):
-            counter.add(own[own > 0])
-
-    @property
-    def result(self) -> Responses:
-        best = self.overall if self.shown is None else self.among_shown
-        return Responses(
-            tuple(self.features),
-            self.places,
-            self.fired,
-            self.fired_in,
-            self.overall.value,
-            best.value,
-            best.row,
-            tuple(counter.histogram for counter in self.counters),
-        )
-
-
-class _Largest:
-    """The largest activation of each prompt so far, and the first row where it stands."""
+class _LargestPerPrompt:
+    """The largest activation of each prompt so far, and the first row that has it."""
 
     def __init__(self, n_prompts: int, n_features: int) -> None:
         self.value = torch.zeros(n_prompts, n_features)
@@ -177,7 +158,7 @@ class _Largest:
         self.row[own] = torch.where(better, first, self.row[own])
 
 
-class _Counter:
+class _GrowingHistogram:
     """A histogram whose top doubles when a larger activation comes; two bins then become one.
 
     The top is a power of two, so that all counts are exact whatever the order.
@@ -202,12 +183,10 @@ class _Counter:
     def width(self) -> float:
         return 2.0 ** (self.exponent or 0) / BINS
 
-    @property
-    def histogram(self) -> Histogram:
+    def result(self) -> Histogram:
         used = np.flatnonzero(self.counts)
         if not len(used):
             return Histogram((), ())
         n = int(used[-1]) + 1
-        return Histogram(
-            tuple(self.width * i for i in range(n + 1)), tuple(map(int, self.counts[:n]))
-        )
+        edges = tuple(self.width * i for i in range(n + 1))
+        return Histogram(edges, tuple(map(int, self.counts[:n])))

@@ -1,16 +1,65 @@
-"""How a checkpoint's SAE wants its input: as it is, scaled as a whole, or token by token."""
+"""The architecture and input normalisation that a checkpoint's settings describe."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from saelens_steer.errors import InputError
-from saelens_steer.sae.checkpoint import Checkpoint
+from saelens_steer.sae.conversion.checkpoint import Checkpoint
+
+STATED_BY = (
+    *("architecture", "dict_class", "sae_type", "sae_class"),
+    *("activation", "activation_fn", "activation_fn_str"),
+)
+MEANT = (
+    ("batchtopk", "jumprelu"),
+    ("jumprelu", "jumprelu"),
+    ("topk", "topk"),
+    ("gated", "gated"),
+    ("relu", "standard"),
+    ("standard", "standard"),
+)
+"""What a setting of STATED_BY may contain, and its meaning, the first match deciding:
+`activation_fn: topk` counts for more than `architecture: standard`. A BatchTopK SAE is run with its
+threshold."""
+NEEDS = {"topk": "k", "jumprelu": "threshold"}
+
+
+def architecture_of(checkpoint: Checkpoint, has_threshold: bool, d_sae: int) -> dict[str, Any]:
+    """`architecture`, and `k` for topk: as the settings name it, or else from k and threshold.
+
+    Raises InputError for another architecture, one whose k or threshold is missing, and one that
+    may be either TopK or JumpReLU.
+    """
+    file, settings = checkpoint.file, checkpoint.settings
+    k = next((settings[name] for name in ("k", "topk", "top_k") if name in settings), None)
+    there = {"topk": k is not None, "jumprelu": has_threshold}
+    stated = " ".join(str(settings.get(key, "")) for key in STATED_BY).lower()
+    stated = stated.replace("_", "").replace("-", "")
+    kind = next((kind for part, kind in MEANT if part in stated), None)
+    if kind is None and all(there.values()):
+        raise InputError(
+            f"{file} holds both k and threshold: say which counts with "
+            '{"architecture": "topk"} or {"architecture": "jumprelu"} in a config.json beside it'
+        )
+    kind = kind or next((name for name, held in there.items() if held), "standard")
+    if kind == "standard" and has_threshold:
+        kind = "jumprelu"
+    if kind == "gated":
+        raise InputError(f"{file} is a gated SAE: only ReLU, TopK and JumpReLU are converted")
+    if not there.get(kind, True):
+        raise InputError(f"{file} says it is {kind}, but holds no {NEEDS[kind]}")
+    if kind != "topk":
+        return {"architecture": kind}
+    if isinstance(k, bool) or not isinstance(k, int | float) or k != int(k) or not 1 <= k <= d_sae:
+        raise InputError(f"{file}: k must be a whole number from 1 to {d_sae}, not {k!r}")
+    return {"architecture": kind, "k": int(k)}
+
 
 Mode = Literal["none", "dataset", "per_token", "layer_norm", "constant_norm_rescale"]
 
@@ -38,40 +87,26 @@ MODES: dict[str, Mode] = {
 
 
 Named = tuple[str, Tensor] | None
-"""What the checkpoint calls it, and a vector in float32."""
+"""The name in the checkpoint, and the vector in float32."""
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What happens to x before the SAE, and is undone after it."""
+    """The normalisation of x before the SAE, undone after it."""
 
     mode: Mode
     mean: Named
     """μ, subtracted from x: d_in entries."""
     scale: Named
-    """What x − μ is divided by: one entry, or d_in. Not used where the norm is the token's own."""
-
-    @property
-    def per_token(self) -> bool:
-        return self.mode == "per_token"
-
-    @property
-    def run_time(self) -> str | None:
-        """SAELens's own name, where SAELens does it."""
-        return self.mode if self.mode in ("layer_norm", "constant_norm_rescale") else None
-
-    @property
-    def mean_list(self) -> list[float] | None:
-        """μ for metadata."""
-        return None if self.mean is None else self.mean[1].tolist()
+    """s, which x − μ is divided by: one entry, or d_in. Unused with per_token."""
 
     @property
     def vectors(self) -> dict[str, tuple[str, Tensor]]:
-        """`mean` and `scale`, where they are there."""
+        """Those of `mean` and `scale` that the checkpoint holds."""
         return {k: v for k, v in (("mean", self.mean), ("scale", self.scale)) if v is not None}
 
     def folded(self, d_in: int) -> tuple[Float[Tensor, " d_in"], Float[Tensor, " d_in"]]:
-        """μ and s of the dataset, for the weights; 0 and 1 where it is not dataset-level."""
+        """μ and s to fold into the weights; 0 and 1 unless the mode is dataset."""
         mean, scale = torch.zeros(d_in), torch.ones(d_in)
         if self.mode != "dataset":
             return mean, scale
@@ -80,7 +115,7 @@ class Normalisation:
 
 
 def normalisation_of(checkpoint: Checkpoint) -> Normalisation:
-    """What the settings say; a mean or a scale without any such setting is the dataset's.
+    """As the settings name it; a mean or a scale without any such setting is the dataset's.
 
     Raises InputError for a setting that is unknown or contradicts what is there, and for a scale
     that is not above 0.
@@ -99,7 +134,8 @@ def _mode(checkpoint: Checkpoint, held: Named) -> Mode:
     key = next((k for k in MODE_KEYS if isinstance(settings.get(k), str | bool)), None)
     if key is None:
         return "dataset" if held else "none"
-    said, mode = f"{checkpoint.file} says {key}: {settings[key]}", MODES.get(_word(settings[key]))
+    word = str(settings[key]).lower().replace("-", "_")
+    said, mode = f"{checkpoint.file} says {key}: {settings[key]}", MODES.get(word)
     if mode is None:
         known = ", ".join(name for name in MODES if name)
         raise InputError(f"{said}, which is not known; known are {known}")
@@ -108,10 +144,6 @@ def _mode(checkpoint: Checkpoint, held: Named) -> Mode:
     if held and mode not in ("dataset", "per_token"):
         raise InputError(f"{said}, but holds {held[0]}: take out the one that is not meant")
     return mode
-
-
-def _word(value: str | bool) -> str:
-    return str(value).lower().replace("-", "_")
 
 
 def _first(checkpoint: Checkpoint, names: tuple[str, ...]) -> Named:
