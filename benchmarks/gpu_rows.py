@@ -20,7 +20,7 @@ from saelens_steer.config import CompletionSpec, TokenSetSpec
 from saelens_steer.data import pad_left, token_set
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.sweeps import CompletionSweep, UnsteeredPass, run_completions
-from saelens_steer.sweeps.run import run_logits
+from saelens_steer.sweeps.logits import run_logits
 from saelens_steer.sweeps.texts import judged
 
 FEW = 2

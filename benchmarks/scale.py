@@ -34,7 +34,7 @@ from saelens_steer.pipeline.outputs import read_rows, write_rows
 from saelens_steer.pipeline.result import Result
 from saelens_steer.steering import Directions
 from saelens_steer.sweeps import Measurement, Store
-from saelens_steer.sweeps.run import logit_shards, unsteered
+from saelens_steer.sweeps.logits import logit_shards, unsteered_rows
 
 DIRECTIONS = (1, 2, 4, 9, 18)
 N_PROMPTS, ALPHAS = 112, strengths(9)
@@ -46,7 +46,7 @@ def swept(n_directions: int, n_prompts: int = N_PROMPTS) -> None:
     sweep = ours(Bench(n_prompts, n_directions, ALPHAS), "all")
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder), "k")
-        unsteered(sweep, store)
+        unsteered_rows(sweep, store)
         for _ in logit_shards(sweep, store):
             pass
 
@@ -112,7 +112,9 @@ def million(n_controls: int, n_prompts: int = N_PROMPTS) -> dict[str, Any]:
         sweeping = round(peak.grown, 1)
         place = write_rows(Path(folder), measurement.logit_tables(everything, store))
         nothing = pd.DataFrame()
-        result = Result.of(measurement, read_rows(place, measurement.measured(nothing)), nothing)
+        result = Result.of(
+            measurement, read_rows(place, measurement.metric_columns(nothing)), nothing
+        )
         found = {
             "rows": len(result.rows),
             "rows_computed": measurement.n_rows(everything),

@@ -23,7 +23,7 @@ from benchmarks.loops import Loop, batched_hook, loops
 from benchmarks.side_by_side import Bench, interleaved, medians, say, strengths
 from saelens_steer.metrics import LogitMetric, resolve_metrics
 from saelens_steer.sweeps import LogitSweep, UnsteeredPass, grid
-from saelens_steer.sweeps.run import run_logits
+from saelens_steer.sweeps.logits import run_logits
 
 Row = tuple[int, int, float]
 """Prompt, direction, α."""

@@ -24,7 +24,7 @@ from saelens_steer.features import Selection
 from saelens_steer.metrics import LogitMetric
 from saelens_steer.model import direct_logits, reading_direction, resid_gradient
 from saelens_steer.steering import feature_directions
-from saelens_steer.sweeps import LogitSweep, Measurement, measured
+from saelens_steer.sweeps import LogitSweep, Measurement, measured_batches
 from saelens_steer.tensors import Logits, PerRow
 
 TOP_TOKENS = 20
@@ -180,7 +180,7 @@ def pushed_scores(scoring: CausalScoring, features: Sequence[int], push: float) 
         [direct_logits(measurement.model, w).topk(n_tokens).indices for w in rows_of_features]
     )
     sums = torch.zeros(len(features), 2, dtype=torch.float64)
-    for rows in measured(sweep):
+    for rows in measured_batches(sweep):
         baseline = measurement.unsteered_pass.baseline[rows["prompt"]]
         own_tokens = tokens[rows["cell"].to(tokens.device)]
         sums.index_add_(0, rows["cell"], _pushed_scores(rows["logits"], baseline, own_tokens))

@@ -27,7 +27,7 @@ from saelens_steer.sweeps import (
     LogitSweep,
     Measurement,
     UnsteeredPass,
-    measured,
+    measured_batches,
     rows_of,
     run_completions,
 )
@@ -176,7 +176,7 @@ def _logit_rows(job: TradeoffInputs, cells: Sequence[_Cell], note: Note) -> pd.D
             metrics=job.measurement.logit_metrics,
             sae=job.context.sae,
         )
-        for found in measured(sweep):
+        for found in measured_batches(sweep):
             rows = rows_of(sweep, found, unsteered_pass.baseline)
             parts.append(rows.assign(cell=np.array(places)[rows["cell"].to_numpy()]))
             note(len(rows))

@@ -32,7 +32,7 @@ class Result:
         """What a study measured: joined rows, and completions."""
         first = next(iter(measurement.spec.families), None)
         return cls(
-            rows, completions, measurement.measured(completions), measurement.spec.seed, first
+            rows, completions, measurement.metric_columns(completions), measurement.spec.seed, first
         )
 
     @cached_property

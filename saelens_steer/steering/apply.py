@@ -1,4 +1,4 @@
-"""The one place that installs steering hooks."""
+"""The context that steers: the one place that installs steering hooks."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from saelens_steer.steering.sae_edits import SAEEdit, composed, splices
 from saelens_steer.tensors import Mask, PerRow, Resid
 
 SPLICE_MAX_NORM = 10.0
-"""An SAE spliced in leaves positions alone whose norm is so many times their prompt's median: it
-was not trained on attention sinks, and a model whose sink is damaged breaks down."""
+"""A spliced SAE leaves positions alone whose norm exceeds this multiple of their prompt's median:
+it was not trained on attention sinks, and a model whose sink is damaged breaks down."""
 
 
 @dataclass
 class Receipt:
-    """What a steering context did: proof that it steered, and how hard."""
+    """Evidence that a steering context steered, and how hard."""
 
     passes: int = 0
     """Forward passes that reached the hook."""
     positions: int = 0
     """(row, position) pairs steered."""
     changed: int = 0
-    """Of them, those where the edit made a difference: none if the feature never fires."""
+    """Steered pairs that the edit changed: none if the feature never fires."""
     rel_norm_sum: float = 0.0
 
     @property
@@ -75,7 +75,7 @@ def edit_where(edits: Sequence[Edit], resid: Resid, mask: Mask) -> Resid:
 
 
 def _edit_chosen(edits: Sequence[Edit], resid: Resid, mask: Mask) -> Resid:
-    """The same where each vector is its own business: the others are not even computed."""
+    """Pointwise edits, computed at the chosen entries only."""
     chosen = resid[mask][None]
     for edit in edits if chosen.numel() else ():
         chosen = edit(chosen)
@@ -96,15 +96,15 @@ def steered(
 ) -> Iterator[Receipt]:
     """Steer every forward pass inside the context; several edits act in the order given.
 
-    Neighbouring edits through one SAE are one pass through it. For several hooks, open a context
-    for each. `positions` are absolute: `all`, `prompt`, `generated`, `last` (the last prompt
-    token), or a boolean mask [batch, pos] over the left-padded prompt; the prompt is what the first
-    pass saw, with and without a KV cache. Padding is never steered, special tokens are left alone
+    Consecutive edits through the same SAE share one encode and decode. For several hooks, open a
+    context for each. `positions` are absolute: `all`, `prompt`, `generated`, `last` (the last
+    prompt token), or a boolean mask [batch, pos] over the left-padded prompt; the prompt is the
+    first pass, with and without a KV cache. Padding is never steered, special tokens are left alone
     with `exclude_special_tokens`, and so are attention sinks, positions whose norm is over
-    `max_norm` × the median of their prompt (auto: 10 where an SAE is spliced in, else no limit).
+    `max_norm` × the median of their prompt (auto: 10 if an SAE is spliced in, else no limit).
     Yields a Receipt. Raises InputError for an unknown hook or an SAE made for another one before
     any forward pass, and at the end if the hook was never reached or no position was steered. The
-    hooks are gone afterwards, after an error too.
+    hooks are gone afterwards, even after an error.
     """
     check_editable(model, hook_name)
     chain = composed([edits] if isinstance(edits, Edit) else list(edits))

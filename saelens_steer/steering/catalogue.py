@@ -1,4 +1,4 @@
-"""Variants of a model: named lists of edits, at one hook or several."""
+"""Variants of a model: named lists of edits, at one hook or several, as a config states them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from saelens_steer.features import NO_SCALE, Scale
 from saelens_steer.model import hook_layer, same_places
 from saelens_steer.sae import check_feature
 from saelens_steer.steering.apply import steered
-from saelens_steer.steering.directions import unit_vectors
+from saelens_steer.steering.directions import scaled_vectors
 from saelens_steer.steering.edits import Edit, add, project_out
 from saelens_steer.steering.sae_edits import (
     SAEEdit,
@@ -39,7 +39,7 @@ from saelens_steer.steering.sae_edits import (
 
 @dataclass(frozen=True)
 class Variant:
-    """A patched model: hook → edits in order, and the features they name."""
+    """Named edits: hook → edits in order, and the features they name."""
 
     name: str
     edits: Mapping[str, tuple[Edit, ...]]
@@ -47,7 +47,7 @@ class Variant:
 
     @property
     def label(self) -> str:
-        """What the edits are, in order."""
+        """The names of the edits, in order."""
         return "; ".join(edit.name for edits in self.edits.values() for edit in composed(edits))
 
     @contextlib.contextmanager
@@ -60,7 +60,7 @@ class Variant:
 
 
 def variant_of(name: str, edits: Edit | Sequence[Edit], hook_name: str) -> Variant:
-    """Edits at one hook as a variant. Raises InputError for edits that are none or conflict."""
+    """Edits at one hook as a variant. Raises InputError if there are none or they conflict."""
     given = (edits,) if isinstance(edits, Edit) else tuple(edits)
     if not given:
         raise InputError(f"variant {name!r} has no edit")
@@ -71,7 +71,7 @@ def variant_of(name: str, edits: Edit | Sequence[Edit], hook_name: str) -> Varia
 
 @dataclass(frozen=True)
 class EditInputs:
-    """What a config's edits refer to."""
+    """The SAE, hook, candidates and scale that a config's edits refer to."""
 
     sae: SAE[Any]
     hook_name: str
@@ -99,7 +99,7 @@ class EditInputs:
 
 
 def build_variant(name: str, specs: Sequence[EditSpec], known: EditInputs) -> Variant:
-    """The edits of a config's variant; those at one hook act in their order. Raises InputError."""
+    """The variant of a config; edits at one hook apply in order. Raises InputError on conflicts."""
     edits: dict[str, tuple[Edit, ...]] = {}
     features: list[int] = []
     for spec in specs:
@@ -115,13 +115,13 @@ def build_variant(name: str, specs: Sequence[EditSpec], known: EditInputs) -> Va
 
 
 def _place(hook_name: str, own: str, used: Iterable[str]) -> str:
-    """One name for one place: the run's own, or that of an edit before, or the name itself."""
+    """One name for one place: the run's hook, that of an earlier edit, or the name itself."""
     return next((name for name in (own, *used) if name in same_places(hook_name)), hook_name)
 
 
 def _add(spec: AddSpec, features: list[int], known: EditInputs) -> Edit:
     rows = known.sae.W_dec[features].detach().float()
-    vectors = unit_vectors(rows, [*features], spec.alpha_unit, known.scale)
+    vectors = scaled_vectors(rows, [*features], spec.alpha_unit, known.scale)
     return add(vectors.sum(0), spec.alpha)
 
 

@@ -1,4 +1,4 @@
-"""Directions and their steps: what α counts, in each of its units."""
+"""Directions, tested and control, scaled so that α = 1 adds one unit of α."""
 
 from __future__ import annotations
 
@@ -18,16 +18,97 @@ from saelens_steer.sae import check_feature
 from saelens_steer.tensors import Vectors
 
 MEASURED = ("max_act", "resid_norm", "kl")
-"""Units that take cached activations to know."""
+"""Units that need cached activations."""
+CANDIDATE = "candidate"
+"""The family of directions under test; controls have the names of their families."""
+SAME_SIZE = 1e-3
+"""Norms this close (relative) count as one size: half-precision decoders are no closer to 1."""
+PREFIX = {"feature": "feature_control"}
+"""Prefix of control names, for families whose own name begins the candidates' names."""
 
 
-def unit_vectors(
+@dataclass(frozen=True)
+class Directions:
+    """Named steering vectors, each as it is added at α = 1: vectors [n, d_model], float32, CPU."""
+
+    names: tuple[str, ...]
+    families: tuple[str, ...]
+    features: tuple[int | None, ...]
+    vectors: Vectors
+    sizes: tuple[float, ...]
+    """The norm at which a direction and its controls are matched."""
+    matched_to: tuple[str | None, ...]
+    """The candidate that a control is compared with; None if all of its size share it."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __add__(self, other: Directions) -> Directions:
+        return Directions(
+            self.names + other.names,
+            self.families + other.families,
+            self.features + other.features,
+            torch.cat([self.vectors, other.vectors]),
+            self.sizes + other.sizes,
+            self.matched_to + other.matched_to,
+        )
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Each direction's family, with the candidate that it is a control of."""
+        pairs = zip(self.families, self.matched_to, strict=True)
+        return tuple(f"{family} of {whose}" if whose else family for family, whose in pairs)
+
+    def take(self, rows: Sequence[int]) -> Directions:
+        """The directions with these indices, in that order."""
+        return Directions(
+            tuple(self.names[i] for i in rows),
+            tuple(self.families[i] for i in rows),
+            tuple(self.features[i] for i in rows),
+            self.vectors[list(rows)],
+            tuple(self.sizes[i] for i in rows),
+            tuple(self.matched_to[i] for i in rows),
+        )
+
+
+def feature_directions(
+    sae: SAE[Any], features: Sequence[int], alpha_unit: str, scale: Scale = NO_SCALE
+) -> Directions:
+    """W_dec[f] of each feature, as α = 1 adds it in this unit (see `scaled_vectors`)."""
+    rows = [check_feature(sae, f) for f in features]
+    names = [f"feature_{f}" for f in rows]
+    return _tested(names, [*rows], sae.W_dec[rows], alpha_unit, scale)
+
+
+def plain_directions(
+    vectors: Vectors, alpha_unit: str = "raw", scale: Scale = NO_SCALE
+) -> Directions:
+    """Given vectors in place of features."""
+    names = [f"direction_{i}" for i in range(len(vectors))]
+    return _tested(names, [None] * len(names), vectors, alpha_unit, scale)
+
+
+def _tested(
+    names: Sequence[str], features: list[int | None], vectors: Vectors, unit: str, scale: Scale
+) -> Directions:
+    """Directions under test. Raises InputError for a vector that is zero or not finite."""
+    vectors = vectors.detach().float().cpu()
+    norms = vectors.norm(dim=-1)
+    if not bool((norms > 0).all() and norms.isfinite().all()):
+        raise InputError("a direction under test is zero or not finite: no control can match it")
+    vectors = scaled_vectors(vectors, features, unit, scale)
+    families, shared = (CANDIDATE,) * len(names), (None,) * len(names)
+    sizes = same_sizes(vectors.norm(dim=-1).tolist())
+    return Directions(tuple(names), families, tuple(features), vectors, sizes, shared)
+
+
+def scaled_vectors(
     vectors: Vectors, features: list[int | None], unit: str, scale: Scale = NO_SCALE
 ) -> Vectors:
     """The vectors as α = 1 adds them, [n, d_model].
 
     raw: v. unit and kl: v/‖v‖ (kl finds how much of it later). max_act: A_max(f) · v.
-    resid_norm: mean ‖x‖ · v/‖v‖. Raises InputError where the unit's size is not known.
+    resid_norm: mean ‖x‖ · v/‖v‖. Raises InputError if the size of the unit is unknown.
     """
     if unit == "raw":
         return vectors
@@ -48,89 +129,6 @@ def _max_act(feature: int | None, scale: Scale) -> float:
     if feature is None:
         raise InputError("alpha_unit max_act is for features of an SAE: a vector has no A_max")
     return scale.a_max(feature)
-
-
-CANDIDATE = "candidate"
-"""The family of what is under test; controls carry the name of their own family."""
-SAME_SIZE = 1e-3
-"""Norms this close (relative) count as one size: half-precision decoders are no closer to 1."""
-PREFIX = {"feature": "feature_control"}
-"""How names of controls begin where the name of their family begins those of candidates."""
-
-
-@dataclass(frozen=True)
-class Directions:
-    """Named steering vectors, each as it is added at α = 1: vectors [n, d_model], float32, CPU."""
-
-    names: tuple[str, ...]
-    families: tuple[str, ...]
-    features: tuple[int | None, ...]
-    vectors: Vectors
-    sizes: tuple[float, ...]
-    """The norm that direction and controls are matched at; equal for what is compared."""
-    matched_to: tuple[str | None, ...]
-    """The candidate that a control is compared with; None where all that fit share it."""
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __add__(self, other: Directions) -> Directions:
-        return Directions(
-            self.names + other.names,
-            self.families + other.families,
-            self.features + other.features,
-            torch.cat([self.vectors, other.vectors]),
-            self.sizes + other.sizes,
-            self.matched_to + other.matched_to,
-        )
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """What each direction belongs to: its family, and the candidate whose control it is."""
-        pairs = zip(self.families, self.matched_to, strict=True)
-        return tuple(f"{family} of {whose}" if whose else family for family, whose in pairs)
-
-    def take(self, rows: Sequence[int]) -> Directions:
-        """The directions with these indices, in that order."""
-        return Directions(
-            tuple(self.names[i] for i in rows),
-            tuple(self.families[i] for i in rows),
-            tuple(self.features[i] for i in rows),
-            self.vectors[list(rows)],
-            tuple(self.sizes[i] for i in rows),
-            tuple(self.matched_to[i] for i in rows),
-        )
-
-
-def feature_directions(
-    sae: SAE[Any], features: Sequence[int], alpha_unit: str, scale: Scale = NO_SCALE
-) -> Directions:
-    """W_dec[f] of each feature, as α = 1 adds it in this unit (see `unit_vectors`)."""
-    rows = [check_feature(sae, f) for f in features]
-    names = [f"feature_{f}" for f in rows]
-    return _tested(names, [*rows], sae.W_dec[rows], alpha_unit, scale)
-
-
-def plain_directions(
-    vectors: Vectors, alpha_unit: str = "raw", scale: Scale = NO_SCALE
-) -> Directions:
-    """Vectors of the caller's own, put in the features' place."""
-    names = [f"direction_{i}" for i in range(len(vectors))]
-    return _tested(names, [None] * len(names), vectors, alpha_unit, scale)
-
-
-def _tested(
-    names: Sequence[str], features: list[int | None], vectors: Vectors, unit: str, scale: Scale
-) -> Directions:
-    """What is under test; InputError for a vector that is zero or not finite."""
-    vectors = vectors.detach().float().cpu()
-    norms = vectors.norm(dim=-1)
-    if not bool((norms > 0).all() and norms.isfinite().all()):
-        raise InputError("a direction under test is zero or not finite: no control can match it")
-    vectors = unit_vectors(vectors, features, unit, scale)
-    families, shared = (CANDIDATE,) * len(names), (None,) * len(names)
-    sizes = same_sizes(vectors.norm(dim=-1).tolist())
-    return Directions(tuple(names), families, tuple(features), vectors, sizes, shared)
 
 
 def matched_controls(family: str, unit_vectors: Vectors, sizes: Sequence[float]) -> Directions:

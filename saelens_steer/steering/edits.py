@@ -1,6 +1,6 @@
 """Edits: pure functions of the residual stream. A new way to steer is a new Edit.
 
-Those that go through an SAE's encoder are made in `steering/latents.py`.
+Those that go through an SAE are in `sae_edits.py`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from saelens_steer.tensors import Direction, PerRow, Resid, Vectors
 
 @dataclass(frozen=True)
 class Edit:
-    """x ↦ x′ on activations [batch, pos, d_model]; where it applies is not the edit's business."""
+    """x ↦ x′ on activations [batch, pos, d_model]; the caller decides at which positions."""
 
     name: str
     fn: Callable[[Resid], Resid]
     pointwise: bool = True
-    """Each vector is changed without regard to its row or position."""
+    """Each vector is changed independently of its row and position."""
 
     def __call__(self, resid: Resid) -> Resid:
         return self.fn(resid)
@@ -33,8 +33,8 @@ class Edit:
 def add(direction: Direction | Float[Tensor, "batch d_model"], alpha: float | PerRow = 1.0) -> Edit:
     """x ← x + α · direction at each position, in the activation's dtype.
 
-    A `direction` [d_model] serves the whole batch; [batch, d_model] gives each row its own, and
-    `alpha` may then be one number for each row. Raises InputError on values that are not finite.
+    A `direction` [d_model] applies to the whole batch, [batch, d_model] one to each row; `alpha`
+    may then be one number for each row. Raises InputError on values that are not finite.
     """
     steps = torch.as_tensor(alpha, dtype=torch.float32)
     vector = direction.detach().float() * steps.to(direction.device)[..., None]
@@ -56,7 +56,7 @@ def add(direction: Direction | Float[Tensor, "batch d_model"], alpha: float | Pe
 
 
 def project_out(direction: Direction | Vectors) -> Edit:
-    """x ← x − (x · u) u with u the unit direction: nothing of the direction is left in x.
+    """x ← x − (x · u) u with u the unit direction: x keeps no component along it.
 
     Several directions [n, d_model] are removed together, as the subspace they span. Raises
     InputError for a direction that is zero or not finite.
@@ -96,7 +96,7 @@ def per_row(edits: Sequence[Edit]) -> Edit:
 
 
 def _orthonormal(units: Vectors) -> Float[Tensor, "k d_model"]:
-    """Rows that span what `units` span: the left-over of linear dependence is dropped."""
+    """Rows that span what `units` span: linearly dependent ones are dropped."""
     _, sizes, rows = torch.linalg.svd(units.double(), full_matrices=False)
     return rows[sizes > 1e-6 * sizes[0]].float()
 

@@ -24,9 +24,9 @@ from saelens_steer.model import hook_layer
 KIND = "controlvector"
 HINT = f"{KIND}.model_hint"
 ABOUT = "saelens_steer.about"
-"""A key of our own, which the others leave alone."""
+"""Our metadata, which other tools ignore."""
 LAYERS_BACK = {"hook_resid_pre": 1, "hook_resid_post": 0, "hook_mlp_out": 0}
-"""Hook → how many layers further down the output is to which its vector can be added."""
+"""Hook → its layer minus the layer at whose output its vector can be added."""
 
 
 def direction_layer(hook_name: str) -> int:
@@ -58,7 +58,7 @@ def direction_place(layer: int) -> str:
 def write_control_vectors(
     path: Path, directions: Mapping[int, Tensor], model: str, about: str
 ) -> None:
-    """Write float32 vectors [d_model] by layer. Raises InputError where gguf is not installed."""
+    """Write float32 vectors [d_model] by layer. Raises InputError if gguf is not installed."""
     writer = _gguf().GGUFWriter(path, KIND)
     try:
         writer.add_string(HINT, model)
@@ -74,7 +74,7 @@ def write_control_vectors(
 
 
 def read_control_vectors(path: Path) -> tuple[dict[int, Tensor], str, str]:
-    """Vectors by layer, the model's name and what we wrote about them (JSON, `{}` for others).
+    """Vectors by layer, the model's name and our notes on them (JSON; `{}` for other tools' files).
 
     Raises InputError for a damaged file and for one that is no control vector.
     """
@@ -94,7 +94,7 @@ def read_control_vectors(path: Path) -> tuple[dict[int, Tensor], str, str]:
 
 
 def _text(reader: Any, key: str) -> str:
-    """The value of a key that holds a text; empty where there is none."""
+    """The text under a key; empty if there is none."""
     field = reader.get_field(key)
     return bytes(field.parts[-1]).decode() if field else ""
 

@@ -66,8 +66,8 @@ class Tracker:
     """Follows the forward passes inside one context and says which entries each one steers.
 
     The first pass is the prompt. A later one continues it: with a KV cache it brings new positions
-    only, without one it repeats the prompt. Anything else begins anew where every position is
-    steered, and raises elsewhere, since `last` or `generated` would then change its meaning.
+    only, without one it repeats the prompt. Any other pass begins a new prompt if every position is
+    steered, and raises otherwise, since `last` or `generated` would then change its meaning.
     """
 
     def __init__(self, positions: str | Mask, excluded: tuple[int, ...] = ()) -> None:
@@ -85,18 +85,18 @@ class Tracker:
         self.n_prompt = 0
         self.n_seen = 0
         self.begun = 0
-        """How many prompts were begun."""
+        """Prompts begun so far."""
         self.real: Tensor | None = None
 
     def note_tokens(self, tokens: Tensor, pad_id: int | None) -> None:
-        """Remember the tokens [batch, pos] that are being embedded, and what padding is."""
+        """Remember the tokens [batch, pos] that are being embedded, and the padding id."""
         new, known = tokens.detach().cpu(), self.read
         grows = known is not None and new.shape == (known.shape[0], 1)
         self.read = torch.cat([known, new], dim=1) if known is not None and grows else new
         self.noted, self.pad_id = True, pad_id
 
     def _tokens(self, batch: int, n_pos: int) -> Tensor | None:
-        """The tokens [batch, n_pos] of the pass under way; None where it did not begin with any."""
+        """The tokens [batch, n_pos] of the pass under way; None if it did not begin with any."""
         if self.read is None or not self.noted or self.read.shape[0] != batch:
             return None
         if n_pos == 1:
@@ -134,8 +134,9 @@ class Tracker:
             return 0
         if self._everywhere:
             return self._begin(n_pos, tokens)
+        name = "mask" if isinstance(self.positions, Tensor) else self.positions
         raise InputError(
-            f"a steering context with positions={self._name()} saw a prompt of {self.n_prompt} "
+            f"a steering context with positions={name} saw a prompt of {self.n_prompt} "
             f"positions and then an unrelated pass of {n_pos}: open a new context for each prompt"
         )
 
@@ -176,6 +177,3 @@ class Tracker:
     @property
     def _everywhere(self) -> bool:
         return isinstance(self.positions, str) and self.positions == "all"
-
-    def _name(self) -> str:
-        return "mask" if isinstance(self.positions, Tensor) else self.positions

@@ -1,4 +1,4 @@
-"""Edits that read or change SAE features; the error of the SAE is kept or dropped."""
+"""Edits of SAE features; the error of the SAE is kept or dropped."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Change:
 
 @dataclass(frozen=True)
 class SAEEdit(Edit):
-    """An edit made of changes to z, in the order given; `through` makes one."""
+    """An edit made of changes to z, in the order given."""
 
     sae: SAE[Any] | None = None
     changes: tuple[Change, ...] = ()
@@ -42,14 +42,15 @@ class SAEEdit(Edit):
 
     @property
     def kind(self) -> tuple[int, str]:
-        """Neighbours of one kind are one edit: encoded once, changed in order, decoded once."""
+        """Consecutive edits of one kind share one encode and one decode."""
         return id(self.sae), self.error
 
 
 def ablate(sae: SAE[Any], features: int | Sequence[int], error: ErrorTerm = "keep") -> Edit:
     """z_f ← 0: takes exactly z_f · W_dec[f] away (for a linear decoder)."""
     rows = _features(sae, features)
-    return _through(sae, Change("ablate", rows, lambda z: _put(z, rows, 0.0)), error)
+    change = Change("ablate", rows, lambda z: _put(z, rows, 0.0))
+    return _through(sae, (change,), error)
 
 
 def scale(
@@ -59,7 +60,7 @@ def scale(
     rows = _features(sae, features)
     _check_finite("factor", factor)
     change = Change(f"scale({factor:g})", rows, lambda z: _put(z, rows, factor * z[:, list(rows)]))
-    return _through(sae, change, error)
+    return _through(sae, (change,), error)
 
 
 def set_to(
@@ -68,11 +69,11 @@ def set_to(
     value: float | Sequence[float],
     error: ErrorTerm = "keep",
 ) -> Edit:
-    """z_f ← value, in units of z; several features may have a value each."""
+    """z_f ← value, in units of z; one value for all features, or one for each."""
     rows = _features(sae, features)
     values = _values("value", value, rows)
     change = Change(f"set({_said(values)})", rows, lambda z: _put(z, rows, values.to(z)))
-    return _through(sae, change, error)
+    return _through(sae, (change,), error)
 
 
 def suppress_and_boost(
@@ -92,18 +93,18 @@ def suppress_and_boost(
         return _put(less, rows, less[:, list(rows)] + boosts.to(z))
 
     name = f"suppress({suppress:g})_boost({_said(boosts)})"
-    return _through(sae, Change(name, rows, change), error)
+    return _through(sae, (Change(name, rows, change),), error)
 
 
 def reconstruct(sae: SAE[Any], error: ErrorTerm = "drop") -> Edit:
     """x ← decode(encode(x)), the SAE spliced in; with `error="keep"` this is the identity."""
-    return _through(sae, None, error)
+    return _through(sae, (), error)
 
 
 def composed(edits: Sequence[Edit]) -> list[Edit]:
-    """The edits as they act: in order, neighbours through one SAE merged into one pass through it.
+    """The edits in order, consecutive ones through the same SAE merged into one encode and decode.
 
-    Raises InputError where one feature of an SAE is named by two edits.
+    Raises InputError if two edits name the same feature of an SAE.
     """
     _refuse_doubles([edit for edit in edits if isinstance(edit, SAEEdit)])
     groups = groupby(edits, key=lambda e: e.kind if isinstance(e, SAEEdit) else id(e))
@@ -111,7 +112,7 @@ def composed(edits: Sequence[Edit]) -> list[Edit]:
 
 
 def splices(edits: Sequence[Edit]) -> bool:
-    """Whether an edit replaces activations by what an SAE rebuilds."""
+    """Whether an edit replaces activations by an SAE's reconstruction."""
     return any(isinstance(edit, SAEEdit) and edit.error == "drop" for edit in edits)
 
 
@@ -120,17 +121,15 @@ def _merged(group: list[Edit]) -> Edit:
     if len(group) == 1 or not isinstance(first, SAEEdit) or first.sae is None:
         return first
     changes = [c for edit in group if isinstance(edit, SAEEdit) for c in edit.changes]
-    return _sae_edit(first.sae, tuple(changes), first.error)
+    return _through(first.sae, tuple(changes), first.error)
 
 
-def _through(sae: SAE[Any], change: Change | None, error: str) -> SAEEdit:
+def _through(sae: SAE[Any], changes: tuple[Change, ...], error: ErrorTerm) -> SAEEdit:
+    """The edit that makes these changes to z. Raises InputError without an encoder."""
     if error not in ("keep", "drop"):
         raise InputError(f"error must be keep or drop, not {error!r}")
     check_encoder(sae)
-    return _sae_edit(sae, () if change is None else (change,), error)  # type: ignore[arg-type]
 
-
-def _sae_edit(sae: SAE[Any], changes: tuple[Change, ...], error: ErrorTerm) -> SAEEdit:
     def act(resid: Resid) -> Resid:
         if resid.shape[-1] != sae.cfg.d_in:
             raise InputError(f"the SAE reads {sae.cfg.d_in} entries, the hook {resid.shape[-1]}")

@@ -31,7 +31,7 @@ KEY = "saelens_steer"
 
 @dataclass(frozen=True)
 class SteeringVectors:
-    """What a file of steering vectors holds; its dictionaries share their keys."""
+    """The content of a file of steering vectors; its dictionaries share their keys."""
 
     vectors: dict[str, Direction]
     """Name → float32 [d_model]."""
@@ -39,7 +39,7 @@ class SteeringVectors:
     """Name → the hook it is to be added at."""
     model: str = "unknown"
     about: dict[str, Any] = field(default_factory=dict)
-    """Name → what was written down of it, such as its feature and α; may lack names."""
+    """Name → notes such as its feature and α; may lack names."""
 
 
 def save_vectors(
@@ -54,7 +54,7 @@ def save_vectors(
 
     vectors: name → vector. hook_name: where all of them belong; left out, each name is its hook.
     about: name → anything that JSON holds. A .gguf file is a control vector: one vector a layer,
-    no names; `control_vectors.direction_layer` says which hooks it can express. Raises InputError
+    no names; `gguf.direction_layer` names the hooks it can express. Raises InputError
     for another suffix, no vectors, widths that differ, entries that are not finite, a hook outside
     the layers.
     """
@@ -70,11 +70,11 @@ def save_vectors(
 
 
 def load_vectors(path: str | Path) -> SteeringVectors:
-    """The vectors of a .safetensors file of `save_vectors`, or of a GGUF control vector of anyone.
+    """The vectors of a .safetensors file of `save_vectors`, or of any GGUF control vector.
 
-    Names and hooks come back as they were saved. In a control vector of someone else `direction.L`
-    has the name and the hook `blocks.L.hook_resid_post`, which is where it is added. Raises
-    InputError for another suffix, for a damaged file and one that holds something else.
+    Names and hooks come back as they were saved. `direction.L` of another tool's control vector
+    gets the name and the hook `blocks.L.hook_resid_post`, where it is added. Raises InputError for
+    another suffix, for a damaged file and one that holds something else.
     """
     path = Path(path)
     kind = file_kind(path)

@@ -7,10 +7,15 @@ from saelens_steer.sweeps.compare_edits import (
     check_comparable,
     edits_table,
 )
-from saelens_steer.sweeps.logits import LogitSweep, activation_of, measure, measured, rows_of
+from saelens_steer.sweeps.logits import (
+    LogitSweep,
+    activation_of,
+    measure,
+    measured_batches,
+    rows_of,
+)
 from saelens_steer.sweeps.measurement import Measurement
 from saelens_steer.sweeps.plan import BatchSplitter
-from saelens_steer.sweeps.run import WRITTEN, run_completions
 from saelens_steer.sweeps.store import KEPT_NOWHERE, Store
-from saelens_steer.sweeps.texts import CompletionSweep
+from saelens_steer.sweeps.texts import WRITTEN, CompletionSweep, run_completions
 from saelens_steer.sweeps.unsteered_pass import HALF_TOLERANCE, UnsteeredPass

@@ -1,4 +1,4 @@
-"""What a logit sweep and a completion sweep have in common."""
+"""Cells, each a direction at a strength: what logit sweeps and completion sweeps share."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class SweepCells:
     cells: Sequence[Cell]
     """(index of the direction, α); α = 0 adds nothing."""
     steps: Sequence[float] | None = None
-    """How much of its direction each cell adds, where that is not α itself (unit kl)."""
+    """The multiple of its direction that each cell adds, if that is not α itself (unit kl)."""
     edits: Sequence[tuple[str, Edit]] | None = None
-    """What each cell does instead of adding its direction, and a digest of what decides that."""
+    """A digest and an edit for each cell, which replaces adding its direction."""
 
     @property
     def model(self) -> Any:
@@ -47,7 +47,7 @@ class SweepCells:
 
     @cached_property
     def why_whole(self) -> str | None:
-        """Why rows take whole forward passes; None where they start at the hook."""
+        """Why rows take whole forward passes; None if they start at the hook."""
         if self.edits is None or all(edit.pointwise for _, edit in self.edits):
             return self._why_whole_here
         why = "an edit looks at more than one position"
@@ -64,11 +64,11 @@ class SweepCells:
         return self.directions.vectors.to(self.unsteered_pass.device)
 
     def step(self, cell: int) -> float:
-        """How much of its direction a cell adds."""
+        """The multiple of its direction that a cell adds."""
         return float(self.steps[cell] if self.steps is not None else self.cells[cell][1])
 
     def pushes(self, cells: Sequence[int]) -> Vectors:
-        """What each cell adds, [cell, d_model], float32."""
+        """The vector that each cell adds, [cell, d_model], float32."""
         steps = torch.tensor([self.step(cell) for cell in cells], device=self.unsteered_pass.device)
         return self.vectors[[self.cells[cell][0] for cell in cells]] * steps[:, None]
 
@@ -90,7 +90,7 @@ class SweepCells:
         return pushed if bool(chosen.all()) else torch.where(chosen[:, None], pushed, resid)
 
     def row_steer(self, batch: Batch) -> RowSteer:
-        """How rows of a batch, any of them, are steered where they are chosen."""
+        """Steers any of a batch's rows at the chosen ones."""
         if self.edits is not None:
             edits = [self.edits[cell][1] for cell in batch.row_cells]
 
@@ -107,19 +107,19 @@ class SweepCells:
         return pushed
 
     def row_edit(self, batch: Batch) -> Edit:
-        """The edit that gives each row of a batch the edit of its own cell."""
+        """One edit for a batch, which gives each row the edit of its cell."""
         if self.edits is not None:
             return per_row([self.edits[cell][1] for cell in batch.row_cells])
         return add(self.pushes(batch.row_cells))
 
     def sizes(self, cells: Sequence[int]) -> PerRow:
-        """The norm of what each cell adds; NaN where cells have edits of their own."""
+        """The norm of the vector that each cell adds; NaN for `edits`."""
         if self.edits is not None:
             return torch.full((len(cells),), torch.nan)
         return self.pushes(cells).norm(dim=-1)
 
     def identity(self, cell: int) -> str:
-        """A digest of what the cell does: its vector, its strength, and the feature it is of."""
+        """A digest of what decides the cell's rows: its vector, its strength and its feature."""
         direction, alpha = self.cells[cell]
         feature = self.directions.features[direction]
         if self.edits is not None:
@@ -129,10 +129,9 @@ class SweepCells:
         vector = self.directions.vectors[direction].numpy().tobytes().hex()
         return digest(vector, self.step(cell), feature)
 
-    @property
-    def identities(self) -> list[str]:
-        """The identity of each cell."""
-        return [self.identity(cell) for cell in range(len(self.cells))]
+    def identities(self, cells: Sequence[int]) -> list[str]:
+        """The identity of each of some cells."""
+        return [self.identity(cell) for cell in cells]
 
 
 def grid(n_directions: int, alphas: Sequence[float]) -> list[Cell]:

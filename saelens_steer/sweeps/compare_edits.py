@@ -1,4 +1,4 @@
-"""Patching: what the model writes with its activations edited, beside what it writes without."""
+"""Comparing edits: completions and logits under each variant of a model, beside the original."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ORIGINAL = Variant("original", {})
 
 @dataclass(frozen=True)
 class EditComparison:
-    """Prompts through the original model and through each variant of it."""
+    """Prompts for the original model and for each variant of it."""
 
     model: Any
     prompts: Sequence[Encoded]
@@ -39,7 +39,7 @@ class EditComparison:
     metrics: Sequence[Metric]
     spec: CompareEditsSettings
     sae: SAE[Any] | None = None
-    """Where given, activations of the named features are recorded before and after."""
+    """If given, activations of the named features are recorded before and after."""
 
     @property
     def n_rows(self) -> int:
@@ -60,7 +60,7 @@ def edits_table(job: EditComparison, note: Note = unnoted) -> pd.DataFrame:
     Columns: prompt_id, domain, prompt, variant, edits, hook_name, completion, truncated, n_tokens,
     each metric, and the receipt of the prompt's pass: positions that the edits changed, mean
     ‖Δx‖/‖x‖ over them and, for the features that a variant names, the largest activation in the
-    prompt before the edit and after re-encoding (the mean of these where it names several).
+    prompt before the edit and after re-encoding (their mean if it names several).
     """
     parts = []
     for start in range(0, len(job.prompts), job.spec.batch_size):
@@ -70,20 +70,20 @@ def edits_table(job: EditComparison, note: Note = unnoted) -> pd.DataFrame:
 
 
 def check_comparable(model: Any, prompts: Sequence[Encoded], spec: CompareEditsSettings) -> None:
-    """Raise InputError where there is no prompt, or no room in the model for what is generated."""
+    """Raise InputError if there is no prompt, or one is too long for the model to complete."""
     if not prompts:
-        raise InputError("there is no prompt to compare_edits: the prompt set is empty")
-    longest, room = max(len(e.head) for e in prompts), spec.max_new_tokens
-    if longest + room > model.cfg.n_ctx:
+        raise InputError("there is no prompt to compare edits on: the prompt set is empty")
+    longest, n_new = max(len(e.head) for e in prompts), spec.max_new_tokens
+    if longest + n_new > model.cfg.n_ctx:
         raise InputError(
-            f"compare_edits: the longest prompt has {longest} tokens and {room} are to be "
+            f"compare_edits: the longest prompt has {longest} tokens and {n_new} are to be "
             f"generated, but the model's n_ctx is {model.cfg.n_ctx}: shorten one of them"
         )
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Some prompts, and what the model as it is makes of them."""
+    """Some prompts, and their last-token logits and completions by the original model."""
 
     tokens: Tokens
     real: Mask
@@ -109,25 +109,25 @@ def _batch_rows(job: EditComparison, few: Sequence[Encoded]) -> pd.DataFrame:
 def _variant_rows(job: EditComparison, variant: Variant, batch: _Batch) -> pd.DataFrame:
     seen, logits, new = _Seen(variant), batch.logits, batch.new
     if variant.edits and job.spec.positions != "generated":  # or the prompt is left as it is
-        with seen.before(job.model), variant.applied(job.model, **job.where), seen.after(job.model):
+        with (
+            seen.noting(seen.before, job.model),
+            variant.applied(job.model, **job.where),
+            seen.noting(seen.after, job.model),
+        ):
             logits = last_token_logits(job.model, batch.tokens, batch.real)
-    if variant.edits and not _ends_at_once(job, batch):
+    nothing_read = job.spec.positions == "generated" and batch.new.shape[1] <= 1
+    if variant.edits and not nothing_read:  # or there is no generated position to edit
         with variant.applied(job.model, **job.where):
             new = generate(job.model, batch.tokens, batch.real, job.spec.max_new_tokens)
     stops = stop_token_ids(job.model)
     texts = [read_completion(job.model.tokenizer, i, stops, job.metrics) for i in new.tolist()]
-    table = pd.DataFrame(texts).assign(**_measured(job, logits, batch.logits))
+    table = pd.DataFrame(texts).assign(**_logit_values(job, logits, batch.logits))
     about = (variant.name, variant.label, ", ".join(variant.edits))
     front = pd.DataFrame([about] * len(table), columns=["variant", "edits", "hook_name"])
     return pd.concat([front, table, seen.receipt(job.sae, batch.real)], axis=1)
 
 
-def _ends_at_once(job: EditComparison, batch: _Batch) -> bool:
-    """Whether no generated position is ever read, so that there is none to edit."""
-    return job.spec.positions == "generated" and batch.new.shape[1] <= 1
-
-
-def _measured(job: EditComparison, logits: Logits, baseline: Logits) -> dict[str, np.ndarray]:
+def _logit_values(job: EditComparison, logits: Logits, baseline: Logits) -> dict[str, np.ndarray]:
     metrics = [m for m in job.metrics if isinstance(m, LogitMetric)]
     return {m.name: m.of(logits, baseline).double().cpu().numpy() for m in metrics}
 
@@ -137,24 +137,14 @@ class _Seen:
     """The activations at a variant's hooks, before its edits and after."""
 
     variant: Variant
-    first: dict[str, Resid] = field(default_factory=dict)
-    last: dict[str, Resid] = field(default_factory=dict)
+    before: dict[str, Resid] = field(default_factory=dict)
+    after: dict[str, Resid] = field(default_factory=dict)
     """Hook → its activations."""
 
     @contextlib.contextmanager
-    def before(self, model: Any) -> Iterator[None]:
-        """Note what the edits are given: to be entered before they are."""
-        with self._noted(model, self.first):
-            yield
+    def noting(self, store: dict[str, Resid], model: Any) -> Iterator[None]:
+        """Note activations in `before` if entered before the edits, in `after` if entered after."""
 
-    @contextlib.contextmanager
-    def after(self, model: Any) -> Iterator[None]:
-        """Note what the edits leave: to be entered after they are."""
-        with self._noted(model, self.last):
-            yield
-
-    @contextlib.contextmanager
-    def _noted(self, model: Any, store: dict[str, Resid]) -> Iterator[None]:
         def note(name: str, resid: Resid, hook: Any) -> None:  # noqa: ARG001 (passed as hook=)
             store[name] = resid.detach()
 
@@ -170,11 +160,11 @@ class _Seen:
             "receipt_act_before": np.full(n_rows, np.nan),
             "receipt_act": np.full(n_rows, np.nan),
         }
-        for name, before in self.first.items():
-            after = self.last[name]
+        for name, before in self.before.items():
+            after = self.after[name]
             moved = (before != after).any(-1)
             columns["receipt_changed"] += moved.sum(1).cpu().numpy()
-            size = row_rel_norm(before, after, moved).cpu().numpy() / len(self.first)
+            size = row_rel_norm(before, after, moved).cpu().numpy() / len(self.before)
             columns["receipt_rel_norm"] += size
         if self.variant.features and sae is not None and (name := self._read_by(sae)):
             columns |= self._activations(sae, name, real)
@@ -183,13 +173,13 @@ class _Seen:
     def _read_by(self, sae: SAE[Any]) -> str | None:
         """The first of the hooks that the SAE reads; a decoder reads none."""
         about = sae.cfg.metadata
-        places = self.first if about.hook_name is None else same_places(about.hook_name)
-        return next((n for n in self.first if n in places and not about.decoder_only), None)
+        places = self.before if about.hook_name is None else same_places(about.hook_name)
+        return next((n for n in self.before if n in places and not about.decoder_only), None)
 
     def _activations(self, sae: SAE[Any], name: str, real: Mask) -> dict[str, np.ndarray]:
-        """The named features' largest activation in each prompt, their mean where several."""
+        """The named features' largest activation in each prompt, their mean if several."""
         rows = list(self.variant.features)
-        pair = [encode(sae, x)[..., rows].float() for x in (self.first[name], self.last[name])]
+        pair = [encode(sae, x)[..., rows].float() for x in (self.before[name], self.after[name])]
         padding = ~real.to(pair[0].device)[..., None]
         highest = [z.masked_fill(padding, 0.0).amax(1).mean(-1).cpu().numpy() for z in pair]
         return {"receipt_act_before": highest[0], "receipt_act": highest[1]}

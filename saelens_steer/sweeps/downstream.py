@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,75 +20,6 @@ from saelens_steer.model import (
     untouched,
     visible,
 )
-
-
-@dataclass(frozen=True)
-class SharedKeys:
-    """One layer's keys and values of the tokens before each prompt's last, group by group."""
-
-    groups: tuple[GroupKeys, ...]
-
-    def attend(self, layer: Layer) -> AttentionFn:
-        """What last tokens [cell, row, heads, d_head] read: all before them, and themselves."""
-
-        def each(q: PerHead, k: PerHead, v: PerHead) -> PerHead:
-            z = torch.empty_like(q)
-            for group in self.groups:
-                rows = group.group.rows
-                z[:, rows] = group.read(layer, q[:, rows], k[:, rows], v[:, rows])
-            return z
-
-        return each
-
-
-@dataclass(frozen=True)
-class GroupKeys:
-    """The same for prompts of like length."""
-
-    group: Group
-    keys: Float[Tensor, "row n_kv d_head pos"]
-    values: Float[Tensor, "row n_kv pos d_head"]
-    hidden: Bool[Tensor, "row 1 1 pos"]
-    """Padding, the last token itself, and what is beyond the window."""
-
-    def read(self, layer: Layer, q: PerHead, k: PerHead, v: PerHead) -> PerHead:
-        """q [cell, row, n_heads, d_head]; k and v [cell, row, n_kv, d_head] are the tokens' own."""
-        n_cells, shared = len(q), layer.n_heads // layer.n_kv
-        own_k, own_v = (_by_row(x.repeat_interleave(shared, dim=2), layer.n_kv) for x in (k, v))
-        q = _by_row(q, layer.n_kv) * layer.scale
-        before = (q @ self.keys).masked_fill_(self.hidden, -torch.inf)
-        seen = torch.cat([before, (q * own_k).sum(-1, keepdim=True)], dim=-1).softmax(-1)
-        z = seen[..., :-1] @ self.values + seen[..., -1:] * own_v
-        return z.unflatten(2, (n_cells, shared)).permute(2, 0, 1, 3, 4).flatten(2, 3)
-
-
-def _by_row(x: PerHead, n_kv: int) -> Float[Tensor, "row n_kv cell_share d_head"]:
-    """[cell, row, heads, d_head] with the cells beside each other under each row's heads."""
-    return x.unflatten(2, (n_kv, -1)).permute(1, 2, 0, 3, 4).flatten(2, 3)
-
-
-def shared_keys(
-    tree: Tree,
-    layer: Layer,
-    k: Float[Tensor, "node n_kv d_head"],
-    v: Float[Tensor, "node n_kv d_head"],
-) -> SharedKeys:
-    """The keys and values of a layer, by node, as last tokens will read them."""
-    return SharedKeys(tuple(_group_keys(layer, group, k, v) for group in tree.groups))
-
-
-def _group_keys(layer: Layer, group: Group, k: Tensor, v: Tensor) -> GroupKeys:
-    n_pos = group.nodes.shape[1]
-    seen = visible(group.lengths, n_pos, layer.window)
-    seen &= torch.arange(n_pos, device=seen.device) != group.lengths[:, None] - 1
-    keys, values = k[group.nodes], v[group.nodes]
-    return GroupKeys(
-        group,
-        keys.permute(0, 2, 3, 1).contiguous(),
-        values.transpose(1, 2).contiguous(),
-        ~seen[:, None, None],
-    )
-
 
 DownstreamNodes = Float[Tensor, "cell node d_model"]
 Entering = Float[Tensor, "one_or_cell node_or_row d_model"]
@@ -124,7 +55,7 @@ class Downstream:
 
     @property
     def kept_bytes(self) -> int:
-        """What it holds, once its keys and values are computed."""
+        """The memory it takes, once its keys and values are computed."""
         held = self.prefix.nbytes
         if self.last_only:
             vectors = sum(group.nodes.numel() for group in self.tree.groups)
@@ -133,20 +64,16 @@ class Downstream:
         return held
 
     def unsteered(self) -> Float[Tensor, "row d_model"]:
-        """The final residual at each prompt's last token, on the way that steered rows take."""
-        if self.last_only:
-            return self._last_positions(self.prefix[self.tree.last][None], untouched)[0]
-        return self._all_positions(self.prefix[None], untouched)[0]
+        """The final residual at each prompt's last token, by the layers that steered rows take."""
+        return self._rest(self.prefix[self._nodes][None], untouched)[0]
 
     def run(self, steer: SteerNodes) -> tuple[Last, Steered]:
-        """The same for every cell, and what was done at the hook (at last tokens alone, with
-        `last_only`)."""
-        chosen = self.chosen[self.tree.last] if self.last_only else self.chosen
-        prefix = self.prefix[self.tree.last] if self.last_only else self.prefix
-        rest = self._last_positions if self.last_only else self._all_positions
+        """The final residual at each prompt's last token for every cell, and the activations at the
+        hook (at last tokens alone, with `last_only`)."""
+        before, chosen = self.prefix[self._nodes][None], self.chosen[self._nodes]
         if self.touched is None:
-            after = steer(prefix[None], chosen)
-            return rest(after, untouched), Steered(prefix[None], after)
+            after = steer(before, chosen)
+            return self._rest(after, untouched), Steered(before, after)
         done: list[Steered] = []
 
         def touch(name: str, value: Tensor) -> Tensor:
@@ -155,35 +82,100 @@ class Downstream:
             done.append(Steered(value, steer(value, chosen)))
             return done[0].after
 
-        return rest(prefix[None], touch), done[0]
+        return self._rest(before, touch), done[0]
+
+    @property
+    def _nodes(self) -> Tensor | slice:
+        """The nodes that go through the layers for each cell."""
+        return self.tree.last if self.last_only else slice(None)
+
+    def _rest(self, x: Entering, touch: HookEdit) -> Last:
+        return self._last_positions(x, touch) if self.last_only else self._all_positions(x, touch)
 
     def _all_positions(self, x: Entering, touch: HookEdit) -> Last:
+        """All nodes through the layers, and through the last layer last tokens alone."""
         at = self.tree.positions
-        whole = self.layers if self._needs_last_layer(touch) else self.layers[:-1]
-        for layer in whole:
+        # a touch inside the only layer changes all positions of it
+        whole = len(self.layers) == 1 and touch is not untouched
+        for layer in self.layers if whole else self.layers[:-1]:
             x, touch = layer.run(x, at, self.tree.attend(layer), touch), untouched
-        if len(whole) == len(self.layers):
+        if whole:
             return x[:, self.tree.last]
         layer, last = self.layers[-1], x[:, self.tree.last]
         q = layer.q(last, at[self.tree.last])
         return layer.rest(last, self.tree.last_reads(layer, q, *layer.kv(x, at)))
 
-    def _needs_last_layer(self, touch: HookEdit) -> bool:
-        """Whether something at all positions is to be changed inside the last layer."""
-        return len(self.layers) == 1 and touch is not untouched
-
     def _last_positions(self, x: Entering, touch: HookEdit) -> Last:
         at = self.tree.positions[self.tree.last]
         for layer, keys in zip(self.layers, self._keys, strict=True):
-            x, touch = layer.run(x, at, keys.attend(layer), touch), untouched
+            x, touch = layer.run(x, at, attend_shared(keys, layer), touch), untouched
         return x
 
     @cached_property
-    def _keys(self) -> list[SharedKeys]:
-        """Keys and values of everything before the last tokens, for each layer."""
+    def _keys(self) -> list[list[SharedKeys]]:
+        """Keys and values of everything before the last tokens, for each layer and group."""
         x, kept = self.prefix[None], []
         for layer in self.layers:
             q, k, v = layer.qkv(x, self.tree.positions)
-            kept.append(shared_keys(self.tree, layer, k[0], v[0]))
+            kept.append([shared_keys(group, layer, k[0], v[0]) for group in self.tree.groups])
             x = layer.rest(x, self.tree.attend(layer)(q, k, v))
         return kept
+
+
+@dataclass(frozen=True)
+class SharedKeys:
+    """One layer's keys and values of the tokens before each prompt's last; prompts of like
+    length."""
+
+    group: Group
+    keys: Float[Tensor, "row n_kv d_head pos"]
+    values: Float[Tensor, "row n_kv pos d_head"]
+    hidden: Bool[Tensor, "row 1 1 pos"]
+    """Padding, the last token itself, and positions beyond the window."""
+
+    def read(self, layer: Layer, q: PerHead, k: PerHead, v: PerHead) -> PerHead:
+        """q [cell, row, n_heads, d_head]; k and v [cell, row, n_kv, d_head] are the tokens' own."""
+        n_cells, shared = len(q), layer.n_heads // layer.n_kv
+        own_k, own_v = (_by_row(x.repeat_interleave(shared, dim=2), layer.n_kv) for x in (k, v))
+        q = _by_row(q, layer.n_kv) * layer.scale
+        before = (q @ self.keys).masked_fill_(self.hidden, -torch.inf)
+        seen = torch.cat([before, (q * own_k).sum(-1, keepdim=True)], dim=-1).softmax(-1)
+        z = seen[..., :-1] @ self.values + seen[..., -1:] * own_v
+        return z.unflatten(2, (n_cells, shared)).permute(2, 0, 1, 3, 4).flatten(2, 3)
+
+
+def _by_row(x: PerHead, n_kv: int) -> Float[Tensor, "row n_kv cell_share d_head"]:
+    """[cell, row, heads, d_head] with the cells beside each other under each row's heads."""
+    return x.unflatten(2, (n_kv, -1)).permute(1, 2, 0, 3, 4).flatten(2, 3)
+
+
+def attend_shared(groups: Sequence[SharedKeys], layer: Layer) -> AttentionFn:
+    """What last tokens [cell, row, heads, d_head] read: all before them, and themselves."""
+
+    def each(q: PerHead, k: PerHead, v: PerHead) -> PerHead:
+        z = torch.empty_like(q)
+        for keys in groups:
+            rows = keys.group.rows
+            z[:, rows] = keys.read(layer, q[:, rows], k[:, rows], v[:, rows])
+        return z
+
+    return each
+
+
+def shared_keys(
+    group: Group,
+    layer: Layer,
+    k: Float[Tensor, "node n_kv d_head"],
+    v: Float[Tensor, "node n_kv d_head"],
+) -> SharedKeys:
+    """The keys and values of a layer, by node, as the last tokens of a group will read them."""
+    n_pos = group.nodes.shape[1]
+    seen = visible(group.lengths, n_pos, layer.window)
+    seen &= torch.arange(n_pos, device=seen.device) != group.lengths[:, None] - 1
+    keys, values = k[group.nodes], v[group.nodes]
+    return SharedKeys(
+        group,
+        keys.permute(0, 2, 3, 1).contiguous(),
+        values.transpose(1, 2).contiguous(),
+        ~seen[:, None, None],
+    )

@@ -1,7 +1,7 @@
-"""The logit sweep: every cell under every prompt, from the hook on.
+"""The logit sweep: every cell under every prompt, measured in batches and kept in shards.
 
-Rows that can start at the hook do so (`Upper`); all others take whole forward passes, and
-`LogitSweep.why_whole` says why.
+Rows that can start at the hook do so (`Downstream`); all others take whole forward passes, and
+`LogitSweep.why_whole` gives the reason.
 """
 
 from __future__ import annotations
@@ -18,18 +18,25 @@ from jaxtyping import Float
 from sae_lens import SAE
 from torch import Tensor
 
+from saelens_steer.files import digest
 from saelens_steer.metrics import LogitMetric
 from saelens_steer.model import last_token_logits, unembed
+from saelens_steer.progress import Note, unnoted
 from saelens_steer.sae import encode
 from saelens_steer.steering import Edit, edit_where, relative_norms, steered
 from saelens_steer.sweeps.cells import SweepCells
-from saelens_steer.sweeps.plan import Batch, BatchSplitter, batches
-from saelens_steer.tensors import Logits, Mask, PerRow, Resid, Tokens, Vectors
+from saelens_steer.sweeps.plan import Batch, BatchSplitter, batches, shards
+from saelens_steer.sweeps.store import KEPT_NOWHERE, Store
+from saelens_steer.tensors import Logits, PerRow, Resid, Vectors
 
 ENCODED = 4096
 """Vectors that go through the SAE at once."""
 AT_ONCE = 256
 """Rows whose metrics are computed at once: some hold several copies of the vocabulary's logits."""
+UNSTEERED = -1
+"""The cell of the α = 0 rows, which all directions share."""
+Found = dict[str, Tensor]
+"""A batch's rows before metrics: cell, prompt, logits (of `columns` alone) and receipts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +45,13 @@ class LogitSweep(SweepCells):
 
     metrics: Sequence[LogitMetric]
     sae: SAE[Any] | None = None
-    """Where given, the activation of a swept feature after the edit is recorded."""
+    """If given, the activation of each cell's feature after the edit is recorded."""
     all_logits: bool = False
-    """Compute the whole vocabulary even where the metrics read a few tokens of it."""
+    """Compute the whole vocabulary even if the metrics read a few tokens of it."""
 
     @cached_property
     def columns(self) -> Tensor | None:
-        """The only tokens that the metrics read; None where one reads all."""
+        """The only tokens that the metrics read; None if one reads all."""
         read = [metric.reads for metric in self.metrics]
         if self.all_logits or any(ids is None for ids in read):
             return None
@@ -53,8 +60,8 @@ class LogitSweep(SweepCells):
     def plan(self, cells: Sequence[int], whole: bool) -> list[Batch]:
         """The batches of some cells, in whole passes or from the hook on.
 
-        A row costs its prompt's tokens, or one where the others' keys are shared; and where all of
-        its logits are computed, what these take.
+        A row costs its prompt's tokens, or one if the others' keys are shared; if all of its logits
+        are computed, it costs these too.
         """
         unsteered_pass, cfg = self.unsteered_pass, self.model.cfg
         logits = cfg.d_vocab // (2 * cfg.d_model) if self.columns is None else 0
@@ -63,36 +70,98 @@ class LogitSweep(SweepCells):
         return batches(cells, self.prompts, unsteered_pass.batch_tokens, sizes, padded=whole)
 
 
-Found = dict[str, Tensor]
-"""What rows gave, before metrics: cell, prompt, logits (of `columns` alone) and receipts."""
+def run_logits(sweep: LogitSweep, store: Store = KEPT_NOWHERE) -> pd.DataFrame:
+    """Measure every (cell, prompt): columns cell, prompt, metrics and receipt; α = 0 is cell −1."""
+    parts = (rows for _, rows in logit_shards(sweep, store))
+    return pd.concat([unsteered_rows(sweep, store), *parts], ignore_index=True)
 
 
 @torch.no_grad()
-def unsteered_rows(sweep: LogitSweep, baseline: Logits) -> pd.DataFrame:
-    """The α = 0 rows, one for each prompt: prompt, and each logit metric."""
-    values = metric_values(sweep.metrics, baseline, baseline, None)
-    return pd.DataFrame({"prompt": np.arange(len(sweep.prompts)), **_columns(values)})
+def unsteered_rows(
+    sweep: LogitSweep, store: Store, logits: Store = KEPT_NOWHERE, note: Note = unnoted
+) -> pd.DataFrame:
+    """The α = 0 rows, one for each prompt, through the store: prompt, each logit metric, cell."""
+
+    def compute() -> pd.DataFrame:
+        baseline = _baseline(sweep, logits)
+        values = _metric_values(sweep.metrics, baseline, baseline, None)
+        prompts = np.arange(len(sweep.prompts))
+        return pd.DataFrame({"prompt": prompts, **_as_columns(values)}).assign(cell=UNSTEERED)
+
+    rows = store.frame("unsteered", compute)
+    note(len(rows))
+    return rows
 
 
-def rows_of(sweep: LogitSweep, found: Found, baseline: Logits) -> pd.DataFrame:
-    """Measured rows as a table: cell, prompt, each logit metric, and the receipt."""
-    kept = dict(found)
-    logits, places = kept.pop("logits"), {name: kept.pop(name) for name in ("cell", "prompt")}
-    parts = []
-    for some, prompts in zip(*(x.split(AT_ONCE) for x in (logits, places["prompt"])), strict=True):
-        here, own = some.to(baseline.device), baseline[prompts.to(baseline.device)]
-        parts.append(metric_values(sweep.metrics, here, own, sweep.columns))
-    values = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return pd.DataFrame(_columns(places | values | kept))
+def logit_shards(
+    sweep: LogitSweep,
+    store: Store,
+    logits: Store = KEPT_NOWHERE,
+    splitter: BatchSplitter | None = None,
+    note: Note = unnoted,
+) -> Iterator[tuple[range, pd.DataFrame]]:
+    """Each shard's cells and rows, in order; `note` is called with the number of rows of each.
+
+    `logits` keeps last-token logits and receipts, so that other metrics need no forward pass.
+    """
+    kept = _KeptLogits(sweep, logits, splitter or BatchSplitter())
+    for shard in shards(sweep.cells, sweep.directions.groups, len(sweep.prompts)):
+        name = digest(sweep.identities(shard))
+        rows = store.frame(name, partial(kept.rows, shard, name))
+        note(len(rows))
+        yield shard, rows.assign(cell=rows["cell"] + shard.start)
 
 
-def metric_values(
-    metrics: Sequence[LogitMetric], logits: Logits, baseline: Logits, columns: Tensor | None
-) -> dict[str, PerRow]:
-    """Each metric of some rows; `columns` are the tokens that the logits are of (None: all)."""
-    if columns is not None:
-        baseline = baseline[:, columns.to(baseline.device)]
-    return {m.name: m.of(logits, baseline, columns) for m in metrics}
+@dataclass(frozen=True)
+class _KeptLogits:
+    """The rows of shards, from logits that are read if they were kept, and else computed."""
+
+    sweep: LogitSweep
+    logits: Store
+    splitter: BatchSplitter
+
+    @cached_property
+    def baseline(self) -> Logits:
+        return _baseline(self.sweep, self.logits)
+
+    @cached_property
+    def whole(self) -> bool:
+        """Whether rows take whole passes; kept with the logits, since finding out takes a pass."""
+
+        def found() -> dict[str, Tensor]:
+            return {"whole": torch.tensor(self.sweep.why_whole is not None)}
+
+        return bool(self.logits.tensors("path", found)["whole"])
+
+    def rows(self, shard: range, name: str) -> pd.DataFrame:
+        """Rows of a shard, its cells counted from 0: the same in every sweep that has them."""
+        sweep, frames = self.sweep, []
+        for number, batch in enumerate(sweep.plan(shard, self.whole)):
+            run = partial(self._batch, batch, shard.start)
+            found = self.logits.tensors(f"{name}-{number:04d}", run)
+            frames.append(rows_of(sweep, found, self.baseline))
+        return pd.concat(frames, ignore_index=True)
+
+    def _batch(self, batch: Batch, first: int) -> Found:
+        """A batch, its parts in order if it had to be halved; cells counted from `first`."""
+        parts = self.splitter.run(batch, partial(measure, self.sweep, self.whole))
+        found, *more = parts
+        if more:
+            found = {key: torch.cat([part[key] for part in parts]) for key in found}
+        return {**found, "cell": found["cell"] - first}
+
+
+def _baseline(sweep: LogitSweep, logits: Store) -> Logits:
+    """Unsteered last-token logits [n_prompts, d_vocab], kept with the others."""
+    found = logits.tensors("unsteered", lambda: {"logits": sweep.unsteered_pass.baseline})["logits"]
+    return found.to(sweep.unsteered_pass.device)
+
+
+def measured_batches(sweep: LogitSweep, splitter: BatchSplitter | None = None) -> Iterator[Found]:
+    """Every cell under every prompt, a batch (or what fits of one) after the other."""
+    whole, splitter = sweep.why_whole is not None, splitter or BatchSplitter()
+    for batch in sweep.plan(range(len(sweep.cells)), whole):
+        yield from splitter.run(batch, partial(measure, sweep, whole))
 
 
 @torch.no_grad()
@@ -103,34 +172,26 @@ def measure(sweep: LogitSweep, whole: bool, batch: Batch) -> Found:
     return {**{name: torch.tensor(numbers) for name, numbers in places.items()}, **found}
 
 
-def measured(sweep: LogitSweep, splitter: BatchSplitter | None = None) -> Iterator[Found]:
-    """Every cell under every prompt, a batch (or what fits of one) after the other."""
-    whole, splitter = sweep.why_whole is not None, splitter or BatchSplitter()
-    for batch in sweep.plan(range(len(sweep.cells)), whole):
-        for _, found in splitter.run(batch, partial(measure, sweep, whole)):
-            yield found
-
-
 def _from_hook(sweep: LogitSweep, batch: Batch) -> Found:
     downstream, cells = sweep.unsteered_pass.downstream(batch.prompts), batch.cells
     last, done = downstream.run(lambda resid, chosen: sweep.steer(cells, resid, chosen))
     logits = unembed(sweep.model, last.flatten(0, 1), sweep.columns)
-    tree, chosen = downstream.tree, downstream.chosen
-    belongs = tree.membership(chosen)  # [node, prompt]
+    tree = downstream.tree
+    belongs = tree.membership(downstream.chosen)  # [node, prompt]
     if downstream.last_only:
         belongs = belongs[tree.last] * torch.eye(tree.n_rows, device=belongs.device)
     counts = belongs.sum(0)
     weights = belongs / counts.clamp_min(1)
     changed = relative_norms(done.before, done.after) @ weights
-    acts = _feature_acts(sweep, batch, done.after, weights)
+    acts = _feature_acts(sweep, cells, done.after, weights.expand(len(cells), -1, -1))
     return {"logits": logits, **_receipt(sweep, batch, counts, changed.flatten(), acts)}
 
 
 def _whole(sweep: LogitSweep, batch: Batch) -> Found:
     """Left-padded rows through the whole model, the edit in a hook."""
-    tokens, real = _rows(sweep, batch)
-    unsteered_pass, width = sweep.unsteered_pass, tokens.shape[1]
-    mask = unsteered_pass.chosen[batch.row_prompts, -width:]
+    unsteered_pass = sweep.unsteered_pass
+    tokens, real = unsteered_pass.padded_rows(batch)
+    mask = unsteered_pass.chosen[batch.row_prompts, -tokens.shape[1] :]
     edit = sweep.row_edit(batch)
     seen: list[Resid] = []
     recorded = Edit(edit.name, lambda x: seen.append(x) or edit(x), pointwise=False)
@@ -140,16 +201,8 @@ def _whole(sweep: LogitSweep, batch: Batch) -> Found:
     counts = mask[: len(batch.prompts)].sum(1)
     weights = mask / mask.sum(1, keepdim=True)
     changed = (relative_norms(seen[0], after) * weights).sum(1)
-    acts = _feature_acts_by_row(sweep, batch, after, weights)
+    acts = _feature_acts(sweep, batch.row_cells, after, weights)
     return {"logits": logits, **_receipt(sweep, batch, counts, changed, acts)}
-
-
-def _rows(sweep: LogitSweep, batch: Batch) -> tuple[Tokens, Mask]:
-    """The batch's prompts, left-padded to its own longest."""
-    tokens, mask = sweep.unsteered_pass.padded
-    n_pos = max(sweep.unsteered_pass.lengths[p] for p in batch.prompts)
-    rows = batch.row_prompts
-    return tokens[rows, -n_pos:], mask[rows, -n_pos:]
 
 
 def _receipt(
@@ -166,32 +219,19 @@ def _receipt(
 
 def _feature_acts(
     sweep: LogitSweep,
-    batch: Batch,
-    after: Float[Tensor, "cell node d_model"],
-    weights: Float[Tensor, "node prompt"],
+    cells: Sequence[int],
+    after: Float[Tensor, "cell pos d_model"],
+    weights: Float[Tensor, "cell pos *prompt"],
 ) -> PerRow:
-    """Mean activation of each cell's own feature over steered positions; NaN for controls."""
-    acts = torch.full((len(batch.cells), len(batch.prompts)), torch.nan, device=after.device)
-    for place, feature in _own_features(sweep, batch.cells).items():
-        acts[place] = activation_of(sweep.sae, after[place], feature) @ weights
+    """Mean activation of each cell's own feature over steered positions; NaN for controls, and
+    without an SAE that can encode."""
+    acts = torch.full((len(cells), *weights.shape[2:]), torch.nan, device=after.device)
+    if sweep.sae is not None and not sweep.sae.cfg.metadata.decoder_only:
+        for place, cell in enumerate(cells):
+            feature = sweep.directions.features[sweep.cells[cell][0]]
+            if feature is not None:
+                acts[place] = activation_of(sweep.sae, after[place], feature) @ weights[place]
     return acts.flatten()
-
-
-def _feature_acts_by_row(
-    sweep: LogitSweep, batch: Batch, after: Resid, weights: Float[Tensor, "row pos"]
-) -> PerRow:
-    acts = torch.full((len(batch),), torch.nan, device=after.device)
-    for row, feature in _own_features(sweep, batch.row_cells).items():
-        acts[row] = activation_of(sweep.sae, after[row], feature) @ weights[row]
-    return acts
-
-
-def _own_features(sweep: LogitSweep, cells: Sequence[int]) -> dict[int, int]:
-    """Place among the cells → the feature it steers, where an SAE can say how it fires."""
-    if sweep.sae is None or sweep.sae.cfg.metadata.decoder_only:
-        return {}
-    features = [sweep.directions.features[sweep.cells[cell][0]] for cell in cells]
-    return {place: f for place, f in enumerate(features) if f is not None}
 
 
 def activation_of(sae: Any, vectors: Vectors, feature: int) -> Float[Tensor, " n"]:
@@ -200,7 +240,28 @@ def activation_of(sae: Any, vectors: Vectors, feature: int) -> Float[Tensor, " n
     return torch.cat(z).to(vectors.device)
 
 
-def _columns(values: dict[str, Tensor]) -> dict[str, np.ndarray]:
+def rows_of(sweep: LogitSweep, found: Found, baseline: Logits) -> pd.DataFrame:
+    """Measured rows as a table: cell, prompt, each logit metric, and the receipt."""
+    kept = dict(found)
+    logits, places = kept.pop("logits"), {name: kept.pop(name) for name in ("cell", "prompt")}
+    parts = []
+    for some, prompts in zip(*(x.split(AT_ONCE) for x in (logits, places["prompt"])), strict=True):
+        here, own = some.to(baseline.device), baseline[prompts.to(baseline.device)]
+        parts.append(_metric_values(sweep.metrics, here, own, sweep.columns))
+    values = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return pd.DataFrame(_as_columns(places | values | kept))
+
+
+def _metric_values(
+    metrics: Sequence[LogitMetric], logits: Logits, baseline: Logits, columns: Tensor | None
+) -> dict[str, PerRow]:
+    """Each metric of some rows; `columns` are the tokens that the logits are of (None: all)."""
+    if columns is not None:
+        baseline = baseline[:, columns.to(baseline.device)]
+    return {m.name: m.of(logits, baseline, columns) for m in metrics}
+
+
+def _as_columns(values: dict[str, Tensor]) -> dict[str, np.ndarray]:
     """Columns of a table: float64, so that means over prompts are not rounded again."""
     wide = {name: v.double() if v.is_floating_point() else v for name, v in values.items()}
     return {name: value.cpu().numpy() for name, value in wide.items()}

@@ -17,24 +17,23 @@ from saelens_steer.errors import InputError
 from saelens_steer.features import Scale
 from saelens_steer.metrics import LogitMetric, TextMetric, resolve_metrics
 from saelens_steer.progress import Note, unnoted
-from saelens_steer.steering import Directions
+from saelens_steer.steering import CANDIDATE, Directions
 from saelens_steer.sweeps.cells import grid
-from saelens_steer.sweeps.logits import LogitSweep
+from saelens_steer.sweeps.logits import LogitSweep, logit_shards, unsteered_rows
 from saelens_steer.sweeps.plan import BatchSplitter
-from saelens_steer.sweeps.run import generating, logit_shards, run_completions, unsteered
 from saelens_steer.sweeps.store import KEPT_NOWHERE, Store
 from saelens_steer.sweeps.strengths import matched_steps
-from saelens_steer.sweeps.tables import RowLabels, completion_table, logit_table, with_text_metrics
-from saelens_steer.sweeps.texts import CompletionSweep
+from saelens_steer.sweeps.tables import completion_table, logit_table, with_text_metrics
+from saelens_steer.sweeps.texts import CompletionSweep, run_completions
 from saelens_steer.sweeps.unsteered_pass import UnsteeredPass
 
 BATCH_TOKENS = {"cpu": 2048, "gpu": 16_384}
-"""Tokens in a batch where the config does not say: what fits the caches, or fills a GPU."""
+"""Tokens in a batch unless the config sets them: enough to fill the CPU's caches, or a GPU."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A sweep's inputs, and the tables that come of them."""
+    """A sweep's inputs, and the tables that come from them."""
 
     model: Any
     sae: SAE[Any] | None
@@ -44,7 +43,7 @@ class Measurement:
     metric_specs: tuple[MetricSpec, ...]
     prompt_spec: PromptSpec
     steps: tuple[float, ...] | None = None
-    """How far each cell of the grid goes along its direction, once `calibrated` has found it."""
+    """The multiple of its direction that each cell adds, once `calibrated` has found it."""
 
     @cached_property
     def encoded(self) -> list[Encoded]:
@@ -60,7 +59,7 @@ class Measurement:
 
     @cached_property
     def metrics(self) -> list[LogitMetric | TextMetric]:
-        """The metrics, ready to be called."""
+        """The metrics as functions."""
         return resolve_metrics(self.metric_specs, self.model.tokenizer, self.model.cfg.d_vocab)
 
     @property
@@ -97,7 +96,7 @@ class Measurement:
         splitter: BatchSplitter | None = None,
         note: Note = unnoted,
     ) -> Measurement:
-        """This study with the steps that KL decides found; itself where it decides none."""
+        """The same measurement with the steps that KL decides; itself if it decides none."""
         if not self.spec.calibrated:
             return self
         if scale.resid_norm is None:
@@ -111,10 +110,12 @@ class Measurement:
         return len(self.prompts) * (1 + len(grid(len(directions), self.spec.alphas)))
 
     def n_texts(self, directions: Directions, chosen: Sequence[int]) -> int:
-        """Completions of the sweep when these are chosen for it."""
+        """Completions of the sweep if these directions are chosen for them."""
+        if not self.text_metrics:
+            return 0
         few = generating(directions, chosen, self.spec.completions.n_controls)
         cells = 1 + len(grid(len(few), self.spec.alphas))
-        return len(self.prompts) * cells * self.spec.completions.samples if self.text_metrics else 0
+        return len(self.prompts) * cells * self.spec.completions.samples
 
     def logit_tables(
         self,
@@ -126,15 +127,15 @@ class Measurement:
     ) -> Iterator[pd.DataFrame]:
         """The logit metrics of every direction × α × prompt, some directions at a time, in order.
 
-        What `store` has is read and not computed; so is what `logits` has the logits of.
+        Rows that `store` holds are read, and so are rows whose logits `logits` holds.
         """
         sweep = self._logit_sweep(directions, every_token=logits.folder is not None)
-        zero = unsteered(sweep, store, logits, note)
+        zero = unsteered_rows(sweep, store, logits, note)
         for shard, rows in logit_shards(sweep, store, logits, splitter, note):
-            yield logit_table(sweep, shard, rows, zero, self.labels)
+            yield logit_table(sweep, shard, rows, zero, self.prompts, self.spec)
 
     def logit_rows(self, directions: Directions, note: Note = unnoted) -> pd.DataFrame:
-        """The same as one table, kept nowhere."""
+        """The logit metrics as one table, kept nowhere."""
         return pd.concat(self.logit_tables(directions, note=note), ignore_index=True)
 
     def _logit_sweep(self, directions: Directions, every_token: bool = False) -> LogitSweep:
@@ -148,14 +149,11 @@ class Measurement:
             all_logits=every_token,
         )
 
-    @property
-    def _device(self) -> str:
-        return "cpu" if torch.device(self.model.cfg.device).type == "cpu" else "gpu"
-
     @cached_property
     def unsteered_pass(self) -> UnsteeredPass:
-        """What logits and completions both start from."""
+        """The pass that logits and completions both start from."""
         spec = self.spec
+        device = "cpu" if torch.device(self.model.cfg.device).type == "cpu" else "gpu"
         return UnsteeredPass(
             model=self.model,
             hook_name=self.hook_name,
@@ -163,7 +161,7 @@ class Measurement:
             positions=spec.positions,
             exclude_special_tokens=spec.exclude_special_tokens,
             max_norm=spec.max_norm,
-            batch_tokens=spec.batch_tokens or BATCH_TOKENS[self._device],
+            batch_tokens=spec.batch_tokens or BATCH_TOKENS[device],
             new_tokens=spec.completions.max_new_tokens if self.text_metrics else 0,
         )
 
@@ -190,7 +188,7 @@ class Measurement:
             seed=self.spec.seed,
         )
         rows = run_completions(run, store, splitter, note)
-        return completion_table(run, rows, self.labels)
+        return completion_table(run, rows, self.prompts, self.spec)
 
     def _steps_of(self, which: Sequence[int]) -> list[float] | None:
         """The steps of some directions' cells, after that of the unsteered cell."""
@@ -199,25 +197,28 @@ class Measurement:
         n_alphas = len(grid(1, self.spec.alphas))
         return [0.0, *(self.steps[d * n_alphas + j] for d in which for j in range(n_alphas))]
 
-    @property
-    def labels(self) -> RowLabels:
-        """What stands in every row."""
-        return RowLabels(
-            [p.id for p in self.prompts],
-            [p.domain for p in self.prompts],
-            self.spec.edit,
-            self.hook_name,
-            self.spec.positions,
-            self.spec.alpha_unit,
-        )
-
     def joined(self, rows: pd.DataFrame, completions: pd.DataFrame) -> pd.DataFrame:
         """Rows with the text metrics of those that have completions."""
         if completions.empty:
             return rows
         return with_text_metrics(rows, completions, self.text_columns)
 
-    def measured(self, completions: pd.DataFrame) -> tuple[str, ...]:
+    def metric_columns(self, completions: pd.DataFrame) -> tuple[str, ...]:
         """The metric columns of joined rows."""
         texts = self.text_columns if len(completions) else []
         return (*(m.name for m in self.logit_metrics), *texts)
+
+
+def generating(directions: Directions, chosen: Sequence[int], n_controls: int) -> list[int]:
+    """Indices of the directions that get completions: the chosen ones, and their first controls.
+
+    These are of the family that claims are held against; if no direction is chosen, of the first
+    size or candidate.
+    """
+    families, sets = directions.families, dict[tuple[float, str | None], list[int]]()
+    controls = [i for i, family in enumerate(families) if family != CANDIDATE]
+    for i in (i for i in controls if families[i] == families[controls[0]]):
+        sets.setdefault((directions.sizes[i], directions.matched_to[i]), []).append(i)
+    pairs = {(directions.sizes[i], whose) for i in chosen for whose in (None, directions.names[i])}
+    kept = [key for key in sets if key in pairs] if chosen else list(sets)[:1]
+    return [*chosen, *(i for key in kept for i in sets[key][:n_controls])]

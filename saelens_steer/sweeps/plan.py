@@ -12,9 +12,9 @@ from saelens_steer.files import digest
 from saelens_steer.progress import say
 
 ROWS_PER_SHARD = 4096
-"""A shard is committed after about so many rows."""
+"""A shard is committed after about this many rows."""
 SHARED = 8
-"""What rows share in one batch may have so many times its tokens."""
+"""Prompts that rows share may have up to this multiple of a batch's tokens."""
 Cell = tuple[int, float]
 """(index of the direction, α)"""
 
@@ -45,14 +45,13 @@ class Batch:
         return [*self.prompts] * len(self.cells)
 
     def halves(self) -> tuple[Batch, Batch]:
-        """Two batches of half the cells, or of half the prompts where there is one cell."""
-        if len(self.cells) > 1:
-            middle = len(self.cells) // 2
-            return Batch(self.cells[:middle], self.prompts), Batch(
-                self.cells[middle:], self.prompts
-            )
-        middle = len(self.prompts) // 2
-        return Batch(self.cells, self.prompts[:middle]), Batch(self.cells, self.prompts[middle:])
+        """Two batches of half the cells, or of half the prompts if there is one cell."""
+        cells, prompts = self.cells, self.prompts
+        if len(cells) > 1:
+            middle = len(cells) // 2
+            return Batch(cells[:middle], prompts), Batch(cells[middle:], prompts)
+        middle = len(prompts) // 2
+        return Batch(cells, prompts[:middle]), Batch(cells, prompts[middle:])
 
 
 def shards(
@@ -84,9 +83,9 @@ def batches(
 ) -> list[Batch]:
     """Every (cell, prompt) once, in rectangles of at most about `batch_tokens` tokens.
 
-    `tokens_per_row` [n_prompts]: how many each prompt's row takes, its length unless given. Prompts
-    that begin alike stay together or, where rows are `padded` to the longest, those of like length.
-    A single row beyond the budget is a batch of its own.
+    `tokens_per_row` [n_prompts]: the cost of a row of each prompt, its length unless given. Prompts
+    that begin alike stay together or, if rows are `padded` to the longest, those of like length. A
+    single row beyond the budget is a batch by itself.
     """
     sizes = list(tokens_per_row or [len(prompt) for prompt in prompts])
     chunked = padded_chunks(sizes, batch_tokens) if padded else None
@@ -112,47 +111,47 @@ def padded_chunks(sizes: Sequence[int], batch_tokens: int) -> list[tuple[int, ..
 def prompt_chunks(
     prompts: Sequence[Sequence[int]], sizes: Sequence[int], batch_tokens: int
 ) -> list[tuple[int, ...]]:
-    """Prompts that run together, at most `batch_tokens` tokens; such as begin alike.
+    """Prompts that begin alike, in chunks of rows that cost at most `batch_tokens` (`sizes`).
 
-    Where a row takes less than its prompt has (`sizes`), they have at most SHARED times as many.
+    The prompts of a chunk have at most SHARED × `batch_tokens` tokens, even if rows cost less.
     """
     chunks: list[list[int]] = []
-    splitter = shared = 0
+    left = left_shared = 0
     for row in sorted(range(len(prompts)), key=lambda row: tuple(prompts[row])):
-        if not chunks or sizes[row] > splitter or len(prompts[row]) > shared:
+        if not chunks or sizes[row] > left or len(prompts[row]) > left_shared:
             chunks.append([])
-            splitter, shared = batch_tokens, SHARED * batch_tokens
+            left, left_shared = batch_tokens, SHARED * batch_tokens
         chunks[-1].append(row)
-        splitter -= sizes[row]
-        shared -= len(prompts[row])
+        left -= sizes[row]
+        left_shared -= len(prompts[row])
     return [tuple(chunk) for chunk in chunks]
 
 
 T = TypeVar("T")
 FULL = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""What torch says where memory is full and it has no exception for that."""
+"""Messages of torch's plain RuntimeErrors when memory is full."""
 
 
 @dataclass
 class BatchSplitter:
-    """Which batches did not fit here, so that they are halved at once after a stop, too."""
+    """Halves batches that do not fit into memory, and remembers them for after a restart."""
 
     halved: dict[str, int] = field(default_factory=dict)
     """The shape of each batch that did not fit, and its rows."""
     note: Callable[[Mapping[str, int]], object] = len
     """Called at once with `halved` when another one did not."""
 
-    def run(self, batch: Batch, compute: Callable[[Batch], T]) -> list[tuple[Batch, T]]:
-        """The batch's answer, or those of its parts, in order, where it does not fit whole.
+    def run(self, batch: Batch, compute: Callable[[Batch], T]) -> list[T]:
+        """The batch's answer, or those of its parts, in order, if it does not fit whole.
 
-        Every batch is tried for itself, unless one of its shape did not fit: what is halved depends
-        on neither order nor stops. Sums come out in another order in batches of another shape: a
-        few last digits may differ. Raises what torch raises where a single row does not fit.
+        Every batch is tried unless one of its shape did not fit, so which ones are halved depends
+        on neither order nor restarts. Sums come out in another order in batches of another shape: a
+        few last digits may differ. Raises what torch raises if a single row does not fit.
         """
         if batch.shape in self.halved:
             return self._parts(batch, compute)
         try:
-            return [(batch, compute(batch))]
+            return [compute(batch)]
         except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
             if not _memory_is_full(error) or len(batch) == 1:
                 raise
@@ -163,10 +162,10 @@ class BatchSplitter:
             torch.cuda.empty_cache()
         return self._parts(batch, compute)
 
-    def _parts(self, batch: Batch, compute: Callable[[Batch], T]) -> list[tuple[Batch, T]]:
+    def _parts(self, batch: Batch, compute: Callable[[Batch], T]) -> list[T]:
         return [answer for half in batch.halves() for answer in self.run(half, compute)]
 
 
 def _memory_is_full(error: Exception) -> bool:
-    of_its_own = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return of_its_own or any(said in str(error) for said in FULL)
+    named = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return named or any(message in str(error) for message in FULL)

@@ -13,50 +13,50 @@ from saelens_steer.errors import InputError
 from saelens_steer.files import digest
 from saelens_steer.metrics import LogitMetric, resolve_metrics
 from saelens_steer.progress import Note, unnoted
-from saelens_steer.sweeps.logits import LogitSweep, measured, rows_of
+from saelens_steer.sweeps.logits import LogitSweep, measured_batches, rows_of
 from saelens_steer.sweeps.plan import BatchSplitter, shards
 from saelens_steer.sweeps.store import KEPT_NOWHERE, Store
 
 TOLERANCE = 0.02
-"""The mean KL may be off by so much of its target."""
+"""Largest relative error of a mean KL."""
 ROUNDING = 1e-6
-"""It may be off by so many nats, however small the target: float32 logits know it no better."""
+"""Error in nats that is allowed however small the target: float32 logits are no more precise."""
 FIRST_STEP = 0.05
-"""The search begins with a push of so much of the mean ‖x‖."""
+"""Norm of the first push of the search, in multiples of mean ‖x‖."""
 LONGEST = 100.0
-"""It ends, in an error, beyond so many times the mean ‖x‖."""
+"""Norm at which the search ends in an error, in multiples of mean ‖x‖."""
 ROUNDS = 60
 
 
-@dataclass
-class _Search:
-    """Bracket of one cell: KL at `low` is too small, at `high` too large."""
+def matched_steps(
+    sweep: LogitSweep,
+    in_nats: bool,
+    mean_norm: float,
+    store: Store = KEPT_NOWHERE,
+    splitter: BatchSplitter | None = None,
+    note: Note = unnoted,
+) -> list[float]:
+    """The multiple of its direction that each cell adds.
 
-    target: float
-    low: float = 0.0
-    kl_low: float = 0.0
-    high: float = np.inf
-    kl_high: float = np.inf
-
-    def next(self, first: float) -> float:
-        """Double until bracketed; then where a straight line in (log step, log KL) would be."""
-        if not np.isfinite(self.high):
-            return 2 * self.low if self.low else first
-        if not (self.low and self.kl_low > 0):
-            return self.high / 2
-        slope = np.log(self.kl_high / self.kl_low) / np.log(self.high / self.low)
-        guess = self.low * (self.target / self.kl_low) ** (1 / slope) if slope > 0 else np.nan
-        width = self.high - self.low
-        inside = self.low + 0.05 * width < guess < self.high - 0.05 * width
-        return float(guess) if inside else (self.low + self.high) / 2
-
-    def note(self, step: float, kl: float) -> bool:
-        """Narrow the bracket; whether this step is close enough."""
-        if kl < self.target:
-            self.low, self.kl_low = step, kl
-        else:
-            self.high, self.kl_high = step, kl
-        return abs(kl - self.target) <= max(TOLERANCE * self.target, ROUNDING)
+    Directions under test, and controls that all share, are pushed until the mean KL is |α| if α
+    counts nats (`in_nats`), else by α. A candidate's own controls are matched in the other way: if
+    α counts nats they are pushed as far as the candidate, else to its mean KL at the same α.
+    `mean_norm` as in `kl_steps`, which raises InputError for a KL that cannot be reached.
+    """
+    names, whose = sweep.directions.names, sweep.directions.matched_to
+    first = [i for i, (d, _) in enumerate(sweep.cells) if whose[d] is None]
+    rest = [i for i, (d, _) in enumerate(sweep.cells) if whose[d] is not None]
+    leading, own = _only(sweep, first), _only(sweep, rest)
+    kept = mean_norm, store, splitter, note
+    steps = calibrated_steps(leading, *kept) if in_nats else [alpha for _, alpha in leading.cells]
+    if not rest:
+        return steps
+    known = steps if in_nats else _mean_kls(leading, store, splitter, note)
+    placed = {(names[d], alpha): x for (d, alpha), x in zip(leading.cells, known, strict=True)}
+    wanted = [placed[str(whose[d]), alpha] for d, alpha in own.cells]
+    found = wanted if in_nats else calibrated_steps(own, *kept, targets=wanted)
+    by_cell = dict(zip([*first, *rest], [*steps, *found], strict=True))
+    return [by_cell[cell] for cell in range(len(sweep.cells))]
 
 
 def calibrated_steps(
@@ -69,9 +69,9 @@ def calibrated_steps(
 ) -> list[float]:
     """`kl_steps` shard by shard, through the store."""
     splitter, found = splitter or BatchSplitter(), list[float]()
-    for shard, few in _parts(sweep):
-        wanted = _targets(few, None if targets is None else targets[shard.start : shard.stop])
-        name = digest(mean_norm, wanted, few.identities)
+    for shard, few in _shards(sweep):
+        wanted = _targets(few) if targets is None else list(targets[shard.start : shard.stop])
+        name = digest(mean_norm, wanted, few.identities(range(len(shard))))
 
         def compute(few: LogitSweep = few, wanted: list[float] = wanted) -> pd.DataFrame:
             return pd.DataFrame({"step": kl_steps(few, mean_norm, splitter, note, wanted)})
@@ -80,34 +80,37 @@ def calibrated_steps(
     return found
 
 
-def mean_kls(
-    sweep: LogitSweep,
-    store: Store = KEPT_NOWHERE,
-    splitter: BatchSplitter | None = None,
-    note: Note = unnoted,
+def _mean_kls(
+    sweep: LogitSweep, store: Store, splitter: BatchSplitter | None, note: Note
 ) -> list[float]:
     """Mean KL over the prompts of each cell as it stands, in nats, through the store."""
     splitter, found = splitter or BatchSplitter(), list[float]()
-    for _, few in _parts(sweep):
+    for shard, few in _shards(sweep):
+        cells = range(len(shard))
 
-        def compute(few: LogitSweep = few) -> pd.DataFrame:
-            cells = range(len(few.cells))
+        def compute(few: LogitSweep = few, cells: range = cells) -> pd.DataFrame:
             steps = [few.step(cell) for cell in cells]
             return pd.DataFrame({"kl": _mean_kl(few, cells, steps, splitter, note)})
 
-        found += store.frame(digest("mean kl", few.identities), compute)["kl"].tolist()
+        name = digest("mean kl", few.identities(cells))
+        found += store.frame(name, compute)["kl"].tolist()
     return found
 
 
-def _parts(sweep: LogitSweep) -> Iterator[tuple[range, LogitSweep]]:
+def _shards(sweep: LogitSweep) -> Iterator[tuple[range, LogitSweep]]:
     """The sweep of the cells of each shard."""
     for shard in shards(sweep.cells, sweep.directions.groups, len(sweep.prompts)):
-        yield shard, replace(sweep, cells=[sweep.cells[cell] for cell in shard])
+        yield shard, _only(sweep, shard)
 
 
-def _targets(sweep: LogitSweep, given: Sequence[float] | None) -> list[float]:
-    """The mean KL that each cell is to have: |α| unless it is given."""
-    return [abs(alpha) for _, alpha in sweep.cells] if given is None else list(given)
+def _only(sweep: LogitSweep, cells: Sequence[int]) -> LogitSweep:
+    """The sweep of some of the cells."""
+    return replace(sweep, cells=[sweep.cells[cell] for cell in cells])
+
+
+def _targets(sweep: LogitSweep) -> list[float]:
+    """The mean KL of each cell, |α|, if α counts nats."""
+    return [abs(alpha) for _, alpha in sweep.cells]
 
 
 def kl_steps(
@@ -118,13 +121,13 @@ def kl_steps(
     targets: Sequence[float] | None = None,
 ) -> list[float]:
     """For each cell (direction, α), the multiple of the direction, of the sign of α, whose mean KL
-    is |α|, or what `targets` says of that cell.
+    is the cell's target: |α| unless `targets` are given.
 
     The mean is over the sweep's prompts; `mean_norm` (mean ‖x‖ at the hook) sets the scale of the
-    search. Raises InputError where a push of 100 times that norm does not reach the target.
+    search. Raises InputError if a push of 100 times that norm does not reach the target.
     """
     sizes = [float(sweep.directions.vectors[d].norm()) for d, _ in sweep.cells]
-    searches = [_Search(target) for target in _targets(sweep, targets)]
+    searches = [_Search(t) for t in (_targets(sweep) if targets is None else targets)]
     found: dict[int, float] = {}
     splitter = splitter or BatchSplitter()
     for _ in range(ROUNDS):
@@ -151,6 +154,37 @@ def kl_steps(
     return [found[i] for i in range(len(searches))]
 
 
+@dataclass
+class _Search:
+    """Bracket of one cell: KL at `low` is too small, at `high` too large."""
+
+    target: float
+    low: float = 0.0
+    kl_low: float = 0.0
+    high: float = np.inf
+    kl_high: float = np.inf
+
+    def next(self, first: float) -> float:
+        """Double until bracketed; then interpolate linearly in (log step, log KL)."""
+        if not np.isfinite(self.high):
+            return 2 * self.low if self.low else first
+        if not (self.low and self.kl_low > 0):
+            return self.high / 2
+        slope = np.log(self.kl_high / self.kl_low) / np.log(self.high / self.low)
+        guess = self.low * (self.target / self.kl_low) ** (1 / slope) if slope > 0 else np.nan
+        width = self.high - self.low
+        inside = self.low + 0.05 * width < guess < self.high - 0.05 * width
+        return float(guess) if inside else (self.low + self.high) / 2
+
+    def note(self, step: float, kl: float) -> bool:
+        """Narrow the bracket; whether this step is close enough."""
+        if kl < self.target:
+            self.low, self.kl_low = step, kl
+        else:
+            self.high, self.kl_high = step, kl
+        return abs(kl - self.target) <= max(TOLERANCE * self.target, ROUNDING)
+
+
 def _mean_kl(
     sweep: LogitSweep,
     cells: Sequence[int],
@@ -159,62 +193,18 @@ def _mean_kl(
     note: Note,
 ) -> list[float]:
     """Mean KL over the prompts for each of some cells at these steps."""
-    few = [sweep.cells[i] for i in cells]
-    trial = _trial(sweep, few, steps)
-    sums = torch.zeros(len(cells), dtype=torch.float64)
-    for found in measured(trial, splitter):
-        rows = rows_of(trial, found, sweep.unsteered_pass.baseline)
-        cell, kl = (torch.tensor(rows[name].to_numpy()) for name in ("cell", "kl"))
-        sums.index_add_(0, cell, kl)
-        note(len(rows))
-    return (sums / len(sweep.prompts)).tolist()
-
-
-def _trial(
-    sweep: LogitSweep, cells: Sequence[tuple[int, float]], steps: Sequence[float]
-) -> LogitSweep:
-    """The sweep of some cells, measuring KL alone."""
     kl = resolve_metrics(["kl"], sweep.model.tokenizer, sweep.model.cfg.d_vocab)
     metrics = [m for m in kl if isinstance(m, LogitMetric)]
-    return replace(sweep, cells=cells, steps=steps, metrics=metrics, sae=None)
+    trial = replace(_only(sweep, cells), steps=steps, metrics=metrics, sae=None)
+    sums = torch.zeros(len(cells), dtype=torch.float64)
+    for found in measured_batches(trial, splitter):
+        rows = rows_of(trial, found, sweep.unsteered_pass.baseline)
+        cell, kls = (torch.tensor(rows[name].to_numpy()) for name in ("cell", "kl"))
+        sums.index_add_(0, cell, kls)
+        note(len(rows))
+    return (sums / len(sweep.prompts)).tolist()
 
 
 def _named(sweep: LogitSweep, cell: int, searches: Sequence[_Search]) -> str:
     name = sweep.directions.names[sweep.cells[cell][0]]
     return f"{name} does not reach a mean KL of {searches[cell].target:.4g}"
-
-
-def matched_steps(
-    sweep: LogitSweep,
-    in_nats: bool,
-    mean_norm: float,
-    store: Store = KEPT_NOWHERE,
-    splitter: BatchSplitter | None = None,
-    note: Note = unnoted,
-) -> list[float]:
-    """How much of its direction each cell adds.
-
-    What is under test, and controls that all share: as far as gives a mean KL of |α| where α counts
-    nats (`in_nats`), else α. A candidate's own controls are matched in the other way: where α
-    counts nats they go as far as it does, else to the mean KL that it has at the same α.
-    `mean_norm` as in `kl_steps`, which raises InputError for what cannot be reached.
-    """
-    names, whose = sweep.directions.names, sweep.directions.matched_to
-    first = [i for i, (d, _) in enumerate(sweep.cells) if whose[d] is None]
-    rest = [i for i, (d, _) in enumerate(sweep.cells) if whose[d] is not None]
-    leading, own = _only(sweep, first), _only(sweep, rest)
-    kept = mean_norm, store, splitter, note
-    steps = calibrated_steps(leading, *kept) if in_nats else [alpha for _, alpha in leading.cells]
-    if not rest:
-        return steps
-    known = steps if in_nats else mean_kls(leading, store, splitter, note)
-    placed = {(names[d], alpha): x for (d, alpha), x in zip(leading.cells, known, strict=True)}
-    wanted = [placed[str(whose[d]), alpha] for d, alpha in own.cells]
-    found = wanted if in_nats else calibrated_steps(own, *kept, targets=wanted)
-    by_cell = dict(zip([*first, *rest], [*steps, *found], strict=True))
-    return [by_cell[cell] for cell in range(len(sweep.cells))]
-
-
-def _only(sweep: LogitSweep, cells: Sequence[int]) -> LogitSweep:
-    """The sweep of some of the cells."""
-    return replace(sweep, cells=[sweep.cells[cell] for cell in cells])

@@ -1,4 +1,4 @@
-"""What every cell of a sweep starts from: the prompts, and the unsteered pass over them."""
+"""The unsteered pass over the prompts, which every cell of a sweep starts from."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from saelens_steer.activations import keep_ordinary
 from saelens_steer.data import pad_left
 from saelens_steer.errors import InputError
 from saelens_steer.model import (
+    EditSite,
     Layer,
     hook_layer,
     last_token_logits,
@@ -28,7 +29,7 @@ from saelens_steer.model import (
 from saelens_steer.progress import say
 from saelens_steer.steering import Positions, columns, norm_limits, within
 from saelens_steer.sweeps.downstream import Downstream
-from saelens_steer.sweeps.plan import prompt_chunks
+from saelens_steer.sweeps.plan import Batch, prompt_chunks
 from saelens_steer.tensors import Logits, Mask, PerRow, Resid, Tokens
 
 PROMPT_BATCH = 16
@@ -36,9 +37,9 @@ PROMPT_BATCH = 16
 PROBED = 4
 """Prompts on which the plain layers are held against the model's own."""
 KEPT_BYTES = 1 << 31
-"""So much is kept of trees: residuals and, where last tokens are steered, keys and values."""
+"""Bytes of trees that are kept: residuals and, if last tokens are steered, keys and values."""
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
-"""How far they may differ, as a share of the norm."""
+"""Largest difference between the two, as a share of the norm."""
 HALF_TOLERANCE = 0.05
 """The same in 16 bits."""
 
@@ -54,18 +55,23 @@ class UnsteeredPass:
     positions: Positions = "all"
     exclude_special_tokens: bool = False
     max_norm: float | None = None
-    """Attention sinks, over so many times their prompt's median norm, are left alone."""
+    """Attention sinks, over this multiple of their prompt's median norm, are left alone."""
     whole_passes: bool = False
-    """Run whole forward passes even where the rows could start at the hook."""
+    """Run whole forward passes even if the rows could start at the hook."""
     batch_tokens: int = 2048
     """Tokens in one batch of rows; part of the packing plan."""
     new_tokens: int = 0
-    """How many tokens may be written after a prompt."""
+    """The most tokens that may be written after a prompt."""
 
     @cached_property
     def padded(self) -> tuple[Tokens, Mask]:
         """All prompts left-padded: tokens and mask [n_prompts, pos]."""
         return pad_left(self.prompts, self.model.tokenizer, device=self.model.cfg.device)
+
+    def padded_rows(self, batch: Batch) -> tuple[Tokens, Mask]:
+        """The batch's rows, left-padded to its own longest prompt: tokens and mask [row, pos]."""
+        width, rows = max(self.lengths[p] for p in batch.prompts), batch.row_prompts
+        return self.padded[0][rows, -width:], self.padded[1][rows, -width:]
 
     @property
     def device(self) -> torch.device:
@@ -78,75 +84,69 @@ class UnsteeredPass:
 
     @cached_property
     def why_whole(self) -> str | None:
-        """Why rows take whole forward passes; None where they start at the hook."""
-        why = self._why_not(self.start)
-        if why is not None:
-            say(f"every row of the sweep takes a whole forward pass: {why}")
-        return why
+        """Why rows take whole forward passes; None if they start at the hook."""
+        return self._why_not(self.site.layer, "every row of the sweep takes a whole forward pass")
 
     @cached_property
     def why_whole_texts(self) -> str | None:
-        """Why texts are written by the model itself; None where the plain layers write them."""
-        why = self._why_not(0)
+        """Why texts are written by the model itself; None if the plain layers write them."""
+        return self._why_not(0, "texts are written by the model itself")
+
+    def _why_not(self, first: int, consequence: str) -> str | None:
+        """Why the plain layers from `first` on do not serve, announced with its consequence."""
+        if self.whole_passes:
+            why = "whole passes were asked for"
+        else:
+            hooked = min(first, hook_layer(self.hook_name))
+            why = why_not(self.model, hooked) or self._mismatch(first)
         if why is not None:
-            say(f"texts are written by the model itself: {why}")
+            say(f"{consequence}: {why}")
         return why
 
-    def _why_not(self, first: int) -> str | None:
-        if self.whole_passes:
-            return "whole passes were asked for"
-        return why_not(self.model, min(first, hook_layer(self.hook_name))) or self._mismatch(first)
-
     @cached_property
-    def start(self) -> int:
-        """The layer that steered rows start at."""
-        layer = hook_layer(self.hook_name)
-        beyond = self._in_block == "hook_resid_post" and layer + 1 < self.model.cfg.n_layers
-        return layer + 1 if beyond else layer  # resid_post(L) is resid_pre(L + 1)
-
-    @property
-    def _in_block(self) -> str:
-        return self.hook_name.split(".", 2)[2]
-
-    @property
-    def touched(self) -> str | None:
-        """The hook inside the first layer where rows part; None where they part before it."""
-        at_start = self._in_block == "hook_resid_pre" or self.start != hook_layer(self.hook_name)
-        return None if at_start else self._in_block
+    def site(self) -> EditSite:
+        """The layer that steered rows start at, and the hook inside it if they part there."""
+        layer, in_block = hook_layer(self.hook_name), self.hook_name.split(".", 2)[2]
+        if in_block == "hook_resid_post" and layer + 1 < self.model.cfg.n_layers:
+            return EditSite(layer + 1, None)  # resid_post(L) is resid_pre(L + 1)
+        return EditSite(layer, None if in_block == "hook_resid_pre" else in_block)
 
     @cached_property
     def all_layers(self) -> list[Layer]:
-        """All layers as plain arithmetic, for prompts and what is written after them."""
+        """All layers as plain arithmetic, for prompts and the tokens written after them."""
         return plain_layers(self.model, max(self.lengths) + self.new_tokens)
 
     @cached_property
     def layers(self) -> list[Layer]:
         """The layers from the start on."""
         if self.new_tokens:
-            return self.all_layers[self.start :]
-        return plain_layers(self.model, max(self.lengths), self.start)
+            return self.all_layers[self.site.layer :]
+        return plain_layers(self.model, max(self.lengths), self.site.layer)
 
     @cached_property
     def prefix(self) -> Resid:
         """The unsteered residual where rows start, [n_prompts, pos, d_model], left-padded."""
-        return self._read(f"blocks.{self.start}.hook_resid_pre")
+        return self._read(f"blocks.{self.site.layer}.hook_resid_pre")
 
     @cached_property
     def limits(self) -> PerRow | None:
         """The norm above which each prompt's positions are attention sinks."""
-        return None if self.max_norm is None else norm_limits(*self._at_hook, self.max_norm)
+        if self.max_norm is None:
+            return None
+        return norm_limits(self._at_hook, self.padded[1], self.max_norm)
 
     @cached_property
-    def _at_hook(self) -> tuple[Resid, Mask]:
-        at_start = self.why_whole is None and self.touched is None
-        return self.prefix if at_start else self._read(self.hook_name), self.padded[1]
+    def _at_hook(self) -> Resid:
+        """The unsteered activation at the hook."""
+        at_start = self.why_whole is None and self.site.hook is None
+        return self.prefix if at_start else self._read(self.hook_name)
 
     @cached_property
     def chosen(self) -> Mask:
-        """Where the edits act [n_prompts, pos]: not on padding, nor on what is to be left alone.
+        """Where the edits act [n_prompts, pos]: not on padding, nor on what the settings exclude.
 
         Special tokens and attention sinks are found in the unsteered pass, once for all rows.
-        Raises InputError where a prompt has no position left.
+        Raises InputError if a prompt has no position left.
         """
         tokens, real = self.padded
         width = tokens.shape[1]
@@ -154,7 +154,7 @@ class UnsteeredPass:
         if self.exclude_special_tokens:
             chosen = chosen & keep_ordinary(tokens, self.model.tokenizer)
         if self.limits is not None:
-            chosen = chosen & within(self._at_hook[0], self.limits)
+            chosen = chosen & within(self._at_hook, self.limits)
         if not bool(chosen.any(1).all()):
             raise InputError(
                 f"no position of some prompt is steered by positions: {self.positions} with "
@@ -170,22 +170,26 @@ class UnsteeredPass:
         if self.why_whole is not None:
             return torch.cat([last_token_logits(self.model, t, m) for t, m in self._pairs()])
         chunks = prompt_chunks(self.prompts, self.lengths, self.batch_tokens)
-        last = torch.cat([self._new_upper(rows).unsteered() for rows in chunks])
+        last = torch.cat([self._downstream(rows).unsteered() for rows in chunks])
         order = torch.tensor([row for rows in chunks for row in rows])
         return unembed(self.model, last[order.argsort().to(last.device)])
 
     def downstream(self, rows: tuple[int, ...]) -> Downstream:
         """The layers from the hook on over some prompts; kept for the next batch while they fit."""
-        found = self._uppers.get(rows) or self._new_upper(rows)
-        if found.kept_bytes + sum(u.kept_bytes for u in self._uppers.values()) <= KEPT_BYTES:
-            self._uppers[rows] = found
+        found = self._kept.get(rows) or self._downstream(rows)
+        if found.kept_bytes + sum(d.kept_bytes for d in self._kept.values()) <= KEPT_BYTES:
+            self._kept[rows] = found
         return found
 
-    def _new_upper(self, rows: tuple[int, ...]) -> Downstream:
-        own = list(rows)
-        return self._tree(own, self.chosen[own], self.prefix[own])
+    @cached_property
+    def _kept(self) -> dict[tuple[int, ...], Downstream]:
+        return {}
 
-    def _tree(self, rows: Sequence[int], chosen: Mask, prefix: Resid) -> Downstream:
+    def _downstream(self, rows: Sequence[int]) -> Downstream:
+        own = list(rows)
+        return self._over_tree(own, self.chosen[own], self.prefix[own])
+
+    def _over_tree(self, rows: Sequence[int], chosen: Mask, prefix: Resid) -> Downstream:
         """Some prompts as one tree; their choices and residuals are left-padded."""
         starts = [chosen.shape[1] - self.lengths[row] for row in rows]
         shown = chosen.cpu()
@@ -197,21 +201,17 @@ class UnsteeredPass:
             tree=tree,
             prefix=prefix[place],
             chosen=chosen[place],
-            touched=self.touched,
+            touched=self.site.hook,
             last_only=self.positions == "last",
         )
 
     def node_tokens(self, rows: tuple[int, ...]) -> Int[Tensor, " node"]:
-        """The token of each node of `upper(rows)`."""
+        """The token of each node of `downstream(rows)`."""
         tree = self.downstream(rows).tree
         own = torch.tensor(rows, device=self.device)[tree.rows]
         lengths = torch.tensor(self.lengths, device=self.device)[own]
         tokens = self.padded[0].to(self.device)
         return tokens[own, tokens.shape[1] - lengths + tree.positions]
-
-    @cached_property
-    def _uppers(self) -> dict[tuple[int, ...], Downstream]:
-        return {}
 
     def _read(self, hook_name: str) -> Resid:
         return torch.cat([run_to_hook(self.model, t, m, hook_name) for t, m in self._pairs()])
@@ -222,13 +222,13 @@ class UnsteeredPass:
 
     @torch.no_grad()
     def _mismatch(self, first: int) -> str | None:
-        """Hold the plain layers from `first` on against the model's own, on the longest prompts."""
+        """How the plain layers from `first` on differ from the model's, on the longest prompts."""
         few = sorted(range(len(self.prompts)), key=lambda row: -self.lengths[row])[:PROBED]
         tokens, real = (x[few] for x in self.padded)
         x = run_to_hook(self.model, tokens, real, f"blocks.{first}.hook_resid_pre")
         want = resid_to_last(self.model, x, real, first).float()
-        layers = self.all_layers if first < self.start else self.layers
-        found = replace(self._tree(few, real, x), layers=layers).unsteered().float()
+        layers = self.all_layers if first < self.site.layer else self.layers
+        found = replace(self._over_tree(few, real, x), layers=layers).unsteered().float()
         off = (found - want).norm() / want.norm()
         if off <= TOLERANCE.get(self.model.cfg.dtype, HALF_TOLERANCE):
             return None

@@ -6,7 +6,8 @@ from functools import wraps
 import pytest
 import torch
 
-import saelens_steer.sweeps.run as engine
+import saelens_steer.sweeps.logits as engine
+import saelens_steer.sweeps.texts as writing
 from saelens_steer.config import parse_config
 from saelens_steer.pipeline.run import run
 
@@ -57,7 +58,7 @@ def test_halved_batches_are_in_provenance_at_once_and_halved_again_after_a_stop(
         raise Stopped
 
     with monkeypatch.context() as patched:
-        patched.setattr(engine, "completion_rows", stop)
+        patched.setattr(writing, "write_batch", stop)
         with pytest.raises(Stopped):
             run(spec, tmp_path / "stopped", "sweep")
     about = json.loads((tmp_path / "stopped" / "provenance.json").read_text())

@@ -110,7 +110,8 @@ def test_a_run_that_kept_none_is_refused_and_keeps_them_once_it_is_told_to(
 
 def test_a_metric_of_texts_leaves_the_rows_as_they_were_measured(tmp_path, monkeypatch):
     """Rows are measured once, whatever is said of texts."""
-    import saelens_steer.sweeps.run as engine
+    import saelens_steer.sweeps.logits as engine
+    import saelens_steer.sweeps.texts as writing
 
     texts = ["sweep.completions.max_new_tokens=4", "sweep.completions.top=1"]
     folder = tmp_path / "run"
@@ -120,5 +121,5 @@ def test_a_metric_of_texts_leaves_the_rows_as_they_were_measured(tmp_path, monke
         raise AssertionError("measured again")
 
     monkeypatch.setattr(engine, "measure", refuse)
-    monkeypatch.setattr(engine, "completion_rows", refuse)
+    monkeypatch.setattr(writing, "write_batch", refuse)
     assert "distinct_words" in swept(folder, *texts, "metrics=[kl,latex_first,distinct_words]")

@@ -19,7 +19,8 @@ import pandas as pd
 import torch
 
 import saelens_steer as ss
-import saelens_steer.sweeps.run as engine
+import saelens_steer.sweeps.logits as logits_module
+import saelens_steer.sweeps.texts as texts_module
 from saelens_steer.config import CompletionSpec
 from saelens_steer.data import encode_prompts
 from saelens_steer.metrics import resolve_metrics
@@ -32,8 +33,8 @@ from saelens_steer.sweeps import (
     grid,
     run_completions,
 )
+from saelens_steer.sweeps.logits import run_logits
 from saelens_steer.sweeps.plan import shards
-from saelens_steer.sweeps.run import run_logits
 
 KILLS = 25
 COMPUTED = "computed.txt"
@@ -68,8 +69,8 @@ def begin():
         metrics=[],
         spec=CompletionSpec(max_new_tokens=8),
     )
-    engine.shards = partial(shards, rows=32)
-    engine.WRITTEN = 1
+    logits_module.shards = partial(shards, rows=32)
+    texts_module.WRITTEN = 1
     return logits, texts
 
 

@@ -1,4 +1,4 @@
-"""Sweeps of the tests on another ground."""
+"""Sweeps of the tests with another unsteered pass."""
 
 from dataclasses import replace
 
@@ -6,5 +6,5 @@ from saelens_steer.sweeps.cells import SweepCells
 
 
 def based(sweep: SweepCells, **settings) -> SweepCells:
-    """The same sweep with some settings of its ground changed; nothing is shared with the first."""
+    """The same sweep with some settings of its pass changed; nothing is shared with the first."""
     return replace(sweep, unsteered_pass=replace(sweep.unsteered_pass, **settings))

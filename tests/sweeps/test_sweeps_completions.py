@@ -6,12 +6,13 @@ import pytest
 import torch
 from model.model_batches import rows
 
-from saelens_steer.config import CompletionSpec
+from saelens_steer.config import CompletionSpec, SweepSpec
+from saelens_steer.data import Prompt
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.model import generate, stop_token_ids
 from saelens_steer.steering import add, feature_directions, steered
 from saelens_steer.sweeps import CompletionSweep, UnsteeredPass, run_completions
-from saelens_steer.sweeps.tables import RowLabels, completion_table
+from saelens_steer.sweeps.tables import completion_table
 
 HOOK = "blocks.2.hook_resid_pre"
 
@@ -60,8 +61,8 @@ def test_sampling_repeats_itself_whatever_was_drawn_before(sweep):
 
 
 def test_the_unsteered_text_stands_under_every_direction(sweep):
-    labels = RowLabels([f"p{i}" for i in range(4)], ["d"] * 4, "add", HOOK, "all", "raw")
-    table = completion_table(sweep, run_completions(sweep), labels)
+    prompts = [Prompt(f"p{i}", "text", "d") for i in range(4)]
+    table = completion_table(sweep, run_completions(sweep), prompts, SweepSpec())
     plain = table[table["alpha"] == 0].pivot(
         index="prompt_id", columns="direction", values="completion"
     )

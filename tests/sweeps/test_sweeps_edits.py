@@ -21,7 +21,7 @@ from saelens_steer.sweeps import (
     grid,
     run_completions,
 )
-from saelens_steer.sweeps.run import run_logits
+from saelens_steer.sweeps.logits import run_logits
 
 
 def edits_of(sae) -> list[tuple[str, Edit]]:

@@ -14,7 +14,8 @@ from saelens_steer.metrics import LogitMetric, kl, resolve_metrics
 from saelens_steer.metrics.metric import margin
 from saelens_steer.steering import feature_directions, matched_controls, plain_directions
 from saelens_steer.sweeps import LogitSweep, Store, UnsteeredPass, grid
-from saelens_steer.sweeps.run import generating, run_logits
+from saelens_steer.sweeps.logits import run_logits
+from saelens_steer.sweeps.measurement import generating
 
 HOOK = "blocks.2.hook_resid_pre"
 MARGIN = {"margin": {"name": "m", "target": {"ids": [40, 41]}}}

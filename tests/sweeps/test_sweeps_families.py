@@ -17,7 +17,7 @@ from saelens_steer.data import special_ids
 from saelens_steer.metrics import LogitMetric
 from saelens_steer.steering import plain_directions
 from saelens_steer.sweeps import CompletionSweep, LogitSweep, UnsteeredPass, grid, run_completions
-from saelens_steer.sweeps.run import run_logits
+from saelens_steer.sweeps.logits import run_logits
 
 PROMPTS = [
     [50, 60, 70, 80, 90],

@@ -12,7 +12,7 @@ from saelens_steer.evidence import claims
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.steering import feature_directions, matched_controls, own_controls
 from saelens_steer.sweeps import LogitSweep, Store, UnsteeredPass, grid
-from saelens_steer.sweeps.run import generating
+from saelens_steer.sweeps.measurement import generating
 from saelens_steer.sweeps.strengths import matched_steps
 
 HOOK = "blocks.2.hook_resid_pre"

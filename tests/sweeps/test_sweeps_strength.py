@@ -19,9 +19,9 @@ from saelens_steer.features import Scale, measured_scale
 from saelens_steer.metrics import kl, resolve_metrics
 from saelens_steer.model import last_token_logits, run_to_hook
 from saelens_steer.steering import add, feature_directions, plain_directions, steered
-from saelens_steer.steering.directions import unit_vectors
+from saelens_steer.steering.directions import scaled_vectors
 from saelens_steer.sweeps import LogitSweep, Store, UnsteeredPass, grid
-from saelens_steer.sweeps.run import run_logits
+from saelens_steer.sweeps.logits import run_logits
 from saelens_steer.sweeps.strengths import calibrated_steps, kl_steps
 
 HOOK = "blocks.2.hook_resid_pre"
@@ -30,7 +30,7 @@ TEXTS = [f"sum of {i} numbers and {i} more" + "!" * i for i in range(5)]
 MARGIN = MarginMetric.model_validate({"margin": {"name": "m", "target": {"ids": [40, 41]}}})
 
 
-GROUND = {field.name for field in fields(UnsteeredPass)}
+PASS_FIELDS = {field.name for field in fields(UnsteeredPass)}
 
 
 def logit_sweep(model, hook_name: str = HOOK, **settings) -> LogitSweep:
@@ -39,7 +39,7 @@ def logit_sweep(model, hook_name: str = HOOK, **settings) -> LogitSweep:
     longer[0][0, 3] = longer[2][0, 2] = SPECIAL
     draw = torch.Generator().manual_seed(2)
     unsteered_pass = {"prompts": [row[0].tolist() for row in longer], "batch_tokens": 64}
-    unsteered_pass |= {key: settings.pop(key) for key in GROUND if key in settings}
+    unsteered_pass |= {key: settings.pop(key) for key in PASS_FIELDS if key in settings}
     defaults = {
         "directions": plain_directions(torch.randn(2, model.cfg.d_model, generator=draw)),
         "cells": [(0, -3.0), (1, 3.0)],
@@ -91,19 +91,19 @@ def test_what_one_unit_of_each_kind_adds():
         "kl": units,
     }
     for unit, added in expected.items():
-        torch.testing.assert_close(unit_vectors(vectors, [7, 8], unit, scale), added)
+        torch.testing.assert_close(scaled_vectors(vectors, [7, 8], unit, scale), added)
 
 
 def test_a_unit_whose_size_is_not_known_is_refused():
     vectors = torch.eye(2)
     with pytest.raises(ss.InputError, match="a vector has no A_max"):
-        unit_vectors(vectors, [None, None], "max_act", Scale({0: 1.0}))
+        scaled_vectors(vectors, [None, None], "max_act", Scale({0: 1.0}))
     with pytest.raises(ss.InputError, match="A_max of feature 1"):
-        unit_vectors(vectors, [0, 1], "max_act", Scale({0: 1.0}))
+        scaled_vectors(vectors, [0, 1], "max_act", Scale({0: 1.0}))
     with pytest.raises(ss.InputError, match=r"mean ‖x‖"):
-        unit_vectors(vectors, [0, 1], "resid_norm")
+        scaled_vectors(vectors, [0, 1], "resid_norm")
     with pytest.raises(ss.InputError, match="raw, unit, max_act, resid_norm, kl, not 'nats'"):
-        unit_vectors(vectors, [0, 1], "nats")
+        scaled_vectors(vectors, [0, 1], "nats")
 
 
 @pytest.fixture(scope="module")
@@ -229,9 +229,9 @@ def test_kept_strengths_are_those_of_their_own_scale_and_of_each_direction(
 
 
 def test_completions_in_units_of_kl_are_pushed_as_far_as_the_logits(random_model, small_sae):
-    generate = {"max_new_tokens": 4, "top": 1, "n_controls": 1}
+    completions = {"max_new_tokens": 4, "top": 1, "n_controls": 1}
     settings = KL | {"alphas": [-0.5, 0.5], "metrics": ["kl", "code_validity"]}
-    found = ss.sweep(random_model, small_sae, TEXTS, generate=generate, **settings)
+    found = ss.sweep(random_model, small_sae, TEXTS, completions=completions, **settings)
     rows = found.rows.query("direction == 'feature_5' and alpha == -0.5").set_index("prompt_id")
     texts = found.completions.query("direction == 'feature_5' and alpha == -0.5")
     unit = small_sae.W_dec[5].detach() / small_sae.W_dec[5].detach().norm()
@@ -257,7 +257,7 @@ def test_vectors_of_ones_own_are_not_swept_in_units_of_a_max(random_model, small
 
 def test_what_leaves_a_layer_is_what_enters_the_next(random_model):
     post = logit_sweep(random_model, "blocks.1.hook_resid_post")
-    assert post.unsteered_pass.start == 2
+    assert post.unsteered_pass.site.layer == 2
     assert measured(post).equals(measured(logit_sweep(random_model)))
 
 

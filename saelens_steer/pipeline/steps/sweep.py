@@ -46,7 +46,7 @@ def sweep(run: RunContext) -> None:
             everything, _chosen(run), store, run.splitter(store.key), note
         )
     place = write_rows(run.folder.root, (measurement.joined(table, texts) for table in tables()))
-    result = Result.of(measurement, read_rows(place, measurement.measured(texts)), texts)
+    result = Result.of(measurement, read_rows(place, measurement.metric_columns(texts)), texts)
     layer = hook_layer(run.hook_name) if run.spec.sweep.completions.files else None
     write_result(run.folder.root, result, run.prompts, layer)
 

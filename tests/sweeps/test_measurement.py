@@ -73,9 +73,14 @@ def test_the_same_call_gives_the_same_rows(random_model, sae, result):
 
 
 def test_text_metrics_bring_completions_of_a_few(random_model, sae):
-    generate = {"max_new_tokens": 4, "top": 1, "n_controls": 1}
+    completions = {"max_new_tokens": 4, "top": 1, "n_controls": 1}
     found = ss.sweep(
-        random_model, sae, PROMPTS, metrics=(*METRICS, "code_validity"), generate=generate, **SMALL
+        random_model,
+        sae,
+        PROMPTS,
+        metrics=(*METRICS, "code_validity"),
+        completions=completions,
+        **SMALL,
     )
     assert set(found.completions["direction"]) == {"feature_3", "feature_5", "covariance_0000"}
     measured = found.rows.groupby("direction")["code_valid"].apply(lambda v: v.notna().all())
@@ -135,10 +140,10 @@ def test_selection_and_evaluation_prompts_must_differ():
     check_disjoint(PROMPTS[1:], PROMPTS[:1])
 
 
-def test_public_names_are_never_shadowed_by_rooms():
+def test_public_names_are_never_shadowed_by_subpackages():
     import pkgutil
 
-    rooms = {module.name for module in pkgutil.iter_modules(ss.__path__)}
-    assert not rooms & set(ss.__all__)
+    packages = {module.name for module in pkgutil.iter_modules(ss.__path__)}
+    assert not packages & set(ss.__all__)
     for name in ss.__all__:
         assert getattr(ss, name) is getattr(ss, name)

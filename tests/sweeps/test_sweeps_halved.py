@@ -10,7 +10,8 @@ import pytest
 import torch
 from model.model_batches import rows
 
-import saelens_steer.sweeps.run as engine
+import saelens_steer.sweeps.logits as engine
+import saelens_steer.sweeps.texts as writing
 from saelens_steer.config import CompletionSpec
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.steering import plain_directions
@@ -23,8 +24,8 @@ from saelens_steer.sweeps import (
     grid,
     run_completions,
 )
+from saelens_steer.sweeps.logits import logit_shards
 from saelens_steer.sweeps.plan import Batch
-from saelens_steer.sweeps.run import logit_shards
 from saelens_steer.sweeps.strengths import kl_steps
 
 WHOLE = Batch(tuple(range(5)), (0, 1, 2))
@@ -44,10 +45,10 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(error):
     noted, tried = [], []
     splitter = BatchSplitter(note=lambda halved: noted.append(dict(halved)))
     found = splitter.run(WHOLE, partial(fits, most=3, error=error, tried=tried))
-    every = [pair for _, pairs in found for pair in pairs]
+    every = [pair for pairs in found for pair in pairs]
     assert sorted(every) == [(c, p) for c in range(5) for p in range(3)]
     assert list(noted[0].values()) == [15] and noted[-1] == splitter.halved
-    assert all(len(batch) <= 3 for batch, _ in found)
+    assert all(len(pairs) <= 3 for pairs in found)
 
 
 def test_what_did_not_fit_before_a_stop_is_not_tried_again():
@@ -88,15 +89,15 @@ def cells(kind, model, **more):
 def cramped(monkeypatch):
     """No more than three rows fit."""
 
-    def narrow(name: str) -> None:
-        real = getattr(engine, name)
+    def narrow(module, name: str) -> None:
+        real = getattr(module, name)
 
         def run(*given):
             if len(given[-1]) > 3:
                 raise torch.OutOfMemoryError("full")
             return real(*given)
 
-        monkeypatch.setattr(engine, name, run)
+        monkeypatch.setattr(module, name, run)
 
     return narrow
 
@@ -105,7 +106,7 @@ def test_the_rows_of_halved_batches_are_the_rows(random_model, cramped):
     metrics = resolve_metrics(["kl"], random_model.tokenizer, 512)
     sweep = cells(LogitSweep, random_model, metrics=metrics)
     (_, want), *_ = logit_shards(sweep, KEPT_NOWHERE)
-    cramped("measure")
+    cramped(engine, "measure")
     splitter = BatchSplitter()
     (_, found), *_ = logit_shards(sweep, KEPT_NOWHERE, splitter=splitter)
     order = ["cell", "prompt"]
@@ -120,16 +121,14 @@ def test_texts_of_halved_batches_are_the_texts_also_where_they_are_drawn(random_
     sweep = cells(CompletionSweep, random_model, metrics=[], spec=spec)
     order = ["cell", "prompt"]
     want = run_completions(sweep).sort_values(order, ignore_index=True)
-    cramped("completion_rows")
+    cramped(writing, "write_batch")
     splitter = BatchSplitter()
     found = run_completions(sweep, splitter=splitter).sort_values(order, ignore_index=True)
     assert splitter.halved
     assert found.equals(want)
 
 
-def test_strengths_are_found_in_little_room_too(random_model, monkeypatch):
-    import saelens_steer.sweeps.logits as engine
-
+def test_strengths_are_found_in_halved_batches_too(random_model, monkeypatch):
     metrics = resolve_metrics(["kl"], random_model.tokenizer, 512)
     sweep = cells(LogitSweep, random_model, metrics=metrics)
     sweep = replace(sweep, cells=grid(4, (-0.1, 0.1)))

@@ -237,7 +237,7 @@ def untouched(random_model, monkeypatch):
         ({"hook_name": "blocks.2.hook_resid_pr"}, "hook_resid_pre"),
         ({"hook_name": "blocks.9.hook_resid_pre"}, "0 to 3"),
         ({"hook_name": "blocks.2.attn.hook_z"}, "residual stream's width"),
-        ({"prompts": []}, "no prompt to patch"),
+        ({"prompts": []}, "no prompt to compare"),
         ({"max_new_tokens": 600}, "600 are to be generated, but the model's n_ctx is 512"),
         ({"max_new_token": 6}, "did you mean 'max_new_tokens'"),
         ({"positions": "first"}, "positions"),
