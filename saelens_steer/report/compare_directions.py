@@ -60,12 +60,12 @@ def comparison_section(run: RunTables) -> str:
     rows = _over_sides(run.comparison)
     parts = [
         f"<p>{esc(comparison_sentence(run.comparison))}</p>",
-        figure("choices", comparison_figure(run.comparison)),
+        figure("effect-by-method", comparison_figure(run.comparison)),
         _table(rows),
     ]
     if (rows["equal"] == "asking").any():
         parts.append(note("Asking is not at equal norm or KL: compare its effect with its KL."))
-    return section("choices", "Ways to choose features", LEAD, *parts)
+    return section("compare_directions", "Ways to choose features", LEAD, *parts)
 
 
 def comparison_sentence(comparison: pd.DataFrame) -> str:

@@ -80,7 +80,7 @@ def baseline_section(run: RunTables) -> str:
         rows.append([TableCell(f"<b>{esc(name_label(metric))}</b>", metric), *counts, *cells])
         sentence = sentence or f"<p>{esc(_baseline_sentence(both[0], both[1], metric))}</p>"
     headers = ["Metric", "More than random", "of the baseline's", "Mean T", "of the baseline's"]
-    compared = table("Twin", headers, rows, sort=False)
+    compared = table("Frozen-decoder baseline", headers, rows, sort=False)
     return section(
         "frozen_decoder_baseline", "The frozen-decoder baseline", LEAD, sentence, compared
     )

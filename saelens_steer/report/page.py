@@ -45,8 +45,8 @@ SECTIONS = {
     "patches": ("Patched outputs", edits_section),
     "claims": ("Claims", claims_section),
     "dose": ("Dose-response", dose_section),
-    "frozen_decoder_baseline": ("Twin", baseline_section),
-    "choices": ("Choosing", comparison_section),
+    "frozen_decoder_baseline": ("Untrained decoder", baseline_section),
+    "compare_directions": ("Choosing", comparison_section),
     "tradeoffs": ("Damage", tradeoffs_section),
     "rates": ("Completions", rates_section),
     "texts": ("Side by side", completions_section),
@@ -114,11 +114,11 @@ def plots(run: RunTables) -> Iterator[tuple[str, go.Figure]]:
     if len(run.grid):
         yield "frontier", frontier_figure(run.grid)
     if len(run.comparison):
-        yield "choices", comparison_figure(run.comparison)
+        yield "compare_directions", comparison_figure(run.comparison)
     if len(run.tradeoffs):
-        yield "front", tradeoffs_figure(run.tradeoffs)
+        yield "tradeoffs", tradeoffs_figure(run.tradeoffs)
     if len(run.tradeoffs_by_domain):
-        yield "tradeoffs", by_domain_figure(run.tradeoffs_by_domain, run.tradeoffs)
+        yield "tradeoffs_by_domain", by_domain_figure(run.tradeoffs_by_domain, run.tradeoffs)
     if run.features.get("scores"):
         yield "scores", scores_figure(run.features)
     if run.feature_pages.get("pages") and run.feature_pages.get("topic"):

@@ -64,7 +64,7 @@ def tradeoffs_section(run: RunTables) -> str:
     caption = "Damage below 10⁻⁶ is drawn at 10⁻⁶; point at a mark for its numbers."
     parts = [
         f"<p>{esc(sentence)}</p>" if sentence else "",
-        figure("front", tradeoffs_figure(run.tradeoffs), caption),
+        figure("effect-against-damage", tradeoffs_figure(run.tradeoffs), caption),
         _equal_table(equal_effects(run.tradeoffs)),
     ]
     if not run.tradeoffs_by_domain.empty:
@@ -74,7 +74,7 @@ def tradeoffs_section(run: RunTables) -> str:
             "‖x‖; every edit, strength and metric is in tradeoffs_by_domain.csv."
         )
         plot = by_domain_figure(run.tradeoffs_by_domain, run.tradeoffs)
-        parts.append(f"<h3>By domain</h3>{figure('tradeoffs', plot, caption)}")
+        parts.append(f"<h3>By domain</h3>{figure('effect-by-domain', plot, caption)}")
     return section("tradeoffs", "Effect against damage", LEAD, *parts)
 
 

@@ -148,7 +148,7 @@ def test_the_twin_stands_beside_the_features(tmp_path):
     assert shown.count("<tr>") > 1
 
 
-@pytest.mark.parametrize("section", ["choices", "tradeoffs", "frozen_decoder_baseline"])
+@pytest.mark.parametrize("section", ["compare_directions", "tradeoffs", "frozen_decoder_baseline"])
 def test_the_page_links_to_each_comparison(tmp_path, section):
     run = read_run(write_run(tmp_path / "run"))
     run = replace(run, tradeoffs=pushed())
