@@ -55,7 +55,7 @@ from saelens_steer.files import digest
 from saelens_steer.model import direct_logits, resid_gradient
 from saelens_steer.pipeline.result import Result
 from saelens_steer.steering import CANDIDATE
-from saelens_steer.sweeps import KEPT_NOWHERE, Measurement, Store
+from saelens_steer.sweeps import NO_STORE, Measurement, Store
 
 SCORES = ("direct_logit", "output_score", "mean_difference", "attribution")
 PLANTS = ("both", "gradient")
@@ -127,7 +127,7 @@ class Lab:
         measurement = self.measurement(self.steered)
         tested = tested_directions(self.sae, measurement.spec.model_copy(update={"features": (0,)}))
         everything = with_controls(measurement, tested, self.activations)
-        store = Store(self.store, digest(measurement.ids)) if self.store else KEPT_NOWHERE
+        store = Store(self.store, digest(measurement.ids)) if self.store else NO_STORE
         say(f"{measurement.n_rows(everything)} rows of controls")
         rows = pd.concat(measurement.logit_tables(everything, store), ignore_index=True)
         return rows.loc[rows["family"] != CANDIDATE]
@@ -173,7 +173,7 @@ def ranks(
     scores that know no vector's side on the one that it is listed on. None where it is on none."""
     towards = (
         direction_finder.sides[0]
-        if direction_finder.scoring.favours > 0
+        if direction_finder.scoring.outcome_sign > 0
         else direction_finder.sides[1]
     )
     found = dict[str, int | None]()

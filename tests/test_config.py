@@ -367,7 +367,7 @@ def test_candidates_share_controls_unless_these_match_what_strengths_do_not_coun
     unit, match, by, own
 ):
     spec = SweepSpec(alpha_unit=unit, match=match)
-    assert (spec.matched_by, spec.own_controls) == (by, own)
+    assert (spec.matched_by, spec.per_candidate_controls) == (by, own)
     assert spec.calibrated == ("kl" in (unit, match))
 
 

@@ -222,7 +222,7 @@ def test_no_step_is_asked_for_what_is_not_the_runs_own(run, bad):
     before = contents(run.parent)
     for act in (
         lambda: RunFolder(run).do("step", [1], ["inner", bad], lambda: pytest.fail("made")),
-        lambda: RunFolder(run).do("step", [1], [], lambda: pytest.fail("made"), beside=[bad]),
+        lambda: RunFolder(run).do("step", [1], [], lambda: pytest.fail("made"), derived=[bad]),
         lambda: RunFolder(run).drop("step", ["inner", bad]),
     ):
         with pytest.raises(InputError):

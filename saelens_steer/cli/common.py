@@ -70,7 +70,7 @@ def quiet() -> None:
 
 @contextlib.contextmanager
 def exit_status() -> Iterator[None]:
-    """Exit status 2 and one sentence for bad input, 1 for a stop; anything else goes its way."""
+    """Exit status 2 and one sentence for bad input, 1 for a stop; other exceptions propagate."""
     try:
         yield
     except InputError as error:

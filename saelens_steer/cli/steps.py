@@ -8,6 +8,7 @@ import typer
 
 from saelens_steer.cli.common import Config, Out, Set, app, exit_status, quiet
 from saelens_steer.pipeline import step_table
+from saelens_steer.pipeline.step import Step
 
 
 @app.command()
@@ -29,7 +30,7 @@ def add_commands(to: typer.Typer) -> None:
             _add_command(to, step)
 
 
-def _add_command(to: typer.Typer, step: step_table.Step) -> None:
+def _add_command(to: typer.Typer, step: Step) -> None:
     @to.command(step.command, help=step.help)
     def carry_out(config: Config, out: Out = None, set_: Set = None) -> None:
         folder = _carry_out(config, out, set_, step.name)

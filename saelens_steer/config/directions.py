@@ -39,7 +39,7 @@ class SelectSpec(Spec):
     """output_score and token_confidence do not say which side a feature is for: they rank so many
     of each side, the best by mean_difference."""
     push: float = Field(default=1.0, gt=0)
-    """These two push by so many times the mean ‖x‖."""
+    """Size of their pushes, in multiples of the mean ‖x‖."""
     push_prompts: int = Field(default=12, gt=0)
     """Scores that ask the model look at the first so many prompts of each side."""
     pool: Literal["tokens", "max"] = "tokens"
@@ -102,7 +102,7 @@ class CompareDirectionsSpec(Spec):
     k: int = Field(default=3, gt=0)
     """The first so many features of each side."""
     norm: float = Field(default=0.25, gt=0)
-    """Equal norm: pushes of so many times the mean ‖x‖."""
+    """Size of the pushes at equal norm, in multiples of the mean ‖x‖."""
     kl: float = Field(default=0.02, gt=0)
     """Equal disturbance: pushes to a mean KL of so many nats."""
     ask: dict[str, str] = Field(default_factory=dict)

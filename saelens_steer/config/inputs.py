@@ -89,7 +89,7 @@ class ActivationSpec(Spec):
     tokens: Literal["all", "last", "diagnostic", "answer"] = "all"
     """answer: of prompts with an answer, given or written by the model, the answer's alone."""
     max_norm: float | None = Field(default=10.0, gt=0)
-    """Drop attention sinks: vectors whose norm exceeds so many times the median; null keeps all."""
+    """Drop attention sinks: vectors of a norm above this multiple of the median; null keeps all."""
     batch_size: int = Field(default=32, gt=0)
 
 

@@ -50,7 +50,7 @@ class TrainSpec(Spec):
     lr_decay_steps: int = Field(default=40, ge=0)
     """A linear decay to 0 after everything else. Where lr_end is given, the default is 0."""
     max_norm: float | None = Field(default=10.0, gt=0)
-    """Attention sinks are left out of training: norm over so many times the median."""
+    """Leave attention sinks out of training: norm above this multiple of the median."""
     resume: bool = False
     """Keep checkpoints through SAELens, beside the SAE's folder, and go on from the last one when a
     training was stopped. That is no exact continuation (weights drift by 0.01 to 0.02), so

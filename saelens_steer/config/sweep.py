@@ -49,7 +49,7 @@ class SweepSpec(Spec):
     exclude_special_tokens: bool = False
     """Leave special tokens as they are."""
     max_norm: float | None = Field(default=None, gt=0)
-    """Leave attention sinks alone: norm over so many times the median of their prompt."""
+    """Leave attention sinks alone: norm above this multiple of their prompt's median."""
     n_controls: int = Field(default=512, ge=0)
     """K, of each family."""
     controls: Family | tuple[Family, ...] = "covariance"
@@ -88,7 +88,7 @@ class SweepSpec(Spec):
         return self.match or ("kl" if self.alpha_unit == "kl" else "norm")
 
     @property
-    def own_controls(self) -> bool:
+    def per_candidate_controls(self) -> bool:
         """Whether each candidate has controls of its own: α counts another thing than matches."""
         return (self.matched_by == "kl") != (self.alpha_unit == "kl")
 

@@ -1,7 +1,11 @@
 """Find directions, draw their controls, edit along them, and measure what each kind does."""
 
 from saelens_steer.directions.causal import CausalScoring, margin_sets, rank_by
-from saelens_steer.directions.controls import OF_ACTIVATIONS, draw_controls, with_controls
+from saelens_steer.directions.controls import (
+    FAMILIES_NEEDING_ACTIVATIONS,
+    draw_controls,
+    with_controls,
+)
 from saelens_steer.directions.edits import DirectionEdit, EditContext, NamedDirection
 from saelens_steer.directions.means_and_probes import (
     assistant_start_vectors,

@@ -62,7 +62,7 @@ class CausalScoring:
         return self.measurement.logit_metrics[0]
 
     @cached_property
-    def favours(self) -> int:
+    def outcome_sign(self) -> int:
         """1 if the unsteered outcome is larger on the positive side's prompts, −1 if smaller.
 
         Raises InputError if it is the same on both.
@@ -94,7 +94,7 @@ def rank_by(
         features = [int(f) for f in found.scores.index]
         compute = direct_logit if score == "direct_logit" else attribution
         values = pd.Series(compute(scoring, features).double().numpy(), index=pd.Index(features))
-        towards = values * scoring.favours
+        towards = values * scoring.outcome_sign
         sides = {found.positive: towards[towards > 0], found.negative: -towards[towards < 0]}
     else:
         short = found.by("mean_difference", spec.shortlist).candidates

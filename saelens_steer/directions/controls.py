@@ -24,7 +24,7 @@ from saelens_steer.activations import Activations
 from saelens_steer.errors import InputError
 from saelens_steer.features import firing_rates
 from saelens_steer.progress import say
-from saelens_steer.steering import Directions, matched_controls, own_controls
+from saelens_steer.steering import Directions, matched_controls, per_candidate_controls
 from saelens_steer.sweeps import Measurement
 
 CHUNK = 4096
@@ -70,8 +70,8 @@ def with_controls(
     for family in spec.families:
         drawn = controls_of(family, spec.n_controls, known, spec.seed)
         everything += (
-            own_controls(family, drawn, tested)
-            if spec.own_controls
+            per_candidate_controls(family, drawn, tested)
+            if spec.per_candidate_controls
             else matched_controls(family, drawn, tested.sizes)
         )
     return everything
@@ -257,5 +257,5 @@ FAMILIES: dict[str, ControlFamily] = {
     "permuted": permuted,
     "token_difference": token_difference,
 }
-OF_ACTIVATIONS = frozenset({"covariance", "feature", "token_difference"})
+FAMILIES_NEEDING_ACTIVATIONS = frozenset({"covariance", "feature", "token_difference"})
 """The families that need cached activations."""

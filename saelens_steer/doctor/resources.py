@@ -17,7 +17,7 @@ from saelens_steer.doctor.findings import Finding
 from saelens_steer.evidence import least_controls
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.steering import plain_directions
-from saelens_steer.sweeps import WRITTEN, Measurement, grid
+from saelens_steer.sweeps import COMPLETION_BATCH_FACTOR, Measurement, grid
 
 FLOAT32 = 4
 """Bytes."""
@@ -50,7 +50,7 @@ class WorkSizes:
         """The counts of this run."""
         sweep, n = run.spec.sweep, len(measurement.ids)
         tested = len(sweep.named) or 2 * run.spec.select.k
-        sets = tested if sweep.own_controls or sweep.alpha_unit == "max_act" else 1
+        sets = tested if sweep.per_candidate_controls or sweep.alpha_unit == "max_act" else 1
         controls = sweep.n_controls * len(sweep.families) * sets
         rows = n * len(grid(tested + controls, sweep.alphas))
         write = sweep.completions
@@ -172,7 +172,9 @@ def _text_bytes(measurement: Measurement, sizes: WorkSizes) -> int:
     """Keys and values of the texts that are written at once."""
     cfg = measurement.model.cfg
     length = sizes.mean_length + measurement.spec.completions.max_new_tokens
-    tokens = min(sizes.texts * length, WRITTEN * measurement.unsteered_pass.batch_tokens)
+    tokens = min(
+        sizes.texts * length, COMPLETION_BATCH_FACTOR * measurement.unsteered_pass.batch_tokens
+    )
     return int(tokens * cfg.n_layers * 2 * _kv_heads(cfg) * cfg.d_head * cfg.dtype.itemsize)
 
 

@@ -37,7 +37,7 @@ PADDING = 7
 """Positions of padding put before a prompt."""
 CHECKPOINT_ROOM = 1.2
 """Free memory, as a multiple of the model's size, at which the checkpoint is loaded again."""
-WRITTEN = 8
+COMPLETION_BATCH_FACTOR = 8
 """Tokens written after each prompt."""
 NewTokens = Int[Tensor, "batch new_pos"]
 
@@ -77,7 +77,7 @@ def _hooks(model: Any) -> int:
 def kv_cache(case: SelfTestCase) -> Finding:
     """Greedy texts under a push at all positions: the logits of each cached step, and the token it
     chose, against a whole pass over everything up to there."""
-    room = min(WRITTEN, case.model.cfg.n_ctx - case.batch[0].shape[1])
+    room = min(COMPLETION_BATCH_FACTOR, case.model.cfg.n_ctx - case.batch[0].shape[1])
     if room < 2:
         return Finding("kv cache", "the longest prompt leaves no room for new tokens", "note")
     top = f"blocks.{case.model.cfg.n_layers - 1}.hook_resid_post"

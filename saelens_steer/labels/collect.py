@@ -28,7 +28,7 @@ from saelens_steer.labels.evidence import (
 )
 from saelens_steer.labels.scores import steering_effect
 from saelens_steer.model import hook_layer
-from saelens_steer.steering import Directions, feature_directions, own_controls
+from saelens_steer.steering import Directions, feature_directions, per_candidate_controls
 from saelens_steer.sweeps import Measurement
 from saelens_steer.tensors import Vectors
 
@@ -177,7 +177,9 @@ class EvidenceCollector:
 
 def _of_norms(tested: Directions, direction: Vectors) -> Directions:
     """One direction with the norm and under the name of each that is tested."""
-    each = [own_controls(CONTROLS, direction, tested.take([i])) for i in range(len(tested))]
+    each = [
+        per_candidate_controls(CONTROLS, direction, tested.take([i])) for i in range(len(tested))
+    ]
     return reduce(add, each)
 
 

@@ -40,7 +40,7 @@ def make_labels(inputs: LabelInputs, spec: LabelSpec, kept: Path | None = None) 
 
 def check_labeller(spec: LabelSpec) -> None:
     """Raise InputError if a server cannot be asked: no client installed, or no key set."""
-    if spec.server is None:
+    if spec.server is None:  # the provider is offline
         return
     try:
         from saelens_steer.labels.server import key_of
@@ -52,9 +52,11 @@ def check_labeller(spec: LabelSpec) -> None:
 
 
 def _labeller(spec: LabelSpec, answers: Answers, inputs: LabelInputs) -> Labeller:
+    """The provider that the config names."""
     check_labeller(spec)
-    if spec.server is None:
+    if spec.provider == "offline":
         return OfflineLabeller.of(inputs.ordinary)
+    assert spec.server is not None
     from saelens_steer.labels.client import Client
     from saelens_steer.labels.server_labeller import ServerLabeller
 

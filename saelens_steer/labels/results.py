@@ -16,9 +16,9 @@ from saelens_steer.labels.scores import LabelScore
 
 LABELLED = "labelled"
 HELP = {
-    "refused": "mend label.server, then the same command asks for what is missing",
-    "unanswered": "the same command asks for what is missing",
-    "over_budget": "the same command goes on, within label.server.max_requests and max_tokens",
+    "refused": "fix label.server and rerun to retry",
+    "unanswered": "rerun to ask for what is missing",
+    "over_budget": "rerun to continue, within label.server.max_requests and max_tokens",
     "unreadable": "another label.server.model or more max_answer_tokens may help; what it answered "
     "is in .store/answers",
 }

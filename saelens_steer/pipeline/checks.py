@@ -1,4 +1,4 @@
-"""What can be wrong with a run and is found before any of its work."""
+"""Checks that stop a bad run before it does any work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from saelens_steer.sweeps import check_comparable
 
 
 def check_asked(spec: RunSpec, until: str) -> None:
-    """Raise InputError for an unknown step, or one that the config says nothing of."""
+    """Raise InputError for an unknown step, or one whose config section is missing."""
     if until not in (names := [one.name for one in STEPS]):
         raise InputError(f"there is no step {until!r}; {or_known(until, names)}")
     if not (asked := step(until)).is_wanted(spec):
@@ -156,7 +156,7 @@ def _check_label(run: RunContext) -> None:
 
 
 def check_tradeoffs(run: RunContext) -> None:
-    """Raise InputError for what of the trade-offs can be seen to be wrong before any work."""
+    """Raise InputError for trade-off settings that can be rejected before any work."""
     spec = run.spec.tradeoffs
     if spec is None:
         return

@@ -28,7 +28,8 @@ from saelens_steer.metrics import metrics_version
 from saelens_steer.model import check_stream, default_hook_name, load_model, model_fingerprint
 from saelens_steer.pipeline.provenance import library_versions, provenance
 from saelens_steer.pipeline.run_folder import RunFolder
-from saelens_steer.pipeline.step_table import Fact, Step, dependants, step
+from saelens_steer.pipeline.step import Fact, Step
+from saelens_steer.pipeline.step_table import dependants, step
 from saelens_steer.sae import (
     check_log,
     check_train_spec,
@@ -210,7 +211,7 @@ class RunContext:
         return Scale({int(f): v for f, v in found["max_act"].items()}, found["resid_norm"])
 
     def scale_of(self, sae: SAE[Any], features: Sequence[int]) -> Scale:
-        """The same, and A_max of further features; not of an SAE that has only its decoder."""
+        """`scale` plus A_max of further features (skipped for a decoder-only SAE)."""
         known = self.scale
         more = sorted({*features} - {*known.max_act})
         if not more or sae.cfg.metadata.decoder_only:

@@ -71,7 +71,7 @@ def _hook_name(known: dict[str, Any], about: dict[str, Any], sae: Any) -> str:
 
 
 TOPIC = "tiny-transport-topic"
-"""Continued where a config names no selection prompts, which only one for the tiny model may do."""
+"""Prompts continued if the config names no selection prompts (tiny model only)."""
 
 
 def generate_topic(spec: RunSpec, out: str | Path) -> Path:

@@ -24,7 +24,7 @@ from saelens_steer.config import (
 )
 from saelens_steer.data import Prompt, as_prompts, encode_prompts, some_prompts
 from saelens_steer.directions import (
-    OF_ACTIVATIONS,
+    FAMILIES_NEEDING_ACTIVATIONS,
     CausalScoring,
     rank_by,
     tested_directions,
@@ -39,7 +39,14 @@ from saelens_steer.pipeline.result import Result
 from saelens_steer.progress import progress
 from saelens_steer.report import ShownFeatures
 from saelens_steer.sae import check_feature, check_sae, check_sae_at
-from saelens_steer.steering import MEASURED, Directions, Edit, SAEEdit, Variant, variant_of
+from saelens_steer.steering import (
+    UNITS_NEEDING_ACTIVATIONS,
+    Directions,
+    Edit,
+    SAEEdit,
+    Variant,
+    variant_of,
+)
 from saelens_steer.sweeps import (
     ORIGINAL,
     EditComparison,
@@ -79,7 +86,9 @@ def sweep(
     measurement.check()
     if activations is not None and activations.hook_name not in same_places(hook_name):
         raise InputError(f"the activations are of {activations.hook_name}, not of {hook_name}")
-    if activations is None and (_measured(spec) or OF_ACTIVATIONS & set(spec.families)):
+    if activations is None and (
+        _measured(spec) or FAMILIES_NEEDING_ACTIVATIONS & set(spec.families)
+    ):
         activations = cache_activations(model, prompts, hook_name=hook_name)
     scale = _scale(spec, activations, sae)
     tested = tested_directions(sae, spec, directions, scale)
@@ -143,7 +152,7 @@ def _of(prompts: Sequence[Prompt], domain: str, most: int) -> list[Prompt]:
 
 def _measured(spec: SweepSpec) -> bool:
     """Whether strengths take cached activations to know."""
-    return spec.alpha_unit in MEASURED or spec.calibrated
+    return spec.alpha_unit in UNITS_NEEDING_ACTIVATIONS or spec.calibrated
 
 
 def _scale(spec: SweepSpec, activations: Activations | None, sae: SAE[Any]) -> Scale:

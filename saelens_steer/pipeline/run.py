@@ -8,7 +8,8 @@ from pathlib import Path
 from saelens_steer.config import RunSpec
 from saelens_steer.pipeline.checks import begin, check_asked
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.pipeline.step_table import Step, needed, step
+from saelens_steer.pipeline.step import Step
+from saelens_steer.pipeline.step_table import needed, step
 
 
 def run(spec: RunSpec, out: str | Path, until: str = "report") -> Path:
@@ -32,9 +33,9 @@ def carry_out(step: Step, run: RunContext) -> None:
         return
     inputs, outputs, build = run.made_from(step), step.writes(run.spec), step.builder()
     make = partial(build, run)
-    if step.prepares and not run.folder.is_done(step.name, inputs, outputs):
+    if step.returns_writer and not run.folder.is_done(step.name, inputs, outputs):
         make = build(run)
-    run.keys[step.name] = run.folder.do(step.name, inputs, outputs, make, step.beside)
+    run.keys[step.name] = run.folder.do(step.name, inputs, outputs, make, step.derived)
     if step.name in run.left_open:
         run.folder.leave_open(step.name)
     if step.name == "train":

@@ -49,22 +49,22 @@ class RunFolder:
         inputs: Iterable[object],
         outputs: Iterable[str],
         make: Callable[[], object],
-        beside: Iterable[str] = (),
+        derived: Iterable[str] = (),
     ) -> str:
         """Run `make` unless this step already made `outputs` from the same inputs.
 
         Returns the step's key, a digest of name and inputs, for later steps to depend on. Before
         `make` runs the old claim is withdrawn, so that a killed step is never taken for done.
-        `beside` is what may be made of the outputs afterwards: it goes when they go.
+        `derived`: files later made from the outputs, deleted together with them.
         """
         inputs, outputs = list(inputs), list(outputs)
         key = digest(name, *inputs)
         if not self.is_done(name, inputs, outputs):
-            self._forget((name, *self.dependants(name)), (*outputs, *beside))
+            self._forget((name, *self.dependants(name)), (*outputs, *derived))
             # no claim yet, but a record of what a killed step may leave behind
-            write_json(self._state(name), {"key": None, "outputs": [*outputs, *beside]})
+            write_json(self._state(name), {"key": None, "outputs": [*outputs, *derived]})
             make()
-            write_json(self._state(name), {"key": key, "outputs": [*outputs, *beside]})
+            write_json(self._state(name), {"key": key, "outputs": [*outputs, *derived]})
         return key
 
     def leave_open(self, name: str) -> None:
@@ -80,7 +80,7 @@ class RunFolder:
         return self._known(name).get("key") == digest(name, *inputs)
 
     def is_done(self, name: str, inputs: Iterable[object], outputs: Iterable[str]) -> bool:
-        """Whether that is so, and what it made is there."""
+        """Whether the step is current and all its outputs exist."""
         made = all(self.path(output).exists() for output in outputs)
         return made and self.is_current(name, inputs)
 

@@ -7,72 +7,17 @@ To add a step: an entry here, and the module that its `build` names. Importable 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib import import_module
-from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 from saelens_steer.config import CAUSAL, RunSpec
 from saelens_steer.files import read_json
+from saelens_steer.pipeline.step import Fact, Step
 
 STEPS_PACKAGE = "saelens_steer.pipeline.steps"
 
 
-class Fact(str):
-    """The name of a RunContext attribute: an input that the config alone does not tell."""
-
-
 MODEL, HOOK, METRICS = Fact("model_key"), Fact("hook_name"), Fact("metrics_version")
 STEERED, SELECTING = Fact("steered_hash"), Fact("selecting_hash")
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step: what it depends on, what it writes and who builds it."""
-
-    name: str
-    help: str
-    """The help of its command; empty: it has none."""
-    build: str
-    """`module:function`, which takes a RunContext and writes the files; see `prepares`."""
-    writes: Callable[[RunSpec], tuple[str, ...]]
-    """Files and folders of the run folder, which no other step writes. The first is what the
-    command prints."""
-    reads: Callable[[RunSpec], list[object]]
-    """The parts of the config that decide its answer, and facts."""
-    after: tuple[str, ...] = ()
-    """The steps whose files it reads, or the last of them in a chain."""
-    section: str | None = None
-    """The section of the config that is its own: without it there is no such step."""
-    ask: str = ""
-    """What to put into a missing section."""
-    part_of: str | None = None
-    """The step that it is done with, whenever that one is asked for, and whose section it shares
-    unless it has its own."""
-    unless: Callable[[RunSpec], bool] | None = None
-    """A further reason for there being no such step."""
-    beside: tuple[str, ...] = ()
-    """Files made of its own later on, which go when they go."""
-    prepares: bool = False
-    """Whether `build` computes first and returns the function that writes, so that what was there
-    before stays until then."""
-
-    @property
-    def command(self) -> str:
-        """The name of its command."""
-        return self.name.replace("_", "-")
-
-    def is_wanted(self, spec: RunSpec) -> bool:
-        """Whether the config asks for it; if not, what it wrote before is removed."""
-        section = self.section or (step(self.part_of).section if self.part_of else None)
-        asked = section is None or bool(attrgetter(section)(spec))
-        return asked and not (self.unless and self.unless(spec))
-
-    def builder(self) -> Callable[[Any], Any]:
-        """The function that `build` names."""
-        module, _, function = self.build.partition(":")
-        return getattr(import_module(module), function)
 
 
 def has_figures(spec: RunSpec) -> bool:
@@ -194,7 +139,7 @@ STEPS: tuple[Step, ...] = (
         reads=lambda s: [MODEL, HOOK, grid_specs(s), Fact("sae_source")],
         section="sae.grid",
         ask="which architectures and sparsities",
-        prepares=True,
+        returns_writer=True,
     ),
     Step(
         "select",
@@ -221,6 +166,7 @@ STEPS: tuple[Step, ...] = (
         writes=files("label_evidence.json", "label_texts"),
         reads=_label_evidence,
         after=("select",),
+        section="label",
         part_of="label",
     ),
     Step(
@@ -232,7 +178,7 @@ STEPS: tuple[Step, ...] = (
         after=("label_evidence",),
         section="label",
         ask="who names features, or label: {} for the offline provider",
-        prepares=True,
+        returns_writer=True,
     ),
     Step(
         "feature_pages",
@@ -294,6 +240,7 @@ STEPS: tuple[Step, ...] = (
         build=f"{STEPS_PACKAGE}.{BASELINE}:train",
         writes=files(f"{BASELINE}/sae"),
         reads=_train,
+        section="sae.frozen_decoder_baseline",
         part_of=BASELINE,
     ),
     Step(
@@ -317,7 +264,7 @@ STEPS: tuple[Step, ...] = (
             *("quality", "feature_pages", "label", "compare_edits", "compare_directions"),
             *("tradeoffs", "sweep", BASELINE),
         ),
-        beside=("report.pdf",),
+        derived=("report.pdf",),
     ),
 )
 

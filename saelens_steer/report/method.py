@@ -45,7 +45,7 @@ QUALITY = {
     "dense_share": ("Dense features", "share of features that fire on over a tenth of the tokens"),
     "d_in": ("Width", "of the activations"),
     "d_sae": ("Features", "of the SAE"),
-    "epochs": ("Epochs", "so many times the cached activations were gone over"),
+    "epochs": ("Epochs", "passes over the cached activations"),
     "stopped_early": ("Stopped early", "whether training ended because it no longer got better"),
     "n_tokens": ("Tokens", "so many tokens were measured"),
     "sinks_dropped": (

@@ -1,14 +1,13 @@
 """Edits of the model's activations, and the context that applies them."""
 
 from saelens_steer.steering.apply import Receipt, edit_where, relative_norms, row_rel_norm, steered
-from saelens_steer.steering.catalogue import EditInputs, Variant, build_variant, variant_of
 from saelens_steer.steering.directions import (
     CANDIDATE,
-    MEASURED,
+    UNITS_NEEDING_ACTIVATIONS,
     Directions,
     feature_directions,
     matched_controls,
-    own_controls,
+    per_candidate_controls,
     plain_directions,
 )
 from saelens_steer.steering.edits import Edit, add, per_row, project_out
@@ -21,4 +20,5 @@ from saelens_steer.steering.sae_edits import (
     set_to,
     suppress_and_boost,
 )
+from saelens_steer.steering.variants import EditInputs, Variant, build_variant, variant_of
 from saelens_steer.steering.vectors import file_kind, load_vectors, save_vectors

@@ -17,7 +17,7 @@ from saelens_steer.features import NO_SCALE, Scale
 from saelens_steer.sae import check_feature
 from saelens_steer.tensors import Vectors
 
-MEASURED = ("max_act", "resid_norm", "kl")
+UNITS_NEEDING_ACTIVATIONS = ("max_act", "resid_norm", "kl")
 """Units that need cached activations."""
 CANDIDATE = "candidate"
 """The family of directions under test; controls have the names of their families."""
@@ -146,7 +146,7 @@ def matched_controls(family: str, unit_vectors: Vectors, sizes: Sequence[float])
     return reduce(add, sets)
 
 
-def own_controls(family: str, unit_vectors: Vectors, tested: Directions) -> Directions:
+def per_candidate_controls(family: str, unit_vectors: Vectors, tested: Directions) -> Directions:
     """A full set of the controls for each direction under test, of its size and under its name."""
     sets = [
         _controls(family, unit_vectors, size, f"_of_{name}", name)

@@ -26,7 +26,7 @@ from saelens_steer.sae import encode
 from saelens_steer.steering import Edit, edit_where, relative_norms, steered
 from saelens_steer.sweeps.cells import SweepCells
 from saelens_steer.sweeps.plan import Batch, BatchSplitter, batches, shards
-from saelens_steer.sweeps.store import KEPT_NOWHERE, Store
+from saelens_steer.sweeps.store import NO_STORE, Store
 from saelens_steer.tensors import Logits, PerRow, Resid, Vectors
 
 ENCODED = 4096
@@ -70,7 +70,7 @@ class LogitSweep(SweepCells):
         return batches(cells, self.prompts, unsteered_pass.batch_tokens, sizes, padded=whole)
 
 
-def run_logits(sweep: LogitSweep, store: Store = KEPT_NOWHERE) -> pd.DataFrame:
+def run_logits(sweep: LogitSweep, store: Store = NO_STORE) -> pd.DataFrame:
     """Measure every (cell, prompt): columns cell, prompt, metrics and receipt; α = 0 is cell −1."""
     parts = (rows for _, rows in logit_shards(sweep, store))
     return pd.concat([unsteered_rows(sweep, store), *parts], ignore_index=True)
@@ -78,7 +78,7 @@ def run_logits(sweep: LogitSweep, store: Store = KEPT_NOWHERE) -> pd.DataFrame:
 
 @torch.no_grad()
 def unsteered_rows(
-    sweep: LogitSweep, store: Store, logits: Store = KEPT_NOWHERE, note: Note = unnoted
+    sweep: LogitSweep, store: Store, logits: Store = NO_STORE, note: Note = unnoted
 ) -> pd.DataFrame:
     """The α = 0 rows, one for each prompt, through the store: prompt, each logit metric, cell."""
 
@@ -96,7 +96,7 @@ def unsteered_rows(
 def logit_shards(
     sweep: LogitSweep,
     store: Store,
-    logits: Store = KEPT_NOWHERE,
+    logits: Store = NO_STORE,
     splitter: BatchSplitter | None = None,
     note: Note = unnoted,
 ) -> Iterator[tuple[range, pd.DataFrame]]:

@@ -21,7 +21,7 @@ from saelens_steer.steering import CANDIDATE, Directions
 from saelens_steer.sweeps.cells import grid
 from saelens_steer.sweeps.logits import LogitSweep, logit_shards, unsteered_rows
 from saelens_steer.sweeps.plan import BatchSplitter
-from saelens_steer.sweeps.store import KEPT_NOWHERE, Store
+from saelens_steer.sweeps.store import NO_STORE, Store
 from saelens_steer.sweeps.strengths import matched_steps
 from saelens_steer.sweeps.tables import completion_table, logit_table, with_text_metrics
 from saelens_steer.sweeps.texts import CompletionSweep, run_completions
@@ -92,7 +92,7 @@ class Measurement:
         self,
         directions: Directions,
         scale: Scale,
-        store: Store = KEPT_NOWHERE,
+        store: Store = NO_STORE,
         splitter: BatchSplitter | None = None,
         note: Note = unnoted,
     ) -> Measurement:
@@ -120,8 +120,8 @@ class Measurement:
     def logit_tables(
         self,
         directions: Directions,
-        store: Store = KEPT_NOWHERE,
-        logits: Store = KEPT_NOWHERE,
+        store: Store = NO_STORE,
+        logits: Store = NO_STORE,
         splitter: BatchSplitter | None = None,
         note: Note = unnoted,
     ) -> Iterator[pd.DataFrame]:
@@ -169,7 +169,7 @@ class Measurement:
         self,
         directions: Directions,
         chosen: Sequence[int],
-        store: Store = KEPT_NOWHERE,
+        store: Store = NO_STORE,
         splitter: BatchSplitter | None = None,
         note: Note = unnoted,
     ) -> pd.DataFrame:

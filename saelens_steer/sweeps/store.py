@@ -47,4 +47,4 @@ class Store:
         return None if self.folder is None else self.folder / f"{self.key}-{name}.{kind}"
 
 
-KEPT_NOWHERE = Store(None, "")
+NO_STORE = Store(None, "")

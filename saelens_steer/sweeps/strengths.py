@@ -15,7 +15,7 @@ from saelens_steer.metrics import LogitMetric, resolve_metrics
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.sweeps.logits import LogitSweep, measured_batches, rows_of
 from saelens_steer.sweeps.plan import BatchSplitter, shards
-from saelens_steer.sweeps.store import KEPT_NOWHERE, Store
+from saelens_steer.sweeps.store import NO_STORE, Store
 
 TOLERANCE = 0.02
 """Largest relative error of a mean KL."""
@@ -32,7 +32,7 @@ def matched_steps(
     sweep: LogitSweep,
     in_nats: bool,
     mean_norm: float,
-    store: Store = KEPT_NOWHERE,
+    store: Store = NO_STORE,
     splitter: BatchSplitter | None = None,
     note: Note = unnoted,
 ) -> list[float]:
@@ -62,7 +62,7 @@ def matched_steps(
 def calibrated_steps(
     sweep: LogitSweep,
     mean_norm: float,
-    store: Store = KEPT_NOWHERE,
+    store: Store = NO_STORE,
     splitter: BatchSplitter | None = None,
     note: Note = unnoted,
     targets: Sequence[float] | None = None,

@@ -34,9 +34,9 @@ from saelens_steer.progress import Note, unnoted
 from saelens_steer.steering import steered
 from saelens_steer.sweeps.cells import SweepCells
 from saelens_steer.sweeps.plan import Batch, BatchSplitter, batches
-from saelens_steer.sweeps.store import KEPT_NOWHERE, Store
+from saelens_steer.sweeps.store import NO_STORE, Store
 
-WRITTEN = 8
+COMPLETION_BATCH_FACTOR = 8
 """Completions take one token at a time, so a batch holds this many times the rows of others."""
 NewTokens = Int[Tensor, "row new_pos"]
 
@@ -56,7 +56,7 @@ class CompletionSweep(SweepCells):
 
 def run_completions(
     sweep: CompletionSweep,
-    store: Store = KEPT_NOWHERE,
+    store: Store = NO_STORE,
     splitter: BatchSplitter | None = None,
     note: Note = unnoted,
 ) -> pd.DataFrame:
@@ -66,7 +66,7 @@ def run_completions(
     """
     splitter, frames = splitter or BatchSplitter(), []
     sizes = [n + sweep.spec.max_new_tokens for n in sweep.unsteered_pass.lengths]
-    budget = WRITTEN * sweep.unsteered_pass.batch_tokens
+    budget = COMPLETION_BATCH_FACTOR * sweep.unsteered_pass.batch_tokens
     for batch in batches(range(len(sweep.cells)), sweep.prompts, budget, sizes, padded=True):
         name = digest(sweep.identities(batch.cells), batch.prompts)
         rows = store.frame(name, partial(_written, sweep, batch, splitter))

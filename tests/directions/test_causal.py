@@ -65,8 +65,10 @@ def test_output_score_and_confidence_are_those_of_a_hooked_pass(scoring, sae):
 
 
 def test_the_outcome_favours_the_side_whose_prompts_have_more_of_it(scoring):
-    assert scoring.favours == -1  # the margin is that of LaTeX delimiters, the positive side code
-    assert replace(scoring, positive="math", negative="code").favours == 1
+    assert (
+        scoring.outcome_sign == -1
+    )  # the margin is that of LaTeX delimiters, the positive side code
+    assert replace(scoring, positive="math", negative="code").outcome_sign == 1
 
 
 def test_signed_scores_rank_each_side_by_what_moves_the_outcome_its_way(find, scoring):

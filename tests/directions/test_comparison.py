@@ -27,7 +27,7 @@ SPEC = CompareDirectionsSpec(
 @pytest.fixture(scope="module")
 def job(tiny_model, find):
     prompts = load_prompts("tiny-code-math-mixed", 5)
-    signs = {"code": find.scoring.favours, "math": -find.scoring.favours}
+    signs = {"code": find.scoring.outcome_sign, "math": -find.scoring.outcome_sign}
     return ComparisonInputs(study_of(tiny_model, prompts), SPEC, find.scale, signs)
 
 

@@ -173,7 +173,7 @@ def test_however_a_server_misbehaves_every_feature_has_a_status_and_the_rest_is_
         options = asking(server, timeout=2, concurrency=1, structured="off")
         status, out, errors = said("label", config, "--out", folder, *options)
         assert (status, out) == (1, f"{folder / 'labels.json'}\n")
-        assert "the same command asks for what is missing" in errors
+        assert "rerun to ask for what is missing" in errors
         assert "labels: label unanswered for 2 features, such as" in errors or "429" in errors
         found = entries(folder)
         assert len(found) == len(rows(folder))
@@ -213,7 +213,7 @@ def test_the_terminal_says_why_and_what_may_help(folder, config, said):
         _, _, errors = said("label", config, "--out", folder, *options)
     assert "status 401: Incorrect API key" in errors
     assert f"at {server.base_url}" in errors.replace("\n", "")
-    assert "mend label.server" in errors
+    assert "fix label.server and rerun to retry" in errors
     assert "1 requests" in errors
 
 

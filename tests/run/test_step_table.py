@@ -14,7 +14,8 @@ from saelens_steer.pipeline import step_table
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.pipeline.run import carry_out
 from saelens_steer.pipeline.run_folder import RunFolder
-from saelens_steer.pipeline.step_table import STEPS, Fact, Step, dependants, needed, step
+from saelens_steer.pipeline.step import Fact, Step
+from saelens_steer.pipeline.step_table import STEPS, dependants, needed, step
 
 INPUTS = {"model", "hook_name", "prompts", "metrics"}
 """Sections that several steps read and none has for its own."""
@@ -62,7 +63,7 @@ def test_a_step_stands_behind_what_it_is_made_from_and_every_part_has_a_whole():
 
 def test_no_file_has_two_writers():
     spec = parse_config(EVERYTHING, ["sweep.completions.files=true"])
-    written = [file for one in STEPS for file in (*one.writes(spec), *one.beside)]
+    written = [file for one in STEPS for file in (*one.writes(spec), *one.derived)]
     assert len(set(written)) == len(written)
 
 

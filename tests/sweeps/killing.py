@@ -70,7 +70,7 @@ def begin():
         spec=CompletionSpec(max_new_tokens=8),
     )
     logits_module.shards = partial(shards, rows=32)
-    texts_module.WRITTEN = 1
+    texts_module.COMPLETION_BATCH_FACTOR = 1
     return logits, texts
 
 

@@ -16,7 +16,7 @@ from saelens_steer.config import CompletionSpec
 from saelens_steer.metrics import resolve_metrics
 from saelens_steer.steering import plain_directions
 from saelens_steer.sweeps import (
-    KEPT_NOWHERE,
+    NO_STORE,
     BatchSplitter,
     CompletionSweep,
     LogitSweep,
@@ -105,10 +105,10 @@ def cramped(monkeypatch):
 def test_the_rows_of_halved_batches_are_the_rows(random_model, cramped):
     metrics = resolve_metrics(["kl"], random_model.tokenizer, 512)
     sweep = cells(LogitSweep, random_model, metrics=metrics)
-    (_, want), *_ = logit_shards(sweep, KEPT_NOWHERE)
+    (_, want), *_ = logit_shards(sweep, NO_STORE)
     cramped(engine, "measure")
     splitter = BatchSplitter()
-    (_, found), *_ = logit_shards(sweep, KEPT_NOWHERE, splitter=splitter)
+    (_, found), *_ = logit_shards(sweep, NO_STORE, splitter=splitter)
     order = ["cell", "prompt"]
     found, want = (t.sort_values(order, ignore_index=True) for t in (found, want))
     assert splitter.halved

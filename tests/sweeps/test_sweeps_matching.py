@@ -10,7 +10,7 @@ import saelens_steer as ss
 from saelens_steer.config import MarginMetric
 from saelens_steer.evidence import claims
 from saelens_steer.metrics import resolve_metrics
-from saelens_steer.steering import feature_directions, matched_controls, own_controls
+from saelens_steer.steering import feature_directions, matched_controls, per_candidate_controls
 from saelens_steer.sweeps import LogitSweep, Store, UnsteeredPass, grid
 from saelens_steer.sweeps.measurement import generating
 from saelens_steer.sweeps.strengths import matched_steps
@@ -84,7 +84,7 @@ def test_by_norm_controls_are_pushed_as_far_as_their_candidate_in_units_of_kl(
 
 def test_controls_go_the_way_of_the_sign_of_their_strength(random_model, small_sae):
     tested = feature_directions(small_sae, [3], "raw")
-    everything = tested + own_controls("isotropic", torch.eye(32)[:2], tested)
+    everything = tested + per_candidate_controls("isotropic", torch.eye(32)[:2], tested)
     sweep = on(random_model, everything, (-1.0, 0.5))
     for in_nats in (False, True):
         steps = matched_steps(sweep, in_nats, 10.0)
@@ -108,7 +108,9 @@ def test_kept_strengths_are_never_those_of_another_target(random_model, small_sa
     found = []
     for feature in (3, 5):
         tested = feature_directions(small_sae, [feature], "unit")
-        sweep = on(random_model, tested + own_controls("isotropic", units, tested), (1.0,))
+        sweep = on(
+            random_model, tested + per_candidate_controls("isotropic", units, tested), (1.0,)
+        )
         fresh = matched_steps(sweep, False, 10.0)
         assert matched_steps(sweep, False, 10.0, store) == fresh
         assert matched_steps(sweep, False, 10.0, store) == fresh
@@ -118,7 +120,11 @@ def test_kept_strengths_are_never_those_of_another_target(random_model, small_sa
 
 def test_a_push_that_does_nothing_has_controls_that_do_nothing(random_model, small_sae):
     tested = feature_directions(small_sae, [3], "unit")
-    sweep = on(random_model, tested + own_controls("isotropic", torch.eye(32)[:2], tested), (1e-7,))
+    sweep = on(
+        random_model,
+        tested + per_candidate_controls("isotropic", torch.eye(32)[:2], tested),
+        (1e-7,),
+    )
     assert max(map(abs, matched_steps(sweep, False, 10.0))) < 0.1
 
 
@@ -134,7 +140,9 @@ def test_completions_have_controls_of_the_candidates_own_of_the_first_family(sma
     tested = feature_directions(small_sae, [3, 5], "raw")
     units = torch.eye(32)[:4]
     own = (
-        tested + own_controls("isotropic", units, tested) + own_controls("permuted", units, tested)
+        tested
+        + per_candidate_controls("isotropic", units, tested)
+        + per_candidate_controls("permuted", units, tested)
     )
     names = [own.names[i] for i in generating(own, [1], 2)]
     assert names == ["feature_5", "isotropic_0000_of_feature_5", "isotropic_0001_of_feature_5"]

@@ -20,8 +20,8 @@ def compare_directions(run: RunContext) -> None:
         for method in spec.methods:
             directions_by += finder.directions_by(method, spec.k)
             note(1)
-    favours = finder.scoring.favours
-    signs = {finder.sides[0]: favours, finder.sides[1]: -favours}
+    outcome_sign = finder.scoring.outcome_sign
+    signs = {finder.sides[0]: outcome_sign, finder.sides[1]: -outcome_sign}
     job = ComparisonInputs(run.measurement(), spec, run.scale, signs)
     with progress("their effects", None) as note:
         rows = comparison_rows(job, directions_by)

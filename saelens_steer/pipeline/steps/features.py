@@ -42,7 +42,7 @@ def feature_pages(run: RunContext) -> None:
 
 @contextmanager
 def all_tokens(run: RunContext, sae: SAE[Any]) -> Iterator[Activations]:
-    """Those of the run where it cached all tokens, or else of all tokens of the same prompts."""
+    """The run's activations if it cached all tokens; otherwise all tokens of the same prompts."""
     if run.spec.activations.tokens == "all" or sae.cfg.metadata.decoder_only:
         yield run.activations
     else:

@@ -1,4 +1,4 @@
-"""The frozen-decoder baseline: an SAE of the same shape whose decoder stays random, swept alike."""
+"""The frozen-decoder baseline: an SAE of the same shape with a random decoder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from saelens_steer.sae import load_sae, train_sae
 
 
 def train(run: RunContext) -> None:
-    """The baseline's SAE, a step apart: a sweep with other strengths has the same baseline."""
+    """Train the baseline SAE, as its own step so that new sweep strengths reuse it."""
     spec, folder = run.spec.sae.train, run.folder.path(f"{BASELINE}/sae")
     assert spec is not None
     frozen = spec.model_copy(update={"frozen_decoder": True})

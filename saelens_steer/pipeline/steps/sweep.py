@@ -23,7 +23,7 @@ from saelens_steer.pipeline.outputs import (
 from saelens_steer.pipeline.result import Result
 from saelens_steer.progress import Note, progress, say, unnoted
 from saelens_steer.steering import Directions
-from saelens_steer.sweeps import KEPT_NOWHERE, Measurement, Store
+from saelens_steer.sweeps import NO_STORE, Measurement, Store
 
 STORE = ".store"
 """The record store: what was measured stays, so that a changed config measures what is new."""
@@ -122,4 +122,4 @@ def store_of(run: RunContext, name: str, measurement: Measurement) -> Store:
 
 def _logits(run: RunContext, measurement: Measurement) -> Store:
     """Where last-token logits are kept; nowhere unless the config asks for it."""
-    return store_of(run, "logits", measurement) if run.spec.sweep.cache_logits else KEPT_NOWHERE
+    return store_of(run, "logits", measurement) if run.spec.sweep.cache_logits else NO_STORE

@@ -37,8 +37,8 @@ def tradeoffs(run: RunContext) -> None:
     assert spec is not None
     prompts = run.tradeoff_prompts
     finder = direction_finder(run)
-    favours = finder.scoring.favours
-    target = spec.target or finder.sides[0 if favours > 0 else 1]
+    outcome_sign = finder.scoring.outcome_sign
+    target = spec.target or finder.sides[0 if outcome_sign > 0 else 1]
     directions = _directions(finder, spec, target)
     pairs = [
         pair
@@ -51,7 +51,7 @@ def tradeoffs(run: RunContext) -> None:
             f"{target}, or the edits are for features alone"
         )
     measurement = replace(run.measurement(finder.sae), prompts=prompts)
-    sign = favours if target == finder.sides[0] else -favours
+    sign = outcome_sign if target == finder.sides[0] else -outcome_sign
     job = TradeoffInputs(
         measurement, pairs, _surroundings(run, finder), spec, run.scale.mean_norm, sign
     )
