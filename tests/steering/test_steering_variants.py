@@ -281,18 +281,18 @@ def test_a_variant_at_two_hooks_is_two_nested_contexts_in_the_order_of_layers(ki
         assert (last_token_logits(model, tokens, mask) - ours).abs().max() > 1e-3
 
 
-def test_a_config_with_patches_reads_back_equal(tmp_path, sae):
+def test_a_config_with_variants_reads_back_equal(tmp_path, sae):
     edits = [given for given, _ in ours(sae).values()]
     variants = {str(i): [edit] for i, edit in enumerate(edits)}
     variants["both: hooks"] = [
         "reconstruct",
         {"ablate": {"features": "math", "hook_name": "blocks.2.hook_resid_pre"}},
     ]
-    patch = {"variants": variants, "limit": 3, "positions": "generated", "max_norm": None}
-    spec = parse_config({"compare_edits": patch})
+    section = {"variants": variants, "limit": 3, "positions": "generated", "max_norm": None}
+    spec = parse_config({"compare_edits": section})
     path = tmp_path / "config.yaml"
     path.write_text(dump_config(spec), encoding="utf-8")
     assert load_config(path) == spec
     assert dump_config(load_config(path)) == dump_config(spec)
-    assert load_config(path, ["patch.max_norm=2.5"]).patch.max_norm == 2.5
+    assert load_config(path, ["compare_edits.max_norm=2.5"]).compare_edits.max_norm == 2.5
     assert spec.named_features == (5, 9)
