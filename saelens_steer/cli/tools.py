@@ -38,7 +38,8 @@ def metrics(
         quiet()
         from saelens_steer.pipeline.run import run as run_spec
 
-        print(run_spec(spec, run_folder, "report"))
+        reported = (run_folder / "report.html").is_file()
+        print(run_spec(spec, run_folder, "report" if reported else "sweep"))
 
 
 @app.command()

@@ -159,8 +159,8 @@ class CompareEditsSettings(Spec):
     positions: Literal["all", "prompt", "generated", "last"] = "all"
     exclude_special_tokens: bool = False
     max_norm: float | Literal["auto"] | None = "auto"
-    """Leave attention sinks alone: positions whose norm exceeds this multiple of their prompt's median. auto: 10
-    where an SAE is spliced in, else no limit."""
+    """Leave attention sinks alone: norm above this multiple of the prompt's median. auto: 10 where
+    an SAE is spliced in, else no limit."""
     max_new_tokens: int = Field(default=64, gt=0)
     batch_size: int = Field(default=16, gt=0)
 

@@ -13,6 +13,8 @@ from saelens_steer.config import RunSpec
 from saelens_steer.errors import InputError
 from saelens_steer.pipeline.run import run as run_spec
 
+pytestmark = pytest.mark.slow
+
 CONFIG = "configs/tiny/believe.yaml"
 ROOT = Path(__file__).parents[2]
 SMALL = [

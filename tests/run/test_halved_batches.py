@@ -11,6 +11,8 @@ import saelens_steer.sweeps.texts as writing
 from saelens_steer.config import parse_config
 from saelens_steer.pipeline.run import run
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "sae.train.training_tokens=20000",
     "sae.train.d_sae=128",

@@ -12,6 +12,8 @@ from saelens_steer import cli
 from saelens_steer.config import parse_config
 from saelens_steer.pipeline.run import run
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "sae.train.training_tokens=20000",
     "sae.train.d_sae=128",
@@ -70,16 +72,21 @@ def test_a_new_metric_takes_no_forward_pass_and_is_what_a_new_run_measures(
     assert found.equals(swept(tmp_path / "anew", KEPT, BOTH, positions))
 
 
-def test_the_command_adds_a_metric_and_writes_the_report(kept, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("made", ["sweep", "report.html"])
+def test_the_command_adds_a_metric_and_renews_what_was_there(
+    kept, tmp_path, monkeypatch, capsys, made
+):
     copy = tmp_path / "run"
     shutil.copytree(kept[0], copy)
+    if made == "report.html":
+        run(parse_config({}, [*SMALL, KEPT, KL, kept[1]]), copy)
     added = ["--set", "metrics=[{margin: {name: m, target: latex_delimiters}}]"]
     monkeypatch.setattr("sys.argv", ["saelens-steer", "metrics", str(copy), *added])
     no_passes(monkeypatch)
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 0
-    assert capsys.readouterr().out.splitlines()[-1] == str(copy / "report.html")
+    assert capsys.readouterr().out.splitlines()[-1] == str(copy / made)
     assert {"kl_delta", "m_delta"} <= set(pd.read_csv(copy / "interference.csv"))
 
 
