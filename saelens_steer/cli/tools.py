@@ -58,7 +58,7 @@ def features(run_folder: RunFolder, set_: Set = None) -> None:
         from saelens_steer.pipeline.run import run as run_spec
 
         reported = (run_folder / "report.html").is_file()
-        run_spec(spec, run_folder, "report" if reported else "feature_pages")
+        run_spec(spec, run_folder, "report" if reported else "features")
         print(run_folder / "features.html")
 
 

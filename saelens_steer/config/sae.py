@@ -175,7 +175,7 @@ class SAESpec(Spec):
     """Also train an SAE of the same shape with its decoder frozen as drawn, and run its candidates
     through the same sweep: what training the decoder buys."""
     grid: tuple[GridSpec, ...] = ()
-    """What `saelens-steer train --grid` trains and compares; needs train, which says the rest."""
+    """What `saelens-steer grid` trains and compares; needs train, which says the rest."""
     log: LogSpec = LogSpec()
 
     @model_validator(mode="after")
@@ -183,7 +183,9 @@ class SAESpec(Spec):
         if (self.train is None) == (self.load is None):
             raise ValueError("give either train or load, not both and not neither")
         if self.frozen_decoder_baseline and self.train is None:
-            raise ValueError("baseline is of an SAE that is trained: it takes train, not load")
+            raise ValueError(
+                "frozen_decoder_baseline is of an SAE that is trained: it takes train, not load"
+            )
         if self.grid and self.train is None:
             raise ValueError("grid is of SAEs that are trained: it takes train, not load")
         if self.grid:

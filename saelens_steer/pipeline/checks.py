@@ -22,6 +22,8 @@ def check_asked(spec: RunSpec, until: str) -> None:
     if until not in (names := [one.name for one in STEPS]):
         raise InputError(f"there is no step {until!r}; {or_known(until, names)}")
     if not (asked := step(until)).is_wanted(spec):
+        if not asked.ask:
+            raise InputError(f"there is nothing to do for {until}: the config does not ask for it")
         raise InputError(f"the config has no section {asked.section}: say {asked.ask}")
 
 

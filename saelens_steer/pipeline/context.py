@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from saelens_steer.pipeline.run_folder import RunFolder
 from saelens_steer.pipeline.step import Fact, Step
 from saelens_steer.pipeline.step_table import dependants, step
 from saelens_steer.sae import (
+    QUALITY,
     check_log,
     check_train_spec,
     load_sae,
@@ -59,8 +61,6 @@ class RunContext:
     """The prompts that are steered for the labels."""
     keys: dict[str, str] = field(default_factory=dict)
     """Step → the digest of what it was made from, for later steps to depend on."""
-    left_open: set[str] = field(default_factory=set)
-    """Steps that could not finish: they are done again the next time."""
 
     @classmethod
     def load(cls, spec: RunSpec, out: str | Path) -> RunContext:
@@ -84,9 +84,12 @@ class RunContext:
         """Make the folder a run folder: config.yaml, provenance.json."""
         self.folder.mark()
         write_text(self.folder.path("config.yaml"), dump_config(self.spec))
-        if "grid" in self.folder.names("grid") and not self.is_current(step("grid")):
-            self.folder.drop("grid")  # its table is of another config; its SAEs stay
         self.write_provenance()
+
+    def drop_stale_grid(self) -> None:
+        """Remove the table of another config's grid, which a report would show; its SAEs stay."""
+        if "grid" in self.folder.names("grid") and not self.is_current(step("grid")):
+            self.folder.drop("grid")
 
     def made_from(self, step: Step) -> list[object]:
         """The digestible inputs of a step: keys of earlier steps, parts of the config, facts."""
@@ -137,7 +140,7 @@ class RunContext:
     def tradeoffs_hash(self) -> str:
         return prompts_hash(self.tradeoff_prompts)
 
-    @property
+    @cached_property
     def corpus_version(self) -> str | None:
         """A digest of a local corpus, which may change under its name."""
         sae = self.spec.sae.train or self.spec.sae.load
@@ -145,11 +148,28 @@ class RunContext:
         local = sae.corpus is not None and Path(sae.corpus).is_file()
         return file_digest(Path(str(sae.corpus))) if local else None
 
-    @property
+    @cached_property
     def sae_source(self) -> str | None:
         """A digest of what a path names: the corpus that is trained on, or a local SAE."""
         load = self.spec.sae.load
         return source_version(load.source) if load else self.corpus_version
+
+    @property
+    def source_quality(self) -> str | None:
+        """A digest of the quality figures beside a loaded SAE that was trained here."""
+        folder = self.source_with_figures
+        return file_digest(folder / QUALITY) if folder else None
+
+    @property
+    def source_with_figures(self) -> Path | None:
+        """The folder of a loaded SAE that was trained here, so that its figures lie beside it.
+
+        Files of these names beside a checkpoint from elsewhere mean something else.
+        """
+        load = self.spec.sae.load
+        source = Path(load.source).expanduser() if load else Path()
+        trained_here = load and (source / "sae_weights.safetensors").is_file()
+        return source if trained_here and "verdict" in read_quality(source) else None
 
     @property
     def labels_digest(self) -> str | None:
@@ -158,6 +178,14 @@ class RunContext:
     @property
     def grid_digest(self) -> str | None:
         return self._digest("grid/grid.csv")
+
+    @property
+    def grid_missing(self) -> list[str]:
+        """SAEs that the table of a grid lists and that are gone: they are trained again."""
+        if not self.folder.path("grid/grid.csv").exists():
+            return []
+        names = self.spec.sae.grid_specs
+        return [name for name in names if not self.folder.path(f"grid/{name}").is_dir()]
 
     def _digest(self, name: str) -> str | None:
         path = self.folder.path(name)

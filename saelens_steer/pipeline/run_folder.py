@@ -22,6 +22,7 @@ class RunFolder:
         """`dependants` names the steps made from a step: they go when it is done again."""
         self.root = Path(root)
         self.dependants = dependants
+        self._left_open: set[str] = set()
         if self.root.exists() and not self.root.is_dir():
             raise InputError(f"{self.root} is a file: --out must be a folder")
 
@@ -64,11 +65,13 @@ class RunFolder:
             # no claim yet, but a record of what a killed step may leave behind
             write_json(self._state(name), {"key": None, "outputs": [*outputs, *derived]})
             make()
-            write_json(self._state(name), {"key": key, "outputs": [*outputs, *derived]})
+            claim = None if name in self._left_open else key
+            write_json(self._state(name), {"key": claim, "outputs": [*outputs, *derived]})
         return key
 
     def leave_open(self, name: str) -> None:
-        """Let a step that could not finish be done again the next time; what it made stays."""
+        """Let a step that cannot finish be done again the next time; what it makes stays."""
+        self._left_open.add(name)
         write_json(self._state(name), {**self._known(name), "key": None})
 
     def is_open(self, name: str) -> bool:
@@ -128,9 +131,12 @@ class RunFolder:
         """Withdraw claims and what was made under them: a folder never mixes two runs."""
         made = [(self._state(name), self.made(name)) for name in steps]
         asked = [self._removable(output) for output in outputs]  # all is checked, then removed
+        for state, own in made:  # the claims first; what they list stays known until it is gone
+            if state.exists():
+                write_json(state, {"key": None, "outputs": own})
         for state, own in made:
-            remove(state)
             for output in own:
                 remove(self.path(output))
+            remove(state)
         for path in asked:
             remove(path)

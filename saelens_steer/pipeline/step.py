@@ -37,6 +37,10 @@ class Step:
     """What to put into a missing section."""
     part_of: str | None = None
     """The step that always brings this one along."""
+    renewed_by: tuple[str, ...] = ()
+    """Steps after which it is done once more, with what they made."""
+    leftovers: tuple[str, ...] = ()
+    """What else may lie there and goes once the config no longer asks for the step."""
     unless: Callable[[RunSpec], bool] | None = None
     """A further reason for there being no such step."""
     derived: tuple[str, ...] = ()

@@ -7,10 +7,8 @@ To add a step: an entry here, and the module that its `build` names. Importable 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from saelens_steer.config import CAUSAL, RunSpec
-from saelens_steer.files import read_json
 from saelens_steer.pipeline.step import Fact, Step
 
 STEPS_PACKAGE = "saelens_steer.pipeline.steps"
@@ -18,18 +16,6 @@ STEPS_PACKAGE = "saelens_steer.pipeline.steps"
 
 MODEL, HOOK, METRICS = Fact("model_key"), Fact("hook_name"), Fact("metrics_version")
 STEERED, SELECTING = Fact("steered_hash"), Fact("selecting_hash")
-
-
-def has_figures(spec: RunSpec) -> bool:
-    """Whether the SAE was trained here, and so has its quality figures beside it.
-
-    Files of these names beside a checkpoint from elsewhere mean something else.
-    """
-    if spec.sae.load is None:
-        return True
-    source = Path(spec.sae.load.source).expanduser()
-    trained_here = (source / "sae_weights.safetensors").is_file()
-    return trained_here and "verdict" in read_json(source / "quality.json")
 
 
 def grid_specs(spec: RunSpec) -> dict[str, object]:
@@ -125,10 +111,10 @@ STEPS: tuple[Step, ...] = (
         writes=files("sae/quality.json"),
         reads=lambda s: [
             s.sae.model_dump(include={"load": {"corpus"}}),
-            *(Fact("corpus_version"), SELECTING, s.template),
+            *(Fact("corpus_version"), Fact("source_quality"), SELECTING, s.template),
         ],
         after=("train",),
-        unless=has_figures,
+        unless=lambda s: s.sae.load is None,
         part_of="train",
     ),
     Step(
@@ -136,7 +122,7 @@ STEPS: tuple[Step, ...] = (
         "Train every SAE of sae.grid on one pass of activations, compared in grid/grid.csv.",
         build=f"{STEPS_PACKAGE}.sae:grid",
         writes=files("grid/grid.csv", "grid/frontier.html"),
-        reads=lambda s: [MODEL, HOOK, grid_specs(s), Fact("sae_source")],
+        reads=lambda s: [MODEL, HOOK, grid_specs(s), Fact("sae_source"), Fact("grid_missing")],
         section="sae.grid",
         ask="which architectures and sparsities",
         returns_writer=True,
@@ -151,13 +137,23 @@ STEPS: tuple[Step, ...] = (
         section="select",
     ),
     Step(
-        "features",
+        "feature_data",
         "",
-        build=f"{STEPS_PACKAGE}.features:features",
+        build=f"{STEPS_PACKAGE}.features:feature_data",
         writes=files("feature_pages.json"),
         reads=_features,
         after=("select",),
         section="features",
+    ),
+    Step(
+        "features",
+        "",
+        build=f"{STEPS_PACKAGE}.features:features",
+        writes=files("features.html"),
+        reads=lambda _: [Fact("labels_digest")],
+        after=("feature_data",),
+        section="features",
+        renewed_by=("label",),
     ),
     Step(
         "label_evidence",
@@ -179,16 +175,6 @@ STEPS: tuple[Step, ...] = (
         section="label",
         ask="who names features, or label: {} for the offline provider",
         returns_writer=True,
-    ),
-    Step(
-        "feature_pages",
-        "",
-        build=f"{STEPS_PACKAGE}.features:feature_pages",
-        writes=files("features.html"),
-        reads=lambda _: [Fact("labels_digest")],
-        after=("features",),
-        section="features",
-        part_of="label",  # names stand on the pages
     ),
     Step(
         "compare_edits",
@@ -252,6 +238,7 @@ STEPS: tuple[Step, ...] = (
         ),
         reads=lambda s: [s.select, METRICS],
         after=("sweep", f"{BASELINE}_sae"),
+        leftovers=(BASELINE,),
         section="sae.frozen_decoder_baseline",
     ),
     Step(
@@ -261,7 +248,7 @@ STEPS: tuple[Step, ...] = (
         writes=files("report.html", "plots"),
         reads=lambda s: [s, Fact("grid_digest")],
         after=(
-            *("quality", "feature_pages", "label", "compare_edits", "compare_directions"),
+            *("quality", "features", "label", "compare_edits", "compare_directions"),
             *("tradeoffs", "sweep", BASELINE),
         ),
         derived=("report.pdf",),
@@ -279,7 +266,7 @@ def needed(name: str) -> list[Step]:
     wanted, found = [name], set[str]()
     while wanted:
         found.add(one := wanted.pop())
-        parts = [s.name for s in STEPS if s.part_of == one]
+        parts = [s.name for s in STEPS if s.part_of == one or one in s.renewed_by]
         wanted += [other for other in (*step(one).after, *parts) if other not in found]
     return [one for one in STEPS if one.name in found]
 

@@ -100,7 +100,7 @@ def test_the_front_has_a_row_for_each_pair_and_strength(run):
     }
 
 
-def test_the_twin_has_an_untrained_decoder_and_claims_against_the_same_controls(run):
+def test_the_baseline_has_an_untrained_decoder_and_claims_against_the_same_controls(run):
     ours, baselines = (
         pd.read_csv(run / folder / "claims.csv") for folder in (".", "frozen_decoder_baseline")
     )
@@ -117,19 +117,19 @@ def test_the_twin_has_an_untrained_decoder_and_claims_against_the_same_controls(
 
 def test_the_report_shows_each_comparison(run):
     page = (run / "report.html").read_text(encoding="utf-8")
-    for name in ("choices", "tradeoffs", "frozen_decoder_baseline"):
+    for name in ("compare_directions", "tradeoffs", "frozen_decoder_baseline"):
         assert f'<section id="{name}">' in page
 
 
 def test_a_comparison_left_out_takes_its_files_along(run, tmp_path):
     folder = tmp_path / "shorter"
     shutil.copytree(run, folder)
-    finished(command(folder, "compare=null", "matrix=null"))
+    finished(command(folder, "compare_directions=null", "tradeoffs=null"))
     assert not (folder / "tradeoffs.csv").exists()
     assert not (folder / "comparison_rows.parquet").exists()
     assert (folder / "claims.csv").read_bytes() == (run / "claims.csv").read_bytes()
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert '<section id="choices">' not in page
+    assert '<section id="compare_directions">' not in page
 
 
 def test_what_does_not_fit_is_refused_before_any_work(tmp_path):

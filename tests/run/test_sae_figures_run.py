@@ -1,6 +1,7 @@
 """The SAE of a run: figures, verdict, a grid; a loaded one measured on the run's prompts."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -77,8 +78,19 @@ def test_a_grid_takes_away_nothing_for_the_name_of_a_step_alone(tmp_path):
     for name in ("", ".", "..", ".mine", "grid.csv", "tensorboard", "batchtopk-k2-checkpoints"):
         for state in ("{}", "", '{"key": "0", "outputs": []}'):
             (tmp_path / f"run/.steps/grid-{name}.json").write_text(state)
+            (tmp_path / "run/grid/grid.csv").unlink()  # or there is nothing to do
             train_grid(asked, tmp_path / "run")
             assert {p for p in tmp_path.rglob("*") if p.name != "grid.json"} == before
+
+
+def test_an_sae_of_a_finished_grid_that_is_gone_is_trained_again(tmp_path):
+    asked = spec(grid=[{"vary": {"k": [2]}}])
+    train_grid(asked, tmp_path / "run")
+    made = tmp_path / "run/grid/batchtopk-k2"
+    weights = (made / "sae_weights.safetensors").read_bytes()
+    shutil.rmtree(made)
+    train_grid(asked, tmp_path / "run")
+    assert (made / "sae_weights.safetensors").read_bytes() == weights
 
 
 @pytest.mark.parametrize("output", ["grid/..", "grid/../..", "..", "grid/../sae/..", "grid/away/x"])
@@ -111,10 +123,10 @@ def test_the_table_of_a_grid_is_not_shown_by_a_run_of_another(tmp_path):
 
     grid = spec(grid=[{"vary": {"k": [2]}}])
     table = train_grid(grid, tmp_path / "run")
-    begin(grid, tmp_path / "run")
+    begin(grid, tmp_path / "run").drop_stale_grid()
     assert table == tmp_path / "run/grid/grid.csv" and table.exists()
     other = grid.model_copy(update={"hook_name": "blocks.2.hook_resid_pre"})
-    begin(other, tmp_path / "run")
+    begin(other, tmp_path / "run").drop_stale_grid()
     assert not table.exists() and (tmp_path / "run/grid/batchtopk-k2/cfg.json").exists()
 
 
@@ -150,7 +162,11 @@ def test_a_stopped_grid_goes_on_with_the_sae_under_way(tmp_path, monkeypatch):
 def test_the_twin_the_grid_and_the_loggers_do_not_train_the_sae_again(trained):
     weights = trained / "sae/sae_weights.safetensors"
     before = weights.stat().st_mtime_ns
-    run(spec(baseline=True, grid=[{"vary": {"k": [2]}}], log={"wandb": "x"}), trained, "train")
+    run(
+        spec(frozen_decoder_baseline=True, grid=[{"vary": {"k": [2]}}], log={"wandb": "x"}),
+        trained,
+        "train",
+    )
     assert weights.stat().st_mtime_ns == before
     run(spec(), trained, "train")
 

@@ -23,7 +23,7 @@ TEMPORARY = f".{os.getpid()}.tmp"
 """As files.py names its own, so that the next run clears what a killed one left."""
 
 
-def features(run: RunContext) -> None:
+def feature_data(run: RunContext) -> None:
     """feature_pages.json: the candidates, and the features that are named."""
     spec, sae, sides = run.spec.features, run.sae, run.shown
     with all_tokens(run, sae) as own, _topic(run, sae) as topic:
@@ -32,7 +32,7 @@ def features(run: RunContext) -> None:
     write_json(run.folder.path("feature_pages.json"), found.to_json() | about)
 
 
-def feature_pages(run: RunContext) -> None:
+def features(run: RunContext) -> None:
     """features.html, from feature_pages.json and the labels if there are any."""
     data = read_mapping(run.folder.path("feature_pages.json"))
     labels = read_labels(run.folder.path("labels.json"))

@@ -74,7 +74,7 @@ def label(run: RunContext) -> Callable[[], None]:
         write_table(run.folder.path("labels.csv"), found.table)
         write_json(run.folder.path("labels.json"), found.to_json())
         if missing := unfinished(run.folder.path("labels.json")):
-            run.left_open.add("label")
+            run.folder.leave_open("label")
             for line in summary_of(missing):
                 say(f"labels: {line}")
 

@@ -16,7 +16,7 @@ from saelens_steer.data import load_corpus, render, token_ids
 from saelens_steer.files import write_json, write_text
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.pipeline.outputs import write_table
-from saelens_steer.pipeline.step_table import grid_specs, has_figures
+from saelens_steer.pipeline.step_table import grid_specs
 from saelens_steer.progress import say
 from saelens_steer.report import frontier_figure, write_figure
 from saelens_steer.sae import (
@@ -39,32 +39,35 @@ def train(run: RunContext) -> None:
     folder, sae = run.folder.path("sae"), run.spec.sae
     if sae.train:
         train_sae(run.model, sae.train, run.hook_name, folder, sae.log)
-    else:
-        assert sae.load is not None
-        save_sae(run.load_sae(), folder)
-        remove_checkpoints(folder)
-        if has_figures(run.spec):
-            _copy_figures(Path(sae.load.source).expanduser(), folder)
-    _say_verdict(folder)
-
-
-def _copy_figures(source: Path, folder: Path) -> None:
-    for name in (QUALITY, "metrics.jsonl"):
-        if (source / name).is_file():
-            write_text(folder / name, (source / name).read_text(encoding="utf-8"))
+        _say_verdict(folder)
+        return
+    save_sae(run.load_sae(), folder)
+    remove_checkpoints(folder)
+    if source := run.source_with_figures:
+        _copy(source, folder, "metrics.jsonl")
 
 
 def quality(run: RunContext) -> None:
-    """The figures of an SAE from elsewhere; none for one that has only its decoder."""
+    """The figures of a loaded SAE: those beside it if it was trained here, or else measured.
+
+    There are none for an SAE that has only its decoder.
+    """
     sae, folder = run.sae, run.folder.path("sae")
-    if sae.cfg.metadata.decoder_only:
+    if source := run.source_with_figures:
+        _copy(source, folder, QUALITY)
+    elif sae.cfg.metadata.decoder_only:
         write_json(folder / QUALITY, {})
-        return
-    texts, size = _texts(run), min(CONTEXT, run.model.cfg.n_ctx)
-    n_tokens = sum(len(token_ids(run.model.tokenizer, text)) for text in texts)
-    found = sae_quality(run.model, sae, run.hook_name, texts, min(size, n_tokens))
-    write_json(folder / QUALITY, judged(found))
+    else:
+        texts, size = _texts(run), min(CONTEXT, run.model.cfg.n_ctx)
+        n_tokens = sum(len(token_ids(run.model.tokenizer, text)) for text in texts)
+        found = sae_quality(run.model, sae, run.hook_name, texts, min(size, n_tokens))
+        write_json(folder / QUALITY, judged(found))
     _say_verdict(folder)
+
+
+def _copy(source: Path, folder: Path, name: str) -> None:
+    if (source / name).is_file():
+        write_text(folder / name, (source / name).read_text(encoding="utf-8"))
 
 
 def _texts(run: RunContext) -> list[str]:

@@ -74,13 +74,13 @@ def made_at(folder: Path, *names: str) -> list[int]:
 
 def test_a_run_with_patches_from_its_first_outputs_to_its_report(parts, command, tmp_path):
     out = tmp_path / "run"
-    status, last, errors = command("compare_edits", parts, out)
+    status, last, errors = command("compare-edits", parts, out)
     assert (status, last) == (0, str(out / "compare_edits.json")), errors
     assert not (out / "claims.csv").exists()
     _is_side_by_side(out)
 
     before = made_at(out, "compare_edits.csv", "compare_edits.json", "features.json")
-    assert command("compare_edits", parts, out)[0] == 0
+    assert command("compare-edits", parts, out)[0] == 0
     assert made_at(out, "compare_edits.csv", "compare_edits.json", "features.json") == before
 
     assert command("run", parts, out)[:2] == (0, str(out / "report.html"))
@@ -142,7 +142,7 @@ def _has_one_file_for_each_feature_and_prompt(out: Path) -> None:
 
 
 REFUSED = {
-    "no patch section": ({"compare_edits": None}, "no section patch"),
+    "no section": ({"compare_edits": None}, "no section compare_edits"),
     "a feature out of range": (
         {"compare_edits": {"variants": {"v": [{"add": {"features": [32]}}]}}},
         "feature 32 is out of range: the SAE has 0 to 31",
@@ -178,7 +178,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_patched_is_one_sentence_and_leaves_nothing(parts, command, tmp_path, case):
     change, hint = REFUSED[case]
-    status, last, errors = command("compare_edits", {**parts, **change}, tmp_path / "run")
+    status, last, errors = command("compare-edits", {**parts, **change}, tmp_path / "run")
     assert (status, last) == (2, "")
     assert hint in errors and len(errors.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
@@ -190,7 +190,7 @@ def test_an_sae_still_to_be_trained_is_refused_at_another_hook(parts, command, t
     edit = {"ablate": {"features": [3], "hook_name": "blocks.1.hook_resid_pre"}}
     patch = {"variants": {"v": [edit]}}
     small = {**parts, "sae": {"train": train}, "compare_edits": patch}
-    status, _, errors = command("compare_edits", small, tmp_path / "run")
+    status, _, errors = command("compare-edits", small, tmp_path / "run")
     assert status == 2
     assert "will be trained at blocks.2.hook_resid_pre" in errors
 
@@ -205,7 +205,7 @@ NEED_AN_ENCODER = {
 @pytest.mark.parametrize("case", NEED_AN_ENCODER)
 def test_what_takes_an_encoder_is_refused_where_there_is_none(parts, command, tmp_path, case):
     config = {**decoder_only(parts), "compare_edits": {"variants": {"v": [NEED_AN_ENCODER[case]]}}}
-    status, _, errors = command("compare_edits", config, tmp_path / "run")
+    status, _, errors = command("compare-edits", config, tmp_path / "run")
     assert status == 2
     assert "only its decoder" in errors and len(errors.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
