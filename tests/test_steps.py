@@ -272,3 +272,41 @@ def test_a_run_folder_may_be_reached_by_a_link_and_from_anywhere(run, monkeypatc
     steps.check_own()
     steps.do("step", [1], ["made"], lambda: write_text(steps.path("made"), ""))
     assert (run / "made").exists() and not (run / "sae").exists()
+
+
+def test_what_a_stopped_removal_leaves_is_known_and_goes_with_the_step(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    folder.do("step", [1], ["a", "b"], lambda: [write_text(tmp_path / n, n) for n in "ab"])
+
+    def stopped(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("saelens_steer.pipeline.run_folder.remove", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            folder.drop("step")
+    assert not folder.is_done("step", [1], ["a", "b"])
+    folder.drop("step")
+    assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+
+
+def test_what_a_killed_step_made_in_part_goes_once_it_is_no_longer_asked_for(tmp_path):
+    def half() -> None:
+        write_text(tmp_path / "a", "half")
+        raise KeyboardInterrupt
+
+    folder = RunFolder(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        folder.do("step", [1], ["a", "b"], half)
+    assert not folder.is_done("step", [1], ["a"])
+    RunFolder(tmp_path).drop("step")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_step_that_leaves_itself_open_is_never_taken_for_done(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.do(
+        "step", [1], ["a"], lambda: (folder.leave_open("step"), write_text(tmp_path / "a", ""))
+    )
+    assert (tmp_path / "a").exists() and folder.is_open("step")
+    assert not folder.is_done("step", [1], ["a"])

@@ -235,6 +235,22 @@ def test_a_stop_while_asking_leaves_the_labels_of_before(folder, config, said, m
     assert (folder / "labels.json").read_bytes() != before["labels.json"]
 
 
+def test_a_first_run_that_is_stopped_while_asking_has_its_feature_pages(
+    config, tmp_path, said, monkeypatch
+):
+    from importlib import import_module
+
+    stage = import_module("saelens_steer.pipeline.steps.label")
+
+    def stop(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, "make_labels", stop)
+    assert said("label", config, "--out", tmp_path / "run")[0] == 1
+    assert (tmp_path / "run/features.html").is_file()
+    assert not (tmp_path / "run/labels.json").exists()
+
+
 def test_a_budget_ends_with_statuses_and_the_next_time_goes_on(folder, config, said):
     with serving() as server:
         options = asking(server, concurrency=1, max_requests=15)
