@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config
 
 from benchmarks.side_by_side import Bench
-from saelens_steer.model.load import LoadSpec, _hooked_transformer
+from saelens_steer.model.load import LoadRequest, _hooked_transformer
 from saelens_steer.sweeps.measurement import BATCH_TOKENS
 
 N_CTX = 512
@@ -74,7 +74,7 @@ def random_pair(shape: Shape, dtype: torch.dtype, device: str, seed: int = 0) ->
     hf.model.embed_tokens.weight.data[: len(SPECIAL)] = 0
     folder = Path(__file__).parent  # nothing is read from it: all weights come from `hf`
     words = tokenizer(shape.d_vocab)
-    spec = LoadSpec("random-qwen3", folder, copy.deepcopy(config), words, dtype, device, N_CTX)
+    spec = LoadRequest("random-qwen3", folder, copy.deepcopy(config), words, dtype, device, N_CTX)
     model = _hooked_transformer(hf.eval(), spec)
     return Pair(model, hf.to(device))  # it was moved to the CPU on the way
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from saelens_steer.cli.common import Config, Out, RunFolder, Set, app, exit_status, quiet
+from saelens_steer.cli.common import Config, Out, RunArgument, Set, app, exit_status, quiet
 from saelens_steer.errors import InputError
 
 
@@ -43,7 +43,7 @@ def metrics(
 
 
 @app.command()
-def features(run_folder: RunFolder, set_: Set = None) -> None:
+def features(run_folder: RunArgument, set_: Set = None) -> None:
     """Write the feature pages of a run, as --set "features.also=[12,40]"; then its report anew."""
     with exit_status():
         from saelens_steer.config import load_config
@@ -125,7 +125,7 @@ def generate_topic(
 
 
 @app.command()
-def images(run_folder: RunFolder) -> None:
+def images(run_folder: RunArgument) -> None:
     """Write the figures as plots/*.png and the report as report.pdf, by an installed Chromium."""
     with exit_status():
         quiet()
@@ -136,7 +136,7 @@ def images(run_folder: RunFolder) -> None:
 
 @app.command()
 def export(
-    run_folder: RunFolder,
+    run_folder: RunArgument,
     file: Annotated[Path, typer.Argument(help="What to write: .safetensors, or .gguf.")],
     feature: Annotated[
         list[int] | None, typer.Option(help="A feature, again for more [all candidates].")

@@ -15,6 +15,7 @@ from saelens_steer.config.edits import (
     CompareEditsSettings,
     CompareEditsSpec,
     EditSpec,
+    ErrorTerm,
     ProjectOutSpec,
     ReconstructSpec,
     ScaleSpec,

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from saelens_steer.config import PromptSpec, SampleSpec
 from saelens_steer.data.sources import (
     TEXT_COLUMNS,
-    Row,
+    SourceRow,
     encodable,
     source_file,
     source_rows,
@@ -129,7 +129,7 @@ def beginning(text: str, max_chars: int | None) -> str:
     return head[: -len(words[1])].rstrip()
 
 
-def _unique(rows: Iterable[Row]) -> Iterator[Prompt]:
+def _unique(rows: Iterable[SourceRow]) -> Iterator[Prompt]:
     seen: dict[str, str] = {}
     for where, number, row in rows:
         prompt = _prompt(row, where, number)
@@ -195,7 +195,7 @@ def _usable(source: str, spec: SampleSpec) -> Iterator[_Usable]:
             yield _Usable(number, text, len(whole), value)
 
 
-def _value(row: Row, column: str | None) -> str | None:
+def _value(row: SourceRow, column: str | None) -> str | None:
     """The row's value in the column of strata as text; None if it has none."""
     where, _, columns = row
     if column is None:

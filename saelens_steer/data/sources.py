@@ -16,11 +16,11 @@ from saelens_steer.errors import InputError, first_line
 SHIPPED = Path(__file__).parent / "prompts"
 TEXT_COLUMNS = ("text", "prompt")
 
-Row = tuple[str, int, dict[str, Any]]
+SourceRow = tuple[str, int, dict[str, Any]]
 """Where the row is (for messages), its number from 1, and its columns."""
 
 
-def source_rows(source: str) -> Iterator[Row]:
+def source_rows(source: str) -> Iterator[SourceRow]:
     """Rows of a shipped name, a .jsonl or .txt file, or a dataset `name[:config[:split]]`.
 
     A .txt file gives one row per text, which a blank line ends. A dataset is read as far as rows
@@ -45,14 +45,14 @@ def shipped_prompts() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.jsonl"))
 
 
-def text_rows(path: Path) -> Iterator[Row]:
+def text_rows(path: Path) -> Iterator[SourceRow]:
     """Each text of a .txt file, stripped; a blank line ends a text. Raises InputError."""
     texts = (block.strip() for block in re.split(r"\n[ \t\r]*\n", read_text(path)))
     for number, text in enumerate(filter(None, texts), start=1):
         yield f"{path} text {number}", number, {"text": text}
 
 
-def json_lines(path: Path) -> Iterator[Row]:
+def json_lines(path: Path) -> Iterator[SourceRow]:
     """Each object of a .jsonl file, numbered by its line. Raises InputError."""
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
@@ -78,7 +78,7 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path} line {line} is not UTF-8: save the file as UTF-8") from None
 
 
-def _dataset(source: str) -> Iterator[Row]:
+def _dataset(source: str) -> Iterator[SourceRow]:
     _refuse_near_miss(source)
     try:
         for number, row in enumerate(dataset_rows(source), start=1):

@@ -39,7 +39,7 @@ CHECKPOINT_ROOM = 1.2
 """Free memory, as a multiple of the model's size, at which the checkpoint is loaded again."""
 COMPLETION_BATCH_FACTOR = 8
 """Tokens written after each prompt."""
-NewTokens = Int[Tensor, "batch new_pos"]
+WrittenTokens = Int[Tensor, "batch new_pos"]
 
 
 def parity(case: SelfTestCase) -> Finding:
@@ -105,7 +105,7 @@ def _choices(plain: Logits, chosen: Int[Tensor, " batch"]) -> tuple[float, int]:
     return float(((best - own) / largest).max()), int((plain.argmax(-1) == chosen).sum())
 
 
-def _unfinished(new: NewTokens, stops: list[int]) -> Bool[Tensor, "batch new_pos"]:
+def _unfinished(new: WrittenTokens, stops: list[int]) -> Bool[Tensor, "batch new_pos"]:
     """Whether a text had not ended before each of its tokens."""
     stopped = torch.isin(new, torch.tensor(stops, device=new.device)).long().cumsum(1)
     return F.pad(stopped[:, :-1], (1, 0)) == 0

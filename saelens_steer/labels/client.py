@@ -25,7 +25,7 @@ from saelens_steer.progress import say
 
 LONGEST_WAIT = 60.0
 """Seconds; a server that asks for a longer wait is asked again after these."""
-Read = TypeVar("Read")
+AnswerReader = TypeVar("AnswerReader")
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Client:
         self.server = Server(self.spec)
         self.budget = Budget(self.spec.max_requests, self.spec.max_tokens)
 
-    def ask(self, question: Question, read: Callable[[Answer], Read]) -> Read:
+    def ask(self, question: Question, read: Callable[[Answer], AnswerReader]) -> AnswerReader:
         """The answer as `read` parses it. Raises LabelError, as `read` may.
 
         An answer that could be read is kept and never asked for again.

@@ -46,7 +46,7 @@ ASKED = "trust_remote_code=True"
 
 
 @dataclass(frozen=True)
-class LoadSpec:
+class LoadRequest:
     """The checkpoint to load, and how."""
 
     name: str
@@ -81,7 +81,7 @@ def load_model(
     length = context_length(config, n_ctx)
     tokenizer = _tokenizer(folder, name)
     return _load_proven(
-        LoadSpec(name, folder, config, tokenizer, torch_dtype, device, length, model_class)
+        LoadRequest(name, folder, config, tokenizer, torch_dtype, device, length, model_class)
     )
 
 
@@ -95,7 +95,7 @@ def checkpoint_of(model: Model) -> PreTrainedModel:
     return hf.to(str(cfg.device))  # pyright: ignore[reportArgumentType]
 
 
-def _load_proven(spec: LoadSpec) -> Model:
+def _load_proven(spec: LoadRequest) -> Model:
     """Load, prove unless that was done before, and record where the model came from."""
     fingerprint = snapshot_fingerprint(spec.folder)
     lengths = parity.probe_lengths(spec.config, spec.n_ctx)
@@ -118,7 +118,7 @@ def _load_proven(spec: LoadSpec) -> Model:
     return model
 
 
-def _build_and_compare(hf: PreTrainedModel, spec: LoadSpec) -> tuple[Model, parity.Parity]:
+def _build_and_compare(hf: PreTrainedModel, spec: LoadRequest) -> tuple[Model, parity.Parity]:
     """Read the checkpoint's answer before it is taken apart, then compare ours with it."""
     on_device = hf.to(spec.device)  # pyright: ignore[reportArgumentType]
     theirs = parity.read_hugging_face(on_device, spec.n_ctx)
@@ -127,7 +127,7 @@ def _build_and_compare(hf: PreTrainedModel, spec: LoadSpec) -> tuple[Model, pari
     return model, parity.check(proof, spec.dtype, spec.name)
 
 
-def _prove_first_layers(spec: LoadSpec) -> None:
+def _prove_first_layers(spec: LoadRequest) -> None:
     """Prove the first layers in float32, where rounding cannot hide a wrong loading."""
     config = copy.deepcopy(spec.config)
     config.num_hidden_layers = parity.shallow_layers(layer_types(config))
@@ -137,7 +137,7 @@ def _prove_first_layers(spec: LoadSpec) -> None:
     _build_and_compare(hf, replace(spec, config=config, dtype=torch.float32))
 
 
-def _hooked_transformer(hf: PreTrainedModel, spec: LoadSpec) -> HookedTransformer:
+def _hooked_transformer(hf: PreTrainedModel, spec: LoadRequest) -> HookedTransformer:
     """Rebuild the model in TransformerLens's own modules, weights unprocessed."""
     cfg = hooked_config(spec.config, spec.dtype)
     cfg.device, cfg.n_ctx, cfg.model_name = spec.device, spec.n_ctx, spec.name
@@ -158,7 +158,7 @@ def _hooked_transformer(hf: PreTrainedModel, spec: LoadSpec) -> HookedTransforme
     return model.eval()
 
 
-def _bridge(hf: PreTrainedModel, spec: LoadSpec) -> TransformerBridge:
+def _bridge(hf: PreTrainedModel, spec: LoadRequest) -> TransformerBridge:
     """Wrap the Hugging Face module itself."""
     model = TransformerBridge.boot_transformers(
         str(spec.folder),
@@ -175,7 +175,7 @@ def _bridge(hf: PreTrainedModel, spec: LoadSpec) -> TransformerBridge:
     return model.eval()
 
 
-BUILDERS: dict[str, Callable[[PreTrainedModel, LoadSpec], Model]] = {
+BUILDERS: dict[str, Callable[[PreTrainedModel, LoadRequest], Model]] = {
     "HookedTransformer": _hooked_transformer,
     "TransformerBridge": _bridge,
 }

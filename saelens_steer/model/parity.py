@@ -41,7 +41,7 @@ SHALLOW_LAYERS = 2
 LENGTHS = (48, 29, 11)
 BEYOND = 16
 """Positions compared at the end of the long row, which all lie past a sliding window."""
-Read = Callable[[Tokens, Mask, bool], tuple[Tensor, Tensor]]
+ProbeReader = Callable[[Tokens, Mask, bool], tuple[Tensor, Tensor]]
 """Tokens, mask, whether only the last logits are needed ↦ logits, middle residuals."""
 LIBRARIES = ("torch", "transformers", "transformer-lens")
 
@@ -90,7 +90,7 @@ def _rows(d_vocab: int, lengths: list[int]) -> tuple[Tokens, Mask]:
     return ids.masked_fill(~mask, 0), mask
 
 
-def _read(config: PretrainedConfig, n_ctx: int, read: Read) -> Reading:
+def _read(config: PretrainedConfig, n_ctx: int, read: ProbeReader) -> Reading:
     """The batch at its real positions, then the end of the long row."""
     lengths = probe_lengths(config, n_ctx)
     tokens, mask = _rows(config.vocab_size, lengths[: len(LENGTHS)])

@@ -38,7 +38,7 @@ LABEL = "Strength (mean largest activation, units of z)"
 Number = int | float
 Data = Mapping[str, Any]
 """The content of feature_pages.json."""
-Row = tuple[str, str, Sequence[Number]]
+TopicRow = tuple[str, str, Sequence[Number]]
 """A feature's label, its side, and its strength in each category."""
 Polygon = Sequence[tuple[Number, Number]]
 
@@ -112,7 +112,7 @@ def _shades(data: Data, side: str) -> tuple[str, str, str]:
     return SIDE_COLOURS[place], SHADES[place][1], SHADES[place][2]
 
 
-def _rows(data: Data) -> list[Row]:
+def _rows(data: Data) -> list[TopicRow]:
     strengths = data["topic"]["strengths"]
     return [
         (f"feature {page['feature']}", page["side"], own)
@@ -124,12 +124,12 @@ def _names(data: Data) -> list[str]:
     return [plain(name or "(none)") for name in data["topic"]["categories"]]
 
 
-def _drawn(data: Data) -> tuple[list[Row], list[str]]:
+def _drawn(data: Data) -> tuple[list[TopicRow], list[str]]:
     """The strongest rows from front to back, and the categories that are drawn."""
     rows, names = sorted(_rows(data), key=lambda row: sum(row[2]))[-MOST_FEATURES:], _names(data)
     peaks = [max((own[i] for *_, own in rows), default=0.0) for i in range(len(names))]
     kept = sorted(sorted(range(len(names)), key=lambda i: -peaks[i])[:MOST_CATEGORIES])
-    shown: list[Row] = [(label, side, [own[i] for i in kept]) for label, side, own in rows]
+    shown: list[TopicRow] = [(label, side, [own[i] for i in kept]) for label, side, own in rows]
     return shown, [names[i] for i in kept]
 
 
@@ -164,7 +164,7 @@ def _polygons(corners: Sequence[Polygon], fill: str, line: str) -> go.Scatter:
     )
 
 
-def _hover(rows: Sequence[Row], names: Sequence[str], most: Number) -> go.Scatter:
+def _hover(rows: Sequence[TopicRow], names: Sequence[str], most: Number) -> go.Scatter:
     """Invisible marks on the tops of the bars that show a bar's number."""
     tops = [
         (_at(i + WIDE / 2, depth + DEEP / 2, TALLEST * v / most), (label, names[i], v))
@@ -184,7 +184,9 @@ def _hover(rows: Sequence[Row], names: Sequence[str], most: Number) -> go.Scatte
     )
 
 
-def _label_axes(figure: go.Figure, rows: Sequence[Row], names: Sequence[str], most: Number) -> None:
+def _label_axes(
+    figure: go.Figure, rows: Sequence[TopicRow], names: Sequence[str], most: Number
+) -> None:
     """Categories along the front, strengths up the left edge, features at the ends of the rows."""
     n, ticks = len(names), _ticks(most)
     figure.update_xaxes(

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from sae_lens import SAE
 from torch import Tensor
 
+from saelens_steer.config import ErrorTerm
 from saelens_steer.errors import InputError
 from saelens_steer.sae import check_encoder, check_feature, decode, decode_change, encode
 from saelens_steer.steering.edits import Edit
 from saelens_steer.tensors import Resid
 
 Latents = Float[Tensor, "n d_sae"]
-ErrorTerm = Literal["keep", "drop"]
 CHUNK = 4096
 """Vectors that go through the SAE at once."""
 

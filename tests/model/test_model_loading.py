@@ -107,7 +107,7 @@ def test_the_tokenizer_given_is_not_changed(random_folder, build):
     config = load.read_config(random_folder)
     tokenizer = AutoTokenizer.from_pretrained(random_folder)
     before = copy.deepcopy(tokenizer)
-    spec = load.LoadSpec("m", random_folder, config, tokenizer, torch.float32, "cpu", 64)
+    spec = load.LoadRequest("m", random_folder, config, tokenizer, torch.float32, "cpu", 64)
     model = build(load._hugging_face("m", random_folder, config, torch.float32), spec)
     assert model.tokenizer is not tokenizer
     assert model.tokenizer.bos_token == "<|im_end|>"
