@@ -24,7 +24,7 @@ from saelens_steer.data import (
 )
 from saelens_steer.errors import InputError
 from saelens_steer.features import Scale, measured_scale
-from saelens_steer.files import digest, file_digest, write_json, write_text
+from saelens_steer.files import digest, file_digest, read_json, write_json, write_text
 from saelens_steer.metrics import metrics_version
 from saelens_steer.model import check_stream, default_hook_name, load_model, model_fingerprint
 from saelens_steer.pipeline.provenance import library_versions, provenance
@@ -274,8 +274,7 @@ class RunContext:
     @property
     def halved(self) -> dict[str, dict[str, int]]:
         """Store → shape → rows of the batches that did not fit, in this run folder so far."""
-        path = self.folder.path(HALVED)
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return read_json(self.folder.path(HALVED))
 
     def write_provenance(self) -> None:
         """Write provenance.json, with the digest of the SAE once there is one."""
