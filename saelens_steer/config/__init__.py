@@ -1,25 +1,32 @@
 """One frozen pydantic spec per step, composed by RunSpec; YAML in, YAML out."""
 
+from saelens_steer.config.compare_edits import CompareEditsSettings, CompareEditsSpec
 from saelens_steer.config.directions import (
     CAUSAL,
-    REFERENCES,
+    FAMILIES,
+    SOURCES,
     CausalScore,
     CompareDirectionsSpec,
     ContrastScore,
+    PlacedEditSpec,
     SelectSpec,
     TradeoffsSpec,
+    evidence_of,
+    is_custom,
+    is_file,
 )
 from saelens_steer.config.edits import (
+    EDITS,
     AblateSpec,
     AddSpec,
-    CompareEditsSettings,
-    CompareEditsSpec,
+    CustomSpec,
+    EditOptions,
     EditSpec,
     ErrorTerm,
     ProjectOutSpec,
     ReconstructSpec,
     ScaleSpec,
-    SetSpec,
+    SetToSpec,
     SuppressAndBoostSpec,
 )
 from saelens_steer.config.inputs import (
@@ -36,5 +43,5 @@ from saelens_steer.config.inputs import (
 from saelens_steer.config.labels import FeaturesSpec, LabelSpec, ServerSpec
 from saelens_steer.config.run import RunSpec
 from saelens_steer.config.sae import LoadSpec, LogSpec, TrainSpec
-from saelens_steer.config.sweep import AlphaUnit, CompletionSpec, SweepSpec
+from saelens_steer.config.sweep import SPLICE_MAX_NORM, AlphaUnit, CompletionSpec, SweepSpec
 from saelens_steer.config.yaml import checked, dump_config, load_config, parse_config

@@ -1,13 +1,15 @@
-"""Specs of where directions come from: selection, ways compared, trade-offs."""
+"""Specs of where directions come from: selection, sources compared, trade-offs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_serializer, model_validator
 
 from saelens_steer.config.base import Spec
+from saelens_steer.config.edits import EditSpec, check_gate, check_sweepable
 from saelens_steer.errors import or_known
 
 ContrastScore = Literal["mean_difference", "auroc", "firing_difference"]
@@ -58,22 +60,79 @@ class SelectSpec(Spec):
 
 
 CONTRASTS, CAUSAL = get_args(ContrastScore), get_args(CausalScore)
-REFERENCES = ("difference_of_means", "linear_probe")
-"""Directions that need no SAE, from activations at the assistant start."""
 PARTS = ("assistant_start", "answer")
-EDITS = ("add", "keep_norm", "apart", "where", "fires", "clamp")
-POSITIONS = ("all", "last")
 
 
-def _check_methods(names: Sequence[str], allowed: Sequence[str]) -> None:
+class SourceFacts(NamedTuple):
+    """What a source of directions reads, and how its effect counts as evidence."""
+
+    evidence: Literal["selection", "tokens", "ceiling", "without SAE", "control", "given"]
+    """selection: chosen without the outcome. tokens: the score reads the metric's tokens. ceiling:
+    it reads the outcome itself. control: random."""
+    needs: frozenset[str] = frozenset()
+    """sae, activations, outcome, tested (the directions under test)."""
+
+
+def _facts(evidence: Any, *needs: str) -> SourceFacts:
+    return SourceFacts(evidence, frozenset(needs))
+
+
+SOURCES: dict[str, SourceFacts] = {
+    "mean_difference": _facts("selection", "sae", "activations"),
+    "auroc": _facts("selection", "sae", "activations"),
+    "firing_difference": _facts("selection", "sae", "activations"),
+    "output_score": _facts("selection", "sae", "activations", "outcome"),
+    "token_confidence": _facts("selection", "sae", "activations", "outcome"),
+    "direct_logit": _facts("tokens", "sae", "activations", "outcome"),
+    "attribution": _facts("ceiling", "sae", "activations", "outcome"),
+    "difference_of_means": _facts("without SAE", "activations"),
+    "linear_probe": _facts("without SAE", "activations"),
+    "covariance": _facts("control", "activations"),
+    "isotropic": _facts("control"),
+    "feature": _facts("control", "sae", "activations", "tested"),
+    "permuted": _facts("control", "tested"),
+    "token_difference": _facts("control", "activations"),
+}
+"""Name → facts of a source of directions. `directions.FINDERS` finds them, under the same name."""
+FAMILIES = tuple(name for name, facts in SOURCES.items() if facts.evidence == "control")
+"""The families of controls."""
+VECTOR_FILES = (".safetensors", ".gguf")
+
+
+def is_custom(name: str) -> bool:
+    """Whether a name is `package.module:function`."""
+    return ":" in name
+
+
+def is_file(name: str) -> bool:
+    """Whether a name is a file of steering vectors."""
+    return Path(name).suffix in VECTOR_FILES
+
+
+def evidence_of(source: str) -> str:
+    """How the effect of a source's directions counts."""
+    name = source.partition("@")[0]
+    if name in SOURCES:
+        return SOURCES[name].evidence
+    return "selection" if is_custom(name) else "given"
+
+
+def check_sources(names: Sequence[str | int]) -> None:
+    """Raise ValueError for a name that is no source of directions, and for one named twice.
+
+    Known are feature indices, the names of SOURCES (contrast scores with @assistant_start or
+    @answer), files of steering vectors, and `package.module:function`.
+    """
     for name in names:
+        if isinstance(name, int) or is_custom(name) or is_file(name):
+            continue
         base, _, at = name.partition("@")
-        if base not in allowed:
-            raise ValueError(f"{name!r} is no way to find a direction; {or_known(base, allowed)}")
+        if base not in SOURCES:
+            raise ValueError(f"{name!r} is not a source of directions; {or_known(base, SOURCES)}")
         if at and (base not in CONTRASTS or at not in PARTS):
-            raise ValueError(f"{name!r}: only {', '.join(CONTRASTS)} take @{' or @'.join(PARTS)}")
+            raise ValueError(f"{name!r}: only {', '.join(CONTRASTS)} accept @{' or @'.join(PARTS)}")
     if len(set(names)) < len(names):
-        raise ValueError("a way to find directions is named twice")
+        raise ValueError("a source of directions is named twice")
 
 
 class CompareDirectionsSpec(Spec):
@@ -85,7 +144,7 @@ class CompareDirectionsSpec(Spec):
     covariance controls and mean ‖x‖ come from.
     """
 
-    methods: tuple[str, ...] = (
+    methods: tuple[str | int, ...] = (
         "mean_difference@answer",
         "mean_difference@assistant_start",
         "auroc@answer",
@@ -97,7 +156,7 @@ class CompareDirectionsSpec(Spec):
         "difference_of_means",
         "linear_probe",
     )
-    baseline: str = "mean_difference@answer"
+    baseline: str | int = "mean_difference@answer"
     """What the others' effects are divided by."""
     k: int = Field(default=3, gt=0)
     """The first so many features of each side."""
@@ -110,24 +169,48 @@ class CompareDirectionsSpec(Spec):
 
     @model_validator(mode="after")
     def _known(self) -> CompareDirectionsSpec:
-        _check_methods(self.methods, (*CONTRASTS, *CAUSAL, *REFERENCES))
+        check_sources(self.methods)
         if self.baseline not in self.methods:
             raise ValueError(
                 f"baseline {self.baseline!r} is not among the methods: give "
-                f"compare_directions.baseline, one of {', '.join(self.methods)}"
+                f"compare_directions.baseline, one of {', '.join(map(str, self.methods))}"
             )
         return self
+
+
+class PlacedEditSpec(EditSpec):
+    """An edit and where it acts: `add@last`, or `add: {keep_norm: true}` with `positions: last`."""
+
+    positions: Literal["all", "last"] = "all"
+
+    @property
+    def label(self) -> str:
+        edit = super().label
+        return edit if self.positions == "all" else f"{edit}@{self.positions}"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_at_positions(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        name, _, at = value.partition("@")
+        return {name: {}, **({"positions": at} if at else {})}
+
+    @model_serializer
+    def _placed(self) -> str | dict[str, Any]:
+        given = self.options.model_dump(exclude_defaults=True)
+        at = {} if self.positions == "all" else {"positions": self.positions}
+        if not given:
+            return "@".join((self.kind, *at.values()))
+        return {self.kind: given, **at}
 
 
 class TradeoffsSpec(Spec):
     """What directions and edits do to one domain, and to all the others.
 
-    Strengths are pushes in multiples of the mean ‖x‖. Edits: add; keep_norm (add, then back to the
-    norm there was); apart (add what is left of the direction without the differences between the
-    sides of select and its other domains); where (add only where a linear probe, fitted to the
-    run's prompts against those of selection, finds one of the former); fires (add only where the
-    feature is active); clamp (z_f ← the strength). edit@last acts on the last prompt token alone,
-    others on all positions.
+    Strengths are pushes in multiples of the mean ‖x‖. A factor (`scale`) is 1 + α, and an edit
+    without a strength is measured once. `edit@last` acts on the last prompt token alone, others on
+    all positions.
     """
 
     prompts: str = "tiny-domains-heldout"
@@ -149,8 +232,15 @@ class TradeoffsSpec(Spec):
     """Features by index, or ways to find directions as in compare."""
     top: int = Field(default=3, gt=0)
     """The first so many features of each way."""
-    edits: tuple[str, ...] = ("add", "add@last", "keep_norm@last", "where@last", "apart", "clamp")
-    """The first one is what the others are compared with."""
+    edits: tuple[PlacedEditSpec, ...] = (
+        PlacedEditSpec.model_validate("add"),
+        PlacedEditSpec.model_validate("add@last"),
+        PlacedEditSpec.model_validate({"add": {"keep_norm": True}, "positions": "last"}),
+        PlacedEditSpec.model_validate({"add": {"gate": "probe"}, "positions": "last"}),
+        PlacedEditSpec.model_validate({"add": {"orthogonal_to": "domains"}}),
+        PlacedEditSpec.model_validate("set_to"),
+    )
+    """The others are compared with the first."""
     alphas: tuple[float, ...] = (0.25, 0.5)
     effect: float | None = 1.0
     """Also find the strength at which the effect is so large; null: do not."""
@@ -178,15 +268,13 @@ class TradeoffsSpec(Spec):
 
     @model_validator(mode="after")
     def _known(self) -> TradeoffsSpec:
-        _check_methods(self.methods, (*CONTRASTS, *CAUSAL, *REFERENCES))
-        for name in self.edits:
-            edit, _, at = name.partition("@")
-            if edit not in EDITS:
-                raise ValueError(f"{name!r} is no edit; {or_known(edit, EDITS)}")
-            if at and at not in POSITIONS:
-                raise ValueError(f"{name!r}: an edit acts @{' or @'.join(POSITIONS)}")
-            if edit == "where" and at != "last":
-                raise ValueError("the probe of `where` reads the last token: write where@last")
+        check_sources(self.directions)
+        for edit in self.edits:
+            check_sweepable(edit, "tradeoffs")
+            check_gate(edit, edit.positions)
+        labels = [edit.label for edit in self.edits]
+        if len(set(labels)) < len(labels):
+            raise ValueError("an edit is named twice")
         if not self.directions or not self.edits:
             raise ValueError("needs at least one direction and one edit")
         return self

@@ -1,25 +1,34 @@
-"""Specs of patching: named variants of the model, lists of edits whose outputs are compared."""
+"""Specs of edits, one class per edit under its name, and of comparing edits side by side."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_serializer, model_validator
 
 from saelens_steer.config.base import Spec
 
 ErrorTerm = Literal["keep", "drop"]
+Strength = Literal["push", "factor", "value"]
+"""What α of a sweep is to an edit: the length of a push, 1 less than a factor, or a value of z."""
 
 
-class _OnFeatures(Spec):
-    """What edits of features have in common."""
+class EditOptions(Spec):
+    """What an edit acts along, and its options."""
 
-    features: str | tuple[int, ...]
+    STRENGTH: ClassVar[Strength | None] = None
+    """What α of a sweep means; None: the edit has no strength."""
+    GIVEN_AS: ClassVar[str | None] = None
+    """The option that states the strength outside a sweep."""
+    ENCODES: ClassVar[bool] = False
+    """Whether it changes z, which needs features and the SAE's encoder."""
+
+    features: str | tuple[int, ...] = ()
     """Indices, or a domain of select: its best candidates."""
     top: int = Field(default=1, gt=0)
-    """With a domain: so many of its candidates."""
+    """How many candidates of that domain."""
     hook_name: str | None = None
-    """null: the run's own."""
+    """null: the run's hook."""
 
     @field_validator("features", mode="wrap")
     @classmethod
@@ -28,109 +37,201 @@ class _OnFeatures(Spec):
             features = check(value)
         except ValidationError:
             raise ValueError("should be a domain or a list of feature indices") from None
-        if not features:
+        if value is not None and not features:
             raise ValueError("should not be empty")
         if not isinstance(features, str) and len(set(features)) < len(features):
             raise ValueError("names a feature twice")
         return features
 
+    @property
+    def strength(self) -> Strength | None:
+        """What α of a sweep means."""
+        return self.STRENGTH
 
-class AddSpec(_OnFeatures):
+    @property
+    def strength_unit(self) -> str:
+        """The unit of the strength outside a sweep."""
+        return getattr(self, "alpha_unit", getattr(self, "unit", "raw"))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it reads besides the direction: feature, encoder, probe, domains."""
+        return frozenset({"feature", "encoder"} if self.ENCODES else ())
+
+    @property
+    def missing(self) -> str | None:
+        """The option that must be stated for the edit to act outside a sweep."""
+        if not self.features:
+            return "features"
+        return self.GIVEN_AS if self.GIVEN_AS and getattr(self, self.GIVEN_AS) is None else None
+
+
+class AddSpec(EditOptions):
     """x ← x + α · W_dec[f]."""
+
+    STRENGTH, GIVEN_AS = "push", "alpha"
 
     alpha: float = 1.0
     alpha_unit: Literal["raw", "unit", "max_act", "resid_norm"] = "raw"
+    keep_norm: bool = False
+    """Scale x′ back to ‖x‖, so that only its angle changes."""
+    gate: Literal["feature", "probe"] | None = None
+    """feature: push only where the feature is active. probe: only where a linear probe takes the
+    activation for one of the run's prompts; it is fitted to the last tokens of those prompts
+    against the selection prompts."""
+    orthogonal_to: Literal["domains"] | None = None
+    """Push along the part of the direction that is orthogonal to the differences of means between
+    the other selection domains and the two sides. The push keeps its norm."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        gated = {"feature": {"feature", "encoder"}, "probe": {"probe"}, None: set[str]()}
+        return frozenset(gated[self.gate] | ({"domains"} if self.orthogonal_to else set()))
 
 
-class ProjectOutSpec(_OnFeatures):
-    """Take the components along W_dec[f] out of x."""
+class ProjectOutSpec(EditOptions):
+    """Remove the components of x along W_dec[f]."""
 
 
-class AblateSpec(_OnFeatures):
+class AblateSpec(EditOptions):
     """z_f ← 0."""
 
+    ENCODES = True
+
     error: ErrorTerm = "keep"
 
 
-class ScaleSpec(_OnFeatures):
-    """z_f ← factor · z_f."""
+class ScaleSpec(EditOptions):
+    """z_f ← factor · z_f. In a sweep the factor is 1 + α."""
 
-    factor: float
+    STRENGTH, GIVEN_AS, ENCODES = "factor", "factor", True
+
+    factor: float | None = None
     error: ErrorTerm = "keep"
 
 
-class SetSpec(_OnFeatures):
+class SetToSpec(EditOptions):
     """z_f ← value."""
 
-    value: float
+    STRENGTH, GIVEN_AS, ENCODES = "value", "value", True
+
+    value: float | None = None
     unit: Literal["raw", "max_act"] = "raw"
-    """max_act: in multiples of A_max(f)."""
+    """max_act: multiples of A_max(f)."""
     error: ErrorTerm = "keep"
 
 
-class SuppressAndBoostSpec(_OnFeatures):
-    """z ← suppress · z for all features, then z_f ← z_f + boost."""
+class SuppressAndBoostSpec(EditOptions):
+    """z ← suppress · z for every feature, then z_f ← z_f + boost."""
 
-    boost: float
+    STRENGTH, GIVEN_AS, ENCODES = "value", "boost", True
+
+    boost: float | None = None
     suppress: float = 0.5
     unit: Literal["raw", "max_act"] = "raw"
-    """Of boost. max_act: in multiples of A_max(f)."""
+    """The unit of boost. max_act: multiples of A_max(f)."""
     error: ErrorTerm = "keep"
 
 
-class ReconstructSpec(Spec):
+class ReconstructSpec(EditOptions):
     """x ← decode(encode(x)): the SAE spliced in."""
 
+    ENCODES = True
+
     error: ErrorTerm = "drop"
-    hook_name: str | None = None
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"encoder"})
+
+    @property
+    def missing(self) -> None:
+        return None
+
+    @model_validator(mode="after")
+    def _of_no_feature(self) -> ReconstructSpec:
+        if self.features:
+            raise ValueError("reconstruct changes no feature: leave features out")
+        return self
+
+
+class CustomSpec(EditOptions):
+    """An edit of your own, made by a function `package.module:function`."""
+
+    GIVEN_AS = "alpha"
+
+    function: str = Field(pattern=r"^[\w.]+:[\w.]+$")
+    """function(target, strength, given, **options) → Edit."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    means: Strength | None = "push"
+    """What its strength is: a push, a factor, a value of z; null: it has none."""
+    alpha: float = 1.0
+    alpha_unit: Literal["raw", "unit", "max_act", "resid_norm"] = "raw"
+
+    @property
+    def strength(self) -> Strength | None:
+        return self.means
 
 
 class EditSpec(Spec):
-    """One edit: exactly one key, such as `ablate: {features: [3]}`."""
+    """One edit: its name, such as `ablate`, or its name and options: `add: {keep_norm: true}`."""
 
     add: AddSpec | None = None
     project_out: ProjectOutSpec | None = None
     ablate: AblateSpec | None = None
     scale: ScaleSpec | None = None
-    set: SetSpec | None = None
+    set_to: SetToSpec | None = None
     suppress_and_boost: SuppressAndBoostSpec | None = None
     reconstruct: ReconstructSpec | None = None
+    custom: CustomSpec | None = None
 
     @property
     def kind(self) -> str:
-        """The key that is given."""
-        return next(iter(self.model_fields_set))
+        """The name of the edit."""
+        return next(name for name in EDITS if getattr(self, name) is not None)
 
     @property
-    def inner(self) -> Any:
-        """The spec under that key."""
+    def options(self) -> Any:
+        """The options under that name."""
         return getattr(self, self.kind)
 
     @property
+    def label(self) -> str:
+        """The edit with its options, such as add(keep_norm) or scale(error=drop)."""
+        given = self.options.model_dump(exclude_defaults=True, exclude=OF_A_SWEEP)
+        if self.custom:
+            more = [f"{key}={value}" for key, value in given.get("options", {}).items()]
+            return self.custom.function + (f"({', '.join(more)})" if more else "")
+        said = [key if value is True else f"{key}={value}" for key, value in given.items()]
+        return self.kind + (f"({', '.join(said)})" if said else "")
+
+    @property
+    def is_push(self) -> bool:
+        """Whether it adds the same vector to every activation."""
+        return self.add is not None and not (self.add.keep_norm or self.add.gate)
+
+    @property
+    def splices(self) -> bool:
+        """Whether it replaces activations by the SAE's reconstruction."""
+        return getattr(self.options, "error", "keep") == "drop"
+
+    @property
     def latents(self) -> list[tuple[str | None, str | int]]:
-        """(hook, feature) of what is changed by way of the encoder; of a domain, its best."""
-        if self.kind in ("add", "project_out", "reconstruct"):
+        """(hook, feature) of every z_f that it changes; a domain's candidates by rank."""
+        options = self.options
+        if not (options.ENCODES and options.features):
             return []
-        given, hook_name = self.inner.features, self.inner.hook_name
-        if isinstance(given, str):
-            return [(hook_name, f"{given} {i + 1}") for i in range(self.inner.top)]
-        return [(hook_name, feature) for feature in given]
-
-    @property
-    def encodes(self) -> bool:
-        """Whether it goes through the SAE's encoder."""
-        return self.kind not in ("add", "project_out")
-
-    @property
-    def unit(self) -> str:
-        """The unit of its strength."""
-        return getattr(self.inner, "alpha_unit", getattr(self.inner, "unit", "raw"))
+        if isinstance(options.features, str):
+            ranked = [f"{options.features} {i + 1}" for i in range(options.top)]
+            return [(options.hook_name, name) for name in ranked]
+        return [(options.hook_name, feature) for feature in options.features]
 
     @property
     def needs_encoder(self) -> bool:
-        """Whether it takes the encoder to make: to apply it, to choose its features, for A_max."""
-        by_domain = isinstance(getattr(self.inner, "features", ()), str)
-        return self.encodes or by_domain or self.unit == "max_act"
+        """Whether applying it, choosing its features or its unit takes the SAE's encoder."""
+        by_domain = isinstance(self.options.features, str)
+        max_act = self.options.strength_unit == "max_act"
+        return "encoder" in self.options.needs or by_domain or max_act
 
     @model_validator(mode="before")
     @classmethod
@@ -144,73 +245,40 @@ class EditSpec(Spec):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> EditSpec:
-        if len(self.model_fields_set) != 1:
-            raise ValueError(f"an edit is one of {', '.join(type(self).model_fields)}")
+        if sum(getattr(self, name) is not None for name in EDITS) != 1:
+            raise ValueError(f"an edit is one of {', '.join(EDITS)}")
         return self
 
-    @model_serializer(mode="wrap")
-    def _only_what_is_given(self, handler: Any) -> dict[str, Any]:
-        return {key: value for key, value in handler(self).items() if value is not None}
+    @model_serializer
+    def _as_written(self) -> str | dict[str, Any]:
+        given = self.options.model_dump(exclude_defaults=True)
+        return {self.kind: given} if given else self.kind
 
 
-class CompareEditsSettings(Spec):
-    """Where the edits of patching act, and how much is written."""
-
-    positions: Literal["all", "prompt", "generated", "last"] = "all"
-    exclude_special_tokens: bool = False
-    max_norm: float | Literal["auto"] | None = "auto"
-    """Leave attention sinks alone: norm above this multiple of the prompt's median. auto: 10 where
-    an SAE is spliced in, else no limit."""
-    max_new_tokens: int = Field(default=64, gt=0)
-    batch_size: int = Field(default=16, gt=0)
-
-    @field_validator("max_norm", mode="wrap")
-    @classmethod
-    def _positive_or_auto(cls, value: Any, check: Any) -> Any:
-        wanted = ValueError("should be a positive number, null or auto")
-        try:
-            max_norm = check(value)
-        except ValidationError:
-            raise wanted from None
-        if isinstance(max_norm, float) and not max_norm > 0:
-            raise wanted
-        return max_norm
+EDITS: dict[str, type[EditOptions]] = {
+    name: get_args(field.annotation)[0] for name, field in EditSpec.model_fields.items()
+}
+"""Name → the spec of an edit. `steering.BUILDERS` has the function that makes it."""
+OF_A_SWEEP = frozenset(
+    {"features", "top", "hook_name", "alpha", "alpha_unit", "factor", "value", "boost", "unit"}
+)
+"""Options that a sweep and the trade-offs decide: what is edited, where, and how strongly."""
 
 
-class CompareEditsSpec(CompareEditsSettings):
-    """Original and patched outputs side by side, for the prompts that are steered."""
+def check_sweepable(edit: EditSpec, section: str) -> None:
+    """Raise ValueError if an edit states what its section decides (OF_A_SWEEP)."""
+    given = edit.options.model_dump(exclude_defaults=True)
+    if stated := sorted(OF_A_SWEEP & set(given)):
+        raise ValueError(
+            f"edit {edit.kind}: {stated[0]} is decided by {section}, which edits along each of its "
+            "directions at each strength: leave it out"
+        )
 
-    variants: dict[str, tuple[EditSpec, ...]] = Field(min_length=1)
-    """Name → edits, which act in the order given."""
-    limit: int | None = Field(default=None, gt=0)
-    """Only the first so many prompts."""
 
-    @property
-    def named(self) -> tuple[int, ...]:
-        """The features that edits name by index."""
-        given = [getattr(edit.inner, "features", ()) for edit in self.edits]
-        return tuple(f for features in given if not isinstance(features, str) for f in features)
-
-    @property
-    def needs_a_max(self) -> bool:
-        """Whether a strength is in multiples of A_max."""
-        return any(edit.unit == "max_act" for edit in self.edits)
-
-    @property
-    def edits(self) -> list[EditSpec]:
-        """The edits of all variants."""
-        return [edit for edits in self.variants.values() for edit in edits]
-
-    @model_validator(mode="after")
-    def _names_and_edits(self) -> CompareEditsSpec:
-        for name, edits in self.variants.items():
-            if name == "original":
-                raise ValueError("a variant cannot be called 'original', the unpatched model")
-            if not edits:
-                raise ValueError(f"variant {name!r} has no edit")
-            named = [place for edit in edits for place in edit.latents]
-            if twice := [place for place in named if named.count(place) > 1]:
-                raise ValueError(
-                    f"variant {name!r} edits feature {twice[0][1]} twice at one hook: keep one"
-                )
-        return self
+def check_gate(edit: EditSpec, positions: str) -> None:
+    """Raise ValueError for a probe as gate that would see other tokens than it is fitted to."""
+    if "probe" in edit.options.needs and positions != "last":
+        raise ValueError(
+            "gate: probe reads the last prompt token, which the probe is fitted to: edit at "
+            "positions: last"
+        )

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from saelens_steer.config.base import Spec
+from saelens_steer.config.compare_edits import CompareEditsSpec
 from saelens_steer.config.directions import CompareDirectionsSpec, SelectSpec, TradeoffsSpec
-from saelens_steer.config.edits import CompareEditsSpec
 from saelens_steer.config.inputs import (
     DEFAULT_METRICS,
     TINY,

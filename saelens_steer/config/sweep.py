@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from saelens_steer.config.base import Spec
+from saelens_steer.config.compare_edits import positive_or_auto
+from saelens_steer.config.directions import FAMILIES, check_sources, is_custom
+from saelens_steer.config.edits import EditSpec, check_gate, check_sweepable
 
+DEFAULT_ALPHAS = (-4.0, -2.0, 0.0, 2.0, 4.0)
 AlphaUnit = Literal["raw", "unit", "max_act", "resid_norm", "kl"]
-Family = Literal["covariance", "isotropic", "feature", "permuted", "token_difference"]
 Match = Literal["norm", "kl"]
+ONCE = (0.0, 1.0)
+"""The strengths of an edit that has none: unsteered and steered."""
+SPLICE_MAX_NORM = 10.0
+"""A spliced SAE leaves positions alone whose norm exceeds this multiple of their prompt's median:
+it was not trained on attention sinks, and a model whose sink is damaged breaks down."""
 
 
 class CompletionSpec(Spec):
@@ -39,8 +47,15 @@ class SweepSpec(Spec):
     """Directions × strengths × prompts, against controls."""
 
     features: Literal["candidates"] | tuple[int, ...] = "candidates"
-    edit: Literal["add"] = "add"
-    alphas: tuple[float, ...] = (-4.0, -2.0, 0.0, 2.0, 4.0)
+    directions: tuple[str | int, ...] | None = None
+    """In place of features: sources of directions, as in tradeoffs.directions."""
+    top: int = Field(default=3, gt=0)
+    """With `directions`: how many of each source, and of each side."""
+    edit: EditSpec = EditSpec.model_validate("add")
+    """add; or another edit, along each direction. α is then the size of the push, 1 less than the
+    factor of `scale`, and what `set_to` sets z to. project_out, ablate and reconstruct have no
+    strength: they are measured once, under α = 1. α = 0 is always the unsteered model."""
+    alphas: tuple[float, ...] = DEFAULT_ALPHAS
     alpha_unit: AlphaUnit = "raw"
     """raw: α·W_dec[f]. unit: α·W_dec[f]/‖W_dec[f]‖. max_act: α·A_max(f)·W_dec[f], A_max the
     largest activation in the cache. resid_norm: α · mean ‖x‖ · unit vector. kl: along ±W_dec[f],
@@ -48,11 +63,12 @@ class SweepSpec(Spec):
     positions: Literal["all", "prompt", "last"] = "all"
     exclude_special_tokens: bool = False
     """Leave special tokens as they are."""
-    max_norm: float | None = Field(default=None, gt=0)
-    """Leave attention sinks alone: norm above this multiple of their prompt's median."""
+    max_norm: float | Literal["auto"] | None = "auto"
+    """Leave attention sinks unsteered: positions whose norm exceeds this multiple of their prompt's
+    median. auto: 10 if an SAE is spliced in, otherwise no limit."""
     n_controls: int = Field(default=512, ge=0)
     """K, of each family."""
-    controls: Family | tuple[Family, ...] = "covariance"
+    controls: str | tuple[str, ...] = "covariance"
     """Claims are held against the first; each further one says how the answer changes, and costs as
     many rows again. covariance: N(0, Σ), Σ that of the cached residuals. isotropic: any direction
     alike. feature: W_dec rows of other features that fire about as often. permuted: the directions
@@ -77,10 +93,17 @@ class SweepSpec(Spec):
         return () if isinstance(self.features, str) else self.features
 
     @property
-    def families(self) -> tuple[Family, ...]:
+    def families(self) -> tuple[str, ...]:
         """The families of controls, the one of the claims first; none where there are none."""
         given = (self.controls,) if isinstance(self.controls, str) else self.controls
         return given if self.n_controls else ()
+
+    @property
+    def norm_limit(self) -> float | None:
+        """`max_norm` as a number, or None."""
+        if self.max_norm == "auto":
+            return SPLICE_MAX_NORM if self.edit.splices else None
+        return self.max_norm
 
     @property
     def matched_by(self) -> Match:
@@ -89,24 +112,31 @@ class SweepSpec(Spec):
 
     @property
     def per_candidate_controls(self) -> bool:
-        """Whether each candidate has controls of its own: α counts another thing than matches."""
-        return (self.matched_by == "kl") != (self.alpha_unit == "kl")
+        """Whether each candidate has controls of its own: α and `match` differ, or the edit is not
+        a push, and its controls have the same ‖Δx‖ at each token."""
+        return not self.edit.is_push or (self.matched_by == "kl") != (self.alpha_unit == "kl")
 
     @property
     def calibrated(self) -> bool:
         """Whether strengths are found by the KL they give."""
         return "kl" in (self.alpha_unit, self.match)
 
+    @field_validator("max_norm", mode="wrap")
+    @classmethod
+    def _positive_or_auto(cls, value: Any, check: Any) -> Any:
+        return positive_or_auto(value, check)
+
     @field_validator("controls", mode="wrap")
     @classmethod
     def _family_or_families(cls, value: Any, check: Any) -> Any:
-        known = ", ".join(get_args(Family))
+        wanted = ValueError(f"should be one of {', '.join(FAMILIES)}, or a list of them")
         try:
-            families = check(value)
+            given = check(value)
         except ValidationError:
-            raise ValueError(f"should be one of {known}, or a list of them") from None
-        if isinstance(families, str):
-            return families
+            raise wanted from None
+        families = (given,) if isinstance(given, str) else given
+        if any(family not in FAMILIES and not is_custom(family) for family in families):
+            raise wanted
         if not families or len(set(families)) < len(families):
             raise ValueError("names a family twice" if families else "names no family")
         return families[0] if len(families) == 1 else families
@@ -128,3 +158,31 @@ class SweepSpec(Spec):
         if not any(alphas):
             raise ValueError("needs at least one strength other than 0")
         return tuple(sorted({0.0, *alphas}))
+
+    @model_validator(mode="after")
+    def _directions_or_features(self) -> SweepSpec:
+        if self.directions is not None:
+            if not self.directions:
+                raise ValueError("directions should not be empty")
+            check_sources(self.directions)
+            if self.features != "candidates":
+                raise ValueError("give either features or directions, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _strengths_of_the_edit(self) -> SweepSpec:
+        edit, strength = self.edit, self.edit.options.strength
+        check_sweepable(edit, "the sweep")
+        check_gate(edit, self.positions)
+        if self.calibrated and not edit.is_push:
+            raise ValueError(
+                f"edit {edit.label}: strengths are found by KL for plain `add` alone: choose "
+                "another alpha_unit, and leave match out"
+            )
+        if strength in ("factor", None) and self.alpha_unit != "raw":
+            raise ValueError(f"edit {edit.kind} has no unit of α: leave alpha_unit out")
+        if strength is None:
+            if self.alphas not in (DEFAULT_ALPHAS, ONCE):
+                raise ValueError(f"edit {edit.kind} has no strength: leave alphas out")
+            object.__setattr__(self, "alphas", ONCE)
+        return self

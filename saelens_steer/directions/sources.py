@@ -1,8 +1,8 @@
-"""Where directions under test come from: given vectors, named features, scores, means, a probe."""
+"""Where directions come from: given features and vectors, scores, means, probes, controls."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,16 +12,28 @@ from sae_lens import SAE
 from torch import Tensor
 
 from saelens_steer.activations import Activations
-from saelens_steer.config import CAUSAL, REFERENCES, SelectSpec, SweepSpec
+from saelens_steer.config import CAUSAL, SOURCES, SelectSpec, SweepSpec, is_custom, is_file
 from saelens_steer.directions.causal import CausalScoring, rank_by
+from saelens_steer.directions.controls import ControlInputs, controls_of
 from saelens_steer.directions.means_and_probes import (
     assistant_start_vectors,
     difference_of_means,
     linear_probe,
 )
 from saelens_steer.errors import InputError
-from saelens_steer.features import NO_SCALE, Scale, Selection, select_features
-from saelens_steer.steering import Directions, feature_directions, plain_directions
+from saelens_steer.features import NO_SCALE, Scale, Selection, firing_rates, select_features
+from saelens_steer.metrics import imported
+from saelens_steer.model import same_places
+from saelens_steer.sae import check_feature
+from saelens_steer.steering import (
+    CONTROL_PREFIX,
+    Directions,
+    as_vectors,
+    feature_directions,
+    load_vectors,
+    plain_directions,
+    tested_vectors,
+)
 from saelens_steer.tensors import Vectors
 
 
@@ -42,7 +54,7 @@ def tested_directions(
 
 @dataclass(frozen=True)
 class FoundDirections:
-    """The best directions that one method finds for one side, as unit vectors towards it."""
+    """The best directions that one source has for one side, as unit vectors."""
 
     method: str
     side: str
@@ -53,7 +65,7 @@ class FoundDirections:
 
 @dataclass(frozen=True)
 class DirectionFinder:
-    """Finds directions by each method, from one SAE and the cached activations."""
+    """Finds directions by each source, from one SAE and the cached activations."""
 
     sae: SAE[Any]
     activations: Activations
@@ -70,25 +82,38 @@ class DirectionFinder:
         """A_max of every feature and mean ‖x‖, over all cached activations."""
         return self._contrast(self.spec.at).scale
 
-    def directions_by(self, method: str, k: int) -> list[FoundDirections]:
-        """One result per side; fewer than k directions if fewer features point that way."""
-        if method in REFERENCES:
-            vector = self._reference(method)
-            return [
-                FoundDirections(method, side, (f"{method}_{side}",), (None,), towards[None])
-                for side, towards in zip(self.sides, (vector, -vector), strict=True)
-            ]
-        candidates = self.selection(method, k).candidates
-        return [
-            FoundDirections(
-                method,
-                side,
-                tuple(f"feature_{f}" for f in candidates[side]),
-                tuple(candidates[side]),
-                unit_rows(self.sae, candidates[side]),
-            )
-            for side in self.sides
-        ]
+    def directions_by(self, source: str | int, k: int) -> list[FoundDirections]:
+        """The first k directions of a source for each side; fewer if it has no more.
+
+        Scores find features for each side; means, probes and functions of your own find a direction
+        towards the positive side, which is reversed for the negative one; features, files and
+        controls are taken as they are for both. Raises InputError if a source finds nothing.
+        """
+        if isinstance(source, int):
+            return _same(self, str(source), *_features(self.sae, [source]))
+        name = source.partition("@")[0]
+        if is_custom(source):
+            return _by_function(self, source, k)
+        return _of_file(self, source, k) if is_file(source) else FINDERS[name](self, source, k)
+
+    def under_test(self, sources: Sequence[str | int], k: int, alpha_unit: str) -> Directions:
+        """The directions of some sources for a sweep, as α = 1 adds them.
+
+        Both signs of α are swept, so a direction that serves both sides stands once. Vectors that
+        are no decoder rows are unit vectors.
+        """
+        found: dict[str, tuple[int | None, Float[Tensor, " d_model"]]] = {}
+        for source in sources:
+            for one in self.directions_by(source, k):
+                for name, feature, vector in zip(one.names, one.features, one.vectors, strict=True):
+                    if feature is None and one.side != self.sides[0]:
+                        continue
+                    row = vector if feature is None else self.sae.W_dec[feature].detach()
+                    found.setdefault(name, (feature, row.float().cpu()))
+        if not found:
+            raise InputError(f"{', '.join(map(str, sources))} found no direction to sweep")
+        features, vectors = zip(*found.values(), strict=True)
+        return tested_vectors([*found], [*features], torch.stack(vectors), alpha_unit, self.scale)
 
     def selection(self, method: str, k: int) -> Selection:
         """The k best features by a score; contrast scores may name a part, as in auroc@answer."""
@@ -107,13 +132,117 @@ class DirectionFinder:
             self._seen[at] = select_features(self.sae, self.activations, *self.sides, **options)
         return self._seen[at]
 
-    def _reference(self, method: str) -> Float[Tensor, " d_model"]:
-        """The difference of means or the probe's direction, towards the positive side."""
-        positive, negative = ([side] for side in self.sides)
-        if method == "difference_of_means":
-            return difference_of_means(self.activations, positive, negative)
-        sides = (assistant_start_vectors(self.activations, side) for side in (positive, negative))
-        return linear_probe(*sides).direction
+
+Finder = Callable[[DirectionFinder, str, int], list[FoundDirections]]
+
+
+def by_score(finder: DirectionFinder, source: str, k: int) -> list[FoundDirections]:
+    """The decoder rows of the best features of each side."""
+    candidates = finder.selection(source, k).candidates
+    return [
+        FoundDirections(source, side, *_features(finder.sae, candidates[side]))
+        for side in finder.sides
+    ]
+
+
+def by_means(finder: DirectionFinder, source: str, k: int) -> list[FoundDirections]:  # noqa: ARG001
+    """The difference of the two sides' means."""
+    positive, negative = ([side] for side in finder.sides)
+    return _mirrored(finder, source, difference_of_means(finder.activations, positive, negative))
+
+
+def by_probe(finder: DirectionFinder, source: str, k: int) -> list[FoundDirections]:  # noqa: ARG001
+    """The direction of a linear probe between the two sides."""
+    sides = (assistant_start_vectors(finder.activations, [side]) for side in finder.sides)
+    return _mirrored(finder, source, linear_probe(*sides).direction)
+
+
+def at_random(finder: DirectionFinder, source: str, k: int) -> list[FoundDirections]:
+    """The first k controls of a family, drawn with the sweep's seed.
+
+    The directions under test, for families that read them, are the candidates of select.
+    """
+    sae, needs = finder.sae, SOURCES[source].needs
+    features = finder.selection(finder.spec.score, finder.spec.k).features if "tested" in needs else []
+    rates = firing_rates(finder.activations, sae) if "sae" in needs else None
+    tested = unit_rows(sae, features)
+    known = ControlInputs(
+        finder.activations.d_model, finder.activations, tested, tuple(features), sae, rates
+    )
+    vectors = controls_of(source, k, known, finder.scoring.measurement.spec.seed)
+    prefix = CONTROL_PREFIX.get(source, source)
+    names = tuple(f"{prefix}_{i:04d}" for i in range(len(vectors)))
+    return _same(finder, source, names, (None,) * len(names), vectors)
+
+
+FINDERS: Mapping[str, Finder] = {
+    "mean_difference": by_score,
+    "auroc": by_score,
+    "firing_difference": by_score,
+    "output_score": by_score,
+    "token_confidence": by_score,
+    "direct_logit": by_score,
+    "attribution": by_score,
+    "difference_of_means": by_means,
+    "linear_probe": by_probe,
+    "covariance": at_random,
+    "isotropic": at_random,
+    "feature": at_random,
+    "permuted": at_random,
+    "token_difference": at_random,
+}
+"""Name of a source → the function (finder, source, k) that finds its directions."""
+
+
+def _by_function(finder: DirectionFinder, source: str, k: int) -> list[FoundDirections]:
+    """`function(activations, positive, negative)` → [d_model] or [n, d_model], best first."""
+    found = imported(source, "source of directions")(finder.activations, *finder.sides)
+    vectors = torch.atleast_2d(as_vectors(found, source).float().cpu())[:k]
+    return _mirrored(finder, source, *vectors)
+
+
+def _of_file(finder: DirectionFinder, source: str, k: int) -> list[FoundDirections]:
+    """The vectors of a file that belong at the run's hook."""
+    held, hook_name = load_vectors(source), finder.activations.hook_name
+    own = [n for n, hook in held.hook_names.items() if hook_name in same_places(hook)][:k]
+    if not own:
+        hooks = ", ".join(sorted(set(held.hook_names.values())))
+        raise InputError(f"{source} has no vector at {hook_name}: its vectors are at {hooks}")
+    vectors = torch.stack([held.vectors[name] for name in own])
+    return _same(finder, source, tuple(own), (None,) * len(own), vectors)
+
+
+def _features(
+    sae: SAE[Any], features: Sequence[int]
+) -> tuple[tuple[str, ...], tuple[int, ...], Vectors]:
+    """Names, features and unit decoder rows."""
+    rows = tuple(check_feature(sae, feature) for feature in features)
+    return tuple(f"feature_{f}" for f in rows), rows, unit_rows(sae, rows)
+
+
+def _same(
+    finder: DirectionFinder,
+    source: str,
+    names: tuple[str, ...],
+    features: tuple[int | None, ...],
+    vectors: Vectors,
+) -> list[FoundDirections]:
+    """The same directions for both sides."""
+    units = torch.nn.functional.normalize(vectors, dim=1)
+    return [FoundDirections(source, side, names, features, units) for side in finder.sides]
+
+
+def _mirrored(finder: DirectionFinder, source: str, *vectors: Vectors) -> list[FoundDirections]:
+    """Directions towards the positive side, and their opposites for the negative one."""
+    base = source.rpartition(":")[2]
+    numbers = [f"{base}_{i}" for i in range(len(vectors))] if len(vectors) > 1 else [base]
+    units = torch.stack(vectors)
+    return [
+        FoundDirections(
+            source, side, tuple(f"{n}_{side}" for n in numbers), (None,) * len(vectors), sign * units
+        )
+        for side, sign in zip(finder.sides, (1, -1), strict=True)
+    ]
 
 
 def unit_rows(sae: SAE[Any], features: Sequence[int]) -> Vectors:

@@ -1,7 +1,7 @@
 """Pure functions of logits and of text, and how a config names them."""
 
 from saelens_steer.metrics.code import code_validity
-from saelens_steer.metrics.custom import metrics_version
+from saelens_steer.metrics.custom import imported, metrics_version, source_of
 from saelens_steer.metrics.latex import latex_validity
 from saelens_steer.metrics.metric import LogitMetric, Metric, TextMetric, kl
 from saelens_steer.metrics.registry import metric_provenance, resolve_metrics

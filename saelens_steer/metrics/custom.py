@@ -58,20 +58,20 @@ def metrics_version(specs: Sequence[MetricSpec]) -> str:
     """
     own = [imported(spec) for spec in specs if isinstance(spec, str) and ":" in spec]
     plain = [spec if isinstance(spec, str) else spec.model_dump() for spec in specs]
-    return digest(plain, [_source(function) for function in own])
+    return digest(plain, [source_of(function) for function in own])
 
 
-def _source(function: Callable[..., Any]) -> str:
+def source_of(function: Callable[..., Any]) -> str:
     """The text of the module that defines a function; InputError if it has no file."""
     try:
         return inspect.getsource(sys.modules[function.__module__])
     except (OSError, TypeError, KeyError):
         raise InputError(
-            f"the metric {function!r} stands in no source file: put it in a module of its own"
+            f"{function!r} is not defined in a source file: move it to a module"
         ) from None
 
 
-def imported(path: str) -> Callable[..., Any]:
+def imported(path: str, what: str = "metric") -> Callable[..., Any]:
     """The function behind `package.module:function`. Raises InputError."""
     module_name, _, attribute = path.partition(":")
     with _working_directory_importable():
@@ -79,16 +79,16 @@ def imported(path: str) -> Callable[..., Any]:
             found: Any = _fresh(importlib.import_module(module_name))
         except Exception as error:
             raise InputError(
-                f"metric {path!r}: cannot import {module_name!r} "
+                f"{what} {path!r}: cannot import {module_name!r} "
                 f"({type(error).__name__}: {error}); is it installed or in this directory?"
             ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
             public = sorted(n for n, v in vars(found).items() if callable(v) and n[0] != "_")
-            raise InputError(f"metric {path!r}: no {part!r} there; {or_known(part, public)}")
+            raise InputError(f"{what} {path!r}: no {part!r} there; {or_known(part, public)}")
         found = getattr(found, part)
     if not callable(found):
-        raise InputError(f"metric {path!r} is a {type(found).__name__}, not a function")
+        raise InputError(f"{what} {path!r} is a {type(found).__name__}, not a function")
     return found
 
 

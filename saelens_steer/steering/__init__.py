@@ -1,16 +1,20 @@
 """Edits of the model's activations, and the context that applies them."""
 
 from saelens_steer.steering.apply import Receipt, edit_where, relative_norms, row_rel_norm, steered
+from saelens_steer.steering.builders import BUILDERS, EditContext, Target, build_edit
 from saelens_steer.steering.directions import (
     CANDIDATE,
+    CONTROL_PREFIX,
     UNITS_NEEDING_ACTIVATIONS,
     Directions,
     feature_directions,
     matched_controls,
     per_candidate_controls,
     plain_directions,
+    tested_vectors,
 )
-from saelens_steer.steering.edits import Edit, add, per_row, project_out
+from saelens_steer.steering.edits import Edit, add, as_vectors, orthogonal_part, per_row, project_out
+from saelens_steer.steering.gates import Gate, activation_of
 from saelens_steer.steering.positions import Positions, columns, norm_limits, within
 from saelens_steer.steering.sae_edits import (
     SAEEdit,

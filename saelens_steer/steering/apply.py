@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from saelens_steer.config import SPLICE_MAX_NORM
 from saelens_steer.data import special_ids
 from saelens_steer.errors import InputError
 from saelens_steer.model import check_editable
@@ -19,10 +20,6 @@ from saelens_steer.steering.edits import Edit
 from saelens_steer.steering.positions import Positions, Tracker, norm_limits, within
 from saelens_steer.steering.sae_edits import SAEEdit, composed, splices
 from saelens_steer.tensors import Mask, PerRow, Resid
-
-SPLICE_MAX_NORM = 10.0
-"""A spliced SAE leaves positions alone whose norm exceeds this multiple of their prompt's median:
-it was not trained on attention sinks, and a model whose sink is damaged breaks down."""
 
 
 @dataclass

@@ -23,7 +23,7 @@ CANDIDATE = "candidate"
 """The family of directions under test; controls have the names of their families."""
 SAME_SIZE = 1e-3
 """Norms this close (relative) count as one size: half-precision decoders are no closer to 1."""
-PREFIX = {"feature": "feature_control"}
+CONTROL_PREFIX = {"feature": "feature_control"}
 """Prefix of control names, for families whose own name begins the candidates' names."""
 
 
@@ -77,7 +77,7 @@ def feature_directions(
     """W_dec[f] of each feature, as α = 1 adds it in this unit (see `scaled_vectors`)."""
     rows = [check_feature(sae, f) for f in features]
     names = [f"feature_{f}" for f in rows]
-    return _tested(names, [*rows], sae.W_dec[rows], alpha_unit, scale)
+    return tested_vectors(names, [*rows], sae.W_dec[rows], alpha_unit, scale)
 
 
 def plain_directions(
@@ -85,13 +85,14 @@ def plain_directions(
 ) -> Directions:
     """Given vectors in place of features."""
     names = [f"direction_{i}" for i in range(len(vectors))]
-    return _tested(names, [None] * len(names), vectors, alpha_unit, scale)
+    return tested_vectors(names, [None] * len(names), vectors, alpha_unit, scale)
 
 
-def _tested(
+def tested_vectors(
     names: Sequence[str], features: list[int | None], vectors: Vectors, unit: str, scale: Scale
 ) -> Directions:
-    """Directions under test. Raises InputError for a vector that is zero or not finite."""
+    """Directions under test, as α = 1 adds them. Raises InputError for a vector that is zero or not
+    finite."""
     vectors = vectors.detach().float().cpu()
     norms = vectors.norm(dim=-1)
     if not bool((norms > 0).all() and norms.isfinite().all()):
@@ -158,7 +159,7 @@ def per_candidate_controls(family: str, unit_vectors: Vectors, tested: Direction
 def _controls(
     family: str, unit_vectors: Vectors, size: float, suffix: str, whose: str | None = None
 ) -> Directions:
-    n, prefix = len(unit_vectors), PREFIX.get(family, family)
+    n, prefix = len(unit_vectors), CONTROL_PREFIX.get(family, family)
     return Directions(
         tuple(f"{prefix}_{i:04d}{suffix}" for i in range(n)),
         (family,) * n,

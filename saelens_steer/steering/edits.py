@@ -5,16 +5,21 @@ Those that go through an SAE are in `sae_edits.py`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
+from sae_lens import SAE
 from torch import Tensor
 
 from saelens_steer.errors import InputError
+from saelens_steer.steering.gates import Gate, as_gate
 from saelens_steer.tensors import Direction, PerRow, Resid, Vectors
+
+NOTHING_LEFT = 1e-3
+"""Relative norm below which nothing of a direction is left outside the span of others."""
 
 
 @dataclass(frozen=True)
@@ -25,21 +30,41 @@ class Edit:
     fn: Callable[[Resid], Resid]
     pointwise: bool = True
     """Each vector is changed independently of its row and position."""
+    push: Direction | Float[Tensor, "batch d_model"] | None = None
+    """The vector that it adds to every activation, if that is all it does."""
+    key: str | None = None
+    """A digest of all that decides `fn`; None: unknown."""
 
     def __call__(self, resid: Resid) -> Resid:
         return self.fn(resid)
 
 
-def add(direction: Direction | Float[Tensor, "batch d_model"], alpha: float | PerRow = 1.0) -> Edit:
-    """x ← x + α · direction at each position, in the activation's dtype.
+def add(
+    direction: Direction | Float[Tensor, "batch d_model"],
+    alpha: float | PerRow = 1.0,
+    *,
+    keep_norm: bool = False,
+    gate: Gate | tuple[SAE[Any], int | Sequence[int]] | None = None,
+    orthogonal_to: Direction | Vectors | None = None,
+) -> Edit:
+    """x ← x + α · direction at each position.
 
     A `direction` [d_model] applies to the whole batch, [batch, d_model] one to each row; `alpha`
-    may then be one number for each row. Raises InputError on values that are not finite.
+    may then be one number for each row. keep_norm: x′ is scaled back to ‖x‖, so that only its angle
+    changes. gate: push only activations for which a Probe, or a feature given as (sae, feature),
+    holds (Lee et al. 2024, arXiv 2409.05907). orthogonal_to: directions [n, d_model]; the push goes
+    along the part of `direction` orthogonal to them and keeps its norm. Raises InputError on values
+    that are not finite, and if nothing of the direction is left.
     """
     steps = torch.as_tensor(alpha, dtype=torch.float32)
-    vector = direction.detach().float() * steps.to(direction.device)[..., None]
+    direction = as_vectors(direction, "the direction").float()
+    if orthogonal_to is not None:
+        direction = orthogonal_part(direction, as_vectors(orthogonal_to, "orthogonal_to"))
+    vector = direction * steps.to(direction.device)[..., None]
     if not torch.isfinite(vector).all():
         raise InputError("the steering vector has entries that are not finite numbers")
+    opens = None if gate is None else as_gate(gate).holds
+    plain = opens is None and not keep_norm
 
     def shift(resid: Resid) -> Resid:
         _check_width(vector, resid)
@@ -48,11 +73,50 @@ def add(direction: Direction | Float[Tensor, "batch d_model"], alpha: float | Pe
                 f"{len(vector)} directions for a batch of {len(resid)} rows: give one direction, "
                 "or one for each row"
             )
-        step = vector.to(device=resid.device, dtype=resid.dtype)
-        return resid + (step if step.ndim == 1 else step[:, None, :])
+        x = resid if plain else resid.float()
+        step = vector.to(device=x.device, dtype=x.dtype)
+        pushed = x + (step if step.ndim == 1 else step[:, None, :])
+        if keep_norm:
+            pushed = pushed * (x.norm(dim=-1, keepdim=True) / pushed.norm(dim=-1, keepdim=True))
+        if opens is None:
+            return pushed.to(resid.dtype)
+        return torch.where(opens(resid)[..., None].to(x.device), pushed.to(resid.dtype), resid)
 
-    label = f"{alpha:g}" if isinstance(alpha, int | float) and math.isfinite(alpha) else "per row"
-    return Edit(f"add({label})", shift, pointwise=vector.ndim == 1)
+    label = f"{alpha:.4g}" if isinstance(alpha, int | float) else "per row"
+    options = {
+        "keep_norm": keep_norm,
+        "gate": gate is not None,
+        "orthogonal": orthogonal_to is not None,
+    }
+    name = ", ".join([label, *(option for option, on in options.items() if on)])
+    return Edit(f"add({name})", shift, pointwise=vector.ndim == 1, push=vector if plain else None)
+
+
+def orthogonal_part(direction: Direction | Vectors, others: Direction | Vectors) -> Tensor:
+    """The part of each direction orthogonal to all `others`, scaled to the direction's norm.
+
+    Raises InputError if less than a thousandth of a direction is left.
+    """
+    if direction.ndim == 2:
+        return torch.stack([orthogonal_part(one, others) for one in direction])
+    basis = torch.linalg.qr(torch.atleast_2d(others).to(direction.device).double().T).Q
+    v = direction.double()
+    left = v - basis @ (basis.T @ v)
+    if not float(left.norm()) > NOTHING_LEFT * float(v.norm()):
+        raise InputError("nothing of the direction is left orthogonal to the others")
+    size = float(v.norm())
+    size = 1.0 if abs(size - 1) < 1e-6 else size  # a unit vector up to rounding stays one
+    return (left / left.norm() * size).float()
+
+
+def as_vectors(given: Any, what: str) -> Tensor:
+    """A tensor or array as a floating-point tensor, without gradient. Raises InputError."""
+    vectors = torch.as_tensor(given).detach()
+    if not vectors.is_floating_point():
+        raise InputError(f"{what} has dtype {vectors.dtype}: give floating-point numbers")
+    if vectors.ndim not in (1, 2):
+        raise InputError(f"{what} has shape {[*vectors.shape]}: give [d_model] or [n, d_model]")
+    return vectors
 
 
 def project_out(direction: Direction | Vectors) -> Edit:
@@ -61,7 +125,7 @@ def project_out(direction: Direction | Vectors) -> Edit:
     Several directions [n, d_model] are removed together, as the subspace they span. Raises
     InputError for a direction that is zero or not finite.
     """
-    vectors = torch.atleast_2d(direction.detach().float())
+    vectors = torch.atleast_2d(as_vectors(direction, "the direction").float())
     norms = vectors.norm(dim=-1)
     if not bool((norms > 0).all() and norms.isfinite().all()):
         raise InputError("a direction to project out is zero or has entries that are not finite")

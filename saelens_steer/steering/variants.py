@@ -9,32 +9,16 @@ from typing import Any
 
 from sae_lens import SAE
 
-from saelens_steer.config import (
-    AblateSpec,
-    AddSpec,
-    EditSpec,
-    ProjectOutSpec,
-    ReconstructSpec,
-    ScaleSpec,
-    SetSpec,
-    SuppressAndBoostSpec,
-)
+from saelens_steer.config import EditSpec
 from saelens_steer.errors import InputError, or_known
 from saelens_steer.features import NO_SCALE, Scale
 from saelens_steer.model import hook_layer, same_places
 from saelens_steer.sae import check_feature
 from saelens_steer.steering.apply import steered
+from saelens_steer.steering.builders import EditContext, Target, build_edit
 from saelens_steer.steering.directions import scaled_vectors
-from saelens_steer.steering.edits import Edit, add, project_out
-from saelens_steer.steering.sae_edits import (
-    SAEEdit,
-    ablate,
-    composed,
-    reconstruct,
-    scale,
-    set_to,
-    suppress_and_boost,
-)
+from saelens_steer.steering.edits import Edit
+from saelens_steer.steering.sae_edits import SAEEdit, composed
 
 
 @dataclass(frozen=True)
@@ -71,13 +55,15 @@ def variant_of(name: str, edits: Edit | Sequence[Edit], hook_name: str) -> Varia
 
 @dataclass(frozen=True)
 class EditInputs:
-    """The SAE, hook, candidates and scale that a config's edits refer to."""
+    """What a config's edits refer to: the SAE, the run's hook, its candidates and its scale."""
 
     sae: SAE[Any]
     hook_name: str
     candidates: Mapping[str, Sequence[int]]
     """Domain → candidate features, best first."""
     scale: Scale = NO_SCALE
+    context: EditContext | None = None
+    """None: the SAE alone."""
 
     def features(self, given: str | Sequence[int], top: int) -> list[int]:
         """The features a spec means. Raises InputError for an unknown domain or feature."""
@@ -91,11 +77,16 @@ class EditInputs:
             raise InputError(f"selection found no feature for {given!r}: name features by index")
         return found
 
-    def sizes(self, value: float, unit: str, features: Sequence[int]) -> float | list[float]:
-        """`value` in units of z: one number for all features, or one for each."""
-        if unit == "raw":
-            return value
-        return [value * self.scale.a_max(f) for f in features]
+    def build(self, spec: EditSpec, features: Sequence[int]) -> Edit:
+        """The edit at the strength that the spec states."""
+        options, rows = spec.options, self.sae.W_dec[list(features)].detach().float()
+        amount = getattr(options, options.GIVEN_AS) if options.GIVEN_AS else 1.0
+        if options.strength == "push":
+            rows = scaled_vectors(rows, [*features], options.strength_unit, self.scale)
+        elif options.strength_unit == "max_act":
+            amount = [amount * self.scale.a_max(f) for f in features]
+        target = Target(spec.kind, rows, tuple(features))
+        return build_edit(spec, target, amount, self.context or EditContext(self.sae))
 
 
 def build_variant(name: str, specs: Sequence[EditSpec], known: EditInputs) -> Variant:
@@ -103,10 +94,10 @@ def build_variant(name: str, specs: Sequence[EditSpec], known: EditInputs) -> Va
     edits: dict[str, tuple[Edit, ...]] = {}
     features: list[int] = []
     for spec in specs:
-        inner = spec.inner
-        named = [] if spec.reconstruct else known.features(inner.features, inner.top)
-        hook_name = _place(inner.hook_name or known.hook_name, known.hook_name, edits)
-        edits[hook_name] = (*edits.get(hook_name, ()), BUILDERS[spec.kind](inner, named, known))
+        options = spec.options
+        named = known.features(options.features, options.top) if options.features else []
+        hook_name = _place(options.hook_name or known.hook_name, known.hook_name, edits)
+        edits[hook_name] = (*edits.get(hook_name, ()), known.build(spec, named))
         features += named
     for at_hook in edits.values():
         composed(at_hook)  # conflicts are found before any forward pass
@@ -117,46 +108,3 @@ def build_variant(name: str, specs: Sequence[EditSpec], known: EditInputs) -> Va
 def _place(hook_name: str, own: str, used: Iterable[str]) -> str:
     """One name for one place: the run's hook, that of an earlier edit, or the name itself."""
     return next((name for name in (own, *used) if name in same_places(hook_name)), hook_name)
-
-
-def _add(spec: AddSpec, features: list[int], known: EditInputs) -> Edit:
-    rows = known.sae.W_dec[features].detach().float()
-    vectors = scaled_vectors(rows, [*features], spec.alpha_unit, known.scale)
-    return add(vectors.sum(0), spec.alpha)
-
-
-def _project_out(spec: ProjectOutSpec, features: list[int], known: EditInputs) -> Edit:  # noqa: ARG001
-    return project_out(known.sae.W_dec[features])
-
-
-def _ablate(spec: AblateSpec, features: list[int], known: EditInputs) -> Edit:
-    return ablate(known.sae, features, spec.error)
-
-
-def _scale(spec: ScaleSpec, features: list[int], known: EditInputs) -> Edit:
-    return scale(known.sae, features, spec.factor, spec.error)
-
-
-def _set(spec: SetSpec, features: list[int], known: EditInputs) -> Edit:
-    return set_to(known.sae, features, known.sizes(spec.value, spec.unit, features), spec.error)
-
-
-def _suppress_and_boost(spec: SuppressAndBoostSpec, features: list[int], known: EditInputs) -> Edit:
-    boosts = known.sizes(spec.boost, spec.unit, features)
-    return suppress_and_boost(known.sae, features, boosts, spec.suppress, spec.error)
-
-
-def _reconstruct(spec: ReconstructSpec, features: list[int], known: EditInputs) -> Edit:  # noqa: ARG001
-    return reconstruct(known.sae, spec.error)
-
-
-BUILDERS: Mapping[str, Any] = {
-    "add": _add,
-    "project_out": _project_out,
-    "ablate": _ablate,
-    "scale": _scale,
-    "set": _set,
-    "suppress_and_boost": _suppress_and_boost,
-    "reconstruct": _reconstruct,
-}
-"""Key of an EditSpec → the function that makes the edit."""

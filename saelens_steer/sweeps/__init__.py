@@ -7,9 +7,9 @@ from saelens_steer.sweeps.compare_edits import (
     check_comparable,
     edits_table,
 )
+from saelens_steer.sweeps.edits import UNEDITED, amount_of, target_of
 from saelens_steer.sweeps.logits import (
     LogitSweep,
-    activation_of,
     measure,
     measured_batches,
     rows_of,

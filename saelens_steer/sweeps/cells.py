@@ -15,6 +15,7 @@ from saelens_steer.files import digest
 from saelens_steer.model import Rows
 from saelens_steer.progress import say
 from saelens_steer.steering import Directions, Edit, add, edit_where, per_row
+from saelens_steer.sweeps.edits import edited
 from saelens_steer.sweeps.plan import Batch, Cell
 from saelens_steer.sweeps.unsteered_pass import UnsteeredPass
 from saelens_steer.tensors import PerRow, Vectors
@@ -33,8 +34,8 @@ class SweepCells:
     """(index of the direction, α); α = 0 adds nothing."""
     steps: Sequence[float] | None = None
     """The multiple of its direction that each cell adds, if that is not α itself (unit kl)."""
-    edits: Sequence[tuple[str, Edit]] | None = None
-    """A digest and an edit for each cell, which replaces adding its direction."""
+    edits: Sequence[Edit] | None = None
+    """The edit of each cell, with its key, in place of adding the direction."""
 
     @property
     def model(self) -> Any:
@@ -48,7 +49,7 @@ class SweepCells:
     @cached_property
     def why_whole(self) -> str | None:
         """Why rows take whole forward passes; None if they start at the hook."""
-        if self.edits is None or all(edit.pointwise for _, edit in self.edits):
+        if self.edits is None or all(edit.pointwise for edit in self.edits):
             return self._why_whole_here
         why = "an edit looks at more than one position"
         say(f"every row of the sweep takes a whole forward pass: {why}")
@@ -80,19 +81,14 @@ class SweepCells:
     ) -> Float[Tensor, "cell node d_model"]:
         """The activation under each cell's edit at the chosen nodes."""
         if self.edits is not None:
-            shared, mask = resid.expand(len(cells), -1, -1), chosen[None]
-            each = [
-                edit_where([self.edits[cell][1]], shared[i : i + 1], mask)
-                for i, cell in enumerate(cells)
-            ]
-            return torch.cat(each)
+            return edited([self.edits[cell] for cell in cells], resid, chosen)
         pushed = resid + self.pushes(cells).to(resid.dtype)[:, None]
         return pushed if bool(chosen.all()) else torch.where(chosen[:, None], pushed, resid)
 
     def row_steer(self, batch: Batch) -> RowSteer:
         """Steers any of a batch's rows at the chosen ones."""
         if self.edits is not None:
-            edits = [self.edits[cell][1] for cell in batch.row_cells]
+            edits = [self.edits[cell] for cell in batch.row_cells]
 
             def changed(rows: Rows, resid: Vectors, chosen: Bool[Tensor, " row"]) -> Vectors:
                 edit = per_row([edits[row] for row in rows.tolist()])
@@ -109,7 +105,7 @@ class SweepCells:
     def row_edit(self, batch: Batch) -> Edit:
         """One edit for a batch, which gives each row the edit of its cell."""
         if self.edits is not None:
-            return per_row([self.edits[cell][1] for cell in batch.row_cells])
+            return per_row([self.edits[cell] for cell in batch.row_cells])
         return add(self.pushes(batch.row_cells))
 
     def sizes(self, cells: Sequence[int]) -> PerRow:
@@ -122,10 +118,10 @@ class SweepCells:
         """A digest of what decides the cell's rows: its vector, its strength and its feature."""
         direction, alpha = self.cells[cell]
         feature = self.directions.features[direction]
-        if self.edits is not None:
-            return digest(self.edits[cell][0], alpha, feature)
-        if self.step(cell) == 0:
+        if (alpha if self.edits is not None else self.step(cell)) == 0:
             return digest("unsteered")
+        if self.edits is not None:
+            return digest(self.edits[cell].key, alpha, feature)
         vector = self.directions.vectors[direction].numpy().tobytes().hex()
         return digest(vector, self.step(cell), feature)
 

@@ -22,15 +22,12 @@ from saelens_steer.files import digest
 from saelens_steer.metrics import LogitMetric
 from saelens_steer.model import last_token_logits, unembed
 from saelens_steer.progress import Note, unnoted
-from saelens_steer.sae import encode
-from saelens_steer.steering import Edit, edit_where, relative_norms, steered
+from saelens_steer.steering import Edit, activation_of, edit_where, relative_norms, steered
 from saelens_steer.sweeps.cells import SweepCells
 from saelens_steer.sweeps.plan import Batch, BatchSplitter, batches, shards
 from saelens_steer.sweeps.store import NO_STORE, Store
-from saelens_steer.tensors import Logits, PerRow, Resid, Vectors
+from saelens_steer.tensors import Logits, PerRow, Resid
 
-ENCODED = 4096
-"""Vectors that go through the SAE at once."""
 AT_ONCE = 256
 """Rows whose metrics are computed at once: some hold several copies of the vocabulary's logits."""
 UNSTEERED = -1
@@ -232,12 +229,6 @@ def _feature_acts(
             if feature is not None:
                 acts[place] = activation_of(sweep.sae, after[place], feature) @ weights[place]
     return acts.flatten()
-
-
-def activation_of(sae: Any, vectors: Vectors, feature: int) -> Float[Tensor, " n"]:
-    """z of one feature for each vector: [n], float32."""
-    z = [encode(sae, part)[:, feature].float() for part in vectors.split(ENCODED)]
-    return torch.cat(z).to(vectors.device)
 
 
 def rows_of(sweep: LogitSweep, found: Found, baseline: Logits) -> pd.DataFrame:

@@ -17,10 +17,11 @@ from saelens_steer.errors import InputError
 from saelens_steer.features import Scale
 from saelens_steer.metrics import LogitMetric, TextMetric, resolve_metrics
 from saelens_steer.progress import Note, unnoted
-from saelens_steer.steering import CANDIDATE, Directions
+from saelens_steer.steering import CANDIDATE, Directions, Edit, EditContext
 from saelens_steer.sweeps.cells import grid
+from saelens_steer.sweeps.edits import cell_edits
 from saelens_steer.sweeps.logits import LogitSweep, logit_shards, unsteered_rows
-from saelens_steer.sweeps.plan import BatchSplitter
+from saelens_steer.sweeps.plan import BatchSplitter, Cell
 from saelens_steer.sweeps.store import NO_STORE, Store
 from saelens_steer.sweeps.strengths import matched_steps
 from saelens_steer.sweeps.tables import completion_table, logit_table, with_text_metrics
@@ -42,6 +43,8 @@ class Measurement:
     spec: SweepSpec
     metric_specs: tuple[MetricSpec, ...]
     prompt_spec: PromptSpec
+    context: EditContext | None = None
+    """What the sweep's edit reads besides its direction; None: the SAE alone."""
     steps: tuple[float, ...] | None = None
     """The multiple of its direction that each cell adds, once `calibrated` has found it."""
 
@@ -139,15 +142,20 @@ class Measurement:
         return pd.concat(self.logit_tables(directions, note=note), ignore_index=True)
 
     def _logit_sweep(self, directions: Directions, every_token: bool = False) -> LogitSweep:
+        cells = grid(len(directions), self.spec.alphas)
         return LogitSweep(
             unsteered_pass=self.unsteered_pass,
             directions=directions,
-            cells=grid(len(directions), self.spec.alphas),
+            cells=cells,
             steps=self.steps,
+            edits=self._edits(directions, cells),
             metrics=self.logit_metrics,
             sae=self.sae,
             all_logits=every_token,
         )
+
+    def _edits(self, directions: Directions, cells: Sequence[Cell]) -> list[Edit] | None:
+        return cell_edits(self.spec, self.context or EditContext(self.sae), directions, cells)
 
     @cached_property
     def unsteered_pass(self) -> UnsteeredPass:
@@ -160,7 +168,7 @@ class Measurement:
             prompts=self.ids,
             positions=spec.positions,
             exclude_special_tokens=spec.exclude_special_tokens,
-            max_norm=spec.max_norm,
+            max_norm=spec.norm_limit,
             batch_tokens=spec.batch_tokens or BATCH_TOKENS[device],
             new_tokens=spec.completions.max_new_tokens if self.text_metrics else 0,
         )
@@ -178,11 +186,13 @@ class Measurement:
         if not self.text_metrics or not which:
             return pd.DataFrame()
         few = directions.take(which)
+        cells = [(0, 0.0), *grid(len(few), self.spec.alphas)]
         run = CompletionSweep(
             unsteered_pass=self.unsteered_pass,
             directions=few,
-            cells=[(0, 0.0), *grid(len(few), self.spec.alphas)],
+            cells=cells,
             steps=self._steps_of(which),
+            edits=self._edits(directions, [(which[d], alpha) for d, alpha in cells]),
             metrics=self.text_metrics,
             spec=self.spec.completions,
             seed=self.spec.seed,

@@ -87,7 +87,7 @@ def _front(
         "direction": np.array(directions.names, dtype=object)[which],
         "family": np.array(directions.families, dtype=object)[which],
         "feature": pd.array([directions.features[d] for d in which], dtype="Int64"),
-        "edit": spec.edit,
+        "edit": spec.edit.label,
         "hook_name": sweep.unsteered_pass.hook_name,
         "positions": sweep.unsteered_pass.positions,
         "alpha": table["alpha"].to_numpy(),

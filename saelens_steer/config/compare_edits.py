@@ -1,0 +1,83 @@
+"""Specs of comparing edits side by side."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from saelens_steer.config.base import Spec
+from saelens_steer.config.edits import EditSpec
+
+
+class CompareEditsSettings(Spec):
+    """Where compared edits act, and how much is generated."""
+
+    positions: Literal["all", "prompt", "generated", "last"] = "all"
+    exclude_special_tokens: bool = False
+    max_norm: float | Literal["auto"] | None = "auto"
+    """Leave attention sinks unedited: positions whose norm exceeds this multiple of their prompt's
+    median. auto: 10 if an SAE is spliced in, otherwise no limit."""
+    max_new_tokens: int = Field(default=64, gt=0)
+    batch_size: int = Field(default=16, gt=0)
+
+    @field_validator("max_norm", mode="wrap")
+    @classmethod
+    def _positive_or_auto(cls, value: Any, check: Any) -> Any:
+        return positive_or_auto(value, check)
+
+
+def positive_or_auto(value: Any, check: Any) -> Any:
+    """A multiple of the median norm, null or auto."""
+    wanted = ValueError("should be a positive number, null or auto")
+    try:
+        max_norm = check(value)
+    except ValidationError:
+        raise wanted from None
+    if isinstance(max_norm, float) and not max_norm > 0:
+        raise wanted
+    return max_norm
+
+
+class CompareEditsSpec(CompareEditsSettings):
+    """What the unedited and the edited model generate for the steered prompts, side by side."""
+
+    variants: dict[str, tuple[EditSpec, ...]] = Field(min_length=1)
+    """Name → edits, applied in order."""
+    limit: int | None = Field(default=None, gt=0)
+    """Use only the first `limit` prompts."""
+
+    @property
+    def named(self) -> tuple[int, ...]:
+        """The features that edits name by index."""
+        given = [edit.options.features for edit in self.edits]
+        return tuple(f for features in given if not isinstance(features, str) for f in features)
+
+    @property
+    def needs_a_max(self) -> bool:
+        """Whether a strength is in multiples of A_max."""
+        return any(edit.options.strength_unit == "max_act" for edit in self.edits)
+
+    @property
+    def edits(self) -> list[EditSpec]:
+        """The edits of all variants."""
+        return [edit for edits in self.variants.values() for edit in edits]
+
+    @model_validator(mode="after")
+    def _names_and_edits(self) -> CompareEditsSpec:
+        for name, edits in self.variants.items():
+            if name == "original":
+                raise ValueError(
+                    "a variant cannot be called 'original', the name of the unedited model"
+                )
+            if not edits:
+                raise ValueError(f"variant {name!r} has no edit")
+            for edit in edits:
+                if missing := edit.options.missing:
+                    raise ValueError(f"variant {name!r}: {edit.kind} needs {missing}")
+            named = [place for edit in edits for place in edit.latents]
+            if twice := [place for place in named if named.count(place) > 1]:
+                raise ValueError(
+                    f"variant {name!r} edits feature {twice[0][1]} twice at one hook: keep one"
+                )
+        return self

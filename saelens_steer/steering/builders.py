@@ -1,0 +1,115 @@
+"""Edits of a config made into functions: one builder per name of `config.EDITS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saelens_steer.config import AddSpec, EditSpec
+from saelens_steer.errors import InputError
+from saelens_steer.files import digest
+from saelens_steer.metrics import imported, source_of
+from saelens_steer.steering.edits import Edit, add, project_out
+from saelens_steer.steering.gates import Gate
+from saelens_steer.steering.sae_edits import (
+    ablate,
+    reconstruct,
+    scale,
+    set_to,
+    suppress_and_boost,
+)
+from saelens_steer.tensors import Vectors
+
+Amount = float | Sequence[float]
+"""How strongly: the multiple of the vectors, a factor, or the value of z (of each feature)."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an edit acts along."""
+
+    name: str
+    vectors: Vectors
+    """[n, d_model], as α = 1 adds them."""
+    features: tuple[int, ...] = ()
+    """The features that these are the decoder rows of, if they are."""
+
+
+@dataclass(frozen=True)
+class EditContext:
+    """What edits read besides their target."""
+
+    sae: Any = None
+    """A SAELens SAE, or None."""
+    probe: Gate | None = None
+    """Tells the run's prompts from those of selection."""
+    domains: Vectors | None = None
+    """Differences of means from the two sides of select to the other domains, [n, d_model]."""
+
+    def check(self, edit: EditSpec, target: Target) -> None:
+        """Raise InputError if something that the edit needs is not given."""
+        needs = edit.options.needs
+        if "feature" in needs and not target.features:
+            raise InputError(f"{edit.label} edits features of an SAE, and {target.name} is not one")
+        missing = {
+            "encoder": (self.sae, "an SAE"),
+            "probe": (self.probe, "cached activations of other prompts, to fit the probe"),
+            "domains": (self.domains, "selection prompts of other domains than the two sides"),
+        }
+        for need, (given, what) in missing.items():
+            if need in needs and given is None:
+                raise InputError(f"{edit.label} needs {what}")
+
+
+def build_edit(edit: EditSpec, target: Target, amount: Amount, context: EditContext) -> Edit:
+    """The edit of a config as a function, with its key. Raises InputError if it does not apply."""
+    context.check(edit, target)
+    built = BUILDERS[edit.kind](edit.options, target, amount, context)
+    if not isinstance(built, Edit):
+        raise InputError(f"{edit.label} returned {type(built).__name__}: return an Edit")
+    source = source_of(imported(edit.custom.function, "edit")) if edit.custom else ""
+    probe = vars(context.probe).values() if "probe" in edit.options.needs else ()
+    domains = context.domains if "domains" in edit.options.needs else None
+    decides = [edit.model_dump(), source, target.vectors, target.features, amount, *probe, domains]
+    return replace(built, key=digest(*map(_plain, decides)))
+
+
+def _plain(value: Any) -> Any:
+    return value.numpy().tobytes().hex() if isinstance(value, Tensor) else value
+
+
+def _add(options: AddSpec, target: Target, amount: Amount, context: EditContext) -> Edit:
+    gates = {"probe": context.probe, "feature": (context.sae, target.features), None: None}
+    return add(
+        target.vectors.sum(0),
+        torch.as_tensor(amount).item(),
+        keep_norm=options.keep_norm,
+        gate=gates[options.gate],  # type: ignore[arg-type]
+        orthogonal_to=context.domains if options.orthogonal_to else None,
+    )
+
+
+Builder = Callable[[Any, Target, Any, EditContext], Edit]
+BUILDERS: Mapping[str, Builder] = {
+    "add": _add,
+    "project_out": lambda _, target, __, ___: project_out(target.vectors),
+    "ablate": lambda o, target, _, context: ablate(context.sae, target.features, o.error),
+    "scale": lambda o, target, factor, context: scale(
+        context.sae, target.features, factor, o.error
+    ),
+    "set_to": lambda o, target, value, context: set_to(
+        context.sae, target.features, value, o.error
+    ),
+    "suppress_and_boost": lambda o, target, boost, context: suppress_and_boost(
+        context.sae, target.features, boost, o.suppress, o.error
+    ),
+    "reconstruct": lambda o, _, __, context: reconstruct(context.sae, o.error),
+    "custom": lambda o, target, amount, context: imported(o.function, "edit")(
+        target, amount, context, **o.options
+    ),
+}
+"""Name of an edit → the function (options, target, amount, context) that makes it."""
