@@ -14,11 +14,7 @@ from torch import Tensor
 from saelens_steer.activations import Activations
 from saelens_steer.config import CAUSAL, REFERENCES, SelectSpec, SweepSpec
 from saelens_steer.directions.causal import CausalScoring, rank_by
-from saelens_steer.directions.means_and_probes import (
-    assistant_start_vectors,
-    difference_of_means,
-    linear_probe,
-)
+from saelens_steer.directions.means_and_probes import difference_of_means, linear_probe
 from saelens_steer.errors import InputError
 from saelens_steer.features import NO_SCALE, Scale, Selection, select_features
 from saelens_steer.steering import Directions, feature_directions, plain_directions
@@ -112,8 +108,7 @@ class DirectionFinder:
         positive, negative = ([side] for side in self.sides)
         if method == "difference_of_means":
             return difference_of_means(self.activations, positive, negative)
-        sides = (assistant_start_vectors(self.activations, side) for side in (positive, negative))
-        return linear_probe(*sides).direction
+        return linear_probe(self.activations, positive, negative).direction
 
 
 def unit_rows(sae: SAE[Any], features: Sequence[int]) -> Vectors:
