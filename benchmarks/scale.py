@@ -90,7 +90,7 @@ def budgets(sizes: Sequence[int], n_prompts: int = N_PROMPTS) -> dict[str, Any]:
     rows = every_row(bench)
     logits = [our_logits(ours(bench, "all", batch_tokens=size), rows) for size in sizes]
     metric = ours(bench, "all").metrics[0]
-    margins = [metric.of(found, found) for found in logits]
+    margins = [metric.of(found, baseline=found) for found in logits]
     return {
         str(size): compared(found, logits[0])
         | {"max_margin_delta": float((own - margins[0]).abs().max())}

@@ -8,9 +8,11 @@ from saelens_steer.directions.controls import (
 )
 from saelens_steer.directions.edits import DirectionEdit, EditContext, NamedDirection
 from saelens_steer.directions.means_and_probes import (
-    assistant_start_vectors,
+    Probe,
     difference_of_means,
     linear_probe,
+    probe_between,
+    vectors_of,
 )
 from saelens_steer.directions.measure_comparison import ComparisonInputs, comparison_rows
 from saelens_steer.directions.measure_tradeoffs import TradeoffInputs, tradeoff_rows

@@ -68,7 +68,7 @@ class CausalScoring:
         Raises InputError if it is the same on both.
         """
         logits = self.measurement.unsteered_pass.baseline
-        values = self.metric.of(logits, logits).double().cpu()
+        values = self.metric.of(logits, baseline=logits).double().cpu()
         domains = [p.domain for p in self.measurement.prompts]
         positive, negative = (
             float(values[[d == s for d in domains]].mean()) for s in (self.positive, self.negative)
@@ -146,7 +146,7 @@ def attribution(scoring: CausalScoring, features: Sequence[int]) -> PerRow:
             tokens[rows],
             mask[rows],
             unsteered.hook_name,
-            lambda logits, baseline=baseline: scoring.metric.of(logits, baseline),
+            lambda logits, baseline=baseline: scoring.metric.of(logits, baseline=baseline),
         )
         gradients.append((gradient * unsteered.chosen[rows][..., None]).sum(1))
     mean = torch.cat(gradients).mean(0)

@@ -13,56 +13,66 @@ from torch import Tensor
 
 from saelens_steer.activations import Activations
 from saelens_steer.errors import InputError
+from saelens_steer.features import At
 from saelens_steer.tensors import Vectors
 
 PENALTY = 0.01
 """L2 on the weights of the probe, whose inputs are centred and scaled to unit mean variance."""
-PART = "assistant_start"
-
-
-def assistant_start_vectors(activations: Activations, domains: Sequence[str]) -> Vectors:
-    """The activations of some domains at the assistant start. Raises InputError if none is kept."""
-    index = activations.index
-    rows = np.flatnonzero(index["domain"].isin(domains) & (index["part"] == PART))
-    if not len(rows):
-        raise InputError(
-            f"no activation of {', '.join(domains)} was kept at {PART}: use activations.tokens: all"
-        )
-    return activations.take(torch.from_numpy(rows))
 
 
 def difference_of_means(
-    activations: Activations, positive: Sequence[str], negative: Sequence[str]
+    activations: Activations,
+    positive: str | Sequence[str],
+    negative: str | Sequence[str],
+    at: At = "assistant_start",
 ) -> Float[Tensor, " d_model"]:
-    """Mean assistant-start activation of some domains minus that of others (unit, float32, CPU).
+    """Mean activation of the positive domains minus that of the negative (unit, float32, CPU).
 
-    Source: Marks & Tegmark 2023. Raises InputError if a side has no activation or both have the
-    same mean.
+    `at`: the tokens that count. Source: Marks & Tegmark 2023. Raises InputError if a side has no
+    activation there or both have the same mean.
     """
-    means = [assistant_start_vectors(activations, d).double().mean(0) for d in (positive, negative)]
-    difference = means[0] - means[1]
+    sides = [vectors_of(activations, side, at) for side in (positive, negative)]
+    difference = sides[0].double().mean(0) - sides[1].double().mean(0)
     if not bool(difference.norm() > 0):
-        raise InputError(f"{', '.join(positive)} and {', '.join(negative)} have the same mean")
+        raise InputError(f"{_named(positive)} and {_named(negative)} have the same mean activation")
     return (difference / difference.norm()).float()
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A linear classifier: x is on the positive side if x · direction > threshold."""
+    """A linear classifier: x is on the positive side if x · direction + bias > 0."""
 
     direction: Float[Tensor, " d_model"]
     """A unit vector, float32, CPU."""
-    threshold: float
+    bias: float
+
+    def score(self, x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows"]:
+        """The signed distance of each vector from the boundary, float32."""
+        return x.float() @ self.direction.to(x.device) + self.bias
 
     def holds(self, x: Float[Tensor, "*rows d_model"]) -> Bool[Tensor, "*rows"]:
         """Whether each vector is on the positive side."""
-        return x.float() @ self.direction.to(x.device) > self.threshold
+        return self.score(x) > 0
 
 
 def linear_probe(
+    activations: Activations,
+    positive: str | Sequence[str],
+    negative: str | Sequence[str],
+    at: At = "assistant_start",
+) -> Probe:
+    """Logistic regression between the activations of the positive domains and of the negative.
+
+    `at`: the tokens that count. See `probe_between`; raises InputError as it does, and if a side
+    has no activation there.
+    """
+    return probe_between(*(vectors_of(activations, side, at) for side in (positive, negative)))
+
+
+def probe_between(
     positive: Float[Tensor, "n d_model"], negative: Float[Tensor, "m d_model"]
 ) -> Probe:
-    """Logistic regression between two sets of activations.
+    """Logistic regression between two sets of vectors.
 
     Both sides have the same total weight, whatever their sizes. Deterministic (scipy's L-BFGS).
     Raises InputError if the two sides are the same.
@@ -79,7 +89,26 @@ def linear_probe(
     if size == 0:
         raise InputError("the two sides have the same activations: no probe can tell them apart")
     direction = torch.from_numpy(weights / size).float()
-    return Probe(direction, float(mean @ weights / size - bias * spread / size))
+    return Probe(direction, -float(mean @ weights / size - bias * spread / size))
+
+
+def vectors_of(
+    activations: Activations, domains: str | Sequence[str], at: At = "assistant_start"
+) -> Vectors:
+    """The cached activations of some domains at a part of their prompts. Raises InputError."""
+    index, named = activations.index, [domains] if isinstance(domains, str) else domains
+    rows = np.flatnonzero(index["domain"].isin(named) & (index["part"] == at))
+    if not len(rows):
+        raise InputError(
+            f"no activation of {_named(named)} was kept at {at}: the cache has the domains "
+            f"{', '.join(sorted(set(index['domain'])))} and the parts "
+            f"{', '.join(sorted(set(index['part'])))}"
+        )
+    return activations.take(torch.from_numpy(rows))
+
+
+def _named(domains: str | Sequence[str]) -> str:
+    return domains if isinstance(domains, str) else ", ".join(domains)
 
 
 def _logistic(x: np.ndarray, sign: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float]:

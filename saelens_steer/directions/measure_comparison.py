@@ -114,7 +114,7 @@ def _asked(job: ComparisonInputs, side: str, words: str) -> pd.DataFrame:
         job.measurement, prompts=tuple(replace(p, text=f"{p.text} {words}") for p in prompts)
     )
     before, after = job.measurement.unsteered_pass.baseline, asked.unsteered_pass.baseline
-    effect = job.metric.of(after, before) - job.metric.of(before, before)
+    effect = job.metric.of(after, baseline=before) - job.metric.of(before, baseline=before)
     return pd.DataFrame(
         {
             "method": ASKING,
@@ -127,6 +127,6 @@ def _asked(job: ComparisonInputs, side: str, words: str) -> pd.DataFrame:
             "prompt_id": [p.id for p in prompts],
             "domain": [p.domain for p in prompts],
             "effect": effect.double().cpu().numpy() * job.signs[side],
-            "kl": kl(before, after).double().cpu().numpy(),
+            "kl": kl(after, baseline=before).double().cpu().numpy(),
         }
     )

@@ -160,7 +160,9 @@ def _equal_effect_cells(job: TradeoffInputs, note: Note) -> list[_Cell]:
 def _unsteered_rows(job: TradeoffInputs) -> pd.DataFrame:
     """prompt and each logit metric."""
     logits = next(iter(job.passes.values())).baseline
-    values = {m.name: m.of(logits, logits).double().cpu() for m in job.measurement.logit_metrics}
+    values = {
+        m.name: m.of(logits, baseline=logits).double().cpu() for m in job.measurement.logit_metrics
+    }
     return pd.DataFrame({"prompt": np.arange(len(logits)), **values})
 
 

@@ -14,12 +14,12 @@ from torch import Tensor
 from saelens_steer.activations import Activations
 from saelens_steer.config import CAUSAL, SOURCES, SelectSpec, SweepSpec, is_custom, is_file
 from saelens_steer.directions.causal import CausalScoring, rank_by
+<<<<<<< HEAD
 from saelens_steer.directions.controls import ControlInputs, controls_of
-from saelens_steer.directions.means_and_probes import (
-    assistant_start_vectors,
-    difference_of_means,
-    linear_probe,
-)
+from saelens_steer.directions.means_and_probes import difference_of_means, linear_probe
+=======
+from saelens_steer.directions.means_and_probes import difference_of_means, linear_probe
+>>>>>>> h-api
 from saelens_steer.errors import InputError
 from saelens_steer.features import NO_SCALE, Scale, Selection, firing_rates, select_features
 from saelens_steer.metrics import imported
@@ -90,7 +90,7 @@ class DirectionFinder:
         controls are taken as they are for both. Raises InputError if a source finds nothing.
         """
         if isinstance(source, int):
-            return _same(self, str(source), *_features(self.sae, [source]))
+            return _same(self, "config", *_features(self.sae, [source]))
         name = source.partition("@")[0]
         if is_custom(source):
             return _by_function(self, source, k)
@@ -132,6 +132,7 @@ class DirectionFinder:
             self._seen[at] = select_features(self.sae, self.activations, *self.sides, **options)
         return self._seen[at]
 
+<<<<<<< HEAD
 
 Finder = Callable[[DirectionFinder, str, int], list[FoundDirections]]
 
@@ -145,16 +146,14 @@ def by_score(finder: DirectionFinder, source: str, k: int) -> list[FoundDirectio
     ]
 
 
-def by_means(finder: DirectionFinder, source: str, k: int) -> list[FoundDirections]:  # noqa: ARG001
-    """The difference of the two sides' means."""
-    positive, negative = ([side] for side in finder.sides)
-    return _mirrored(finder, source, difference_of_means(finder.activations, positive, negative))
-
-
-def by_probe(finder: DirectionFinder, source: str, k: int) -> list[FoundDirections]:  # noqa: ARG001
-    """The direction of a linear probe between the two sides."""
-    sides = (assistant_start_vectors(finder.activations, [side]) for side in finder.sides)
-    return _mirrored(finder, source, linear_probe(*sides).direction)
+def by_activations(finder: DirectionFinder, source: str, k: int) -> list[FoundDirections]:  # noqa: ARG001
+    """The difference of the two sides' means, or the direction of a probe between them."""
+    vector = (
+        linear_probe(finder.activations, *finder.sides).direction
+        if source == "linear_probe"
+        else difference_of_means(finder.activations, *finder.sides)
+    )
+    return _mirrored(finder, source, vector)
 
 
 def at_random(finder: DirectionFinder, source: str, k: int) -> list[FoundDirections]:
@@ -183,8 +182,8 @@ FINDERS: Mapping[str, Finder] = {
     "token_confidence": by_score,
     "direct_logit": by_score,
     "attribution": by_score,
-    "difference_of_means": by_means,
-    "linear_probe": by_probe,
+    "difference_of_means": by_activations,
+    "linear_probe": by_activations,
     "covariance": at_random,
     "isotropic": at_random,
     "feature": at_random,
@@ -243,6 +242,14 @@ def _mirrored(finder: DirectionFinder, source: str, *vectors: Vectors) -> list[F
         )
         for side, sign in zip(finder.sides, (1, -1), strict=True)
     ]
+=======
+    def _reference(self, method: str) -> Float[Tensor, " d_model"]:
+        """The difference of means or the probe's direction, towards the positive side."""
+        positive, negative = ([side] for side in self.sides)
+        if method == "difference_of_means":
+            return difference_of_means(self.activations, positive, negative)
+        return linear_probe(self.activations, positive, negative).direction
+>>>>>>> h-api
 
 
 def unit_rows(sae: SAE[Any], features: Sequence[int]) -> Vectors:

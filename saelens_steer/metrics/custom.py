@@ -26,35 +26,36 @@ SHAPES = "(logits), (logits, baseline), (text) or (text, truncated)"
 TRIAL_ROWS = 3
 
 _CHANGED: dict[str, int | None] = {}
-"""Each imported metric module ↦ when its file was last changed."""
+"""Imported metric module → modification time of its file when it was read."""
 
 
 def custom_metric(path: str, d_vocab: int) -> Metric:
     """The metric behind `package.module:function`, tried once. Raises InputError.
 
-    A first parameter named `logits` makes it a logit metric, called with [batch, d_vocab] logits
-    (and the unsteered ones, if it takes two): one number per row. One named `text` or
-    `completion` makes it a text metric, called with a completion (and whether the token limit cut
-    it): a number or bool, whose column is the function's name, or a mapping column → number.
-    A mapping's columns come from the attribute `columns`, else from a trial with an empty
-    completion.
+    The first parameter decides. `logits`: a logit metric, called with [batch, d_vocab] logits and,
+    if it has a second parameter, the unsteered ones; returns one number per row. `text` or
+    `completion`: a text metric, called with a completion and, if it has a second parameter,
+    whether the token limit cut it; returns a number or bool (the column has the function's name)
+    or a mapping column → number. A mapping's columns are the function's attribute `columns`, or
+    what it returns for an empty completion.
     """
     function = imported(path)
     first, n = _parameters(path, function)
     name = path.rpartition(":")[2].rpartition(".")[2]
     if first == "logits":
         fn = partial(_rows, path, function, n)
-        seeded = (torch.Generator().manual_seed(seed) for seed in (0, 1))
-        _trial(path, fn, *(torch.randn(TRIAL_ROWS, d_vocab, generator=draw) for draw in seeded))
+        draws = (torch.Generator().manual_seed(seed) for seed in (0, 1))
+        logits, baseline = (torch.randn(TRIAL_ROWS, d_vocab, generator=draw) for draw in draws)
+        _trial(path, "random logits", lambda: fn(logits, baseline=baseline))
         return LogitMetric(name, fn)
     columns = _columns(path, function, n, name)
     return TextMetric(name, columns, partial(_numbers, path, function, n, columns, name))
 
 
 def metrics_version(specs: Sequence[MetricSpec]) -> str:
-    """Digest of the specs, and of the source of each module that defines a user's metric.
+    """Digest of the specs and of the source of the modules that define users' metrics.
 
-    Modules that these import are not included.
+    What those modules import is not covered.
     """
     own = [imported(spec) for spec in specs if isinstance(spec, str) and ":" in spec]
     plain = [spec if isinstance(spec, str) else spec.model_dump() for spec in specs]
@@ -62,12 +63,12 @@ def metrics_version(specs: Sequence[MetricSpec]) -> str:
 
 
 def source_of(function: Callable[..., Any]) -> str:
-    """The text of the module that defines a function; InputError if it has no file."""
+    """Source of the module that defines a function. Raises InputError if it has no file."""
     try:
         return inspect.getsource(sys.modules[function.__module__])
     except (OSError, TypeError, KeyError):
         raise InputError(
-            f"{function!r} is not defined in a source file: move it to a module"
+            f"{function!r} has no source file: define it in a .py file"
         ) from None
 
 
@@ -93,7 +94,7 @@ def imported(path: str, what: str = "metric") -> Callable[..., Any]:
 
 
 def _fresh(module: ModuleType) -> ModuleType:
-    """The module, run again if its file changed since it was imported, as in a notebook."""
+    """The module, reloaded if its file has changed since the import, as it does in a notebook."""
     file = getattr(module, "__file__", None)
     changed = Path(file).stat().st_mtime_ns if file and Path(file).is_file() else None
     if _CHANGED.setdefault(module.__name__, changed) != changed:
@@ -105,7 +106,7 @@ def _fresh(module: ModuleType) -> ModuleType:
 
 @contextmanager
 def _working_directory_importable() -> Iterator[None]:
-    """The working directory at the end of sys.path, so that it shadows nothing installed."""
+    """Append the working directory to sys.path: last, so that it shadows nothing installed."""
     here = str(Path.cwd())
     sys.path.append(here)
     importlib.invalidate_caches()
@@ -117,7 +118,7 @@ def _working_directory_importable() -> Iterator[None]:
 
 
 def _parameters(path: str, function: Callable[..., Any]) -> tuple[str, int]:
-    """The name of the first parameter and how many of our two values the function takes."""
+    """Name of the first parameter, and how many of the two values the function accepts."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
@@ -138,9 +139,9 @@ def _parameters(path: str, function: Callable[..., Any]) -> tuple[str, int]:
 
 
 def _rows(
-    path: str, function: Callable[..., Any], n: int, logits: Logits, baseline: Logits
+    path: str, function: Callable[..., Any], n: int, logits: Logits, *, baseline: Logits
 ) -> PerRow:
-    """Call a user's logit metric, and insist on one number per row."""
+    """Call a user's logit metric. Raises InputError unless it returns one number per row."""
     result = function(*(logits, baseline)[:n])
     try:
         rows = torch.as_tensor(result, device=logits.device).detach().float()
@@ -158,7 +159,7 @@ def _numbers(
     path: str, function: Callable[..., Any], n: int, columns: tuple[str, ...], name: str,
     text: str, truncated: bool,
 ) -> dict[str, float]:  # fmt: skip
-    """Call a user's text metric, and insist on a number for each of its columns."""
+    """Call a user's text metric. Raises InputError unless it returns a number per column."""
     result = function(*(text, truncated)[:n])
     values = result if isinstance(result, Mapping) else {name: result}
     if set(values) != set(columns):
@@ -180,7 +181,8 @@ def _number(path: str, value: Any) -> float:
 def _columns(path: str, function: Callable[..., Any], n: int, name: str) -> tuple[str, ...]:
     declared = getattr(function, "columns", None)
     if declared is None:
-        result = _trial(path, function, *("", False)[:n])
+        trial = partial(function, *("", False)[:n])
+        result = _trial(path, "an empty completion", trial)
         declared = tuple(result) if isinstance(result, Mapping) else (name,)
         for value in result.values() if isinstance(result, Mapping) else [result]:
             _number(path, value)
@@ -192,14 +194,13 @@ def _columns(path: str, function: Callable[..., Any], n: int, name: str) -> tupl
     return tuple(declared)
 
 
-def _trial(path: str, fn: Callable[..., Any], *values: Any) -> Any:
-    """What `fn` returns; its own errors become InputError, before any work is done."""
+def _trial(path: str, inputs: str, call: Callable[[], Any]) -> Any:
+    """The result of `call`; an error of the metric's own becomes InputError."""
     try:
-        return fn(*values)
+        return call()
     except InputError:
         raise
     except Exception as error:
-        what = "an empty completion" if isinstance(values[0], str) else "random logits"
         raise InputError(
-            f"metric {path!r} failed when tried on {what}: {type(error).__name__}: {error}"
+            f"metric {path!r} failed when tried on {inputs}: {type(error).__name__}: {error}"
         ) from error

@@ -1,9 +1,10 @@
-"""Metrics of logits and of texts; KL and margins."""
+"""Metrics of logits and of completions; KL and margins."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -12,31 +13,38 @@ from torch import Tensor
 from saelens_steer.tensors import Logits, PerRow
 
 
+@runtime_checkable
+class LogitFunction(Protocol):
+    """One number per row. The unsteered logits go by name, so the two cannot be swapped."""
+
+    def __call__(self, logits: Logits, *, baseline: Logits) -> PerRow: ...
+
+
 @dataclass(frozen=True)
 class LogitMetric:
-    """One number per row from next-token logits: `fn(logits, baseline_logits)`."""
+    """A metric of next-token logits."""
 
     name: str
-    fn: Callable[[Logits, Logits], PerRow]
+    fn: LogitFunction
     reads: Int[Tensor, " read"] | None = None
     """The only tokens whose logits `fn` gets, in this order; None for the whole vocabulary."""
     sets: tuple[Int[Tensor, " target"], Int[Tensor, " other"]] | None = None
     """A margin's target and other tokens."""
 
     def of(
-        self, logits: Logits, baseline: Logits, columns: Int[Tensor, " column"] | None = None
+        self, logits: Logits, *, baseline: Logits, columns: Int[Tensor, " column"] | None = None
     ) -> PerRow:
-        """The metric per row; `columns`: the ascending tokens that logits cover (None: all)."""
+        """The metric of each row. `columns`: the token ids of the logits, ascending; None: all."""
         if self.reads is None:
-            return self.fn(logits, baseline)
+            return self.fn(logits, baseline=baseline)
         ids = self.reads if columns is None else torch.searchsorted(columns, self.reads)
         ids = ids.to(logits.device)
-        return self.fn(logits[:, ids], baseline[:, ids])
+        return self.fn(logits[:, ids], baseline=baseline[:, ids])
 
 
 @dataclass(frozen=True)
 class TextMetric:
-    """Numbers, one for each column, from one completion: `fn(completion, truncated)`."""
+    """One number per column from a completion: `fn(completion, truncated)`."""
 
     name: str
     columns: tuple[str, ...]
@@ -46,25 +54,25 @@ class TextMetric:
 Metric = LogitMetric | TextMetric
 
 
-def margin(
-    logits: Logits, target_ids: Sequence[int] | Tensor, other_ids: Sequence[int] | Tensor
-) -> PerRow:
-    """max(logits[target]) − max(logits[other]) of each row, in float32: positive favours target."""
-    return _best(logits, target_ids) - _best(logits, other_ids)
-
-
-def kl(baseline_logits: Logits, logits: Logits) -> PerRow:
+def kl(logits: Logits, *, baseline: Logits) -> PerRow:
     """KL(baseline ‖ steered) of the next-token distributions, in nats, float32.
 
     Never negative, and exactly 0 for equal logits. Tokens that the baseline rules out (−inf) add
     nothing.
     """
-    log_p = baseline_logits.float().log_softmax(-1)
+    log_p = baseline.float().log_softmax(-1)
     log_q = logits.float().log_softmax(-1)
     terms = torch.where(log_p.isneginf(), 0.0, log_p.exp() * (log_p - log_q))
     return terms.sum(-1).clamp(min=0)
 
 
-def _best(logits: Logits, ids: Sequence[int] | Tensor) -> PerRow:
+def logit_margin(
+    logits: Logits, target_ids: Sequence[int] | Tensor, other_ids: Sequence[int] | Tensor
+) -> PerRow:
+    """max(logits[target]) − max(logits[other]) of each row, in float32: positive favours target."""
+    return _largest(logits, target_ids) - _largest(logits, other_ids)
+
+
+def _largest(logits: Logits, ids: Sequence[int] | Tensor) -> PerRow:
     chosen = torch.as_tensor(ids, dtype=torch.long, device=logits.device)
     return logits.index_select(-1, chosen).amax(-1).float()

@@ -1,4 +1,4 @@
-"""Turn the metrics that a config names into the functions that compute them."""
+"""From the metrics that a config or a call names to the functions that compute them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ from pydantic import ValidationError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from saelens_steer.config import MarginMetric, MarginSpec, MentionsMetric, MetricSpec
+from saelens_steer.config import (
+    MarginMetric,
+    MarginSpec,
+    MentionsMetric,
+    MetricSpec,
+    TokenSetSpec,
+    checked,
+)
 from saelens_steer.data import complement, describe, token_set
 from saelens_steer.errors import InputError, or_known
 from saelens_steer.metrics.code import Validity, code_validity
 from saelens_steer.metrics.custom import custom_metric
 from saelens_steer.metrics.latex import latex_first, latex_validity
-from saelens_steer.metrics.metric import LogitMetric, Metric, TextMetric, kl, margin
+from saelens_steer.metrics.metric import LogitMetric, Metric, TextMetric, kl, logit_margin
 from saelens_steer.metrics.text import distinct_words, mentions
 from saelens_steer.tensors import Logits, PerRow
 
@@ -30,24 +37,48 @@ TABLE_COLUMNS = frozenset({
     "receipt_act_before", "receipt_act", "kind", "found_by", "text_loss", "rank", "method", "side",
     "equal", "effect", "metric",
 })  # fmt: skip
-"""Column names of the result tables, which no metric may take."""
+"""Column names of the result tables, which no metric may have."""
 SUFFIXES = ("_delta", "_ci_low", "_ci_high")
 """The suffixes that the summary table appends to a metric's name."""
 
 
-def resolve_metrics(
-    specs: Sequence[MetricSpec | Mapping[str, Any]],
-    tokenizer: PreTrainedTokenizerBase,
-    d_vocab: int,
-) -> list[Metric]:
-    """The functions behind shipped names, margins and `package.module:function`, in order.
+TokenSet = str | Sequence[str] | Sequence[int] | TokenSetSpec
+"""The name of a shipped set, token strings, token ids, or a spec."""
+MetricLike = str | MarginMetric | MentionsMetric | Mapping[str, object]
+"""A shipped name, `package.module:function`, a `margin(…)`, or a metric as a config writes it."""
 
-    Users' functions are tried once here, so that they fail before any forward pass. Raises
-    InputError, also if two metrics would write the same column.
+
+def margin(
+    *, target: TokenSet, other: TokenSet | None = None, name: str = "margin"
+) -> MarginMetric:
+    """A metric for `metrics=[…]`: the largest target logit minus the largest other logit.
+
+    `target`, `other`: token strings such as ["car", "Car"] (each with and without a leading
+    space), token ids, or the name of a shipped set such as "latex_delimiters". other=None: every
+    other token but special ones. Raises InputError for a set that is none of these.
     """
-    metrics = [_resolve(_checked(spec), tokenizer, d_vocab) for spec in specs]
-    _refuse_clashes(list(chain.from_iterable(columns(metric) for metric in metrics)))
-    return metrics
+    given = {"name": name, "target": target, "other": other}
+    return MarginMetric(margin=checked(MarginSpec, given, "margin"))
+
+
+def metric_specs(metrics: Sequence[MetricLike]) -> tuple[MetricSpec, ...]:
+    """The metrics as specs. Raises InputError for one that is not written as a metric."""
+    if isinstance(metrics, str | Mapping):
+        raise InputError(f"metrics should be a list, not {metrics!r}: write metrics=[{metrics!r}]")
+    return tuple(_spec(metric) for metric in metrics)
+
+
+def resolve_metrics(
+    metrics: Sequence[MetricLike], tokenizer: PreTrainedTokenizerBase, d_vocab: int
+) -> list[Metric]:
+    """The functions of the metrics, in order.
+
+    Tries users' functions once, so that they fail before any forward pass. Raises InputError, also
+    if two metrics would write the same column.
+    """
+    found = [_resolve(spec, tokenizer, d_vocab) for spec in metric_specs(metrics)]
+    _refuse_clashes(list(chain.from_iterable(columns(metric) for metric in found)))
+    return found
 
 
 def columns(metric: Metric) -> tuple[str, ...]:
@@ -56,22 +87,17 @@ def columns(metric: Metric) -> tuple[str, ...]:
 
 
 def metric_provenance(
-    specs: Sequence[MetricSpec | Mapping[str, Any]],
-    tokenizer: PreTrainedTokenizerBase,
-    d_vocab: int,
+    metrics: Sequence[MetricLike], tokenizer: PreTrainedTokenizerBase, d_vocab: int
 ) -> dict[str, dict[str, Any]]:
     """margin name → its token sets: `target` as text, `n_target`, `n_other`, `other` if given."""
-    margins = [s.margin for s in map(_checked, specs) if isinstance(s, MarginMetric)]
+    margins = [s.margin for s in metric_specs(metrics) if isinstance(s, MarginMetric)]
     about: dict[str, dict[str, Any]] = {}
     for spec in margins:
         target, other = (ids.tolist() for ids in _margin_sets(spec, tokenizer, d_vocab))
-        shown = {} if spec.other is None else {"other": describe(other, tokenizer)}
-        about[spec.name] = {
-            "target": describe(target, tokenizer),
-            **shown,
-            "n_target": len(target),
-            "n_other": len(other),
-        }
+        about[spec.name] = {"target": describe(target, tokenizer)}
+        if spec.other is not None:
+            about[spec.name]["other"] = describe(other, tokenizer)
+        about[spec.name] |= {"n_target": len(target), "n_other": len(other)}
     return about
 
 
@@ -90,8 +116,7 @@ def _resolve(spec: MetricSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: int)
     return SHIPPED[spec]
 
 
-def _checked(spec: Any) -> MetricSpec:
-    """A spec as a config has it; a plain `{"margin": {...}}` is accepted too."""
+def _spec(spec: object) -> MetricSpec:
     if isinstance(spec, str | MarginMetric | MentionsMetric):
         return spec
     form = MentionsMetric if isinstance(spec, Mapping) and "mentions" in spec else MarginMetric
@@ -114,14 +139,14 @@ def _refuse_clashes(names: list[str]) -> None:
             raise InputError("a metric needs a name that is not empty")
         if name in TABLE_COLUMNS or any(name == f"{n}{s}" for n in names for s in SUFFIXES):
             raise InputError(
-                f"a metric cannot be called {name!r}, a column of the results: rename it"
+                f"a metric cannot be called {name!r}: the result tables have that column; rename it"
             )
 
 
 def _margin_metric(
     spec: MarginSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: int
 ) -> LogitMetric:
-    """If both sets are given, only their tokens are read."""
+    """A margin as a function; it reads only the tokens of its sets if both are given."""
     target, other = sets = _margin_sets(spec, tokenizer, d_vocab)
     reads = None
     if spec.other is not None:
@@ -131,12 +156,8 @@ def _margin_metric(
     return LogitMetric(spec.name, fn, reads, sets)
 
 
-def _margin(logits: Logits, baseline: Logits, target: Tensor, other: Tensor) -> PerRow:  # noqa: ARG001
-    return margin(logits, target, other)
-
-
-def _kl(logits: Logits, baseline: Logits) -> PerRow:
-    return kl(baseline, logits)
+def _margin(logits: Logits, *, baseline: Logits, target: Tensor, other: Tensor) -> PerRow:  # noqa: ARG001
+    return logit_margin(logits, target, other)
 
 
 def _margin_sets(
@@ -156,7 +177,7 @@ def _margin_sets(
 
 
 def _rates(name: str, validity: Callable[[str, bool], Validity]) -> TextMetric:
-    """1.0 if valid: over all completions, and over those with something complete to judge."""
+    """1.0 if valid, in one column of all completions and one of those with a complete example."""
 
     def fn(text: str, truncated: bool) -> dict[str, float]:
         verdict = validity(text, truncated)
@@ -168,14 +189,14 @@ def _rates(name: str, validity: Callable[[str, bool], Validity]) -> TextMetric:
 
 
 def _text_metric(name: str, of: Callable[[str], float]) -> TextMetric:
-    """One number for each completion, in a column of the same name."""
+    """A text metric with one column, of the same name."""
     return TextMetric(name, (name,), lambda text, truncated: {name: float(of(text))})  # noqa: ARG005
 
 
 SHIPPED: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
-        LogitMetric("kl", _kl),
+        LogitMetric("kl", kl),
         _rates("code", code_validity),
         _rates("latex", latex_validity),
         _text_metric("latex_first", latex_first),

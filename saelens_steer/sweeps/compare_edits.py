@@ -129,7 +129,7 @@ def _variant_rows(job: EditComparison, variant: Variant, batch: _Batch) -> pd.Da
 
 def _logit_values(job: EditComparison, logits: Logits, baseline: Logits) -> dict[str, np.ndarray]:
     metrics = [m for m in job.metrics if isinstance(m, LogitMetric)]
-    return {m.name: m.of(logits, baseline).double().cpu().numpy() for m in metrics}
+    return {m.name: m.of(logits, baseline=baseline).double().cpu().numpy() for m in metrics}
 
 
 @dataclass

@@ -249,7 +249,7 @@ def _metric_values(
     """Each metric of some rows; `columns` are the tokens that the logits are of (None: all)."""
     if columns is not None:
         baseline = baseline[:, columns.to(baseline.device)]
-    return {m.name: m.of(logits, baseline, columns) for m in metrics}
+    return {m.name: m.of(logits, baseline=baseline, columns=columns) for m in metrics}
 
 
 def _as_columns(values: dict[str, Tensor]) -> dict[str, np.ndarray]:

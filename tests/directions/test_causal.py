@@ -23,7 +23,7 @@ def margins(scoring, vector=None):
     else:
         with steered(model, add(vector), HOOK, mask):
             logits = last_token_logits(model, tokens, mask)
-    return scoring.metric.of(logits, logits), logits
+    return scoring.metric.of(logits, baseline=logits), logits
 
 
 def test_attribution_is_the_slope_of_the_outcome_along_the_decoder_row(scoring, sae):

@@ -25,6 +25,10 @@ SPEC = CompareDirectionsSpec(
 
 
 @pytest.fixture(scope="module")
+def outcome(job, logits):
+    return job.metric.of(logits, baseline=logits)
+
+
 def job(tiny_model, find):
     prompts = load_prompts("tiny-code-math-mixed", 5)
     signs = {"code": find.scoring.outcome_sign, "math": -find.scoring.outcome_sign}
@@ -56,7 +60,9 @@ def test_an_effect_is_the_shift_of_the_outcome_towards_the_side(job, found_direc
     after = margins(
         job, job.measurement.prompts, SPEC.norm * job.scale.resid_norm * found.vectors[0]
     )
-    want = job.signs["code"] * (job.metric.of(after, after) - job.metric.of(before, before))
+    want = job.signs["code"] * (
+        job.metric.of(after, baseline=after) - job.metric.of(before, baseline=before)
+    )
     own = rows.query(
         "method == 'direct_logit' and side == 'code' and equal == 'norm' and rank == 1"
     )
@@ -64,7 +70,10 @@ def test_an_effect_is_the_shift_of_the_outcome_towards_the_side(job, found_direc
         torch.tensor(own["effect"].to_numpy()), want.double(), atol=1e-4, rtol=0
     )
     torch.testing.assert_close(
-        torch.tensor(own["kl"].to_numpy()), kl(before, after).double(), atol=1e-5, rtol=1e-3
+        torch.tensor(own["kl"].to_numpy()),
+        kl(after, baseline=before).double(),
+        atol=1e-5,
+        rtol=1e-3,
     )
 
 
@@ -76,7 +85,9 @@ def test_at_equal_kl_every_direction_disturbs_alike(rows):
 def test_asking_is_the_prompt_with_the_words_behind_it(job, rows):
     asked = [replace(p, text=f"{p.text} {SPEC.ask['math']}") for p in job.measurement.prompts]
     before, after = margins(job, job.measurement.prompts), margins(job, asked)
-    want = job.signs["math"] * (job.metric.of(after, after) - job.metric.of(before, before))
+    want = job.signs["math"] * (
+        job.metric.of(after, baseline=after) - job.metric.of(before, baseline=before)
+    )
     own = rows[rows["method"] == "asking"]
     torch.testing.assert_close(
         torch.tensor(own["effect"].to_numpy()), want.double(), atol=1e-4, rtol=0

@@ -15,10 +15,10 @@ from saelens_steer.directions import (
     EditContext,
     NamedDirection,
     TradeoffInputs,
-    assistant_start_vectors,
     difference_of_means,
-    linear_probe,
+    probe_between,
     tradeoff_rows,
+    vectors_of,
 )
 from saelens_steer.directions.means_and_probes import Probe
 from saelens_steer.directions.text_loss import text_losses
@@ -35,9 +35,9 @@ STEP = 6.0
 
 @pytest.fixture(scope="module")
 def context(sae, acts):
-    sides = [assistant_start_vectors(acts, [d]) for d in ("code", "prose")]
+    sides = [vectors_of(acts, [d]) for d in ("code", "prose")]
     others = [difference_of_means(acts, [d], ["code", "math"]) for d in ("prose", "transport")]
-    return EditContext(sae, linear_probe(*sides), torch.stack(others))
+    return EditContext(sae, probe_between(*sides), torch.stack(others))
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_a_row_is_what_a_hooked_pass_gives(job, rows, context, direction):
         with steered(job.measurement.model, edit, HOOK, positions):
             logits = last_token_logits(job.measurement.model, tokens, mask)
         own = rows.query("direction == 'feature_7' and edit == @name and kind == 'grid'")
-        want = job.measurement.logit_metrics[0].of(logits, logits).double()
+        want = job.measurement.logit_metrics[0].of(logits, baseline=logits).double()
         found = torch.tensor(own["math_margin"].to_numpy())
         torch.testing.assert_close(found, want, atol=1e-3, rtol=1e-4)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from saelens_steer.activations import Activations
-from saelens_steer.directions import assistant_start_vectors, difference_of_means, linear_probe
+from saelens_steer.directions import difference_of_means, linear_probe, probe_between, vectors_of
 from saelens_steer.errors import InputError
 
 D = 16
@@ -35,8 +35,8 @@ def test_the_difference_of_means_is_a_unit_vector_that_turns_with_its_sides():
 
 def test_the_probe_finds_what_tells_the_sides_apart_and_not_what_is_loud():
     acts = planted()
-    sides = [assistant_start_vectors(acts, [d]) for d in ("code", "math")]
-    probe = linear_probe(*sides)
+    sides = [vectors_of(acts, [d]) for d in ("code", "math")]
+    probe = probe_between(*sides)
     assert torch.allclose(probe.direction.norm(), torch.tensor(1.0))
     assert float(probe.direction[3]) > 0.9
     shares = [float(probe.holds(side).float().mean()) for side in sides]
@@ -45,22 +45,38 @@ def test_the_probe_finds_what_tells_the_sides_apart_and_not_what_is_loud():
 
 
 def test_a_side_with_few_activations_weighs_as_much_as_one_with_many():
-    code, math = (assistant_start_vectors(planted(), [d]) for d in ("code", "math"))
-    few = linear_probe(code[:40], math)
-    assert abs(float(few.threshold) - 2.0) < 0.6  # half-way between the sides
+    code, math = (vectors_of(planted(), [d]) for d in ("code", "math"))
+    few = probe_between(code[:40], math)
+    assert abs(few.bias + 2.0) < 0.6  # half-way between the sides
 
 
 def test_the_probe_is_the_same_every_time():
-    sides = [assistant_start_vectors(planted(), [d]) for d in ("code", "math")]
-    assert torch.equal(linear_probe(*sides).direction, linear_probe(*sides).direction)
+    sides = [vectors_of(planted(), [d]) for d in ("code", "math")]
+    assert torch.equal(probe_between(*sides).direction, probe_between(*sides).direction)
+
+
+def test_a_probe_and_a_difference_of_means_are_asked_for_alike():
+    acts = planted()
+    probe = linear_probe(acts, "code", "math")
+    sides = [vectors_of(acts, domain) for domain in ("code", "math")]
+    want = probe_between(*sides)
+    assert torch.equal(probe.direction, want.direction)
+    assert probe.bias == want.bias
+    torch.testing.assert_close(probe.score(sides[0]), sides[0] @ probe.direction + probe.bias)
+    assert torch.equal(probe.score(sides[0]) > 0, probe.holds(sides[0]))
+    mean = difference_of_means(acts, "code", "math")
+    assert torch.equal(mean, difference_of_means(acts, ["code"], ["math"]))
+    answers = planted(at="answer")
+    assert torch.equal(difference_of_means(answers, "code", "math", "answer"), mean)
+    assert torch.equal(linear_probe(answers, "code", "math", "answer").direction, probe.direction)
 
 
 def test_two_equal_sides_are_refused():
     same = torch.zeros(4, D)
     with pytest.raises(InputError, match="no probe can tell them apart"):
-        linear_probe(same, same)
+        probe_between(same, same)
 
 
 def test_a_part_that_was_not_kept_is_named():
     with pytest.raises(InputError, match="was kept at assistant_start"):
-        assistant_start_vectors(planted(at="answer"), ["code"])
+        vectors_of(planted(at="answer"), ["code"])

@@ -136,10 +136,10 @@ def noise(seed: int, rows: int = 4) -> torch.Tensor:
 def test_own_logit_metrics_take_logits_and_perhaps_the_baseline():
     a, b = noise(0), noise(1)
     assert own("entropy").name == "entropy"
-    assert own("entropy").fn(a, b).shape == (4,)
-    torch.testing.assert_close(own("moved").fn(a, b), (a - b).abs().mean(-1))
-    torch.testing.assert_close(own("tempered").fn(a, b), (a / 2).amax(-1))
-    torch.testing.assert_close(own("as_list").fn(a, b), a.amax(-1))
+    assert own("entropy").fn(a, baseline=b).shape == (4,)
+    torch.testing.assert_close(own("moved").fn(a, baseline=b), (a - b).abs().mean(-1))
+    torch.testing.assert_close(own("tempered").fn(a, baseline=b), (a / 2).amax(-1))
+    torch.testing.assert_close(own("as_list").fn(a, baseline=b), a.amax(-1))
 
 
 def test_own_text_metrics_return_a_number_or_a_mapping():
@@ -220,6 +220,6 @@ def test_an_edited_metric_is_the_one_that_is_used_and_has_another_version(tmp_pa
         spec = "edited_metric:mine"
         (metric,) = resolve_metrics([spec], TOKENIZER, D_VOCAB)
         logits = torch.zeros(1, D_VOCAB)
-        seen.append((float(metric.fn(logits, logits)), metrics_version([spec])))
+        seen.append((float(metric.fn(logits, baseline=logits)), metrics_version([spec])))
     assert [value for value, _ in seen] == [1, 22]
     assert seen[0][1] != seen[1][1]

@@ -12,7 +12,7 @@ from checkpoints import small_tokenizer
 from saelens_steer.config import DEFAULT_METRICS, MarginMetric, MarginSpec, TokenSetSpec
 from saelens_steer.errors import InputError
 from saelens_steer.metrics import LogitMetric, TextMetric, kl, metric_provenance, resolve_metrics
-from saelens_steer.metrics.metric import margin
+from saelens_steer.metrics.metric import logit_margin
 from saelens_steer.metrics.registry import columns
 
 TOKENIZER = small_tokenizer()
@@ -45,7 +45,7 @@ def test_the_default_metrics_resolve_in_order():
 def test_kl_is_taken_from_the_baseline_to_the_steered():
     (metric,) = resolve("kl")
     steered, baseline = noise(0), noise(1)
-    assert torch.equal(metric.fn(steered, baseline), kl(baseline, steered))
+    assert torch.equal(metric.fn(steered, baseline=baseline), kl(steered, baseline=baseline))
 
 
 @pytest.mark.parametrize(
@@ -76,11 +76,13 @@ def test_a_margin_is_taken_between_its_sets():
     spec = MarginSpec(name="m", target=TokenSetSpec(ids=(70, 71)), other=TokenSetSpec(ids=(80,)))
     (metric,) = resolve(MarginMetric(margin=spec))
     assert metric.name == "m"
-    expected = margin(noise(0), [70, 71], [80])
-    assert torch.equal(metric.of(noise(0), noise(1)), expected)
+    expected = logit_margin(noise(0), [70, 71], [80])
+    assert torch.equal(metric.of(noise(0), baseline=noise(1)), expected)
     assert sorted(metric.reads.tolist()) == [70, 71, 80]
     few = torch.tensor([2, 70, 71, 80, 90])  # all that was computed
-    assert torch.equal(metric.of(noise(0)[:, few], noise(1)[:, few], few), expected)
+    assert torch.equal(
+        metric.of(noise(0)[:, few], baseline=noise(1)[:, few], columns=few), expected
+    )
 
 
 def test_without_other_the_margin_is_against_every_ordinary_entry():
@@ -90,7 +92,7 @@ def test_without_other_the_margin_is_against_every_ordinary_entry():
     logits[:, TOKENIZER.all_special_ids] = 50.0
     logits[:, len(TOKENIZER) :] = 50.0
     others = [i for i in range(len(TOKENIZER)) if i not in (70, *TOKENIZER.all_special_ids)]
-    assert torch.equal(metric.fn(logits, logits), margin(logits, [70], others))
+    assert torch.equal(metric.fn(logits, baseline=logits), logit_margin(logits, [70], others))
 
 
 def test_target_and_other_may_not_overlap_nor_target_be_everything():
@@ -105,7 +107,9 @@ def test_margins_can_be_sent_to_other_processes():
     metrics = resolve({"margin": {"target": [70]}}, "kl")
     for metric in metrics:
         again = pickle.loads(pickle.dumps(metric))
-        assert torch.equal(again.fn(noise(0), noise(1)), metric.fn(noise(0), noise(1)))
+        assert torch.equal(
+            again.fn(noise(0), baseline=noise(1)), metric.fn(noise(0), baseline=noise(1))
+        )
 
 
 def test_the_provenance_describes_each_margins_sets():

@@ -64,7 +64,9 @@ def alone(model, text: str, edit, **where) -> tuple[str, float]:
             new = generate(model, tokens, mask, N_NEW)
     ids, stops = new[0].tolist(), stop_token_ids(model)
     end = next((i for i, token in enumerate(ids) if token in stops), None)
-    return model.tokenizer.decode(ids[:end], skip_special_tokens=True), float(kl(plain, logits))
+    return model.tokenizer.decode(ids[:end], skip_special_tokens=True), float(
+        kl(logits, baseline=plain)
+    )
 
 
 def test_one_row_for_every_prompt_and_variant_the_original_first(table, edits):

@@ -11,7 +11,7 @@ from sweeps.passes import based
 from saelens_steer.config import MarginMetric, TokenSetSpec
 from saelens_steer.data import complement, token_set
 from saelens_steer.metrics import LogitMetric, kl, resolve_metrics
-from saelens_steer.metrics.metric import margin
+from saelens_steer.metrics.metric import logit_margin
 from saelens_steer.steering import feature_directions, matched_controls, plain_directions
 from saelens_steer.sweeps import LogitSweep, Store, UnsteeredPass, grid
 from saelens_steer.sweeps.logits import run_logits
@@ -55,8 +55,8 @@ def test_every_row_equals_a_hugging_face_hook_on_that_prompt_alone(sweep, random
         push = alpha * sweep.directions.vectors[which]
         with resid_pre_changed(reference, 2, lambda x, push=push: x + push):
             logits = last_logits(reference, tokens, mask)
-        assert row["m"] == pytest.approx(float(margin(logits, target, other)), abs=1e-4)
-        assert row["kl"] == pytest.approx(float(kl(plain, logits)), abs=1e-4)
+        assert row["m"] == pytest.approx(float(logit_margin(logits, target, other)), abs=1e-4)
+        assert row["kl"] == pytest.approx(float(kl(logits, baseline=plain)), abs=1e-4)
 
 
 def test_the_plain_path_agrees_with_the_prefix_path(sweep, random_bridge):

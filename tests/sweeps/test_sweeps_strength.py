@@ -66,7 +66,7 @@ def one_at_a_time(sweep: LogitSweep, **where) -> pd.DataFrame:
             edit = add(sweep.directions.vectors[which], alpha)
             with steered(sweep.model, edit, sweep.unsteered_pass.hook_name, **where) as receipt:
                 logits = last_token_logits(sweep.model, tokens, mask)
-            values = {m.name: float(m.of(logits, plain)) for m in sweep.metrics}
+            values = {m.name: float(m.of(logits, baseline=plain)) for m in sweep.metrics}
             receipts = {"receipt_positions": receipt.positions}
             receipts["receipt_rel_norm"] = receipt.rel_norm
             found.append({"cell": cell, "prompt": prompt, **values, **receipts})
@@ -151,7 +151,7 @@ def _kl_of(model, push: torch.Tensor, text: str) -> float:
     mask = torch.ones_like(tokens).bool()
     plain = last_token_logits(model, tokens, mask)
     with steered(model, add(push), HOOK):
-        return float(kl(plain, last_token_logits(model, tokens, mask)))
+        return float(kl(last_token_logits(model, tokens, mask), baseline=plain))
 
 
 KL = {

@@ -16,11 +16,11 @@ from saelens_steer.directions import (
     EditContext,
     NamedDirection,
     TradeoffInputs,
-    assistant_start_vectors,
     difference_of_means,
-    linear_probe,
+    probe_between,
     tradeoff_rows,
     unit_rows,
+    vectors_of,
 )
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import Damage, by_domain_table, tradeoffs_table
@@ -103,8 +103,8 @@ def _surroundings(run: RunContext, finder: DirectionFinder) -> EditContext:
         chat=run.spec.prompts.chat,
     )
     domains = sorted(set(finder.activations.index["domain"]))
-    elsewhere = assistant_start_vectors(finder.activations, domains)
+    elsewhere = vectors_of(finder.activations, domains)
     others: Sequence[str] = [d for d in domains if d not in finder.sides]
     led = [difference_of_means(finder.activations, [d], finder.sides) for d in others]
     stacked = torch.stack(led) if led else None
-    return EditContext(finder.sae, linear_probe(own.vectors, elsewhere), stacked)
+    return EditContext(finder.sae, probe_between(own.vectors, elsewhere), stacked)
