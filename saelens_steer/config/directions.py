@@ -156,7 +156,7 @@ class CompareDirectionsSpec(Spec):
         "difference_of_means",
         "linear_probe",
     )
-    baseline: str | int = "mean_difference@answer"
+    baseline: str = "mean_difference@answer"
     """What the others' effects are divided by."""
     k: int = Field(default=3, gt=0)
     """The first so many features of each side."""
@@ -170,7 +170,7 @@ class CompareDirectionsSpec(Spec):
     @model_validator(mode="after")
     def _known(self) -> CompareDirectionsSpec:
         check_sources(self.methods)
-        if self.baseline not in self.methods:
+        if self.baseline not in map(str, self.methods):
             raise ValueError(
                 f"baseline {self.baseline!r} is not among the methods: give "
                 f"compare_directions.baseline, one of {', '.join(map(str, self.methods))}"
@@ -246,11 +246,6 @@ class TradeoffsSpec(Spec):
     """Also find the strength at which the effect is so large; null: do not."""
     max_new_tokens: int = Field(default=40, ge=0)
     """Length of the texts that validity and perplexity are measured on; 0: write none."""
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """The ways to find directions, of what is named."""
-        return tuple(name for name in self.directions if isinstance(name, str))
 
     @field_validator("alphas")
     @classmethod

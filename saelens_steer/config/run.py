@@ -63,10 +63,15 @@ class RunSpec(Spec):
     @property
     def reads_answers(self) -> bool:
         """Whether selection, or a comparison of selections, reads activations at answers."""
-        methods = (self.compare_directions.methods if self.compare_directions else ()) + (
-            self.tradeoffs.methods if self.tradeoffs else ()
-        )
-        return self.select.at == "answer" or any(name.endswith("@answer") for name in methods)
+        at_answers = (str(source).endswith("@answer") for source in self.sources)
+        return self.select.at == "answer" or any(at_answers)
+
+    @property
+    def sources(self) -> tuple[str | int, ...]:
+        """The sources of directions that the sweep, the comparison and the trade-offs name."""
+        compared = self.compare_directions.methods if self.compare_directions else ()
+        traded = self.tradeoffs.directions if self.tradeoffs else ()
+        return (*(self.sweep.directions or ()), *compared, *traded)
 
     @property
     def template(self) -> dict[str, Any]:
@@ -113,7 +118,8 @@ class RunSpec(Spec):
 
     @model_validator(mode="after")
     def _a_twin_has_candidates(self) -> RunSpec:
-        if self.sae.frozen_decoder_baseline and self.sweep.features != "candidates":
+        given = self.sweep.features != "candidates" or self.sweep.directions
+        if self.sae.frozen_decoder_baseline and given:
             raise ValueError(
                 "sae.frozen_decoder_baseline has other features: leave sweep.features at "
                 "candidates, so that each SAE has its own"

@@ -90,6 +90,8 @@ class SweepSpec(Spec):
     @property
     def named(self) -> tuple[int, ...]:
         """The features that are named by index; none where the candidates are swept."""
+        if self.directions is not None:
+            return tuple(source for source in self.directions if isinstance(source, int))
         return () if isinstance(self.features, str) else self.features
 
     @property

@@ -6,7 +6,6 @@ from saelens_steer.directions.controls import (
     draw_controls,
     with_controls,
 )
-from saelens_steer.directions.edits import DirectionEdit, EditContext, NamedDirection
 from saelens_steer.directions.means_and_probes import (
     Probe,
     difference_of_means,
@@ -14,6 +13,7 @@ from saelens_steer.directions.means_and_probes import (
     probe_between,
     vectors_of,
 )
+from saelens_steer.directions.measure import NamedDirection, Treatment
 from saelens_steer.directions.measure_comparison import ComparisonInputs, comparison_rows
 from saelens_steer.directions.measure_tradeoffs import TradeoffInputs, tradeoff_rows
-from saelens_steer.directions.sources import DirectionFinder, tested_directions, unit_rows
+from saelens_steer.directions.sources import FINDERS, DirectionFinder, tested_directions

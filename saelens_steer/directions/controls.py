@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,17 @@ from sae_lens import SAE
 from torch import Tensor
 
 from saelens_steer.activations import Activations
+from saelens_steer.config import SOURCES, is_custom
 from saelens_steer.errors import InputError
 from saelens_steer.features import firing_rates
+from saelens_steer.metrics import imported
 from saelens_steer.progress import say
-from saelens_steer.steering import Directions, matched_controls, per_candidate_controls
+from saelens_steer.steering import (
+    Directions,
+    matched_controls,
+    orthogonal_part,
+    per_candidate_controls,
+)
 from saelens_steer.sweeps import Measurement
 
 CHUNK = 4096
@@ -65,6 +72,7 @@ def with_controls(
     if "feature" in spec.families and sae is not None and activations is not None:
         rates = firing_rates(activations, sae)
     d_model = measurement.model.cfg.d_model
+    tested = _pushed_along(measurement, tested)
     known = ControlInputs(d_model, activations, tested.vectors, tested.features, sae, rates)
     everything = tested
     for family in spec.families:
@@ -75,6 +83,18 @@ def with_controls(
             else matched_controls(family, drawn, tested.sizes)
         )
     return everything
+
+
+def _pushed_along(measurement: Measurement, tested: Directions) -> Directions:
+    """The directions that the sweep's edit pushes along: themselves, or their orthogonal parts."""
+    edit, context = measurement.spec.edit, measurement.context
+    if not edit.is_push or "domains" not in edit.options.needs:
+        return tested
+    if context is None or context.domains is None:
+        raise InputError(
+            f"{edit.label} needs selection prompts of other domains than the two sides"
+        )
+    return replace(tested, vectors=orthogonal_part(tested.vectors, context.domains))
 
 
 def draw_controls(
@@ -95,13 +115,14 @@ def controls_of(family: str, n: int, known: ControlInputs, seed: int) -> Float[T
     Returns fewer, with a warning on stderr, if the family is exhausted. The global random state is
     untouched. Raises InputError for an unknown family or one whose inputs are missing.
     """
-    if family not in FAMILIES:
+    if family not in FAMILIES and not is_custom(family):
         near = difflib.get_close_matches(family, FAMILIES, n=1, cutoff=0.0)[0]
         raise InputError(f"unknown control family {family!r}; did you mean {near!r}?")
+    draw = FAMILIES[family] if family in FAMILIES else imported(family, "family of controls")
     if n <= 0:
         raise InputError(f"the number of controls must be positive, not {n}")
     blocks = []
-    for block in FAMILIES[family](known, torch.Generator().manual_seed(seed)):
+    for block in draw(known, torch.Generator().manual_seed(seed)):
         blocks.append(block)
         if sum(map(len, blocks)) >= n:
             break
@@ -257,5 +278,7 @@ FAMILIES: dict[str, ControlFamily] = {
     "permuted": permuted,
     "token_difference": token_difference,
 }
-FAMILIES_NEEDING_ACTIVATIONS = frozenset({"covariance", "feature", "token_difference"})
+FAMILIES_NEEDING_ACTIVATIONS = frozenset(
+    family for family in FAMILIES if "activations" in SOURCES[family].needs
+)
 """The families that need cached activations."""

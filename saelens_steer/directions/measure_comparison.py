@@ -1,4 +1,4 @@
-"""Measure what the directions of each method do, at equal norm and at equal KL.
+"""Sources of directions compared: what their directions do at equal norm and at equal KL.
 
 `evidence.tabulate_comparison` turns these rows into a table with intervals.
 """
@@ -13,12 +13,20 @@ import pandas as pd
 import torch
 
 from saelens_steer.config import CompareDirectionsSpec
+from saelens_steer.directions.measure import (
+    Cell,
+    EffectMeasurement,
+    NamedDirection,
+    Treatment,
+    cell_at,
+)
 from saelens_steer.directions.sources import FoundDirections
 from saelens_steer.evidence import ASKING
 from saelens_steer.features import Scale
 from saelens_steer.metrics import LogitMetric, kl
-from saelens_steer.steering import plain_directions
+from saelens_steer.steering import EditContext, scaled_vectors
 from saelens_steer.sweeps import Measurement
+from saelens_steer.tensors import Vectors
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,15 @@ def comparison_rows(job: ComparisonInputs, found: Sequence[FoundDirections]) -> 
         for name, vector in zip(one.names, one.vectors, strict=True)
     }
     names, vectors = list(distinct), torch.stack([*distinct.values()])
-    for equal, unit, alpha in (("norm", "resid_norm", job.spec.norm), ("kl", "kl", job.spec.kl)):
-        effects = _pushed(job, names, vectors, unit, alpha).assign(equal=equal, alpha=alpha)
+    effects = EffectMeasurement(job.measurement, EditContext())
+    at_norm = [
+        cell_at(one, job.spec.norm, 1.0, "norm")
+        for one in _treatments(names, scaled_vectors(vectors, [], "resid_norm", job.scale))
+    ]
+    units = _treatments(names, scaled_vectors(vectors, [], "kl"))
+    at_kl = effects.kl_cells(units, job.spec.kl, job.scale.mean_norm)
+    for cells in (at_norm, at_kl):
+        measured = _measured(job, effects, names, cells)
         for one in found:
             about = pd.DataFrame(
                 {
@@ -63,7 +78,7 @@ def comparison_rows(job: ComparisonInputs, found: Sequence[FoundDirections]) -> 
                     "feature": pd.array(one.features, dtype="Int64"),
                 }
             )
-            parts.append(about.merge(effects, on=["side", "direction"], how="left"))
+            parts.append(about.merge(measured, on=["side", "direction"], how="left"))
     rows = pd.concat(parts, ignore_index=True).assign(metric=job.metric.name)
     return rows.reindex(columns=COLUMNS)
 
@@ -74,35 +89,33 @@ COLUMNS = [
 ]
 
 
-def _pushed(
+def _treatments(names: Sequence[tuple[str, str]], vectors: Vectors) -> list[Treatment]:
+    pairs = zip(names, vectors, strict=True)
+    return [Treatment(NamedDirection(name, vector)) for (_, name), vector in pairs]
+
+
+def _measured(
     job: ComparisonInputs,
+    effects: EffectMeasurement,
     names: Sequence[tuple[str, str]],
-    vectors: torch.Tensor,
-    unit: str,
-    alpha: float,
+    cells: Sequence[Cell],
 ) -> pd.DataFrame:
     """Each (side, direction) at one strength: side, direction, prompt_id, domain, effect, kl."""
-    change = {"alphas": (0.0, alpha), "alpha_unit": unit, "n_controls": 0, "cache_logits": False}
-    metrics = job.measurement.metric_specs
-    measurement = replace(
-        job.measurement,
-        spec=job.measurement.spec.model_copy(update=change),
-        metric_specs=metrics if "kl" in metrics else (*metrics, "kl"),
-        sae=None,
-    )
-    directions = plain_directions(vectors, unit, job.scale)
-    rows = measurement.calibrated(directions, job.scale).logit_rows(directions)
-    zero, moved = (rows[rows["alpha"] == a].reset_index(drop=True) for a in (0.0, alpha))
-    each = [name for name in names for _ in job.measurement.prompts]  # the order of the rows
-    side, direction = (pd.Series(column) for column in zip(*each, strict=True))
+    rows, zero = effects.logit_rows(cells), effects.unsteered_rows()
+    prompts = [job.measurement.prompts[prompt] for prompt in rows["prompt"]]
+    side = pd.Series([names[cell][0] for cell in rows["cell"]])
+    outcome = job.metric.name
+    delta = rows[outcome].to_numpy() - zero[outcome].to_numpy()[rows["prompt"].to_numpy()]
     return pd.DataFrame(
         {
             "side": side,
-            "direction": direction,
-            "prompt_id": moved["prompt_id"],
-            "domain": moved["domain"],
-            "effect": (moved[job.metric.name] - zero[job.metric.name]) * side.map(job.signs),
-            "kl": moved["kl"],
+            "direction": [names[cell][1] for cell in rows["cell"]],
+            "equal": cells[0].rule,
+            "alpha": cells[0].alpha,
+            "prompt_id": [prompt.id for prompt in prompts],
+            "domain": [prompt.domain for prompt in prompts],
+            "effect": delta * side.map(job.signs),
+            "kl": rows["kl"],
         }
     )
 

@@ -14,12 +14,8 @@ from torch import Tensor
 from saelens_steer.activations import Activations
 from saelens_steer.config import CAUSAL, SOURCES, SelectSpec, SweepSpec, is_custom, is_file
 from saelens_steer.directions.causal import CausalScoring, rank_by
-<<<<<<< HEAD
 from saelens_steer.directions.controls import ControlInputs, controls_of
 from saelens_steer.directions.means_and_probes import difference_of_means, linear_probe
-=======
-from saelens_steer.directions.means_and_probes import difference_of_means, linear_probe
->>>>>>> h-api
 from saelens_steer.errors import InputError
 from saelens_steer.features import NO_SCALE, Scale, Selection, firing_rates, select_features
 from saelens_steer.metrics import imported
@@ -34,7 +30,7 @@ from saelens_steer.steering import (
     plain_directions,
     tested_vectors,
 )
-from saelens_steer.tensors import Vectors
+from saelens_steer.tensors import Direction, Vectors
 
 
 def tested_directions(
@@ -90,7 +86,7 @@ class DirectionFinder:
         controls are taken as they are for both. Raises InputError if a source finds nothing.
         """
         if isinstance(source, int):
-            return _same(self, "config", *_features(self.sae, [source]))
+            return _same(self, str(source), *_features(self.sae, [source]))
         name = source.partition("@")[0]
         if is_custom(source):
             return _by_function(self, source, k)
@@ -132,7 +128,6 @@ class DirectionFinder:
             self._seen[at] = select_features(self.sae, self.activations, *self.sides, **options)
         return self._seen[at]
 
-<<<<<<< HEAD
 
 Finder = Callable[[DirectionFinder, str, int], list[FoundDirections]]
 
@@ -162,7 +157,9 @@ def at_random(finder: DirectionFinder, source: str, k: int) -> list[FoundDirecti
     The directions under test, for families that read them, are the candidates of select.
     """
     sae, needs = finder.sae, SOURCES[source].needs
-    features = finder.selection(finder.spec.score, finder.spec.k).features if "tested" in needs else []
+    spec, features = finder.spec, list[int]()
+    if "tested" in needs:
+        features = finder.selection(spec.score, spec.k).features
     rates = firing_rates(finder.activations, sae) if "sae" in needs else None
     tested = unit_rows(sae, features)
     known = ControlInputs(
@@ -231,25 +228,15 @@ def _same(
     return [FoundDirections(source, side, names, features, units) for side in finder.sides]
 
 
-def _mirrored(finder: DirectionFinder, source: str, *vectors: Vectors) -> list[FoundDirections]:
+def _mirrored(finder: DirectionFinder, source: str, *vectors: Direction) -> list[FoundDirections]:
     """Directions towards the positive side, and their opposites for the negative one."""
     base = source.rpartition(":")[2]
     numbers = [f"{base}_{i}" for i in range(len(vectors))] if len(vectors) > 1 else [base]
-    units = torch.stack(vectors)
+    units, features = torch.stack(vectors), (None,) * len(vectors)
     return [
-        FoundDirections(
-            source, side, tuple(f"{n}_{side}" for n in numbers), (None,) * len(vectors), sign * units
-        )
+        FoundDirections(source, side, tuple(f"{n}_{side}" for n in numbers), features, sign * units)
         for side, sign in zip(finder.sides, (1, -1), strict=True)
     ]
-=======
-    def _reference(self, method: str) -> Float[Tensor, " d_model"]:
-        """The difference of means or the probe's direction, towards the positive side."""
-        positive, negative = ([side] for side in self.sides)
-        if method == "difference_of_means":
-            return difference_of_means(self.activations, positive, negative)
-        return linear_probe(self.activations, positive, negative).direction
->>>>>>> h-api
 
 
 def unit_rows(sae: SAE[Any], features: Sequence[int]) -> Vectors:

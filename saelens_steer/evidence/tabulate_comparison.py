@@ -11,19 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from saelens_steer.config import evidence_of
 from saelens_steer.evidence.statistics import bootstrap_weights
 
-CEILING = "attribution"
-"""The method that differentiates the outcome itself: shown as a ceiling, it is no evidence."""
 ASKING = "asking"
-EVIDENCE = {
-    CEILING: "ceiling",
-    ASKING: "asking",
-    "direct_logit": "tokens",
-    "difference_of_means": "without SAE",
-    "linear_probe": "without SAE",
-}
-"""Method → how its effect counts. Any other is `selection`: features chosen without the outcome."""
 TAILS, RESAMPLES = (0.025, 0.975), 1000
 
 
@@ -33,11 +24,10 @@ def comparison_table(rows: pd.DataFrame, baseline: str, seed: int = 0) -> pd.Dat
     kl; difference and ratio to the baseline method's effect; the metric of the effects, and the
     baseline.
 
-    evidence: selection, tokens (the score reads the metric's tokens), without SAE, asking, or
-    ceiling (the score used the outcome). 95 % bootstrap intervals resample prompts (the same ones
-    for all methods) and, within each side, the directions, which are a sample of what the method
-    finds. A ratio is given if the baseline's interval lies above 0. Asking has no strength to
-    equalise: compare its KL along with its effect.
+    evidence: as in `config.SOURCES`, or asking. 95 % bootstrap intervals resample prompts (the same
+    ones for all methods) and, within each side, the directions, which are a sample of what the
+    method finds. A ratio is given if the baseline's interval lies above 0. Asking has no strength
+    to equalise: compare its KL along with its effect.
     """
     effects = _effects(rows, seed)
     table = [_line(key, own, effects.get((baseline, *key[1:]))) for key, own in effects.items()]
@@ -93,7 +83,7 @@ def _line(key: tuple[str, str, str], own: _Effect, base: _Effect | None) -> dict
     method, side, equal = key
     line = {
         "method": method,
-        "evidence": EVIDENCE.get(method, "selection"),
+        "evidence": ASKING if method == ASKING else evidence_of(method),
         "side": side,
         "equal": equal,
         "n": len(own.directions),

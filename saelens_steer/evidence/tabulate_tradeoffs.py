@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from saelens_steer.config import evidence_of
 from saelens_steer.evidence.statistics import bootstrap_interval, bootstrap_weights, prompt_mean
-from saelens_steer.evidence.tabulate_comparison import CEILING
 
 GRID, EQUAL_EFFECT = "grid", "equal_effect"
 LOSS = "text_loss"
@@ -103,12 +103,12 @@ def tradeoffs_table(rows: pd.DataFrame, damage: Damage, seed: int = 0) -> pd.Dat
     (mean |Δ| of the outcome), damage_texts (share of texts for which some rate fell), damage_loss
     (rise of text_loss, nats); 95 % bootstrap intervals over prompts for effect and damage_kl.
 
-    evidence is ceiling if attribution alone found the direction. on_pareto_front: no other row
-    (ceilings aside) has at least the effect for less KL. At an equal effect, baseline marks the
-    feature chosen by mean_difference on which the first edit does the least damage, and ratio is
-    damage_kl over that row's. Strengths were found on these same prompts: no interval covers their
-    error, and damage grows with the square of the strength or faster. metric and domain name the
-    outcome and the prompts of the effect.
+    evidence is ceiling if attribution alone found the direction, and control if it is random.
+    on_pareto_front: no other row of evidence selection has at least the effect for less KL. At an
+    equal effect, baseline marks the feature chosen by mean_difference on which the first edit does
+    the least damage, and ratio is damage_kl over that row's. Strengths were found on these same
+    prompts: no interval covers their error, and damage grows with the square of the strength or
+    faster. metric and domain name the outcome and the prompts of the effect.
     """
     has_texts = LOSS in rows
     metrics = [damage.outcome, "kl", *([LOSS, *damage.rates] if has_texts else [])]
@@ -126,12 +126,17 @@ def tradeoffs_table(rows: pd.DataFrame, damage: Damage, seed: int = 0) -> pd.Dat
         fell = np.any([cells.delta(rate)[:, ~wanted] < 0 for rate in rates] or [kl < 0], axis=0)
         table["damage_texts"] = np.where(np.isnan(table["effect"]), np.nan, fell.mean(1))
         table["damage_loss"] = prompt_mean(cells.delta(LOSS)[:, ~wanted])
-    ceiling = table["found_by"] == CEILING
-    table["evidence"] = np.where(ceiling, "ceiling", "selection")
-    shown = np.where(ceiling, np.nan, table["effect"])
+    table["evidence"] = [_evidence(found_by) for found_by in table["found_by"]]
+    shown = np.where(table["evidence"] == "selection", table["effect"], np.nan)
     table["on_pareto_front"] = on_pareto_front(shown, table["damage_kl"].to_numpy())
     table = table.assign(metric=damage.outcome, domain=damage.domain)
     return table.assign(**_against_baseline(table, damage.baseline_edit))
+
+
+def _evidence(found_by: str) -> str:
+    """control or ceiling if every source of a direction is one, otherwise selection."""
+    kinds = {evidence_of(source) for source in found_by.split()}
+    return kinds.pop() if len(kinds) == 1 and kinds <= {"ceiling", "control"} else "selection"
 
 
 def on_pareto_front(effect: np.ndarray, damage: np.ndarray) -> np.ndarray:

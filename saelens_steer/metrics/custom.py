@@ -67,9 +67,7 @@ def source_of(function: Callable[..., Any]) -> str:
     try:
         return inspect.getsource(sys.modules[function.__module__])
     except (OSError, TypeError, KeyError):
-        raise InputError(
-            f"{function!r} has no source file: define it in a .py file"
-        ) from None
+        raise InputError(f"{function!r} has no source file: define it in a .py file") from None
 
 
 def imported(path: str, what: str = "metric") -> Callable[..., Any]:

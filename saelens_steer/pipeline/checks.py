@@ -82,17 +82,21 @@ def _check_compare_edits(run: RunContext) -> None:
     )
     sides = (run.spec.select.positive, run.spec.select.negative)
     for edit in run.spec.compare_edits.edits:
-        given = getattr(edit.inner, "features", ())
+        given = edit.options.features
         if isinstance(given, str) and given not in sides:
             raise InputError(
                 f"compare_edits: no candidates are chosen for {given!r}; {or_known(given, sides)}"
             )
-        check_stream(run.model, edit.inner.hook_name or run.hook_name)
+        check_stream(run.model, edit.options.hook_name or run.hook_name)
 
 
 def _check_sae(run: RunContext) -> None:
     patched = run.spec.compare_edits.edits if run.spec.compare_edits else []
-    encoded_at = {edit.inner.hook_name or run.hook_name for edit in patched if edit.encodes}
+    encoded_at = {
+        edit.options.hook_name or run.hook_name
+        for edit in patched
+        if "encoder" in edit.options.needs
+    }
     if train := run.spec.sae.train:
         load_corpus(train.corpus, run.model.tokenizer, 1, train.seed)  # is there a text?
         for feature in run.spec.named_features:
@@ -114,16 +118,13 @@ def _check_sae(run: RunContext) -> None:
         check_sae(sae, run.model, hook_name)
     sweep = run.spec.sweep
     encodes = not sweep.named or sweep.alpha_unit == "max_act" or "feature" in sweep.families
-    if encodes or any(edit.needs_encoder for edit in patched):
+    if encodes or any(edit.needs_encoder for edit in (*patched, sweep.edit)):
         check_encoder(sae)
 
 
 def _check_scores(run: RunContext) -> None:
     """direct_logit takes a margin as the first logit metric."""
-    compare, tradeoffs = run.spec.compare_directions, run.spec.tradeoffs
-    asked = {run.spec.select.score, *(compare.methods if compare else ())}
-    asked |= set(tradeoffs.methods if tradeoffs else ())
-    if "direct_logit" in asked:
+    if "direct_logit" in {run.spec.select.score, *run.spec.sources}:
         margin_sets(run.measurement().logit_metrics[0])
 
 

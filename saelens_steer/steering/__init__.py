@@ -11,9 +11,17 @@ from saelens_steer.steering.directions import (
     matched_controls,
     per_candidate_controls,
     plain_directions,
+    scaled_vectors,
     tested_vectors,
 )
-from saelens_steer.steering.edits import Edit, add, as_vectors, orthogonal_part, per_row, project_out
+from saelens_steer.steering.edits import (
+    Edit,
+    add,
+    as_vectors,
+    orthogonal_part,
+    per_row,
+    project_out,
+)
 from saelens_steer.steering.gates import Gate, activation_of
 from saelens_steer.steering.positions import Positions, columns, norm_limits, within
 from saelens_steer.steering.sae_edits import (

@@ -58,7 +58,7 @@ class EditContext:
         missing = {
             "encoder": (self.sae, "an SAE"),
             "probe": (self.probe, "cached activations of other prompts, to fit the probe"),
-            "domains": (self.domains, "selection prompts of other domains than the two sides"),
+            "domains": (self.domains, "selection prompts of further domains"),
         }
         for need, (given, what) in missing.items():
             if need in needs and given is None:

@@ -92,7 +92,9 @@ def add(
     return Edit(f"add({name})", shift, pointwise=vector.ndim == 1, push=vector if plain else None)
 
 
-def orthogonal_part(direction: Direction | Vectors, others: Direction | Vectors) -> Tensor:
+def orthogonal_part(
+    direction: Direction | Vectors, others: Direction | Float[Tensor, "m d_model"]
+) -> Tensor:
     """The part of each direction orthogonal to all `others`, scaled to the direction's norm.
 
     Raises InputError if less than a thousandth of a direction is left.

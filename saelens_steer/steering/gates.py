@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,6 +18,7 @@ ENCODED = 4096
 """Vectors encoded at once."""
 
 
+@runtime_checkable
 class Gate(Protocol):
     """Anything that decides for each activation, such as a Probe."""
 

@@ -17,5 +17,6 @@ from saelens_steer.sweeps.logits import (
 from saelens_steer.sweeps.measurement import Measurement
 from saelens_steer.sweeps.plan import BatchSplitter
 from saelens_steer.sweeps.store import NO_STORE, Store
+from saelens_steer.sweeps.strengths import kl_steps
 from saelens_steer.sweeps.texts import COMPLETION_BATCH_FACTOR, CompletionSweep, run_completions
 from saelens_steer.sweeps.unsteered_pass import HALF_TOLERANCE, UnsteeredPass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -113,21 +114,27 @@ def edited(
 ) -> Float[Tensor, "cell node d_model"]:
     """The activation under each edit at the chosen nodes.
 
-    If all cells start from one activation, controls that match the same edit are pushed together,
-    and the size of that edit is computed once.
+    Pushes are one operation. If all cells start from one activation, so are the controls that match
+    one edit, whose size is computed once.
     """
     after = resid.new_empty(len(edits), *resid.shape[1:])
-    together: dict[int, list[int]] = {}
+    pushes, matching = list[int](), dict[int, list[int]]()
     for i, edit in enumerate(edits):
-        if isinstance(edit, MatchedPush) and len(resid) == 1:
-            together.setdefault(id(edit.matched), []).append(i)
+        if edit.push is not None and edit.push.ndim == 1:
+            pushes.append(i)
+        elif isinstance(edit, MatchedPush) and len(resid) == 1:
+            matching.setdefault(id(edit.matched), []).append(i)
         else:
             own = resid if len(resid) == 1 else resid[i : i + 1]
             after[i] = edit_where([edit], own, chosen[None])[0]
-    for places in together.values():
-        pushes = [edit for edit in (edits[i] for i in places) if isinstance(edit, MatchedPush)]
-        units = torch.stack([push.unit for push in pushes])
-        pushed = pushed_by(resid, step_size(pushes[0].matched, resid), units[:, None])
+    if pushes:
+        own = resid if len(resid) == 1 else resid[pushes]
+        steps = torch.stack([cast(Tensor, edits[i].push) for i in pushes]).to(resid)
+        after[pushes] = torch.where(chosen[:, None], own + steps[:, None], own)
+    for places in matching.values():
+        same = [cast(MatchedPush, edits[i]) for i in places]
+        units = torch.stack([edit.unit for edit in same])
+        pushed = pushed_by(resid, step_size(same[0].matched, resid), units[:, None])
         after[places] = torch.where(chosen[:, None], pushed, resid)
     return after
 

@@ -1,4 +1,4 @@
-"""edits.py against the edits' definitions, measure_tradeoffs.py against hooked passes, and
+"""The trade-offs' edits against their definitions, measure.py against hooked passes, and
 tabulate_tradeoffs.py against plain means."""
 
 import numpy as np
@@ -8,13 +8,12 @@ import torch
 from small_studies import HOOK, study_of
 from torch.nn.functional import cross_entropy
 
-from saelens_steer.config import TradeoffsSpec
+from saelens_steer.config import PlacedEditSpec, TradeoffsSpec
 from saelens_steer.data import load_prompts, token_ids
 from saelens_steer.directions import (
-    DirectionEdit,
-    EditContext,
     NamedDirection,
     TradeoffInputs,
+    Treatment,
     difference_of_means,
     probe_between,
     tradeoff_rows,
@@ -26,11 +25,17 @@ from saelens_steer.errors import InputError
 from saelens_steer.evidence import Damage, by_domain_table, tradeoffs_table
 from saelens_steer.evidence.tabulate_tradeoffs import on_pareto_front
 from saelens_steer.model import last_token_logits
-from saelens_steer.steering import steered
+from saelens_steer.steering import EditContext, steered
 
-EDITS = ("add", "add@last", "keep_norm@last", "where@last", "apart", "fires", "clamp")
+EDITS: tuple = (
+    *("add", "add@last"),
+    {"add": {"keep_norm": True}, "positions": "last"},
+    {"add": {"gate": "probe"}, "positions": "last"},
+    *({"add": {"orthogonal_to": "domains"}}, {"add": {"gate": "feature"}}, "set_to"),
+)
 SPEC = TradeoffsSpec(edits=EDITS, alphas=(0.2,), effect=0.3, max_new_tokens=8)
 STEP = 6.0
+KEEP_NORM, WHERE, APART, FIRES = EDITS[2:6]
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +55,12 @@ def x(acts):
     return acts.vectors[:40][None]
 
 
-def act(name, direction, context, x):
-    return DirectionEdit(direction, name).build(STEP, context)[1](x)
+def treatment(direction, edit) -> Treatment:
+    return Treatment(direction, PlacedEditSpec.model_validate(edit))
+
+
+def act(edit, direction, context, x):
+    return treatment(direction, edit).build(STEP, context)(x)
 
 
 def test_plain_addition_adds_the_step(direction, context, x):
@@ -59,7 +68,7 @@ def test_plain_addition_adds_the_step(direction, context, x):
 
 
 def test_keep_norm_turns_the_activation_and_leaves_its_norm(direction, context, x):
-    after = act("keep_norm", direction, context, x)
+    after = act(KEEP_NORM, direction, context, x)
     torch.testing.assert_close(after.norm(dim=-1), x.norm(dim=-1))
     pushed = x + STEP * direction.vector
     cosine = torch.nn.functional.cosine_similarity(after, pushed, dim=-1)
@@ -67,17 +76,17 @@ def test_keep_norm_turns_the_activation_and_leaves_its_norm(direction, context, 
 
 
 def test_apart_adds_nothing_along_the_other_domains(direction, context, x):
-    change = act("apart", direction, context, x) - x
-    assert (change @ context.others.T).abs().max() < 1e-4
+    change = act(APART, direction, context, x) - x
+    assert (change @ context.domains.T).abs().max() < 1e-4
     torch.testing.assert_close(change.norm(dim=-1), torch.full(x.shape[:2], STEP))
 
 
 def test_where_and_fires_add_to_some_and_leave_the_rest_bit_for_bit(direction, context, x, sae):
-    for name, open_ in (
-        ("where@last", context.probe.holds(x)),
-        ("fires", sae.encode(x)[..., 7] > 0),
+    for edit, open_ in (
+        (WHERE, context.probe.holds(x)),
+        (FIRES, sae.encode(x)[..., 7] > 0),
     ):
-        after = act(name, direction, context, x)
+        after = act(edit, direction, context, x)
         assert 0 < int(open_.sum()) < open_.numel()
         assert torch.equal(after[~open_], x[~open_])
         torch.testing.assert_close(after[open_], x[open_] + STEP * direction.vector)
@@ -86,16 +95,16 @@ def test_where_and_fires_add_to_some_and_leave_the_rest_bit_for_bit(direction, c
 def test_clamp_puts_the_step_into_the_reconstruction(direction, context, x, sae):
     before = sae.encode(x)[..., 7]
     want = x + (STEP - before)[..., None] * sae.W_dec[7]
-    torch.testing.assert_close(act("clamp", direction, context, x), want, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(act("set_to", direction, context, x), want, atol=1e-4, rtol=1e-4)
 
 
 def test_edits_of_features_need_a_feature_and_apart_needs_other_domains(direction, context, sae):
     plain = NamedDirection("linear_probe_math", direction.vector, None, "linear_probe")
-    assert not DirectionEdit(plain, "clamp").applies
-    assert DirectionEdit(plain, "where@last").applies
+    assert not treatment(plain, "set_to").applies
+    assert treatment(plain, WHERE).applies
     alone = EditContext(sae, Probe(direction.vector, 0.0))
-    with pytest.raises(InputError, match="other domains"):
-        DirectionEdit(direction, "apart").build(STEP, alone)
+    with pytest.raises(InputError, match="further domains"):
+        treatment(direction, APART).build(STEP, alone)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +113,7 @@ def job(tiny_model, sae, context, direction):
     prompts = [p for d in ("mixed", "code", "prose") for p in held_out if p.domain == d]
     few = [p for i, p in enumerate(prompts) if i % 24 < 3]
     plain = NamedDirection("attributed", -direction.vector, None, "attribution")
-    pairs = [DirectionEdit(d, e) for d in (direction, plain) for e in EDITS]
+    pairs = [Treatment(d, e) for d in (direction, plain) for e in SPEC.edits]
     measurement = study_of(tiny_model, few, sae)
     return TradeoffInputs(measurement, [p for p in pairs if p.applies], context, SPEC, 32.0, 1)
 
@@ -116,11 +125,13 @@ def rows(job):
 
 def test_a_row_is_what_a_hooked_pass_gives(job, rows, context, direction):
     tokens, mask = job.measurement.unsteered_pass.padded
-    for name, positions in (("add", mask), ("keep_norm@last", "last"), ("clamp", mask)):
-        edit = DirectionEdit(direction, name).build(0.2 * 32.0, context)[1]
+    for given, positions in (("add", mask), (KEEP_NORM, "last"), ("set_to", mask)):
+        edit = treatment(direction, given).build(0.2 * 32.0, context)
         with steered(job.measurement.model, edit, HOOK, positions):
             logits = last_token_logits(job.measurement.model, tokens, mask)
-        own = rows.query("direction == 'feature_7' and edit == @name and kind == 'grid'")
+        label = treatment(direction, given).edit.label
+        own = rows[(rows["direction"] == "feature_7") & (rows["edit"] == label)]
+        own = own[own["kind"] == "grid"]
         want = job.measurement.logit_metrics[0].of(logits, baseline=logits).double()
         found = torch.tensor(own["math_margin"].to_numpy())
         torch.testing.assert_close(found, want, atol=1e-3, rtol=1e-4)
@@ -131,7 +142,7 @@ def test_pairs_at_an_equal_effect_have_it_or_say_that_they_do_not(job, rows):
     zero = wanted[wanted["edit"] == "none"].set_index("prompt_id")["math_margin"]
     equal = wanted[wanted["kind"] == "equal_effect"]
     keys = equal.groupby(["direction", "edit"])
-    assert len(keys) == len(job.pairs)
+    assert len(keys) == len(job.treatments)
     for _, own in keys:
         if own["alpha"].notna().all():
             delta = own["math_margin"].to_numpy() - zero[own["prompt_id"]].to_numpy()

@@ -10,6 +10,7 @@ from saelens_steer.config import CompareEditsSpec
 from saelens_steer.features import Scale
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.pipeline.outputs import write_compared_edits
+from saelens_steer.pipeline.steps.select import edit_context
 from saelens_steer.progress import progress
 from saelens_steer.steering import EditInputs, build_variant
 from saelens_steer.sweeps import EditComparison, edits_table
@@ -20,7 +21,8 @@ def compare_edits(run: RunContext) -> None:
     spec = run.spec.compare_edits
     assert spec is not None
     sae, measurement = run.sae, run.measurement()
-    known = EditInputs(sae, run.hook_name, run.candidates, _scale(run, spec, sae))
+    context = edit_context(run, sae, spec.edits)
+    known = EditInputs(sae, run.hook_name, run.candidates, _scale(run, spec, sae), context)
     variants = [build_variant(name, edits, known) for name, edits in spec.variants.items()]
     prompts = measurement.encoded[: spec.limit]
     job = EditComparison(run.model, prompts, variants, measurement.metrics, spec, sae)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -14,7 +15,7 @@ from saelens_steer.files import write_json
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.pipeline.outputs import write_parquet, write_table
 from saelens_steer.pipeline.step_table import BASELINE
-from saelens_steer.pipeline.steps.select import direction_finder
+from saelens_steer.pipeline.steps.select import direction_finder, edit_context
 from saelens_steer.pipeline.steps.sweep import kept_rows
 from saelens_steer.progress import progress
 from saelens_steer.sae import load_sae, train_sae
@@ -54,7 +55,8 @@ def _rows(
     """The baseline's candidates and the controls of the run, which the store has already."""
     spec = run.spec.sweep.model_copy(update={"features": tuple(features)})
     tested = tested_directions(sae, spec, scale=finder.scale)
-    measurement = run.measurement(sae)
+    context = edit_context(run, sae, [spec.edit])
+    measurement = replace(run.measurement(sae), context=context)
     everything = with_controls(measurement, tested, run.activations)
     with progress("frozen-decoder baseline", measurement.n_rows(everything)) as note:
         return pd.concat(kept_rows(run, measurement, everything, note), ignore_index=True)

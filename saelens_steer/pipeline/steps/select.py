@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import torch
 from sae_lens import SAE
 
 from saelens_steer.activations import cache_activations, with_answers
-from saelens_steer.config import PromptSpec
+from saelens_steer.config import EditSpec, PromptSpec
 from saelens_steer.data import Prompt
-from saelens_steer.directions import CausalScoring, DirectionFinder
+from saelens_steer.directions import (
+    CausalScoring,
+    DirectionFinder,
+    difference_of_means,
+    probe_between,
+    vectors_of,
+)
 from saelens_steer.features import Scale, measured_scale
 from saelens_steer.files import write_json
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.sae import sae_fingerprint
+from saelens_steer.steering import EditContext
 
 
 def cache(run: RunContext) -> None:
@@ -58,6 +67,28 @@ def direction_finder(run: RunContext, sae: SAE[Any] | None = None) -> DirectionF
     )
     sae = sae or run.sae
     return DirectionFinder(sae, run.activations, select, CausalScoring(measurement, sae, *sides))
+
+
+def edit_context(run: RunContext, sae: SAE[Any], edits: Iterable[EditSpec]) -> EditContext:
+    """What some edits read: the SAE, a probe between steered and selection prompts, and where the
+    other selection domains lie."""
+    needs = {need for edit in edits for need in edit.options.needs}
+    sides = [run.spec.select.positive, run.spec.select.negative]
+    probe = domains = None
+    if not needs & {"probe", "domains"}:
+        return EditContext(sae)
+    activations = run.activations
+    known = sorted(set(activations.index["domain"]))
+    if "probe" in needs:
+        prompts = run.spec.prompts
+        options = {"tokens": "last", "system": prompts.system, "chat": prompts.chat}
+        own = cache_activations(run.model, list(run.prompts), hook_name=run.hook_name, **options)
+        probe = probe_between(own.vectors, vectors_of(activations, known))
+    if "domains" in needs:
+        others = [domain for domain in known if domain not in sides]
+        led = [difference_of_means(activations, [domain], sides) for domain in others]
+        domains = torch.stack(led) if led else None
+    return EditContext(sae, probe, domains)
 
 
 def _unselected(run: RunContext, sae: SAE[Any]) -> dict[str, Any]:

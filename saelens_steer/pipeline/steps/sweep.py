@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,8 +22,9 @@ from saelens_steer.pipeline.outputs import (
     write_rows,
 )
 from saelens_steer.pipeline.result import Result
+from saelens_steer.pipeline.steps.select import direction_finder, edit_context
 from saelens_steer.progress import Note, progress, say, unnoted
-from saelens_steer.steering import Directions
+from saelens_steer.steering import CANDIDATE, Directions
 from saelens_steer.sweeps import NO_STORE, Measurement, Store
 
 STORE = ".store"
@@ -32,18 +34,21 @@ WRITING = {"max_new_tokens", "temperature", "samples"}
 
 def sweep(run: RunContext) -> None:
     """Rows of every direction × α × prompt, completions, interference and claims."""
-    measurement = run.measurement(sae := run.sae)
+    sae = run.sae
+    context = edit_context(run, sae, [run.spec.sweep.edit])
+    measurement = replace(run.measurement(sae), context=context)
     everything = with_controls(measurement, _tested(run, sae), run.activations)
     _say_size(measurement, everything)
     measurement = _calibrated(run, measurement, everything)
+    chosen = _chosen(run, everything)
     tables = partial(_tables, run, measurement, everything)
     with progress("sweep", measurement.n_rows(everything)) as note:
         for _ in tables(note):
             pass  # every shard is committed now
-    with progress("completions", measurement.n_texts(everything, _chosen(run))) as note:
+    with progress("completions", measurement.n_texts(everything, chosen)) as note:
         store = store_of(run, "texts", measurement)
         texts = measurement.completion_rows(
-            everything, _chosen(run), store, run.splitter(store.key), note
+            everything, chosen, store, run.splitter(store.key), note
         )
     place = write_rows(run.folder.root, (measurement.joined(table, texts) for table in tables()))
     result = Result.of(measurement, read_rows(place, measurement.metric_columns(texts)), texts)
@@ -80,6 +85,9 @@ def _say_size(measurement: Measurement, everything: Directions) -> None:
 
 
 def _tested(run: RunContext, sae: SAE[Any]) -> Directions:
+    spec = run.spec.sweep
+    if spec.directions is not None:
+        return direction_finder(run, sae).under_test(spec.directions, spec.top, spec.alpha_unit)
     features = run.spec.sweep.features
     chosen = (
         [f for side in run.candidates.values() for f in side]
@@ -95,11 +103,12 @@ def _tested(run: RunContext, sae: SAE[Any]) -> Directions:
     return tested_directions(sae, sweep, scale=run.scale)
 
 
-def _chosen(run: RunContext) -> list[int]:
+def _chosen(run: RunContext, everything: Directions) -> list[int]:
     """Positions, among the directions under test, of those that get completions."""
     top, features = run.spec.sweep.completions.top, run.spec.sweep.features
-    if not isinstance(features, str):
-        return list(range(min(len(features), 2 * top)))
+    n_tested = everything.families.count(CANDIDATE)
+    if not isinstance(features, str) or run.spec.sweep.directions is not None:
+        return list(range(min(n_tested, 2 * top)))
     positive, negative = (len(side) for side in run.candidates.values())
     return [*range(min(top, positive)), *range(positive, positive + min(top, negative))]
 
@@ -109,7 +118,7 @@ def store_of(run: RunContext, name: str, measurement: Measurement) -> Store:
     are in the shards' own names."""
     spec = measurement.spec
     parts: list[object] = [run.model_key, run.hook_name, measurement.ids, run.keys["train"]]
-    parts += [spec.edit, spec.positions, spec.exclude_special_tokens, spec.max_norm]
+    parts += [spec.edit.label, spec.positions, spec.exclude_special_tokens, spec.norm_limit]
     parts += [measurement.unsteered_pass.batch_tokens]
     if name == "rows":
         measured = zip(run.spec.metrics, measurement.metrics, strict=True)

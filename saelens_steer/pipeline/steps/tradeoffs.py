@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pandas as pd
-import torch
 
-from saelens_steer.activations import cache_activations
 from saelens_steer.config import TradeoffsSpec
 from saelens_steer.directions import (
-    DirectionEdit,
     DirectionFinder,
-    EditContext,
     NamedDirection,
     TradeoffInputs,
-    difference_of_means,
-    probe_between,
+    Treatment,
     tradeoff_rows,
-    unit_rows,
-    vectors_of,
 )
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import Damage, by_domain_table, tradeoffs_table
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.pipeline.outputs import write_parquet, write_table
-from saelens_steer.pipeline.steps.select import direction_finder
+from saelens_steer.pipeline.steps.select import direction_finder, edit_context
 from saelens_steer.progress import progress
-from saelens_steer.sae import check_feature
 
 
 def tradeoffs(run: RunContext) -> None:
@@ -40,21 +31,18 @@ def tradeoffs(run: RunContext) -> None:
     outcome_sign = finder.scoring.outcome_sign
     target = spec.target or finder.sides[0 if outcome_sign > 0 else 1]
     directions = _directions(finder, spec, target)
-    pairs = [
-        pair
-        for pair in (DirectionEdit(d, e) for d in directions for e in spec.edits)
-        if pair.applies
+    treatments = [
+        one for one in (Treatment(d, e) for d in directions for e in spec.edits) if one.applies
     ]
-    if not pairs:
+    if not treatments:
         raise InputError(
             "tradeoffs has no pair to measure: no direction was found towards "
             f"{target}, or the edits are for features alone"
         )
     measurement = replace(run.measurement(finder.sae), prompts=prompts)
     sign = outcome_sign if target == finder.sides[0] else -outcome_sign
-    job = TradeoffInputs(
-        measurement, pairs, _surroundings(run, finder), spec, run.scale.mean_norm, sign
-    )
+    context = edit_context(run, finder.sae, spec.edits)
+    job = TradeoffInputs(measurement, treatments, context, spec, run.scale.mean_norm, sign)
     with progress("tradeoffs", None) as note:
         rows = tradeoff_rows(job, note)
     _write(run, job, rows)
@@ -62,8 +50,9 @@ def tradeoffs(run: RunContext) -> None:
 
 def _write(run: RunContext, job: TradeoffInputs, rows: pd.DataFrame) -> None:
     seed = run.spec.sweep.seed
-    metrics = [*(m.name for m in job.measurement.logit_metrics), *job.text_columns]
-    damage = Damage(job.outcome, job.sign, job.spec.domain, job.rates, job.spec.edits[0])
+    effects, first = job.effects, job.spec.edits[0].label
+    metrics = [*(m.name for m in job.measurement.logit_metrics), *effects.text_columns]
+    damage = Damage(effects.outcome.name, job.sign, job.spec.domain, job.rates, first)
     write_table(run.folder.path("tradeoffs.csv"), tradeoffs_table(rows, damage, seed))
     by_domain = by_domain_table(rows, metrics, seed)
     write_table(run.folder.path("tradeoffs_by_domain.csv"), by_domain)
@@ -84,27 +73,7 @@ def _directions(finder: DirectionFinder, spec: TradeoffsSpec, target: str) -> li
 def _found(
     finder: DirectionFinder, given: str | int, top: int, target: str
 ) -> list[NamedDirection]:
-    if isinstance(given, int):
-        row = unit_rows(finder.sae, [check_feature(finder.sae, given)])[0]
-        return [NamedDirection(f"feature_{given}", row, given, "config")]
     found = next(r for r in finder.directions_by(given, top) if r.side == target)
     parts = zip(found.names, found.vectors, found.features, strict=True)
-    return [NamedDirection(name, vector, feature, given) for name, vector, feature in parts]
-
-
-def _surroundings(run: RunContext, finder: DirectionFinder) -> EditContext:
-    """The probe between steered and selection prompts, and where the other domains lie."""
-    own = cache_activations(
-        run.model,
-        list(run.prompts),
-        hook_name=run.hook_name,
-        tokens="last",
-        system=run.spec.prompts.system,
-        chat=run.spec.prompts.chat,
-    )
-    domains = sorted(set(finder.activations.index["domain"]))
-    elsewhere = vectors_of(finder.activations, domains)
-    others: Sequence[str] = [d for d in domains if d not in finder.sides]
-    led = [difference_of_means(finder.activations, [d], finder.sides) for d in others]
-    stacked = torch.stack(led) if led else None
-    return EditContext(finder.sae, probe_between(own.vectors, elsewhere), stacked)
+    source = "config" if isinstance(given, int) else given
+    return [NamedDirection(name, vector, feature, source) for name, vector, feature in parts]

@@ -1,0 +1,265 @@
+"""Measure directions × edits × strengths on prompts: the rows behind comparison and trade-offs.
+
+A strength rule (grid, equal norm, equal KL, equal effect) turns treatments into cells; every cell
+is then measured under every prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from saelens_steer.config import PlacedEditSpec
+from saelens_steer.data import token_ids
+from saelens_steer.directions.equal_effect import equal_effect_steps
+from saelens_steer.directions.text_loss import text_losses
+from saelens_steer.evidence import LOSS
+from saelens_steer.metrics import LogitMetric, resolve_metrics
+from saelens_steer.progress import Note, unnoted
+from saelens_steer.steering import Edit, EditContext, Target, build_edit, plain_directions
+from saelens_steer.sweeps import (
+    UNEDITED,
+    CompletionSweep,
+    LogitSweep,
+    Measurement,
+    UnsteeredPass,
+    amount_of,
+    kl_steps,
+    measured_batches,
+    rows_of,
+    run_completions,
+)
+
+FIRST, LONGEST = 0.05, 6.0
+"""Bounds of the search for equal effects, as α: multiples of mean ‖x‖ for pushes."""
+PUSH = PlacedEditSpec.model_validate("add")
+
+
+@dataclass(frozen=True)
+class NamedDirection:
+    """A vector as it is added per unit of step, its feature if any, and the sources it is from."""
+
+    name: str
+    vector: Float[Tensor, " d_model"]
+    feature: int | None = None
+    found_by: str = ""
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """A direction and an edit along it."""
+
+    direction: NamedDirection
+    edit: PlacedEditSpec = PUSH
+
+    @property
+    def applies(self) -> bool:
+        """Whether the direction can be edited this way."""
+        return self.direction.feature is not None or "feature" not in self.edit.options.needs
+
+    def build(self, step: float, context: EditContext) -> Edit:
+        """The edit that pushes by `step` times the direction, or whose factor is 1 + step."""
+        own, feature = self.direction, self.direction.feature
+        target = Target(own.name, own.vector[None], () if feature is None else (feature,))
+        return build_edit(
+            self.edit, target, amount_of(self.edit, target, step, "unit", context), context
+        )
+
+
+class Cell(NamedTuple):
+    """A treatment at one strength."""
+
+    treatment: Treatment
+    alpha: float
+    """The strength as tables show it."""
+    step: float
+    """The strength in units of the direction."""
+    rule: str
+    """Why it is measured, such as grid or equal_effect."""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        direction = self.treatment.direction
+        return {
+            "direction": direction.name,
+            "feature": direction.feature,
+            "found_by": direction.found_by,
+            "edit": self.treatment.edit.label,
+            "kind": self.rule,
+            "alpha": self.alpha,
+        }
+
+
+@dataclass(frozen=True)
+class EffectMeasurement:
+    """Prompts, and how treatments are measured on them."""
+
+    measurement: Measurement
+    context: EditContext
+    places: Sequence[str] = ()
+    """The positions that the treatments' edits name; none: all steer where the sweep does."""
+    max_new_tokens: int = 0
+    """Length of the texts to write; 0: none."""
+
+    @property
+    def outcome(self) -> LogitMetric:
+        """The metric that effects are measured by: the first logit metric."""
+        return self.measurement.logit_metrics[0]
+
+    @property
+    def text_columns(self) -> list[str]:
+        """The columns measured on texts; none if no text is written."""
+        if not (self.measurement.text_metrics and self.max_new_tokens):
+            return []
+        return [*self.measurement.text_columns, LOSS]
+
+    @cached_property
+    def passes(self) -> dict[str, UnsteeredPass]:
+        """Positions → the unsteered pass that is steered there."""
+        texts = self.max_new_tokens if self.text_columns else 0
+        own = self.measurement.unsteered_pass
+        if not self.places:
+            return {own.positions: own}
+        return {
+            at: replace(own, positions=at, new_tokens=texts)  # type: ignore[arg-type]
+            for at in self.places
+        }
+
+    @cached_property
+    def metrics(self) -> list[LogitMetric]:
+        """The logit metrics, with KL among them."""
+        known = self.measurement.logit_metrics
+        if any(metric.name == "kl" for metric in known):
+            return known
+        cfg = self.measurement.model.cfg
+        kl = resolve_metrics(["kl"], self.measurement.model.tokenizer, cfg.d_vocab)
+        return [*known, *(metric for metric in kl if isinstance(metric, LogitMetric))]
+
+    def kl_cells(self, treatments: Sequence[Treatment], kl: float, mean_norm: float) -> list[Cell]:
+        """Each push where its mean KL to the unsteered model is `kl` nats. Raises InputError."""
+        vectors = torch.stack([one.direction.vector for one in treatments])
+        names = tuple(one.direction.name for one in treatments)
+        sweep = LogitSweep(
+            unsteered_pass=self.measurement.unsteered_pass,
+            directions=replace(plain_directions(vectors), names=names),
+            cells=[(i, kl) for i in range(len(treatments))],
+            metrics=self.metrics,
+        )
+        steps = kl_steps(sweep, mean_norm)
+        return [Cell(one, kl, step, "kl") for one, step in zip(treatments, steps, strict=True)]
+
+    def effect_cells(
+        self,
+        treatments: Sequence[Treatment],
+        effect: float,
+        sign: int,
+        domain: str,
+        unit: float,
+        rule: str,
+        note: Note = unnoted,
+    ) -> list[Cell]:
+        """Each treatment at the smallest strength found whose mean effect on a domain's prompts is
+        `effect`; α is NaN if none is found. `unit`: the step of α = 1."""
+        prompts = self.measurement.prompts
+        wanted = np.array([p.domain == domain for p in prompts])
+        zero = self.unsteered_rows()[self.outcome.name].to_numpy()[wanted]
+        own = tuple(p for p in prompts if p.domain == domain)
+        few = replace(self, measurement=replace(self.measurement, prompts=own))
+
+        def cell(i: int, alpha: float) -> Cell:
+            return cell_at(treatments[i], alpha, unit, rule)
+
+        def effects_of(which: Sequence[int], alphas: Sequence[float]) -> list[float]:
+            cells = [cell(i, a) for i, a in zip(which, alphas, strict=True)]
+            rows = few.logit_rows(cells, note)
+            delta = rows[self.outcome.name].to_numpy() - zero[rows["prompt"].to_numpy()]
+            means: Any = pd.Series(sign * delta).groupby(rows["cell"].to_numpy()).mean()
+            return means.tolist()
+
+        alphas = equal_effect_steps(effects_of, len(treatments), effect, FIRST, LONGEST)
+        return [cell(i, alpha) for i, alpha in enumerate(alphas)]
+
+    def unsteered_rows(self) -> pd.DataFrame:
+        """prompt and each logit metric."""
+        logits = next(iter(self.passes.values())).baseline
+        values = {m.name: m.of(logits, baseline=logits).double().cpu() for m in self.metrics}
+        return pd.DataFrame({"prompt": np.arange(len(logits)), **values})
+
+    def logit_rows(self, cells: Sequence[Cell], note: Note = unnoted) -> pd.DataFrame:
+        """cell, prompt, each logit metric and the receipt, in the order of cells and prompts."""
+        parts = []
+        for unsteered_pass, places, sweep in self._by_place(cells):
+            logits = LogitSweep(
+                **sweep,
+                cells=[(i, cells[place].step) for i, place in enumerate(places)],
+                metrics=self.metrics,
+                sae=self.context.sae,
+            )
+            for found in measured_batches(logits):
+                rows = rows_of(logits, found, unsteered_pass.baseline)
+                parts.append(rows.assign(cell=np.array(places)[rows["cell"].to_numpy()]))
+                note(len(rows))
+        return pd.concat(parts).sort_values(["cell", "prompt"], ignore_index=True)
+
+    def text_rows(self, cells: Sequence[Cell], note: Note = unnoted) -> pd.DataFrame:
+        """cell (−1: unsteered), prompt, completion, truncated, each text metric and text_loss."""
+        measurement, parts = self.measurement, []
+        change = {"max_new_tokens": self.max_new_tokens, "samples": 1}
+        for _, places, sweep in self._by_place(cells):
+            steps = [(i, cells[place].step) for i, place in enumerate(places)]
+            run = CompletionSweep(
+                **{**sweep, "edits": [UNEDITED, *sweep["edits"]]},
+                cells=[(0, 0.0), *steps],
+                metrics=measurement.text_metrics,
+                spec=measurement.spec.completions.model_copy(update=change),
+                seed=measurement.spec.seed,
+            )
+            rows = run_completions(run, note=note)
+            rows = rows.assign(cell=np.array([-1, *places])[rows["cell"].to_numpy()])
+            parts.append(rows[rows["cell"] >= 0] if parts else rows)
+        rows = pd.concat(parts, ignore_index=True)
+        prompts = [measurement.ids[prompt] for prompt in rows["prompt"]]
+        texts = [token_ids(measurement.model.tokenizer, text) for text in rows["completion"]]
+        columns = ["cell", "prompt", "completion", "truncated", *measurement.text_columns]
+        return rows[columns].assign(**{LOSS: text_losses(measurement.model, prompts, texts)})
+
+    def _by_place(
+        self, cells: Sequence[Cell]
+    ) -> Iterator[tuple[UnsteeredPass, list[int], dict[str, Any]]]:
+        """The pass for each place, the cells that are steered there, and their sweep's inputs."""
+        for at, unsteered_pass in self.passes.items():
+            everywhere = not self.places
+            places = [
+                i
+                for i, cell in enumerate(cells)
+                if everywhere or cell.treatment.edit.positions == at
+            ]
+            if not places:
+                continue
+            few = [cells[place] for place in places]
+            found = plain_directions(torch.stack([one.treatment.direction.vector for one in few]))
+            features = tuple(one.treatment.direction.feature for one in few)
+            edits = [one.treatment.build(one.step, self.context) for one in few]
+            yield (
+                unsteered_pass,
+                places,
+                {
+                    "unsteered_pass": unsteered_pass,
+                    "directions": replace(found, features=features),
+                    "edits": edits,
+                },
+            )
+
+
+def cell_at(treatment: Treatment, alpha: float, unit: float, rule: str) -> Cell:
+    """A treatment at α, whose pushes and values count `unit`; a factor is 1 + α."""
+    scaled = treatment.edit.options.strength in ("push", "value")
+    return Cell(treatment, alpha, alpha * unit if scaled else alpha, rule)
