@@ -36,5 +36,5 @@ from saelens_steer.config.inputs import (
 from saelens_steer.config.labels import FeaturesSpec, LabelSpec, ServerSpec
 from saelens_steer.config.run import RunSpec
 from saelens_steer.config.sae import LoadSpec, LogSpec, TrainSpec
-from saelens_steer.config.sweep import AlphaUnit, CompletionSpec, SweepSpec
+from saelens_steer.config.sweep import AlphaUnit, CompletionSpec, Family, Match, SweepSpec
 from saelens_steer.config.yaml import as_config, checked, dump_config, load_config, parse_config
