@@ -60,7 +60,7 @@ OTHER_TYPE = {
     ("select_features", "score"),
 }
 FUNCTIONS = [name for name in ss.__all__ if inspect.isfunction(getattr(ss, name))]
-BY_OTHERS = {"sae_quality", "scale", "set_to", "suppress_and_boost", "steered", "train_sae", "load_sae"}
+BY_OTHERS = {"sae_quality", "steered", "train_sae", "load_sae"}
 
 
 def plain(annotation: Any) -> frozenset[str]:
