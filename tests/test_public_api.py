@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -139,14 +138,6 @@ def test_own_types_that_a_user_receives_are_public():
 
 
 # --- at the door
-
-
-@pytest.fixture
-def unchecked():
-    """Types are checked in the tests alone; a user meets the messages."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16, torch.float32])

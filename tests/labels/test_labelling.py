@@ -237,7 +237,9 @@ def test_in_a_notebook_a_server_is_asked_and_its_answers_may_be_kept(
     pd.testing.assert_frame_equal(*tables)
 
 
-def test_what_cannot_be_labelled_is_refused_before_any_steering(random_model, sae, cached):
+def test_what_cannot_be_labelled_is_refused_before_any_steering(
+    random_model, sae, cached, unchecked
+):
     import saelens_steer as ss
     from saelens_steer.errors import InputError
 
