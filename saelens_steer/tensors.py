@@ -1,9 +1,14 @@
-"""Tensor types with TransformerLens's axis names; beartype checks them in the tests."""
+"""Tensor types with TransformerLens's axis names, which beartype checks in the tests; vectors
+that callers give."""
 
 from __future__ import annotations
 
+import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from saelens_steer.errors import InputError
 
 Tokens = Int[Tensor, "batch pos"]
 """Token ids, left-padded."""
@@ -21,3 +26,32 @@ Vectors = Float[Tensor, "n d_model"]
 """Vectors in the residual stream, one a row: activations, or directions."""
 Kept = Bool[Tensor, " n"]
 """True at the vectors that are meant."""
+
+VectorLike = Tensor | np.ndarray
+"""Vectors as a caller gives them: [d_model] or [n, d_model], of any floating-point type."""
+
+
+def as_floats(name: str, given: VectorLike) -> Tensor:
+    """The argument `name` as a float32 tensor. Raises InputError for integers."""
+    if isinstance(given, np.ndarray) and given.dtype.kind == "f":
+        given = torch.from_numpy(given.astype(np.float32))
+    if isinstance(given, Tensor) and given.is_floating_point():
+        return given.detach().float()
+    if isinstance(given, Tensor | np.ndarray):
+        raise InputError(f"{name} has dtype {given.dtype}: convert it to floats")
+    raise InputError(
+        f"{name} should be a torch tensor or a numpy array, not {type(given).__name__}"
+    )
+
+
+def as_vectors(name: str, given: VectorLike, d_model: int) -> Vectors:
+    """The argument `name` as [n, d_model], float32, CPU; one vector [d_model] becomes [1, d_model].
+
+    Raises InputError for another shape or for integers.
+    """
+    vectors = as_floats(name, given)
+    if vectors.ndim not in (1, 2) or vectors.shape[-1] != d_model or not len(vectors):
+        raise InputError(
+            f"{name} has shape {list(vectors.shape)}: it should be [n, {d_model}], or [{d_model}]"
+        )
+    return torch.atleast_2d(vectors).cpu()

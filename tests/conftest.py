@@ -8,6 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
 
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from checkpoints import random_qwen3
@@ -67,3 +68,11 @@ def tiny_model():
     from saelens_steer.model import load_model
 
     return load_model("tiny-qwen3")
+
+
+@pytest.fixture
+def unchecked():
+    """Types are checked in the tests alone; a user meets the messages."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

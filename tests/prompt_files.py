@@ -39,4 +39,8 @@ def small_run(home: Path, model: Path, hook_name: str, n_steered: int) -> dict[s
         "sae": {"load": {"source": str(home / "sae")}},
         "label": None,
         "select": {"prompts": chosen, "positive": "code", "negative": "math", "k": 2},
+        "metrics": [
+            {"margin": {"name": "math_margin", "target": "latex_delimiters"}},
+            *("kl", "code_validity", "latex_validity", "latex_first"),
+        ],
     }

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from saelens_steer.config import (
+    DEFAULT_METRICS,
     CompletionSpec,
     MarginMetric,
     PromptSpec,
@@ -13,6 +14,7 @@ from saelens_steer.config import (
     SweepSpec,
     TokenSetSpec,
     TrainSpec,
+    as_config,
     checked,
     dump_config,
     load_config,
@@ -26,6 +28,7 @@ REAL: dict[str, Any] = {
     "prompts": {"source": "code-math-mixed", "limit": None},
     "sae": {"load": {"source": "some-release", "sae_id": "layer-18"}},
     "select": {"prompts": "code-math-domains"},
+    "metrics": ["kl"],
 }
 MARGIN = {"margin": {"name": "m", "target": {"regex": r"\s*\$+"}, "other": ["The", "In"]}}
 
@@ -92,7 +95,7 @@ def test_a_number_in_exponent_form_is_a_number(tmp_path):
 def test_a_key_that_stands_twice_is_refused(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("sweep: {seed: 1}\nmetrics: [kl]\nsweep: {seed: 2}\n")
-    with pytest.raises(InputError, match=r"'sweep' stands twice.*line 3"):
+    with pytest.raises(InputError, match=r"'sweep' is given twice.*line 3"):
         load_config(path)
 
 
@@ -211,7 +214,7 @@ def test_a_config_that_is_no_mapping_is_refused():
 # --- what a real model must state
 
 
-@pytest.mark.parametrize("left_out", ["hook_name", "sae", "prompts", "select"])
+@pytest.mark.parametrize("left_out", ["hook_name", "sae", "prompts", "select", "metrics"])
 def test_a_config_for_another_model_must_state_what_tiny_defaults_do_not_fit(left_out):
     stated = {key: value for key, value in REAL.items() if key != left_out}
     sentence = refusal(stated)
@@ -232,7 +235,38 @@ def test_a_section_that_is_there_but_leaves_the_tiny_default_does_not_count(key,
 
 
 def test_all_that_is_missing_is_named_at_once():
-    assert "must state hook_name, prompts, sae, select:" in refusal({"model": {"name": "x/y"}})
+    assert "must state hook_name, metrics, prompts, sae, select:" in refusal(
+        {"model": {"name": "x/y"}}
+    )
+
+
+def test_metrics_of_another_model_come_with_the_line_to_write():
+    stated = {key: value for key, value in REAL.items() if key != "metrics"}
+    assert "write metrics: [kl]" in refusal(stated)
+    assert RunSpec().metrics == DEFAULT_METRICS
+
+
+def test_a_run_can_be_given_as_a_spec_a_mapping_or_a_file(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("sweep: {n_controls: 64}\n")
+    spec = RunSpec(sweep=SweepSpec(n_controls=64))
+    for given in (spec, {"sweep": {"n_controls": 64}}, path, str(path)):
+        assert as_config(given) == spec
+        changed = as_config(given, ["sweep.seed=3"]).sweep
+        assert (changed.n_controls, changed.seed) == (64, 3)
+    mixed = as_config({"sweep": SweepSpec(n_controls=64)}, ["sweep.seed=3"])
+    assert (mixed.sweep.n_controls, mixed.sweep.seed) == (64, 3)
+
+
+def test_an_override_of_a_spec_decides_anew_what_was_left_to_defaults():
+    assert parse_config(REAL).sweep.n_controls == 1000
+    other = as_config(RunSpec(), ["sae.train.architecture=topk"]).sae.train
+    assert other is not None and other.options == {}
+
+
+def test_overrides_that_are_no_list_are_refused():
+    with pytest.raises(InputError, match=r"write overrides=\['sweep.seed=3'\]"):
+        as_config({}, "sweep.seed=3")
 
 
 def test_a_config_for_another_model_that_states_all_is_taken():
@@ -275,7 +309,7 @@ def test_an_sae_to_train_is_exchanged_for_one_to_load_by_setting_it_to_null():
 
 @pytest.mark.parametrize("override", ["sweep.seed", "=3", "a..b=3", ".a=3", ""])
 def test_an_override_without_key_or_value_is_refused(override):
-    with pytest.raises(InputError, match=r"--set takes dotted\.key=value"):
+    with pytest.raises(InputError, match=r"an override is written dotted\.key=value"):
         parse_config({}, [override])
 
 

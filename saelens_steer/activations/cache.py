@@ -26,6 +26,7 @@ from saelens_steer.data import (
 from saelens_steer.errors import InputError
 from saelens_steer.files import replacing
 from saelens_steer.model import check_hook_name, default_hook_name, generate, run_to_hook
+from saelens_steer.model.model_class import Model
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.tensors import Mask, Tokens, Vectors
 
@@ -36,7 +37,7 @@ PARTS = ["prompt", "assistant_start", "answer"]
 
 
 def cache_activations(
-    model: Any,
+    model: Model,
     prompts: Sequence[Prompt | str],
     *,
     hook_name: str | None = None,

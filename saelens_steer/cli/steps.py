@@ -57,5 +57,5 @@ def _carry_out(
         quiet()
         from saelens_steer.pipeline.run import run as run_spec
 
-        print(run_spec(spec, folder, until))
+        print(run_spec(spec, folder, until=until))
     return folder

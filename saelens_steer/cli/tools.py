@@ -39,7 +39,7 @@ def metrics(
         from saelens_steer.pipeline.run import run as run_spec
 
         reported = (run_folder / "report.html").is_file()
-        print(run_spec(spec, run_folder, "report" if reported else "sweep"))
+        print(run_spec(spec, run_folder, until="report" if reported else "sweep"))
 
 
 @app.command()
@@ -58,7 +58,7 @@ def features(run_folder: RunArgument, set_: Set = None) -> None:
         from saelens_steer.pipeline.run import run as run_spec
 
         reported = (run_folder / "report.html").is_file()
-        run_spec(spec, run_folder, "report" if reported else "features")
+        run_spec(spec, run_folder, until="report" if reported else "features")
         print(run_folder / "features.html")
 
 

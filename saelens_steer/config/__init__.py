@@ -43,5 +43,11 @@ from saelens_steer.config.inputs import (
 from saelens_steer.config.labels import FeaturesSpec, LabelSpec, ServerSpec
 from saelens_steer.config.run import RunSpec
 from saelens_steer.config.sae import LoadSpec, LogSpec, TrainSpec
-from saelens_steer.config.sweep import SPLICE_MAX_NORM, AlphaUnit, CompletionSpec, SweepSpec
-from saelens_steer.config.yaml import checked, dump_config, load_config, parse_config
+from saelens_steer.config.sweep import (
+    SPLICE_MAX_NORM,
+    AlphaUnit,
+    CompletionSpec,
+    Match,
+    SweepSpec,
+)
+from saelens_steer.config.yaml import as_config, checked, dump_config, load_config, parse_config

@@ -1,7 +1,6 @@
 """RunSpec: one frozen spec per step, composed.
 
-The defaults describe the tiny run, so a config states only what differs. Unknown keys are
-refused with the nearest known key named.
+Defaults describe a run on the tiny model, so a config states only what differs.
 """
 
 from __future__ import annotations
@@ -27,42 +26,43 @@ from saelens_steer.config.sweep import SweepSpec
 
 
 def _other_model(data: Any) -> bool:
-    """Whether a mapping names another model than the tiny one."""
+    """Whether a mapping names a model other than the tiny one."""
     model = data.get("model") if isinstance(data, dict) else None
     return isinstance(model, dict) and model.get("name", TINY) != TINY
 
 
 class RunSpec(Spec):
-    """The whole story: config → model → prompts → activations → SAE → features → sweep."""
+    """A whole run: model → prompts → activations → SAE → features → sweep → report."""
 
     model: ModelSpec = ModelSpec()
     hook_name: str | None = None
-    """null: blocks.{n_layers // 2}.hook_resid_pre, for the tiny model only."""
+    """null: blocks.{n_layers // 2}.hook_resid_pre; required unless the model is the tiny one."""
     prompts: PromptSpec = PromptSpec()
     activations: ActivationSpec = ActivationSpec()
     sae: SAESpec = SAESpec(train=TrainSpec())
     select: SelectSpec = SelectSpec()
     features: FeaturesSpec = FeaturesSpec()
     label: LabelSpec | None = LabelSpec()
-    """Names for the features on the pages, and how far they can be believed; null: none."""
+    """Names for the features on the pages, with scores of each name; null: none."""
     sweep: SweepSpec = SweepSpec()
     compare_edits: CompareEditsSpec | None = None
-    """Variants of the model whose outputs are compared with the original's; null: none."""
+    """Edited variants of the model, compared with the original's outputs; null: none."""
     compare_directions: CompareDirectionsSpec | None = None
-    """Ways to choose features, compared by measured effect; null: none."""
+    """Ways to find directions, compared by measured effect; null: none."""
     tradeoffs: TradeoffsSpec | None = None
-    """What directions and edits do to one domain and to the others; null: nothing of the kind."""
+    """What directions and edits do to one domain and to the others; null: not measured."""
     metrics: tuple[MetricSpec, ...] = Field(default=DEFAULT_METRICS, min_length=1)
+    """What is measured; required unless the model is the tiny one."""
 
     @property
     def named_features(self) -> tuple[int, ...]:
-        """The features that the sweep, an edit or the feature pages name by index."""
+        """Features that the sweep, an edit or the feature pages give by index."""
         patched = self.compare_edits.named if self.compare_edits else ()
         return tuple(sorted({*self.sweep.named, *patched, *self.features.also}))
 
     @property
     def reads_answers(self) -> bool:
-        """Whether selection, or a comparison of selections, reads activations at answers."""
+        """Whether selection or a source of directions reads activations of answers."""
         at_answers = (str(source).endswith("@answer") for source in self.sources)
         return self.select.at == "answer" or any(at_answers)
 
@@ -75,21 +75,21 @@ class RunSpec(Spec):
 
     @property
     def template(self) -> dict[str, Any]:
-        """How prompts that nothing is steered on are written: as the steered ones, unless
-        select.chat differs."""
+        """How prompts that are not steered are written: as the steered ones, unless select.chat
+        differs."""
         chat = self.prompts.chat if self.select.chat is None else self.select.chat
         return {"system": self.prompts.system, "chat": chat}
 
     @property
     def where_steered(self) -> dict[str, Any]:
-        """The settings of the sweep that decide where directions are pushed, and the seed."""
+        """Settings of the sweep that decide where directions are added, and the seed."""
         keys = {"positions", "exclude_special_tokens", "max_norm", "batch_tokens", "seed"}
         return self.sweep.model_dump(include=keys)
 
     @model_validator(mode="before")
     @classmethod
     def _real_models_get_more(cls, data: Any) -> Any:
-        """For another model than the tiny one: a thousand controls, every prompt, no topic."""
+        """Defaults for other models than the tiny one: 1,000 controls, all prompts, no topic."""
         if not _other_model(data):
             return data
         sweep, prompts = data.get("sweep", {}), data.get("prompts")
@@ -105,14 +105,14 @@ class RunSpec(Spec):
     def _answers_are_kept(self) -> RunSpec:
         if self.reads_answers and self.activations.tokens == "last":
             raise ValueError(
-                "select.at: answer, or a method @answer, needs tokens of answers, which "
-                "activations.tokens: last drops"
+                "select.at: answer and methods @answer need the tokens of answers, which "
+                "activations.tokens: last drops: set it to all"
             )
         starts = self.select.at == "assistant_start" or self.compare_directions or self.tradeoffs
         if starts and self.activations.tokens == "answer":
             raise ValueError(
                 "activations.tokens: answer drops the assistant start: give select.at: answer, and "
-                "leave compare_directions and tradeoffs out"
+                "leave out compare_directions and tradeoffs"
             )
         return self
 
@@ -121,8 +121,8 @@ class RunSpec(Spec):
         given = self.sweep.features != "candidates" or self.sweep.directions
         if self.sae.frozen_decoder_baseline and given:
             raise ValueError(
-                "sae.frozen_decoder_baseline has other features: leave sweep.features at "
-                "candidates, so that each SAE has its own"
+                "the SAE of sae.frozen_decoder_baseline has other features: leave sweep.features "
+                "at candidates, so that each SAE has its own"
             )
         return self
 
@@ -132,14 +132,15 @@ class RunSpec(Spec):
             raise ValueError(
                 f"for model {self.model.name!r} the config must state "
                 f"{', '.join(missing)}: the defaults are for {TINY}"
+                + ("; write metrics: [kl] or name your own" if "metrics" in missing else "")
                 + (f"; did you mean {TINY!r}?" if self.model.name.startswith("tiny") else "")
             )
         return self
 
     def _left_to_defaults(self) -> list[str]:
-        """What is not stated, of all that makes sense for the tiny model only."""
+        """Keys left to a default that fits the tiny model only."""
         stated = self.model_fields_set - ({"hook_name"} if self.hook_name is None else set())
-        missing = {"hook_name", "sae", "prompts", "select"} - stated
+        missing = {"hook_name", "sae", "prompts", "select", "metrics"} - stated
         inner = {"prompts.source": self.prompts, "select.prompts": self.select}
         inner |= {"sae.train.corpus": self.sae.train} if self.sae.train else {}
         inner |= {"tradeoffs.prompts": self.tradeoffs} if self.tradeoffs else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,24 +15,24 @@ from saelens_steer.config.run import RunSpec
 from saelens_steer.errors import InputError
 
 EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z")
-"""PyYAML alone reads 1e-3 as text: it asks for a point and a sign, 1.0e-3."""
+"""Numbers that PyYAML reads as text: it wants a point and a sign, 1.0e-3 instead of 1e-3."""
 
 
 class Loader(yaml.SafeLoader):
-    """yaml.SafeLoader, with those two changes."""
+    """yaml.SafeLoader that reads EXPONENT as a number and refuses a key given twice."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                problem = f"the key {key.value!r} stands twice"
+                problem = f"the key {key.value!r} is given twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
 
 class Dumper(yaml.SafeDumper):
-    """yaml.SafeDumper that quotes a text which `Loader` would take for a number."""
+    """yaml.SafeDumper that quotes text that `Loader` would read as a number."""
 
 
 for _class in (Loader, Dumper):
@@ -48,6 +48,32 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunSpec:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     return parse_config({} if data is None else data, overrides, source=str(path))
+
+
+def as_config(
+    given: RunSpec | Mapping[str, object] | str | Path, overrides: Sequence[str] = ()
+) -> RunSpec:
+    """The RunSpec of a spec, a mapping, or the path of a YAML file, after overrides.
+
+    An override of a RunSpec acts on what it states; what it leaves to defaults is decided anew.
+    Raises InputError.
+    """
+    if isinstance(overrides, str):
+        raise InputError(f"overrides should be a list of strings: write overrides=[{overrides!r}]")
+    if isinstance(given, str | Path):
+        return load_config(given, overrides)
+    if isinstance(given, RunSpec):
+        return parse_config(_stated(given), overrides) if overrides else given
+    if isinstance(given, Mapping):
+        return parse_config(dict(given), overrides)
+    raise InputError(
+        f"config should be a RunSpec, a mapping or the path of a YAML file, not {type(given)!r}"
+    )
+
+
+def _stated(spec: Spec) -> dict[str, Any]:
+    """The fields that were given to a spec, by the keys of a config."""
+    return spec.model_dump(by_alias=True, exclude_unset=True)
 
 
 def parse_config(data: Any, overrides: Sequence[str] = (), source: str = "config") -> RunSpec:
@@ -78,14 +104,14 @@ def dump_config(spec: RunSpec) -> str:
 
 
 def _override(data: dict[str, Any], override: str) -> dict[str, Any]:
-    """`a.b=value`: a copy of data with that value, parsed as YAML, in its place."""
+    """A copy of the data after `a.b=value`; the value is YAML."""
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
-        raise InputError(f"--set takes dotted.key=value, not {override!r}")
+        raise InputError(f"an override is written dotted.key=value, not {override!r}")
     try:
         value = yaml.load(text, Loader)
     except yaml.YAMLError:
-        raise InputError(f"--set {override!r}: the value is not valid YAML") from None
+        raise InputError(f"override {override!r}: the value is not valid YAML") from None
     return _put(data, key.split("."), value)
 
 
@@ -93,4 +119,5 @@ def _put(data: dict[str, Any], keys: list[str], value: Any) -> dict[str, Any]:
     if len(keys) == 1:
         return {**data, keys[0]: value}
     inner = data.get(keys[0])
+    inner = _stated(inner) if isinstance(inner, Spec) else inner
     return {**data, keys[0]: _put(inner if isinstance(inner, dict) else {}, keys[1:], value)}

@@ -33,6 +33,7 @@ from saelens_steer.steering import (
     per_candidate_controls,
 )
 from saelens_steer.sweeps import Measurement
+from saelens_steer.tensors import VectorLike, as_vectors
 
 CHUNK = 4096
 """Vectors per chunk."""
@@ -103,9 +104,13 @@ def draw_controls(
     *,
     d_model: int,
     seed: int,
-    vectors: Float[Tensor, "tokens d_model"] | Activations | None = None,
+    vectors: VectorLike | Activations | None = None,
 ) -> Float[Tensor, "n d_model"]:
     """`controls_of` for families that need at most residual vectors at the hook."""
+    if isinstance(vectors, Activations) and vectors.d_model != d_model:
+        raise InputError(f"vectors are {vectors.d_model} wide: they should be d_model = {d_model}")
+    if vectors is not None and not isinstance(vectors, Activations):
+        vectors = as_vectors("vectors", vectors, d_model)
     return controls_of(family, n, ControlInputs(d_model, vectors), seed)
 
 

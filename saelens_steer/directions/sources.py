@@ -24,13 +24,12 @@ from saelens_steer.sae import check_feature
 from saelens_steer.steering import (
     CONTROL_PREFIX,
     Directions,
-    as_vectors,
     feature_directions,
     load_vectors,
     plain_directions,
     tested_vectors,
 )
-from saelens_steer.tensors import Direction, Vectors
+from saelens_steer.tensors import Direction, Vectors, as_vectors
 
 
 def tested_directions(
@@ -193,7 +192,7 @@ FINDERS: Mapping[str, Finder] = {
 def _by_function(finder: DirectionFinder, source: str, k: int) -> list[FoundDirections]:
     """`function(activations, positive, negative)` → [d_model] or [n, d_model], best first."""
     found = imported(source, "source of directions")(finder.activations, *finder.sides)
-    vectors = torch.atleast_2d(as_vectors(found, source).float().cpu())[:k]
+    vectors = as_vectors(source, found, finder.activations.d_model)[:k]
     return _mirrored(finder, source, *vectors)
 
 

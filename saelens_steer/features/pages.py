@@ -78,7 +78,7 @@ class TopicStrengths:
 
 
 @dataclass(frozen=True)
-class FeaturePages:
+class FeaturePageData:
     """Pages of some features, and how many features of the SAE fire in the cache."""
 
     hook_name: str
@@ -105,7 +105,7 @@ def pages_of(
     spec: FeaturesSpec,
     topic: Activations | None = None,
     sides: Mapping[int, str] | None = None,
-) -> FeaturePages:
+) -> FeaturePageData:
     """Pages of the features (and of `spec.also`), from activations that the SAE reads.
 
     `topic`: activations of prompts whose domains are categories. `sides`: feature → the side it is
@@ -137,7 +137,7 @@ def pages_of(
     )
     n_prompts = len(set(activations.index["prompt_id"]))
     sizes = sae.cfg.d_sae, n_tokens, n_prompts, n_alive, n_dense
-    return FeaturePages(activations.hook_name, *sizes, pages, strengths)
+    return FeaturePageData(activations.hook_name, *sizes, pages, strengths)
 
 
 def _firing(

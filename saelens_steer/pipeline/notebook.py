@@ -1,48 +1,54 @@
-"""What a run does, as single calls for notebooks."""
+"""The steps of a run as single calls, for notebooks and scripts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import pandas as pd
 from sae_lens import SAE
 
 from saelens_steer.activations import Activations, cache_activations
 from saelens_steer.config import (
-    DEFAULT_METRICS,
+    AlphaUnit,
     CausalScore,
     CompareEditsSettings,
-    FeaturesSpec,
-    LabelSpec,
-    MetricSpec,
+    CompletionSpec,
+    Match,
     PromptSpec,
     SelectSpec,
     SweepSpec,
     checked,
 )
-from saelens_steer.data import Prompt, as_prompts, encode_prompts, some_prompts
+from saelens_steer.data import Prompt, encode_prompts
 from saelens_steer.directions import (
     FAMILIES_NEEDING_ACTIVATIONS,
     CausalScoring,
+    probe_between,
     rank_by,
     tested_directions,
+    vectors_of,
     with_controls,
 )
 from saelens_steer.errors import InputError
-from saelens_steer.features import NO_SCALE, Scale, Selection, measured_scale, pages_of
-from saelens_steer.labels import EvidenceCollector, check_labeller, make_labels
-from saelens_steer.metrics import resolve_metrics
-from saelens_steer.model import check_stream, default_hook_name, same_places
+from saelens_steer.features import NO_SCALE, Scale, Selection, measured_scale
+from saelens_steer.metrics import MetricLike, metric_specs, resolve_metrics
+from saelens_steer.model import check_stream
+from saelens_steer.model.model_class import Model
+from saelens_steer.pipeline.arguments import (
+    check_activations,
+    given_features,
+    given_prompts,
+    hook_of,
+)
 from saelens_steer.pipeline.result import Result
 from saelens_steer.progress import progress
-from saelens_steer.report import ShownFeatures
-from saelens_steer.sae import check_feature, check_sae, check_sae_at
+from saelens_steer.sae import check_encoder, check_feature, check_sae
 from saelens_steer.steering import (
     UNITS_NEEDING_ACTIVATIONS,
-    Directions,
     Edit,
+    EditContext,
     SAEEdit,
     Variant,
     variant_of,
@@ -54,42 +60,66 @@ from saelens_steer.sweeps import (
     check_comparable,
     edits_table,
 )
-from saelens_steer.tensors import Vectors
+from saelens_steer.tensors import VectorLike, as_vectors
 
 
 def sweep(
-    model: Any,
+    model: Model,
     sae: SAE[Any],
     prompts: Sequence[Prompt | str],
     *,
+    features: Sequence[int] | None = None,
+    directions: VectorLike | None = None,
     hook_name: str | None = None,
-    directions: Vectors | None = None,
-    metrics: Sequence[MetricSpec] = DEFAULT_METRICS,
+    edit: str | Mapping[str, object] = "add",
+    alphas: Sequence[float | int] = (-4.0, -2.0, 0.0, 2.0, 4.0),
+    alpha_unit: AlphaUnit = "raw",
+    positions: Literal["all", "prompt", "last"] = "all",
+    exclude_special_tokens: bool = False,
+    max_norm: float | int | Literal["auto"] | None = "auto",
+    metrics: Sequence[MetricLike] = ("kl",),
+    n_controls: int = 512,
+    controls: str | Sequence[str] = "covariance",
+    match: Match | None = None,
     activations: Activations | None = None,
-    **settings: Any,
+    completions: CompletionSpec | Mapping[str, object] = CompletionSpec(),  # noqa: B008
+    batch_tokens: int | None = None,
+    seed: int = 0,
+    system: str | None = None,
+    chat: bool = True,
 ) -> Result:
     """Steer along features and along random controls, and measure each prompt at each strength.
 
-    `settings` are the fields of SweepSpec, such as features=[3], alphas=[-4, 0, 4],
-    n_controls=512, controls=["covariance", "token_difference"]. `directions` [n, d_model] are put
-    in the features' place where given. Controls are drawn from `activations` where their family
-    takes any, and A_max and mean ‖x‖ measured on them where strengths need these, or else from the
-    residuals of the prompts themselves. The hook is the SAE's own; `hook_name` says which where the
-    SAE names none (default: the model's middle layer). Raises InputError before any steering for
-    what does not fit.
+    Give either `features` by index or `directions` [n, d_model] (or one [d_model]). `edit`: the name
+    of an edit, or its name and options as in a config: {"scale": {"error": "drop"}}. The other
+    arguments are the fields of SweepSpec, which documents them. `metrics`: names, or `margin(…)`.
+    `activations` at the hook are what controls are drawn from and A_max and mean ‖x‖ measured on;
+    by default those of the prompts, cached if needed. The hook is the SAE's own; if it names none,
+    `hook_name` or the middle layer. Raises InputError before any forward pass.
     """
-    spec = checked(SweepSpec, settings, "sweep")
-    hook_name = _hook_of(model, sae, hook_name)
-    measurement = Measurement(
-        model, sae, hook_name, tuple(as_prompts(prompts)), spec, tuple(metrics), PromptSpec()
-    )
+    given: dict[str, object] = {
+        "edit": edit, "alphas": alphas, "alpha_unit": alpha_unit, "positions": positions,
+        "exclude_special_tokens": exclude_special_tokens, "max_norm": max_norm,
+        "n_controls": n_controls, "controls": controls, "match": match,
+        "completions": completions, "batch_tokens": batch_tokens, "seed": seed,
+    }  # fmt: skip
+    hook_name = hook_of(model, sae, hook_name)
+    if features is not None:
+        given["features"] = given_features(sae, features)
+    if directions is not None:
+        directions = as_vectors("directions", directions, model.cfg.d_model)
+    spec = checked(SweepSpec, given, "sweep")
+    steered, asked = tuple(given_prompts(prompts)), metric_specs(metrics)
+    prompt_spec = PromptSpec(system=system, chat=chat)
+    measurement = Measurement(model, sae, hook_name, steered, spec, asked, prompt_spec)
     measurement.check()
-    if activations is not None and activations.hook_name not in same_places(hook_name):
-        raise InputError(f"the activations are of {activations.hook_name}, not of {hook_name}")
-    if activations is None and (
-        _measured(spec) or FAMILIES_NEEDING_ACTIVATIONS & set(spec.families)
-    ):
-        activations = cache_activations(model, prompts, hook_name=hook_name)
+    if was_given := activations is not None:
+        check_activations(activations, model.cfg.d_model, hook_name)
+    elif _measured(spec) or FAMILIES_NEEDING_ACTIVATIONS & set(spec.families):
+        where: dict[str, Any] = {"hook_name": hook_name, "system": system, "chat": chat}
+        activations = cache_activations(model, steered, **where)
+    context = _context(measurement, activations if was_given else None)
+    measurement = replace(measurement, context=context)
     scale = _scale(spec, activations, sae)
     tested = tested_directions(sae, spec, directions, scale)
     everything = with_controls(measurement, tested, activations)
@@ -103,47 +133,59 @@ def sweep(
     return Result.of(measurement, measurement.joined(rows, completions), completions)
 
 
+def _context(measurement: Measurement, activations: Activations | None) -> EditContext:
+    """What the edit reads: the SAE, and a probe between the prompts and the activations given."""
+    model, edit = measurement.model, measurement.spec.edit
+    if "encoder" in edit.options.needs and measurement.sae is not None:
+        check_encoder(measurement.sae)
+    if "probe" not in edit.options.needs or activations is None:
+        return EditContext(measurement.sae)
+    spec, hook_name = measurement.prompt_spec, measurement.hook_name
+    where: dict[str, Any] = {"hook_name": hook_name, "system": spec.system, "chat": spec.chat}
+    own = cache_activations(model, measurement.prompts, tokens="last", **where)
+    known = sorted(set(activations.index["domain"]))
+    return EditContext(measurement.sae, probe_between(own.vectors, vectors_of(activations, known)))
+
+
 def rank_features(
-    model: Any,
+    model: Model,
     sae: SAE[Any],
     found: Selection,
     prompts: Sequence[Prompt],
     *,
     score: CausalScore = "direct_logit",
     hook_name: str | None = None,
-    metrics: Sequence[MetricSpec] = DEFAULT_METRICS,
-    **settings: Any,
+    metrics: Sequence[MetricLike] = ("kl",),
+    k: int = 10,
+    shortlist: int = 50,
+    push: float | int = 1.0,
+    push_prompts: int = 12,
 ) -> Selection:
-    """The selection ranked anew by what the model makes of its features.
+    """The selection reranked by how its features change what the model predicts.
 
-    `prompts` are those of the selection, of both sides at least. `settings` are the fields of
-    SelectSpec that count here: k, shortlist, push, push_prompts. The first of `metrics` is the
-    outcome: direct_logit reads its tokens, attribution its gradient (a ceiling, no evidence). The
-    hook is the SAE's own, or `hook_name` where it names none (default: the middle layer).
-    Raises InputError where a score does not fit it.
+    `prompts` are those of the selection, of both sides at least. The first of `metrics` is the
+    outcome: direct_logit needs a `margin(…)`; attribution differentiates it, so it is a ceiling and
+    no evidence. The other arguments are the fields of SelectSpec, which documents them. The hook is
+    found as in `sweep`. Raises InputError if a score does not fit.
     """
-    sides = {"positive": found.positive, "negative": found.negative, "score": score}
-    spec = checked(SelectSpec, {**settings, **sides}, "select")
-    hook_name = _hook_of(model, sae, hook_name)
-    few = [p for s in (found.positive, found.negative) for p in _of(prompts, s, spec.push_prompts)]
-    measurement = Measurement(
-        model, sae, hook_name, tuple(few), SweepSpec(n_controls=0), tuple(metrics), PromptSpec()
-    )
+    given = {
+        "positive": found.positive, "negative": found.negative, "score": score,
+        "k": k, "shortlist": shortlist, "push": push, "push_prompts": push_prompts,
+    }  # fmt: skip
+    spec = checked(SelectSpec, given, "rank_features")
+    hook_name = hook_of(model, sae, hook_name)
+    check_feature(sae, int(found.scores.index.max()))
+    listed = given_prompts(prompts)
+    few = [p for s in (found.positive, found.negative) for p in _of(listed, s, spec.push_prompts)]
+    asked, unswept = metric_specs(metrics), SweepSpec(n_controls=0)
+    measurement = Measurement(model, sae, hook_name, tuple(few), unswept, asked, PromptSpec())
     measurement.check()
     scoring = CausalScoring(measurement, sae, found.positive, found.negative)
     return rank_by(found, score, scoring, spec, spec.push * found.scale.mean_norm)
 
 
-def _hook_of(model: Any, sae: SAE[Any], hook_name: str | None) -> str:
-    """The hook of an SAE, or the one given, or the middle layer. InputError if it does not fit."""
-    named = hook_name or sae.cfg.metadata.hook_name or default_hook_name(model)
-    found = check_stream(model, str(named))
-    check_sae(sae, model, found)
-    return found
-
-
 def _of(prompts: Sequence[Prompt], domain: str, most: int) -> list[Prompt]:
-    """The first prompts of a domain. Raises InputError where there is none."""
+    """The first prompts of a domain. Raises InputError if there is none."""
     own = [prompt for prompt in prompts if prompt.domain == domain]
     if not own:
         raise InputError(f"none of the prompts has the domain {domain!r}")
@@ -151,41 +193,49 @@ def _of(prompts: Sequence[Prompt], domain: str, most: int) -> list[Prompt]:
 
 
 def _measured(spec: SweepSpec) -> bool:
-    """Whether strengths take cached activations to know."""
+    """Whether strengths depend on cached activations."""
     return spec.alpha_unit in UNITS_NEEDING_ACTIVATIONS or spec.calibrated
 
 
 def _scale(spec: SweepSpec, activations: Activations | None, sae: SAE[Any]) -> Scale:
-    """What strengths need to know."""
+    """A_max and mean ‖x‖, as far as strengths depend on them."""
     if not _measured(spec) or activations is None:
         return NO_SCALE
     return measured_scale(activations, sae, spec.named if spec.alpha_unit == "max_act" else ())
 
 
 def compare_edits(
-    model: Any,
+    model: Model,
     variants: Mapping[str, Edit | Sequence[Edit]],
     prompts: Sequence[Prompt | str],
     hook_name: str,
     *,
-    metrics: Sequence[MetricSpec] = (),
+    metrics: Sequence[MetricLike] = (),
     system: str | None = None,
     chat: bool = True,
-    **settings: Any,
+    positions: Literal["all", "prompt", "generated", "last"] = "all",
+    exclude_special_tokens: bool = False,
+    max_norm: float | int | Literal["auto"] | None = "auto",
+    max_new_tokens: int = 64,
+    batch_size: int = 16,
 ) -> pd.DataFrame:
     """What the model writes with and without edits: one row per prompt × variant.
 
-    `variants`: name → one edit or several, in order, at `hook_name`. `settings` are those of
-    `CompareEditsSettings`: positions, exclude_special_tokens, max_norm, max_new_tokens, batch_size.
-    The unedited model comes first, as `original`; columns as in `edits_table`, with activations if
-    all edits go through one SAE. Raises InputError before any forward pass.
+    `variants`: name → one edit, or several in order, at `hook_name`. The settings are the fields of
+    CompareEditsSettings, which documents them. The unedited model comes first, as `original`.
+    Columns as in `edits_table`, with activations if all edits use one SAE. Raises InputError before
+    any forward pass.
     """
-    spec = checked(CompareEditsSettings, settings, "compare_edits")
+    given = {
+        "positions": positions, "exclude_special_tokens": exclude_special_tokens,
+        "max_norm": max_norm, "max_new_tokens": max_new_tokens, "batch_size": batch_size,
+    }  # fmt: skip
+    spec = checked(CompareEditsSettings, given, "compare_edits")
     check_stream(model, hook_name)
     if ORIGINAL.name in variants:
-        raise InputError("a variant cannot be called 'original', the unpatched model")
-    named = [variant_of(name, given, hook_name) for name, given in variants.items()]
-    encoded = encode_prompts(model.tokenizer, prompts, system=system, chat=chat)
+        raise InputError("a variant cannot be called 'original', the name of the unedited model")
+    named = [variant_of(name, edits, hook_name) for name, edits in variants.items()]
+    encoded = encode_prompts(model.tokenizer, given_prompts(prompts), system=system, chat=chat)
     check_comparable(model, encoded, spec)
     resolved = resolve_metrics(metrics, model.tokenizer, model.cfg.d_vocab)
     job = EditComparison(model, encoded, named, resolved, spec, _only_sae(named, model, hook_name))
@@ -200,65 +250,3 @@ def _only_sae(variants: Sequence[Variant], model: Any, hook_name: str) -> SAE[An
     for sae in saes.values():
         check_sae(sae, model, hook_name)
     return next(iter(saes.values())) if len(saes) == 1 else None
-
-
-def label_features(
-    model: Any,
-    sae: SAE[Any],
-    activations: Activations,
-    features: int | Sequence[int],
-    prompts: Sequence[Prompt | str],
-    *,
-    answers: str | Path | None = None,
-    system: str | None = None,
-    chat: bool = True,
-    **options: Any,
-) -> pd.DataFrame:
-    """Names for features, and how far they can be believed: the rows of labels.csv.
-
-    `activations`: of all tokens of the prompts that features were chosen on. `prompts`: others,
-    `n_prompts` of which are steered. `options` are those of LabelSpec, such as
-    provider="openai-compatible" with server={"base_url": …, "model": …}. `answers`: a folder where
-    a server's answers are kept, so that the same call asks for what is missing. Raises InputError
-    before any steering; a feature that could not be named has a row with its status.
-    """
-    spec = checked(LabelSpec, options, "label_features")
-    check_labeller(spec)
-    check_sae_at(sae, activations.d_model, activations.hook_name)
-    given = [features] if isinstance(features, int) else features
-    chosen = list(dict.fromkeys(check_feature(sae, feature) for feature in given))
-    scale = NO_SCALE
-    if not sae.cfg.metadata.decoder_only:
-        scale = measured_scale(activations, sae, chosen)
-    prompt_spec = PromptSpec(system=system, chat=chat)
-    steered = some_prompts(as_prompts(prompts), spec.n_prompts, spec.seed)
-    where = (model, sae, activations.hook_name, activations, steered, spec)
-    job = EvidenceCollector(*where, chosen, {}, scale, SweepSpec(), prompt_spec)
-    job.measurement(steered).check()
-    job.check_prompts()
-    with progress("steered texts", job.n_texts) as note:
-
-        def written(measurement: Measurement, directions: Directions) -> pd.DataFrame:
-            return measurement.completion_rows(directions, range(len(directions)), note=note)
-
-        inputs = job.collect(job.texts(written))
-    return make_labels(inputs, spec, Path(answers) if answers else None).table
-
-
-def feature_pages(
-    model: Any,
-    sae: SAE[Any],
-    activations: Activations,
-    features: int | Sequence[int],
-    topic: Activations | None = None,
-    **options: Any,
-) -> ShownFeatures:
-    """Which features are alive in the cache, and what each of these responds to.
-
-    `topic`: activations of prompts whose domains are the categories of one topic. `options` are
-    those of FeaturesSpec: contexts, window, tokens, neighbours. A notebook shows the result, and
-    its `save` writes it as a page. Raises InputError for an unknown feature or another hook.
-    """
-    spec = checked(FeaturesSpec, {"topic": None, **options}, "feature_pages")
-    chosen = [features] if isinstance(features, int) else features
-    return ShownFeatures(**vars(pages_of(model, sae, activations, chosen, spec, topic)))

@@ -1,26 +1,35 @@
-"""The thin runner: the steps in the order of the story, each done once in a run folder."""
+"""The runner: the steps in the order of the story, each run once in a run folder."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from saelens_steer.config import RunSpec
+from saelens_steer.config import RunSpec, as_config
 from saelens_steer.pipeline.checks import begin, check_asked
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.pipeline.step import Step
 from saelens_steer.pipeline.step_table import STEPS, needed, step
 
 
-def run(spec: RunSpec, out: str | Path, until: str = "report") -> Path:
-    """Carry out a RunSpec in the folder `out`: a step, and those that it is made from.
+def run(
+    config: RunSpec | Mapping[str, object] | str | Path,
+    out: str | Path,
+    *,
+    until: str = "report",
+    overrides: Sequence[str] = (),
+) -> Path:
+    """Run the steps that lead to `until` in the folder `out`; returns the path of its output.
 
-    Returns the path of what the step made. A step whose inputs are unchanged is not done again, so
-    the same call resumes after a stop. Raises InputError for anything the user can mend, before the
-    work that it would spoil.
+    `config`: a RunSpec, a mapping such as {"sweep": {"n_controls": 64}}, or the path of a YAML
+    file. `overrides`: as --set on the command line, such as ["sweep.n_controls=64"]. Steps whose
+    inputs are unchanged are not run again, so the same call resumes after an interruption. Raises
+    InputError for anything the user can fix, before the work that it would spoil.
     """
+    spec = as_config(config, overrides)
     check_asked(spec, until)
-    context = begin(spec, out)  # config → model → prompts; all that can be wrong is checked
+    context = begin(spec, out)  # config → model → prompts, all checked
     if until == "report":
         context.drop_stale_grid()
     for one in needed(until):
@@ -32,7 +41,7 @@ def run(spec: RunSpec, out: str | Path, until: str = "report") -> Path:
 
 
 def carry_out(step: Step, run: RunContext) -> None:
-    """Do a step unless it is done, or remove what it made if the config no longer asks for it."""
+    """Run a step unless it is done, or delete its output if the config no longer asks for it."""
     if not step.is_wanted(run.spec):
         run.folder.drop(step.name, step.leftovers)
         return
@@ -48,6 +57,7 @@ def carry_out(step: Step, run: RunContext) -> None:
 def train_grid(spec: RunSpec, out: str | Path) -> Path:
     """Train every SAE of `sae.grid` on one pass of activations; returns the path of grid.csv.
 
-    Each is in a folder grid/NAME of `out`. The same call resumes after a stop. Raises InputError.
+    Each goes to the folder grid/NAME of `out`. The same call resumes after an interruption. Raises
+    InputError.
     """
-    return run(spec, out, "grid")
+    return run(spec, out, until="grid")

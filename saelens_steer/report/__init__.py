@@ -1,6 +1,6 @@
 """Plots and one self-contained HTML page from a finished run folder."""
 
-from saelens_steer.report.feature_pages import ShownFeatures, features_page
+from saelens_steer.report.feature_pages import FeaturePages, features_page
 from saelens_steer.report.figures import interference_figure
 from saelens_steer.report.images import export_images
 from saelens_steer.report.page import build_report, write_figure

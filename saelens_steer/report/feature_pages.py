@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from saelens_steer.features import FeaturePages
+from saelens_steer.features import FeaturePageData
 from saelens_steer.files import write_text
 from saelens_steer.report.feature_parts import (
     bars,
@@ -89,7 +89,7 @@ def features_page(data: Data, name: str, scripts: bool = True, labels: Labels | 
 
 
 @dataclass(frozen=True)
-class ShownFeatures(FeaturePages):
+class FeaturePages(FeaturePageData):
     """Feature pages that a notebook shows, and that can be saved as a page."""
 
     def _repr_html_(self) -> str:

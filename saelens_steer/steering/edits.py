@@ -16,7 +16,7 @@ from torch import Tensor
 
 from saelens_steer.errors import InputError
 from saelens_steer.steering.gates import Gate, as_gate
-from saelens_steer.tensors import Direction, PerRow, Resid, Vectors
+from saelens_steer.tensors import Direction, PerRow, Resid, VectorLike, Vectors, as_floats
 
 NOTHING_LEFT = 1e-3
 """Relative norm below which nothing of a direction is left outside the span of others."""
@@ -40,12 +40,12 @@ class Edit:
 
 
 def add(
-    direction: Direction | Float[Tensor, "batch d_model"],
+    direction: VectorLike,
     alpha: float | PerRow = 1.0,
     *,
     keep_norm: bool = False,
     gate: Gate | tuple[SAE[Any], int | Sequence[int]] | None = None,
-    orthogonal_to: Direction | Vectors | None = None,
+    orthogonal_to: VectorLike | None = None,
 ) -> Edit:
     """x ← x + α · direction at each position.
 
@@ -57,9 +57,9 @@ def add(
     that are not finite, and if nothing of the direction is left.
     """
     steps = torch.as_tensor(alpha, dtype=torch.float32)
-    direction = as_vectors(direction, "the direction").float()
+    direction = as_floats("direction", direction)
     if orthogonal_to is not None:
-        direction = orthogonal_part(direction, as_vectors(orthogonal_to, "orthogonal_to"))
+        direction = orthogonal_part(direction, as_floats("orthogonal_to", orthogonal_to))
     vector = direction * steps.to(direction.device)[..., None]
     if not torch.isfinite(vector).all():
         raise InputError("the steering vector has entries that are not finite numbers")
@@ -111,23 +111,13 @@ def orthogonal_part(
     return (left / left.norm() * size).float()
 
 
-def as_vectors(given: Any, what: str) -> Tensor:
-    """A tensor or array as a floating-point tensor, without gradient. Raises InputError."""
-    vectors = torch.as_tensor(given).detach()
-    if not vectors.is_floating_point():
-        raise InputError(f"{what} has dtype {vectors.dtype}: give floating-point numbers")
-    if vectors.ndim not in (1, 2):
-        raise InputError(f"{what} has shape {[*vectors.shape]}: give [d_model] or [n, d_model]")
-    return vectors
-
-
-def project_out(direction: Direction | Vectors) -> Edit:
+def project_out(direction: VectorLike) -> Edit:
     """x ← x − (x · u) u with u the unit direction: x keeps no component along it.
 
     Several directions [n, d_model] are removed together, as the subspace they span. Raises
     InputError for a direction that is zero or not finite.
     """
-    vectors = torch.atleast_2d(as_vectors(direction, "the direction").float())
+    vectors = torch.atleast_2d(as_floats("direction", direction))
     norms = vectors.norm(dim=-1)
     if not bool((norms > 0).all() and norms.isfinite().all()):
         raise InputError("a direction to project out is zero or has entries that are not finite")

@@ -22,7 +22,7 @@ from saelens_steer.steering.gguf import (
     read_control_vectors,
     write_control_vectors,
 )
-from saelens_steer.tensors import Direction
+from saelens_steer.tensors import Direction, VectorLike, as_floats
 
 SUFFIXES = (".safetensors", ".gguf")
 KEY = "saelens_steer"
@@ -44,11 +44,11 @@ class SteeringVectors:
 
 def save_vectors(
     path: str | Path,
-    vectors: Mapping[str, Direction],
+    vectors: Mapping[str, VectorLike],
     hook_name: str | None = None,
     *,
     model: str = "unknown",
-    about: Mapping[str, Any] | None = None,
+    about: Mapping[str, object] | None = None,
 ) -> Path:
     """Write vectors [d_model] in float32 to a .safetensors or .gguf file, all or nothing.
 
@@ -62,7 +62,7 @@ def save_vectors(
     kind = file_kind(path)
     if strangers := set(about) - set(vectors):
         raise InputError(f"about names {min(strangers)!r}, which is none of the vectors")
-    given = {name: vector.detach().float().cpu().clone() for name, vector in vectors.items()}
+    given = {name: as_floats(name, vector).clone() for name, vector in vectors.items()}
     held = SteeringVectors(given, {name: hook_name or name for name in given}, model, about)
     _check(held, "the vectors")
     write = _write_gguf if kind == ".gguf" else _write_safetensors

@@ -25,10 +25,6 @@ SPEC = CompareDirectionsSpec(
 
 
 @pytest.fixture(scope="module")
-def outcome(job, logits):
-    return job.metric.of(logits, baseline=logits)
-
-
 def job(tiny_model, find):
     prompts = load_prompts("tiny-code-math-mixed", 5)
     signs = {"code": find.scoring.outcome_sign, "math": -find.scoring.outcome_sign}

@@ -327,7 +327,7 @@ def test_what_does_not_fit_is_refused(tiny_model, random_cache):
     sae = sae_of(D, 24)
     with pytest.raises(InputError, match="feature 24 is out of range"):
         ss.feature_pages(tiny_model, sae, random_cache, [24])
-    with pytest.raises(InputError, match="windw"):
+    with pytest.raises(TypeError, match="windw"):
         ss.feature_pages(tiny_model, sae, random_cache, [0], windw=3)
     other = Activations(random_cache.vectors, random_cache.index, "blocks.5.hook_resid_pre")
     with pytest.raises(InputError, match=r"made for blocks\.4"):

@@ -237,7 +237,9 @@ def test_in_a_notebook_a_server_is_asked_and_its_answers_may_be_kept(
     pd.testing.assert_frame_equal(*tables)
 
 
-def test_what_cannot_be_labelled_is_refused_before_any_steering(random_model, sae, cached):
+def test_what_cannot_be_labelled_is_refused_before_any_steering(
+    random_model, sae, cached, unchecked
+):
     import saelens_steer as ss
     from saelens_steer.errors import InputError
 
@@ -247,7 +249,7 @@ def test_what_cannot_be_labelled_is_refused_before_any_steering(random_model, sa
 
     refused("range", features=[32])
     refused("range", features=-1)
-    refused("n_prompt", n_prompt=3)
+    refused("n_prompts", n_prompts=0)
     refused("among the cached", prompt="number 3 of 9 things")
     refused("needs server", provider="openai-compatible")
     refused("leave server out", server={"base_url": "http://x/v1", "model": "m"})

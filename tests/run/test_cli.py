@@ -129,7 +129,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, refused, monke
         path.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    full = lambda *args: write_with(tmp_path / "x.json", no_room)  # noqa: E731
+    full = lambda *args, **named: write_with(tmp_path / "x.json", no_room)  # noqa: E731
     monkeypatch.setattr("saelens_steer.pipeline.run.run", full)
     assert "disk is full" in refused("demo", "--out", str(tmp_path / "run"))
     assert not list(tmp_path.iterdir())
@@ -143,7 +143,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, refused):
 
 
 def test_stopping_says_how_to_go_on(monkeypatch, capsys):
-    def stopped(*args):
+    def stopped(*args, **named):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("saelens_steer.pipeline.run.run", stopped)

@@ -28,7 +28,7 @@ TWO = "sweep.controls=[token_difference,feature]"
 
 
 def made(folder: Path, *sets: str) -> Path:
-    run(parse_config({}, [*SMALL, *sets]), folder, "report")
+    run(parse_config({}, [*SMALL, *sets]), folder, until="report")
     return folder
 
 

@@ -140,7 +140,7 @@ def test_what_does_not_fit_is_refused_before_any_work(tmp_path):
         ({"tradeoffs": {"prompts": "tiny-domains", "domain": "prose"}}, "both steered and used"),
     ):
         with pytest.raises(InputError, match=said):
-            run_spec(RunSpec(**change), tmp_path / "run", "tradeoffs")
+            run_spec(RunSpec(**change), tmp_path / "run", until="tradeoffs")
 
 
 def test_unknown_ways_and_edits_name_what_would_be_right():

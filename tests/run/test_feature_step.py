@@ -83,7 +83,7 @@ def test_what_cannot_be_shown_is_one_sentence_and_changes_nothing(done, said, ar
 
 
 def test_a_run_that_has_chosen_no_features_is_not_made_to(parts, said, tmp_path):
-    run(parse_config(parts), tmp_path / "run", "train")
+    run(parse_config(parts), tmp_path / "run", until="train")
     status, _, errors = said("features", tmp_path / "run")
     assert status == 2 and "has chosen no features yet" in errors
     assert not (tmp_path / "run/features.json").exists()
@@ -99,7 +99,7 @@ def test_a_topic_longer_than_the_model_is_refused_before_any_work(parts, tmp_pat
     long.write_text(json.dumps({"text": "word " * 600, "domain": "d"}))
     spec = parse_config({**parts, "features": {"topic": str(long)}})
     with pytest.raises(InputError, match="n_ctx=512"):
-        run(spec, tmp_path / "run", "features")
+        run(spec, tmp_path / "run", until="features")
     assert not (tmp_path / "run").exists()
 
 
@@ -121,7 +121,7 @@ def test_pages_are_of_all_tokens_whatever_the_run_cached(parts, tmp_path):
     both = [{**parts, "activations": {"tokens": tokens}} for tokens in ("all", "last")]
     named = {**parts["sweep"], "features": [1, 2]}
     for config, name in zip(both, ("all", "last"), strict=True):
-        made = run(parse_config({**config, "sweep": named}), tmp_path / name, "features")
+        made = run(parse_config({**config, "sweep": named}), tmp_path / name, until="features")
         assert made == tmp_path / name / "features.html"
     own, other = (pages_in(tmp_path / name) for name in ("all", "last"))
     assert own["n_tokens"] == other["n_tokens"] > 8
@@ -135,7 +135,7 @@ def test_a_decoder_alone_has_pages_of_what_it_writes(parts, tmp_path):
     source = str(Path(parts["sae"]["load"]["source"]).with_name("decoder"))
     sweep = {**parts["sweep"], "features": [5, 7]}
     config = {**parts, "sae": {"load": {"source": source}}, "sweep": sweep}
-    run(parse_config(config), tmp_path / "run", "features")
+    run(parse_config(config), tmp_path / "run", until="features")
     data = pages_in(tmp_path / "run")
     assert shown_in(tmp_path / "run") == [5, 7] and data["topic"] is None
     assert all(page["firing"] is None and page["raised"] for page in data["pages"])

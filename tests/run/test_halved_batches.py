@@ -54,7 +54,7 @@ def test_halved_batches_are_in_provenance_at_once_and_halved_again_after_a_stop(
     cramped, tmp_path, monkeypatch
 ):
     spec = parse_config({}, SMALL)
-    run(spec, tmp_path / "whole", "sweep")
+    run(spec, tmp_path / "whole", until="sweep")
 
     def stop(*args):
         raise Stopped
@@ -62,10 +62,10 @@ def test_halved_batches_are_in_provenance_at_once_and_halved_again_after_a_stop(
     with monkeypatch.context() as patched:
         patched.setattr(writing, "write_batch", stop)
         with pytest.raises(Stopped):
-            run(spec, tmp_path / "stopped", "sweep")
+            run(spec, tmp_path / "stopped", until="sweep")
     about = json.loads((tmp_path / "stopped" / "provenance.json").read_text())
     assert about["halved_batches"] and min(about["halved_batches"]) > 12
-    run(spec, tmp_path / "stopped", "sweep")
+    run(spec, tmp_path / "stopped", until="sweep")
     assert rows_of(tmp_path / "stopped") == rows_of(tmp_path / "whole")
     again = json.loads((tmp_path / "stopped" / "provenance.json").read_text())
     assert again["halved_batches"] == about["halved_batches"]

@@ -34,7 +34,7 @@ def rows_of(folder: Path) -> pd.DataFrame:
 
 
 def swept(folder: Path, *sets: str) -> pd.DataFrame:
-    run(parse_config({}, [*SMALL, *sets]), folder, "sweep")
+    run(parse_config({}, [*SMALL, *sets]), folder, until="sweep")
     return rows_of(folder)
 
 

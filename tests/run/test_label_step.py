@@ -43,7 +43,7 @@ def labelled(config, tmp_path_factory) -> Path:
     from saelens_steer.pipeline.run import run
 
     folder = tmp_path_factory.mktemp("runs") / "run"
-    run(load_config(config), folder, "label")
+    run(load_config(config), folder, until="label")
     return folder
 
 

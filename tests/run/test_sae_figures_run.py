@@ -24,7 +24,7 @@ def spec(**sae):
 def trained(tmp_path_factory):
     """A run up to its SAE."""
     folder = tmp_path_factory.mktemp("run") / "one"
-    run(spec(), folder, "train")
+    run(spec(), folder, until="train")
     return folder
 
 
@@ -132,7 +132,7 @@ def test_the_table_of_a_grid_is_not_shown_by_a_run_of_another(tmp_path):
 
 def test_a_grid_leaves_the_hash_of_the_runs_own_sae_in_the_provenance(tmp_path):
     own = spec(grid=[{"vary": {"k": [2]}}])
-    run(own, tmp_path / "run", "train")
+    run(own, tmp_path / "run", until="train")
     before = json.loads((tmp_path / "run/provenance.json").read_text())["sae"]["hash"]
     train_grid(own, tmp_path / "run")
     assert json.loads((tmp_path / "run/provenance.json").read_text())["sae"]["hash"] == before
@@ -165,10 +165,10 @@ def test_the_twin_the_grid_and_the_loggers_do_not_train_the_sae_again(trained):
     run(
         spec(frozen_decoder_baseline=True, grid=[{"vary": {"k": [2]}}], log={"wandb": "x"}),
         trained,
-        "train",
+        until="train",
     )
     assert weights.stat().st_mtime_ns == before
-    run(spec(), trained, "train")
+    run(spec(), trained, until="train")
 
 
 def test_a_loaded_sae_without_figures_is_measured_on_the_selection_prompts(
@@ -180,7 +180,7 @@ def test_a_loaded_sae_without_figures_is_measured_on_the_selection_prompts(
     sae = load_sae(trained / "sae")
     bare = tmp_path / "bare"
     sae.save_model(str(bare))
-    run(parse_config({"sae": {"load": {"source": str(bare)}}}, []), tmp_path / "run", "train")
+    run(parse_config({"sae": {"load": {"source": str(bare)}}}, []), tmp_path / "run", until="train")
     found = quality(tmp_path / "run/sae")
     prompts = load_prompts("tiny-domains")
     texts = [render(tiny_model.tokenizer, p) + (p.answer or "") for p in prompts]
@@ -194,7 +194,7 @@ def test_a_loaded_sae_is_measured_on_another_text_where_the_config_names_one(tra
 
     load_sae(trained / "sae").save_model(str(tmp_path / "bare"))
     load = {"source": str(tmp_path / "bare"), "corpus": "tiny"}
-    run(parse_config({"sae": {"load": load}}, []), tmp_path / "run", "train")
+    run(parse_config({"sae": {"load": load}}, []), tmp_path / "run", until="train")
     assert quality(tmp_path / "run/sae")["n_tokens"] > 15_000
 
 
@@ -204,10 +204,10 @@ def test_measuring_on_another_text_changes_nothing_but_the_figures(trained, tmp_
     load_sae(trained / "sae").save_model(str(tmp_path / "bare"))
     load = {"source": str(tmp_path / "bare")}
     folder = tmp_path / "run"
-    run(parse_config({"sae": {"load": load}}, []), folder, "select")
+    run(parse_config({"sae": {"load": load}}, []), folder, until="select")
     kept = [folder / "features.json", folder / "sae/sae_weights.safetensors"]
     before = [path.stat().st_mtime_ns for path in kept], quality(folder / "sae")["n_tokens"]
-    run(parse_config({"sae": {"load": load | {"corpus": "tiny"}}}, []), folder, "select")
+    run(parse_config({"sae": {"load": load | {"corpus": "tiny"}}}, []), folder, until="select")
     assert [path.stat().st_mtime_ns for path in kept] == before[0]
     assert quality(folder / "sae")["n_tokens"] != before[1]
 
@@ -215,13 +215,13 @@ def test_measuring_on_another_text_changes_nothing_but_the_figures(trained, tmp_
 def test_whether_training_may_go_on_does_not_train_it_again(trained):
     weights = trained / "sae/sae_weights.safetensors"
     before = weights.stat().st_mtime_ns
-    run(parse_config({"sae": {"train": QUICK | {"resume": True}}}, []), trained, "train")
+    run(parse_config({"sae": {"train": QUICK | {"resume": True}}}, []), trained, until="train")
     assert weights.stat().st_mtime_ns == before
 
 
 def test_an_sae_trained_here_keeps_its_figures_when_it_is_loaded(trained, tmp_path):
     load = {"source": str(trained / "sae")}
-    run(parse_config({"sae": {"load": load}}, []), tmp_path / "run", "train")
+    run(parse_config({"sae": {"load": load}}, []), tmp_path / "run", until="train")
     assert quality(tmp_path / "run/sae") == quality(trained / "sae")
 
 
@@ -230,8 +230,8 @@ def test_where_training_went_on_from_a_checkpoint_stands_in_the_provenance(tmp_p
     with monkeypatch.context() as patch:
         stop_at(patch, 25)
         with pytest.raises(KeyboardInterrupt):
-            run(resuming, tmp_path / "run", "train")
-    run(resuming, tmp_path / "run", "train")
+            run(resuming, tmp_path / "run", until="train")
+    run(resuming, tmp_path / "run", until="train")
     about = json.loads((tmp_path / "run/provenance.json").read_text())["sae"]
     assert about["resumed_at_tokens"] == quality(tmp_path / "run/sae")["resumed_at_tokens"]
     assert about["resumed_at_tokens"][0] > 0 and about["train"]["resume"] is True

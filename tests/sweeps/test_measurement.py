@@ -89,7 +89,7 @@ def test_text_metrics_bring_completions_of_a_few(random_model, sae):
 
 def test_vectors_of_ones_own_are_swept_in_the_features_place(random_model, sae):
     vectors = torch.eye(random_model.cfg.d_model)[:3]
-    settings = {**SMALL, "features": "candidates", "controls": "isotropic"}
+    settings = {**SMALL, "features": None, "controls": "isotropic"}
     found = ss.sweep(random_model, sae, PROMPTS, directions=vectors, metrics=METRICS, **settings)
     assert set(found.claims["direction"]) == {"direction_0", "direction_1", "direction_2"}
 
@@ -105,8 +105,8 @@ def test_an_sae_without_a_hook_may_be_used_at_any_hook_of_its_width(random_model
     ("change", "hint"),
     [
         ({"features": [32]}, "0 to 31"),
-        ({"features": "candidates"}, "features="),
-        ({"alpha": [1]}, "alphas"),
+        ({"features": None}, "features="),
+        ({"alphas": [float("inf")]}, "alphas"),
         ({"hook_name": "blocks.1.hook_resid_pre"}, "blocks.2.hook_resid_pre"),
         ({"metrics": ("latex_first",)}, "logit metric"),
         ({"directions": torch.ones(2, 7)}, "directions"),

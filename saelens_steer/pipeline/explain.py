@@ -1,0 +1,123 @@
+"""What features are, as single calls for notebooks and scripts: labels and pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from sae_lens import SAE
+
+from saelens_steer.activations import Activations
+from saelens_steer.config import (
+    FeaturesSpec,
+    LabelSpec,
+    PromptSpec,
+    ServerSpec,
+    SweepSpec,
+    checked,
+)
+from saelens_steer.data import Prompt, some_prompts
+from saelens_steer.features import NO_SCALE, measured_scale, pages_of
+from saelens_steer.labels import EvidenceCollector, check_labeller, make_labels
+from saelens_steer.model.model_class import Model
+from saelens_steer.pipeline.arguments import (
+    check_activations,
+    given_features,
+    given_prompts,
+)
+from saelens_steer.progress import progress
+from saelens_steer.report import FeaturePages
+from saelens_steer.sae import check_sae_at
+from saelens_steer.steering import (
+    Directions,
+)
+from saelens_steer.sweeps import (
+    Measurement,
+)
+
+
+def label_features(
+    model: Model,
+    sae: SAE[Any],
+    activations: Activations,
+    features: int | Sequence[int],
+    prompts: Sequence[Prompt | str],
+    *,
+    answers: str | Path | None = None,
+    system: str | None = None,
+    chat: bool = True,
+    provider: Literal["offline", "openai-compatible"] = "offline",
+    server: ServerSpec | Mapping[str, object] | None = None,
+    evidence: Literal["both", "input", "output"] = "both",
+    alphas: Literal["wide"] | Sequence[float | int] = (-2.0, -1.0, 1.0, 2.0),
+    n_prompts: int = 12,
+    max_new_tokens: int = 48,
+    examples: int = 2,
+    example_chars: int = 200,
+    contexts: int = 5,
+    detection: int = 20,
+    neuronpedia: str | None = "https://www.neuronpedia.org",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Names for features, with scores of each name: the rows of labels.csv.
+
+    `activations`: of all tokens of the prompts that features were selected on. `prompts`: others,
+    `n_prompts` of which are steered. `answers`: a folder for a server's answers, so that the same
+    call asks only for missing ones. The other arguments are the fields of LabelSpec, which
+    documents them; `server` such as {"base_url": …, "model": …}. Raises InputError before any
+    steering; a feature that could not be named has a row with its status.
+    """
+    given = {
+        "provider": provider, "server": server, "evidence": evidence, "alphas": alphas,
+        "n_prompts": n_prompts, "max_new_tokens": max_new_tokens, "examples": examples,
+        "example_chars": example_chars, "contexts": contexts, "detection": detection,
+        "neuronpedia": neuronpedia, "seed": seed,
+    }  # fmt: skip
+    spec = checked(LabelSpec, given, "label_features")
+    check_labeller(spec)
+    check_activations(activations, model.cfg.d_model, activations.hook_name)
+    check_sae_at(sae, activations.d_model, activations.hook_name)
+    chosen = list(dict.fromkeys(given_features(sae, features)))
+    scale = NO_SCALE
+    if not sae.cfg.metadata.decoder_only:
+        scale = measured_scale(activations, sae, chosen)
+    prompt_spec = PromptSpec(system=system, chat=chat)
+    steered = some_prompts(given_prompts(prompts), spec.n_prompts, spec.seed)
+    where = (model, sae, activations.hook_name, activations, steered, spec)
+    job = EvidenceCollector(*where, chosen, {}, scale, SweepSpec(), prompt_spec)
+    job.measurement(steered).check()
+    job.check_prompts()
+    with progress("steered texts", job.n_texts) as note:
+
+        def written(measurement: Measurement, directions: Directions) -> pd.DataFrame:
+            return measurement.completion_rows(directions, range(len(directions)), note=note)
+
+        inputs = job.collect(job.texts(written))
+    return make_labels(inputs, spec, Path(answers) if answers else None).table
+
+
+def feature_pages(
+    model: Model,
+    sae: SAE[Any],
+    activations: Activations,
+    features: int | Sequence[int],
+    topic: Activations | None = None,
+    *,
+    contexts: int = 8,
+    window: int = 12,
+    tokens: int = 10,
+    neighbours: int = 6,
+) -> FeaturePages:
+    """When features fire and what they write, and how many features of the SAE are alive.
+
+    `topic`: activations of prompts whose domains are the categories of one topic. The other
+    arguments are the fields of FeaturesSpec, which documents them. Notebooks display the result;
+    `save` writes it as a page. Raises InputError for an unknown feature or another hook.
+    """
+    given = {"topic": None, "contexts": contexts, "window": window}
+    given |= {"tokens": tokens, "neighbours": neighbours}
+    spec = checked(FeaturesSpec, given, "feature_pages")
+    chosen = given_features(sae, features)
+    return FeaturePages(**vars(pages_of(model, sae, activations, chosen, spec, topic)))

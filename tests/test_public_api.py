@@ -1,0 +1,207 @@
+"""Laws of the public API: its arguments are the specs' fields, and its types are all named."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import numpy as np
+import pytest
+import torch
+from saes import random_sae
+
+import saelens_steer as ss
+from saelens_steer.config import (
+    CompareEditsSettings,
+    FeaturesSpec,
+    LabelSpec,
+    SelectSpec,
+    SweepSpec,
+)
+from saelens_steer.config.inputs import ActivationSpec, PromptSpec
+from saelens_steer.tensors import as_vectors
+
+HELD = {
+    # executor, cache_logits and top are about runs; directions are given as vectors
+    "sweep": (SweepSpec, {"executor", "cache_logits", "directions", "top"}),
+    "compare_edits": (CompareEditsSettings, set()),
+    # the function's own prompts are the steered ones
+    "label_features": (LabelSpec, {"prompts"}),
+    # features names all that are shown; topic is given as activations
+    "feature_pages": (FeaturesSpec, {"also", "topic"}),
+    # the selection says how it was made
+    "rank_features": (
+        SelectSpec,
+        {"prompts", "positive", "negative", "at", "pool", "answer_tokens", "chat"},
+    ),
+    # from activations that are there
+    "select_features": (
+        SelectSpec,
+        {"prompts", "shortlist", "push", "push_prompts", "answer_tokens", "chat"},
+    ),
+    "cache_activations": (ActivationSpec, set()),
+}
+OTHER_DEFAULT = {
+    ("sweep", "features"),  # None instead of "candidates": a call has none
+    ("rank_features", "score"),  # causal scores alone
+    ("select_features", "positive"),  # required in a call
+    ("select_features", "negative"),
+}
+OTHER_TYPE = {
+    ("sweep", "features"),
+    ("sweep", "edit"),  # a name, checked by the spec
+    ("rank_features", "score"),
+    ("select_features", "score"),
+}
+FUNCTIONS = [name for name in ss.__all__ if inspect.isfunction(getattr(ss, name))]
+BY_OTHERS = {"sae_quality", "steered", "train_sae", "load_sae"}
+
+
+def plain(annotation: Any) -> frozenset[str]:
+    """The members of a type as a set of texts; a tuple counts as a sequence, an int as a float."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is typing.Annotated:
+        return plain(inner[0])
+    if origin in (typing.Union, types.UnionType):
+        members = frozenset().union(*map(plain, inner))
+        members -= {"collections.abc.Mapping[str, object]"}  # a spec may be given as one
+        return members - {"<class 'int'>"} if "<class 'float'>" in members else members
+    if origin is Literal:
+        return frozenset(map(repr, inner))
+    if origin in (tuple, Sequence):
+        return frozenset({f"list of {sorted(plain(inner[0]))}"})
+    return frozenset({str(annotation)})
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_arguments_are_the_fields_of_the_spec(name):
+    spec, left_out = HELD[name]
+    arguments = inspect.signature(getattr(ss, name)).parameters
+    hints = typing.get_type_hints(getattr(ss, name))
+    assert set(spec.model_fields) - set(arguments) == left_out - set(arguments)
+    for field, about in spec.model_fields.items():
+        if field in left_out:
+            continue
+        if (name, field) not in OTHER_DEFAULT:
+            assert arguments[field].default == about.get_default(), field
+        if (name, field) not in OTHER_TYPE:
+            wanted = typing.get_type_hints(spec)[field]
+            assert plain(hints[field]) == plain(wanted), field
+
+
+@pytest.mark.parametrize("name", ["sweep", "compare_edits", "label_features", "cache_activations"])
+def test_how_prompts_are_written_has_the_defaults_of_the_config(name):
+    arguments = inspect.signature(getattr(ss, name)).parameters
+    assert {key: arguments[key].default for key in ("system", "chat")} == {
+        key: PromptSpec.model_fields[key].get_default() for key in ("system", "chat")
+    }
+
+
+def test_no_public_function_collects_arguments_it_does_not_name():
+    for name in FUNCTIONS:
+        kinds = {p.kind for p in inspect.signature(getattr(ss, name)).parameters.values()}
+        assert not kinds & {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}, name
+
+
+@pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - BY_OTHERS))
+def test_no_argument_is_declared_as_any_but_a_saes_config(name):
+    for key, declared in inspect.signature(getattr(ss, name)).parameters.items():
+        written = str(declared.annotation).replace("SAE[Any]", "SAE")
+        assert "Any" not in written, f"{name}({key}: {written})"
+
+
+def test_every_public_function_says_what_each_argument_is():
+    for name in FUNCTIONS:
+        for key, declared in inspect.signature(getattr(ss, name)).parameters.items():
+            assert declared.annotation is not inspect.Parameter.empty, (name, key)
+
+
+def test_own_types_that_a_user_receives_are_public():
+    source = Path(ss.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+    names = {
+        a.name
+        for n in ast.walk(ast.parse(source))
+        if isinstance(n, ast.ImportFrom)
+        for a in n.names
+    }
+    for name in FUNCTIONS:
+        returned = typing.get_type_hints(getattr(ss, name))["return"]
+        for one in (returned, *get_args(returned)):
+            home = getattr(one, "__module__", "")
+            if home.startswith("saelens_steer") and name != "margin":  # an entry for metrics=[…]
+                assert one.__name__ in names, name
+
+
+# --- at the door
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16, torch.float32])
+def test_vectors_of_any_float_type_become_float32(dtype):
+    given = torch.tensor([0.5, -2.0, 8.0], dtype=dtype)
+    assert torch.equal(as_vectors("v", given, 3), torch.tensor([[0.5, -2.0, 8.0]]))
+    found = as_vectors("v", given.double().numpy()[::-1], 3)
+    assert torch.equal(found, torch.tensor([[8.0, -2.0, 0.5]]))
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        (
+            {"directions": torch.ones(2, 7)},
+            r"directions has shape \[2, 7\]: it should be \[n, 32\]",
+        ),
+        ({"directions": torch.ones(1, 2, 32)}, r"directions has shape \[1, 2, 32\]"),
+        ({"directions": torch.ones(2, 32, dtype=torch.int64)}, "directions has dtype torch.int64"),
+        ({"directions": np.ones((2, 32), dtype=np.int32)}, "directions has dtype int32"),
+        ({"directions": [[1.0] * 32]}, "torch tensor or a numpy array, not list"),
+        ({"features": [True]}, "features: True is a bool"),
+        ({"features": [1.5]}, "features: 1.5 is a float"),
+        ({"features": [32]}, "feature 32 is out of range"),
+        ({"features": [3], "prompts": []}, "prompts is empty"),
+        ({"features": [3], "prompts": ["a", " "]}, r"prompts\[1\] has no text"),
+        ({"features": [3], "prompts": ["a", 5]}, r"prompts\[1\] is a int"),
+        ({"features": [3], "alphas": [float("nan")]}, "alphas"),
+        ({"features": [3], "positions": "first"}, "positions"),
+        ({"features": [3], "metrics": "kl"}, r"write metrics=\['kl'\]"),
+        ({"features": [3], "sae": (1, 2, 3)}, "sae should be a SAELens SAE, not tuple"),
+        ({"features": [3], "sae": random_sae(16)}, "16 dimensions"),
+    ],
+)
+def test_a_sweep_refuses_what_does_not_fit(random_model, unchecked, change, hint):
+    given = {"sae": random_sae(32), "prompts": ["one", "two"]} | change
+    with pytest.raises(ss.InputError, match=hint):
+        ss.sweep(random_model, **given)
+
+
+def test_one_direction_of_numpy_is_swept_like_a_tensor(random_model):
+    vector = np.linspace(-1, 1, 32)
+    same = {"alphas": [2], "n_controls": 2, "controls": "isotropic"}
+    sae, texts = random_sae(32), ["one", "two"]
+    rows = [
+        ss.sweep(random_model, sae, texts, directions=given, **same).rows
+        for given in (vector, torch.tensor(vector)[None])
+    ]
+    assert rows[0].equals(rows[1])
+
+
+def test_a_margin_is_a_metric_beside_names(random_model, unchecked):
+    metric = ss.margin(target=[40], other=[41, 42], name="mine")
+    found = ss.sweep(
+        random_model, random_sae(32), ["one"], features=[np.int64(3)], alphas=[1],
+        n_controls=2, metrics=["kl", metric],
+    )  # fmt: skip
+    assert found.metrics == ("kl", "mine")
+    table = ss.claims(found.rows, ["mine"])
+    assert table["metric"].tolist() == ["mine"]
+    with pytest.raises(ss.InputError, match="margin: target"):
+        ss.margin(target=[], other=[41])
+
+
+def test_kl_cannot_be_given_its_two_distributions_the_wrong_way_round():
+    with pytest.raises(TypeError):
+        ss.kl(torch.zeros(1, 3), torch.zeros(1, 3))  # type: ignore[misc]
