@@ -1,4 +1,4 @@
-"""The commands beside the story: on a finished run, a config, or an SAE from elsewhere."""
+"""The commands that are not steps."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from saelens_steer.errors import InputError
 
 @app.command()
 def metrics(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run with its logits kept.")],
+    run_folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run with sweep.cache_logits: true.")
+    ],
     set_: Set = None,
 ) -> None:
-    """Add metrics to a finished sweep, as --set "metrics=[…]", from the logits and texts it kept.
+    """Add metrics to a finished sweep, from the logits and texts it kept (--set "metrics=[…]").
 
-    Rows need no forward pass; a first metric of text, and variants of `compare_edits`, still do.
+    Logit metrics need no forward pass. The first text metric, and compare_edits, do.
     """
     with exit_status():
         from saelens_steer.config import load_config
@@ -31,9 +33,9 @@ def metrics(
             )
         for given in set_ or []:
             if given.split("=")[0] != "metrics":
-                raise InputError(f"{given}: only metrics can be added to a finished sweep")
-        asked = load_config(config, set_ or []).metrics
-        new = tuple(metric for metric in asked if metric not in known.metrics)
+                raise InputError(f"--set {given}: this command accepts only metrics=[…]")
+        requested = load_config(config, set_ or []).metrics
+        new = tuple(metric for metric in requested if metric not in known.metrics)
         spec = known.model_copy(update={"metrics": known.metrics + new})
         quiet()
         from saelens_steer.pipeline.run import run as run_spec
@@ -44,16 +46,16 @@ def metrics(
 
 @app.command()
 def features(run_folder: RunArgument, set_: Set = None) -> None:
-    """Write the feature pages of a run, as --set "features.also=[12,40]"; then its report anew."""
+    """Rebuild a run's feature pages, e.g. --set "features.also=[12,40]", and its report if any."""
     with exit_status():
         from saelens_steer.config import load_config
 
         for given in set_ or []:
             if not given.startswith("features."):
-                raise InputError(f"{given}: only features.* can be changed here")
+                raise InputError(f"--set {given}: this command accepts only features.*")
         spec = load_config(_config_of(run_folder), set_ or [])
         if not (run_folder / "features.json").is_file():
-            raise InputError(f"{run_folder} has chosen no features yet: run its config first")
+            raise InputError(f"{run_folder} has no selected features yet: run its config first")
         quiet()
         from saelens_steer.pipeline.run import run as run_spec
 
@@ -63,16 +65,16 @@ def features(run_folder: RunArgument, set_: Set = None) -> None:
 
 
 def _config_of(run_folder: Path) -> Path:
-    """The config of a run folder. Raises InputError where it holds no run."""
+    """The config of a run folder; InputError if it is not one."""
     config = run_folder / "config.yaml"
     if not config.is_file():
-        raise InputError(f"{run_folder} holds no run: there is no config.yaml")
+        raise InputError(f"{run_folder} is not a run folder: it has no config.yaml")
     return config
 
 
 @app.command()
 def doctor(config: Config, out: Out = None, set_: Set = None) -> None:
-    """Test a config on its own model and prompts, and say what a run of it would take."""
+    """Test a config on its own model and prompts, and estimate what a run needs."""
     with exit_status():
         from saelens_steer.config import load_config
 
@@ -93,13 +95,17 @@ def doctor(config: Config, out: Out = None, set_: Set = None) -> None:
 
 @app.command()
 def convert(
-    old: Annotated[str, typer.Argument(help="A checkpoint, a SAELens release or owner/name.")],
-    new: Annotated[Path, typer.Argument(help="The folder to write, in SAELens's format.")],
-    sae_id: Annotated[str | None, typer.Option(help="Which SAE of a release or hub.")] = None,
+    old: Annotated[str, typer.Argument(help="A checkpoint, a SAELens release, or owner/name.")],
+    new: Annotated[Path, typer.Argument(help="The folder to write.")],
+    sae_id: Annotated[
+        str | None, typer.Option(help="The SAE within a release or hub repository.")
+    ] = None,
     d_model: Annotated[int | None, typer.Option(help="The model's width.")] = None,
-    hook_name: Annotated[str | None, typer.Option(help="The hook, where OLD names none.")] = None,
+    hook_name: Annotated[
+        str | None, typer.Option(help="The hook, if OLD does not name it.")
+    ] = None,
 ) -> None:
-    """Write an SAE from elsewhere in SAELens's format."""
+    """Convert an SAE from another library to SAELens's format."""
     with exit_status():
         quiet()
         from saelens_steer.sae import convert_sae
@@ -113,7 +119,7 @@ def generate_topic(
     out: Annotated[Path, typer.Option("--out", help="The .jsonl file to write.")],
     set_: Set = None,
 ) -> None:
-    """Let the model continue the selection prompts, and write them with what it wrote."""
+    """Generate answers to the selection prompts, and write both to a .jsonl file."""
     with exit_status():
         from saelens_steer.config import load_config
 
@@ -126,7 +132,7 @@ def generate_topic(
 
 @app.command()
 def images(run_folder: RunArgument) -> None:
-    """Write the figures as plots/*.png and the report as report.pdf, by an installed Chromium."""
+    """Write plots/*.png and report.pdf, with an installed Chromium."""
     with exit_status():
         quiet()
         from saelens_steer.report import export_images
@@ -137,13 +143,13 @@ def images(run_folder: RunArgument) -> None:
 @app.command()
 def export(
     run_folder: RunArgument,
-    file: Annotated[Path, typer.Argument(help="What to write: .safetensors, or .gguf.")],
+    file: Annotated[Path, typer.Argument(help="The .safetensors or .gguf file to write.")],
     feature: Annotated[
-        list[int] | None, typer.Option(help="A feature, again for more [all candidates].")
+        list[int] | None, typer.Option(help="A feature; repeatable [default: all candidates].")
     ] = None,
     alpha: Annotated[float, typer.Option(help="The multiple of W_dec[f].")] = 1.0,
 ) -> None:
-    """Write steering vectors: of the candidates, or of one feature for llama.cpp (.gguf)."""
+    """Export steering vectors as .safetensors, or one as .gguf for llama.cpp."""
     with exit_status():
         quiet()
         from saelens_steer.pipeline.export import export_vectors

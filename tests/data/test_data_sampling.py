@@ -200,7 +200,11 @@ def test_rows_without_a_value_are_passed_over_and_values_become_text(jsonl):
         ({"body": "x"}, {}, "line 1 has no 'text' or 'prompt', only body"),
         ({"text": 3}, {}, "'text' must be a string, not int"),
         ({"text": "x"}, {"by": "label"}, r"no 'label' \(prompts.sample.by\), only text"),
-        ({"text": "x", "label": ["y"]}, {"by": "label"}, "'label' is a list, which names no"),
+        (
+            {"text": "x", "label": ["y"]},
+            {"by": "label"},
+            "'label' must be a string or a number, not list",
+        ),
         ({"text": "x", "label": "y"}, {"by": "label"}, "have the same label, 'y': raise prompts.s"),
     ],
 )
