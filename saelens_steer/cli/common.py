@@ -56,7 +56,7 @@ def _options(
 STOPPED = "Interrupted. Rerun the same command to resume (training: under sae.train.resume)"
 
 
-def quiet() -> None:
+def _quiet() -> None:
     """Silence library messages and progress bars, and switch telemetry off."""
     import logging
     import warnings
@@ -73,7 +73,11 @@ def quiet() -> None:
 
 @contextlib.contextmanager
 def exit_status() -> Iterator[None]:
-    """Exit with status 2 and one sentence on bad input, 1 on Ctrl-C; other exceptions propagate."""
+    """Decorate a command: silence libraries and set the exit status.
+
+    2 and one sentence on bad input, 1 on Ctrl-C; other exceptions propagate.
+    """
+    _quiet()
     try:
         yield
     except InputError as error:

@@ -6,18 +6,20 @@ from pathlib import Path
 
 import typer
 
-from saelens_steer.cli.common import Config, Out, Set, app, exit_status, quiet
+from saelens_steer.cli.common import Config, Out, Set, app, exit_status
 from saelens_steer.pipeline import step_table
 from saelens_steer.pipeline.step import Step
 
 
 @app.command()
+@exit_status()
 def demo(out: Out = None, set_: Set = None) -> None:
     """Run the default config on the shipped model, from training an SAE to the report."""
     _carry_out(None, out or Path("runs/demo"), set_, "report")
 
 
 @app.command()
+@exit_status()
 def run(config: Config, out: Out = None, set_: Set = None) -> None:
     """Run a config up to the report; resume if interrupted."""
     _carry_out(config, out, set_, "report")
@@ -32,13 +34,13 @@ def add_commands(to: typer.Typer) -> None:
 
 def _add_command(to: typer.Typer, step: Step) -> None:
     @to.command(step.command, help=step.help)
+    @exit_status()
     def carry_out(config: Config, out: Out = None, set_: Set = None) -> None:
         folder = _carry_out(config, out, set_, step.name)
-        with exit_status():
-            from saelens_steer.pipeline.run_folder import RunFolder
+        from saelens_steer.pipeline.run_folder import RunFolder
 
-            if RunFolder(folder).is_open(step.name):
-                raise typer.Exit(1)
+        if RunFolder(folder).is_open(step.name):
+            raise typer.Exit(1)
 
 
 add_commands(app)
@@ -48,14 +50,11 @@ def _carry_out(
     config: Path | None, out: Path | None, overrides: list[str] | None, until: str
 ) -> Path:
     """Run a config up to a step and print the path of its output; returns the run folder."""
+    from saelens_steer.config import load_config, parse_config
+
+    spec = load_config(config, overrides or []) if config else parse_config({}, overrides or [])
     folder = out or Path("runs") / (config.stem if config else "demo")
-    with exit_status():
-        from saelens_steer.config import load_config, parse_config
+    from saelens_steer.pipeline.run import run as run_spec
 
-        given = overrides or []
-        spec = load_config(config, given) if config else parse_config({}, given)
-        quiet()
-        from saelens_steer.pipeline.run import run as run_spec
-
-        print(run_spec(spec, folder, until))
+    print(run_spec(spec, folder, until))
     return folder

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saelens_steer.cli.common import Config, Out, RunArgument, Set, app, exit_status, quiet
+from saelens_steer.cli.common import Config, Out, RunArgument, Set, app, exit_status
 from saelens_steer.errors import InputError
+
+if TYPE_CHECKING:
+    from saelens_steer.config import RunSpec
 
 
 @app.command()
+@exit_status()
 def metrics(
     run_folder: Annotated[
         Path, typer.Argument(metavar="RUN", help="A run with sweep.cache_logits: true.")
@@ -22,46 +26,44 @@ def metrics(
 
     Logit metrics need no forward pass. The first text metric, and compare_edits, do.
     """
-    with exit_status():
-        from saelens_steer.config import load_config
+    from saelens_steer.config import load_config
 
-        config = _config_of(run_folder)
-        known = load_config(config, [])
-        if not known.sweep.cache_logits:
-            raise InputError(
-                f"{run_folder} kept no logits: sweep with --set sweep.cache_logits=true first"
-            )
-        for given in set_ or []:
-            if given.split("=")[0] != "metrics":
-                raise InputError(f"--set {given}: this command accepts only metrics=[…]")
-        requested = load_config(config, set_ or []).metrics
-        new = tuple(metric for metric in requested if metric not in known.metrics)
-        spec = known.model_copy(update={"metrics": known.metrics + new})
-        quiet()
-        from saelens_steer.pipeline.run import run as run_spec
-
-        reported = (run_folder / "report.html").is_file()
-        print(run_spec(spec, run_folder, "report" if reported else "sweep"))
+    config = _config_of(run_folder)
+    known = load_config(config, [])
+    if not known.sweep.cache_logits:
+        raise InputError(
+            f"{run_folder} kept no logits: sweep with --set sweep.cache_logits=true first"
+        )
+    for given in set_ or []:
+        if given.split("=")[0] != "metrics":
+            raise InputError(f"--set {given}: this command accepts only metrics=[…]")
+    requested = load_config(config, set_ or []).metrics
+    new = tuple(metric for metric in requested if metric not in known.metrics)
+    spec = known.model_copy(update={"metrics": known.metrics + new})
+    print(_rerun(spec, run_folder, "sweep"))
 
 
 @app.command()
+@exit_status()
 def features(run_folder: RunArgument, set_: Set = None) -> None:
-    """Rebuild a run's feature pages, e.g. --set "features.also=[12,40]", and its report if any."""
-    with exit_status():
-        from saelens_steer.config import load_config
+    """Rebuild a run's feature pages, and its report if any (--set "features.also=[12,40]")."""
+    from saelens_steer.config import load_config
 
-        for given in set_ or []:
-            if not given.startswith("features."):
-                raise InputError(f"--set {given}: this command accepts only features.*")
-        spec = load_config(_config_of(run_folder), set_ or [])
-        if not (run_folder / "features.json").is_file():
-            raise InputError(f"{run_folder} has no selected features yet: run its config first")
-        quiet()
-        from saelens_steer.pipeline.run import run as run_spec
+    for given in set_ or []:
+        if not given.startswith("features."):
+            raise InputError(f"--set {given}: this command accepts only features.*")
+    spec = load_config(_config_of(run_folder), set_ or [])
+    if not (run_folder / "features.json").is_file():
+        raise InputError(f"{run_folder} has no selected features yet: run its config first")
+    _rerun(spec, run_folder, "features")
+    print(run_folder / "features.html")
 
-        reported = (run_folder / "report.html").is_file()
-        run_spec(spec, run_folder, "report" if reported else "features")
-        print(run_folder / "features.html")
+
+def _rerun(spec: RunSpec, run_folder: Path, step: str) -> Path:
+    """Run up to `step`, or up to the report if the run has one; returns the path of the output."""
+    from saelens_steer.pipeline.run import run as run_spec
+
+    return run_spec(spec, run_folder, "report" if (run_folder / "report.html").is_file() else step)
 
 
 def _config_of(run_folder: Path) -> Path:
@@ -73,27 +75,27 @@ def _config_of(run_folder: Path) -> Path:
 
 
 @app.command()
+@exit_status()
 def doctor(config: Config, out: Out = None, set_: Set = None) -> None:
     """Test a config on its own model and prompts, and estimate what a run needs."""
-    with exit_status():
-        from saelens_steer.config import load_config
+    from saelens_steer.config import load_config
 
-        spec = load_config(config, set_ or [])
-        quiet()
-        from saelens_steer.doctor import HEADER, examine, outcome
+    spec = load_config(config, set_ or [])
+    from saelens_steer.doctor import HEADER, examine, outcome
 
-        print(HEADER)
-        findings = []
-        for finding in examine(spec):
-            print(finding, flush=True)
-            findings.append(finding)
-        print(outcome(findings))
-        print(out or Path("runs") / config.stem)
-        if any(finding.failed for finding in findings):
-            raise typer.Exit(1)
+    print(HEADER)
+    findings = []
+    for finding in examine(spec):
+        print(finding, flush=True)
+        findings.append(finding)
+    print(outcome(findings))
+    print(out or Path("runs") / config.stem)
+    if any(finding.failed for finding in findings):
+        raise typer.Exit(1)
 
 
 @app.command()
+@exit_status()
 def convert(
     old: Annotated[str, typer.Argument(help="A checkpoint, a SAELens release, or owner/name.")],
     new: Annotated[Path, typer.Argument(help="The folder to write.")],
@@ -106,41 +108,38 @@ def convert(
     ] = None,
 ) -> None:
     """Convert an SAE from another library to SAELens's format."""
-    with exit_status():
-        quiet()
-        from saelens_steer.sae import convert_sae
+    from saelens_steer.sae import convert_sae
 
-        print(convert_sae(old, new, sae_id, d_model=d_model, hook_name=hook_name))
+    print(convert_sae(old, new, sae_id, d_model=d_model, hook_name=hook_name))
 
 
 @app.command("generate-topic")
+@exit_status()
 def generate_topic(
     config: Config,
     out: Annotated[Path, typer.Option("--out", help="The .jsonl file to write.")],
     set_: Set = None,
 ) -> None:
     """Generate answers to the selection prompts, and write both to a .jsonl file."""
-    with exit_status():
-        from saelens_steer.config import load_config
+    from saelens_steer.config import load_config
 
-        spec = load_config(config, set_ or [])
-        quiet()
-        from saelens_steer.pipeline.export import generate_topic as write_continuations
+    spec = load_config(config, set_ or [])
+    from saelens_steer.pipeline.export import generate_topic as write_continuations
 
-        print(write_continuations(spec, out))
+    print(write_continuations(spec, out))
 
 
 @app.command()
+@exit_status()
 def images(run_folder: RunArgument) -> None:
     """Write plots/*.png and report.pdf, with an installed Chromium."""
-    with exit_status():
-        quiet()
-        from saelens_steer.report import export_images
+    from saelens_steer.report import export_images
 
-        print(export_images(run_folder))
+    print(export_images(run_folder))
 
 
 @app.command()
+@exit_status()
 def export(
     run_folder: RunArgument,
     file: Annotated[Path, typer.Argument(help="The .safetensors or .gguf file to write.")],
@@ -150,8 +149,6 @@ def export(
     alpha: Annotated[float, typer.Option(help="The multiple of W_dec[f].")] = 1.0,
 ) -> None:
     """Export steering vectors as .safetensors, or one as .gguf for llama.cpp."""
-    with exit_status():
-        quiet()
-        from saelens_steer.pipeline.export import export_vectors
+    from saelens_steer.pipeline.export import export_vectors
 
-        print(export_vectors(run_folder, file, feature or (), alpha))
+    print(export_vectors(run_folder, file, feature or (), alpha))
