@@ -53,7 +53,7 @@ def _options(
     pass
 
 
-STOPPED = "Interrupted. Rerun the same command to resume (training: under sae.train.resume)"
+STOPPED = "Interrupted. Rerun the same command to resume (SAE training: if sae.train.resume is set)"
 
 
 def _quiet() -> None:

@@ -78,7 +78,9 @@ def read_text(path: Path) -> str:
 
 
 def _dataset(source: str) -> Iterator[SourceRow]:
-    _refuse_near_miss(source)
+    near = difflib.get_close_matches(source, shipped_prompts(), n=2, cutoff=0.7)
+    if near and not Path(source).exists() and not set("/:") & set(source):  # before a slow search
+        raise InputError(f"there is no shipped set {source!r}; did you mean {' or '.join(near)}?")
     try:
         for number, row in enumerate(dataset_rows(source), start=1):
             yield f"{source} row {number}", number, row
@@ -87,13 +89,6 @@ def _dataset(source: str) -> Iterator[SourceRow]:
         raise InputError(
             f"{source!r} is neither a .txt or .jsonl file nor a shipped set ({names}); {error}"
         ) from error.__cause__
-
-
-def _refuse_near_miss(source: str) -> None:
-    """InputError for a misspelt shipped name, before searching the hub for it."""
-    near = difflib.get_close_matches(source, shipped_prompts(), n=2, cutoff=0.7)
-    if near and not Path(source).exists() and not set("/:") & set(source):
-        raise InputError(f"there is no shipped set {source!r}; did you mean {' or '.join(near)}?")
 
 
 def dataset_rows(source: str) -> Iterator[dict[str, Any]]:

@@ -100,8 +100,8 @@ def _choices(plain: Logits, chosen: Int[Tensor, " batch"]) -> tuple[float, int]:
     """The largest gap from a chosen token's logit to the best, relative to the largest |logit|, and
     how many chosen tokens are the best. Rounding decides near-ties, so tokens may differ."""
     best, largest = plain.max(-1).values, plain.abs().max(-1).values
-    own = plain.gather(1, chosen[:, None])[:, 0]
-    return float(((best - own) / largest).max()), int((plain.argmax(-1) == chosen).sum())
+    picked = plain.gather(1, chosen[:, None])[:, 0]
+    return float(((best - picked) / largest).max()), int((plain.argmax(-1) == chosen).sum())
 
 
 def _unfinished(

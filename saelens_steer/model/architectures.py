@@ -93,7 +93,7 @@ def _windows(config: Any) -> Settings:
 
 
 def _gemma3(config: Any) -> Settings:
-    """Norms before and after attention and MLP, norms on queries and keys, its own attention scale.
+    """Norms before and after attention and MLP, norms on queries and keys, an attention scale.
 
     The embedding scale and the 1 that Gemma adds to norm weights are folded into the weights.
     """
@@ -120,7 +120,7 @@ def read_config(folder: Path, name: str | None = None) -> PretrainedConfig:
     """The checkpoint's config.
 
     InputError if the architecture or variant is not supported, or if transformers could read the
-    checkpoint only by running the checkpoint's own code, which never happens here.
+    checkpoint only by running code that comes with it, which never happens here.
     """
     try:
         raw = json.loads((folder / "config.json").read_text())

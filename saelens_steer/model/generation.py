@@ -81,16 +81,16 @@ def _mask_kept(model: Model, tokens: Tokens, mask: Mask) -> Iterator[tuple[Token
     if is_bridge(model):
         yield tokens, {"attention_mask": mask.long()}
         return
-    own = _tokenizer(model)
+    tokenizer = _tokenizer(model)
     first = set(tokens[torch.arange(len(tokens)), mask.long().argmax(dim=1)].tolist())
-    pad = next(i for i in (own.pad_token_id, *range(model.cfg.d_vocab)) if i not in first)
-    if pad != own.pad_token_id:
-        model.tokenizer = copy.deepcopy(own)
-        model.tokenizer.pad_token = own.convert_ids_to_tokens(pad)
+    pad = next(i for i in (tokenizer.pad_token_id, *range(model.cfg.d_vocab)) if i not in first)
+    if pad != tokenizer.pad_token_id:
+        model.tokenizer = copy.deepcopy(tokenizer)
+        model.tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
     try:
         yield tokens.masked_fill(~mask, pad), {"padding_side": "left"}
     finally:
-        model.tokenizer = own
+        model.tokenizer = tokenizer
 
 
 @contextlib.contextmanager

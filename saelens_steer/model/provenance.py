@@ -56,5 +56,5 @@ def model_provenance(model: Model) -> dict[str, Any]:
     """The facts that identify a model in a run's records."""
     origin = origin_of(model)
     about = asdict(origin) if origin else {"fingerprint": model_fingerprint(model)}
-    own = {"class": type(model).__name__, "dtype": str(model.cfg.dtype).removeprefix("torch.")}
-    return {"name": model.cfg.model_name, **about, **own, "n_ctx": model.cfg.n_ctx}
+    settings = {"class": type(model).__name__, "dtype": str(model.cfg.dtype).removeprefix("torch.")}
+    return {"name": model.cfg.model_name, **about, **settings, "n_ctx": model.cfg.n_ctx}

@@ -92,7 +92,7 @@ class Layer:
         other_half = qk.roll(self.d_head // 2, -1).mul_(sin)
         return (qk * cos).add_(other_half)
 
-    def rest(
+    def after_attention(
         self, x: Float[Tensor, "*batch pos d_model"], z: PerHead, edit: HookEdit = untouched
     ) -> Float[Tensor, "*steered pos d_model"]:
         """The residual stream after the layer, given the heads' outputs z."""
@@ -113,7 +113,7 @@ class Layer:
         edit: HookEdit = untouched,
     ) -> Float[Tensor, "*steered pos d_model"]:
         """The whole layer."""
-        return self.rest(x, attend(*self.qkv(x, positions)), edit)
+        return self.after_attention(x, attend(*self.qkv(x, positions)), edit)
 
 
 def attention(

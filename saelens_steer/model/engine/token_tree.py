@@ -76,26 +76,26 @@ class Tree:
         """Causal attention within each prompt; heads are [batch, node, heads, d_head]."""
 
         def each(q: PerHead, k: PerHead, v: PerHead) -> PerHead:
-            parts = [read(group, q, k, v) for group in self.groups]
+            parts = [in_group(group, q, k, v) for group in self.groups]
             z = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
             return z.index_select(1, self.places)
 
-        def read(group: Group, *qkv: PerHead) -> PerHead:
+        def in_group(group: Group, *qkv: PerHead) -> PerHead:
             z = attention(layer, *(_rows(x, group.nodes) for x in qkv))  # nothing sees the padding
             return z.unflatten(0, (len(qkv[0]), -1)).flatten(1, 2)
 
         return each
 
-    def last_reads(self, layer: Layer, q: PerHead, k: PerHead, v: PerHead) -> PerHead:
+    def attend_last(self, layer: Layer, q: PerHead, k: PerHead, v: PerHead) -> PerHead:
         """z at each prompt's last token; q is [batch, row, …], k and v are by node."""
         batch, z = len(q), torch.empty_like(q)
         for group in self.groups:
             n, n_pos = group.nodes.shape
             keys, values = (_rows(x, group.nodes) for x in (k, v))
-            own = q.index_select(1, group.rows).flatten(0, 1)[:, None]
+            queries = q.index_select(1, group.rows).flatten(0, 1)[:, None]
             mask = visible(group.lengths, n_pos, layer.window).repeat(batch, 1)[:, None, None]
-            read = attention(layer, own, keys, values, mask)
-            z[:, group.rows] = read[:, 0].unflatten(0, (batch, n))
+            z_last = attention(layer, queries, keys, values, mask)
+            z[:, group.rows] = z_last[:, 0].unflatten(0, (batch, n))
         return z
 
 
