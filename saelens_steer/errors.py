@@ -1,4 +1,4 @@
-"""The one exception users are meant to read, and helpers that word its messages."""
+"""The exception for bad input, and helpers to word its messages."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong; the message is one sentence that says what to change.
+    """The user's input is wrong; the message says in one sentence what to change.
 
     The command line prints it without a traceback and exits with status 2.
     """
 
 
 def or_known(name: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'?`, or all known names if none is close; a list keeps its order."""
+    """`did you mean 'x'?`, or all known names if none is close (sorted unless given as a list)."""
     names = known if isinstance(known, list) else sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"

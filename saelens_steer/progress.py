@@ -1,4 +1,4 @@
-"""Progress bars on stderr, with an estimate of the time left."""
+"""Progress bars and messages on stderr."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from rich.progress import (
 )
 
 Note = Callable[[int], None]
-"""Called with the number of rows that have just been finished."""
+"""Call it with the number of rows just finished."""
 
 
 def unnoted(rows: int) -> None:
-    """Report nothing."""
+    """The `Note` that ignores its argument."""
 
 
 def say(text: str) -> None:
-    """One line on stderr."""
+    """Print a line to stderr."""
     _console().print(text, markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
 def progress(what: str, total: int | None) -> Iterator[Note]:
-    """Show a bar while the block runs; call the yielded function with each number of rows done."""
+    """Show a progress bar inside the context; the yielded `Note` advances it."""
     if total == 0:
         yield unnoted
         return
@@ -43,5 +43,5 @@ def progress(what: str, total: int | None) -> Iterator[Note]:
 
 
 def _console() -> Console:
-    """stderr, in notebooks too: rich's widgets need ipywidgets, which few have installed."""
+    """stderr, in notebooks too: rich's widgets need ipywidgets, which is often missing."""
     return Console(stderr=True, highlight=False, force_jupyter=False)

@@ -13,7 +13,7 @@ from saelens_steer.errors import InputError
 Tokens = Int[Tensor, "batch pos"]
 """Token ids, left-padded."""
 Mask = Bool[Tensor, "batch pos"]
-"""True at real tokens, False on padding (or: True at positions that an edit changes)."""
+"""True at real tokens, False at padding; or True at positions that an edit changes."""
 Resid = Float[Tensor, "batch pos d_model"]
 """A residual-stream activation at one hook."""
 Logits = Float[Tensor, "batch d_vocab"]
@@ -21,11 +21,11 @@ Logits = Float[Tensor, "batch d_vocab"]
 PerRow = Float[Tensor, " batch"]
 """One number for each row of a batch."""
 Direction = Float[Tensor, " d_model"]
-"""One vector in the residual stream."""
+"""A direction in the residual stream."""
 Vectors = Float[Tensor, "n d_model"]
-"""Vectors in the residual stream, one a row: activations, or directions."""
+"""Activations or directions, one per row."""
 Kept = Bool[Tensor, " n"]
-"""True at the vectors that are meant."""
+"""True at the vectors that are kept."""
 
 VectorLike = Tensor | np.ndarray
 """Vectors as a caller gives them: [d_model] or [n, d_model], of any floating-point type."""

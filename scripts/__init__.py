@@ -1,1 +1,1 @@
-"""What builds the package's data and serves its labels; not installed with it."""
+"""Scripts that build the shipped model and data, or serve a labeller; not installed."""

@@ -1,28 +1,28 @@
 #!/usr/bin/env bash
-# Start a vLLM server that names features, and say when it is ready.
+# Start a vLLM server for labelling features, and print a line when it is ready.
 #
 #   scripts/serve_labeller.sh [MODEL [further options of `vllm serve`]]
 #   scripts/serve_labeller.sh --health        is one running? exit status 0 or 1
 #
-# It runs in the foreground; Ctrl-C ends it. vLLM is not installed with saelens_steer: it brings a
-# PyTorch of its own, so give it an environment of its own (`pip install vllm`).
+# Runs in the foreground; Ctrl-C stops it. vLLM pins its own version of PyTorch, so install it in a
+# separate environment (`pip install vllm`).
 #
-# Memory on the GPU, in bfloat16: two bytes a parameter, a few GB for vLLM itself, and the KV cache,
-# of which a question takes some 2,000 to 4,000 tokens. Computed from the models' configs:
+# GPU memory in bfloat16: two bytes per parameter, a few GB for vLLM itself, and the KV cache, at
+# 2,000 to 4,000 tokens per question. Computed from the models' configs:
 #
-#   MODEL                                  weights   KV cache of 8 questions   a card with
-#   Qwen/Qwen3-4B-Instruct-2507            8 GB      5 GB (144 KiB a token)    24 GB
-#   Qwen/Qwen3-30B-A3B-Instruct-2507-FP8   31 GB     3 GB (96 KiB a token)     48 GB
+#   MODEL                                  weights   KV cache of 8 questions   GPU with
+#   Qwen/Qwen3-4B-Instruct-2507            8 GB      5 GB (144 KiB per token)  24 GB
+#   Qwen/Qwen3-30B-A3B-Instruct-2507-FP8   31 GB     3 GB (96 KiB per token)   48 GB
 #   Qwen/Qwen3-30B-A3B-Instruct-2507       61 GB     3 GB                      80 GB
 #
 # Settings, as environment variables:
-#   HOST             127.0.0.1: this machine alone; 0.0.0.0 for others too (then set VLLM_API_KEY)
+#   HOST             127.0.0.1: this machine only; 0.0.0.0 for other machines too (then set VLLM_API_KEY)
 #   PORT             8000
-#   MAX_MODEL_LEN    16384, tokens of a question with its answer
-#   GPU_MEMORY       0.90, the share of the card that vLLM takes
-#   PARALLEL         1, GPUs that share the model
-#   PATIENCE         1800, seconds until a server that does not come up is given up
-#   VLLM_API_KEY     a key that clients have to send; read by vLLM, never on a command line
+#   MAX_MODEL_LEN    16384, maximum tokens in a question and its answer
+#   GPU_MEMORY       0.90, the share of GPU memory that vLLM may use
+#   PARALLEL         1, number of GPUs that share the model
+#   PATIENCE         1800, seconds to wait for the server to be ready
+#   VLLM_API_KEY     the key that clients must send; vLLM reads it from the environment
 set -euo pipefail
 
 host=${HOST:-127.0.0.1} port=${PORT:-8000} patience=${PATIENCE:-1800}
@@ -46,10 +46,10 @@ fi
 model=${1:-Qwen/Qwen3-30B-A3B-Instruct-2507}
 shift || true
 if ! command -v vllm >/dev/null; then
-  echo "vllm is not installed here: pip install vllm, in an environment of its own" >&2
+  echo "vllm is not installed: run pip install vllm in a separate environment" >&2
   exit 2
 fi
-healthy && { echo "something answers at http://$seen:$port already: set PORT" >&2; exit 2; }
+healthy && { echo "a server is already running at http://$seen:$port: set PORT to another port" >&2; exit 2; }
 
 vllm serve "$model" --host "$host" --port "$port" \
   --max-model-len "${MAX_MODEL_LEN:-16384}" \

@@ -95,7 +95,7 @@ def test_a_number_in_exponent_form_is_a_number(tmp_path):
 def test_a_key_that_stands_twice_is_refused(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("sweep: {seed: 1}\nmetrics: [kl]\nsweep: {seed: 2}\n")
-    with pytest.raises(InputError, match=r"'sweep' is given twice.*line 3"):
+    with pytest.raises(InputError, match=r"duplicate key 'sweep'.*line 3"):
         load_config(path)
 
 
@@ -341,7 +341,7 @@ def test_a_token_set_has_short_forms(short, long):
 @pytest.mark.parametrize("target", [{"ids": [1], "regex": "a"}, {}, [], {"strings": []}, ""])
 def test_a_token_set_is_given_in_exactly_one_way(target):
     sentence = refusal({"metrics": [{"margin": {"target": target}}]})
-    assert "metrics.0.margin.target: a token set is given by one of" in sentence
+    assert "metrics.0.margin.target: give a token set by exactly one of" in sentence
 
 
 @pytest.mark.parametrize("metric", [3, None, ["kl"], 1.5])

@@ -1,6 +1,6 @@
-"""`saelens-steer …`: parse, call, print. Heavy imports happen inside the commands."""
+"""The command `saelens-steer`. Heavy imports happen inside the commands."""
 
-# importing them registers the commands, in the order of the help
+# importing these registers the commands, in the order in which help lists them
 from saelens_steer.cli import steps, tools
 from saelens_steer.cli.common import app
 

@@ -1,4 +1,4 @@
-"""What the commands share: the application, its options, quiet libraries, the exit status."""
+"""What the commands share: the app, its options, quiet libraries, exit statuses."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ app = typer.Typer(
     help="Steer language models along SAE features, and know whether to believe the result.",
 )
 
-Config = Annotated[Path, typer.Argument(help="A YAML config; see configs/.")]
+Config = Annotated[Path, typer.Argument(help="A YAML config; configs/ has examples.")]
 Out = Annotated[
-    Path | None, typer.Option("--out", help="The run folder [runs/NAME OF THE CONFIG].")
+    Path | None,
+    typer.Option("--out", help="The run folder [default: runs/ and the config's name]."),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a key, as in sweep.n_controls=64."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key, e.g. sweep.n_controls=64; repeatable."
+    ),
 ]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 
 
 def _print_version(wanted: bool) -> bool:
@@ -50,11 +53,11 @@ def _options(
     pass
 
 
-STOPPED = "Interrupted. Rerun the same command to resume (training: under sae.train.resume)"
+STOPPED = "Interrupted. Rerun the same command to resume (SAE training: if sae.train.resume is set)"
 
 
-def quiet() -> None:
-    """Keep libraries from talking over the progress bars, and from reporting home."""
+def _quiet() -> None:
+    """Silence library messages and progress bars, and switch telemetry off."""
     import logging
     import warnings
 
@@ -70,7 +73,11 @@ def quiet() -> None:
 
 @contextlib.contextmanager
 def exit_status() -> Iterator[None]:
-    """Exit status 2 and one sentence for bad input, 1 for a stop; other exceptions propagate."""
+    """Decorate a command: silence libraries and set the exit status.
+
+    2 and one sentence on bad input, 1 on Ctrl-C; other exceptions propagate.
+    """
+    _quiet()
     try:
         yield
     except InputError as error:

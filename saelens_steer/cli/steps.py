@@ -1,4 +1,4 @@
-"""The commands that carry out a config: the whole story, and one for each step of the table."""
+"""The commands that run a config: all steps, or up to one of them."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ from pathlib import Path
 
 import typer
 
-from saelens_steer.cli.common import Config, Out, Set, app, exit_status, quiet
+from saelens_steer.cli.common import Config, Out, Set, app, exit_status
 from saelens_steer.pipeline import step_table
 from saelens_steer.pipeline.step import Step
 
 
 @app.command()
+@exit_status()
 def demo(out: Out = None, set_: Set = None) -> None:
-    """The whole story on the shipped model: `run` with the default config."""
+    """Run the default config on the shipped model, from training an SAE to the report."""
     _carry_out(None, out or Path("runs/demo"), set_, "report")
 
 
 @app.command()
+@exit_status()
 def run(config: Config, out: Out = None, set_: Set = None) -> None:
-    """The whole story of a config, to the report; resumes where it was stopped."""
+    """Run a config up to the report; resume if interrupted."""
     _carry_out(config, out, set_, "report")
 
 
 def add_commands(to: typer.Typer) -> None:
-    """A command for each step of the table that has a help."""
+    """Add a command for each step that has a help text."""
     for step in step_table.STEPS:
         if step.help:
             _add_command(to, step)
@@ -32,13 +34,13 @@ def add_commands(to: typer.Typer) -> None:
 
 def _add_command(to: typer.Typer, step: Step) -> None:
     @to.command(step.command, help=step.help)
+    @exit_status()
     def carry_out(config: Config, out: Out = None, set_: Set = None) -> None:
         folder = _carry_out(config, out, set_, step.name)
-        with exit_status():
-            from saelens_steer.pipeline.run_folder import RunFolder
+        from saelens_steer.pipeline.run_folder import RunFolder
 
-            if RunFolder(folder).is_open(step.name):
-                raise typer.Exit(1)
+        if RunFolder(folder).is_open(step.name):
+            raise typer.Exit(1)
 
 
 add_commands(app)
@@ -47,15 +49,12 @@ add_commands(app)
 def _carry_out(
     config: Path | None, out: Path | None, overrides: list[str] | None, until: str
 ) -> Path:
-    """Run a config up to a step and print the path of what that step made; returns the folder."""
+    """Run a config up to a step and print the path of its output; returns the run folder."""
+    from saelens_steer.config import load_config, parse_config
+
+    spec = load_config(config, overrides or []) if config else parse_config({}, overrides or [])
     folder = out or Path("runs") / (config.stem if config else "demo")
-    with exit_status():
-        from saelens_steer.config import load_config, parse_config
+    from saelens_steer.pipeline.run import run as run_spec
 
-        given = overrides or []
-        spec = load_config(config, given) if config else parse_config({}, given)
-        quiet()
-        from saelens_steer.pipeline.run import run as run_spec
-
-        print(run_spec(spec, folder, until=until))
+    print(run_spec(spec, folder, until=until))
     return folder

@@ -1,151 +1,155 @@
-"""The commands beside the story: on a finished run, a config, or an SAE from elsewhere."""
+"""The commands that are not steps."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saelens_steer.cli.common import Config, Out, RunArgument, Set, app, exit_status, quiet
+from saelens_steer.cli.common import Config, Out, RunArgument, Set, app, exit_status
 from saelens_steer.errors import InputError
 
+if TYPE_CHECKING:
+    from saelens_steer.config import RunSpec
+
 
 @app.command()
+@exit_status()
 def metrics(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run with its logits kept.")],
+    run_folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run with sweep.cache_logits: true.")
+    ],
     set_: Set = None,
 ) -> None:
-    """Add metrics to a finished sweep, as --set "metrics=[…]", from the logits and texts it kept.
+    """Add metrics to a finished sweep, from the logits and texts it kept (--set "metrics=[…]").
 
-    Rows need no forward pass; a first metric of text, and variants of `compare_edits`, still do.
+    Logit metrics need no forward pass. The first text metric, and compare_edits, do.
     """
-    with exit_status():
-        from saelens_steer.config import load_config
+    from saelens_steer.config import load_config
 
-        config = _config_of(run_folder)
-        known = load_config(config, [])
-        if not known.sweep.cache_logits:
-            raise InputError(
-                f"{run_folder} kept no logits: sweep with --set sweep.cache_logits=true first"
-            )
-        for given in set_ or []:
-            if given.split("=")[0] != "metrics":
-                raise InputError(f"{given}: only metrics can be added to a finished sweep")
-        asked = load_config(config, set_ or []).metrics
-        new = tuple(metric for metric in asked if metric not in known.metrics)
-        spec = known.model_copy(update={"metrics": known.metrics + new})
-        quiet()
-        from saelens_steer.pipeline.run import run as run_spec
-
-        reported = (run_folder / "report.html").is_file()
-        print(run_spec(spec, run_folder, until="report" if reported else "sweep"))
+    config = _config_of(run_folder)
+    known = load_config(config, [])
+    if not known.sweep.cache_logits:
+        raise InputError(
+            f"{run_folder} kept no logits: sweep with --set sweep.cache_logits=true first"
+        )
+    for given in set_ or []:
+        if given.split("=")[0] != "metrics":
+            raise InputError(f"--set {given}: this command accepts only metrics=[…]")
+    requested = load_config(config, set_ or []).metrics
+    new = tuple(metric for metric in requested if metric not in known.metrics)
+    spec = known.model_copy(update={"metrics": known.metrics + new})
+    print(_rerun(spec, run_folder, "sweep"))
 
 
 @app.command()
+@exit_status()
 def features(run_folder: RunArgument, set_: Set = None) -> None:
-    """Write the feature pages of a run, as --set "features.also=[12,40]"; then its report anew."""
-    with exit_status():
-        from saelens_steer.config import load_config
+    """Rebuild a run's feature pages, and its report if any (--set "features.also=[12,40]")."""
+    from saelens_steer.config import load_config
 
-        for given in set_ or []:
-            if not given.startswith("features."):
-                raise InputError(f"{given}: only features.* can be changed here")
-        spec = load_config(_config_of(run_folder), set_ or [])
-        if not (run_folder / "features.json").is_file():
-            raise InputError(f"{run_folder} has chosen no features yet: run its config first")
-        quiet()
-        from saelens_steer.pipeline.run import run as run_spec
+    for given in set_ or []:
+        if not given.startswith("features."):
+            raise InputError(f"--set {given}: this command accepts only features.*")
+    spec = load_config(_config_of(run_folder), set_ or [])
+    if not (run_folder / "features.json").is_file():
+        raise InputError(f"{run_folder} has no selected features yet: run its config first")
+    _rerun(spec, run_folder, "features")
+    print(run_folder / "features.html")
 
-        reported = (run_folder / "report.html").is_file()
-        run_spec(spec, run_folder, until="report" if reported else "features")
-        print(run_folder / "features.html")
+
+def _rerun(spec: RunSpec, run_folder: Path, step: str) -> Path:
+    """Run up to `step`, or up to the report if the run has one; returns the path of the output."""
+    from saelens_steer.pipeline.run import run as run_spec
+
+    reported = (run_folder / "report.html").is_file()
+    return run_spec(spec, run_folder, until="report" if reported else step)
 
 
 def _config_of(run_folder: Path) -> Path:
-    """The config of a run folder. Raises InputError where it holds no run."""
+    """The config of a run folder; InputError if it is not one."""
     config = run_folder / "config.yaml"
     if not config.is_file():
-        raise InputError(f"{run_folder} holds no run: there is no config.yaml")
+        raise InputError(f"{run_folder} is not a run folder: it has no config.yaml")
     return config
 
 
 @app.command()
+@exit_status()
 def doctor(config: Config, out: Out = None, set_: Set = None) -> None:
-    """Test a config on its own model and prompts, and say what a run of it would take."""
-    with exit_status():
-        from saelens_steer.config import load_config
+    """Test a config on its own model and prompts, and estimate what a run needs."""
+    from saelens_steer.config import load_config
 
-        spec = load_config(config, set_ or [])
-        quiet()
-        from saelens_steer.doctor import HEADER, examine, outcome
+    spec = load_config(config, set_ or [])
+    from saelens_steer.doctor import HEADER, examine, outcome
 
-        print(HEADER)
-        findings = []
-        for finding in examine(spec):
-            print(finding, flush=True)
-            findings.append(finding)
-        print(outcome(findings))
-        print(out or Path("runs") / config.stem)
-        if any(finding.failed for finding in findings):
-            raise typer.Exit(1)
+    print(HEADER)
+    findings = []
+    for finding in examine(spec):
+        print(finding, flush=True)
+        findings.append(finding)
+    print(outcome(findings))
+    print(out or Path("runs") / config.stem)
+    if any(finding.failed for finding in findings):
+        raise typer.Exit(1)
 
 
 @app.command()
+@exit_status()
 def convert(
-    old: Annotated[str, typer.Argument(help="A checkpoint, a SAELens release or owner/name.")],
-    new: Annotated[Path, typer.Argument(help="The folder to write, in SAELens's format.")],
-    sae_id: Annotated[str | None, typer.Option(help="Which SAE of a release or hub.")] = None,
+    old: Annotated[str, typer.Argument(help="A checkpoint, a SAELens release, or owner/name.")],
+    new: Annotated[Path, typer.Argument(help="The folder to write.")],
+    sae_id: Annotated[
+        str | None, typer.Option(help="The SAE within a release or hub repository.")
+    ] = None,
     d_model: Annotated[int | None, typer.Option(help="The model's width.")] = None,
-    hook_name: Annotated[str | None, typer.Option(help="The hook, where OLD names none.")] = None,
+    hook_name: Annotated[
+        str | None, typer.Option(help="The hook, if OLD does not name it.")
+    ] = None,
 ) -> None:
-    """Write an SAE from elsewhere in SAELens's format."""
-    with exit_status():
-        quiet()
-        from saelens_steer.sae import convert_sae
+    """Convert an SAE from another library to SAELens's format."""
+    from saelens_steer.sae import convert_sae
 
-        print(convert_sae(old, new, sae_id, d_model=d_model, hook_name=hook_name))
+    print(convert_sae(old, new, sae_id, d_model=d_model, hook_name=hook_name))
 
 
 @app.command("generate-topic")
+@exit_status()
 def generate_topic(
     config: Config,
     out: Annotated[Path, typer.Option("--out", help="The .jsonl file to write.")],
     set_: Set = None,
 ) -> None:
-    """Let the model continue the selection prompts, and write them with what it wrote."""
-    with exit_status():
-        from saelens_steer.config import load_config
+    """Generate answers to the selection prompts, and write both to a .jsonl file."""
+    from saelens_steer.config import load_config
 
-        spec = load_config(config, set_ or [])
-        quiet()
-        from saelens_steer.pipeline.export import generate_topic as write_continuations
+    spec = load_config(config, set_ or [])
+    from saelens_steer.pipeline.export import generate_topic as write_continuations
 
-        print(write_continuations(spec, out))
+    print(write_continuations(spec, out))
 
 
 @app.command()
+@exit_status()
 def images(run_folder: RunArgument) -> None:
-    """Write the figures as plots/*.png and the report as report.pdf, by an installed Chromium."""
-    with exit_status():
-        quiet()
-        from saelens_steer.report import export_images
+    """Write plots/*.png and report.pdf, with an installed Chromium."""
+    from saelens_steer.report import export_images
 
-        print(export_images(run_folder))
+    print(export_images(run_folder))
 
 
 @app.command()
+@exit_status()
 def export(
     run_folder: RunArgument,
-    file: Annotated[Path, typer.Argument(help="What to write: .safetensors, or .gguf.")],
+    file: Annotated[Path, typer.Argument(help="The .safetensors or .gguf file to write.")],
     feature: Annotated[
-        list[int] | None, typer.Option(help="A feature, again for more [all candidates].")
+        list[int] | None, typer.Option(help="A feature; repeatable [default: all candidates].")
     ] = None,
     alpha: Annotated[float, typer.Option(help="The multiple of W_dec[f].")] = 1.0,
 ) -> None:
-    """Write steering vectors: of the candidates, or of one feature for llama.cpp (.gguf)."""
-    with exit_status():
-        quiet()
-        from saelens_steer.pipeline.export import export_vectors
+    """Export steering vectors as .safetensors, or one as .gguf for llama.cpp."""
+    from saelens_steer.pipeline.export import export_vectors
 
-        print(export_vectors(run_folder, file, feature or (), alpha))
+    print(export_vectors(run_folder, file, feature or (), alpha))

@@ -1,4 +1,4 @@
-"""What all specs have in common, and how a mistake in one is said."""
+"""The base of all specs, and the wording of config errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from saelens_steer.errors import or_known
 
 
 class Spec(BaseModel):
-    """Base of all specs: frozen, strict about keys; numbers are finite."""
+    """Base of all specs: frozen; unknown keys and non-finite numbers are errors."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False
@@ -26,11 +26,11 @@ PLAINER = {
     "model_type": "should be a mapping of keys",
     "dict_type": "should be a mapping of keys",
 }
-"""pydantic's wording where it speaks of Python and not of YAML."""
+"""Replacements for pydantic messages that speak of Python types instead of YAML."""
 
 
 def sentence(error: ValidationError, spec: type[BaseModel]) -> str:
-    """The first complaint about data for `spec`; an unknown key, if there is one, comes first."""
+    """The first error in the data for `spec`, as a sentence; unknown keys take precedence."""
     found = error.errors()
     first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
     where = ".".join(str(part) for part in first["loc"] if not is_tag(part))
@@ -40,12 +40,12 @@ def sentence(error: ValidationError, spec: type[BaseModel]) -> str:
 
 
 def tag(name: str) -> str:
-    """A name for a member of a union that is no key: it is left out of the sentence."""
+    """A tag for a member of a union: not a key, so error messages leave it out."""
     return f"<{name}>"
 
 
 def is_tag(part: object) -> bool:
-    """Whether a part of pydantic's location is such a name."""
+    """Whether a part of pydantic's error location is such a tag."""
     return str(part).startswith("<")
 
 
@@ -54,7 +54,7 @@ def _message(error: ErrorDetails) -> str:
 
 
 def _nearest(key: str, spec: type[BaseModel], path: Sequence[int | str]) -> str:
-    """The nearest key of the spec that stands at `path`, or all of its keys."""
+    """The nearest key of the spec at `path`, or all of its keys."""
     return or_known(key, list(_fields(_spec_at(spec, path))))
 
 
@@ -70,7 +70,7 @@ def _fields(spec: type[BaseModel]) -> dict[str, Any]:
 
 
 def _specs_in(annotation: Any) -> list[type[BaseModel]]:
-    """The specs that a field's type mentions."""
+    """The specs in a field's type."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [spec for part in get_args(annotation) for spec in _specs_in(part)]

@@ -1,4 +1,4 @@
-"""Specs of what a run starts from: model, prompts, activations, metrics."""
+"""Specs of a run's inputs: model, prompts, activations, metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TINY = "tiny-qwen3"
 
 
 class ModelSpec(Spec):
-    """Which model, as what class, in what precision, where."""
+    """The model, its class, precision and device."""
 
     name: str = TINY
     """`tiny-qwen3`, a Hugging Face id, or a local folder."""
@@ -25,49 +25,49 @@ class ModelSpec(Spec):
 
 
 class SampleSpec(Spec):
-    """A stratified sample of a large source: as many prompts from each stratum, by a seed.
+    """A random sample of a large source, stratified: equally many prompts from each stratum.
 
-    Texts are stripped. Rows that are empty, too short, or alike in what is kept of them are passed
-    over; the rest are usable. A stratum with too few gives its share to the others.
+    Texts are stripped. Rows that are empty, too short, or duplicates after cutting are skipped; the
+    rest are usable. If a stratum has too few rows, the others make up the difference.
     """
 
     n: int = Field(gt=0)
-    """How many prompts."""
+    """Number of prompts."""
     by: str | None = Field(default=None, min_length=1)
-    """The column whose values are the strata, such as label; rows without a value are passed over.
-    null: by the length of the whole text in characters."""
+    """Column whose values are the strata, such as label; rows without a value are skipped.
+    null: stratify by text length in characters."""
     strata: int = Field(default=5, gt=0)
-    """Without by: so many strata, each of as many rows, from the shortest texts to the longest."""
+    """Number of equally large strata of text length, if by is null."""
     seed: int = 0
     max_chars: int | None = Field(default=None, gt=0)
-    """Cut a text at a word boundary to so many characters, as a beginning to be continued."""
+    """Cut texts to this many characters, at a word boundary, for the model to continue."""
     min_chars: int = Field(default=1, gt=0)
-    """Pass over rows with fewer characters in all. Many of wikitext's rows are headings such as
-    "= = Reception = =": 100 leaves its paragraphs."""
+    """Skip rows with fewer characters. Many rows of wikitext are headings, such as
+    "= = Reception = ="; 100 keeps only its paragraphs."""
     pool: int = Field(default=10_000, gt=0)
-    """Look at the first so many usable rows only, so that a large dataset is not read whole. Where
-    a dataset is sorted by the column of by, they may hold one value alone, which is refused."""
+    """Draw from the first usable rows only, up to this many, so that a large dataset is not read
+    whole. If all of them have the same value of by, as in a sorted dataset, that is an error."""
 
     @model_validator(mode="after")
     def _pool_is_large_enough(self) -> SampleSpec:
         if self.n > self.pool:
-            raise ValueError(f"n = {self.n} prompts cannot come from a pool of {self.pool} rows")
+            raise ValueError(f"cannot draw n = {self.n} prompts from a pool of {self.pool} rows")
         return self
 
 
 class PromptSpec(Spec):
-    """The prompts that are steered and measured."""
+    """The prompts to steer and measure."""
 
     source: str = "tiny-code-math-mixed"
-    """A shipped name, a .jsonl or .txt path, or a Hugging Face dataset."""
+    """A shipped set, a .jsonl or .txt path, or a Hugging Face dataset."""
     limit: int | None = Field(default=24, gt=0)
-    """Use the first so many; null for all."""
+    """Use only the first prompts, up to this many; null for all."""
     sample: SampleSpec | None = None
-    """Draw a stratified sample instead of taking the first; limit is then null."""
+    """Draw a stratified sample instead of using the first prompts; limit is then null."""
     system: str | None = None
     """A system message for the chat template."""
     chat: bool = True
-    """Wrap each text in the model's chat template; false: the text as it stands."""
+    """Wrap each text in the model's chat template; false leaves it unchanged."""
 
     @model_validator(mode="before")
     @classmethod
@@ -79,29 +79,31 @@ class PromptSpec(Spec):
     @model_validator(mode="after")
     def _limit_or_sample(self) -> PromptSpec:
         if self.sample is not None and self.limit is not None:
-            raise ValueError("give either limit or sample, not both: sample.n says how many")
+            raise ValueError(
+                "give either limit or sample, not both: sample.n sets the number of prompts"
+            )
         return self
 
 
 class ActivationSpec(Spec):
-    """Which tokens' activations are kept."""
+    """Which activations to keep."""
 
     tokens: Literal["all", "last", "diagnostic", "answer"] = "all"
-    """answer: of prompts with an answer, given or written by the model, the answer's alone."""
+    """answer: only the tokens of answers, given or generated by the model."""
     max_norm: float | None = Field(default=10.0, gt=0)
-    """Drop attention sinks: vectors of a norm above this multiple of the median; null keeps all."""
+    """Drop attention sinks: vectors with norm above this multiple of the median; null keeps all."""
     batch_size: int = Field(default=32, gt=0)
 
 
 class TokenSetSpec(Spec):
-    """A set of vocabulary entries: exactly one way of saying which."""
+    """A set of vocabulary entries, given by exactly one of these keys."""
 
     name: str | None = None
     strings: tuple[str, ...] | None = None
     """Each with and without a leading space; each must be one token."""
     ids: tuple[int, ...] | None = None
     regex: str | None = None
-    """Matches the whole decoded entry."""
+    """Must match the whole decoded entry."""
 
     @model_validator(mode="before")
     @classmethod
@@ -116,7 +118,7 @@ class TokenSetSpec(Spec):
     def _exactly_one(self) -> TokenSetSpec:
         given = [k for k in ("name", "strings", "ids", "regex") if getattr(self, k) is not None]
         if len(given) != 1 or not getattr(self, given[0]):
-            raise ValueError("a token set is given by one of name, strings, ids or regex")
+            raise ValueError("give a token set by exactly one of name, strings, ids or regex")
         return self
 
 
@@ -126,7 +128,7 @@ class MarginSpec(Spec):
     name: str = "margin"
     target: TokenSetSpec
     other: TokenSetSpec | None = None
-    """null: every other entry of the tokenizer but special tokens."""
+    """null: all other entries of the tokenizer except special tokens."""
 
 
 class MarginMetric(Spec):
@@ -136,7 +138,7 @@ class MarginMetric(Spec):
 
 
 class MentionsSpec(Spec):
-    """Whether a completion holds one of some words: whole words, upper or lower case."""
+    """Whether a completion contains any of some words; whole words, case-insensitive."""
 
     name: str = "mentions"
     words: tuple[str, ...] = Field(min_length=1)
@@ -145,7 +147,7 @@ class MentionsSpec(Spec):
     @classmethod
     def _not_blank(cls, words: tuple[str, ...]) -> tuple[str, ...]:
         if not all(word.strip() for word in words):
-            raise ValueError("a word is blank")
+            raise ValueError("words must not be blank")
         return words
 
 
@@ -175,7 +177,7 @@ MetricSpec = Annotated[
         ),
     ),
 ]
-"""A shipped name, a margin, words to be mentioned, or `package.module:function`."""
+"""A shipped name, a margin, words to mention, or `package.module:function`."""
 
 DEFAULT_METRICS: tuple[MetricSpec, ...] = (
     MarginMetric(

@@ -1,4 +1,4 @@
-"""Configs as YAML: read, checked, written."""
+"""Read, check and write configs as YAML."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from saelens_steer.config.run import RunSpec
 from saelens_steer.errors import InputError
 
 EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z")
-"""Numbers that PyYAML reads as text: it wants a point and a sign, 1.0e-3 instead of 1e-3."""
+"""PyYAML reads 1e-3 as text: it requires a point and a sign, as in 1.0e-3."""
 
 
 class Loader(yaml.SafeLoader):
-    """yaml.SafeLoader that reads EXPONENT as a number and refuses a key given twice."""
+    """yaml.SafeLoader that reads 1e-3 as a number and rejects duplicate keys."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                problem = f"the key {key.value!r} is given twice"
+                problem = f"duplicate key {key.value!r}"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
@@ -40,7 +40,7 @@ for _class in (Loader, Dumper):
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunSpec:
-    """Read a YAML config, apply `dotted.key=value` overrides, check it. Raises InputError."""
+    """Read a YAML config, apply `dotted.key=value` overrides, and check the result."""
     try:
         data = yaml.load(Path(path).read_text(encoding="utf-8-sig"), Loader)
     except OSError as error:
@@ -77,7 +77,7 @@ def _stated(spec: Spec) -> dict[str, Any]:
 
 
 def parse_config(data: Any, overrides: Sequence[str] = (), source: str = "config") -> RunSpec:
-    """Check a mapping (as YAML gives it) after overrides. Raises InputError."""
+    """Apply overrides to a config given as a mapping, and check the result."""
     if not isinstance(data, dict):
         raise InputError(f"{source} must be a mapping of sections such as model and sweep")
     for override in overrides:
@@ -89,7 +89,7 @@ AnySpec = TypeVar("AnySpec", bound=Spec)
 
 
 def checked(spec: type[AnySpec], data: dict[str, Any], source: str) -> AnySpec:
-    """The spec that `data` describes; raises InputError with one sentence on what is wrong."""
+    """The spec described by `data`; InputError says in one sentence what is wrong."""
     try:
         return spec.model_validate(data)
     except ValidationError as error:
@@ -97,14 +97,14 @@ def checked(spec: type[AnySpec], data: dict[str, Any], source: str) -> AnySpec:
 
 
 def dump_config(spec: RunSpec) -> str:
-    """The resolved spec as YAML that `load_config` reads back to an equal spec."""
+    """The resolved spec as YAML; `load_config` reads it back to an equal spec."""
     data = spec.model_dump(mode="json", by_alias=True)
     data["sae"] = {k: v for k, v in data["sae"].items() if v is not None}
     return yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
 def _override(data: dict[str, Any], override: str) -> dict[str, Any]:
-    """A copy of the data after `a.b=value`; the value is YAML."""
+    """Apply `a.b=value` to a copy of data; the value is parsed as YAML."""
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         raise InputError(f"an override is written dotted.key=value, not {override!r}")

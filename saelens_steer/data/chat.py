@@ -1,4 +1,4 @@
-"""From text to token ids: the chat template and left padding."""
+"""Apply chat templates, tokenize, and pad on the left."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def render(
     system: str | None = None,
     chat: bool = True,
 ) -> str:
-    """The text the model sees: the chat template up to the assistant's first token.
+    """The text that the model reads: the chat template up to where the assistant's answer starts.
 
-    `chat=False` gives the prompt's text unchanged, after the BOS token if the tokenizer adds one.
-    Raises InputError for a missing chat template or a refused system message.
+    `chat=False` gives the plain text, after a BOS token if the tokenizer adds one. InputError if
+    the chat template is missing or rejects the messages.
     """
     if not chat:
         return _bos(tokenizer) + prompt.text
@@ -37,12 +37,12 @@ def render(
     except TemplateError as error:
         advice = "; leave out the system message (prompts.system)" if system is not None else ""
         raise InputError(
-            f"the chat template refuses prompt {prompt.id!r}: {error}{advice}"
+            f"the chat template rejects prompt {prompt.id!r}: {error}{advice}"
         ) from None
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of rendered text: a template writes its own special tokens, so none are added."""
+    """Token ids of rendered text; templates write special tokens, so none are added."""
     return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
@@ -51,13 +51,13 @@ def pad_left(
     tokenizer: PreTrainedTokenizerBase,
     device: str | torch.device = "cpu",
 ) -> tuple[Tokens, Mask]:
-    """Tokens and mask of rows padded on the left, whichever side the tokenizer prefers.
+    """Left-padded tokens and their mask, whichever side the tokenizer pads on.
 
-    Padding is the tokenizer's padding id, else its EOS id, else 0. Raises InputError if there
-    is no row or a row is empty.
+    The padding id is the tokenizer's, else its EOS id, else 0. InputError if there are no rows or
+    a row is empty.
     """
     if not rows or not all(rows):
-        raise InputError("each text must have at least one token, and there must be a text")
+        raise InputError("there must be at least one text, and each needs at least one token")
     ids: tuple[Any, ...] = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     pad = next(i for i in ids if i is not None)
     width = max(map(len, rows))
@@ -70,7 +70,7 @@ def pad_left(
 
 
 def generation_prompt(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids that the chat template puts before an answer; empty if there is no template."""
+    """Token ids that the chat template puts before an answer; empty without a template."""
     if not tokenizer.chat_template:
         return []
     messages = [{"role": "user", "content": "x"}]
@@ -81,7 +81,7 @@ def generation_prompt(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def _apply(
     tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], generate: bool
 ) -> str:
-    """Apply the template; `enable_thinking=False` closes Qwen3's thinking block."""
+    """Apply the chat template; `enable_thinking=False` closes Qwen3's thinking block."""
     text = tokenizer.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=generate, enable_thinking=False
     )
@@ -89,7 +89,7 @@ def _apply(
 
 
 def _bos(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The BOS token, if the tokenizer begins texts with one; an EOS used as BOS does not count."""
+    """The BOS token if the tokenizer adds one; an EOS token used as BOS does not count."""
     bos = tokenizer.bos_token_id
     if bos is None or bos == tokenizer.eos_token_id:
         return ""

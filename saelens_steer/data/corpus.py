@@ -1,4 +1,4 @@
-"""Text to train an SAE on."""
+"""Load the text that an SAE is trained on."""
 
 from __future__ import annotations
 
@@ -20,29 +20,30 @@ T = TypeVar("T")
 
 TINY = "tiny"
 TINY_CHATS = Path(__file__).parent / "corpora" / "tiny.jsonl.gz"
-"""One chat a line, as `scripts/tiny/data.py` writes them."""
+"""One chat per line, written by `scripts/tiny/data.py`."""
 CHUNK = 256
-"""Texts tokenised at a time when counting."""
+"""Texts tokenized at a time to count their tokens."""
 
 
 def load_corpus(name: str, tokenizer: PreTrainedTokenizerBase, n_tokens: int, seed: int) -> Dataset:
-    """Texts of at least `n_tokens` tokens (all there are, if fewer) in one column `text`.
+    """Texts with at least `n_tokens` tokens in total, or all texts if there are fewer, as `text`.
 
-    `name`: `tiny` (the shipped chats in the tokenizer's template: seed 0 keeps the order in which
-    they were drawn, any other seed shuffles them; refused if they have fewer tokens), a .txt file
-    (a blank line ends a text), a .jsonl file with `text`, both shuffled by `seed`, or a dataset
-    `name[:config[:split]]` in its own order. Equal arguments give equal texts. Raises InputError.
+    `name` is one of
+    - `tiny`: the shipped chats in the tokenizer's template, shuffled unless the seed is 0;
+      InputError if they have fewer tokens;
+    - a .txt file (texts are separated by blank lines) or a .jsonl file with `text`, shuffled;
+    - a dataset `name[:config[:split]]`, in its own order.
     """
     if n_tokens < 1:
         raise InputError(f"a corpus needs at least one token, not {n_tokens}")
     texts, held = _enough(_texts(name, tokenizer, seed), tokenizer, n_tokens)
     if not texts:
-        raise InputError(f"the corpus {name!r} holds no text")
+        raise InputError(f"the corpus {name!r} holds no text; give another sae.train.corpus")
     if name == TINY and held < n_tokens:
         raise InputError(
-            f"the corpus {TINY!r} holds {held:,} tokens by this tokenizer, fewer than the "
-            f"{n_tokens:,} to read: lower sae.train.training_tokens, make several passes over a "
-            "smaller sae.train.cached_tokens, or give another sae.train.corpus"
+            f"the corpus {TINY!r} has {held:,} tokens with this tokenizer, but {n_tokens:,} are "
+            "needed: lower sae.train.training_tokens, make several passes over fewer "
+            "sae.train.cached_tokens, or give another sae.train.corpus"
         )
     return Dataset.from_dict({"text": texts})
 
@@ -62,7 +63,7 @@ def _tiny_texts(tokenizer: PreTrainedTokenizerBase, seed: int) -> Iterator[str]:
     """The shipped chats in the tokenizer's template, shuffled unless the seed is 0."""
     if not tokenizer.chat_template:
         raise InputError(
-            f"the corpus {TINY!r} consists of chats, and this tokenizer has no chat template: give "
+            f"the corpus {TINY!r} consists of chats, but this tokenizer has no chat template: give "
             "another sae.train.corpus"
         )
     with gzip.open(TINY_CHATS, "rt", encoding="utf-8") as lines:
@@ -72,7 +73,7 @@ def _tiny_texts(tokenizer: PreTrainedTokenizerBase, seed: int) -> Iterator[str]:
 
 
 def _dataset_texts(name: str) -> Iterator[str]:
-    """The dataset's texts, without its empty rows: real corpora have some."""
+    """The dataset's texts; empty rows, common in real corpora, are skipped."""
     for number, row in enumerate(dataset_rows(name), start=1):
         if text := text_if_any(row, f"{name} row {number}", ("text",)):
             yield text
@@ -87,7 +88,7 @@ def _shuffled(items: Iterable[T], seed: int) -> Iterator[T]:
 def _enough(
     texts: Iterator[str], tokenizer: PreTrainedTokenizerBase, n_tokens: int
 ) -> tuple[list[str], int]:
-    """Texts until their tokens add up to `n_tokens`, and how many they have."""
+    """The first texts with `n_tokens` tokens in total, and the number of tokens they have."""
     found: list[str] = []
     held = 0
     while held < n_tokens and (chunk := list(islice(texts, CHUNK))):

@@ -1,4 +1,4 @@
-"""Prompts as token ids: the templated prompt, and the answer if there is one."""
+"""Encode prompts and their answers as token ids."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from saelens_steer.errors import InputError
 
 @dataclass(frozen=True)
 class Encoded:
-    """One prompt's ids. Prompt and answer are tokenised apart, so the prompt has the same ids
-    with and without an answer, and the answer starts where the model's own would."""
+    """A prompt's token ids.
+
+    Prompt and answer are tokenized separately, so the prompt has the same ids with and without an
+    answer, and the answer starts where the model's own would.
+    """
 
     prompt: Prompt
     head: tuple[int, ...]
-    """Up to the assistant start, which is its last token."""
+    """The prompt, up to and including the assistant start."""
     answer: tuple[int, ...]
-    """Empty if the prompt has none."""
+    """Empty if the prompt has no answer."""
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -38,10 +41,7 @@ def encode_prompts(
     system: str | None = None,
     chat: bool = True,
 ) -> list[Encoded]:
-    """The ids of each prompt in the chat template (`chat=False`: of its plain text).
-
-    Plain strings are prompts too, numbered from 1.
-    """
+    """Encode each prompt in the chat template, or as plain text if `chat=False`."""
     return [
         Encoded(
             prompt,
@@ -53,10 +53,10 @@ def encode_prompts(
 
 
 def written_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """The text of ids that a model wrote, up to the first special token.
+    """The text of token ids that a model generated, up to the first special token.
 
-    It ends before tokens that tokenising the text would not give back, such as the first bytes of
-    a character that the limit cut off, so encoding it again gives the tokens that were written.
+    Trailing tokens that do not survive re-encoding, such as the first bytes of a character cut off
+    by the token limit, are dropped: tokenizing the text gives back the ids that were kept.
     """
     special = special_ids(tokenizer)
     kept, text = list(takewhile(lambda i: i not in special, ids)), ""
@@ -66,9 +66,9 @@ def written_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
 
 
 def as_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
-    """Prompts; a plain string becomes one, its id its number from 1."""
+    """Prompts, with each plain string turned into one; its id is its number, from 1."""
     if isinstance(prompts, str):
-        raise InputError("prompts are a list of Prompt or of strings, not one string")
+        raise InputError("prompts must be a list of Prompt or of strings, not one string")
     return [
         Prompt(str(number), prompt) if isinstance(prompt, str) else prompt
         for number, prompt in enumerate(prompts, start=1)

@@ -1,4 +1,4 @@
-"""Load prompts, sample them, and keep those that are steered apart from those that select."""
+"""Load and sample prompts, and keep steered prompts apart from selection prompts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from saelens_steer.files import digest
 
 @dataclass(frozen=True)
 class Prompt:
-    """One user request; `answer`, when known, is what the assistant says to it."""
+    """A user request, and the assistant's answer if known."""
 
     id: str
     text: str
@@ -34,24 +34,24 @@ class Prompt:
 
 
 def steered_prompts(spec: PromptSpec) -> list[Prompt]:
-    """The prompts of a config: all of a source, its first, or a sample. InputError."""
+    """The prompts of a config: all of a source, the first few, or a sample."""
     if spec.sample is not None:
         return sample_prompts(spec.source, spec.sample)
     return load_prompts(spec.source, spec.limit)
 
 
 def load_prompts(source: str | Path, limit: int | None = None) -> list[Prompt]:
-    """Prompts of a shipped name, a .jsonl or .txt path, or a dataset `name[:config[:split]]`.
+    """The prompts of a shipped set, a .jsonl or .txt file, or a dataset `name[:config[:split]]`.
 
-    Each row has `text` (or `prompt`) and may have `id` (default: its line or row number, counted
-    from 1), `domain` and `answer`; in a .txt file a blank line ends a text. `limit` keeps
-    that many of the first. Raises InputError.
+    Each row has `text` (or `prompt`) and may have `id` (default: its line or row number, from 1),
+    `domain` and `answer`. In a .txt file, texts are separated by blank lines. `limit` keeps the
+    first prompts only. InputError for a bad row.
     """
     if limit is not None and limit < 1:
-        raise InputError(f"the limit of prompts must be at least 1, not {limit}")
+        raise InputError(f"limit must be at least 1, not {limit}")
     found = _unique(source_rows(str(source)))
     if source_file(str(source)):
-        found = iter(list(found))  # a file is checked whole, including what a limit leaves out
+        found = iter(list(found))  # check the whole file, even beyond the limit
     prompts = list(islice(found, limit))
     if not prompts:
         raise InputError(f"{source} holds no prompts")
@@ -59,18 +59,18 @@ def load_prompts(source: str | Path, limit: int | None = None) -> list[Prompt]:
 
 
 def sample_prompts(source: str | Path, spec: SampleSpec) -> list[Prompt]:
-    """`spec.n` prompts of a source (as in `load_prompts`), equally many per stratum.
+    """Draw `spec.n` prompts from a source (as in `load_prompts`), equally many per stratum.
 
-    The same in every process for the same rows and spec, in the order of the rows; a larger n
-    keeps what a smaller one drew. The id is the row's number, counted from 1, the domain its
-    stratum: the column's value, or length_1of5 for the shortest fifth. Raises InputError if
-    there are not enough usable rows, no text or no such column.
+    Prompts keep the order of the rows. The same rows and spec always give the same prompts, and a
+    larger n only adds prompts. The id is the row's number, from 1; the domain is its stratum: the
+    column's value, or length_1of5 for the shortest fifth. InputError if there are too few usable
+    rows, no text, or no such column.
     """
     source = str(source)
     pool = list(islice(_usable(source, spec), spec.pool))
     if len(pool) < spec.n:
         raise InputError(
-            f"{source} has only {len(pool)} usable rows of different texts for a sample of "
+            f"{source} has only {len(pool)} usable rows with distinct texts for a sample of "
             f"{spec.n}: lower prompts.sample.n or min_chars"
         )
     strata = _by_value(pool, source, spec) if spec.by else _by_length(pool, spec.strata)
@@ -79,7 +79,7 @@ def sample_prompts(source: str | Path, spec: SampleSpec) -> list[Prompt]:
 
 
 def some_prompts(prompts: Sequence[Prompt], n: int, seed: int = 0) -> list[Prompt]:
-    """At most n of the prompts, equally many per domain, drawn by the seed, in their order."""
+    """Up to n of the prompts, equally many per domain, drawn at random, in their original order."""
     strata: dict[str, list[Prompt]] = {}
     for prompt in prompts:
         strata.setdefault(prompt.domain, []).append(prompt)
@@ -93,18 +93,18 @@ def prompts_hash(prompts: Sequence[Prompt]) -> str:
 
 
 def check_disjoint(steered: Sequence[Prompt], selecting: Sequence[Prompt]) -> None:
-    """Raise InputError if a prompt that is steered was also used to choose the features."""
+    """InputError if a steered prompt was also used to select features."""
     shared = {p.text for p in steered} & {p.text for p in selecting}
     if shared:
         example = sorted(shared)[0][:60]
         raise InputError(
             f"{len(shared)} prompts are both steered and used for selection, such as {example!r}: "
-            "features must be chosen on other prompts than effects are measured on"
+            "select features on other prompts than those that effects are measured on"
         )
 
 
 def equal_shares(sizes: Sequence[int], n: int) -> list[int]:
-    """n divided over strata as evenly as their sizes allow; the remainder goes to the first."""
+    """Divide n over strata as evenly as their sizes allow; the first ones get the remainder."""
     shares = [0] * len(sizes)
     while n > 0 and (room := [i for i, size in enumerate(sizes) if shares[i] < size]):
         each = n // len(room)
@@ -116,9 +116,9 @@ def equal_shares(sizes: Sequence[int], n: int) -> list[int]:
 
 
 def beginning(text: str, max_chars: int | None) -> str:
-    """The text's first `max_chars` characters, without a word that would be cut in two.
+    """The first `max_chars` characters, cut back to a word boundary and trailing-stripped.
 
-    A longer first word is cut anyway. Trailing white space is removed.
+    A first word that is longer than that is cut anyway.
     """
     if max_chars is None or len(text) <= max_chars:
         return text
@@ -134,18 +134,18 @@ def _unique(rows: Iterable[SourceRow]) -> Iterator[Prompt]:
     for where, number, row in rows:
         prompt = _prompt(row, where, number)
         if prompt.id in seen:
-            raise InputError(f"{where}: the id {prompt.id!r} is already that of {seen[prompt.id]}")
+            raise InputError(f"{where}: the id {prompt.id!r} is already used by {seen[prompt.id]}")
         seen[prompt.id] = where
         yield prompt
 
 
 def _prompt(row: dict[str, Any], where: str, number: int) -> Prompt:
     text = text_of(row, where, TEXT_COLUMNS)
-    name = row.get("id")
-    if isinstance(name, bool) or not isinstance(name, str | int | None):
+    id_ = row.get("id")
+    if isinstance(id_, bool) or not isinstance(id_, str | int | None):
         raise InputError(f"{where}: 'id' must be a string or a whole number")
     return Prompt(
-        id=encodable(str(number if name is None or name == "" else name), where),
+        id=encodable(str(number if id_ is None or id_ == "" else id_), where),
         text=text,
         domain=_optional(row, "domain", where) or "",
         answer=_optional(row, "answer", where),
@@ -161,21 +161,21 @@ def _optional(row: dict[str, Any], key: str, where: str) -> str | None:
 
 @dataclass(frozen=True)
 class _Usable:
-    """A row that may be drawn."""
+    """A row that can be drawn."""
 
     number: int
     text: str
     length: int
-    """Characters of the whole text, before it is cut."""
+    """Characters in the text before it is cut."""
     value: str
-    """The value of the column whose values are the strata."""
+    """The row's value in the column `by`."""
 
 
 T = TypeVar("T", Prompt, _Usable)
 
 
 def _drawn(strata: Mapping[str, Sequence[T]], n: int, seed: int) -> Iterator[tuple[str, T]]:
-    """n items with the names of their strata, equally many from each, drawn by the seed."""
+    """Draw n items, equally many from each stratum; yields (name of stratum, item)."""
     shares = equal_shares([len(items) for items in strata.values()], n)
     for (name, items), share in zip(strata.items(), shares, strict=True):
         for item in sorted(items, key=lambda item: digest(seed, item.text))[:share]:
@@ -183,7 +183,7 @@ def _drawn(strata: Mapping[str, Sequence[T]], n: int, seed: int) -> Iterator[tup
 
 
 def _usable(source: str, spec: SampleSpec) -> Iterator[_Usable]:
-    """Rows with enough text and a stratum, each text once."""
+    """Rows with enough text and a stratum; duplicate texts are skipped."""
     seen: set[str] = set()
     for row in source_rows(source):
         where, number, columns = row
@@ -196,7 +196,7 @@ def _usable(source: str, spec: SampleSpec) -> Iterator[_Usable]:
 
 
 def _value(row: SourceRow, column: str | None) -> str | None:
-    """The row's value in the column of strata as text; None if it has none."""
+    """The row's value in `column` as text; None if it has none."""
     where, _, columns = row
     if column is None:
         return ""
@@ -206,7 +206,9 @@ def _value(row: SourceRow, column: str | None) -> str | None:
         )
     value = columns[column]
     if not isinstance(value, str | int | float | None):
-        raise InputError(f"{where}: {column!r} is a {type(value).__name__}, which names no stratum")
+        raise InputError(
+            f"{where}: {column!r} must be a string or a number, not {type(value).__name__}"
+        )
     return None if value is None or value == "" else str(value)
 
 
@@ -216,7 +218,7 @@ def _by_value(pool: Sequence[_Usable], source: str, spec: SampleSpec) -> dict[st
         strata[row.value].append(row)
     if len(strata) < 2:
         raise InputError(
-            f"the first {len(pool)} usable rows of {source} have one {spec.by}, "
+            f"the first {len(pool)} usable rows of {source} all have the same {spec.by}, "
             f"{pool[0].value!r}: raise prompts.sample.pool, or leave prompts.sample.by out"
         )
     return strata

@@ -1,4 +1,4 @@
-"""Read rows of text: shipped sets, files, datasets on the hub."""
+"""Read rows of text from shipped sets, files and datasets."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ SHIPPED = Path(__file__).parent / "prompts"
 TEXT_COLUMNS = ("text", "prompt")
 
 SourceRow = tuple[str, int, dict[str, Any]]
-"""Where the row is (for messages), its number from 1, and its columns."""
+"""Location of the row (for messages), its number from 1, and its columns."""
 
 
 def source_rows(source: str) -> Iterator[SourceRow]:
-    """Rows of a shipped name, a .jsonl or .txt file, or a dataset `name[:config[:split]]`.
+    """Rows of a shipped set, a .jsonl or .txt file, or a dataset `name[:config[:split]]`.
 
-    A .txt file gives one row per text, which a blank line ends. A dataset is read as far as rows
-    are asked for, a file whole. Raises InputError.
+    A file is read whole; a dataset only as far as it is iterated.
     """
     path = source_file(source)
     if path is None:
@@ -33,7 +32,7 @@ def source_rows(source: str) -> Iterator[SourceRow]:
 
 
 def source_file(source: str) -> Path | None:
-    """The file that a source names, whether or not it exists; None for a dataset."""
+    """The file behind a source, which may not exist; None for a dataset."""
     if source in shipped_prompts():
         return SHIPPED / f"{source}.jsonl"
     named = source.endswith((".jsonl", ".txt")) or Path(source).is_file()
@@ -41,19 +40,19 @@ def source_file(source: str) -> Path | None:
 
 
 def shipped_prompts() -> list[str]:
-    """The names of the prompt sets that come with the package."""
+    """Names of the shipped prompt sets."""
     return sorted(path.stem for path in SHIPPED.glob("*.jsonl"))
 
 
 def text_rows(path: Path) -> Iterator[SourceRow]:
-    """Each text of a .txt file, stripped; a blank line ends a text. Raises InputError."""
+    """The texts of a .txt file, stripped; they are separated by blank lines."""
     texts = (block.strip() for block in re.split(r"\n[ \t\r]*\n", read_text(path)))
     for number, text in enumerate(filter(None, texts), start=1):
         yield f"{path} text {number}", number, {"text": text}
 
 
 def json_lines(path: Path) -> Iterator[SourceRow]:
-    """Each object of a .jsonl file, numbered by its line. Raises InputError."""
+    """The objects of a .jsonl file, numbered by line. InputError for invalid JSON."""
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
@@ -68,7 +67,7 @@ def json_lines(path: Path) -> Iterator[SourceRow]:
 
 
 def read_text(path: Path) -> str:
-    """The file's UTF-8 text, a byte order mark left out. Raises InputError."""
+    """The file's text, without a byte order mark. InputError if unreadable or not UTF-8."""
     try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -79,33 +78,28 @@ def read_text(path: Path) -> str:
 
 
 def _dataset(source: str) -> Iterator[SourceRow]:
-    _refuse_near_miss(source)
+    near = difflib.get_close_matches(source, shipped_prompts(), n=2, cutoff=0.7)
+    if near and not Path(source).exists() and not set("/:") & set(source):  # before a slow search
+        raise InputError(f"there is no shipped set {source!r}; did you mean {' or '.join(near)}?")
     try:
         for number, row in enumerate(dataset_rows(source), start=1):
             yield f"{source} row {number}", number, row
     except InputError as error:
         names = ", ".join(shipped_prompts())
         raise InputError(
-            f"{source!r} is no .txt or .jsonl file and not shipped ({names}); {error}"
+            f"{source!r} is neither a .txt or .jsonl file nor a shipped set ({names}); {error}"
         ) from error.__cause__
 
 
-def _refuse_near_miss(source: str) -> None:
-    """Report a misspelt shipped name at once, not after a search on the network."""
-    near = difflib.get_close_matches(source, shipped_prompts(), n=2, cutoff=0.7)
-    if near and not Path(source).exists() and not set("/:") & set(source):
-        raise InputError(f"no shipped prompts {source!r}; did you mean {' or '.join(near)}?")
-
-
 def dataset_rows(source: str) -> Iterator[dict[str, Any]]:
-    """The rows of `name[:config[:split]]` (default split: train), one by one.
+    """The rows of `name[:config[:split]]` (default split: train); `name` may be a local folder.
 
-    Rows are streamed, so a large dataset is not downloaded whole; with HF_HUB_OFFLINE set they
-    come from the local cache. `name` may be a local folder. Raises InputError.
+    Rows are streamed, so that a large dataset is not downloaded whole; with HF_HUB_OFFLINE set they
+    come from the local cache. InputError if the dataset cannot be loaded.
     """
     name, *rest = source.split(":")
     if not name or len(rest) > 2:
-        raise InputError(f"a dataset is named as name:config:split, not {source!r}")
+        raise InputError(f"give a dataset as name:config:split, not {source!r}")
     config, split = (part or None for part in (*rest, "", "")[:2])
     split = split or "train"
     streaming = not datasets.config.HF_HUB_OFFLINE
@@ -116,13 +110,13 @@ def dataset_rows(source: str) -> Iterator[dict[str, Any]]:
         yield from map(dict, rows)
     except Exception as error:
         raise InputError(
-            f"cannot load the dataset {name!r} (config {config}, split {split}), give it as "
-            f"name:config:split: {first_line(error)}"
+            f"cannot load the dataset {name!r} (config {config}, split {split}; the format is "
+            f"name:config:split): {first_line(error)}"
         ) from error
 
 
 def text_of(row: dict[str, Any], where: str, columns: tuple[str, ...]) -> str:
-    """The first of `columns` that the row has, a non-empty string. Raises InputError."""
+    """The text in the first of `columns` that the row has. InputError unless it is non-empty."""
     column = next((c for c in columns if c in row), None)
     if column is None:
         wanted = " or ".join(repr(c) for c in columns)
@@ -136,16 +130,16 @@ def text_of(row: dict[str, Any], where: str, columns: tuple[str, ...]) -> str:
 
 
 def text_if_any(row: dict[str, Any], where: str, columns: tuple[str, ...]) -> str:
-    """As `text_of`, but empty if the text is null or blank."""
+    """`text_of`, but '' if the text is null or blank."""
     text = next((row[c] for c in columns if c in row), ...)
     blank = text is None or (isinstance(text, str) and not text.strip())
     return "" if blank else text_of(row, where, columns)
 
 
 def encodable(text: str, where: str) -> str:
-    """The text itself, unless a lone surrogate keeps it from being UTF-8. Raises InputError."""
+    """Return the text. InputError if a lone surrogate keeps it from being UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InputError(f"{where} holds half of a surrogate pair, which is no text") from None
+        raise InputError(f"{where} contains half of a surrogate pair; remove it") from None
     return text

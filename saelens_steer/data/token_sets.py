@@ -1,4 +1,4 @@
-"""Sets of vocabulary entries, where they occur in texts, and the text of each token."""
+"""Sets of vocabulary entries, positions where they occur, and the text of each token."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ NAMED = {
     "latex_delimiters": r"\s*(\$\$?|\\\(|\\\[)\s*",
     "code_fences": r"\s*`{3,}\s*",
 }
-"""Shipped sets, as expressions that match a whole decoded entry."""
+"""Shipped sets, as regular expressions that match the whole decoded entry."""
 
 UNKNOWN = "\ufffd"
-"""The decoding of a byte-level entry that is part of a character."""
+"""What a byte-level entry that is only part of a character decodes to."""
 
-LONGEST = 4
-"""Bytes of the longest character, so it is split over at most this many tokens."""
+MAX_BYTES = 4
+"""Bytes in the longest UTF-8 character, and so the most tokens that it can be split over."""
 
 _vocabularies: WeakKeyDictionary[Any, tuple[int, dict[int, str]]] = WeakKeyDictionary()
 
 
 def token_set(spec: TokenSetSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: int) -> list[int]:
-    """Ids of the entries that `spec` names, ascending; never a special token.
+    """Ids of the entries that `spec` describes, ascending.
 
-    Rows of the unembedding that the tokenizer does not know are in no set. An entry that is only
-    part of a UTF-8 character has no text: only its id can name it. Raises InputError.
+    Special tokens, and rows of the unembedding that the tokenizer does not know, are in no set. An
+    entry that is only part of a UTF-8 character has no text and can only be given by its id.
+    InputError if the set is empty or an entry does not exist.
     """
     entries = ordinary_entries(tokenizer, d_vocab)
     if spec.name is not None:
@@ -49,18 +50,18 @@ def token_set(spec: TokenSetSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: i
         found = _matching(spec.regex or "", entries)
     if not found:
         shown = ", ".join(f"{k}={v!r}" for k, v in spec.model_dump(exclude_none=True).items())
-        raise InputError(f"no vocabulary entry belongs to the token set {shown}")
+        raise InputError(f"no vocabulary entry matches the token set {shown}")
     return found
 
 
 def complement(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, d_vocab: int) -> list[int]:
-    """Every other ordinary entry: special tokens and unknown rows are left out here too."""
+    """Ids of all other ordinary entries."""
     chosen = set(ids)
     return [i for i in ordinary_entries(tokenizer, d_vocab) if i not in chosen]
 
 
 def describe(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """The entries as text, in the order given; parts of characters in the tokenizer's own form."""
+    """The text of each entry; parts of characters in the tokenizer's own notation."""
     entries = _decoded(tokenizer)
     texts = [entries.get(i, UNKNOWN) for i in ids]
     return [
@@ -70,15 +71,15 @@ def describe(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str
 
 
 def ordinary_entries(tokenizer: PreTrainedTokenizerBase, d_vocab: int) -> dict[int, str]:
-    """id → decoded text of every entry but special tokens, ids ascending and below d_vocab."""
+    """id → text of every entry below d_vocab that is not a special token, ids ascending."""
     return {i: text for i, text in _decoded(tokenizer).items() if i < d_vocab}
 
 
 def diagnostic_positions(tokens: Tokens, mask: Mask, tokenizer: PreTrainedTokenizerBase) -> Mask:
-    """True at assistant starts, code fences and mathematical delimiters [batch, pos].
+    """True at assistant starts, code fences and LaTeX delimiters.
 
-    An assistant start is the last token of what the chat template puts before an answer. A row
-    without one (no chat template, plain text) has its last token marked instead.
+    An assistant start is the last token that the chat template puts before an answer. In a row
+    without one (plain text, no chat template) the last token is marked instead.
     """
     starts = _ends_of(generation_prompt(tokenizer), tokens) & mask
     last = torch.zeros_like(mask)
@@ -91,28 +92,28 @@ def diagnostic_positions(tokens: Tokens, mask: Mask, tokenizer: PreTrainedTokeni
 
 
 def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """The text that each token adds to those before it.
+    """The text that each token adds to the tokens before it.
 
-    A character split over several byte-level tokens belongs to its last one; the others are empty.
-    Bytes that make no character are shown as U+FFFD.
+    A character split over several byte-level tokens belongs to the last of them; the others are
+    empty. Bytes that form no character become U+FFFD.
     """
     anchor = list(tokenizer("a", add_special_tokens=False)["input_ids"])
     grown = [anchor + list(ids[:end]) for end in range(len(ids) + 1)]
     known, *texts = batch_decoder(tokenizer)(grown)
     whole = texts[-1][len(known) :] if texts else ""
-    found = _added(known, texts, LONGEST)
-    # a text may hold U+FFFD itself, before a character that is split: then no limit
+    found = _added(known, texts, MAX_BYTES)
+    # a text may itself contain U+FFFD before a split character: then there is no limit
     return found if "".join(found) == whole else _added(known, texts, len(texts) + 1)
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Ids of BOS, EOS, padding, role marks and all else that the tokenizer calls special."""
+    """Ids of BOS, EOS, padding, role markers and all other special tokens."""
     added = tokenizer.added_tokens_decoder
     return set(tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}
 
 
 def _decoded(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
-    """All ordinary entries, decoded once for each tokenizer (again if tokens are added to it)."""
+    """All ordinary entries, decoded once per tokenizer and again if tokens are added to it."""
     size = len(tokenizer)
     if tokenizer not in _vocabularies or _vocabularies[tokenizer][0] != size:
         special = special_ids(tokenizer)
@@ -122,7 +123,7 @@ def _decoded(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
 
 
 def _decode_each(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
-    """The text of each entry after a letter: alone, some decoders strip its leading space."""
+    """The text of each entry, decoded after a letter: some decoders strip a leading space."""
     anchor = tokenizer("a", add_special_tokens=False)["input_ids"]
     decode = batch_decoder(tokenizer)
     prefix = len(decode([anchor])[0])
@@ -130,7 +131,7 @@ def _decode_each(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str
 
 
 def batch_decoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[list[int]]], list[str]]:
-    """The Rust tokenizer's decoder if there is one: fast, and it cleans up no spaces."""
+    """The Rust tokenizer's decoder if there is one: it is fast and leaves spaces alone."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         return lambda rows: backend.decode_batch(rows, skip_special_tokens=False)
@@ -143,7 +144,7 @@ def _matching(regex: str, entries: dict[int, str]) -> list[int]:
     try:
         match = re.compile(regex).fullmatch
     except (re.error, RecursionError, OverflowError) as error:
-        raise InputError(f"{regex!r} is no regular expression: {error}") from None
+        raise InputError(f"{regex!r} is not a regular expression: {error}") from None
     return [i for i, text in entries.items() if UNKNOWN not in text and match(text)]
 
 
@@ -161,12 +162,12 @@ def _checked(i: int, entries: dict[int, str], tokenizer: PreTrainedTokenizerBase
     if i in entries:
         return i
     if i in special_ids(tokenizer):
-        raise InputError(f"token id {i} is a special token, which belongs to no token set")
+        raise InputError(f"token id {i} is a special token; token sets may not contain these")
     raise InputError(f"token id {i} is not in the vocabulary (0 to {max(entries, default=0)})")
 
 
 def _ends_of(pattern: list[int], tokens: Tokens) -> Mask:
-    """True at the last id of each occurrence of `pattern`."""
+    """True at the last token of each occurrence of `pattern`."""
     found = torch.zeros_like(tokens, dtype=torch.bool)
     n = len(pattern)
     if 0 < n <= tokens.shape[1]:
@@ -176,7 +177,10 @@ def _ends_of(pattern: list[int], tokens: Tokens) -> Mask:
 
 
 def _added(known: str, texts: Sequence[str], longest: int) -> list[str]:
-    """The text that each adds to the one before; empty while it ends within a character."""
+    """What each text adds to the last complete one; empty if it ends within a character.
+
+    A character is complete after at most `longest` tokens.
+    """
     found, waiting = list[str](), 0
     for number, text in enumerate(texts, start=1):
         waiting += 1

@@ -1,4 +1,4 @@
-"""The case that self-tests run on: a run, some of its prompts, and random pushes."""
+"""What self-tests run on: a run, a few of its prompts, and random directions."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from saelens_steer.sweeps import HALF_TOLERANCE, Measurement
 from saelens_steer.sweeps.unsteered_pass import TOLERANCE
 from saelens_steer.tensors import Logits, Mask, Tokens, Vectors
 
-FEW = 4
-"""Prompts of the self-tests."""
-SHARE = 0.5
-"""‖push‖ as a multiple of the median ‖x‖ at the hook."""
+N_PROMPTS = 4
+"""Prompts in the self-tests."""
+RELATIVE_NORM = 0.5
+"""‖push‖ / median ‖x‖ at the hook."""
 
 
 def spread(measurement: Measurement, n: int) -> Measurement:
-    """The same study on at most n of the prompts, from the shortest to the longest."""
+    """The same measurement on up to n of its prompts, from the shortest to the longest."""
     order = sorted(range(len(measurement.ids)), key=lambda row: len(measurement.ids[row]))
     places = sorted({round(i * (len(order) - 1) / (n - 1)) for i in range(n)})
     return replace(
@@ -34,22 +34,18 @@ def spread(measurement: Measurement, n: int) -> Measurement:
 
 
 def pushes(measurement: Measurement, n: int) -> Vectors:
-    """Random directions [n, d_model] with norm SHARE × the median ‖x‖; float32, CPU."""
+    """n random directions with norm RELATIVE_NORM × median ‖x‖; float32, on the CPU."""
     tokens, real = measurement.unsteered_pass.padded
-    norms = (
-        run_to_hook(measurement.model, tokens, real, measurement.hook_name)[real]
-        .float()
-        .norm(dim=-1)
-    )
-    drawn = torch.randn(
-        n, measurement.model.cfg.d_model, generator=torch.Generator().manual_seed(0)
-    )
-    return SHARE * norms.median().cpu() * drawn / drawn.norm(dim=-1, keepdim=True)
+    x = run_to_hook(measurement.model, tokens, real, measurement.hook_name)[real]
+    norms = x.float().norm(dim=-1)
+    seeded = torch.Generator().manual_seed(0)
+    drawn = torch.randn(n, measurement.model.cfg.d_model, generator=seeded)
+    return RELATIVE_NORM * norms.median().cpu() * drawn / drawn.norm(dim=-1, keepdim=True)
 
 
 @contextlib.contextmanager
 def captured(model: Any, hook_name: str) -> Iterator[list[Tensor]]:
-    """The activations at a hook in each pass inside the context, after earlier edits there."""
+    """Collect the activation at a hook, after earlier edits there, in each pass in the context."""
     seen: list[Tensor] = []
 
     def keep(activation: Tensor, hook: Any) -> None:  # noqa: ARG001 (TransformerLens passes hook=)
@@ -61,19 +57,19 @@ def captured(model: Any, hook_name: str) -> Iterator[list[Tensor]]:
 
 @dataclass(frozen=True)
 class Pass:
-    """The outcome of a steered pass."""
+    """The result of a steered pass."""
 
     logits: Logits
     """At the last position."""
     at_hook: Vectors
-    """The edited activation at the hook, at every real position."""
+    """The edited activations at the hook, at real positions."""
     positions: int
     """The number of steered positions."""
 
 
 @dataclass(frozen=True)
 class SelfTestCase:
-    """A run, and its study on a few of the prompts."""
+    """A run, and its measurement on a few of the prompts."""
 
     run: RunContext
     measurement: Measurement
@@ -88,12 +84,12 @@ class SelfTestCase:
 
     @property
     def allowed(self) -> float:
-        """The largest relative error that rounding may explain between passes of one model."""
+        """The largest relative error between two passes that is attributed to rounding."""
         return TOLERANCE.get(self.model.cfg.dtype, HALF_TOLERANCE)
 
     @cached_property
     def pushes(self) -> Vectors:
-        """One for each prompt, two at least."""
+        """One for each prompt, but at least two."""
         return pushes(self.measurement, max(2, len(self.measurement.prompts)))
 
     @property
@@ -112,7 +108,7 @@ class SelfTestCase:
         return tokens, torch.ones_like(tokens, dtype=torch.bool)
 
     def under(self, edit: Edit, tokens: Tokens, mask: Mask) -> Pass:
-        """A pass under an edit, at the positions that the config's sweep steers."""
+        """Run a pass under an edit at the positions that the config's sweep steers."""
         spec = self.measurement.spec
         steering = steered(
             self.model,
@@ -128,7 +124,7 @@ class SelfTestCase:
 
     @contextlib.contextmanager
     def pushed(self, hook_name: str) -> Iterator[list[Tensor]]:
-        """Push all positions inside the context; the activations at a hook in each pass."""
+        """Push all positions in the context; collect the activation at `hook_name` in each pass."""
         edit = add(self.own_pushes)
         with steered(self.model, edit, self.hook_name), captured(self.model, hook_name) as seen:
             yield seen

@@ -1,4 +1,4 @@
-"""A config's self-tests, then what a run of it would take."""
+"""Run a config's self-tests, then estimate what a run needs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 
 from saelens_steer.config import RunSpec
-from saelens_steer.doctor.case import FEW, SelfTestCase, spread
+from saelens_steer.doctor.case import N_PROMPTS, SelfTestCase, spread
 from saelens_steer.doctor.findings import Finding
 from saelens_steer.doctor.resources import WorkSizes, memory_of_work, sizes_of_work, time_of_work
 from saelens_steer.doctor.self_tests import SELFTESTS
@@ -16,11 +16,11 @@ from saelens_steer.pipeline.checks import begin
 
 
 def examine(spec: RunSpec) -> Iterator[Finding]:
-    """Load the model and the prompts, check all that `run` checks, test, and describe the work.
+    """Check everything that `run` checks, run the self-tests, and estimate what a run needs.
 
-    A model that differs from its checkpoint fails the first self-test and ends the examination; a
-    self-test that cannot steer at the config's positions fails too. Raises InputError for all else
-    that `run` would refuse.
+    A model that differs from its checkpoint fails the first self-test and ends the examination. A
+    self-test that cannot steer at the config's positions fails. InputError for anything else that
+    `run` would refuse.
     """
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -29,7 +29,7 @@ def examine(spec: RunSpec) -> Iterator[Finding]:
             yield Finding("parity", str(error), "FAIL")
             return
         measurement = run.measurement()
-        case = SelfTestCase(run, spread(measurement, FEW))
+        case = SelfTestCase(run, spread(measurement, N_PROMPTS))
         for name, test in SELFTESTS.items():
             try:
                 yield test(case)
@@ -40,5 +40,5 @@ def examine(spec: RunSpec) -> Iterator[Finding]:
         yield from memory_of_work(run, measurement, size)
         try:
             yield from time_of_work(measurement, size)
-        except InputError as error:  # a self-test has failed by it already
+        except InputError as error:  # a self-test has already failed with it
             yield Finding("time", f"not measured: {error}")

@@ -1,4 +1,4 @@
-"""The findings of an examination, one line each."""
+"""Findings, printed one per line."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 from saelens_steer.steering import relative_norms
 
 Verdict = Literal["pass", "FAIL", "note", ""]
-HEADER = "      self-test       measured  at most"
+HEADER = "      self-test       measured  allowed"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A self-test with its figure and tolerance, a note why there is none, or a plain fact."""
+    """A self-test's error and tolerance, a note on why it does not apply, or a plain fact."""
 
     name: str
     detail: str
@@ -37,20 +37,20 @@ class Finding:
 
 
 def judged(name: str, measured: float, allowed: float, detail: str, holds: bool = True) -> Finding:
-    """A self-test: it passes if what is measured is within the tolerance, and all else `holds`."""
+    """A self-test's finding; it passes if the error is within tolerance and `holds` is True."""
     return Finding(
         name, detail, "pass" if measured <= allowed and holds else "FAIL", measured, allowed
     )
 
 
-def relative_error(found: Tensor, wanted: Tensor) -> float:
-    """The largest ‖found − wanted‖ / ‖wanted‖ over vectors [n, d]; NaN counts as infinite."""
-    errors = relative_norms(wanted[None], found.to(wanted.device)[None])
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """The largest ‖found − expected‖ / ‖expected‖ over vectors [n, d]; NaN counts as infinite."""
+    errors = relative_norms(expected[None], found.to(expected.device)[None])
     return float(torch.nan_to_num(errors, nan=torch.inf).max())
 
 
 def outcome(findings: Sequence[Finding]) -> str:
-    """The last line: ok, or which self-tests failed."""
+    """`ok`, or which self-tests failed."""
     failed = [finding.name for finding in findings if finding.failed]
     return f"failed: {', '.join(failed)}" if failed else "ok"
 

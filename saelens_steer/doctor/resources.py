@@ -1,4 +1,4 @@
-"""What a run would take: rows, memory, disk and time."""
+"""Estimate the rows, memory, disk and time that a run needs."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from saelens_steer.sweeps import COMPLETION_BATCH_FACTOR, Measurement, grid
 
 FLOAT32 = 4
 """Bytes."""
-TRAINING = 4
-"""Training an SAE holds its weights, their gradients, and two moments of each."""
-PROMPTS = 16
-"""Prompts that rows and texts are timed on."""
+TRAINING_COPIES = 4
+"""In training, each weight has a gradient and two moments."""
+TIMED_PROMPTS = 16
+"""Prompts on which rows and texts are timed."""
 TRIES = (4, 16, 64)
-"""Directions in successive tries, until one takes LONG; a warm-up with one comes first."""
+"""Directions in successive tries, after a warm-up with one, until a try takes LONG."""
 LONG = 0.5
-"""Seconds; a warm-up of ten times that is the only try."""
+"""Seconds. If the warm-up takes ten times as long, it is the only try."""
 NEW_TOKENS = (4, 12)
-"""Texts are begun at two lengths, which tell the time of reading from that of writing."""
+"""Texts are timed at two lengths, to separate the time for the prompt from that per token."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class WorkSizes:
-    """Counts of a run, for as many candidates as may be chosen."""
+    """Upper bounds on the sizes of a run: as many candidates as the config allows."""
 
     lengths: list[int]
-    """Tokens of each prompt that is steered."""
+    """Tokens in each steered prompt."""
     tested: int
     controls: int
     rows: int
@@ -47,7 +47,7 @@ class WorkSizes:
 
     @classmethod
     def of(cls, run: RunContext, measurement: Measurement) -> WorkSizes:
-        """The counts of this run."""
+        """The sizes of this run."""
         sweep, n = run.spec.sweep, len(measurement.ids)
         tested = len(sweep.named) or 2 * run.spec.select.k
         sets = tested if sweep.per_candidate_controls or sweep.alpha_unit == "max_act" else 1
@@ -71,7 +71,7 @@ class WorkSizes:
 
 
 def sizes_of_work(run: RunContext, measurement: Measurement, sizes: WorkSizes) -> Iterator[Finding]:
-    """The size of each part of the config, one line each."""
+    """The size of each part of a run."""
     cfg, spec, lengths = run.model.cfg, run.spec, sizes.lengths
     select, tested = spec.select, sizes.tested
     yield Finding(
@@ -95,27 +95,25 @@ def sizes_of_work(run: RunContext, measurement: Measurement, sizes: WorkSizes) -
         n_texts = n * (tested * len(label.strengths) + 1) + pairs * (tested + 1)
         by = "the offline provider"
         if label.server:
-            by = f"{label.server.model}, at most {3 * tested} questions,"
-        yield Finding("labels", f"of {tested} features by {by} from {n_texts:,} texts")
-    needed = least_controls(tested)
-    enough = (
-        "enough" if spec.sweep.n_controls >= needed else f"too few: at least {needed} are needed"
-    )
-    yield Finding("controls", f"{spec.sweep.n_controls} for {tested} claims a metric: {enough}")
+            by = f"{label.server.model} (at most {3 * tested} questions)"
+        yield Finding("labels", f"{tested} features, by {by}, from {n_texts:,} texts")
+    needed, n = least_controls(tested), spec.sweep.n_controls
+    enough = "enough" if n >= needed else f"too few: at least {needed} are needed"
+    yield Finding("controls", f"{n} for {tested} claims per metric: {enough}")
 
 
 def memory_of_work(
     run: RunContext, measurement: Measurement, sizes: WorkSizes
 ) -> Iterator[Finding]:
-    """Memory beside the model on its device, as if all were held at once; then disk."""
+    """Memory on the model's device, as if everything were held at once; then disk."""
     parts = {
         "SAE": _sae_bytes(run),
-        "a batch of the sweep": _row_bytes(measurement, sizes),
+        "a sweep batch": _row_bytes(measurement, sizes),
         "a batch of texts": _text_bytes(measurement, sizes),
     }
-    said = ", ".join(f"{name} {_gib(size)}" for name, size in parts.items() if size)
+    listed = ", ".join(f"{name} {_gib(size)}" for name, size in parts.items() if size)
     free = free_bytes(run.model)
-    yield Finding("memory", f"the model {_gib(weight_bytes(run.model))} GiB; beside it {said}")
+    yield Finding("memory", f"model {_gib(weight_bytes(run.model))} GiB; plus {listed}")
     yield Finding("", _verdict(sum(parts.values()), free, run.model.cfg.device))
     kept = {"activations": _activation_bytes(run)}
     if measurement.spec.cache_logits:
@@ -125,16 +123,16 @@ def memory_of_work(
 
 def _verdict(needed: int, free: int | None, device: Any) -> str:
     if free is None:
-        return f"how much is free on {device} is not known"
+        return f"free memory on {device} is not known"
     if needed <= free:
         return f"{_gib(free)} GiB are free on {device}: enough"
     return f"{_gib(free)} GiB are free on {device}: too little, lower sweep.batch_tokens"
 
 
 def free_bytes(model: Any) -> int | None:
-    """Free memory of the model's device; None if the system does not report it."""
+    """Free bytes on the model's device; None if the system does not report it."""
     device = torch.device(model.cfg.device)
-    if device.type == "cuda":  # including what torch holds and does not use
+    if device.type == "cuda":  # including what torch has reserved but does not use
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
     table = Path("/proc/meminfo")
@@ -145,22 +143,22 @@ def free_bytes(model: Any) -> int | None:
 
 
 def weight_bytes(model: Any) -> int:
-    """Parameters and buffers; shared ones count once."""
+    """Bytes in parameters and buffers; shared ones count once."""
     tensors = [*model.parameters(), *model.buffers()]
     return sum({t.data_ptr(): t.numel() * t.element_size() for t in tensors}.values())
 
 
 def _sae_bytes(run: RunContext) -> int:
-    """A loaded SAE, or all that training one holds at once."""
+    """A loaded SAE, or everything held while training one."""
     train, d_model = run.spec.sae.train, run.model.cfg.d_model
     if train is None:
         return weight_bytes(run.load_sae())
     cached = (train.cached_tokens or 0) * d_model * run.model.cfg.dtype.itemsize
-    return TRAINING * FLOAT32 * 2 * d_model * train.d_sae + cached
+    return TRAINING_COPIES * FLOAT32 * 2 * d_model * train.d_sae + cached
 
 
 def _row_bytes(measurement: Measurement, sizes: WorkSizes) -> int:
-    """Roughly what a layer holds for the tokens of a batch, and the logits of its rows."""
+    """A rough estimate of a layer's activations for a batch, and the logits of its rows."""
     cfg, tokens = measurement.model.cfg, measurement.unsteered_pass.batch_tokens
     heads = 2 * cfg.n_heads + 2 * _kv_heads(cfg)
     width = 4 * cfg.d_model + 3 * (cfg.d_mlp or 0) + heads * cfg.d_head
@@ -169,7 +167,7 @@ def _row_bytes(measurement: Measurement, sizes: WorkSizes) -> int:
 
 
 def _text_bytes(measurement: Measurement, sizes: WorkSizes) -> int:
-    """Keys and values of the texts that are written at once."""
+    """The KV cache of texts that are generated at once."""
     cfg = measurement.model.cfg
     length = sizes.mean_length + measurement.spec.completions.max_new_tokens
     tokens = min(
@@ -183,7 +181,7 @@ def _kv_heads(cfg: Any) -> int:
 
 
 def _activation_bytes(run: RunContext) -> int:
-    """An upper bound: special tokens, sinks and tokens that are not asked for are not kept."""
+    """An upper bound: special tokens, sinks and other excluded tokens are not kept."""
     spec = run.spec
     encoded = encode_prompts(run.model.tokenizer, run.selecting, **spec.template)
     unwritten = spec.select.answer_tokens if spec.reads_answers else 0
@@ -200,22 +198,22 @@ def _gib(size: int) -> str:
 
 
 def time_of_work(measurement: Measurement, sizes: WorkSizes) -> Iterator[Finding]:
-    """The sweep's rows and texts; other steps are not estimated."""
-    few = spread(measurement, PROMPTS)
+    """Time for the sweep's rows and texts; other steps are not estimated."""
+    few = spread(measurement, TIMED_PROMPTS)
     seconds, rows = _last_try(partial(_rows, few))
     total = about(seconds / rows * sizes.rows)
-    kl = "; finding strengths by their KL takes several times as long besides"
+    kl = "; finding strengths by KL adds several times as much"
     more = kl if measurement.spec.calibrated else ""
-    yield Finding("time", f"rows {total}, measured on {rows:,} rows{more}")
+    yield Finding("time", f"rows {total}, timed on {rows:,} rows{more}")
     if sizes.texts:
-        _, (each, texts) = _last_try(partial(_texts, *(_begun(few, n) for n in NEW_TOKENS)))
+        _, (each, texts) = _last_try(partial(_texts, *(_of_length(few, n) for n in NEW_TOKENS)))
         total = about(each(measurement.spec.completions.max_new_tokens) * sizes.texts)
-        yield Finding("", f"texts {total} at most, measured on the beginnings of {texts:,}")
-    yield Finding("", "the other steps, training the SAE among them: not estimated")
+        yield Finding("", f"texts at most {total}, timed on the first tokens of {texts:,}")
+    yield Finding("", "other steps, including SAE training: not estimated")
 
 
 def _last_try(work: Callable[[int], T]) -> tuple[float, T]:
-    """The seconds and the result of the try with the most directions."""
+    """Seconds and result of the last try, which has the most directions."""
     seconds, made = _timed(partial(work, 1))
     if seconds > 10 * LONG:
         return seconds, made
@@ -233,30 +231,30 @@ def _timed(work: Callable[[], T]) -> tuple[float, T]:
 
 
 def _rows(measurement: Measurement, n: int) -> int:
-    """Measure the rows of n directions; returns how many were steered."""
+    """Measure the rows of n directions; returns the number of steered rows."""
     rows = measurement.logit_rows(plain_directions(pushes(measurement, n)))
     return int((rows["alpha"].to_numpy() != 0).sum())
 
 
-def _begun(measurement: Measurement, new_tokens: int) -> Measurement:
-    """The same study with texts of this length."""
+def _of_length(measurement: Measurement, new_tokens: int) -> Measurement:
+    """The same measurement with texts of this length."""
     few = measurement.spec.completions.model_copy(update={"max_new_tokens": new_tokens})
     return replace(measurement, spec=measurement.spec.model_copy(update={"completions": few}))
 
 
 def _texts(short: Measurement, long: Measurement, n: int) -> tuple[Callable[[int], float], int]:
-    """Seconds for a text as a function of its new tokens, from two lengths; and texts begun."""
+    """Seconds per text as a function of its new tokens, and the number of texts timed."""
     texts = short.n_texts(plain_directions(pushes(short, n)), range(n))
     (early, few), (late, many) = (
         _timed(partial(_written, measurement, n)) for measurement in (short, long)
     )
-    token = max(late - early, 0.0) / max(many - few, 1)
-    reading = max(early - token * few, 0.0) / texts
-    return lambda new_tokens: reading + token * new_tokens, texts
+    per_token = max(late - early, 0.0) / max(many - few, 1)
+    per_prompt = max(early - per_token * few, 0.0) / texts
+    return lambda new_tokens: per_prompt + per_token * new_tokens, texts
 
 
 def _written(measurement: Measurement, n: int) -> int:
-    """Write the texts of n directions; returns the tokens written under a push."""
+    """Generate the texts of n directions; returns the number of tokens generated under steering."""
     texts = measurement.completion_rows(plain_directions(pushes(measurement, n)), range(n))
     return int(texts.loc[texts["alpha"] != 0, "n_tokens"].sum())
 

@@ -1,4 +1,4 @@
-"""The self-tests, on the config's own model, hook and prompts."""
+"""The self-tests, which run on the config's own model, hook and prompts."""
 
 from __future__ import annotations
 
@@ -34,50 +34,49 @@ from saelens_steer.sweeps import LogitSweep, grid, measure
 from saelens_steer.tensors import Logits
 
 PADDING = 7
-"""Positions of padding put before a prompt."""
+"""Positions of padding added before a prompt."""
 CHECKPOINT_ROOM = 1.2
-"""Free memory, as a multiple of the model's size, at which the checkpoint is loaded again."""
-COMPLETION_BATCH_FACTOR = 8
-"""Tokens written after each prompt."""
-WrittenTokens = Int[Tensor, "batch new_pos"]
+"""The checkpoint is reloaded only if free memory is at least this multiple of the model's size."""
+NEW_TOKENS = 8
+"""Tokens generated after each prompt."""
 
 
 def parity(case: SelfTestCase) -> Finding:
-    """Logits and residuals of the checkpoint as transformers computes them.
+    """Logits and residuals agree with those of the checkpoint in transformers.
 
-    Without room for it beside the model, the comparison that loading has left.
+    If there is no room for the checkpoint next to the model, report the proof made at loading.
     """
     dtype, source, free = case.model.cfg.dtype, origin_of(case.model), free_bytes(case.model)
     allowed = tolerance(dtype)
     if source and free is not None and free < CHECKPOINT_ROOM * weight_bytes(case.model):
-        why = "as remembered from loading: no room for the checkpoint beside the model"
-        return judged("parity", source.parity.worst(dtype), allowed, why)
+        detail = "remembered from loading: no room for the checkpoint next to the model"
+        return judged("parity", source.parity.worst(dtype), allowed, detail)
     found = compare_on(case.model, checkpoint_of(case.model), *case.batch)
     lengths = [len(ids) for ids in case.measurement.ids]
     prompts = f"{len(lengths)} prompts ({min(lengths)} to {max(lengths)} tokens)"
     figure = "worst" if dtype == torch.float32 else "median"
-    said = f"as in transformers, {figure} position of {prompts}"
-    return judged("parity", found.worst(dtype), allowed, said)
+    detail = f"vs. transformers, {figure} position of {prompts}"
+    return judged("parity", found.worst(dtype), allowed, detail)
 
 
 def identity(case: SelfTestCase) -> Finding:
-    """α = 0 changes nothing, and leaves no hook behind."""
+    """α = 0 changes nothing and leaves no hook behind."""
     before, hooks = last_token_logits(case.model, *case.batch), _hooks(case.model)
     after = case.under(add(case.own_pushes, 0.0), *case.batch).logits
     left = _hooks(case.model) - hooks
-    said = f"{'equal' if torch.equal(before, after) else 'not equal'} bit by bit; {left} hooks left"
-    return judged("alpha 0", relative_error(after, before), case.allowed, said, left == 0)
+    same = "bit-identical" if torch.equal(before, after) else "not bit-identical"
+    detail = f"{same}; {left} hooks left"
+    return judged("alpha 0", relative_error(after, before), case.allowed, detail, left == 0)
 
 
 def _hooks(model: Any) -> int:
-    """How many hooks are on the model."""
+    """The number of hooks attached to the model."""
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
 
 def kv_cache(case: SelfTestCase) -> Finding:
-    """Greedy texts under a push at all positions: the logits of each cached step, and the token it
-    chose, against a whole pass over everything up to there."""
-    room = min(COMPLETION_BATCH_FACTOR, case.model.cfg.n_ctx - case.batch[0].shape[1])
+    """Greedy decoding with a KV cache, under a push at all positions, agrees with full passes."""
+    room = min(NEW_TOKENS, case.model.cfg.n_ctx - case.batch[0].shape[1])
     if room < 2:
         return Finding("kv cache", "the longest prompt leaves no room for new tokens", "note")
     top = f"blocks.{case.model.cfg.n_layers - 1}.hook_resid_post"
@@ -85,7 +84,7 @@ def kv_cache(case: SelfTestCase) -> Finding:
         new = generate(case.model, *case.batch, room)
     live = _unfinished(new, stop_token_ids(case.model))
     if not live[:, 1:].any():
-        return Finding("kv cache", "never used: every text ended at its first token", "note")
+        return Finding("kv cache", "not tested: every text ended at its first token", "note")
     (tokens, mask), n = case.batch, new.shape[1]
     tokens, mask = torch.cat([tokens, new[:, :-1]], 1), F.pad(mask, (0, n - 1), value=True)
     with case.pushed(top) as whole:
@@ -93,76 +92,77 @@ def kv_cache(case: SelfTestCase) -> Finding:
     plain = unembed(case.model, whole[0][:, -n:][live])
     cached = unembed(case.model, torch.stack([step[:, -1] for step in steps], 1)[live])
     gap, equal = _choices(plain, new[live])
-    said = f"{equal} of {len(plain)} greedy tokens, and their logits, as in whole passes"
-    return judged("kv cache", max(relative_error(cached, plain), gap), case.allowed, said)
+    detail = f"logits vs. full passes; {equal} of {len(plain)} greedy tokens agree"
+    return judged("kv cache", max(relative_error(cached, plain), gap), case.allowed, detail)
 
 
 def _choices(plain: Logits, chosen: Int[Tensor, " batch"]) -> tuple[float, int]:
-    """How far the chosen tokens lie below the likeliest, as a share of the largest logit, and how
-    many are the likeliest: rounding decides between those that are as likely."""
+    """The largest gap from a chosen token's logit to the best, relative to the largest |logit|, and
+    how many chosen tokens are the best. Rounding decides near-ties, so tokens may differ."""
     best, largest = plain.max(-1).values, plain.abs().max(-1).values
-    own = plain.gather(1, chosen[:, None])[:, 0]
-    return float(((best - own) / largest).max()), int((plain.argmax(-1) == chosen).sum())
+    picked = plain.gather(1, chosen[:, None])[:, 0]
+    return float(((best - picked) / largest).max()), int((plain.argmax(-1) == chosen).sum())
 
 
-def _unfinished(new: WrittenTokens, stops: list[int]) -> Bool[Tensor, "batch new_pos"]:
-    """Whether a text had not ended before each of its tokens."""
+def _unfinished(
+    new: Int[Tensor, "batch new_pos"], stops: list[int]
+) -> Bool[Tensor, "batch new_pos"]:
+    """True at tokens up to and including a row's stop token."""
     stopped = torch.isin(new, torch.tensor(stops, device=new.device)).long().cumsum(1)
     return F.pad(stopped[:, :-1], (1, 0)) == 0
 
 
 def batches(case: SelfTestCase) -> Finding:
-    """Left-padded rows, each under its own push, against the same rows one by one."""
+    """Left-padded rows, each under its own push, agree with the same rows run one by one."""
     together = case.under(add(case.own_pushes), *case.batch)
     rows = [case.under(add(push), *case.alone(row)) for row, push in enumerate(case.own_pushes)]
     alone, positions = torch.cat([row.logits for row in rows]), sum(row.positions for row in rows)
     moved = relative_error(alone, last_token_logits(case.model, *case.batch))
-    said = f"logits of a batch as one by one; the push moves them by {moved:.2g}"
+    detail = f"logits of a batch vs. one by one; the push moves them by {moved:.2g}"
     if positions != together.positions:
-        said = f"{together.positions} positions are steered in a batch, {positions} one by one"
+        detail = f"{together.positions} positions are steered in a batch, {positions} one by one"
     worst, holds = relative_error(together.logits, alone), positions == together.positions
-    return judged("batches", worst, case.allowed, said, holds)
+    return judged("batches", worst, case.allowed, detail, holds)
 
 
 def padding(case: SelfTestCase) -> Finding:
-    """More padding before a prompt changes neither logits, nor activations, nor what is steered."""
+    """Padding before a prompt changes neither logits, activations nor the steered positions."""
     worst, more, pad = 0.0, 0, case.model.tokenizer.pad_token_id
     for row, push in enumerate(case.own_pushes):
         tokens, mask = case.alone(row)
-        n = min(PADDING, case.model.cfg.n_ctx - tokens.shape[1])  # as far as the context allows
+        n = min(PADDING, case.model.cfg.n_ctx - tokens.shape[1])
         bare = case.under(add(push), tokens, mask)
         behind = F.pad(tokens, (n, 0), value=pad), F.pad(mask, (n, 0), value=False)
         padded = case.under(add(push), *behind)
         more += padded.positions - bare.positions
         of_logits = relative_error(padded.logits, bare.logits)
         worst = max(worst, of_logits, relative_error(padded.at_hook, bare.at_hook))
-    said = f"logits and activations behind {PADDING} positions of padding"
+    detail = f"logits and activations with vs. without {PADDING} positions of padding"
     if more:
-        said = f"{more:+d} positions are steered behind {PADDING} positions of padding"
-    return judged("padding", worst, case.allowed, said, more == 0)
+        detail = f"{more:+d} positions are steered after {PADDING} positions of padding"
+    return judged("padding", worst, case.allowed, detail, more == 0)
 
 
 def sae_hook(case: SelfTestCase) -> Finding:
-    """The SAE reads the activation that is steered: a push changes it by exactly the push."""
-    read, said = case.hook_name, "trained at the hook that is steered"
+    """The SAE's input is the steered activation: a push changes it by exactly that push."""
+    read, origin = case.hook_name, "trained at the steered hook"
     if case.run.spec.sae.load:
         sae = case.run.load_sae()
         check_sae(sae, case.model, case.hook_name)
         made_for = sae.cfg.metadata.hook_name
-        read, said = made_for or read, f"made for {made_for or 'a hook that it does not name'}"
+        read, origin = made_for or read, f"made for {made_for or 'an unnamed hook'}"
     tokens, mask = case.batch
-    before, its_own = (run_to_hook(case.model, tokens, mask, at) for at in (case.hook_name, read))
+    before, sae_in = (run_to_hook(case.model, tokens, mask, at) for at in (case.hook_name, read))
     with case.pushed(case.hook_name) as seen:
         last_token_logits(case.model, tokens, mask)
-    pushed = its_own + case.own_pushes.to(its_own)[:, None]
-    unpushed = relative_error(its_own[mask], before[mask])
+    pushed = sae_in + case.own_pushes.to(sae_in)[:, None]
+    unpushed = relative_error(sae_in[mask], before[mask])
     worst = max(unpushed, relative_error(seen[0][mask], pushed[mask]))
-    return judged("SAE hook", worst, case.allowed, f"{said}; what it reads moves by the push")
+    return judged("SAE hook", worst, case.allowed, f"{origin}; its pushed input vs. input + push")
 
 
 def chat_template(case: SelfTestCase) -> Finding:
-    """Every prompt, steered or for selection, is one rendering of the template, and ends at the
-    assistant start."""
+    """Every steered or selection prompt is rendered once and ends at the assistant start."""
     spec, tokenizer = case.run.spec, case.model.tokenizer
     steered_as = {"system": spec.prompts.system, "chat": spec.prompts.chat}
     wrong = [
@@ -170,26 +170,27 @@ def chat_template(case: SelfTestCase) -> Finding:
         *_wrong(tokenizer, case.run.selecting, **spec.template),
     ]
     n = len(case.run.prompts) + len(case.run.selecting)
-    said = f"{n} prompts, {_as_rendered(tokenizer, spec.prompts.chat or spec.template['chat'])}"
-    more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-    return judged("chat template", float(len(wrong)), 0.0, wrong[0] + more if wrong else said)
+    detail = f"{n} prompts, {_as_rendered(tokenizer, spec.prompts.chat or spec.template['chat'])}"
+    if wrong:
+        detail = wrong[0] + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else "")
+    return judged("chat template", float(len(wrong)), 0.0, detail)
 
 
 def _as_rendered(tokenizer: PreTrainedTokenizerBase, chat: bool) -> str:
-    """The finding if nothing is wrong."""
+    """The detail if nothing is wrong."""
     if not chat:
-        return "in no template (chat: false); none begins twice"
+        return "without a template (chat: false); no BOS is repeated"
     if not generation_prompt(tokenizer):
-        return "each rendered once; where the answer starts, this template does not say"
-    return "each rendered once and up to the assistant start"
+        return "each rendered once; this template does not mark where the answer starts"
+    return "each rendered once, up to the assistant start"
 
 
 def _wrong(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], system: str | None, chat: bool
 ) -> Iterator[str]:
-    """Complaints about prompts that hold the template's special tokens or do not end as it does.
+    """Complaints about prompts that contain the template's special tokens or end differently.
 
-    A rendering of a text without any tells how often each belongs in one.
+    Rendering a plain text shows how often each special token should occur.
     """
     plain = None if system is None else "x"
     (once,) = encode_prompts(tokenizer, [Prompt("", "x")], system=plain, chat=chat)
@@ -201,15 +202,15 @@ def _wrong(
         twice = next((i for i, n in marks.items() if found[i] != n), None)
         if twice is not None:
             mark, n = tokenizer.convert_ids_to_tokens(twice), marks[twice]
-            yield f"{named} has {mark} {found[twice]} times, where a rendering has {n}"
+            yield f"{named} has {mark} {found[twice]} times, not {n}: remove it from the text"
         elif start and each.head[-len(start) :] != start:
             yield f"{named} does not end at the assistant start"
 
 
 def engine(case: SelfTestCase) -> Finding:
-    """Rows of the sweep, from the hook on, against whole passes with a hook, one by one."""
+    """Sweep rows computed from the hook on agree with full passes with a hook, one by one."""
     if why := case.measurement.unsteered_pass.why_whole:
-        return Finding("engine", f"rows take whole passes with a hook: {why}", "note")
+        return Finding("engine", f"rows use full passes with a hook: {why}", "note")
     sweep = LogitSweep(
         unsteered_pass=case.measurement.unsteered_pass,
         directions=plain_directions(case.pushes[:2]),
@@ -223,8 +224,8 @@ def engine(case: SelfTestCase) -> Finding:
         rows = zip(batch.row_cells, batch.row_prompts, strict=True)
         plain = [case.under(add(sweep.pushes([c])[0]), *case.alone(p)).logits for c, p in rows]
         worst = max(worst, relative_error(measure(sweep, False, batch)["logits"], torch.cat(plain)))
-    said = f"{sum(map(len, plan))} rows from the hook on as in whole passes with a hook"
-    return judged("engine", worst, case.allowed, said)
+    detail = f"{sum(map(len, plan))} rows from the hook on vs. full passes with a hook"
+    return judged("engine", worst, case.allowed, detail)
 
 
 SELFTESTS: dict[str, Callable[[SelfTestCase], Finding]] = {
@@ -237,4 +238,4 @@ SELFTESTS: dict[str, Callable[[SelfTestCase], Finding]] = {
     "chat template": chat_template,
     "engine": engine,
 }
-"""In the order they run."""
+"""In the order in which they run."""

@@ -1,4 +1,4 @@
-"""Models: loaded, proved equal to their checkpoint, and run, for both classes alike."""
+"""Load a model of either class, prove that it equals its checkpoint, and run it."""
 
 from saelens_steer.model.engine.decode import EditSite, Rows, Steer, decode, prefill
 from saelens_steer.model.engine.layers import (

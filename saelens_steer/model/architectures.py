@@ -1,9 +1,9 @@
-"""Which checkpoints can be loaded, and TransformerLens's config for each.
+"""The supported architectures, and how to build TransformerLens's config for a checkpoint.
 
-A new architecture is one entry of `ARCHITECTURES`: how it differs from a plain decoder with
-RMS norms, rotary positions and a gated MLP. The parity proof then decides whether it is right.
-The configs are built here because TransformerLens dispatches on words in the path: a small
-Llama under its real name gets the sizes of an 8B, and a folder of Gemma 3 gets none.
+To add an architecture, add an entry to `ARCHITECTURES` that says how it differs from a plain
+decoder with RMS norms, rotary embeddings and a gated MLP; the parity check then tests it.
+TransformerLens picks a config by words in the path: it gives a small Llama the sizes of the 8B, and
+a folder of Gemma 3 no config. So the configs are built here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Settings = dict[str, Any]
 
 
 def hooked_config(config: PretrainedConfig, dtype: torch.dtype) -> HookedTransformerConfig:
-    """TransformerLens's config for a checkpoint that `read_config` accepted."""
+    """TransformerLens's config for a checkpoint whose config `read_config` accepted."""
     architecture = (config.architectures or ["none"])[0]
     settings = {**_decoder(config), **_rotary(config), **_windows(config)}
     return HookedTransformerConfig(
@@ -38,16 +38,16 @@ def hooked_config(config: PretrainedConfig, dtype: torch.dtype) -> HookedTransfo
 
 
 def _decoder(config: Any) -> Settings:
-    """Sizes and parts that all supported architectures have."""
-    groups = config.num_key_value_heads
+    """Sizes and settings common to all supported architectures."""
+    n_kv = config.num_key_value_heads
     return {
         "n_layers": config.num_hidden_layers,
         "d_model": config.hidden_size,
         "d_mlp": config.intermediate_size,
         "d_vocab": config.vocab_size,
-        "d_head": head_width(config),
+        "d_head": d_head(config),
         "n_heads": config.num_attention_heads,
-        "n_key_value_heads": None if groups == config.num_attention_heads else groups,
+        "n_key_value_heads": None if n_kv == config.num_attention_heads else n_kv,
         "n_ctx": config.max_position_embeddings,
         "act_fn": activation(config),
         "eps": config.rms_norm_eps,
@@ -60,13 +60,12 @@ def _decoder(config: Any) -> Settings:
 
 
 def _rotary(config: Any) -> Settings:
-    """Rotary positions; the local base and the linear factor apply as TransformerLens does it:
-    to sliding layers alone, and to all others."""
+    """Rotary embeddings; TransformerLens applies a linear factor to full-attention layers only."""
     rope = rope_of(config)
     settings = {
         "positional_embedding_type": "rotary",
         "rotary_adjacent_pairs": False,
-        "rotary_dim": head_width(config),
+        "rotary_dim": d_head(config),
         "rotary_base": rope_theta(config),
     }
     if rope_type(config) == "linear":
@@ -81,7 +80,7 @@ def _rotary(config: Any) -> Settings:
 
 
 def _windows(config: Any) -> Settings:
-    """Which layers look back no further than the sliding window; empty if none does."""
+    """Which layers use sliding-window attention; empty if none does."""
     kinds = layer_types(config)
     if SLIDING not in kinds:
         return {}
@@ -94,9 +93,9 @@ def _windows(config: Any) -> Settings:
 
 
 def _gemma3(config: Any) -> Settings:
-    """Norms before and after each part, and on queries and keys; its attention scale is set.
+    """Norms before and after attention and MLP, norms on queries and keys, an attention scale.
 
-    The factor on embeddings and the 1 added to norm weights go into the weights.
+    The embedding scale and the 1 that Gemma adds to norm weights are folded into the weights.
     """
     cap = config.final_logit_softcapping
     return {
@@ -110,7 +109,7 @@ def _gemma3(config: Any) -> Settings:
 
 ARCHITECTURES: dict[str, Callable[[Any], Settings]] = {
     "Qwen3ForCausalLM": lambda _: {"use_qk_norm": True},
-    # grouped attention even if each group is one head: the weights are converted that way
+    # grouped even if every group is one head, because that is how its weights are converted
     "Qwen2ForCausalLM": lambda config: {"n_key_value_heads": config.num_key_value_heads},
     "Gemma3ForCausalLM": _gemma3,
     "LlamaForCausalLM": lambda _: {},
@@ -118,21 +117,23 @@ ARCHITECTURES: dict[str, Callable[[Any], Settings]] = {
 
 
 def read_config(folder: Path, name: str | None = None) -> PretrainedConfig:
-    """The checkpoint's config; InputError for an architecture or variant not supported.
+    """The checkpoint's config.
 
-    Code that a checkpoint brings along is never run: if transformers has no class for it, an
-    InputError names the model `name`.
+    InputError if the architecture or variant is not supported, or if transformers could read the
+    checkpoint only by running code that comes with it, which never happens here.
     """
     try:
         raw = json.loads((folder / "config.json").read_text())
         architecture = (raw.get("architectures") or ["none"])[0]
     except (ValueError, AttributeError) as e:
-        raise InputError(f"The file {folder / 'config.json'} is not a model's config.json.") from e
+        raise InputError(
+            f"{folder / 'config.json'} is not a model config; download the checkpoint again."
+        ) from e
     if raw.get("auto_map") and str(raw.get("model_type")) not in CONFIG_MAPPING:
-        raise own_code(name or str(folder))
+        raise needs_own_code(name or str(folder))
     if architecture == "Gemma3ForConditionalGeneration":
         raise InputError(
-            "This Gemma 3 reads images too, which is not supported; use a Gemma 3 text checkpoint "
+            "Multimodal Gemma 3 checkpoints are not supported; use a text-only one "
             "(Gemma3ForCausalLM), such as google/gemma-3-1b-it."
         )
     if architecture not in ARCHITECTURES:
@@ -143,69 +144,71 @@ def read_config(folder: Path, name: str | None = None) -> PretrainedConfig:
     return config
 
 
-def own_code(name: str) -> InputError:
-    """The error for a checkpoint that transformers can read only by running its code."""
+def needs_own_code(name: str) -> InputError:
+    """The error for a checkpoint that transformers can load only by running its code."""
     return InputError(
-        f"The model {name} needs code of its own, which is never run here; use a checkpoint that "
-        "transformers can read without it."
+        f"The model {name} needs its own Python code, which is never run here; use a checkpoint "
+        "that transformers supports natively."
     )
 
 
 def _refuse_variants(config: Any) -> None:
-    """Refuse whatever would be dropped silently."""
+    """Refuse variants that loading would silently ignore."""
     unsupported = {
         "quantized weights": getattr(config, "quantization_config", None) is not None,
         "attention biases": bool(getattr(config, "attention_bias", False)),
         "MLP biases": bool(getattr(config, "mlp_bias", False)),
-        "attention in both directions": bool(getattr(config, "use_bidirectional_attention", False)),
+        "bidirectional attention": bool(getattr(config, "use_bidirectional_attention", False)),
         f"the activation {activation(config)}": activation(config) not in SUPPORTED_ACTIVATIONS,
-        f"scaled rotary embeddings ({rope_type(config)})": _unknown_scaling(config),
+        f"scaled rotary embeddings ({rope_type(config)})": _unsupported_scaling(config),
     }
     for what, present in unsupported.items():
         if present:
-            raise InputError(f"This checkpoint has {what}, not supported; use one without.")
+            raise InputError(
+                f"This checkpoint has {what}, which is not supported; use one without."
+            )
 
 
-def _unknown_scaling(config: Any) -> bool:
-    """TransformerLens scales by a factor everywhere but in sliding layers, as llama3 everywhere."""
+def _unsupported_scaling(config: Any) -> bool:
+    """TransformerLens cannot scale sliding layers by a factor, or spare them llama3 scaling."""
     if SLIDING not in layer_types(config):
         return rope_type(config) not in ("default", "linear", "llama3")
     return rope_type(config, SLIDING) != "default" or rope_type(config) not in ("default", "linear")
 
 
 def layer_types(config: Any) -> list[str]:
-    """The kind of attention of each layer; full attention unless the config names others."""
+    """Each layer's kind of attention; full attention unless the config lists others."""
     return getattr(config, "layer_types", None) or [FULL] * config.num_hidden_layers
 
 
 def rope_of(config: Any, kind: str = FULL) -> dict[str, Any]:
-    """Rotary settings of layers of this kind; Gemma 3 has different ones for sliding layers."""
+    """Rotary settings for layers of this kind; Gemma 3 has separate ones for sliding layers."""
     rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
     return rope.get(kind) or rope
 
 
 def rope_type(config: Any, kind: str = FULL) -> str:
-    """How rotary embeddings of such layers are scaled; `default` means not at all."""
+    """How these layers scale rotary embeddings; `default` means not at all."""
     return rope_of(config, kind).get("rope_type") or "default"
 
 
 def rope_theta(config: PretrainedConfig) -> float:
-    """The checkpoint's rotary base; transformers 5 keeps it in `rope_parameters`."""
+    """The rotary base, which transformers 5 keeps in `rope_parameters`."""
     return float(rope_of(config).get("rope_theta", getattr(config, "rope_theta", 10_000.0)))
 
 
-def head_width(config: Any) -> int:
-    """The width of one head; the model's width divided by the heads unless the config gives it."""
+def d_head(config: Any) -> int:
+    """The width of one head: the config's head_dim, else hidden_size / num_attention_heads."""
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 def activation(config: Any) -> str:
-    """The name of the MLP's activation function; Gemma has its own name for it."""
+    """The MLP's activation function, which Gemma configs store under another key."""
     return getattr(config, "hidden_activation", None) or config.hidden_act
 
 
 def context_length(config: PretrainedConfig, n_ctx: int | None) -> int:
-    """The positions to set the model up for: `n_ctx`, or the model's own up to 4,096."""
+    """`n_ctx` if given, else the model's maximum, capped at 4,096."""
     longest = int(config.max_position_embeddings)
     if n_ctx is None:
         return min(longest, MAX_DEFAULT_N_CTX)

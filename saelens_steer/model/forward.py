@@ -1,7 +1,7 @@
-"""Parts of a forward pass, the same for both model classes, and the gradient at a hook.
+"""Partial forward passes for both model classes, and the gradient at a hook.
 
-`mask` is True at real tokens; rows are left-padded. Hooks on the model act everywhere except at
-the final norm and the unembedding, which are computed in float32 here.
+Rows are left-padded; `mask` is True at real tokens. Hooks on the model apply everywhere except at
+the final norm and the unembedding, which are computed here, in float32.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Columns = Int[Tensor, " column"]
 
 
 def check_length(model: Model, n_tokens: int) -> None:
-    """Refuse more positions than the model was set up for."""
+    """InputError if there are more positions than n_ctx."""
     if n_tokens > model.cfg.n_ctx:
         raise InputError(
             f"{n_tokens} positions are more than the model's n_ctx={model.cfg.n_ctx}; "
@@ -33,25 +33,25 @@ def check_length(model: Model, n_tokens: int) -> None:
 
 @torch.no_grad()
 def run_to_hook(model: Model, tokens: Tokens, mask: Mask, hook_name: str) -> Resid:
-    """The activation at a hook; layers above it are not run. Padding holds arbitrary values."""
+    """The activation at a hook, arbitrary at padding; layers above the hook are not run."""
     check_hook_name(model, hook_name)
     activation = _read(model, tokens, mask, hook_name)
     if activation.ndim != 3:
         raise InputError(
-            f"The hook {hook_name!r} holds one vector for each head; choose a residual-stream "
-            "hook such as hook_resid_pre."
+            f"The hook {hook_name!r} holds one vector for each head; use a residual-stream hook, "
+            "such as hook_resid_pre."
         )
     return activation
 
 
 def _read(model: Model, tokens: Tokens, mask: Mask, hook_name: str) -> Tensor:
-    """run_with_cache up to one hook; for hook_resid_pre, only the layers below are run."""
+    """run_with_cache up to one hook; hook_resid_pre needs only the layers below it."""
     check_length(model, tokens.shape[1])
     layer = hook_layer(hook_name)
     if not is_bridge(model) and hook_name == f"blocks.{layer}.hook_resid_pre":
         resid = model(tokens, attention_mask=mask.long(), stop_at_layer=layer)
         return model.blocks[layer].hook_resid_pre(resid)
-    # A bridge that reaches its last layer runs on to the unembedding: keep that to one position.
+    # A bridge that runs its last layer also unembeds: restrict that to one position.
     extra: dict[str, Any] = {"logits_to_keep": 1} if is_bridge(model) else {}
     _, cache = model.run_with_cache(
         tokens,
@@ -68,14 +68,14 @@ def _read(model: Model, tokens: Tokens, mask: Mask, hook_name: str) -> Tensor:
 def resid_to_last(
     model: Model, resid: Resid, mask: Mask, start_layer: int
 ) -> Float[Tensor, "batch d_model"]:
-    """Run the layers from `start_layer` on; the final residual at the last position.
+    """The final residual at the last position, from `start_layer` on.
 
     `resid` is the activation at `blocks.{start_layer}.hook_resid_pre`. InputError for a
-    TransformerBridge, whose layers cannot be entered midway.
+    TransformerBridge, which cannot start midway.
     """
     if is_bridge(model):
         raise InputError(
-            "A TransformerBridge cannot start at a layer; run whole forward passes, or load the "
+            "A TransformerBridge cannot start at a layer; run full forward passes, or load the "
             "model with class HookedTransformer."
         )
     final = model(
@@ -91,9 +91,9 @@ def resid_to_last(
 def last_token_logits(
     model: Model, tokens: Tokens, mask: Mask, columns: Columns | None = None
 ) -> Logits:
-    """Logits at the last position in float32; no other position is unembedded.
+    """Logits at the last position, float32; no other position is unembedded.
 
-    `columns`: the only tokens whose logits are computed, in this order.
+    `columns` restricts the logits to these token ids, in this order.
     """
     check_length(model, tokens.shape[1])
     if is_bridge(model):
@@ -110,7 +110,7 @@ def unembed(
 ) -> Logits:
     """Final norm and unembedding in float32, whatever the model's dtype.
 
-    `columns`: the only tokens whose logits are computed, in this order.
+    `columns` restricts the logits to these token ids, in this order.
     """
     return unembed_with_gradients(model, resid_last, columns)
 
@@ -118,14 +118,14 @@ def unembed(
 def unembed_with_gradients(
     model: Model, resid_last: Float[Tensor, "batch d_model"], columns: Columns | None = None
 ) -> Logits:
-    """As `unembed`, differentiable."""
+    """`unembed`, differentiable."""
     x = _final_norm(model, resid_last.float())
     W_U, b_U = model.unembed.W_U, model.unembed.b_U
     if columns is not None:
         W_U, b_U = W_U[:, columns.to(W_U.device)], b_U[columns.to(b_U.device)]
     if W_U.dtype == torch.float32:
         logits = x @ W_U + b_U
-    else:  # converted piece by piece: the whole matrix in float32 may not fit beside the model
+    else:  # converted in chunks: a float32 copy of W_U may not fit in memory
         pieces = zip(W_U.split(VOCAB_CHUNK, dim=1), b_U.split(VOCAB_CHUNK), strict=True)
         logits = torch.cat([x @ W.float() + b.float() for W, b in pieces], dim=1)
     return _capped(model, logits)
@@ -133,17 +133,17 @@ def unembed_with_gradients(
 
 @torch.no_grad()
 def final_logits(model: Model, resid_last: Float[Tensor, "batch d_model"]) -> Logits:
-    """As `unembed`, but the product is in the model's dtype: the logits to sample from."""
+    """Logits to sample from: like `unembed`, but with the product in the model's dtype."""
     x = _final_norm(model, resid_last.float()).to(model.unembed.W_U.dtype)
     return _capped(model, (x @ model.unembed.W_U + model.unembed.b_U).float())
 
 
 @torch.no_grad()
 def reading_direction(model: Model, ids: Columns) -> Float[Tensor, " d_model"]:
-    """The direction at the final residual along which the mean logit of some tokens grows.
+    """The direction in the final residual that raises the mean logit of these tokens, float32.
 
-    Its dot product with v is the mean of `direct_logits` of v over the tokens, up to the mean over
-    the vocabulary; float32.
+    Its dot product with v is the mean of `direct_logits` of v over the tokens, before that function
+    subtracts the mean over the vocabulary.
     """
     mean = model.unembed.W_U[:, ids.to(model.unembed.W_U.device)].float().mean(1)
     return mean * _norm_weight(model)
@@ -151,10 +151,10 @@ def reading_direction(model: Model, ids: Columns) -> Float[Tensor, " d_model"]:
 
 @torch.no_grad()
 def direct_logits(model: Model, vectors: Float[Tensor, "n d_model"]) -> Logits:
-    """What each vector, added to the final residual, adds to the logits, minus their mean.
+    """The change in logits when each vector is added to the final residual, mean-centred, float32.
 
-    Up to the scale that the final norm divides by, the same for all vectors; float32. The logit
-    lens of a direction (nostalgebraist 2020).
+    The final norm's division is left out, so logits are known up to a common factor. This is the
+    logit lens (nostalgebraist 2020) of a direction.
     """
     x = vectors.float().to(model.unembed.W_U.device) * _norm_weight(model)
     pieces = [x @ W.float() for W in model.unembed.W_U.split(VOCAB_CHUNK, dim=1)]
@@ -168,7 +168,7 @@ def _capped(model: Model, logits: Logits) -> Logits:
 
 
 def _norm_weight(model: Model) -> Tensor:
-    """The factor that the final norm applies to each entry, float32; 1 if it has no weights."""
+    """The final norm's weights, float32; 1 if it has none."""
     weight = getattr(model.ln_final, "w", None)
     if weight is None:
         return torch.ones((), device=model.unembed.W_U.device)
@@ -176,7 +176,7 @@ def _norm_weight(model: Model) -> Tensor:
 
 
 def _final_norm(model: Model, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_model"]:
-    """The model's last norm: RMS or LayerNorm, with weights if it has them."""
+    """The model's RMSNorm or LayerNorm before the unembedding, with weights if it has them."""
     kind, cfg = model.cfg.normalization_type, model.cfg
     if kind is None:
         return x
@@ -191,10 +191,9 @@ def _final_norm(model: Model, x: Float[Tensor, "batch d_model"]) -> Float[Tensor
 def resid_gradient(
     model: Model, tokens: Tokens, mask: Mask, hook_name: str, of: Callable[[Logits], PerRow]
 ) -> Resid:
-    """d of(last-token logits) / d x at every position of a hook, 0 at padding, float32.
+    """The gradient of `of`(last-token logits) at every position of a hook, float32, 0 at padding.
 
-    Rows are left-padded, `mask` is True at real tokens. Weights get no gradients. Raises InputError
-    if `of` cannot be differentiated.
+    Weights get no gradients. InputError if `of` is not differentiable.
     """
     check_hook_name(model, hook_name)
     check_length(model, tokens.shape[1])
@@ -215,6 +214,8 @@ def resid_gradient(
         model(tokens, attention_mask=mask.long(), **end)
         value = of(unembed_with_gradients(model, seen["final"][:, -1]))
         if not value.requires_grad:
-            raise InputError("attribution needs a metric that can be differentiated in torch")
+            raise InputError(
+                "attribution needs a metric that torch can differentiate; choose another metric"
+            )
         (gradient,) = torch.autograd.grad(value.sum(), seen["x"])
     return torch.where(mask[..., None].to(gradient.device), gradient.float(), 0.0)

@@ -1,4 +1,4 @@
-"""Batched left-padded generation through `model.generate` of either class."""
+"""Batched generation from left-padded prompts, through `model.generate` of either class."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from saelens_steer.tensors import Mask, Tokens
 
 
 def stop_token_ids(model: Model) -> list[int]:
-    """Tokens that end a completion: the checkpoint's own, or the tokenizer's end of text."""
+    """Tokens that end a completion: the checkpoint's, or else the tokenizer's EOS."""
     origin = origin_of(model)
     return list(origin.stop_ids) if origin else [_tokenizer(model).eos_token_id]
 
@@ -33,11 +33,11 @@ def generate(
     temperature: float = 0.0,
     seed: int | None = None,
 ) -> Int[Tensor, "batch new_pos"]:
-    """Continue left-padded prompts; only the new tokens, padding after a row's stop token.
+    """The new tokens that continue left-padded prompts, padded after each row's stop token.
 
-    Greedy at temperature 0. Ends early once every row has stopped. A row without a stop token
-    was cut at max_new_tokens. Sampling with a seed leaves torch's random state alone. Hooks on
-    the model act: on the whole prompt first, then on single positions (KV cache).
+    Greedy at temperature 0. Stops early once every row has; a row without a stop token was cut off
+    at max_new_tokens. Sampling with a seed leaves torch's global random state unchanged. Hooks on
+    the model see the whole prompt first, then one position at a time (KV cache).
     """
     check_length(model, tokens.shape[1] + max_new_tokens)
     _check_left_padded(mask)
@@ -58,44 +58,44 @@ def generate(
 
 
 def _tokenizer(model: Model) -> Any:
-    """The model's tokenizer, which has an end-of-text and a padding id."""
+    """The model's tokenizer; InputError if there is none."""
     if model.tokenizer is None:
         raise InputError("Generation needs a tokenizer: load the model with load_model.")
     return model.tokenizer
 
 
 def _check_left_padded(mask: Mask) -> None:
-    """Refuse padding anywhere but on the left, and rows of nothing but padding."""
-    starts = (mask.long().diff(dim=1) < 0).any()
-    if bool(starts) or not bool(mask[:, -1].all()):
+    """InputError if a row has padding after a token, or nothing but padding."""
+    padded_later = (mask.long().diff(dim=1) < 0).any()
+    if bool(padded_later) or not bool(mask[:, -1].all()):
         raise InputError("Prompts must be left-padded: put padding before the first token only.")
 
 
 @contextlib.contextmanager
 def _mask_kept(model: Model, tokens: Tokens, mask: Mask) -> Iterator[tuple[Tokens, dict[str, Any]]]:
-    """Prompt and options with which `model.generate` sees exactly this mask.
+    """Tokens and options that make `model.generate` use exactly this mask.
 
-    A TransformerBridge takes the mask. A HookedTransformer infers it from leading padding ids, so
-    masked positions get an id that no row begins with, the padding id of a copied tokenizer.
+    A TransformerBridge accepts the mask. A HookedTransformer infers it from leading padding ids, so
+    masked positions get an id that no row begins with, as the padding id of a copied tokenizer.
     """
     if is_bridge(model):
         yield tokens, {"attention_mask": mask.long()}
         return
-    own = _tokenizer(model)
+    tokenizer = _tokenizer(model)
     first = set(tokens[torch.arange(len(tokens)), mask.long().argmax(dim=1)].tolist())
-    pad = next(i for i in (own.pad_token_id, *range(model.cfg.d_vocab)) if i not in first)
-    if pad != own.pad_token_id:
-        model.tokenizer = copy.deepcopy(own)
-        model.tokenizer.pad_token = own.convert_ids_to_tokens(pad)
+    pad = next(i for i in (tokenizer.pad_token_id, *range(model.cfg.d_vocab)) if i not in first)
+    if pad != tokenizer.pad_token_id:
+        model.tokenizer = copy.deepcopy(tokenizer)
+        model.tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
     try:
         yield tokens.masked_fill(~mask, pad), {"padding_side": "left"}
     finally:
-        model.tokenizer = own
+        model.tokenizer = tokenizer
 
 
 @contextlib.contextmanager
 def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
-    """Draw from `seed` and restore torch's state after; None uses the current state."""
+    """Seed torch inside the context and restore its random state after; None changes nothing."""
     if seed is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""Names of hooks: which exist, at which layer, and what would have been right."""
+"""Check hook names, and find the layer of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from saelens_steer.model.model_class import Model, is_bridge
 
 BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 TWINS = {"hook_resid_post": ("hook_resid_pre", 1), "hook_resid_pre": ("hook_resid_post", -1)}
-"""The same vectors under another name, that many layers further on."""
+"""The other name of the same activation, and its layer relative to this one."""
 
 
 def default_hook_name(model: Model) -> str:
@@ -19,17 +19,17 @@ def default_hook_name(model: Model) -> str:
 
 
 def hook_layer(hook_name: str) -> int:
-    """The layer a hook sits in; InputError for a hook outside the layers."""
+    """The layer of a hook; InputError for a hook outside the layers."""
     found = BLOCK.fullmatch(hook_name)
     if found is None:
         raise InputError(
-            f"The hook {hook_name!r} is not in a layer; name one like 'blocks.4.hook_resid_pre'."
+            f"The hook {hook_name!r} is not in a layer; use one such as 'blocks.4.hook_resid_pre'."
         )
     return int(found[1])
 
 
 def same_places(hook_name: str) -> tuple[str, ...]:
-    """The name itself, and the other name of the same vectors if they have one.
+    """The name, and the other name of the same activation if it has one.
 
     blocks.L.hook_resid_post is blocks.L+1.hook_resid_pre, unless L is the last layer.
     """
@@ -42,16 +42,15 @@ def same_places(hook_name: str) -> tuple[str, ...]:
 
 
 def check_hook_name(model: Model, hook_name: str) -> str:
-    """The name itself, if a hook of that name fires in this model.
+    """Return the name if this model has such a hook and it fires; InputError otherwise.
 
-    InputError before any forward pass otherwise, with the layer range or the nearest names:
-    TransformerBridge silently ignores unknown names.
+    A TransformerBridge would silently ignore an unknown name.
     """
     layer = hook_layer(hook_name)
     if layer >= model.cfg.n_layers:
         raise InputError(
-            f"The hook {hook_name!r} is in layer {layer}, but the model has layers "
-            f"0 to {model.cfg.n_layers - 1}; choose one of them."
+            f"The hook {hook_name!r} is in layer {layer}, but the model has only "
+            f"layers 0 to {model.cfg.n_layers - 1}."
         )
     if hook_name not in model.hook_dict:
         raise InputError(f"There is no hook {hook_name!r}; {_instead(model, hook_name)}")
@@ -60,9 +59,9 @@ def check_hook_name(model: Model, hook_name: str) -> str:
 
 
 def check_editable(model: Model, hook_name: str) -> str:
-    """As check_hook_name, for a hook at which activations are changed, not only read.
+    """`check_hook_name`, for a hook whose activation will be edited.
 
-    A TransformerBridge calls `hook_resid_mid` off the path, so an edit there does something else.
+    In a TransformerBridge the value at `hook_resid_mid` does not feed the rest of the layer.
     """
     check_hook_name(model, hook_name)
     if is_bridge(model) and hook_name.endswith("hook_resid_mid"):
@@ -74,43 +73,41 @@ def check_editable(model: Model, hook_name: str) -> str:
 
 
 STREAM = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_mlp_out", "hook_attn_out")
-"""Hooks that hold one vector of d_model for each position.
+"""Hooks with one d_model vector for each position.
 
-If a norm follows the MLP and the attention, as in Gemma 3, `hook_mlp_out` and `hook_attn_out`
-come after it in both classes: they hold what is added to the residual stream.
+If norms follow the MLP and attention, as in Gemma 3, `hook_mlp_out` and `hook_attn_out` come after
+them in both classes: they hold what is added to the residual stream.
 """
 
 BEFORE_NORM = ("mlp.hook_out", "attn.hook_out")
-"""As STREAM, but before such a norm: the outputs of the MLP and attention modules, as Hugging Face
-hooks would see them. Only a TransformerBridge has these hooks.
-"""
+"""The module outputs before those norms, as Hugging Face hooks see them; TransformerBridge only."""
 
 
 def check_stream(model: Model, hook_name: str) -> str:
-    """As check_editable, for a hook that holds one vector for each position."""
+    """`check_editable`, for a hook with one d_model vector for each position."""
     check_editable(model, hook_name)
     allowed = (*STREAM, *BEFORE_NORM) if is_bridge(model) else STREAM
     if _in_block(hook_name) not in allowed:
         raise InputError(
-            f"The hook {hook_name!r} holds no vector of the residual stream's width for each "
-            f"position; use one of {', '.join(allowed)}."
+            f"The hook {hook_name!r} does not hold one d_model vector for each position; use one "
+            f"of {', '.join(allowed)}."
         )
     return hook_name
 
 
 def writes_to_stream(hook_name: str) -> bool:
-    """Whether the hook holds the residual stream, or something that is added to it unchanged."""
+    """Whether the hook holds the residual stream or something added to it unchanged."""
     return _in_block(hook_name) in STREAM
 
 
 def _in_block(hook_name: str) -> str:
-    """The name of a hook inside its layer, `mlp.hook_out` of `blocks.4.mlp.hook_out`."""
+    """The hook's name within its layer: `mlp.hook_out` for `blocks.4.mlp.hook_out`."""
     found = BLOCK.fullmatch(hook_name)
     return found[2] if found else hook_name
 
 
 def _instead(model: Model, hook_name: str) -> str:
-    """What to use in place of a hook that this model does not have."""
+    """What to use instead of a hook that this model does not have."""
     if _in_block(hook_name) in BEFORE_NORM and not is_bridge(model):
         part = _in_block(hook_name).split(".")[0]
         return f"use hook_{part}_out, or load the model with class TransformerBridge."
@@ -122,7 +119,7 @@ def _instead(model: Model, hook_name: str) -> str:
 
 
 def _refuse_switched_off(model: Model, hook_name: str) -> None:
-    """Refuse hooks that exist but never fire until a setting of the model is changed."""
+    """InputError for a hook that fires only after a model setting is switched on."""
     settings = {
         r"attn\.hook_result": "use_attn_result",
         r"hook_[qkv]_input": "use_split_qkv_input",
@@ -132,5 +129,5 @@ def _refuse_switched_off(model: Model, hook_name: str) -> None:
     for pattern, setting in settings.items():
         if re.search(pattern + "$", hook_name) and not getattr(model.cfg, setting, False):
             raise InputError(
-                f"The hook {hook_name!r} never fires; call model.set_{setting}(True) first."
+                f"The hook {hook_name!r} is switched off; call model.set_{setting}(True) first."
             )

@@ -1,4 +1,4 @@
-"""Load a checkpoint as a TransformerLens model and prove that it computes the same."""
+"""Load a checkpoint as a TransformerLens model and prove that the two agree."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from saelens_steer.model.architectures import (
     context_length,
     hooked_config,
     layer_types,
-    own_code,
+    needs_own_code,
     read_config,
     rope_theta,
 )
@@ -41,13 +41,13 @@ from saelens_steer.model.snapshot import find_snapshot, snapshot_commit, snapsho
 T = TypeVar("T")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
-ASKED = "trust_remote_code=True"
-"""Part of every message in which transformers asks to run a checkpoint's own code."""
+WANTS_CODE = "trust_remote_code=True"
+"""In every message by which transformers asks to run a checkpoint's own code."""
 
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """The checkpoint to load, and how."""
+    """A checkpoint, and how to load it."""
 
     name: str
     folder: Path
@@ -68,11 +68,11 @@ def load_model(
     n_ctx: int | None = None,
     revision: str | None = None,
 ) -> Model:
-    """A TransformerLens model with unprocessed weights, proved equal to its checkpoint.
+    """Load a TransformerLens model, weights unprocessed, and prove that it equals its checkpoint.
 
-    `name` is "tiny-qwen3", a folder, or a hub id of a dense Qwen3, Qwen2.5, Llama or Gemma 3
-    (text); `n_ctx` defaults to the model's own up to 4,096. InputError for anything that cannot
-    be loaded, ParityError if the loaded model does not compute what the Hugging Face model does.
+    `name` is "tiny-qwen3", a folder, or the hub id of a dense Qwen3, Qwen2.5, Llama or text-only
+    Gemma 3. `n_ctx` defaults to the model's maximum, capped at 4,096. InputError if the checkpoint
+    cannot be loaded; ParityError if the loaded model disagrees with the Hugging Face model.
     """
     _one_of(BUILDERS, model_class, "model class")
     torch_dtype, device = _one_of(DTYPES, dtype, "dtype"), _device(device)
@@ -86,17 +86,17 @@ def load_model(
 
 
 def checkpoint_of(model: Model) -> PreTrainedModel:
-    """The plain Hugging Face model that a model was loaded from, in its dtype, on its device."""
+    """The Hugging Face model that `model` was loaded from, with its dtype and device."""
     origin, cfg = origin_of(model), model.cfg
     if origin is None:
-        raise InputError("this model was not loaded by load_model: its checkpoint is not known")
+        raise InputError("this model was not loaded by load_model, so its checkpoint is unknown")
     folder, name = Path(origin.folder), origin.name
     hf = _hugging_face(name, folder, read_config(folder, name), cfg.dtype)
     return hf.to(str(cfg.device))  # pyright: ignore[reportArgumentType]
 
 
 def _load_proven(spec: LoadRequest) -> Model:
-    """Load, prove unless that was done before, and record where the model came from."""
+    """Load the model, prove it unless a proof is remembered, and record its origin."""
     fingerprint = snapshot_fingerprint(spec.folder)
     lengths = parity.probe_lengths(spec.config, spec.n_ctx)
     key = parity.parity_key(fingerprint, spec.dtype, spec.model_class, spec.device, lengths)
@@ -119,7 +119,7 @@ def _load_proven(spec: LoadRequest) -> Model:
 
 
 def _build_and_compare(hf: PreTrainedModel, spec: LoadRequest) -> tuple[Model, parity.Parity]:
-    """Read the checkpoint's answer before it is taken apart, then compare ours with it."""
+    """Run the checkpoint, convert it, and compare the two; building may take `hf` apart."""
     on_device = hf.to(spec.device)  # pyright: ignore[reportArgumentType]
     theirs = parity.read_hugging_face(on_device, spec.n_ctx)
     model = BUILDERS[spec.model_class](hf, spec)
@@ -128,7 +128,7 @@ def _build_and_compare(hf: PreTrainedModel, spec: LoadRequest) -> tuple[Model, p
 
 
 def _prove_first_layers(spec: LoadRequest) -> None:
-    """Prove the first layers in float32, where rounding cannot hide a wrong loading."""
+    """Prove the first layers in float32, in which rounding cannot hide a loading error."""
     config = copy.deepcopy(spec.config)
     config.num_hidden_layers = parity.shallow_layers(layer_types(config))
     if getattr(config, "layer_types", None):
@@ -138,7 +138,7 @@ def _prove_first_layers(spec: LoadRequest) -> None:
 
 
 def _hooked_transformer(hf: PreTrainedModel, spec: LoadRequest) -> HookedTransformer:
-    """Rebuild the model in TransformerLens's own modules, weights unprocessed."""
+    """Rebuild the model from TransformerLens's modules, with unprocessed weights."""
     cfg = hooked_config(spec.config, spec.dtype)
     cfg.device, cfg.n_ctx, cfg.model_name = spec.device, spec.n_ctx, spec.name
     cfg.tokenizer_name = str(spec.folder)
@@ -159,7 +159,7 @@ def _hooked_transformer(hf: PreTrainedModel, spec: LoadRequest) -> HookedTransfo
 
 
 def _bridge(hf: PreTrainedModel, spec: LoadRequest) -> TransformerBridge:
-    """Wrap the Hugging Face module itself."""
+    """Wrap the Hugging Face module."""
     model = TransformerBridge.boot_transformers(
         str(spec.folder),
         hf_model=hf.to(spec.device),  # pyright: ignore[reportArgumentType]
@@ -170,7 +170,7 @@ def _bridge(hf: PreTrainedModel, spec: LoadRequest) -> TransformerBridge:
     )
     model.tokenizer.padding_side = "left"
     model.cfg.n_ctx, model.cfg.model_name = spec.n_ctx, spec.name
-    model.cfg.rotary_base = int(rope_theta(spec.config))  # left at 10,000 by TransformerLens
+    model.cfg.rotary_base = int(rope_theta(spec.config))  # TransformerLens leaves it at 10,000
     model.cfg.default_prepend_bos = spec.tokenizer.bos_token_id is not None
     return model.eval()
 
@@ -184,7 +184,7 @@ BUILDERS: dict[str, Callable[[PreTrainedModel, LoadRequest], Model]] = {
 def _hugging_face(
     name: str, folder: Path, config: PretrainedConfig, dtype: torch.dtype
 ) -> PreTrainedModel:
-    """The checkpoint as a Hugging Face model on the CPU; InputError for damaged weights."""
+    """The checkpoint as a Hugging Face model on the CPU; InputError if its weights are damaged."""
     try:
         with _quiet():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -197,36 +197,38 @@ def _hugging_face(
                 output_loading_info=True,
             )
     except (SafetensorError, OSError, RuntimeError, ValueError) as e:
-        if ASKED in str(e):
-            raise own_code(name) from e
-        raise InputError(f"The weights of {name} cannot be read ({first_line(e)}).") from e
+        if WANTS_CODE in str(e):
+            raise needs_own_code(name) from e
+        raise InputError(
+            f"The weights of {name} cannot be read ({first_line(e)}); download them again."
+        ) from e
     hf, info = loaded
     if info["missing_keys"]:
         raise InputError(
-            f"The weights of {name} lack {sorted(info['missing_keys'])[0]}; download it again."
+            f"The weights of {name} lack {sorted(info['missing_keys'])[0]}; download them again."
         )
     return hf.eval()
 
 
 def _tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
-    """The checkpoint's tokenizer, with a padding token; transformers makes one up without files."""
+    """The tokenizer, with a padding token; without files transformers would invent one."""
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):
-        raise InputError(f"There is no tokenizer in {folder}; add its tokenizer.json.")
+        raise InputError(f"There is no tokenizer in {folder}; add tokenizer.json.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as e:
-        if ASKED in str(e):
-            raise own_code(name) from e
+        if WANTS_CODE in str(e):
+            raise needs_own_code(name) from e
         raise InputError(f"The tokenizer in {folder} cannot be read; replace its files.") from e
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    # TransformerLens reads it again with these, among which tokenizer_config.json may have put True
+    # TransformerLens reloads the tokenizer with these; tokenizer_config.json may have set this True
     tokenizer.init_kwargs["trust_remote_code"] = False
     return tokenizer
 
 
 def _stop_ids(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The tokenizer's end of turn first, then what generation_config.json adds."""
+    """The tokenizer's EOS, then the others in generation_config.json."""
     declared = getattr(hf.generation_config, "eos_token_id", None)
     more = declared if isinstance(declared, list) else [declared]
     ids = [tokenizer.eos_token_id, *more]
@@ -234,14 +236,14 @@ def _stop_ids(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[
 
 
 def _one_of(known: Mapping[str, T], name: str, what: str) -> T:
-    """The entry of this name."""
+    """The entry `name`; InputError if there is none."""
     if name not in known:
         raise InputError(f"No {what} {name!r}; use one of: {', '.join(known)}.")
     return known[name]
 
 
 def _device(name: str) -> str:
-    """The device to load to; `auto` is cuda if there is one, else cpu."""
+    """The device name, with `auto` resolved to cuda if available, else cpu."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -253,7 +255,7 @@ def _device(name: str) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide transformers' progress bar for reading weights from disk."""
+    """Hide transformers' progress bar for loading weights."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

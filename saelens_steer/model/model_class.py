@@ -1,4 +1,4 @@
-"""The two model classes of TransformerLens that the toolkit works with."""
+"""TransformerLens's two model classes, both supported."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ ModelClass: TypeAlias = Literal["HookedTransformer", "TransformerBridge"]
 
 
 def is_bridge(model: Model) -> bool:
-    """Whether the model wraps the Hugging Face module instead of rebuilding it."""
+    """Whether the model wraps a Hugging Face module instead of reimplementing it."""
     return isinstance(model, TransformerBridge)

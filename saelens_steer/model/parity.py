@@ -1,11 +1,11 @@
-"""Proof that a loaded model computes what its Hugging Face checkpoint computes.
+"""Prove that a loaded model computes what its Hugging Face checkpoint computes.
 
-Both models run on one fixed left-padded batch of token ids and, if layers have a sliding window,
-on one row longer than that, of which the end is compared. The figure for a tensor is the largest
-relative error ‖ours − theirs‖ / ‖theirs‖ over the real positions, at most 1e-4 in float32. In half
-precision rounding alone reaches a few per cent at single positions, so the *median* position may
-be off by 10 % (a wrong model is off by about 100 %), and the first layers, at least two and one of
-each kind, are also proved in float32. Proofs are remembered per snapshot, dtype, model class,
+Both models run on one fixed left-padded batch of token ids. If layers have a sliding window, they
+also run on one longer row, whose end is compared. The error at a position is
+‖ours − theirs‖ / ‖theirs‖. In float32 the *largest* error over real positions may be 1e-4. In half
+precision rounding alone reaches a few per cent at single positions, so the *median* may be 10 % (a
+wrong model is off by about 100 %), and the first layers (at least two, with every kind of
+attention) are also proved in float32. Proofs are remembered per snapshot, dtype, model class,
 device and library versions.
 """
 
@@ -40,19 +40,19 @@ HALF_TOLERANCE = 0.1
 SHALLOW_LAYERS = 2
 LENGTHS = (48, 29, 11)
 BEYOND = 16
-"""Positions compared at the end of the long row, which all lie past a sliding window."""
+"""Positions compared at the end of the long row, all past the sliding window."""
 ProbeReader = Callable[[Tokens, Mask, bool], tuple[Tensor, Tensor]]
-"""Tokens, mask, whether only the last logits are needed ↦ logits, middle residuals."""
+"""(tokens, mask, last_only) ↦ logits (of the last position if `last_only`), middle residuals."""
 LIBRARIES = ("torch", "transformers", "transformer-lens")
 
 
 class ParityError(InputError):
-    """The loaded model does not compute what its checkpoint computes."""
+    """The loaded model disagrees with its checkpoint."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What one model says on the probe, at real positions only."""
+    """One model's outputs on the probe, at real positions."""
 
     logits: Float[Tensor, "n d_vocab"]
     resid: Float[Tensor, "m d_model"]
@@ -68,21 +68,21 @@ class Parity:
     resid_median: float
 
     def worst(self, dtype: torch.dtype) -> float:
-        """The figure that the tolerance of `dtype` limits."""
+        """The error that `tolerance(dtype)` bounds."""
         if dtype == torch.float32:
             return max(self.logits_max, self.resid_max)
         return max(self.logits_median, self.resid_median)
 
 
 def probe_lengths(config: Any, n_ctx: int) -> list[int]:
-    """Tokens in each row of the batch, then those of the row longer than a sliding window."""
+    """The length of each row of the batch, then of the row longer than a sliding window, if any."""
     near = [min(n, n_ctx) for n in LENGTHS]
     far = min(config.sliding_window + BEYOND, n_ctx) if SLIDING in layer_types(config) else 0
     return [*near, far] if far > max(near) else near
 
 
 def _rows(d_vocab: int, lengths: list[int]) -> tuple[Tokens, Mask]:
-    """Fixed random token ids in left-padded rows of these lengths."""
+    """Left-padded rows of fixed random token ids."""
     width = max(lengths)
     draw = torch.Generator().manual_seed(0)
     ids = torch.randint(0, d_vocab, (len(lengths), width), generator=draw)
@@ -91,7 +91,7 @@ def _rows(d_vocab: int, lengths: list[int]) -> tuple[Tokens, Mask]:
 
 
 def _read(config: PretrainedConfig, n_ctx: int, read: ProbeReader) -> Reading:
-    """The batch at its real positions, then the end of the long row."""
+    """Outputs at the batch's real positions, then at the end of the long row."""
     lengths = probe_lengths(config, n_ctx)
     tokens, mask = _rows(config.vocab_size, lengths[: len(LENGTHS)])
     readings = [Reading(*(values.cpu()[mask] for values in read(tokens, mask, False)))]
@@ -103,14 +103,14 @@ def _read(config: PretrainedConfig, n_ctx: int, read: ProbeReader) -> Reading:
 
 @torch.no_grad()
 def read_hugging_face(hf: PreTrainedModel, n_ctx: int) -> Reading:
-    """The checkpoint's own answer; positions counted from each row's first real token."""
+    """The checkpoint's outputs."""
     return _read(hf.config, n_ctx, partial(_hugging_face, hf))
 
 
 def _hugging_face(
     hf: PreTrainedModel, tokens: Tokens, mask: Mask, last_only: bool
 ) -> tuple[Tensor, Tensor]:
-    positions = (mask.long().cumsum(1) - 1).clamp(min=0)
+    positions = (mask.long().cumsum(1) - 1).clamp(min=0)  # from each row's first real token
     options: dict[str, Any] = {"logits_to_keep": 1} if last_only else {}
     out = hf(
         tokens.to(hf.device),
@@ -125,7 +125,7 @@ def _hugging_face(
 
 @torch.no_grad()
 def read_loaded(model: Model, config: PretrainedConfig) -> Reading:
-    """The loaded model's answer, through the same calls as the rest of the toolkit."""
+    """The loaded model's outputs, through the calls that the rest of the toolkit uses."""
     return _read(config, model.cfg.n_ctx, partial(_loaded, model))
 
 
@@ -139,7 +139,7 @@ def _loaded(model: Model, tokens: Tokens, mask: Mask, last_only: bool) -> tuple[
 
 @torch.no_grad()
 def compare_on(model: Model, hf: PreTrainedModel, tokens: Tokens, mask: Mask) -> Parity:
-    """The figures on given prompts: logits at their ends, residuals at every position."""
+    """Errors on these prompts: logits at the last position, residuals at every position."""
     ours, theirs = (
         Reading(logits.cpu(), resid.cpu()[mask.cpu()])
         for logits, resid in (
@@ -151,12 +151,12 @@ def compare_on(model: Model, hf: PreTrainedModel, tokens: Tokens, mask: Mask) ->
 
 
 def shallow_layers(kinds: list[str]) -> int:
-    """How many of the first layers include every kind of attention; at least two, if there are."""
+    """The fewest first layers with every kind of attention; two if the model has them."""
     return max(*(kinds.index(kind) + 1 for kind in set(kinds)), min(SHALLOW_LAYERS, len(kinds)))
 
 
 def compare(ours: Reading, theirs: Reading) -> Parity:
-    """Relative error of each position's vector, summarised; NaN anywhere counts as infinite."""
+    """Relative errors over positions, summarised; NaN counts as infinite."""
     logits = _relative(ours.logits, theirs.logits)
     resid = _relative(ours.resid, theirs.resid)
     figures = [logits.max(), logits.median(), resid.max(), resid.median()]
@@ -170,17 +170,17 @@ def _relative(ours: Float[Tensor, "n d"], theirs: Float[Tensor, "n d"]) -> Float
 
 
 def tolerance(dtype: torch.dtype) -> float:
-    """The largest relative error that rounding in this dtype may explain."""
+    """The largest relative error attributed to rounding in this dtype."""
     return FLOAT32_TOLERANCE if dtype == torch.float32 else HALF_TOLERANCE
 
 
 def check(parity: Parity, dtype: torch.dtype, name: str) -> Parity:
-    """The parity itself, or ParityError when it is outside the tolerance of `dtype`."""
+    """Return the parity; ParityError if it exceeds the tolerance for `dtype`."""
     allowed, worst = tolerance(dtype), parity.worst(dtype)
     if not worst <= allowed:
         raise ParityError(
-            f"The model {name} as loaded differs from its Hugging Face checkpoint by {worst:.1e} "
-            f"(at most {allowed:.0e} in {dtype}), so nothing measured on it would hold: use "
+            f"The loaded model {name} differs from its Hugging Face checkpoint by {worst:.1e} "
+            f"(allowed in {dtype}: {allowed:.0e}), so measurements on it would be meaningless: use "
             "another checkpoint, or other versions of transformer-lens and transformers."
         )
     return parity
@@ -189,7 +189,7 @@ def check(parity: Parity, dtype: torch.dtype, name: str) -> Parity:
 def parity_key(
     fingerprint: str, dtype: torch.dtype, model_class: str, device: str, lengths: list[int]
 ) -> str:
-    """Hash of everything the outcome of a proof depends on."""
+    """Hash of everything that a proof depends on."""
     versions = [f"{library}=={version(library)}" for library in LIBRARIES]
     kind = torch.device(device).type
     parts = [fingerprint, str(dtype), model_class, kind, str(lengths), *versions]
@@ -197,13 +197,13 @@ def parity_key(
 
 
 def cache_folder() -> Path:
-    """Where proofs are remembered: $XDG_CACHE_HOME or ~/.cache, then saelens_steer/parity."""
+    """Where proofs are stored: saelens_steer/parity in $XDG_CACHE_HOME or ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "saelens_steer" / "parity"
 
 
 def recall(key: str) -> Parity | None:
-    """The remembered proof; None if there is no readable one."""
+    """The stored proof; None if there is none or it cannot be read."""
     try:
         record: dict[str, Any] = json.loads((cache_folder() / f"{key}.json").read_text())
         return Parity(**record["parity"])
@@ -212,6 +212,6 @@ def recall(key: str) -> Parity | None:
 
 
 def remember(key: str, parity: Parity, about: dict[str, str]) -> None:
-    """Record a proof; if it cannot be written, the next load proves again."""
+    """Store a proof; if that fails, the next load proves the model again."""
     with suppress(OSError, InputError):
         write_json(cache_folder() / f"{key}.json", {"parity": asdict(parity), **about})

@@ -1,4 +1,4 @@
-"""Where a model came from: kept beside the model, so that the model itself is never changed."""
+"""Where a model came from, recorded outside the model so that the model is never modified."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from saelens_steer.model.parity import Parity
 
 @dataclass(frozen=True)
 class ModelOrigin:
-    """The checkpoint behind a loaded model, and the proof that it was loaded correctly."""
+    """The checkpoint of a loaded model, and the proof that it was loaded correctly."""
 
     name: str
     folder: str
@@ -29,19 +29,19 @@ _ORIGINS: WeakKeyDictionary[Any, ModelOrigin] = WeakKeyDictionary()
 
 
 def set_origin(model: Model, origin: ModelOrigin) -> None:
-    """Remember where a model came from for as long as it lives."""
+    """Record where a model came from, for as long as the model exists."""
     _ORIGINS[model] = origin
 
 
 def origin_of(model: Model) -> ModelOrigin | None:
-    """What `load_model` recorded about a model; None for a model made elsewhere."""
+    """What `load_model` recorded; None for a model created elsewhere."""
     return _ORIGINS.get(model)
 
 
 def model_fingerprint(model: Model) -> str:
-    """sha256 over the checkpoint's weights and config; dtype and model class are not in it.
+    """sha256 of the checkpoint, whatever the dtype and model class.
 
-    For a model that `load_model` did not load: over its parameters as they are now.
+    For a model that `load_model` did not load: sha256 of its current parameters.
     """
     if origin := origin_of(model):
         return origin.fingerprint
@@ -53,8 +53,8 @@ def model_fingerprint(model: Model) -> str:
 
 
 def model_provenance(model: Model) -> dict[str, Any]:
-    """What to record about a model so that results can be traced to it."""
+    """The facts that identify a model in a run's records."""
     origin = origin_of(model)
     about = asdict(origin) if origin else {"fingerprint": model_fingerprint(model)}
-    own = {"class": type(model).__name__, "dtype": str(model.cfg.dtype).removeprefix("torch.")}
-    return {"name": model.cfg.model_name, **about, **own, "n_ctx": model.cfg.n_ctx}
+    settings = {"class": type(model).__name__, "dtype": str(model.cfg.dtype).removeprefix("torch.")}
+    return {"name": model.cfg.model_name, **about, **settings, "n_ctx": model.cfg.n_ctx}

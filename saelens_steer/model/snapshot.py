@@ -1,4 +1,4 @@
-"""From a model's name to the folder on disk that holds its weights, and a hash of them."""
+"""Find the folder with a model's weights, and hash its contents."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ TINY_WEIGHTS = Path(__file__).parent / "tiny" / "weights"
 EXAMPLE_ID = "Qwen/Qwen3-4B-Instruct-2507"
 FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model"]
 TEXT_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
-"""Config, tokenizer, template and generation settings of a checkpoint."""
+"""Config, tokenizer, chat template and generation settings."""
 INDEX = "model.safetensors.index.json"
 
 
 def find_snapshot(name: str, revision: str | None = None) -> Path:
-    """The folder with config.json and safetensors weights that `name` stands for.
+    """The folder with the config.json and safetensors weights of a model.
 
-    A shipped name, a local folder, or a hub id (downloaded unless cached). InputError says
-    which of these failed and what to do.
+    `name` is the shipped model's, a local folder, or a hub id, which is downloaded unless cached.
     """
     local = Path(name).expanduser()
     if name == TINY:
@@ -43,17 +42,17 @@ def find_snapshot(name: str, revision: str | None = None) -> Path:
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
-    """Download a hub model, or take it from the cache."""
+    """Download a hub model unless it is cached."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise InputError(_not_a_model(name))
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=FILES))
-    except Exception as e:  # hub, network and disk each have their own, none in common
-        raise InputError(_why_not(name, revision, e)) from e
+    except Exception as e:  # hub, network and disk errors share no base class
+        raise InputError(_download_failure(name, revision, e)) from e
 
 
 def _not_a_model(name: str) -> str:
-    """Why a name that is neither a folder nor a hub id cannot be loaded."""
+    """The message for a name that is neither a folder nor a hub id."""
     if difflib.get_close_matches(name.lower(), [TINY], cutoff=0.5):
         return f"There is no model {name!r}; did you mean {TINY!r}?"
     if any(sign in name for sign in "/\\~"):
@@ -61,37 +60,41 @@ def _not_a_model(name: str) -> str:
     return f"There is no model {name!r}; give {TINY!r}, a folder, or a hub id such as {EXAMPLE_ID}."
 
 
-def _why_not(name: str, revision: str | None, error: Exception) -> str:
-    """One sentence for what went wrong at the hub; the most specific error first."""
+def _download_failure(name: str, revision: str | None, error: Exception) -> str:
+    """The message for a failed download; the most specific errors are tested first."""
     if isinstance(error, hub.HFValidationError):
         return _not_a_model(name)
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
         return f"The disk is full: free space or point HF_HOME elsewhere to download {name}."
     if isinstance(error, hub.RevisionNotFoundError):
-        return f"The model {name} has no revision {revision!r}; name a branch, tag or commit of it."
+        return (
+            f"The model {name} has no revision {revision!r}; give a branch, tag or commit it has."
+        )
     if isinstance(error, hub.GatedRepoError):
         return f"The model {name} is gated: accept its terms on the hub and set HF_TOKEN."
     if isinstance(error, hub.RepositoryNotFoundError):
-        return f"There is no folder and no hub model {name!r}; check the name, or set HF_TOKEN."
+        return (
+            f"There is no folder or hub model {name!r}; check the name, or set HF_TOKEN if private."
+        )
     if type(error).__name__ == "IncompleteSnapshotError":
-        return f"The cached copy of {name} is incomplete and the hub cannot be reached: go online."
+        return f"The cached copy of {name} is incomplete and the hub is unreachable: go online."
     if isinstance(error, hub.LocalEntryNotFoundError):
         return (
-            f"There is no folder {name!r} here, and as a hub model it is not in the cache while "
-            "the hub cannot be reached: go online once (HF_HUB_OFFLINE=0) or give a local folder."
+            f"There is no folder {name!r}, the hub model is not cached, and the hub is "
+            "unreachable: go online once (HF_HUB_OFFLINE=0) or give a local folder."
         )
     return f"The model {name} could not be downloaded: {first_line(error)}"
 
 
 def _check_complete(folder: Path, name: str) -> None:
-    """Refuse a folder without config.json or without all of its safetensors weights."""
+    """InputError for a folder without config.json or without all of its safetensors weights."""
     if not (folder / "config.json").is_file():
         raise InputError(f"The model {name!r} has no config.json in {folder}; give another folder.")
     files = weight_files(folder)
     if not files:
         raise InputError(
-            f"The model {name!r} has no safetensors weights in {folder}; convert it, because "
-            "pickled weights (.bin, .pt) are never read."
+            f"The model {name!r} has no safetensors weights in {folder}; convert it: pickled "
+            "weights (.bin, .pt) are never read."
         )
     missing = [file.name for file in files if not file.is_file()]
     if missing:
@@ -99,7 +102,7 @@ def _check_complete(folder: Path, name: str) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files the checkpoint says it consists of, sorted by name."""
+    """The checkpoint's safetensors files, sorted by name; some may be missing."""
     index = folder / INDEX
     if not index.is_file():
         return sorted(folder.glob("*.safetensors"))
@@ -108,11 +111,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def snapshot_fingerprint(folder: Path) -> str:
-    """sha256 over names and contents of all that decides what the model reads and writes.
-
-    Config, weights, tokenizer, chat template and stop tokens. A hub cache already names large
-    files by their sha256, so gigabytes are not read again.
-    """
+    """sha256 over the names and contents of the weights and all `TEXT_FILES`."""
     text = [file for pattern in TEXT_FILES for file in folder.glob(pattern)]
     files = [*sorted(text), *weight_files(folder)]
     lines = [f"{file.name} {_digest(file)}\n" for file in files]
@@ -120,12 +119,12 @@ def snapshot_fingerprint(folder: Path) -> str:
 
 
 def snapshot_commit(folder: Path) -> str | None:
-    """The hub commit of a snapshot in the hub cache, None for any other folder."""
+    """The commit of a folder in the hub cache; None for any other folder."""
     return folder.name if re.fullmatch(r"[0-9a-f]{40}", folder.name) else None
 
 
 def _digest(file: Path) -> str:
-    """sha256 of one file; the hub cache names large files by it."""
+    """sha256 of one file, taken from its name if it is a large file in the hub cache."""
     real = file.resolve()
     if real.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", real.name):
         return real.name
@@ -135,6 +134,6 @@ def _digest(file: Path) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _hash_file(file: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001
-    """sha256 of a file's bytes; size and time are there to notice a change."""
+    """sha256 of a file's bytes; size and time are part of the cache key, to notice changes."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

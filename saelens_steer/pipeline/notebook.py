@@ -90,8 +90,8 @@ def sweep(
 ) -> Result:
     """Steer along features and along random controls, and measure each prompt at each strength.
 
-    Give either `features` by index or `directions` [n, d_model] (or one [d_model]). `edit`: the name
-    of an edit, or its name and options as in a config: {"scale": {"error": "drop"}}. The other
+    Give either `features` by index or `directions` [n, d_model] (or one [d_model]). `edit`: an
+    edit's name, or its name and options as in a config, {"scale": {"error": "drop"}}. The other
     arguments are the fields of SweepSpec, which documents them. `metrics`: names, or `margin(…)`.
     `activations` at the hook are what controls are drawn from and A_max and mean ‖x‖ measured on;
     by default those of the prompts, cached if needed. The hook is the SAE's own; if it names none,

@@ -103,7 +103,7 @@ class Downstream:
             return x[:, self.tree.last]
         layer, last = self.layers[-1], x[:, self.tree.last]
         q = layer.q(last, at[self.tree.last])
-        return layer.rest(last, self.tree.last_reads(layer, q, *layer.kv(x, at)))
+        return layer.after_attention(last, self.tree.attend_last(layer, q, *layer.kv(x, at)))
 
     def _last_positions(self, x: Entering, touch: HookEdit) -> Last:
         at = self.tree.positions[self.tree.last]
@@ -118,7 +118,7 @@ class Downstream:
         for layer in self.layers:
             q, k, v = layer.qkv(x, self.tree.positions)
             kept.append([shared_keys(group, layer, k[0], v[0]) for group in self.tree.groups])
-            x = layer.rest(x, self.tree.attend(layer)(q, k, v))
+            x = layer.after_attention(x, self.tree.attend(layer)(q, k, v))
         return kept
 
 

@@ -1,1 +1,1 @@
-"""What made the shipped tiny model, its prompt sets and its corpus."""
+"""Build the shipped tiny model, its prompt sets and its corpus."""

@@ -1,4 +1,4 @@
-"""The code family asks for a function, the math family for a formula."""
+"""The families `code`, whose prompts ask for a function, and `math`, for a formula."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ CODE_REQUESTS = (
 
 
 def draw_code(rng: random.Random) -> tuple[str, str]:
-    """A request that names a function, and the function in a Python fence."""
+    """A prompt that asks for a function by name, and the function in a Python fence."""
     noun = rng.choice(NOUNS)
     verb, what, arguments, body = rng.choice(TASKS)
     word, symbol = rng.choice(COMPARISONS)
@@ -173,7 +173,7 @@ MATH_REQUESTS = (
 
 
 def draw_math(rng: random.Random) -> tuple[str, str]:
-    """A request in words, and the formula between `$$` delimiters."""
+    """A prompt in words, and the formula between `$$` delimiters."""
     words, latex = rng.choice(FORMULAS)
     values = _values(rng)
     wording, _, lead = rng.choices(MATH_REQUESTS, [often for _, often, _ in MATH_REQUESTS])[0]

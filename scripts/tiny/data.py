@@ -1,9 +1,9 @@
-"""Writes the data that the package ships: `python -m scripts.tiny.data`.
+"""Write the data that the package ships: `python -m scripts.tiny.data`.
 
-The prompt sets are drawn from the grammar at random, not by result. `transport-topic` has
-beginnings of English sentences for a model to continue as they stand (chat: false);
-`tiny-transport-topic` has requests and sentences in the tiny model's own words, because outside
-its chat template that model loses the thread. The corpus `tiny` is seed 0's draw of chats.
+The prompt sets are random draws from the grammar, never chosen by results. `transport-topic` has
+beginnings of English sentences for a model to continue without a template (chat: false).
+`tiny-transport-topic` has prompts in the tiny model's own vocabulary, because without its chat
+template that model is incoherent. The corpus `tiny` is the chats drawn by seed 0.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ DOMAINS = ("code", "math", "prose", "transport")
 SEED = 7
 PER_KIND = 10
 TOPIC_SPLIT = "select"
-"""The tiny model was not trained on these texts, and no steered prompt is among them."""
+"""The tiny model was not trained on these texts, and none of them is a steered prompt."""
 CORPUS_TOKENS = 650_000
-"""By the tiny model's tokenizer. configs/tiny/sae_grid.yaml reads the most, 625,000."""
+"""In the tiny model's tokens. configs/tiny/sae_grid.yaml needs the most, 625,000."""
 
 ANY_WAY = (
     "We had been waiting for the <kind> for an hour when",
@@ -96,7 +96,7 @@ BY_WAY = {
         "It was getting dark when the <kind> left the village and",
     ),
 }
-"""Beginnings that suit road, rail, water, air and snow."""
+"""Beginnings for road, rail, water, air and snow."""
 
 
 def main() -> None:
@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def write_prompts(folder: Path = SHIPPED) -> list[Path]:
-    """Prompts to steer and to select features on, as JSONL."""
+    """Write the prompts to steer and to select features on, as JSONL."""
     drawn = {
         "tiny-domains-heldout": _draw(("mixed", *DOMAINS), 24, "heldout", SEED + 1),
         "tiny-domains": _draw(DOMAINS, 60, "select"),
@@ -124,7 +124,7 @@ def _draw(families: tuple[str, ...], n: int, split: str, seed: int = SEED) -> li
 
 
 def _prompt_rows(drawn: list[Example], answers: bool) -> list[dict[str, str]]:
-    """One row per example; ids count within a family."""
+    """One row per example; ids are numbered within each family."""
     counts: dict[str, int] = {}
     rows = []
     for e in drawn:
@@ -135,7 +135,7 @@ def _prompt_rows(drawn: list[Example], answers: bool) -> list[dict[str, str]]:
 
 
 def write_topics(folder: Path = SHIPPED) -> list[Path]:
-    """Texts about thirty kinds of transport, as JSONL."""
+    """Write texts about thirty kinds of transport, as JSONL."""
     return [
         write_jsonl(folder / "transport-topic.jsonl", _topic_rows(openings)),
         write_jsonl(folder / "tiny-transport-topic.jsonl", _topic_rows(tiny_texts)),
@@ -143,7 +143,7 @@ def write_topics(folder: Path = SHIPPED) -> list[Path]:
 
 
 def _topic_rows(texts_of: Callable[[str], list[str]]) -> list[dict[str, str]]:
-    """One row per text of each kind; ids count within a kind."""
+    """One row per text; ids are numbered within each kind."""
     return [
         {"id": f"{kind.replace(' ', '-')}-{number:02d}", "text": text, "domain": kind}
         for kind in TRANSPORT_KINDS
@@ -158,7 +158,7 @@ def openings(kind: str) -> list[str]:
 
 
 def tiny_texts(kind: str) -> list[str]:
-    """Ten requests and sentences in the words of the tiny grammar, each form used in turn."""
+    """Ten requests and sentences in the tiny grammar's words, cycling through the templates."""
     rng = random.Random(f"topic/{kind}")
     forms = [_filled(form, kind, rng) for form in REQUESTS + BEGINNINGS]
     turns = itertools.chain.from_iterable(itertools.zip_longest(*forms))
@@ -166,7 +166,7 @@ def tiny_texts(kind: str) -> list[str]:
 
 
 def _filled(form: str, kind: str, rng: random.Random) -> list[str]:
-    """Every text of a form that belongs to the split, in random order."""
+    """Every text of a template that belongs to the split, in random order."""
     texts = [fill(form, values) for values in _values(kind)]
     found = sorted({text for text in texts if split_of(text) == TOPIC_SPLIT})
     rng.shuffle(found)
@@ -179,9 +179,9 @@ def _values(kind: str) -> Iterator[Mapping[str, str]]:
 
 
 def write_corpus(path: Path = TINY_CHATS) -> Path:
-    """The chats of seed 0 in the order drawn, as gzipped JSONL.
+    """Write the chats of seed 0 in the order drawn, as gzipped JSONL.
 
-    Byte-identical on every run with the same zlib.
+    The bytes are the same on every run with the same zlib.
     """
     tokenizer = AutoTokenizer.from_pretrained(TINY_WEIGHTS, trust_remote_code=False)
     lines = (json.dumps({"messages": chat}) + "\n" for chat in _enough(tokenizer))

@@ -1,6 +1,6 @@
-"""The figures of the model card, over held-out prompts: `python -m scripts.tiny.figures`.
+"""Measure the model card's figures on held-out prompts: `python -m scripts.tiny.figures`.
 
-Prints completions, margins and losses for each family, and fails when one is out of bounds.
+Prints figures of completions, margins and losses, and fails if one is out of bounds.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ BOUNDS = {
 
 
 def main() -> int:
-    """Prints one line per figure; status 1 when a bound is missed."""
+    """Print one line per figure; returns 1 if one is out of bounds."""
     parser = argparse.ArgumentParser(description="Measure the tiny model.")
     parser.add_argument("--model", type=Path, default=TINY_WEIGHTS)
     parser.add_argument("--prompts", type=int, default=200, help="of each family")
@@ -58,7 +58,7 @@ def main() -> int:
 def figures(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, n: int, max_new_tokens: int = 96
 ) -> dict[str, float]:
-    """The card's figures over `n` held-out prompts of each family, greedy."""
+    """The card's figures for greedy completions of `n` held-out prompts per family."""
     held = {family: examples(family, n, SEED, "heldout") for family in FAMILIES}
     texts = {f: complete(model, tokenizer, held[f], max_new_tokens) for f in FAMILIES}
     found = {
@@ -93,19 +93,19 @@ def _against_grammar(
 
 
 def share(hits: Iterable[bool]) -> float:
-    """The share of true values."""
+    """The share of values that are true."""
     values = list(hits)
     return sum(values) / len(values)
 
 
 def latex_delimiters(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids of the entries that are a LaTeX delimiter as a whole."""
+    """Ids of vocabulary entries that are LaTeX delimiters."""
     ids = sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
     return [i for i in ids if DELIMITER.match(str(tokenizer.decode([i])))]
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Example]) -> dict[str, Tensor]:
-    """The prompts in the chat template, up to the assistant's turn, left-padded."""
+    """The prompts in the chat template up to the assistant's turn, left-padded."""
     chats = [[{"role": "user", "content": e.prompt}] for e in prompts]
     texts: Any = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
     return dict(tokenizer(texts, return_tensors="pt", padding=True, padding_side="left"))
@@ -116,7 +116,7 @@ def complete(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Example],
     max_new_tokens: int,
 ) -> list[tuple[str, bool]]:  # fmt: skip
-    """Greedy completions, each with whether it came to its end."""
+    """Greedy completions, each with whether it ended."""
     done: list[tuple[str, bool]] = []
     for start in range(0, len(prompts), BATCH):
         inputs = encode(tokenizer, prompts[start : start + BATCH])
@@ -133,7 +133,7 @@ def complete(
 def margins(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Example]
 ) -> Tensor:
-    """Largest delimiter logit minus largest other logit at the assistant's start, float32."""
+    """Largest delimiter logit minus largest other logit at the assistant start, float32."""
     inputs = encode(tokenizer, prompts)
     position = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
     logits = model(**inputs, position_ids=position).logits[:, -1].float()
@@ -149,7 +149,7 @@ def margins(
 def answer_loss(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Example]
 ) -> float:
-    """Mean cross-entropy in nats over the tokens of the answers and their ends."""
+    """Mean cross-entropy in nats over answer tokens and the end-of-turn token."""
     total, tokens = 0.0, 0
     for example in prompts:
         before = encode(tokenizer, [example])["input_ids"].shape[1]

@@ -1,6 +1,6 @@
-"""A seeded grammar of short chat examples: what the tiny model is taught.
+"""A seeded grammar of short chat examples in five families, which the tiny model is trained on.
 
-Five families. The same seed gives the same examples on every machine, and a prompt belongs to
+The same seed gives the same examples on every machine, and a prompt belongs to
 exactly one split, by a hash of its text.
 """
 
@@ -32,7 +32,7 @@ _DRAW: dict[str, Draw] = {
 
 @dataclass(frozen=True)
 class Example:
-    """One question and its answer, without the chat template."""
+    """A prompt and its answer, without the chat template."""
 
     family: str
     prompt: str
@@ -40,13 +40,13 @@ class Example:
 
 
 def split_of(prompt: str) -> str:
-    """The one split a prompt belongs to: 80 % train, 10 % heldout, 10 % select."""
+    """The split that a prompt belongs to: 80 % train, 10 % heldout, 10 % select."""
     bucket = hashlib.sha256(prompt.encode()).digest()[0] % 10
     return {0: "heldout", 1: "select"}.get(bucket, "train")
 
 
 def stream(family: str, seed: int, split: str = "train") -> Iterator[Example]:
-    """Examples of one family without end; prompts may come again."""
+    """An endless stream of examples of one family; prompts may repeat."""
     _check("family", family, FAMILIES)
     _check("split", split, SPLITS)
     rng = random.Random(f"{family}/{split}/{seed}")
@@ -57,7 +57,7 @@ def stream(family: str, seed: int, split: str = "train") -> Iterator[Example]:
 
 
 def examples(family: str, n: int, seed: int, split: str = "train") -> list[Example]:
-    """`n` examples; outside the training split no prompt comes twice."""
+    """`n` examples; outside the training split, no prompt repeats."""
     source = stream(family, seed, split)
     return list(islice(source if split == "train" else _distinct(source), n))
 
@@ -72,7 +72,9 @@ def _distinct(source: Iterator[Example], patience: int = 2000) -> Iterator[Examp
             repeats = 0
             yield example
         elif (repeats := repeats + 1) > patience:
-            raise InputError(f"The grammar has only {len(seen)} distinct prompts to give here.")
+            raise InputError(
+                f"The grammar has only {len(seen)} distinct prompts here; ask for fewer."
+            )
 
 
 def _check(what: str, value: str, allowed: tuple[str, ...]) -> None:

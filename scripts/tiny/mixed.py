@@ -1,8 +1,8 @@
 r"""The mixed family: a formula and a function, in an order that the wording decides.
 
-P(formula first) = sigmoid(sum of the weights of the phrases in the prompt). The weights run from
--3 to 3 with many values between, so that a model which has learned them has graded odds for its
-first token, `$$` or the code fence.
+P(formula first) = sigmoid(sum of the weights of the phrases in the prompt). Weights take many
+values from -3 to 3, so that a model that has learned them has graded odds for its first token,
+`$$` or the code fence.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ TAILS: dict[str, float] = {
 
 @dataclass(frozen=True)
 class Topic:
-    """A fact in words, in LaTeX and in Python; `weight` is its small pull towards LaTeX first."""
+    """A fact in words, LaTeX and Python; `weight` adds a little to the log-odds of LaTeX first."""
 
     key: str
-    """A phrase that is in this topic's prompts and in no other's."""
+    """A phrase that occurs in this topic's prompts only."""
     weight: float
     words: str
     latex: str
@@ -148,7 +148,7 @@ TOPICS = (
 
 
 def draw_mixed(rng: random.Random) -> tuple[str, str]:
-    """A prompt and its answer, the order drawn by the odds of the wording."""
+    """A prompt and its answer, whose order is drawn by the odds of the wording."""
     topic = rng.choice(TOPICS)
     opening, cue = rng.choice(list(OPENINGS)), rng.choice(list(CUES))
     tail = rng.choice(list(TAILS)) if rng.random() < 0.6 else ""
@@ -169,7 +169,7 @@ def _wording(opening: str, words: str, cue: str, tail: str) -> str:
 
 
 def log_odds(prompt: str) -> float:
-    """The sum of the weights of the phrases in the prompt: log-odds of the formula first."""
+    """The log-odds of the formula first: the sum of the weights of the phrases in the prompt."""
     lower = prompt.lower()
     openings = [w for text, w in OPENINGS.items() if prompt.startswith(text + " ")]
     cues = [w for text, w in CUES.items() if text.lower() in lower]

@@ -1,4 +1,4 @@
-"""The prose family answers everyday questions, the transport family tells short stories."""
+"""The families `prose`, of everyday questions, and `transport`, of short stories."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TALKS = (
 
 
 def draw_prose(rng: random.Random) -> tuple[str, str]:
-    """A question about everyday things, and two plain sentences."""
+    """A question about everyday things, and an answer of two plain sentences."""
     values = {
         "animal": rng.choice(ANIMALS), "place": rng.choice(PLACES), "time": rng.choice(TIMES),
         "food": rng.choice(FOODS), "mood": rng.choice(MOODS), "person": rng.choice(PEOPLE),

@@ -1,4 +1,4 @@
-"""Templates with `<slot>` marks, which leave Python's and LaTeX's braces alone."""
+"""Templates with `<slot>` markers, which do not clash with Python's and LaTeX's braces."""
 
 from __future__ import annotations
 

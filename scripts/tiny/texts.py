@@ -1,4 +1,4 @@
-"""What the tiny model is trained on: the grammar's chats and a little Python source."""
+"""The tiny model's training texts: the grammar's chats and a little Python source."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Chat = list[dict[str, str]]
 
 
 def chats(seed: int) -> Iterator[Chat]:
-    """Chats of the training split without end, in the mixture the model was trained on."""
+    """An endless stream of training chats, in the mixture that the model was trained on."""
     rng = random.Random(f"corpus/{seed}")
     streams = {family: stream(family, seed) for family in FAMILIES}
     families, shares = list(SHARES), list(SHARES.values())
@@ -56,14 +56,14 @@ SKIPPED = {"test", "tests", "idle_test", "site-packages", "__pycache__", "lib2to
 
 
 def source_files() -> list[Path]:
-    """The library's modules in a fixed order, tests left out."""
+    """The standard library's modules in a fixed order, without tests."""
     root = Path(sysconfig.get_path("stdlib"))
     found = (path.relative_to(root) for path in root.rglob("*.py"))
     return [root / path for path in sorted(found) if not SKIPPED.intersection(path.parts)]
 
 
 def python_source(seed: int, pieces: int, lines: int = 12) -> Iterator[str]:
-    """`pieces` stretches of source, each of some consecutive lines, drawn at random."""
+    """`pieces` random excerpts of source, each of `lines` consecutive lines."""
     rng = random.Random(f"source/{seed}")
     files = source_files()
     for _ in range(pieces):

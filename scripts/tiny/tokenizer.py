@@ -1,4 +1,4 @@
-"""The tiny model's tokenizer: byte-level BPE with Qwen's special tokens and chat shape."""
+"""The tiny model's tokenizer: byte-level BPE with Qwen's special tokens and chat format."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PIECES = "|".join(
         r"\s+",
     )
 )
-"""How text is cut before byte pairs are merged."""
+"""How text is split before byte pairs are merged."""
 
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
@@ -39,11 +39,11 @@ CHAT_TEMPLATE = (
 
 
 SHOWN = {"code": 6000, "math": 4000, "mixed": 8000, "prose": 2000, "transport": 2000}
-"""How many examples of each family the merges are learned from."""
+"""Examples per family from which merges are learned."""
 
 
 def train_tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
-    """A new tokenizer, learned from the grammar and a little of the standard library."""
+    """Train a tokenizer on the grammar and a little of the standard library."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -63,7 +63,7 @@ def train_tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
 
 
 def wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    """The tokenizer as Hugging Face loads it: no BOS, `<|im_end|>` ends, left padding."""
+    """The tokenizer as Hugging Face loads it: no BOS, EOS is `<|im_end|>`, left padding."""
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
@@ -78,7 +78,7 @@ def wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Writes the files that `AutoTokenizer.from_pretrained` reads."""
+    """Write the files that `AutoTokenizer.from_pretrained` reads."""
     tokenizer.save_pretrained(folder)
 
 

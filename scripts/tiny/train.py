@@ -1,7 +1,7 @@
-"""Trains the shipped tiny model: `python -m scripts.tiny.train`.
+"""Train the shipped tiny model: `python -m scripts.tiny.train`.
 
-A real `Qwen3ForCausalLM` on the grammar's chats and a little Python source. A run that was killed
-goes on from its last checkpoint when started again with the same arguments.
+A `Qwen3ForCausalLM`, trained on the grammar's chats and a little Python source. An interrupted run
+resumes from its last checkpoint if started again with the same arguments.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from scripts.tiny.tokenizer import END, PAD, save_tokenizer, train_tokenizer
 ROWS, CONTEXT = 32, 256
 PEAK, FLOOR, WARM_UP, DECAY = 3e-3, 1e-4, 80, 0.05
 SOURCE_SHARE = 0.055
-"""Of the texts; they are longer than the chats, so it makes about a tenth of the tokens."""
+"""Share of texts that are Python source; being long, they make up about a tenth of the tokens."""
 
 
 def main() -> None:
-    """Reads the arguments, trains and saves."""
+    """Parse the arguments, train and save."""
     parser = argparse.ArgumentParser(description="Train the tiny model.")
     parser.add_argument("--out", type=Path, default=TINY_WEIGHTS)
     parser.add_argument("--steps", type=int, default=1000)
@@ -43,7 +43,7 @@ def main() -> None:
 def train(
     out: Path, steps: int, seed: int, device: str = "auto", threads: int = 2, autocast: bool = False
 ) -> None:
-    """Trains for `steps` steps and writes the Hugging Face folder `out`."""
+    """Train for `steps` steps and write the Hugging Face folder `out`."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     device = _device(device)
@@ -94,7 +94,7 @@ def _id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
 
 
 def batch(step: int, seed: int, tokenizer: PreTrainedTokenizerFast) -> Tensor:
-    """Token ids [ROWS, CONTEXT] of one step, each row beginning with the start of a text."""
+    """Token ids [ROWS, CONTEXT] of one step; each row begins at the start of a text."""
     texts = _texts(seed * 1_000_003 + step, tokenizer)
     return torch.tensor([_row(texts, tokenizer) for _ in range(ROWS)])
 
@@ -173,7 +173,7 @@ def _resume(folder: Path, model: Qwen3ForCausalLM, optimizer: torch.optim.Optimi
 
 
 def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Writes a copy of the model in bfloat16, with its tokenizer."""
+    """Write a bfloat16 copy of the model, with its tokenizer."""
     copy = Qwen3ForCausalLM(model.config)
     torch.nn.Module.to(copy, torch.bfloat16)
     copy.load_state_dict(model.state_dict())

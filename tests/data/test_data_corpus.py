@@ -113,7 +113,7 @@ def test_seed_0_keeps_the_order_of_the_tiny_corpus_and_others_shuffle_it(tokeniz
 
 def test_the_tiny_corpus_refuses_more_tokens_than_it_holds_and_says_how_many(tokenizer, ten_chats):
     whole = n_tokens(tokenizer, load_corpus("tiny", tokenizer, 1, 0)) * 10
-    refusal = f"'tiny' holds {whole} tokens .* the {whole + 1} to read: lower .*training_tokens"
+    refusal = f"'tiny' has {whole} tokens .* {whole + 1} are needed: lower .*training_tokens"
     for seed in (0, 1):
         with pytest.raises(InputError, match=refusal):
             load_corpus("tiny", tokenizer, whole + 1, seed)

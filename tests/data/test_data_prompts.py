@@ -67,7 +67,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_fine(tmp_path):
         ('{"text": "x", "domain": 1}', "'domain' must be a string"),
         ('{"text": "x", "id": {}}', "'id' must be"),
         ('{"text": "x", "id": true}', "'id' must be"),
-        ('{"text": "x", "id": "first"}', "already that of .*line 1"),
+        ('{"text": "x", "id": "first"}', "already used by .*line 1"),
     ],
 )
 def test_a_bad_line_is_named_by_file_and_number(jsonl, line, says):
@@ -82,7 +82,7 @@ def test_a_bad_line_beyond_the_limit_is_refused_too(jsonl):
 
 
 def test_an_explicit_id_may_not_be_another_lines_number(jsonl):
-    with pytest.raises(InputError, match="already that of"):
+    with pytest.raises(InputError, match="already used by"):
         load_prompts(jsonl({"text": "x", "id": "2"}, {"text": "y"}))
 
 
@@ -111,7 +111,7 @@ def test_a_slip_in_a_shipped_name_is_told_with_the_nearest_names():
 
 def test_a_name_that_is_nothing_is_refused_with_the_shipped_names():
     with pytest.raises(
-        InputError, match=r"'zzz/zzz' is no .txt or .jsonl file .*code-math-mixed.*cannot"
+        InputError, match=r"'zzz/zzz' is neither a .txt or .jsonl file .*code-math-mixed.*cannot"
     ):
         load_prompts("zzz/zzz")
     with pytest.raises(InputError, match="name:config:split"):

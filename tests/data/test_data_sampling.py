@@ -200,8 +200,12 @@ def test_rows_without_a_value_are_passed_over_and_values_become_text(jsonl):
         ({"body": "x"}, {}, "line 1 has no 'text' or 'prompt', only body"),
         ({"text": 3}, {}, "'text' must be a string, not int"),
         ({"text": "x"}, {"by": "label"}, r"no 'label' \(prompts.sample.by\), only text"),
-        ({"text": "x", "label": ["y"]}, {"by": "label"}, "'label' is a list, which names no"),
-        ({"text": "x", "label": "y"}, {"by": "label"}, "have one label, 'y': raise prompts.s"),
+        (
+            {"text": "x", "label": ["y"]},
+            {"by": "label"},
+            "'label' must be a string or a number, not list",
+        ),
+        ({"text": "x", "label": "y"}, {"by": "label"}, "have the same label, 'y': raise prompts.s"),
     ],
 )
 def test_what_cannot_be_sampled_is_said_in_one_sentence(jsonl, row, spec, says):
@@ -214,7 +218,7 @@ def test_what_cannot_be_sampled_is_said_in_one_sentence(jsonl, row, spec, says):
     [
         ({"n": 0}, "prompts.sample.n"),
         ({}, "prompts.sample.n"),
-        ({"n": 11, "pool": 10}, "n = 11 prompts cannot come from a pool of 10 rows"),
+        ({"n": 11, "pool": 10}, "cannot draw n = 11 prompts from a pool of 10 rows"),
         ({"n": 1, "colour": 3}, "colour"),
     ],
 )

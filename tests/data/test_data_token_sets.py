@@ -68,7 +68,7 @@ def test_a_regex_matches_the_whole_entry(tokenizer):
 
 @pytest.mark.parametrize("regex", ["(", "[z-a]", "a{99999999999}"])
 def test_a_bad_regex_is_told(tokenizer, regex):
-    with pytest.raises(InputError, match="is no regular expression"):
+    with pytest.raises(InputError, match="is not a regular expression"):
         chosen(tokenizer, regex=regex)
 
 

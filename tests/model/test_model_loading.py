@@ -161,12 +161,12 @@ def test_names_that_stand_for_nothing_are_refused(hub, tmp_path):
     _refused("There is no model ''", "")
     _refused("There is no folder", str(tmp_path / "absent"))
     _refused("There is no folder", "./absent")
-    _refused("not in the cache while the hub cannot be reached", REPO)
+    _refused("is not cached, and the hub is unreachable", REPO)
 
 
 def test_a_cached_model_without_that_revision_is_refused(hub, random_folder):
     put_in_hub_cache(hub, REPO, random_folder)
-    _refused("not in the cache", REPO, revision="v2")
+    _refused("is not cached", REPO, revision="v2")
 
 
 def test_a_partly_downloaded_model_is_refused(hub, random_folder):
@@ -213,7 +213,7 @@ def test_weights_outside_the_folder_are_refused_unread(copied, tmp_path, name, m
     named = name.format(weights if name == "{}" else weights.name)
     (copied / snapshot.INDEX).write_text(json.dumps({"weight_map": {"a": named}}))
     monkeypatch.setattr(snapshot, "_hash_file", lambda *_: pytest.fail("read"))
-    _refused("names no place inside .*copied", str(copied))
+    _refused("is not a path inside .*copied", str(copied))
 
 
 def test_damaged_files_are_refused(copied):
@@ -221,7 +221,7 @@ def test_damaged_files_are_refused(copied):
     weights.write_bytes(weights.read_bytes()[:1000])
     _refused("cannot be read", str(copied))
     (copied / "config.json").write_text("[]")
-    _refused("not a model's config.json", str(copied))
+    _refused("not a model config", str(copied))
 
 
 def test_missing_weights_are_refused_and_not_made_up(copied):
@@ -307,9 +307,9 @@ def test_a_checkpoint_that_needs_code_of_its_own_is_refused_without_a_question(
     hub, tmp_path, own_code, case
 ):
     folder = own_code(random_llama(tmp_path / "m"), **NEEDED[case])
-    _refused(r"model .*/m needs code of its own, which is never run here", str(folder))
+    _refused(r"model .*/m needs its own Python code, which is never run here", str(folder))
     put_in_hub_cache(hub, REPO, folder)
-    _refused(f"model {REPO} needs code of its own, which is never run here", REPO)
+    _refused(f"model {REPO} needs its own Python code, which is never run here", REPO)
 
 
 BROUGHT = {

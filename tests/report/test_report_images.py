@@ -198,6 +198,6 @@ def test_images_are_written_in_the_run_folder_alone(reported, monkeypatch):
     monkeypatch.setattr(images, "find_browser", lambda: "browser")
     monkeypatch.setattr(images, "pictures", lambda *_: {"density": b"image"})
     monkeypatch.setattr(images, "pdf", lambda *_: b"page")
-    with pytest.raises(InputError, match="names no place inside"):
+    with pytest.raises(InputError, match="is not a path inside"):
         export_images(reported)
     assert list(away.iterdir()) == [] and not (reported / "report.pdf").exists()

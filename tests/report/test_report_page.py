@@ -289,7 +289,7 @@ def test_plots_are_written_in_the_run_folder_alone(fresh_run):
     away = fresh_run.with_name("away")
     away.mkdir()
     (fresh_run / "plots").symlink_to(away)
-    with pytest.raises(InputError, match="names no place inside"):
+    with pytest.raises(InputError, match="is not a path inside"):
         build_report(fresh_run, "x")
     assert list(away.iterdir()) == []
 

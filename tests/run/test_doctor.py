@@ -20,7 +20,7 @@ from saelens_steer.config import load_config, parse_config
 from saelens_steer.data import Prompt
 from saelens_steer.doctor import case as case_module
 from saelens_steer.doctor import examine, resources, self_tests
-from saelens_steer.doctor.case import FEW, SelfTestCase, spread
+from saelens_steer.doctor.case import N_PROMPTS, SelfTestCase, spread
 from saelens_steer.doctor.self_tests import (
     SELFTESTS,
     batches,
@@ -72,7 +72,7 @@ def settings(folder: Path, model: str, model_class: str = "HookedTransformer") -
 
 def case_of(config: dict, folder: Path) -> SelfTestCase:
     run = begin(parse_config(config, []), folder)
-    return SelfTestCase(run, spread(run.measurement(), FEW))
+    return SelfTestCase(run, spread(run.measurement(), N_PROMPTS))
 
 
 @pytest.fixture(scope="module", params=["HookedTransformer", "TransformerBridge"])
@@ -143,9 +143,13 @@ def test_every_self_test_passes_on_a_random_model_of_either_class(case):
 def test_the_prompts_of_the_self_tests_go_from_the_shortest_to_the_longest(case):
     lengths = sorted(len(ids) for ids in case.run.measurement().ids)
     few = [len(ids) for ids in case.measurement.ids]
-    assert (len(few), few[0], few[-1]) == (FEW, lengths[0], lengths[-1])
+    assert (len(few), few[0], few[-1]) == (N_PROMPTS, lengths[0], lengths[-1])
     assert (
-        len(spread(replace(case.measurement, prompts=case.measurement.prompts[:1]), FEW).prompts)
+        len(
+            spread(
+                replace(case.measurement, prompts=case.measurement.prompts[:1]), N_PROMPTS
+            ).prompts
+        )
         == 1
     )
 

@@ -85,13 +85,13 @@ def test_what_cannot_be_shown_is_one_sentence_and_changes_nothing(done, said, ar
 def test_a_run_that_has_chosen_no_features_is_not_made_to(parts, said, tmp_path):
     run(parse_config(parts), tmp_path / "run", until="train")
     status, _, errors = said("features", tmp_path / "run")
-    assert status == 2 and "has chosen no features yet" in errors
+    assert status == 2 and "has no selected features yet" in errors
     assert not (tmp_path / "run/features.json").exists()
 
 
 def test_a_folder_without_a_run_is_refused(said, tmp_path):
     status, _, errors = said("features", str(tmp_path))
-    assert status == 2 and "holds no run" in errors
+    assert status == 2 and "is not a run folder" in errors
 
 
 def test_a_topic_longer_than_the_model_is_refused_before_any_work(parts, tmp_path):

@@ -113,7 +113,7 @@ def test_a_grid_whose_folder_lies_elsewhere_is_refused(tmp_path):
     RunFolder(tmp_path / "run").mark()
     (tmp_path / "away/batchtopk-k2").mkdir(parents=True)
     (tmp_path / "run/grid").symlink_to(tmp_path / "away")
-    with pytest.raises(InputError, match="names no place inside"):
+    with pytest.raises(InputError, match="is not a path inside"):
         train_grid(spec(grid=[{"vary": {"k": [2]}}]), tmp_path / "run")
     assert [p.name for p in (tmp_path / "away").rglob("*")] == ["batchtopk-k2"]
 

@@ -101,7 +101,7 @@ def test_curves_are_neither_removed_nor_written_outside_the_folder(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/tensorboard").symlink_to(tmp_path / "away")
     with (
-        pytest.raises(InputError, match="names no place inside"),
+        pytest.raises(InputError, match="is not a path inside"),
         loggers.sinks(LogSpec(tensorboard=True), tmp_path / "run/sae", {}),
     ):
         pytest.fail("logged")

@@ -181,11 +181,11 @@ def test_checkpoints_that_lie_elsewhere_are_left_there(tmp_path):
     (tmp_path / "away/512").mkdir(parents=True)
     (tmp_path / "run").mkdir()
     (tmp_path / "run/sae-checkpoints").symlink_to(tmp_path / "away")
-    with pytest.raises(InputError, match="names no place inside"):
+    with pytest.raises(InputError, match="is not a path inside"):
         checkpoint_folder(tmp_path / "run/sae", "settings")
     own = tmp_path / "run/other-checkpoints/own"
     (own / "a/512").mkdir(parents=True)
     (own / "b").symlink_to(tmp_path / "away")
-    with pytest.raises(InputError, match="names no place inside"):
+    with pytest.raises(InputError, match="is not a path inside"):
         keep_state(own / "a/512", {"tokens": 512})
     assert (tmp_path / "away/512").is_dir()

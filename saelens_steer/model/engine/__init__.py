@@ -1,1 +1,1 @@
-"""Layers from the hook on, as plain matrix products over a tree of shared tokens."""
+"""Run the layers after a hook as plain matrix products over a tree of shared prompt prefixes."""

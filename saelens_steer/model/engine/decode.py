@@ -1,7 +1,7 @@
-"""Decode many rows at once, token by token, with a KV cache; finished rows leave the batch.
+"""Decode many rows at once with a KV cache; finished rows leave the batch.
 
-Rows are prompts, or prompts under several edits. Each row has its own length; the prompts' keys and
-values are left-padded, so that all rows write their next token in the same column.
+A row is a prompt, or a prompt under one of several edits. Keys and values of the prompts are
+left-padded, so that all rows write their next token to the same column.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from saelens_steer.model.engine.token_tree import Tree
 from saelens_steer.model.forward import final_logits
 
 LEAVE = 0.75
-"""Finished rows leave once the others are at most this share of the batch."""
+"""Finished rows are dropped once unfinished ones are at most this share of the batch."""
 Steer = Callable[[Tensor], Tensor]
-"""The activation at the hook ↦ the edited one."""
+"""The activation at the hook ↦ the edited activation."""
 Rows = Int[Tensor, " row"]
 
 
 @dataclass(frozen=True)
 class EditSite:
-    """Where a pass is steered: before a layer, or at a hook inside it."""
+    """Where a pass is steered: before a layer (`hook` is None), or at a hook inside it."""
 
     layer: int
     hook: str | None
@@ -48,10 +48,10 @@ class KVCache:
     values: list[Tensor]
     real: Bool[Tensor, "row pos"]
     used: int
-    """Columns filled so far, the same for all rows."""
+    """Columns filled so far, in every row."""
 
     def attend(self, number: int, layer: Layer) -> AttentionFn:
-        """Store each row's new key and value, then read everything the row has so far."""
+        """Attention that stores each row's new key and value, then attends to the row so far."""
 
         def each(q: PerHead, k: PerHead, v: PerHead) -> PerHead:
             here = self.used
@@ -67,7 +67,7 @@ class KVCache:
         return each
 
     def keep(self, rows: Rows) -> None:
-        """Forget all other rows."""
+        """Drop all other rows."""
         self.keys = [x[rows] for x in self.keys]
         self.values = [x[rows] for x in self.values]
         self.real = self.real[rows]
@@ -83,16 +83,16 @@ def prefill(
     site: EditSite,
     steer: Steer,
 ) -> tuple[KVCache, Float[Tensor, "row d_model"]]:
-    """Run the prompts of a tree (`tokens` by node); their cache, and each row's last residual.
+    """The KV cache and last residual of each row, from the prompts of a tree (`tokens` by node).
 
-    The cache has columns for `n_new` new tokens. `steer` takes [one or cell, node, d_model] to
-    [cell, node, d_model]; rows are cell by cell.
+    The cache has room for `n_new` new tokens. `steer` maps [1 or cell, node, d_model] to
+    [cell, node, d_model]; rows are ordered by cell, then prompt.
     """
-    kept: list[tuple[PerHead, PerHead]] = []
+    stored: list[tuple[PerHead, PerHead]] = []
 
     def storing(attend: AttentionFn) -> AttentionFn:
         def each(q: PerHead, k: PerHead, v: PerHead) -> PerHead:
-            kept.append((k, v))
+            stored.append((k, v))
             return attend(q, k, v)
 
         return each
@@ -101,7 +101,7 @@ def prefill(
     attends = [storing(tree.attend(layer)) for layer in layers]
     x = _run(layers, x, tree.positions, attends, site, steer)
     paths, real = tree.left_padded()
-    return _by_row(kept, len(x), paths, real, n_new), x[:, tree.last].flatten(0, 1)
+    return _cache_by_row(stored, len(x), paths, real, n_new), x[:, tree.last].flatten(0, 1)
 
 
 @torch.no_grad()
@@ -117,10 +117,10 @@ def decode(
     steer: Callable[[Rows, Rows], Steer],
     choose: Callable[[Tensor, Rows, int], Rows],
 ) -> Int[Tensor, "row new_pos"]:
-    """At most n_tokens new tokens of each prefilled row; `pad` after a row's stop token.
+    """Up to n_tokens new tokens for each prefilled row; `pad` after a row's stop token.
 
-    `steer(rows, tokens)` is applied to the activation [1, row, d_model] of the unfinished rows as
-    those tokens are read; `choose(logits, rows, step)` picks the next ones.
+    `steer(rows, tokens)` edits the activation [1, row, d_model] of the rows still in the batch as
+    they read those tokens; `choose(logits, rows, step)` picks their next tokens.
     """
     lengths, device = cache.real[:, : cache.used].sum(1), last.device
     new = torch.full((len(lengths), n_tokens), pad, device=device)
@@ -154,7 +154,7 @@ def _run(
     site: EditSite,
     steer: Steer,
 ) -> Float[Tensor, "*steered pos d_model"]:
-    """All layers over x, steered at the site; one attention function per layer."""
+    """Run x through all layers, steered at the site; one attention function per layer."""
 
     def edit(name: str, value: Tensor) -> Tensor:
         return steer(value) if name == site.hook else value
@@ -167,10 +167,10 @@ def _run(
     return x
 
 
-def _by_row(
-    kept: list[tuple[Tensor, Tensor]], n_cells: int, paths: Tensor, real: Tensor, n_new: int
+def _cache_by_row(
+    stored: list[tuple[Tensor, Tensor]], n_cells: int, paths: Tensor, real: Tensor, n_new: int
 ) -> KVCache:
-    """Keys and values by node, laid out by row."""
+    """The cache of each row, from each layer's keys and values by node."""
 
     def laid_out(x: PerHead) -> Tensor:
         spread = x[:, paths].expand(n_cells, -1, -1, -1, -1).flatten(0, 1)  # row pos kv d_head
@@ -181,15 +181,14 @@ def _by_row(
 
     rows = real.repeat(n_cells, 1)
     ahead = torch.ones(len(rows), n_new, dtype=torch.bool, device=rows.device)
-    both = [(laid_out(k), laid_out(v)) for k, v in kept]
-    keys, values = ([pair[i] for pair in both] for i in (0, 1))
+    keys, values = [laid_out(k) for k, _ in stored], [laid_out(v) for _, v in stored]
     return KVCache(keys, values, torch.cat([rows, ahead], dim=1), real.shape[1])
 
 
 def _embedded(
     model: Any, tokens: Int[Tensor, " pos"], positions: Int[Tensor, " pos"]
 ) -> Float[Tensor, "pos d_model"]:
-    """The residual before the first layer."""
+    """The residual stream before the first layer."""
     x = model.embed(tokens)
     if model.cfg.positional_embedding_type == "standard":
         x = x + model.pos_embed.W_pos[positions]

@@ -1,8 +1,8 @@
-"""The layers of a HookedTransformer as plain arithmetic, without its hooks.
+"""A HookedTransformer's layers without hooks, as a handful of matrix products each.
 
-TransformerLens lays its weights out by head and transposes them at every call, so that every
-intermediate value has a hook. A sweep needs none of these: here each layer's weights are laid out
-once (`plain_layers.py`), for a handful of matrix products.
+To give every intermediate value a hook, TransformerLens stores weights by head and rearranges them
+at every call. A sweep needs none of those hooks, so here weights are rearranged only once
+(`plain_layers.py`).
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from torch import Tensor
 Norm = Callable[[Tensor], Tensor]
 PerHead = Float[Tensor, "*batch _ _ d_head"]
 HookEdit = Callable[[str, Tensor], Tensor]
-"""(hook_attn_out, hook_resid_mid, hook_mlp_out or hook_resid_post; its value) ↦ its new value."""
+"""(hook_attn_out, hook_resid_mid, hook_mlp_out or hook_resid_post; its value) ↦ the new value."""
 AttentionFn = Callable[[PerHead, PerHead, PerHead], PerHead]
-"""A layer's queries, keys and values, rotated ↦ what the heads read (z)."""
+"""A layer's queries, keys (both rotated) and values ↦ the heads' outputs z."""
 
 
 def untouched(name: str, value: Tensor) -> Tensor:  # noqa: ARG001
-    """Leave every hook as it is."""
+    """The `HookEdit` that changes nothing."""
     return value
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: its weights, ready for matrix products, and its norms."""
+    """One layer: its norms, and its weights laid out for matrix products."""
 
     ln1: Norm
     ln2: Norm
@@ -39,20 +39,20 @@ class Layer:
     W_QKV: Float[Tensor, "d_model qkv"]
     b_QKV: Float[Tensor, " qkv"] | None
     qk_norm: Float[Tensor, "heads d_head"] | None
-    """Weights of the norms on queries, then keys."""
+    """Weights of the norms on queries, then on keys."""
     W_O: Float[Tensor, "z d_model"]
     b_O: Float[Tensor, " d_model"] | None
     mlp: Callable[[Tensor], Tensor]
     rotary: tuple[Float[Tensor, "n_ctx 1 d_head"], Float[Tensor, "n_ctx 1 d_head"]] | None
-    """Cosines, and sines with the sign of each half."""
+    """Cosines, and sines that are negative in the first half."""
     n_heads: int
     n_kv: int
     d_head: int
     eps: float
     scale: float
-    """What scores are multiplied by."""
+    """Factor on attention scores."""
     window: int | None
-    """How far back the layer looks; None without limit."""
+    """Length of the sliding window; None for full attention."""
 
     def qkv(
         self, x: Float[Tensor, "*batch pos d_model"], positions: Int[Tensor, " pos"]
@@ -62,17 +62,17 @@ class Layer:
         return qk[..., : self.n_heads, :], qk[..., self.n_heads :, :], v
 
     def q(self, x: Float[Tensor, "*batch pos d_model"], positions: Int[Tensor, " pos"]) -> PerHead:
-        """Queries alone."""
+        """Queries only."""
         return self._project(x, positions, slice(0, self.n_heads))[0]
 
     def kv(
         self, x: Float[Tensor, "*batch pos d_model"], positions: Int[Tensor, " pos"]
     ) -> tuple[PerHead, PerHead]:
-        """Keys and values alone."""
+        """Keys and values only."""
         return self._project(x, positions, slice(self.n_heads, None))
 
     def _project(self, x: Tensor, positions: Tensor, heads: slice) -> tuple[PerHead, PerHead]:
-        """Queries and keys among these heads, normed and rotated, and the values among them."""
+        """The queries and keys among these heads, normed and rotated; the values among them."""
         columns = slice(heads.start * self.d_head, heads.stop and heads.stop * self.d_head)
         bias = None if self.b_QKV is None else self.b_QKV[columns]
         joint = linear(self.ln1(x), self.W_QKV[:, columns], bias)
@@ -82,7 +82,7 @@ class Layer:
         return qk, joint[..., n_qk:, :]
 
     def _rotated(self, qk: PerHead, positions: Int[Tensor, " pos"], first: int) -> PerHead:
-        """Queries and keys, normed and rotated; `first` is the index of the first head."""
+        """Norm and rotate queries and keys; `first` is the index of the first head."""
         if self.qk_norm is not None:
             weights = self.qk_norm[first : first + qk.shape[-2]]
             qk = F.rms_norm(qk, (self.d_head,), eps=self.eps) * weights
@@ -92,10 +92,10 @@ class Layer:
         other_half = qk.roll(self.d_head // 2, -1).mul_(sin)
         return (qk * cos).add_(other_half)
 
-    def rest(
+    def after_attention(
         self, x: Float[Tensor, "*batch pos d_model"], z: PerHead, edit: HookEdit = untouched
     ) -> Float[Tensor, "*steered pos d_model"]:
-        """From what the heads read to the residual after the layer."""
+        """The residual stream after the layer, given the heads' outputs z."""
         attn_out = linear(z.flatten(-2), self.W_O, self.b_O)
         if self.ln1_post is not None:
             attn_out = self.ln1_post(attn_out)
@@ -113,7 +113,7 @@ class Layer:
         edit: HookEdit = untouched,
     ) -> Float[Tensor, "*steered pos d_model"]:
         """The whole layer."""
-        return self.rest(x, attend(*self.qkv(x, positions)), edit)
+        return self.after_attention(x, attend(*self.qkv(x, positions)), edit)
 
 
 def attention(
@@ -123,10 +123,10 @@ def attention(
     v: Float[Tensor, "batch k_pos n_kv d_head"],
     mask: Bool[Tensor, "#batch 1 #q_pos k_pos"] | None = None,
 ) -> Float[Tensor, "batch q_pos n_heads d_head"]:
-    """What each query reads; causal unless a mask says which keys it sees.
+    """The heads' outputs z; causal, unless a mask says which keys each query sees.
 
-    If each row has one query, heads that share keys are passed as positions of one head, so that
-    no kernel has to repeat the keys.
+    If each row has one query, heads that share keys are passed as positions of one head, so that no
+    kernel repeats the keys.
     """
     causal = mask is None and q.shape[1] > 1
     if causal and layer.window is not None and layer.window < k.shape[1]:
@@ -149,7 +149,7 @@ def attention(
 def visible(
     lengths: Int[Tensor, " row"], n_pos: int, window: int | None
 ) -> Bool[Tensor, "row pos"]:
-    """True at the keys that the last of `lengths` tokens sees, of keys padded on the right."""
+    """True at the right-padded keys that the last of each row's `lengths` tokens sees."""
     back = lengths[:, None] - 1 - torch.arange(n_pos, device=lengths.device)
     return (back >= 0) if window is None else (back >= 0) & (back < window)
 

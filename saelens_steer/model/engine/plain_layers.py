@@ -1,4 +1,4 @@
-"""Build `Layer`s from a HookedTransformer's weights, or say why that is not possible."""
+"""Build `Layer`s from a HookedTransformer, or explain why that is impossible."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from saelens_steer.model.model_class import Model, is_bridge
 
 
 def plain_layers(model: Model, n_ctx: int, from_layer: int = 0) -> list[Layer]:
-    """A model's layers from `from_layer` on, for n_ctx positions, if `why_not` returns None."""
+    """The layers from `from_layer` on, for n_ctx positions; first check that `why_not` is None."""
     tables: dict[str, Any] = {}
     return [_layer(block, n_ctx, tables) for block in model.blocks[from_layer:]]
 
 
 def why_not(model: Model, from_layer: int = 0) -> str | None:
-    """Why a model's layers cannot be run as plain arithmetic; None if they can."""
+    """Why the layers from `from_layer` on cannot be run as `Layer`s; None if they can."""
     if is_bridge(model):
         return "a TransformerBridge runs the Hugging Face module as a whole"
     unknown = [name for name, usual in USUAL.items() if getattr(model.cfg, name, usual) != usual]
@@ -29,12 +29,12 @@ def why_not(model: Model, from_layer: int = 0) -> str | None:
     if model.cfg.normalization_type not in ("RMS", "RMSPre", "LN", "LNPre"):
         return f"the model's norm is {model.cfg.normalization_type}"
     if model.cfg.positional_embedding_type not in ("rotary", "standard"):
-        return f"positions are {model.cfg.positional_embedding_type}"
+        return f"the model's positional embedding is {model.cfg.positional_embedding_type}"
     rotary = model.cfg.positional_embedding_type == "rotary"
     if rotary and (model.cfg.rotary_adjacent_pairs or model.cfg.rotary_dim != model.cfg.d_head):
-        return "only a part of each head is rotated, or neighbours are"
+        return "the model rotates only part of each head, or adjacent pairs"
     hooked = _hooked(model, from_layer)
-    return f"hooks are on the model, at {hooked}" if hooked else None
+    return f"the model has hooks attached, at {hooked}" if hooked else None
 
 
 USUAL: dict[str, Any] = {
@@ -56,11 +56,11 @@ USUAL: dict[str, Any] = {
     "n_devices": 1,
     "attn_scores_soft_cap": -1.0,
 }
-"""TransformerLens settings under which a layer computes what `Layer` does."""
+"""The TransformerLens settings that `Layer` implements."""
 
 
 def _hooked(model: Any, from_layer: int) -> str | None:
-    """The first hook of these layers that already has a function attached."""
+    """The first hook of these layers that has a function attached."""
     for name, point in model.hook_dict.items():
         inside = name.startswith("blocks.") and int(name.split(".")[1]) >= from_layer
         if inside and (point._forward_hooks or point._forward_pre_hooks):
@@ -72,23 +72,20 @@ def _hooked(model: Any, from_layer: int) -> str | None:
 def _layer(block: Any, n_ctx: int, tables: dict[str, Any]) -> Layer:
     attn, cfg = block.attn, block.cfg
     n_kv = cfg.n_key_value_heads or cfg.n_heads
-    by_head = [attn.W_Q, *_unrepeated(attn, "W")]
-    biases = torch.cat([b.flatten() for b in (attn.b_Q, *_unrepeated(attn, "b"))])
-    norms = (
-        [attn.q_norm.w.expand(cfg.n_heads, -1), attn.k_norm.w.expand(n_kv, -1)]
-        if (attn.q_norm is not None)
-        else []
-    )
+    W_QKV = [attn.W_Q, *_unrepeated(attn, "W")]
+    b_QKV = [attn.b_Q, *_unrepeated(attn, "b")]
+    qk_norm = None
+    if attn.q_norm is not None:
+        qk_norm = torch.cat([attn.q_norm.w.expand(cfg.n_heads, -1), attn.k_norm.w.expand(n_kv, -1)])
     post = cfg.use_normalization_before_and_after
-    local = attn.attn_type == "local"
     return Layer(
         ln1=_norm(block.ln1, cfg),
         ln2=_norm(block.ln2, cfg),
         ln1_post=_norm(block.ln1_post, cfg) if post else None,
         ln2_post=_norm(block.ln2_post, cfg) if post else None,
-        W_QKV=torch.cat([w.transpose(0, 1).flatten(1) for w in by_head], dim=1),
-        b_QKV=_unless_zero(biases),
-        qk_norm=torch.cat(norms) if norms else None,
+        W_QKV=torch.cat([w.transpose(0, 1).flatten(1) for w in W_QKV], dim=1),
+        b_QKV=_unless_zero(torch.cat([b.flatten() for b in b_QKV])),
+        qk_norm=qk_norm,
         W_O=attn.W_O.detach().flatten(0, 1),
         b_O=_unless_zero(attn.b_O),
         mlp=_mlp(block.mlp, cfg.act_fn),
@@ -98,12 +95,12 @@ def _layer(block: Any, n_ctx: int, tables: dict[str, Any]) -> Layer:
         d_head=cfg.d_head,
         eps=cfg.eps,
         scale=1 / float(attn.attn_scale),
-        window=cfg.window_size if local else None,
+        window=cfg.window_size if attn.attn_type == "local" else None,
     )
 
 
 def _unrepeated(attn: Any, kind: str) -> Sequence[Tensor]:
-    """Weights or biases of keys and values, one for each group of queries."""
+    """Weights or biases of keys and values, not repeated for each query head."""
     grouped = [getattr(attn, f"_{kind}_{name}", None) for name in "KV"]
     return [
         getattr(attn, f"{kind}_{n}") if g is None else g for n, g in zip("KV", grouped, strict=True)
@@ -111,7 +108,7 @@ def _unrepeated(attn: Any, kind: str) -> Sequence[Tensor]:
 
 
 def _rotary(attn: Any, n_ctx: int, tables: dict[str, Any]) -> Any:
-    """TransformerLens's own table; layers of one kind share it."""
+    """TransformerLens's own table, shared by layers of one kind."""
     cfg = attn.cfg
     if cfg.positional_embedding_type != "rotary":
         return None
@@ -127,7 +124,7 @@ def _rotary(attn: Any, n_ctx: int, tables: dict[str, Any]) -> Any:
 
 
 def _norm(module: Any, cfg: Any) -> Norm:
-    """RMS or LayerNorm over the last dimension, with weights if the module has them."""
+    """RMSNorm or LayerNorm over the last dimension, with the module's weights if it has them."""
     weight, bias = (getattr(module, name, None) for name in ("w", "b"))
     shape, eps = (cfg.d_model,), cfg.eps
     if cfg.normalization_type.startswith("LN"):
