@@ -127,7 +127,7 @@ def check_feature(sae: SAE[Any], feature: int) -> int:
 
 def save_sae(sae: SAE[Any], folder: str | Path) -> Path:
     """Write an SAE in SAELens's format, all or nothing."""
-    return write_with(Path(folder), lambda path: settled(sae.save_model(path)[1]))
+    return write_with(Path(folder), lambda path: canonicalise(sae.save_model(path)[1]))
 
 
 def convert_sae(
@@ -143,10 +143,10 @@ def convert_sae(
     return save_sae(load_sae(source, sae_id, **given), folder)
 
 
-def settled(config: Path) -> None:
-    """Sort the keys of one of SAELens's JSON files: their order changes from process to process.
+def canonicalise(config: Path) -> None:
+    """Rewrite one of SAELens's JSON files so that equal SAEs give equal bytes.
 
-    The name of the temporary folder goes too, so that equal SAEs leave equal bytes.
+    Sorts the keys, whose order differs between processes, and drops the temporary folder's name.
     """
     data = json.loads(config.read_text(encoding="utf-8"))
     data.pop("output_path", None)

@@ -148,7 +148,7 @@ def test_bos_and_other_special_tokens_are_never_cached_at_any_hook(
     special = torch.isin(tokens, torch.tensor(random_model.tokenizer.all_special_ids))
     assert special.any() and special[:, 0].all().item() >= with_bos
     stream = runner_of(random_model, spec, hook_name).stream
-    vectors = next(stream.kept(again=False))
+    vectors = next(stream.kept(repeat=False))
     with torch.no_grad():
         held = random_model.run_with_cache(tokens, names_filter=hook_name)[1][hook_name]
     torch.testing.assert_close(vectors, held[~special])
@@ -158,7 +158,7 @@ def test_held_out_activations_are_not_in_the_cache(random_model, small):
     spec = small(cached_tokens=1000)
     runner = runner_of(random_model, spec)
     batches = runner._cached(0)
-    stream = torch.cat(list(islice(runner_of(random_model, spec).stream.kept(again=False), 8)))
+    stream = torch.cat(list(islice(runner_of(random_model, spec).stream.kept(repeat=False), 8)))
     n = held_out_tokens(1000)
     assert runner.held_out.equal(stream[:n]) and n == 50
     epoch = torch.cat(list(islice(batches, 4)))[:1000]

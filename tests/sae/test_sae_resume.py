@@ -96,7 +96,7 @@ def test_optimiser_schedules_and_steps_are_those_of_where_it_stopped(
         stop_at(patch, STOPPED)
         with pytest.raises(KeyboardInterrupt):
             train_sae(random_model, spec, HOOK, tmp_path / "sae")
-    begun, watch = {}, runner_module.Runner._watch
+    begun, watch = {}, runner_module.Runner._log_steps
 
     def noted(self, trainer, every):
         begun["steps"] = trainer.n_training_steps
@@ -105,7 +105,7 @@ def test_optimiser_schedules_and_steps_are_those_of_where_it_stopped(
         begun["moments"] = [s["step"].item() for s in trainer.optimizer.state.values()]
         watch(self, trainer, every)
 
-    monkeypatch.setattr(runner_module.Runner, "_watch", noted)
+    monkeypatch.setattr(runner_module.Runner, "_log_steps", noted)
     train_sae(random_model, spec, HOOK, tmp_path / "sae")
     [at] = json.loads((tmp_path / "sae/quality.json").read_text())["resumed_at_tokens"]
     done = at // 256
