@@ -195,7 +195,7 @@ def test_a_part_that_was_not_kept_is_refused():
 def test_an_sae_of_another_width_is_refused():
     acts = planted()
     wide = Activations(torch.cat([acts.vectors, acts.vectors], 1), acts.index, HOOK)
-    with pytest.raises(InputError, match="the SAE reads 8 dimensions, the residual has 16"):
+    with pytest.raises(InputError, match="the SAE reads 8 dimensions, but activations have 16"):
         select_features(identity_sae(), wide, "code", "math")
 
 

@@ -53,7 +53,7 @@ BAD = {
     "not there": (None, (), "neither a folder nor a SAELens release"),
     "ambiguous": ({"dictionary": old.W_DEC}, (), "d_model"),
     "another width": (OWN, ("--d-model", "7"), "the model says d_in = 7"),
-    "an id that is none": (OWN, ("--sae-id", "x"), "leave sae_id out"),
+    "an id that is none": (OWN, ("--sae-id", "x"), "leave out sae_id"),
 }
 
 
