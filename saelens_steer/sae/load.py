@@ -252,10 +252,6 @@ def _summary(sae: SAE[Any]) -> str:
     if sae.cfg.metadata.decoder_only:
         return f"only a decoder, {sizes}: it can steer along W_dec but not compute activations"
     bias = "" if sae.cfg.apply_b_dec_to_input else "not "
-    norm = (
-        "; its input is scaled to unit norm per token"
-        if sae.cfg.metadata.unit_norm_per_token
-        else ""
-    )
+    norm = "; its input has unit norm per token" if sae.cfg.metadata.unit_norm_per_token else ""
     kind = sae.cfg.architecture()
     return f"a {kind} SAE, {sizes}; b_dec is {bias}subtracted from its input{norm}"

@@ -257,7 +257,7 @@ def test_contexts_begin_with_bos_where_the_models_texts_do(random_model, texts):
 
 def test_too_little_text_is_refused(random_model):
     sae = standard(random_model.cfg.d_model, 8)
-    with pytest.raises(InputError, match=r"the texts have \d+ tokens, which fill no context of 64"):
+    with pytest.raises(InputError, match=r"\d+ tokens, which do not fill a context of 64"):
         sae_quality(random_model, sae, HOOK, ["add two"], 64)
 
 

@@ -48,7 +48,7 @@ def test_a_threshold_that_has_not_settled_is_named_and_nothing_else():
     lines = [{"held_out_l0": 20.0}, {"l0": 20.0}]
     found = judged(GOOD | {"l0": 59.5, "explained_variance": 0.5, "dead_share": 0.3}, lines)
     [warning] = found["warnings"]
-    assert "59.5 features are active where 20 were in training" in warning
+    assert "L0 is 59.5 in use but was 20 in training" in warning
     assert "topk_threshold_lr" in warning
     assert judged(GOOD, [{"held_out_l0": 16.2}])["warnings"] == []
 
@@ -58,7 +58,7 @@ def test_what_is_dense_or_crowded_already_is_never_told_to_let_more_be_active():
     for crowded in ({"l0": 100.0}, {"dense_share": 0.2}):
         text = " ".join(judged(GOOD | poor | crowded)["warnings"])
         assert "raise the sparsity" in text and "train longer" in text
-        assert "more features be active" not in text and "lower the sparsity" not in text
+        assert "more active features" not in text and "lower the sparsity" not in text
 
 
 def test_nearly_everything_active_is_no_sae():
@@ -79,7 +79,7 @@ def test_an_sae_that_learned_its_training_tokens_by_heart_is_told_apart():
         {"explained_variance": 0.96},
     ]
     [warning] = judged(GOOD, lines)["warnings"]
-    assert "95 % of the variance in training and 80 % of activations held out" in warning
+    assert "95 % of the variance of training activations but only 80 % on held-out ones" in warning
     assert judged(GOOD, lines[:1])["warnings"] == []
 
 

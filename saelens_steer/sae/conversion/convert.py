@@ -183,7 +183,7 @@ def _parts(checkpoint: Checkpoint, d_model: int | None) -> CheckpointSAE:
 
 
 def _tensors_by_role(checkpoint: Checkpoint) -> Tensors:
-    """The tensors by role. Raises InputError if one is missing, duplicate, unknown or not finite."""
+    """Role → tensor. Raises InputError for a missing, duplicate, unknown or non-finite one."""
     found: Tensors = {}
     for name, tensor in checkpoint.weights.items():
         if (role := NAMES.get(name)) is None:
