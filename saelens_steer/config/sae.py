@@ -33,12 +33,12 @@ class TrainSpec(Spec):
     dtype: cached_tokens × d_model × 2 bytes in bfloat16, or 6.9 GB for 3,000,000 tokens at a width
     of 1,152."""
     patience: int | None = Field(default=None, gt=0)
-    """Stop after this many epochs in a row in which held-out loss did not fall by 0.1 % of its best.
+    """Stop after this many epochs in a row without the held-out loss falling by 0.1 % of its best;
     training_tokens is then an upper limit. Needs cached_tokens."""
     normalize: Literal["none", "mean_scale"] = "none"
     """mean_scale: train on (x − μ) / s and fold μ and s into the weights, so that the saved SAE
-    reads x. μ is the mean and s the mean of ‖x − μ‖ over the cached activations (over 50,000 if none
-    are cached). Coefficients like l1_coefficient apply in the scaled units."""
+    reads x. μ is the mean and s the mean of ‖x − μ‖ over the cached activations (over 50,000 if
+    none are cached). Coefficients like l1_coefficient apply in the scaled units."""
     batch_tokens: int = Field(default=1024, gt=0)
     context_size: int = Field(default=128, gt=1)
     lr: float = Field(default=2e-3, gt=0)
@@ -76,9 +76,7 @@ class TrainSpec(Spec):
                 f"training_tokens = {most}, not {cached}"
             )
         if self.patience is not None and cached is None:
-            raise ValueError(
-                "patience counts epochs over cached activations: set cached_tokens too"
-            )
+            raise ValueError("patience counts epochs of cached activations: set cached_tokens")
         return self
 
     @model_validator(mode="after")
@@ -87,8 +85,8 @@ class TrainSpec(Spec):
             return self
         if self.lr_scheduler == "constant":
             raise ValueError(
-                "lr_end applies to cosine annealing: set lr_scheduler to cosineannealing, or remove "
-                "lr_end"
+                "lr_end applies to cosine annealing: set lr_scheduler to cosineannealing, or "
+                "remove lr_end"
             )
         if self.lr_end > self.lr:
             raise ValueError(f"lr_end must be at most lr = {self.lr}, not {self.lr_end}")
@@ -148,12 +146,12 @@ class GridSpec(Spec):
             name = re.sub(r"[^\w.-]+", "_", name)
             if RESERVED.fullmatch(name):
                 raise ValueError(
-                    f"an SAE of the grid would be named {name!r}, which is hidden or reserved in its "
-                    "folder: give the entry another name"
+                    f"an SAE of the grid would be named {name!r}, which is hidden or "
+                    "reserved in its folder: give the entry another name"
                 )
             if name in found:
                 raise ValueError(
-                    f"two SAEs of the grid would be named {name!r}: vary each option over distinct values"
+                    f"two SAEs of the grid would be named {name!r}: give vary distinct values"
                 )
             found[name] = TrainSpec.model_validate(train.model_dump() | changes)
         return found
@@ -163,7 +161,7 @@ class LoadSpec(Spec):
     """An existing SAE to load."""
 
     source: str
-    """A folder in SAELens's format, a checkpoint of another library (.pt or .safetensors; a file, or
+    """A folder in SAELens's format, a checkpoint in another format (.pt or .safetensors; a file or
     a folder with one), a SAELens release, or `owner/name` on the Hugging Face hub."""
     sae_id: str | None = None
     """The id in a release, or the folder or file in a hub repository."""

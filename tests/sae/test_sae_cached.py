@@ -257,8 +257,8 @@ def runner_input(x):
     ("settings", "hint"),
     [
         ({"cached_tokens": 4097}, "between batch_tokens = 256 and training_tokens = 4096.*4097"),
-        ({"cached_tokens": 255}, "cached_tokens must lie between batch_tokens = 256"),
-        ({"patience": 3}, "patience counts epochs, which only cached_tokens has"),
+        ({"cached_tokens": 255}, "cached_tokens must be between batch_tokens = 256"),
+        ({"patience": 3}, "patience counts epochs of cached activations"),
         ({"cached_tokens": 512, "patience": 0}, "patience"),
         ({"normalize": "mean"}, "normalize"),
     ],

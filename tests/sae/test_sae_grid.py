@@ -69,7 +69,7 @@ def test_a_name_that_is_no_name_of_a_folder_is_refused(name):
 @pytest.mark.parametrize("vary", [{}, {"k": [8]}])
 @pytest.mark.parametrize("key", ["name", "architecture"])
 def test_an_sae_is_neither_hidden_nor_the_folder_it_lies_in(name, vary, key):
-    with pytest.raises(ValueError, match="is hidden or taken in its folder"):
+    with pytest.raises(ValueError, match="is hidden or reserved in its folder"):
         SAESpec.model_validate({"train": {}, "grid": [{key: name, "vary": vary}]})
 
 
@@ -85,7 +85,7 @@ def test_an_sae_is_neither_hidden_nor_the_folder_it_lies_in(name, vary, key):
     ],
 )
 def test_an_sae_has_no_name_that_its_folder_has_for_something_else(name):
-    with pytest.raises(ValueError, match="is hidden or taken in its folder"):
+    with pytest.raises(ValueError, match="is hidden or reserved in its folder"):
         SAESpec.model_validate({"train": {}, "grid": [{"name": name.removeprefix("grid/")}]})
 
 
@@ -155,5 +155,5 @@ def test_saes_that_need_other_activations_are_refused(random_model, small):
 
 
 def test_a_grid_needs_a_training_that_says_the_rest():
-    with pytest.raises(ValueError, match="it takes train, not load"):
+    with pytest.raises(ValueError, match="grid needs train, not load"):
         SAESpec.model_validate({"load": {"source": "x"}, "grid": [{"vary": {"k": [2]}}]})

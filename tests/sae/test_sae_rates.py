@@ -79,9 +79,9 @@ def test_the_trainer_really_uses_these_rates(random_model, small, tmp_path, monk
 @pytest.mark.parametrize(
     ("settings", "hint"),
     [
-        ({"lr_end": 1e-3}, "lr_end is where cosine annealing ends: give lr_scheduler"),
+        ({"lr_end": 1e-3}, "lr_end applies to cosine annealing: set lr_scheduler"),
         (HALF | {"lr_end": 4e-3}, r"lr_end must be at most lr = 0\.003, not 0\.004"),
-        (HALF | {"lr_end": 0.0, "lr_decay_steps": 5}, "nothing is left to decay"),
+        (HALF | {"lr_end": 0.0, "lr_decay_steps": 5}, "nothing left to decay"),
         (HALF | {"lr_end": -1.0}, "lr_end"),
     ],
 )
