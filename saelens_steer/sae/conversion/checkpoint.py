@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from saelens_steer.errors import InputError, one_line
+from saelens_steer.files import read_json
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 SIDECARS = ("config.json", "cfg.json")
@@ -120,10 +121,8 @@ def _value(text: str) -> Any:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = read_json(file)
     except (ValueError, OSError) as error:
         raise InputError(f"{file} is not valid JSON: {one_line(error)}") from None
     return data if isinstance(data, dict) else {}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from saelens_steer.files import digest, inside, remove, write_json
+from saelens_steer.files import digest, inside, read_json, remove, write_json
 
 STATE = "saelens_steer.json"
 """Written last into a checkpoint, so one without it is incomplete."""
@@ -46,7 +45,7 @@ def texts_digest(texts: Iterable[str]) -> str:
 def latest(folder: Path) -> Path | None:
     """The complete checkpoint with the most tokens, or None."""
     complete = (path.parent for path in folder.rglob(STATE))
-    return max(complete, key=lambda path: int(read_state(path)["tokens"]), default=None)
+    return max(complete, key=lambda path: int(read_json(path / STATE)["tokens"]), default=None)
 
 
 def keep_state(checkpoint: Path, state: dict[str, Any]) -> None:
@@ -56,8 +55,3 @@ def keep_state(checkpoint: Path, state: dict[str, Any]) -> None:
     for other in own.glob("*/*"):
         if other != checkpoint:
             remove(inside(own, str(other.relative_to(own))))
-
-
-def read_state(checkpoint: Path) -> dict[str, Any]:
-    """The state that `keep_state` wrote."""
-    return json.loads((checkpoint / STATE).read_text(encoding="utf-8"))

@@ -15,6 +15,7 @@ from sae_lens.training.activations_store import ActivationsStore
 from sae_lens.training.mixing_buffer import mixing_buffer
 
 from saelens_steer.config import TrainSpec
+from saelens_steer.files import read_json
 from saelens_steer.sae.training.activation_stream import (
     ActivationStream,
     Cache,
@@ -24,7 +25,7 @@ from saelens_steer.sae.training.activation_stream import (
 )
 from saelens_steer.sae.training.config import BUFFER_BATCHES
 from saelens_steer.sae.training.log import Logger, held_out_line, log_line
-from saelens_steer.sae.training.resume import keep_state, read_state
+from saelens_steer.sae.training.resume import STATE, keep_state
 from saelens_steer.sae.training.scaling import Scaling, scaling_of
 from saelens_steer.tensors import Vectors
 
@@ -146,7 +147,7 @@ class Runner(LanguageModelSAETrainingRunner):
         keep_state(checkpoint_path, state)
 
     def _restore(self, checkpoint: Path) -> None:
-        state = read_state(checkpoint)
+        state = read_json(checkpoint / STATE)
         waited = {key: value for key, value in state["patience"].items() if value is not None}
         self.log, self.patience = state["log"], Patience(**{"epochs": None, **waited})
         self.resumed_at = [*state["resumed_at"], state["tokens"]]
