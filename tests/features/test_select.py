@@ -1,4 +1,4 @@
-"""Laws of selection: what is planted is found, the dead are not, and ties are settled."""
+"""Laws of selection: planted features are found, dead ones never, and ties are deterministic."""
 
 import json
 
@@ -44,7 +44,7 @@ def activations(rows: dict[tuple[str, str], torch.Tensor]) -> Activations:
 
 
 def planted(part: str = "assistant_start", n: int = 12) -> Activations:
-    """Coordinates 2 and 5 stand for code (2 more strongly), 6 for maths, 0 for both alike."""
+    """Coordinates 2 and 5 mark code (2 more strongly), 6 marks maths, 0 both equally."""
     draw = torch.Generator().manual_seed(0)
     noise = 0.1 * torch.rand(2, n, D, generator=draw) - 0.5
     code, math = noise

@@ -1,4 +1,4 @@
-"""Laws of cached activations: each once an epoch, none repeated in silence, stopped when done."""
+"""Laws of cached activations: each once per epoch, no silent repeats, early stopping."""
 
 import json
 import math
@@ -31,7 +31,7 @@ SETUP = {
     "lr_end": 1.5e-3,
     "patience": 4,
 }
-"""Everything at once: six epochs, rates that fall to half, centred and scaled."""
+"""All options together: six epochs, learning rate annealed to half, mean_scale."""
 
 
 def json_lines(path: Path) -> list[dict]:
@@ -175,7 +175,7 @@ def test_patience_ends_when_the_best_loss_has_not_fallen_by_a_thousandth():
     assert not any(Patience(None).is_over(1.0) for _ in range(100))
 
 
-def test_a_training_without_improvement_stops_early_and_says_so(
+def test_a_training_without_improvement_stops_early_and_records_it(
     random_model, small, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(runner_module, "held_out_line", lambda *a: {"held_out_loss": 1.0})
@@ -221,7 +221,7 @@ def test_the_held_out_loss_leaves_the_sae_as_it_is_and_counts_the_whole_penalty(
 
 
 def test_held_out_activations_are_in_the_units_trained_in(random_model, small, tmp_path):
-    """SAELens's own normalisation scales the batches of the trainer: the curves must agree."""
+    """SAELens's own normalisation scales the training batches, so the curves must agree."""
     options = {"k": 4, "normalize_activations": "expected_average_only_in"}
     train_sae(random_model, small(options=options), HOOK, tmp_path / "sae")
     lines = json_lines(tmp_path / "sae/metrics.jsonl")

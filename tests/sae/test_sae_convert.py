@@ -1,4 +1,4 @@
-"""`saelens-steer convert`: SAELens's format, all or nothing, or one sentence."""
+"""`saelens-steer convert` writes a complete SAE in SAELens's format, or fails in one sentence."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Laws of a grid: every SAE as it would be alone, on activations that are computed once."""
+"""Laws of a grid: each SAE equals one trained alone, and activations are computed once."""
 
 import pytest
 

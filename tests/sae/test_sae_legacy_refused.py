@@ -1,4 +1,4 @@
-"""Laws of checkpoints that are ambiguous, contradict themselves, or are no SAE that is known."""
+"""Laws of refusal: ambiguous, contradictory, unsafe, damaged or unsupported checkpoints."""
 
 from functools import partial
 
@@ -17,7 +17,7 @@ def load(tmp_path):
 
 
 def refusal(load, content, **given) -> str:
-    """The one sentence with which a checkpoint is refused."""
+    """The one-line message with which a checkpoint is refused."""
     with pytest.raises(InputError) as refused:
         load(content, **given)
     assert "\n" not in str(refused.value)
@@ -95,7 +95,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_no_sae_that_is_known_is_refused_in_one_sentence(load, case):
+def test_an_unsupported_checkpoint_is_refused_in_one_sentence(load, case):
     content, hint = REFUSED[case]
     with pytest.raises(InputError, match=hint):
         load(content)

@@ -1,4 +1,4 @@
-"""Laws of loading: what is there is read as it is, what is not is answered with a hint."""
+"""Laws of loading: existing SAEs load unchanged, and wrong names get a hint."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Laws of the loggers: what stands in metrics.jsonl, as it comes; nothing unless switched on."""
+"""Laws of the loggers: they receive the lines of metrics.jsonl, and only if switched on."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_tensorboard_holds_the_lines_of_metrics_jsonl(random_model, small, tmp_p
     assert held_out == pytest.approx([line["held_out_explained_variance"] for line in lines])
 
 
-def test_curves_of_an_earlier_training_are_no_part_of_a_new_one(random_model, small, tmp_path):
+def test_a_new_training_deletes_the_curves_of_an_earlier_one(random_model, small, tmp_path):
     pytest.importorskip("tensorboard", reason="no tensorboard")
     for seed in (0, 1):
         train_sae(random_model, small(seed=seed), HOOK, tmp_path / "sae", tensorboard=True)
@@ -85,7 +85,7 @@ def test_logging_changes_nothing_in_the_sae(random_model, small, tmp_path):
     assert not (tmp_path / "tensorboard/plain").exists()
 
 
-def test_tensorboard_that_is_not_installed_is_said_before_any_training(
+def test_missing_tensorboard_is_reported_before_any_training(
     random_model, small, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(loggers, "find_spec", lambda name: None)

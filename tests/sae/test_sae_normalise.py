@@ -1,4 +1,4 @@
-"""Laws of normalising: what was trained on scaled activations reads raw ones afterwards."""
+"""Laws of normalisation: an SAE trained on scaled activations reads raw ones when saved."""
 
 import copy
 import json

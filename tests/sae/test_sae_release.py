@@ -1,4 +1,4 @@
-"""Laws of SAELens's releases and of hub repositories, read offline from a cache made by hand."""
+"""Laws of SAELens releases and hub repositories, read offline from a hand-made cache."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture(autouse=True)
 def hub(tmp_path, monkeypatch):
-    """An empty cache of the hub, and a function that gives the folder of a repository in it."""
+    """An empty hub cache, and a function that returns a repository's folder in it."""
     cache = tmp_path / "hub"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
 

@@ -1,4 +1,4 @@
-"""Laws of training: SAELens's own format, reproducible, and nothing else is touched."""
+"""Laws of training: SAELens's format, reproducible, without side effects."""
 
 import json
 import math
