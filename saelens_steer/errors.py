@@ -20,6 +20,11 @@ def or_known(name: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
 
 
+def one_line(error: BaseException) -> str:
+    """An error's message on one line of at most 200 characters, or its class name if empty."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its class name if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -174,10 +174,10 @@ def test_a_key_of_a_step_called_from_python_is_judged_by_that_steps_spec():
         ({"sweep": {"alphas": [float("inf")]}}, "sweep.alphas.0: Input should be a finite number"),
         ({"sweep": {"features": [1, 1]}}, "sweep.features: names a feature twice"),
         ({"sae": None}, "sae: should be a mapping of keys"),
-        ({"sae": {}}, "sae: give either train or load, not both and not neither"),
+        ({"sae": {}}, "sae: give exactly one of train and load"),
         (
             {"sae": {"train": {}, "load": {"source": "x"}}},
-            "sae: give either train or load, not both and not neither",
+            "sae: give exactly one of train and load",
         ),
         ({"sae": {"load": {}}}, "sae.load.source: is missing"),
         ({"metrics": []}, "metrics: should not be empty"),
@@ -304,7 +304,7 @@ def test_an_sae_to_train_is_exchanged_for_one_to_load_by_setting_it_to_null():
     data = {"sae": {"train": {"d_sae": 64}}}
     spec = parse_config(data, ["sae.load.source=x", "sae.train=null"])
     assert spec.sae.train is None and spec.sae.load is not None
-    assert "either train or load" in refusal(data, ("sae.load.source=x",))
+    assert "exactly one of train and load" in refusal(data, ("sae.load.source=x",))
 
 
 @pytest.mark.parametrize("override", ["sweep.seed", "=3", "a..b=3", ".a=3", ""])

@@ -1,4 +1,4 @@
-"""Specs of the SAE: trained or loaded, grids, logs."""
+"""Specs of the SAE: training, loading, grids and loggers."""
 
 from __future__ import annotations
 
@@ -12,56 +12,55 @@ from saelens_steer.config.base import Spec
 
 
 class TrainSpec(Spec):
-    """An SAE trained with SAELens's LanguageModelSAETrainingRunner."""
+    """An SAE to train with SAELens's LanguageModelSAETrainingRunner."""
 
     architecture: str = "batchtopk"
-    """Any training architecture of SAELens: standard, gated, jumprelu, topk, batchtopk, …"""
+    """A training architecture of SAELens: standard, gated, jumprelu, topk, batchtopk, …"""
     d_sae: int = Field(default=1024, gt=0)
     options: dict[str, Any] = Field(default={"k": 20, "topk_threshold_lr": 0.03})
-    """Further fields of SAELens's config for that architecture, such as k or l1_coefficient."""
+    """Other fields of the architecture's SAELens config, for example k or l1_coefficient."""
     frozen_decoder: bool = False
-    """Leave the decoder's directions as they were drawn, at random, and train the rest: features
-    are then random directions with a fitted encoder."""
+    """Keep the decoder at its random initialisation and train the rest, so that features are random
+    directions with a fitted encoder."""
     corpus: str = "tiny"
-    """`tiny` (chats with 650,000 tokens by the tiny model's tokenizer), a text or .jsonl file, or a
+    """`tiny` (chats of 650,000 tokens in the tiny model's tokenizer), a text or .jsonl file, or a
     Hugging Face dataset with a `text` column."""
     tokens: Literal["all", "diagnostic"] = "all"
     training_tokens: int = Field(default=400_000, gt=0)
     cached_tokens: int | None = Field(default=None, gt=0)
-    """Keep the activations of so many tokens and go over them again, each time in a new order,
-    until training_tokens are used: training_tokens / cached_tokens epochs. null: fresh ones
-    throughout. They lie on the model's device, in its dtype: cached_tokens × d_model × 2 bytes
-    in bfloat16, so 6.9 GB for 3,000,000 at a width of 1,152."""
+    """Activations to cache and reuse, reshuffled every epoch, for training_tokens / cached_tokens
+    epochs. null: compute fresh activations throughout. The cache is on the model's device in its
+    dtype: cached_tokens × d_model × 2 bytes in bfloat16, or 6.9 GB for 3,000,000 tokens at a width
+    of 1,152."""
     patience: int | None = Field(default=None, gt=0)
-    """Stop when the loss on held-out activations has not fallen by 0.1 % of its best for so many
-    epochs in a row: training_tokens is then the most that is used. Needs cached_tokens."""
+    """Stop after this many epochs in a row without the held-out loss falling by 0.1 % of its best;
+    training_tokens is then an upper limit. Needs cached_tokens."""
     normalize: Literal["none", "mean_scale"] = "none"
-    """mean_scale: train on (x − μ) / s, μ the mean and s the mean of ‖x − μ‖ over the cached
-    activations (over 50,000 where none are cached), then fold both into the weights: the saved SAE
-    reads x as it is. Coefficients such as l1_coefficient are in the scaled units."""
+    """mean_scale: train on (x − μ) / s and fold μ and s into the weights, so that the saved SAE
+    reads x. μ is the mean and s the mean of ‖x − μ‖ over the cached activations (over 50,000 if
+    none are cached). Coefficients like l1_coefficient apply in the scaled units."""
     batch_tokens: int = Field(default=1024, gt=0)
     context_size: int = Field(default=128, gt=1)
     lr: float = Field(default=2e-3, gt=0)
     lr_scheduler: Literal["constant", "cosineannealing", "cosineannealingwarmrestarts"] = "constant"
     lr_end: float | None = Field(default=None, ge=0)
-    """Where cosine annealing ends. null: a tenth of lr, as in SAELens."""
+    """Final learning rate of cosine annealing. null: a tenth of lr, as in SAELens."""
     lr_warm_up_steps: int = Field(default=20, ge=0)
-    """At most a quarter of all steps, and so is the decay: a short training has less of both."""
+    """Warm-up and decay are each capped at a quarter of all steps."""
     lr_decay_steps: int = Field(default=40, ge=0)
-    """A linear decay to 0 after everything else. Where lr_end is given, the default is 0."""
+    """Steps of linear decay to 0 at the end. With lr_end, the default is 0."""
     max_norm: float | None = Field(default=10.0, gt=0)
-    """Leave attention sinks out of training: norm above this multiple of the median."""
+    """Drop attention sinks, activations with a norm above this multiple of the median."""
     resume: bool = False
-    """Keep checkpoints through SAELens, beside the SAE's folder, and go on from the last one when a
-    training was stopped. That is no exact continuation (weights drift by 0.01 to 0.02), so
-    quality.json and the provenance say where it happened. Otherwise a stopped training starts
-    again."""
+    """Save SAELens checkpoints beside the SAE's folder and resume an interrupted training from the
+    last one. Resuming is not exact (weights drift by 0.01 to 0.02), so quality.json and the
+    provenance record where it happened. false: an interrupted training restarts."""
     seed: int = 0
 
     @model_validator(mode="before")
     @classmethod
     def _defaults_belong_together(cls, data: Any) -> Any:
-        """The default options are batchtopk's; who says where lr ends wants no further decay."""
+        """The default options apply to batchtopk only; lr_end turns off the linear decay."""
         if not isinstance(data, dict):
             return data
         if data.get("architecture", "batchtopk") != "batchtopk":
@@ -73,11 +72,11 @@ class TrainSpec(Spec):
         cached, fewest, most = self.cached_tokens, self.batch_tokens, self.training_tokens
         if cached is not None and not fewest <= cached <= most:
             raise ValueError(
-                f"cached_tokens must lie between batch_tokens = {fewest} and "
-                f"training_tokens = {most}, not be {cached}"
+                f"cached_tokens must be between batch_tokens = {fewest} and "
+                f"training_tokens = {most}, not {cached}"
             )
         if self.patience is not None and cached is None:
-            raise ValueError("patience counts epochs, which only cached_tokens has: give both")
+            raise ValueError("patience counts epochs of cached activations: set cached_tokens")
         return self
 
     @model_validator(mode="after")
@@ -86,42 +85,44 @@ class TrainSpec(Spec):
             return self
         if self.lr_scheduler == "constant":
             raise ValueError(
-                "lr_end is where cosine annealing ends: give lr_scheduler cosineannealing, "
-                "or leave lr_end out"
+                "lr_end applies to cosine annealing: set lr_scheduler to cosineannealing, or "
+                "remove lr_end"
             )
         if self.lr_end > self.lr:
             raise ValueError(f"lr_end must be at most lr = {self.lr}, not {self.lr_end}")
         if self.lr_end == 0 and self.lr_decay_steps > 0:
-            raise ValueError("with lr_end 0 nothing is left to decay: leave lr_decay_steps out")
+            raise ValueError("with lr_end 0 there is nothing left to decay: remove lr_decay_steps")
         return self
 
 
 class LogSpec(Spec):
-    """Where training curves go beside metrics.jsonl."""
+    """Loggers that receive the training curves in addition to metrics.jsonl."""
 
     tensorboard: bool = False
-    """To event files in a folder `tensorboard` beside that of the SAE (extra `tensorboard`)."""
+    """Write event files to a folder `tensorboard` beside the SAE's (extra `tensorboard`)."""
     wandb: str | None = None
-    """To this project of Weights & Biases."""
+    """Weights & Biases project to log to; null: none."""
 
 
-TAKEN = re.compile(r"\..*|grid\.csv|frontier\.html|tensorboard|wandb|.*-checkpoints", re.IGNORECASE)
-"""Names in the folder of a grid that no SAE may have: what stands there beside the SAEs."""
+RESERVED = re.compile(
+    r"\..*|grid\.csv|frontier\.html|tensorboard|wandb|.*-checkpoints", re.IGNORECASE
+)
+"""Names in a grid's folder that no SAE may have, because other files use them."""
 
 
 class GridSpec(Spec):
-    """One architecture at several sparsities, trained on the activations that all share."""
+    """One architecture at several settings, all trained on the same activations."""
 
     architecture: str = "batchtopk"
     name: str | None = None
-    """What the names of its SAEs, which are folders, begin with; null: the architecture."""
+    """Prefix of its SAEs' names, which are folders; null: the architecture."""
     options: dict[str, Any] = Field(default={})
-    """Fixed options of the architecture, as in train."""
+    """Options of the architecture that stay fixed, as in train."""
     vary: dict[str, tuple[Any, ...]] = Field(default={})
-    """Options that take several values, such as k: [8, 16, 32]; every combination is trained."""
+    """Options to vary, for example k: [8, 16, 32]; every combination is trained."""
     normalize: Literal["none", "mean_scale"] = "none"
     lr: float | None = Field(default=None, gt=0)
-    """null: as in train."""
+    """null: the lr of train."""
 
     @field_validator("name")
     @classmethod
@@ -131,7 +132,7 @@ class GridSpec(Spec):
         return name
 
     def specs(self, train: TrainSpec) -> dict[str, TrainSpec]:
-        """Name → spec of each SAE: as `train`, but of this architecture and these options."""
+        """Name → spec of each SAE: `train` with this architecture and these options."""
         found = {}
         for values in itertools.product(*self.vary.values()):
             varied = dict(zip(self.vary, values, strict=True))
@@ -143,71 +144,71 @@ class GridSpec(Spec):
             changes |= {"lr": self.lr} if self.lr else {}
             changes["cached_tokens"] = train.cached_tokens or train.training_tokens
             name = re.sub(r"[^\w.-]+", "_", name)
-            if TAKEN.fullmatch(name):
+            if RESERVED.fullmatch(name):
                 raise ValueError(
-                    f"an SAE of the grid would be named {name!r}, which is hidden or taken in its "
-                    "folder: give the entry another name"
+                    f"an SAE of the grid would be named {name!r}, which is hidden or "
+                    "reserved in its folder: give the entry another name"
                 )
             if name in found:
-                raise ValueError(f"two SAEs of a grid would be named {name!r}")
+                raise ValueError(
+                    f"two SAEs of the grid would be named {name!r}: give vary distinct values"
+                )
             found[name] = TrainSpec.model_validate(train.model_dump() | changes)
         return found
 
 
 class LoadSpec(Spec):
-    """An SAE that exists already."""
+    """An existing SAE to load."""
 
     source: str
-    """A folder in SAELens's format, a checkpoint of others (.pt, .safetensors; a file, or a folder
-    with one), a SAELens release, or `owner/name` on the Hugging Face hub."""
+    """A folder in SAELens's format, a checkpoint in another format (.pt or .safetensors; a file or
+    a folder with one), a SAELens release, or `owner/name` on the Hugging Face hub."""
     sae_id: str | None = None
     """The id in a release, or the folder or file in a hub repository."""
     corpus: str | None = None
-    """Text to measure its quality on, as in train; null: the selection prompts."""
+    """Text to measure quality on, as in train; null: the selection prompts."""
 
 
 class SAESpec(Spec):
-    """Train an SAE or load one: exactly one of the two."""
+    """The SAE: either trained or loaded."""
 
     train: TrainSpec | None = None
     load: LoadSpec | None = None
     frozen_decoder_baseline: bool = False
-    """Also train an SAE of the same shape with its decoder frozen as drawn, and run its candidates
-    through the same sweep: what training the decoder buys."""
+    """Also train an SAE of the same shape with a frozen random decoder and run its candidates
+    through the same sweep, to show what training the decoder adds."""
     grid: tuple[GridSpec, ...] = ()
-    """What `saelens-steer grid` trains and compares; needs train, which says the rest."""
+    """SAEs that `saelens-steer grid` trains and compares; other settings come from train."""
     log: LogSpec = LogSpec()
 
     @model_validator(mode="after")
-    def _one_of_two(self) -> SAESpec:
+    def _check(self) -> SAESpec:
         if (self.train is None) == (self.load is None):
-            raise ValueError("give either train or load, not both and not neither")
+            raise ValueError("give exactly one of train and load")
         if self.frozen_decoder_baseline and self.train is None:
-            raise ValueError(
-                "frozen_decoder_baseline is of an SAE that is trained: it takes train, not load"
-            )
+            raise ValueError("frozen_decoder_baseline needs train, not load: it retrains the SAE")
         if self.grid and self.train is None:
-            raise ValueError("grid is of SAEs that are trained: it takes train, not load")
+            raise ValueError("grid needs train, not load: it trains SAEs")
         if self.grid:
             self._check_grid()
         return self
 
     def _check_grid(self) -> None:
-        names = [name for one in self.grid for name in self._specs_of(one)]
+        names = [name for entry in self.grid for name in self._specs_of(entry)]
         if doubled := [name for name in names if names.count(name) > 1]:
             raise ValueError(
                 f"two SAEs of the grid are named {doubled[0]!r}: give one of the two entries a name"
             )
 
-    def _specs_of(self, one: GridSpec) -> dict[str, TrainSpec]:
+    def _specs_of(self, entry: GridSpec) -> dict[str, TrainSpec]:
         assert self.train is not None
         try:
-            return one.specs(self.train)
+            return entry.specs(self.train)
         except ValidationError as error:
             why = "; ".join(str(e["msg"]).removeprefix("Value error, ") for e in error.errors())
-            raise ValueError(f"grid, {one.name or one.architecture}: {why}") from None
+            raise ValueError(f"grid, {entry.name or entry.architecture}: {why}") from None
 
     @property
     def grid_specs(self) -> dict[str, TrainSpec]:
-        """Name → spec of every SAE of the grid."""
-        return {name: spec for one in self.grid for name, spec in self._specs_of(one).items()}
+        """Name → spec of every SAE in the grid."""
+        return {name: spec for entry in self.grid for name, spec in self._specs_of(entry).items()}

@@ -1,4 +1,4 @@
-"""Which features to steer, and how large they get."""
+"""Select features, measure their activations, and collect what each responds to."""
 
 from saelens_steer.features.activity import FeatureActivity, TokenOrigins, feature_activity
 from saelens_steer.features.contexts import Context, best_rows, contexts_at, shown_tokens

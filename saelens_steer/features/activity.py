@@ -1,4 +1,4 @@
-"""How often features fire on the cached tokens, how strongly, and on which, from one pass."""
+"""One pass over cached activations: how often, how strongly and where features fire."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from saelens_steer.features.scale import feature_activations
 from saelens_steer.sae import rows_at_once
 
 BINS = 64
-"""Bins of a histogram, of which 33 to 64 are used."""
+"""Bins of a histogram; 33 to 64 are used."""
 NOWHERE = torch.iinfo(torch.int64).max
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """How many tokens have an activation above 0 in each bin [edges[i], edges[i + 1])."""
+    """Counts of positive activations in the bins [edges[i], edges[i + 1])."""
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
@@ -33,7 +33,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class TokenOrigins:
-    """The prompt and domain that each cached token came from, in order of first appearance."""
+    """The prompt and domain of each cached token, numbered by first appearance."""
 
     prompts: tuple[str, ...]
     prompt_of: Int[Tensor, " n"]
@@ -42,7 +42,7 @@ class TokenOrigins:
 
     @classmethod
     def of(cls, activations: Activations) -> TokenOrigins:
-        """Of each cached token."""
+        """Read prompts and domains from the index of the activations."""
         index = activations.index
         codes, names = zip(*(pd.factorize(index[c]) for c in ("prompt_id", "domain")), strict=True)
         prompts, domains = (tuple(map(str, own)) for own in names)
@@ -51,7 +51,7 @@ class TokenOrigins:
 
     @cached_property
     def order(self) -> tuple[Int[Tensor, " n"], Int[Tensor, " prompt"]]:
-        """All rows, prompt by prompt, and how many of them end before each prompt's end."""
+        """All rows sorted by prompt, and the cumulative row count at each prompt's end."""
         rows = torch.argsort(self.prompt_of, stable=True)
         return rows, torch.bincount(self.prompt_of, minlength=len(self.prompts)).cumsum(0)
 
@@ -70,25 +70,25 @@ class TokenOrigins:
 
 @dataclass(frozen=True)
 class FeatureActivity:
-    """What some features do on the cached tokens. A feature fires if its activation is > 0."""
+    """Firing statistics of some features on the cached tokens; firing means activation > 0."""
 
     features: tuple[int, ...]
     origins: TokenOrigins
     fired: Int[Tensor, " d_sae"]
-    """Tokens on which each feature of the SAE fires."""
+    """Number of tokens on which each feature of the SAE fires."""
     fired_in: Int[Tensor, "domain feature"]
-    """Tokens of each domain on which the features fire."""
+    """Number of tokens per domain on which each selected feature fires."""
     largest: Float[Tensor, "prompt feature"]
-    """The largest activation in each prompt, 0 where it does not fire."""
+    """The largest activation in each prompt; 0 if the feature does not fire."""
     peak: Float[Tensor, "prompt feature"]
-    """The largest activation of those tokens that may be shown, 0 where there is none."""
+    """The largest activation among tokens that may be shown; 0 if none fires."""
     row: Int[Tensor, "prompt feature"]
-    """The first row of that activation, -1 if there is none."""
+    """The first row with the peak activation; -1 if none."""
     histograms: tuple[Histogram, ...]
 
     @property
     def rates(self) -> Float[Tensor, "feature domain"]:
-        """Share of each domain's tokens on which each feature fires, float64."""
+        """Share of each domain's tokens on which each feature fires, in float64."""
         tokens = torch.bincount(self.origins.domain_of, minlength=len(self.origins.domains))
         return (self.fired_in.double() / tokens[:, None]).T
 
@@ -100,10 +100,10 @@ def feature_activity(
     features: Sequence[int],
     shown: Bool[Tensor, " n"] | None = None,
 ) -> FeatureActivity:
-    """One pass over the cached tokens, all features at once.
+    """Firing statistics of the features from one pass over the cached tokens.
 
-    `shown`: the only tokens that `peak` and `row` may be of. Memory takes some bytes for each token
-    and for each prompt × feature, but does not grow with tokens × features.
+    `shown`: the tokens that `peak` and `row` may refer to; None for all. Memory grows with tokens
+    and with prompts × features, but not with tokens × features.
     """
     origins, columns = TokenOrigins.of(activations), list(features)
     n, shape = len(columns), (len(origins.prompts), len(columns))
@@ -138,7 +138,7 @@ def feature_activity(
 
 
 class _LargestPerPrompt:
-    """The largest activation of each prompt so far, and the first row that has it."""
+    """The largest activation of each prompt so far, and the first row with it."""
 
     def __init__(self, n_prompts: int, n_features: int) -> None:
         self.value = torch.zeros(n_prompts, n_features)
@@ -159,9 +159,9 @@ class _LargestPerPrompt:
 
 
 class _GrowingHistogram:
-    """A histogram whose top doubles when a larger activation comes; two bins then become one.
+    """A histogram whose range doubles, merging pairs of bins, when a larger activation arrives.
 
-    The top is a power of two, so that all counts are exact whatever the order.
+    The range is a power of two, so the counts do not depend on the order of activations.
     """
 
     def __init__(self) -> None:

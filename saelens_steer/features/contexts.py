@@ -1,4 +1,4 @@
-"""The contexts in which features fire most, token by token."""
+"""The contexts in which features fire most strongly."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from saelens_steer.features.scale import feature_activations
 from saelens_steer.sae import rows_at_once
 
 LEAD = 3
-"""Tokens decoded before a window, so that a character cut by its beginning is whole."""
+"""Tokens decoded before a window, so that a character split at its start is complete."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """The tokens around the one with a prompt's largest activation."""
+    """Tokens around a prompt's largest activation of a feature."""
 
     prompt_id: str
     domain: str
     peak: int
-    """Which of the tokens shown has the largest activation."""
+    """Index into `tokens` of the largest activation."""
     tokens: tuple[str, ...]
-    """They join to the text; a character of several tokens is in the last of them."""
+    """Their concatenation is the text; a character split over tokens is in the last of them."""
     activations: tuple[float, ...]
-    """One for each token, in units of z."""
+    """z at each token."""
     positions: tuple[int, ...]
-    """Of each in the prompt; tokens that were not cached are left out."""
+    """Position of each token in the prompt; tokens that were not cached are missing."""
     more: tuple[bool, bool]
-    """Whether the prompt has tokens before and after."""
+    """Whether the prompt has shown tokens before and after the window."""
 
 
 def shown_tokens(tokenizer: Any, activations: Activations) -> Bool[Tensor, " n"]:
-    """False on special tokens, such as an assistant start that is one."""
+    """False on special tokens, including an assistant start that is one."""
     special = sorted(special_ids(tokenizer))
     return torch.from_numpy(~np.isin(activations.index["token"].to_numpy(), special))
 
@@ -55,9 +55,9 @@ def top_contexts(
     contexts: int,
     window: int,
 ) -> list[tuple[Context, ...]]:
-    """For each feature the prompts with the largest activations, the first of equals first.
+    """For each feature, contexts from the prompts with the largest activations, largest first.
 
-    At most `contexts` prompts, and `window` tokens either side; fewer where it fires in fewer.
+    Up to `contexts` prompts per feature, with up to `window` tokens on either side of the peak.
     """
     chosen = [best_rows(found, column, contexts) for column in range(len(found.features))]
     return contexts_at(tokenizer, sae, activations, found, shown, chosen, window)
@@ -72,10 +72,10 @@ def contexts_at(
     chosen: Sequence[Sequence[int]],
     window: int,
 ) -> list[tuple[Context, ...]]:
-    """For each feature the contexts around these rows, each the row of a token that is shown."""
+    """For each feature, the contexts around its chosen rows, all of shown tokens."""
     windows = {row: _window(found.origins, shown, row, window) for own in chosen for row in own}
-    taken = torch.cat([torch.zeros(0, dtype=torch.int64), *(w.rows for w in windows.values())])
-    rows = taken.unique()
+    none = torch.zeros(0, dtype=torch.int64)
+    rows = torch.cat([none, *(w.rows for w in windows.values())]).unique()
     z = _activations_at(sae, activations, rows, found.features)
     texts = {row: _without_activations(tokenizer, activations, w) for row, w in windows.items()}
 
@@ -87,7 +87,7 @@ def contexts_at(
 
 
 def best_rows(found: FeatureActivity, column: int, most: int | None = None) -> list[int]:
-    """The rows of the largest peaks of one feature, one for each prompt, largest first."""
+    """Rows of a feature's peaks, one per prompt, largest first; ties in row order."""
     peak, row = found.peak[:, column].numpy(), found.row[:, column].numpy()
     order = np.lexsort((row, -peak))[:most]
     return [int(row[prompt]) for prompt in order if row[prompt] >= 0]
@@ -95,7 +95,7 @@ def best_rows(found: FeatureActivity, column: int, most: int | None = None) -> l
 
 @dataclass(frozen=True)
 class _Window:
-    """The rows around a peak."""
+    """Rows around a peak."""
 
     rows: Int[Tensor, " m"]
     lead: Int[Tensor, " k"]
@@ -116,7 +116,7 @@ def _window(origins: TokenOrigins, shown: Bool[Tensor, " n"], row: int, window: 
 def _activations_at(
     sae: SAE[Any], activations: Activations, rows: Int[Tensor, " m"], features: Sequence[int]
 ) -> Float[Tensor, "m feature"]:
-    """Activations of some rows alone, read and encoded piece by piece."""
+    """Feature activations of the given rows, read and encoded in chunks."""
     wanted = list(features)
     found = [torch.zeros(0, len(wanted))]
     for part in rows.split(rows_at_once(sae)):
@@ -126,7 +126,7 @@ def _activations_at(
 
 
 def _without_activations(tokenizer: Any, activations: Activations, window: _Window) -> Context:
-    """The text of a window, decoded once for all features that share it."""
+    """A window's context without activations, shared by the features that peak there."""
     index = activations.index.iloc[torch.cat([window.lead, window.rows]).numpy()]
     n = len(window.lead)
     tokens = tuple(token_texts(tokenizer, [int(i) for i in index["token"]])[n:])

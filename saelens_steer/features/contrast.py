@@ -20,13 +20,13 @@ from saelens_steer.features.scale import Scale, feature_activations
 from saelens_steer.sae import check_sae_at, codec, rows_at_once
 
 EXACT = 1 << 27
-"""Activations of both domains kept for an exact AUROC, at most (half a gigabyte)."""
+"""Maximum activations of both domains kept for an exact AUROC (512 MiB)."""
 COLUMNS, RANKED = 1024, 1 << 23
-"""Features, and activations, ranked at once: ranks take eight times as much memory."""
+"""Maximum features and activations ranked at once; ranks need eight times the memory."""
 MANTISSA = 4
-"""Bits of the mantissa that tell bins apart: a bin is a sixteenth of a power of two wide."""
+"""Leading mantissa bits that index a bin, so that each octave has 16 bins."""
 SMALLEST, BINS = -16, 32 << MANTISSA
-"""The first bin starts at 2^SMALLEST and holds what is smaller; the last ends at 2^16."""
+"""Bins cover 2^SMALLEST to 2^16; the first and last also take what lies beyond."""
 
 At = Literal["assistant_start", "answer"]
 Pool = Literal["tokens", "max"]
@@ -34,21 +34,21 @@ Pool = Literal["tokens", "max"]
 
 @dataclass(frozen=True)
 class Selection:
-    """Candidates of both sides, best first, and the scores of every feature that fires."""
+    """Candidates for both sides, best first, and the scores of every live feature."""
 
     positive: str
     negative: str
     at: At
     score: str
     candidates: dict[str, list[int]]
-    """Domain → feature indices; fewer than k where fewer live features point that way."""
+    """Domain → up to k feature indices; only live features whose score favours the domain."""
     scores: pd.DataFrame
     """Indexed by feature: mean_difference, auroc, firing_rate_positive/_negative, max_act …"""
     scale: Scale
-    """A_max of every feature, and mean ‖x‖, over all cached tokens."""
+    """A_max of every feature and mean ‖x‖ over all cached tokens."""
 
     def by(self, score: ContrastScore, k: int) -> Selection:
-        """The same scores, and the first k features of each side by another of them."""
+        """The same scores, with the top k features of each side by another score."""
         towards = self.scores[score] - (0.5 if score == "auroc" else 0.0)
         candidates = {}
         for side, values in ((self.positive, towards), (self.negative, -towards)):
@@ -87,18 +87,17 @@ def select_features(
     score: ContrastScore = "mean_difference",
     pool: Pool = "tokens",
 ) -> Selection:
-    """The k features that most favour `positive` over `negative`, and the k of the reverse.
+    """Select the k features that most favour `positive` over `negative`, and k for the reverse.
 
-    Each feature's activation on the tokens of one domain is compared with the other's, at the
-    assistant start or over the answers. mean_difference: difference of mean activations (units of
-    z); auroc: probability that a positive token activates it more than a negative one;
-    firing_difference: difference of firing rates. `pool`: tokens counts every token; max counts
-    every prompt once, with the feature's largest activation over its tokens, which finds a feature
-    that fires on one word of each text. A feature that fires on neither is dead here and never
-    chosen, nor is one whose score does not favour the side. max_act is A_max, the largest
-    activation on any of the cached tokens. The activations are encoded once, in chunks; if there
-    are too many to rank, auroc is that of binned activations, and auroc_error bounds its error.
-    Raises InputError for an unknown domain, or when no token of a domain was kept.
+    Compares each feature's activations on the two domains, at the assistant start or over the
+    answers. `score`: mean_difference is the difference of mean activations (in units of z), auroc
+    the probability that a positive token activates the feature more than a negative one, and
+    firing_difference the difference of firing rates. `pool`: tokens counts every token; max counts
+    each prompt once, by the feature's largest activation, which finds features that fire on a
+    single word of each text. Candidates fire on at least one domain and favour their side. max_act
+    is A_max, the largest activation on any cached token. Activations are encoded once, in chunks;
+    if there are too many to rank, auroc comes from binned activations and auroc_error bounds its
+    error. Raises InputError for an unknown domain, or one without any cached token at `at`.
     """
     codec.check_encoder(sae)
     check_sae_at(sae, activations.d_model, activations.hook_name)
@@ -123,7 +122,7 @@ def select_features(
 
 
 class _DomainTokens:
-    """The tokens of one domain: their activations, or the largest of each prompt."""
+    """Picks one domain's feature activations, or the largest of each prompt, from chunks."""
 
     def __init__(self, activations: Activations, domain: str, at: At, pool: Pool) -> None:
         self.rows = _tokens_of(activations, domain, at)
@@ -138,7 +137,7 @@ class _DomainTokens:
         self.open: Tensor | None = None
 
     def of(self, z: Float[Tensor, "n d_sae"], start: int) -> Float[Tensor, "m d_sae"]:
-        """The domain's share of a chunk that starts at row `start`; a prompt may span chunks."""
+        """The domain's part of a chunk that starts at row `start`; a prompt may span chunks."""
         own = z[self.rows[start : start + len(z)]]
         if self.prompts is None or not len(own):
             return own
@@ -160,7 +159,7 @@ class _DomainTokens:
 
 
 def _tokens_of(activations: Activations, domain: str, at: At) -> torch.Tensor:
-    """True at the domain's tokens of that part: [n]."""
+    """True at the domain's tokens in the part `at`: [n]."""
     index = activations.index
     if domain not in set(index["domain"]):
         known = ", ".join(sorted(set(index["domain"])))
@@ -169,7 +168,7 @@ def _tokens_of(activations: Activations, domain: str, at: At) -> torch.Tensor:
     if not rows.to_numpy().any():
         raise InputError(
             f"no activation of domain {domain!r} was kept at {at}: "
-            "use activations.tokens: all and prompts with answers"
+            "set activations.tokens to all, and for answers use prompts that have them"
         )
     return torch.tensor(rows.to_numpy())
 
@@ -192,7 +191,7 @@ def _scores(positive: DomainStatistics, negative: DomainStatistics) -> pd.DataFr
 
 
 class DomainStatistics:
-    """Running statistics of one domain's feature activations, [·, d_sae]."""
+    """Running statistics of one domain's feature activations [n, d_sae]."""
 
     def __init__(self, d_sae: int, exact: bool) -> None:
         self.n = 0
@@ -203,7 +202,7 @@ class DomainStatistics:
         self.counts = None if exact else torch.zeros(d_sae * BINS, dtype=torch.int32)
 
     def add(self, z: Float[Tensor, "n d_sae"]) -> None:
-        """Count more activations."""
+        """Add a batch of activations."""
         if not len(z):
             return
         self.n += len(z)
@@ -218,7 +217,7 @@ class DomainStatistics:
         self.counts.index_add_(0, place, torch.ones_like(place, dtype=torch.int32))
 
     def of(self, features: np.ndarray) -> np.ndarray:
-        """The kept activations of some features (exact only): [n, feature]."""
+        """The stored activations of some features (only if exact): [n, feature]."""
         return torch.cat([z[:, features] for z in self.kept]).numpy()
 
     @property
@@ -228,11 +227,11 @@ class DomainStatistics:
 
     @property
     def rate(self) -> np.ndarray:
-        """Share that fires, [d_sae]."""
+        """Firing rate, [d_sae]."""
         return (self.fired.double() / self.n).numpy()
 
     def shares(self, features: np.ndarray) -> np.ndarray:
-        """Share in each bin, the one of those that do not fire first: [feature, 1 + BINS]."""
+        """Share of activations in each bin, preceded by the silent share: [feature, 1 + BINS]."""
         assert self.counts is not None
         counts = self.counts.view(-1, BINS)[torch.from_numpy(features)].numpy()
         silent = self.n - counts.sum(1, keepdims=True)
@@ -240,7 +239,7 @@ class DomainStatistics:
 
 
 def bins(z: Float[Tensor, " n"]) -> Tensor:
-    """The bin of positive activations: the exponent and first bits of the mantissa, in order."""
+    """Bin index of positive activations: their exponent and leading mantissa bits."""
     top = z.view(torch.int32) >> (23 - MANTISSA)
     return (top.long() - ((127 + SMALLEST) << MANTISSA)).clamp(0, BINS - 1)
 
@@ -248,7 +247,7 @@ def bins(z: Float[Tensor, " n"]) -> Tensor:
 def separation(
     positive: DomainStatistics, negative: DomainStatistics, features: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """AUROC of each feature, and the bound on its error (0 if exact)."""
+    """AUROC of each feature and a bound on its error (0 if exact)."""
     if positive.counts is None:
         at_once = max(1, min(COLUMNS, RANKED // max(1, positive.n + negative.n)))
         areas = [
@@ -264,17 +263,17 @@ def separation(
 
 
 def auroc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
-    """P(positive > negative) + ½ P(equal) for each column (Mann and Whitney's U over n·m)."""
+    """P(positive > negative) + ½ P(equal) for each column: Mann–Whitney U / (n · m)."""
     n, m = len(positive), len(negative)
     ranks = rankdata(np.concatenate([positive, negative]), axis=0)[:n].sum(0)
     return (ranks - n * (n + 1) / 2) / (n * m)
 
 
 def binned(positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AUROC from shares [feature, bin], pairs of one bin counted half, and its largest error.
+    """AUROC from shares [feature, bin], counting pairs in one bin half, and a bound on its error.
 
-    A pair of one bin may in truth be won or lost, so the error is at most half the share of such
-    pairs; those that do not fire are truly equal.
+    The true order within a bin is unknown, so the error is at most half the share of such pairs.
+    Pairs of silent activations are exact ties.
     """
     same = positive * negative
     below = np.cumsum(negative, axis=1) - negative

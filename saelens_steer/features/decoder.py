@@ -1,4 +1,4 @@
-"""What the decoder alone says of features: the tokens they write, and the rows that are alike."""
+"""What the decoder tells about features: logit effects and nearest neighbours."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from saelens_steer.data import describe, ordinary_entries, special_ids
 from saelens_steer.model import direct_logits, writes_to_stream
 
 AT_ONCE = 64
-"""Features whose logits over the whole vocabulary are held at once."""
+"""Features whose full-vocabulary logits are held at once."""
 ROWS = 8192
 """Decoder rows compared at once."""
 
 
 @dataclass(frozen=True)
 class WrittenToken:
-    """A token, and what the decoder row adds to its logit (up to the final norm's scale)."""
+    """A token and the decoder row's direct effect on its logit, up to the final norm's scale."""
 
     token: int
     text: str
@@ -31,26 +31,26 @@ class WrittenToken:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """Another feature, by the cosine of the two decoder rows."""
+    """Another feature, and the cosine of the two decoder rows."""
 
     feature: int
     cosine: float
     side: str
-    """The side it is a candidate of, or an empty text."""
+    """The side it is a candidate of, or an empty string."""
 
 
 Written = tuple[tuple[WrittenToken, ...], tuple[WrittenToken, ...]]
-"""The tokens that a decoder row raises most, and those it lowers most, strongest first."""
+"""Tokens whose logits a decoder row raises most and lowers most, strongest first."""
 
 
 @torch.no_grad()
 def written_tokens(
     model: Any, sae: SAE[Any], features: Sequence[int], hook_name: str, most: int
 ) -> list[Written]:
-    """For each feature the tokens whose logits W_dec[f] raises and lowers most (`direct_logits`).
+    """For each feature, the tokens whose logits W_dec[f] raises and lowers most (`direct_logits`).
 
-    Of the tokens that the tokenizer knows; equals in the order of their ids. Empty at a hook that
-    holds nothing that is written to the residual stream.
+    Only tokens in the tokenizer count; ties are in order of token id. Empty at a hook that does not
+    write to the residual stream.
     """
     if not writes_to_stream(hook_name):
         return [((), ()) for _ in features]
@@ -82,7 +82,7 @@ def neighbours(
     most: int,
     sides: Mapping[int, str],
 ) -> list[tuple[Neighbour, ...]]:
-    """For each feature the live others with the largest decoder cosine, the lower index first."""
+    """For each feature, the live others of largest decoder cosine; ties in order of index."""
     cosines = _cosines(sae, features)
     found = []
     for feature, own in zip(features, cosines, strict=True):
@@ -95,7 +95,7 @@ def neighbours(
 
 
 def _cosines(sae: SAE[Any], features: Sequence[int]) -> Float[Tensor, "feature d_sae"]:
-    """Cosines of some decoder rows with all, float32, CPU; 0 with a row that is 0."""
+    """Cosines of these decoder rows with all rows, float32 on the CPU; 0 for a zero row."""
     own = _unit(sae.W_dec[list(features)])
     parts = [own @ _unit(rows).T for rows in sae.W_dec.split(ROWS)]
     return torch.cat(parts, dim=1).cpu()

@@ -1,4 +1,4 @@
-"""Pages of features: when they fire, what they write, their neighbours, the topic they favour."""
+"""Feature pages: firing, logit effects, neighbours and topic strengths."""
 
 from __future__ import annotations
 
@@ -35,36 +35,36 @@ class DomainRate:
     """Share of the domain's cached tokens."""
     n_prompts: int
     prompt_rate: float
-    """Share of its prompts with any token on which the feature fires."""
+    """Share of the domain's prompts with a token on which the feature fires."""
 
 
 @dataclass(frozen=True)
 class Firing:
-    """What a feature does on the cached tokens."""
+    """How a feature fires on the cached tokens."""
 
     firing_rate: float
     """Share of all cached tokens."""
     a_max: float
-    """The largest activation, in units of z; 0 where it never fires."""
+    """The largest activation z; 0 if the feature never fires."""
     contexts: tuple[Context, ...]
-    """The largest activations, one for each prompt, largest first."""
+    """Contexts of the largest activations, one per prompt, largest first."""
     histogram: Histogram
     domains: tuple[DomainRate, ...]
 
 
 @dataclass(frozen=True)
 class FeaturePage:
-    """One feature: firing, tokens, neighbours."""
+    """The page of one feature."""
 
     feature: int
     side: str
-    """The side it is a candidate of, or an empty text."""
+    """The side it is a candidate of, or an empty string."""
     firing: Firing | None
-    """None for an SAE that has only its decoder."""
+    """None for an SAE without an encoder."""
     raised: tuple[WrittenToken, ...]
     lowered: tuple[WrittenToken, ...]
     neighbours: tuple[Neighbour, ...]
-    """Live features; of an SAE that has only its decoder, any."""
+    """Live features; any features for an SAE without an encoder."""
 
 
 @dataclass(frozen=True)
@@ -74,21 +74,21 @@ class TopicStrengths:
     categories: tuple[str, ...]
     n_prompts: tuple[int, ...]
     strengths: tuple[tuple[float, ...], ...]
-    """Feature × category: mean over prompts of the largest activation in the prompt's own text."""
+    """[feature][category]: mean over prompts of the largest activation in the prompt's own text."""
 
 
 @dataclass(frozen=True)
 class FeaturePageData:
-    """Pages of some features, and how many features of the SAE fire in the cache."""
+    """Pages of some features, and counts over the whole SAE."""
 
     hook_name: str
     d_sae: int
     n_tokens: int
     n_prompts: int
     n_alive: int | None
-    """Features that fire on some cached token; None for an SAE that has only its decoder."""
+    """Features that fire on a cached token; None for an SAE without an encoder."""
     n_dense: int | None
-    """Features that fire on more than a tenth of them."""
+    """Features that fire on more than a tenth of the cached tokens."""
     pages: tuple[FeaturePage, ...]
     topic: TopicStrengths | None
 
@@ -106,10 +106,10 @@ def pages_of(
     topic: Activations | None = None,
     sides: Mapping[int, str] | None = None,
 ) -> FeaturePageData:
-    """Pages of the features (and of `spec.also`), from activations that the SAE reads.
+    """Pages of the features and of `spec.also`, from activations at the SAE's hook.
 
     `topic`: activations of prompts whose domains are categories. `sides`: feature → the side it is
-    a candidate of. An SAE that has only its decoder gives tokens and neighbours alone. Raises
+    a candidate of. For an SAE without an encoder, pages have only tokens and neighbours. Raises
     InputError for an unknown feature, or activations of another hook or width.
     """
     features, sides = list(dict.fromkeys([*features, *spec.also])), sides or {}
@@ -150,7 +150,7 @@ def _firing(
 
 
 def _domains(found: FeatureActivity) -> list[tuple[DomainRate, ...]]:
-    """For each feature, its rates in each domain."""
+    """For each feature, its firing rates in each domain."""
     origins, of_prompt = found.origins, found.origins.domain_of_prompt
     n = len(origins.domains)
     tokens = torch.bincount(origins.domain_of, minlength=n)
@@ -169,9 +169,9 @@ def _domains(found: FeatureActivity) -> list[tuple[DomainRate, ...]]:
 
 
 def topic_strengths(sae: SAE[Any], topic: Activations, features: Sequence[int]) -> TopicStrengths:
-    """Mean over each category's prompts of the largest activation in a prompt's own text, ≥ 0.
+    """Mean over each category's prompts of the largest activation in the prompt's own text, ≥ 0.
 
-    What all prompts begin or end with, such as a chat template, is left out.
+    A prefix or suffix shared by all prompts, like a chat template, is ignored.
     """
     found = feature_activity(sae, topic, features, own_text(topic))
     of_prompt, categories = found.origins.domain_of_prompt, found.origins.domains
@@ -182,15 +182,15 @@ def topic_strengths(sae: SAE[Any], topic: Activations, features: Sequence[int]) 
 
 
 def own_text(activations: Activations) -> Bool[Tensor, " n"]:
-    """False on the tokens that all prompts begin with, or end with; each keeps one at least."""
+    """False on the prefix and suffix that all prompts share; each keeps at least one token."""
     tokens = activations.index["token"].to_numpy()
     origins = TokenOrigins.of(activations)
     rows = [origins.rows_of(prompt) for prompt in range(len(origins.prompts))]
     texts = [tokens[own.numpy()].tolist() for own in rows]
     if all(text == texts[0] for text in texts):
         return torch.ones(len(tokens), dtype=torch.bool)
-    head = _shared(texts)
-    tail = _shared([text[head:][::-1] for text in texts])
+    head = _common_prefix(texts)
+    tail = _common_prefix([text[head:][::-1] for text in texts])
     kept = torch.zeros(len(tokens), dtype=torch.bool)
     for own in rows:
         start = min(head, len(own) - 1)
@@ -198,7 +198,7 @@ def own_text(activations: Activations) -> Bool[Tensor, " n"]:
     return kept
 
 
-def _shared(texts: Sequence[Sequence[int]]) -> int:
-    """How many tokens all texts begin with."""
+def _common_prefix(texts: Sequence[Sequence[int]]) -> int:
+    """Length of the common prefix."""
     together = zip(*texts, strict=False)
     return sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, together))

@@ -1,4 +1,4 @@
-"""How large activations are at a hook, for strengths given as multiples of it."""
+"""The scale of activations at a hook, for strengths in multiples of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from saelens_steer.tensors import Vectors
 
 @torch.no_grad()
 def feature_activations(sae: SAE[Any], vectors: Vectors) -> Float[Tensor, "n d_sae"]:
-    """Feature activations z of each vector, float32 on the CPU, computed in chunks."""
+    """Feature activations z of the vectors, float32 on the CPU, computed in chunks."""
     chunks = vectors.split(rows_at_once(sae))
     found = [codec.encode(sae, v).float().cpu() for v in chunks]
     return found[0] if len(found) == 1 else torch.cat(found)
@@ -27,34 +27,34 @@ def feature_activations(sae: SAE[Any], vectors: Vectors) -> Float[Tensor, "n d_s
 
 @dataclass(frozen=True)
 class Scale:
-    """The sizes of cached activations; empty if nothing was cached."""
+    """The scale of cached activations; empty if nothing was cached."""
 
     max_act: Mapping[int, float] = field(default_factory=dict)
-    """A_max of a feature: its largest activation, in units of z."""
+    """Feature → A_max, its largest activation z."""
     resid_norm: float | None = None
     """Mean ‖x‖."""
 
     @property
     def mean_norm(self) -> float:
-        """Mean ‖x‖. Raises InputError where nothing was cached."""
+        """Mean ‖x‖. Raises InputError if nothing was cached."""
         if self.resid_norm is None:
-            raise InputError("strengths beside the residual need cached activations, for mean ‖x‖")
+            raise InputError("mean ‖x‖ is unknown: cache activations to use it as a unit")
         return self.resid_norm
 
     def a_max(self, feature: int) -> float:
-        """A_max of a feature. Raises InputError where it is not known, or 0: it never fired."""
+        """A_max of a feature. Raises InputError if it is unknown, or 0 because it never fired."""
         found = self.max_act.get(feature)
         if found is None:
-            raise InputError(f"max_act needs cached activations, for A_max of feature {feature}")
+            raise InputError(f"A_max of feature {feature} is unknown: cache activations")
         if not found > 0:
             raise InputError(
                 f"feature {feature} never fires on the cached activations, so it has no A_max: "
-                "cache text on which it does, or use another unit of strength"
+                "cache text on which it fires, or use another unit of strength"
             )
         return found
 
     def of(self, features: Sequence[int]) -> Scale:
-        """The same, of some features alone."""
+        """The scale restricted to these features."""
         return Scale({f: self.max_act[f] for f in features}, self.resid_norm)
 
 
@@ -64,9 +64,9 @@ NO_SCALE = Scale()
 def measured_scale(
     activations: Activations, sae: SAE[Any] | None = None, features: Sequence[int] = ()
 ) -> Scale:
-    """Mean ‖x‖ of the cached activations, and A_max of some features of an SAE that reads them.
+    """Mean ‖x‖ of the cached activations, and A_max of the given features.
 
-    Memory does not grow with the number of tokens.
+    Computed in chunks, so memory does not grow with the number of tokens.
     """
     wanted, total = list(features) if sae is not None else [], 0.0
     highest = torch.zeros(len(wanted))
@@ -80,7 +80,7 @@ def measured_scale(
 
 @torch.no_grad()
 def firing_rates(activations: Activations, sae: SAE[Any]) -> Float[Tensor, " d_sae"]:
-    """Share of the cached tokens on which each feature fires (z > 0), float64, piece by piece.
+    """Share of the cached tokens on which each feature fires (z > 0), float64, in chunks.
 
     Raises InputError for an SAE without an encoder.
     """

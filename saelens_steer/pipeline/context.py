@@ -33,7 +33,7 @@ from saelens_steer.pipeline.step import Fact, Step
 from saelens_steer.pipeline.step_table import dependants, step
 from saelens_steer.sae import (
     QUALITY,
-    check_log,
+    check_loggers,
     check_train_spec,
     load_sae,
     read_quality,
@@ -69,7 +69,7 @@ class RunContext:
         folder.check_own()
         if spec.sae.train:
             check_train_spec(spec.sae.train)
-            check_log(spec.sae.log)
+            check_loggers(spec.sae.log.tensorboard)
         steered = tuple(steered_prompts(spec.prompts))
         selecting = tuple(load_prompts(spec.select.prompts))
         check_disjoint(steered, selecting)

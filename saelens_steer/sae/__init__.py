@@ -1,4 +1,4 @@
-"""SAEs: trained through SAELens or loaded, always SAELens's own classes; and how good they are."""
+"""SAEs as SAELens objects: train or load them, encode and decode, measure their quality."""
 
 from saelens_steer.sae.codec import check_encoder, decode, decode_change, encode, rows_at_once
 from saelens_steer.sae.load import (
@@ -14,7 +14,7 @@ from saelens_steer.sae.load import (
 from saelens_steer.sae.quality import DENSE, sae_quality
 from saelens_steer.sae.training import (
     SAEGrid,
-    check_log,
+    check_loggers,
     check_train_spec,
     remove_checkpoints,
     train_sae,

@@ -1,4 +1,4 @@
-"""Quality of an SAE: reconstruction, sparsity, and how well it preserves the predictions."""
+"""Quality of an SAE: reconstruction, sparsity, and preservation of the model's predictions."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from saelens_steer.tensors import Mask, Resid, Tokens, Vectors
 BATCH = 16
 """Contexts run at once."""
 ROWS, LOGITS = 1024, 1 << 26
-"""Positions unembedded at once, and logits of one pass (a quarter of a gigabyte)."""
+"""Maximum positions unembedded at once, and logits per pass (256 MiB)."""
 DENSE = 0.1
-"""A feature is dense if it fires on a larger share of the tokens than this."""
+"""A feature is dense if it fires on more than this share of the tokens."""
 DENSITY_EDGES = np.arange(-6, 0.01, 0.25)
-"""Of the histogram of firing densities, in powers of ten."""
+"""Bin edges of the histogram of firing densities, in log10."""
 
 
 @torch.no_grad()
@@ -38,17 +38,16 @@ def sae_quality(
     context_size: int = 128,
     max_norm: float | None = 10.0,
 ) -> dict[str, Any]:
-    """Reconstruction, sparsity and model-preservation figures over packed contexts of `texts`.
+    """Reconstruction, sparsity and prediction-preservation figures on packed contexts of `texts`.
 
     l0, l1, explained_variance, mse (per vector), cosine, l2_ratio (‖x̂‖ / ‖x‖), dead_share (features
-    that never fire here), dense_share (that fire on over a tenth of the tokens), density (histogram
-    of log10 of the firing rates of the others); the cross-entropy in nats per token with the
-    residual intact (ce_loss), replaced by the SAE's output (ce_loss_sae) and by zeros
-    (ce_loss_zero), loss_recovered = (ce_zero − ce_sae) / (ce_zero − ce_intact), and likewise the KL
-    from the intact model. With max_norm None they equal those of SAELens's evals. Special tokens
-    are left alone, and so are attention sinks (norm over `max_norm` × the median; sinks_dropped),
-    which no SAE is trained on. Contexts begin with BOS if the model's texts do. Raises
-    InputError if the texts fill no context.
+    that never fire), dense_share (fire on over a tenth of the tokens), density (histogram of log10
+    firing rates of live features); cross-entropy in nats per token with the activations intact
+    (ce_loss), replaced by the SAE's output (ce_loss_sae) or by zeros (ce_loss_zero); loss_recovered
+    = (ce_zero − ce_sae) / (ce_zero − ce_intact), and the same for KL from the intact model. With
+    max_norm None they equal SAELens's evals. Special tokens and attention sinks (norm over
+    `max_norm` × the median; sinks_dropped), on which SAEs are not trained, are left intact.
+    Contexts start with BOS if the model uses it. Raises InputError if the texts fill no context.
     """
     check_encoder(sae)
     check_sae_at(sae, model.cfg.d_model, hook_name)
@@ -66,9 +65,9 @@ def sae_quality(
 
 
 def packed_contexts(model: Any, texts: Iterable[str], context_size: int) -> Tokens:
-    """The texts' tokens end to end, cut into rows of context_size; an unfilled row is dropped.
+    """Concatenate the texts' tokens and cut them into full rows of context_size.
 
-    Rows begin with BOS if the model's texts do. Raises InputError if no row is filled.
+    Rows start with BOS if the model uses it. Raises InputError if no row is filled.
     """
     tokenizer = model.tokenizer
     start = [tokenizer.bos_token_id] if model.cfg.default_prepend_bos else []
@@ -77,8 +76,8 @@ def packed_contexts(model: Any, texts: Iterable[str], context_size: int) -> Toke
     rows = [start + ids[i : i + size] for i in range(0, len(ids) - size + 1, size)]
     if not rows:
         raise InputError(
-            f"the texts have {len(ids)} tokens, which fill no context of {context_size}: "
-            "give a larger corpus or a smaller context_size"
+            f"the texts have {len(ids)} tokens, which do not fill a context of {context_size}: "
+            "use a larger corpus or a smaller context_size"
         )
     return torch.tensor(rows)
 
@@ -91,7 +90,7 @@ class _ReconstructionSums:
         self.n = 0
         self.dropped = 0
         self.squared_error = 0.0
-        self.cosine = self.ratio = self.size = 0.0
+        self.cosine = self.ratio = self.l1 = 0.0
         self.fired: Float[Tensor, " d_sae"] = torch.zeros(sae.cfg.d_sae, dtype=torch.float64)
         self.total: Float[Tensor, " d_model"] = torch.zeros(sae.cfg.d_in, dtype=torch.float64)
         self.squares = 0.0
@@ -101,17 +100,17 @@ class _ReconstructionSums:
         self.dropped += dropped
         for part in vectors.to(self.sae.device).split(rows_at_once(self.sae)):
             z = encode(self.sae, part)
-            rebuilt = decode(self.sae, z, part).float()
-            self.squared_error += _sum((part - rebuilt).pow(2))
-            self.cosine += _sum(cosine_similarity(part, rebuilt))
-            self.ratio += _sum(rebuilt.norm(dim=-1) / part.norm(dim=-1))
-            self.size += float(z.abs().sum(dtype=torch.float64))
+            x_hat = decode(self.sae, z, part).float()
+            self.squared_error += _sum((part - x_hat).pow(2))
+            self.cosine += _sum(cosine_similarity(part, x_hat))
+            self.ratio += _sum(x_hat.norm(dim=-1) / part.norm(dim=-1))
+            self.l1 += float(z.abs().sum(dtype=torch.float64))
             self.fired += (z != 0).sum(0).cpu()
             self.total += part.double().sum(0).cpu()
             self.squares += _sum(part.pow(2))
 
     def figures(self) -> dict[str, Any]:
-        spread = self.squares - float(self.total.pow(2).sum()) / self.n
+        variance = self.squares - float(self.total.pow(2).sum()) / self.n
         density = (self.fired / self.n).numpy()
         return {
             "n_tokens": self.n,
@@ -119,9 +118,9 @@ class _ReconstructionSums:
             "d_in": self.sae.cfg.d_in,
             "d_sae": self.sae.cfg.d_sae,
             "l0": float(density.sum()),
-            "l1": self.size / self.n,
+            "l1": self.l1 / self.n,
             "mse": self.squared_error / self.n,
-            "explained_variance": 1 - self.squared_error / spread,
+            "explained_variance": 1 - self.squared_error / variance,
             "cosine": self.cosine / self.n,
             "l2_ratio": self.ratio / self.n,
             "dead_share": float((density == 0).mean()),
@@ -131,7 +130,7 @@ class _ReconstructionSums:
 
 
 def density_histogram(density: np.ndarray) -> dict[str, list[float]]:
-    """How many features fire how often: counts between powers of ten, of those that ever fire."""
+    """Histogram of log10 firing density over the features that fire at all."""
     powers = np.log10(density[density > 0]).clip(DENSITY_EDGES[0], DENSITY_EDGES[-1])
     counts, edges = np.histogram(powers, DENSITY_EDGES)
     return {"log10_edges": edges.tolist(), "counts": counts.tolist()}
@@ -142,11 +141,10 @@ def _sum(values: Tensor) -> float:
 
 
 class _PreservationSums:
-    """Running sums of cross-entropy and KL of three passes: intact, SAE, zero.
+    """Running sums of cross-entropy and KL from the intact model, for intact, SAE and zero passes.
 
-    As in SAELens's evals: cross-entropy at ordinary (not special) tokens that have a next
-    one, KL from the untouched model's distribution at every ordinary token; zero ablation at every
-    position, the SAE at the `kept` ones alone.
+    As in SAELens's evals, cross-entropy covers ordinary (not special) tokens with a next token,
+    KL all ordinary tokens. Zero ablation replaces every position, the SAE only the `kept` ones.
     """
 
     def __init__(self, model: Any, sae: SAE[Any], hook_name: str) -> None:
@@ -156,7 +154,7 @@ class _PreservationSums:
         self.n_loss = self.n_kl = 0
 
     def add(self, tokens: Tokens, ordinary: Mask, kept: Mask) -> None:
-        """Run one batch three times; ordinary, kept: [batch, pos]."""
+        """Run the batch three times; ordinary, kept: [batch, pos]."""
 
         def spliced(resid: Resid) -> Resid:
             return torch.where(kept[..., None], through(self.sae, resid), resid)
@@ -171,20 +169,20 @@ class _PreservationSums:
 
     def _count(self, rows: Float[Tensor, "pass row d_model"], nexts: Tensor) -> None:
         logits = [unembed(self.model, x) for x in rows]
-        there = nexts >= 0
+        has_next = nexts >= 0
         intact = logits[0].log_softmax(-1)
-        for i, own in enumerate(logits):
-            if bool(there.any()):
-                loss = cross_entropy(own[there], nexts[there], reduction="sum")
+        for i, own_logits in enumerate(logits):
+            if bool(has_next.any()):
+                loss = cross_entropy(own_logits[has_next], nexts[has_next], reduction="sum")
                 self.loss[i] += float(loss.double())
             if i:
-                kl = (intact.exp() * (intact - own.log_softmax(-1))).sum(-1)
+                kl = (intact.exp() * (intact - own_logits.log_softmax(-1))).sum(-1)
                 self.kl[i] += float(kl.double().sum())
-        self.n_loss += int(there.sum())
+        self.n_loss += int(has_next.sum())
         self.n_kl += len(nexts)
 
     def _final(self, tokens: Tokens, replace: Callable[[Resid], Resid] | None) -> Resid:
-        """The last residual, with the one at the hook replaced."""
+        """The final residual, with the activations at the hook passed through `replace`."""
 
         def hook(resid: Resid, hook: Any) -> Resid:  # noqa: ARG001 (TransformerLens passes hook=)
             assert replace is not None
@@ -195,7 +193,7 @@ class _PreservationSums:
             return run_to_hook(self.model, tokens, torch.ones_like(tokens, dtype=torch.bool), last)
 
     def figures(self) -> dict[str, float]:
-        """Means per token, in nats, and the share of zeroing's damage that the SAE undoes."""
+        """Means per token in nats, and the shares of loss and KL recovered relative to zeroing."""
         intact, with_sae, zeroed = (self.loss / self.n_loss).tolist()
         _, kl_sae, kl_zero = (self.kl / self.n_kl).tolist()
         return {

@@ -1,4 +1,4 @@
-"""The verdict on an SAE's figures in plain words: whether to trust it, and what to do if not."""
+"""A verdict on an SAE's quality figures, and warnings that name a remedy."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 from saelens_steer.files import read_json
 
 DEAD_SHARE, DENSE_SHARE = 0.2, 0.05
-"""Shares of features that are worth a sentence."""
+"""Shares of dead and of dense features above which there is a warning."""
 RECOVERED, EXPLAINED = 0.9, 0.7
-"""Shares of loss and variance below which an SAE reconstructs too little."""
+"""Shares of loss recovered and of variance explained below which there is a warning."""
 FIRINGS = 50
-"""Firings expected of an average feature before a silent one is called dead."""
+"""Expected firings of an average feature below which silent features are not called dead."""
 CROWDED = 0.25
-"""An L0 above this share of d_in is hardly sparse."""
+"""Share of d_in above which L0 is hardly sparse."""
 SETTLED = 0.5
-"""L0 in use may differ from that in training by this share of it."""
+"""Relative difference allowed between L0 in use and in training."""
 OVERFIT = 0.05
-"""Explained variance lost from training to held-out activations."""
+"""Allowed drop of explained variance from training to held-out activations."""
 
 QUALITY = "quality.json"
 """The file in an SAE's folder with its figures, verdict and warnings."""
@@ -29,54 +29,51 @@ Line = Mapping[str, Any]
 
 
 def read_quality(folder: str | Path) -> dict[str, Any]:
-    """The figures, verdict and warnings in an SAE's folder (quality.json); empty without them."""
+    """The figures, verdict and warnings in an SAE's folder (quality.json); empty if missing."""
     return read_json(Path(folder) / QUALITY)
 
 
 def judged(quality: Line, training: Sequence[Line] = ()) -> dict[str, Any]:
-    """The content of quality.json: the figures, with the verdict and the warnings on them."""
+    """The content of quality.json: the figures of `sae_quality`, a verdict and warnings.
+
+    training: the lines of metrics.jsonl, if the SAE was trained here.
+    """
     warnings = _warnings(quality, training)
     return {**quality, "verdict": _verdict(quality, warnings), "warnings": warnings}
 
 
 def _verdict(quality: Line, warnings: Sequence[str]) -> str:
-    """One sentence on the whole SAE."""
     recovers, explains = quality["loss_recovered"] >= RECOVERED, quality["explained_variance"] > 0
     sparse = quality["l0"] <= 2 * CROWDED * quality["d_in"]
-    found = "Usable with care" if warnings else "Good"
+    grade = "Usable with care" if warnings else "Good"
     if not (recovers and explains and sparse):
-        found = "Poor"
+        grade = "Poor"
     silent = f"silent on {quality['n_tokens']:,} tokens" if _too_few(quality) else "dead"
     return (
-        f"{found}: {_percent(quality['loss_recovered'])} of the loss recovered at "
+        f"{grade}: {_percent(quality['loss_recovered'])} of the loss recovered at "
         f"L0 {quality['l0']:.3g}, {_percent(quality['dead_share'])} of features {silent}."
     )
 
 
-def _warnings(quality: Line, training: Sequence[Line] = ()) -> list[str]:
-    """The SAE's faults, each a sentence with its remedy; none if it is good.
-
-    quality: as `sae_quality` gives it; training: the lines of metrics.jsonl.
-    """
+def _warnings(quality: Line, training: Sequence[Line]) -> list[str]:
     if unsettled := _unsettled(quality, training):
-        return [unsettled]  # all else follows from that
+        return [unsettled]  # the cause of any other fault
     found = [_recovery(quality), _variance(quality), _dead(quality), _dense(quality)]
     found += [_crowded(quality), _overfit(training)]
     return [sentence for sentence in found if sentence]
 
 
 def _unsettled(quality: Line, training: Sequence[Line]) -> str:
-    """BatchTopK and its kin train with k, but are used with a threshold learned meanwhile.
+    """BatchTopK variants train with k but run with a learned threshold.
 
-    If the two differ, figures of training do not hold for the SAE in use.
+    If their L0 differs, the training figures do not describe the SAE in use.
     """
     trained = _last(training, "held_out_l0").get("held_out_l0")
     if trained is None or abs(quality["l0"] - trained) <= SETTLED * trained:
         return ""
     return (
-        f"on a token {quality['l0']:.3g} features are active where {trained:.3g} were in training: "
-        "the threshold that the SAE is used with has not settled; train longer, or raise "
-        "topk_threshold_lr"
+        f"L0 is {quality['l0']:.3g} in use but was {trained:.3g} in training, because the "
+        "threshold that replaces k has not settled: train longer, or raise topk_threshold_lr"
     )
 
 
@@ -84,7 +81,7 @@ def _recovery(quality: Line) -> str:
     share = quality["loss_recovered"]
     if share >= RECOVERED or quality["explained_variance"] <= 0:
         return ""
-    more = "" if _full(quality) else "let more features be active (a larger k, a smaller penalty), "
+    more = "" if _full(quality) else "allow more active features (larger k, smaller penalty), "
     return (
         f"the SAE recovers only {_percent(share)} of the model's loss: {more}train longer, or use "
         "more features"
@@ -95,14 +92,15 @@ def _variance(quality: Line) -> str:
     share = quality["explained_variance"]
     if share <= 0:
         return (
-            f"the SAE rebuilds activations no better than their mean does (explained variance "
-            f"{share:.2g}): if training went astray, lower lr; else train longer"
+            "the SAE reconstructs activations no better than their mean does (explained variance "
+            f"{share:.2g}): lower lr if training diverged, and otherwise train longer"
         )
     if share >= EXPLAINED or _recovery(quality):
         return ""
+    more = "" if _full(quality) else ", or allow more active features"
     return (
-        f"the SAE explains only {_percent(share)} of the variance: what edits through it keep as "
-        "error is much of the activation; train longer or let more features be active"
+        f"the SAE explains only {_percent(share)} of the variance, so the error term that edits "
+        f"preserve is large: train longer{more}"
     )
 
 
@@ -123,12 +121,12 @@ def _dead(quality: Line) -> str:
 
 
 def _full(quality: Line) -> bool:
-    """Whether too many features are active to advise letting more be."""
+    """Whether too many features are active already to recommend more."""
     return bool(_crowded(quality) or _dense(quality))
 
 
 def _too_few(quality: Line) -> bool:
-    """Whether too few tokens were measured to tell silent features from dead ones."""
+    """Whether there were too few tokens to tell silent features from dead ones."""
     return quality["n_tokens"] * quality["l0"] < FIRINGS * quality["d_sae"]
 
 
@@ -137,8 +135,8 @@ def _dense(quality: Line) -> str:
     if share <= DENSE_SHARE:
         return ""
     return (
-        f"{_percent(share)} of features fire on more than a tenth of all tokens, so they stand for "
-        "no one thing: raise the sparsity"
+        f"{_percent(share)} of features fire on more than a tenth of all tokens, too often to mean "
+        "one thing: raise the sparsity"
     )
 
 
@@ -158,19 +156,18 @@ def _overfit(training: Sequence[Line]) -> str:
     if trained - held_out <= OVERFIT:
         return ""
     return (
-        f"the SAE explains {_percent(trained)} of the variance in training and "
-        f"{_percent(held_out)} of activations held out: train on more tokens, or "
-        "use fewer features"
+        f"the SAE explains {_percent(trained)} of the variance of training activations but only "
+        f"{_percent(held_out)} on held-out ones: train on more tokens, or use fewer features"
     )
 
 
 def _last(training: Sequence[Line], key: str) -> Line:
-    """The last line that has this figure; empty if there is none."""
+    """The last line that has this figure, or an empty one."""
     return next((line for line in reversed(training) if key in line), {})
 
 
 def _percent(share: float) -> str:
-    """A share as a percentage that never rounds to none or to all."""
+    """A share as a percentage; only exact 0 and 1 appear as 0 % and 100 %."""
     if math.isnan(share):
         return "an unknown part"
     if 0 < share < 0.001:

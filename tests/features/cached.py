@@ -11,7 +11,7 @@ HOOK = "blocks.4.hook_resid_pre"
 
 
 def sae_of(d_in: int, d_sae: int, seed: int = 0, decoder_only: bool = False) -> SAE:
-    """A random SAE; its feature 3 never fires, its features 5 and 6 have one encoder."""
+    """A random SAE in which feature 3 never fires and features 5 and 6 share an encoder."""
     sae = StandardSAE(StandardSAEConfig(d_in=d_in, d_sae=d_sae, apply_b_dec_to_input=False))
     draw = torch.Generator().manual_seed(seed)
     sae.W_enc.data = torch.randn(d_in, d_sae, generator=draw) / d_in**0.5
@@ -26,7 +26,7 @@ def sae_of(d_in: int, d_sae: int, seed: int = 0, decoder_only: bool = False) -> 
 
 
 def cache_of(lengths: dict[tuple[str, str], int], d: int, ids: list[int], seed: int = 1):
-    """(prompt, domain) → its length: random vectors, tokens drawn from `ids`."""
+    """Random activations for (prompt, domain) → length, with tokens drawn from `ids`."""
     from saelens_steer.activations import Activations
 
     draw = torch.Generator().manual_seed(seed)

@@ -20,7 +20,7 @@ HOOK = "blocks.1.hook_resid_pre"
 
 
 def main() -> None:
-    """`memory.py PROMPTS FOLDER`: peak growth in MB from the state of a small first run."""
+    """`memory.py PROMPTS FOLDER`: peak memory growth in MB after a small first run."""
     torch.set_num_threads(1)
     store.SHARD_BYTES, store.CHUNK, codec.CHUNK, contrast.EXACT = 1 << 22, 1024, 1024, 1 << 20
     model = ss.load_model("tiny-qwen3")

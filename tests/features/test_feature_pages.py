@@ -1,4 +1,4 @@
-"""Laws of feature pages: each number equals the one that a search through everything gives."""
+"""Laws of feature pages: each number equals that of an exhaustive search."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def random_cache(tiny_model):
 
 @pytest.fixture(scope="module")
 def real_cache(tiny_model):
-    """What the shipped model makes of some prompts of four domains, answers with them."""
+    """The shipped model's activations on prompts and answers of four domains."""
     prompts = load_prompts("tiny-domains")[::16]
     return cache_activations(tiny_model, prompts, hook_name=HOOK, batch_size=4)
 
@@ -112,7 +112,7 @@ def test_the_tokens_of_a_window_are_its_text(real_cache, tiny_model):
         assert "".join(context.tokens) == decode(ids)
 
 
-def test_a_character_of_several_tokens_stands_on_its_last_one(tiny_model):
+def test_a_character_split_over_tokens_is_shown_on_the_last(tiny_model):
     tokenizer = tiny_model.tokenizer
     text = "a \U0001f600 b 数"
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -1,4 +1,4 @@
-"""Caching, selection and controls take no more memory for more tokens."""
+"""Memory of caching, selection and controls does not grow with the number of tokens."""
 
 import json
 import os
@@ -18,11 +18,11 @@ GIVEN_BACK = {
     "OMP_NUM_THREADS": "1",
     "PYTHONPATH": str(CHILD.parents[2]),
 }
-"""Memory that is freed goes back at once, so that what is held is what is seen."""
+"""Return freed memory to the system at once, so that the peak is what is really held."""
 
 
 def grown(n_prompts: int, folder: Path) -> dict[str, float]:
-    """What a child process used beyond its own warm-up."""
+    """Peak memory of a child process beyond its warm-up."""
     command = [sys.executable, str(CHILD), str(n_prompts), str(folder)]
     env = os.environ | GIVEN_BACK
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
@@ -34,5 +34,5 @@ def test_memory_does_not_grow_with_the_number_of_tokens(tmp_path):
     few, many = (grown(n, tmp_path / str(n)) for n in (160, 640))
     more = many["tokens"] - few["tokens"]
     assert more > 100_000 and more * 192 * 4 / 2**20 > 80, "the vectors alone would show"
-    # the index stays in memory: some twenty bytes for each token, twice while it is written
+    # the index stays in memory: about twenty bytes per token, twice that while it is written
     assert many["grown"] - few["grown"] < 10 + more * 80 / 2**20, (few, many)

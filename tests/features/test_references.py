@@ -1,4 +1,4 @@
-"""Directions that need no SAE: what is planted is found, whatever the number of activations."""
+"""Directions without an SAE: planted ones are found, whatever the number of activations."""
 
 import pandas as pd
 import pytest

@@ -1,4 +1,4 @@
-"""Laws of selection: what is planted is found, the dead are not, and ties are settled."""
+"""Laws of selection: planted features are found, dead ones never, and ties are deterministic."""
 
 import json
 
@@ -44,7 +44,7 @@ def activations(rows: dict[tuple[str, str], torch.Tensor]) -> Activations:
 
 
 def planted(part: str = "assistant_start", n: int = 12) -> Activations:
-    """Coordinates 2 and 5 stand for code (2 more strongly), 6 for maths, 0 for both alike."""
+    """Coordinates 2 and 5 mark code (2 more strongly), 6 marks maths, 0 both equally."""
     draw = torch.Generator().manual_seed(0)
     noise = 0.1 * torch.rand(2, n, D, generator=draw) - 0.5
     code, math = noise
@@ -195,7 +195,7 @@ def test_a_part_that_was_not_kept_is_refused():
 def test_an_sae_of_another_width_is_refused():
     acts = planted()
     wide = Activations(torch.cat([acts.vectors, acts.vectors], 1), acts.index, HOOK)
-    with pytest.raises(InputError, match="the SAE reads 8 dimensions, the residual has 16"):
+    with pytest.raises(InputError, match="the SAE reads 8 dimensions, but activations have 16"):
         select_features(identity_sae(), wide, "code", "math")
 
 

@@ -1,4 +1,4 @@
-"""A small text to train small SAEs on, and the settings they share."""
+"""A small corpus for small SAEs, and their shared settings."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ PIECES = [
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory) -> Path:
-    """Some 8,000 tokens: code, prose and mathematics."""
+    """About 8,000 tokens of code, prose and mathematics."""
     path = tmp_path_factory.mktemp("corpus") / "text.txt"
     texts = (piece.replace("{i}", str(i)) for i in range(60) for piece in PIECES)
     path.write_text("\n\n".join(texts), encoding="utf-8")
@@ -28,7 +28,7 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def small(corpus) -> Callable[..., TrainSpec]:
-    """A TrainSpec of 32 features and 16 steps; any field may be given."""
+    """Build a TrainSpec of 32 features and 16 steps; any field may be overridden."""
 
     def spec(**given: Any) -> TrainSpec:
         settings = {

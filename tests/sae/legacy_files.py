@@ -1,4 +1,4 @@
-"""Checkpoints as others leave them, and what they compute, written out by hand."""
+"""Checkpoints in other libraries' formats, and a reference implementation of what they compute."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 W_ENC, W_DEC = draw(D_IN, D_SAE, seed=1), draw(D_SAE, D_IN, seed=2)
-"""As SAELens has them."""
+"""SAELens's names and orientation."""
 B_ENC, B_DEC, MEAN = draw(D_SAE, seed=3), draw(D_IN, seed=4), 3 * draw(D_IN, seed=5)
 X = MEAN + 4 * draw(32, D_IN, seed=6)
 
@@ -33,7 +33,7 @@ OWN = {"W_enc": W_ENC, "b_enc": B_ENC, "W_dec": W_DEC, "b_dec": B_DEC}
 
 
 def saved(path: Path, content: Any) -> Path:
-    """The content as a .safetensors file or a pickle, by the suffix."""
+    """Save as .safetensors or as a pickle, depending on the suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".safetensors":
         save_file({k: v.contiguous() for k, v in content.items()}, path)
@@ -52,7 +52,7 @@ def without(content: dict, *names: str) -> dict:
 
 
 class Trap:
-    """Pickled, an object that makes a file when it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, made: Path) -> None:
         self.made = made
@@ -66,7 +66,7 @@ def relu(hidden: torch.Tensor) -> torch.Tensor:
 
 
 def reference(x, *, subtract=True, act=relu, mean=0.0, scale=1.0) -> tuple[Any, Any]:
-    """z and the reconstruction of the original, step by step, in float64."""
+    """z and the reconstruction of the original, computed step by step in float64."""
     W_enc, W_dec, b_enc, b_dec = (w.double() for w in (W_ENC, W_DEC, B_ENC, B_DEC))
     inner = (x.double() - mean) / scale
     z = act((inner - b_dec * subtract) @ W_enc + b_enc)

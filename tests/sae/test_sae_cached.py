@@ -1,4 +1,4 @@
-"""Laws of cached activations: each once an epoch, none repeated in silence, stopped when done."""
+"""Laws of cached activations: each once per epoch, no silent repeats, early stopping."""
 
 import json
 import math
@@ -31,7 +31,7 @@ SETUP = {
     "lr_end": 1.5e-3,
     "patience": 4,
 }
-"""Everything at once: six epochs, rates that fall to half, centred and scaled."""
+"""All options together: six epochs, learning rate annealed to half, mean_scale."""
 
 
 def json_lines(path: Path) -> list[dict]:
@@ -148,7 +148,7 @@ def test_bos_and_other_special_tokens_are_never_cached_at_any_hook(
     special = torch.isin(tokens, torch.tensor(random_model.tokenizer.all_special_ids))
     assert special.any() and special[:, 0].all().item() >= with_bos
     stream = runner_of(random_model, spec, hook_name).stream
-    vectors = next(stream.kept(again=False))
+    vectors = next(stream.kept(repeat=False))
     with torch.no_grad():
         held = random_model.run_with_cache(tokens, names_filter=hook_name)[1][hook_name]
     torch.testing.assert_close(vectors, held[~special])
@@ -158,7 +158,7 @@ def test_held_out_activations_are_not_in_the_cache(random_model, small):
     spec = small(cached_tokens=1000)
     runner = runner_of(random_model, spec)
     batches = runner._cached(0)
-    stream = torch.cat(list(islice(runner_of(random_model, spec).stream.kept(again=False), 8)))
+    stream = torch.cat(list(islice(runner_of(random_model, spec).stream.kept(repeat=False), 8)))
     n = held_out_tokens(1000)
     assert runner.held_out.equal(stream[:n]) and n == 50
     epoch = torch.cat(list(islice(batches, 4)))[:1000]
@@ -175,7 +175,7 @@ def test_patience_ends_when_the_best_loss_has_not_fallen_by_a_thousandth():
     assert not any(Patience(None).is_over(1.0) for _ in range(100))
 
 
-def test_a_training_without_improvement_stops_early_and_says_so(
+def test_a_training_without_improvement_stops_early_and_records_it(
     random_model, small, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(runner_module, "held_out_line", lambda *a: {"held_out_loss": 1.0})
@@ -221,7 +221,7 @@ def test_the_held_out_loss_leaves_the_sae_as_it_is_and_counts_the_whole_penalty(
 
 
 def test_held_out_activations_are_in_the_units_trained_in(random_model, small, tmp_path):
-    """SAELens's own normalisation scales the batches of the trainer: the curves must agree."""
+    """SAELens's own normalisation scales the training batches, so the curves must agree."""
     options = {"k": 4, "normalize_activations": "expected_average_only_in"}
     train_sae(random_model, small(options=options), HOOK, tmp_path / "sae")
     lines = json_lines(tmp_path / "sae/metrics.jsonl")
@@ -257,8 +257,8 @@ def runner_input(x):
     ("settings", "hint"),
     [
         ({"cached_tokens": 4097}, "between batch_tokens = 256 and training_tokens = 4096.*4097"),
-        ({"cached_tokens": 255}, "cached_tokens must lie between batch_tokens = 256"),
-        ({"patience": 3}, "patience counts epochs, which only cached_tokens has"),
+        ({"cached_tokens": 255}, "cached_tokens must be between batch_tokens = 256"),
+        ({"patience": 3}, "patience counts epochs of cached activations"),
         ({"cached_tokens": 512, "patience": 0}, "patience"),
         ({"normalize": "mean"}, "normalize"),
     ],

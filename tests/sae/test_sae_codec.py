@@ -1,4 +1,4 @@
-"""Laws of the way through an SAE and back, for every architecture and normalisation."""
+"""Laws of encoding and decoding, for every architecture and normalisation."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""`saelens-steer convert`: SAELens's format, all or nothing, or one sentence."""
+"""`saelens-steer convert` writes a complete SAE in SAELens's format, or fails in one sentence."""
 
 import sys
 
@@ -45,15 +45,15 @@ def test_an_empty_folder_is_filled_and_a_full_one_left_alone(convert, tmp_path):
     assert convert(file, new)[0] == 0
     before = {p.name: p.read_bytes() for p in new.iterdir()}
     status, out, err = convert(file, new)
-    assert (status, out) == (2, "") and "not empty: name a new folder" in err
+    assert (status, out) == (2, "") and "not empty: choose another folder" in err
     assert {p.name: p.read_bytes() for p in new.iterdir()} == before
 
 
 BAD = {
-    "not there": (None, (), "neither a folder nor a SAELens release"),
+    "not there": (None, (), "not an existing file or folder"),
     "ambiguous": ({"dictionary": old.W_DEC}, (), "d_model"),
     "another width": (OWN, ("--d-model", "7"), "the model says d_in = 7"),
-    "an id that is none": (OWN, ("--sae-id", "x"), "leave sae_id out"),
+    "an id that is none": (OWN, ("--sae-id", "x"), "leave out sae_id"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Laws of the baseline with a frozen decoder: its directions stay as drawn, the rest is trained."""
+"""Laws of the frozen-decoder baseline: decoder directions never change, the rest is trained."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ OPTIONS = {
 
 
 def drawn(model, spec: TrainSpec) -> tuple[torch.Tensor, torch.Tensor]:
-    """The encoder and decoder that SAELens begins with, before any step."""
+    """SAELens's initial encoder and decoder, before any step."""
     texts = load_corpus(spec.corpus, model.tokenizer, 5000, spec.seed)
     with torch.random.fork_rng():
         torch.manual_seed(spec.seed)

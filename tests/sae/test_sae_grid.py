@@ -1,4 +1,4 @@
-"""Laws of a grid: every SAE as it would be alone, on activations that are computed once."""
+"""Laws of a grid: each SAE equals one trained alone, and activations are computed once."""
 
 import pytest
 
@@ -69,7 +69,7 @@ def test_a_name_that_is_no_name_of_a_folder_is_refused(name):
 @pytest.mark.parametrize("vary", [{}, {"k": [8]}])
 @pytest.mark.parametrize("key", ["name", "architecture"])
 def test_an_sae_is_neither_hidden_nor_the_folder_it_lies_in(name, vary, key):
-    with pytest.raises(ValueError, match="is hidden or taken in its folder"):
+    with pytest.raises(ValueError, match="is hidden or reserved in its folder"):
         SAESpec.model_validate({"train": {}, "grid": [{key: name, "vary": vary}]})
 
 
@@ -85,7 +85,7 @@ def test_an_sae_is_neither_hidden_nor_the_folder_it_lies_in(name, vary, key):
     ],
 )
 def test_an_sae_has_no_name_that_its_folder_has_for_something_else(name):
-    with pytest.raises(ValueError, match="is hidden or taken in its folder"):
+    with pytest.raises(ValueError, match="is hidden or reserved in its folder"):
         SAESpec.model_validate({"train": {}, "grid": [{"name": name.removeprefix("grid/")}]})
 
 
@@ -143,9 +143,9 @@ def test_activations_are_computed_once_and_only_when_an_sae_is_trained(
 
 def test_saes_that_need_other_activations_are_refused(random_model, small):
     one, other = small(cached_tokens=1024), small(cached_tokens=2048)
-    with pytest.raises(InputError, match="must have one corpus, tokens, cached_tokens"):
+    with pytest.raises(InputError, match="must share corpus, tokens, cached_tokens"):
         SAEGrid(random_model, {"one": one, "other": other}, HOOK)
-    with pytest.raises(InputError, match="give cached_tokens"):
+    with pytest.raises(InputError, match="set cached_tokens"):
         SAEGrid(random_model, {"one": small()}, HOOK)
     with pytest.raises(InputError, match=r"give sae\.grid an architecture"):
         SAEGrid(random_model, {}, HOOK)
@@ -155,5 +155,5 @@ def test_saes_that_need_other_activations_are_refused(random_model, small):
 
 
 def test_a_grid_needs_a_training_that_says_the_rest():
-    with pytest.raises(ValueError, match="it takes train, not load"):
+    with pytest.raises(ValueError, match="grid needs train, not load"):
         SAESpec.model_validate({"load": {"source": "x"}, "grid": [{"vary": {"k": [2]}}]})

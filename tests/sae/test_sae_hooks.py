@@ -1,4 +1,4 @@
-"""Laws at the other hooks of the residual stream's width, such as MLP and attention outputs."""
+"""Laws at other hooks of width d_model: MLP and attention outputs."""
 
 import pytest
 import torch

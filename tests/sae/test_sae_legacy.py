@@ -1,4 +1,4 @@
-"""Laws of checkpoints from elsewhere: SAELens computes on raw x what the original did."""
+"""Laws of converted checkpoints: on raw x they compute what the original does."""
 
 import json
 from functools import partial
@@ -23,7 +23,7 @@ def load(tmp_path):
 
 
 def same(sae: SAE, expected: tuple, x=X) -> None:
-    """z and reconstruction of plain SAELens, unit norm per token included through codec."""
+    """z and reconstruction by SAELens, with unit norm per token through codec."""
     z, rebuilt = expected
     found = codec.encode(sae, x)
     torch.testing.assert_close(found, z.float(), **NEAR)
@@ -87,13 +87,13 @@ def test_what_the_file_is_decides_how_it_is_read(load, tmp_path, name):
     same(load_sae(file), old.reference(X))
 
 
-def test_a_folder_with_one_checkpoint_stands_for_it_and_its_config(tmp_path):
+def test_a_folder_with_one_checkpoint_is_loaded_with_its_config(tmp_path):
     old.saved(tmp_path / "ae.pt", OWN)
     (tmp_path / "config.json").write_text(json.dumps({"trainer": {"k": 3, "hook_name": HOOK}}))
     sae = load_sae(tmp_path)
     assert sae.cfg.k == 3 and sae.cfg.metadata.hook_name == HOOK
     old.saved(tmp_path / "other.pt", OWN)
-    with pytest.raises(InputError, match="several checkpoints: name one of them, such as ae"):
+    with pytest.raises(InputError, match=r"several checkpoints: give the path of one \(ae"):
         load_sae(tmp_path)
 
 
@@ -238,9 +238,9 @@ DECODERS = {
 
 
 @pytest.mark.parametrize("case", DECODERS)
-def test_a_decoder_alone_can_steer_and_no_more_and_says_so(load, tmp_path, capsys, case):
+def test_a_decoder_alone_can_only_steer_and_the_user_is_told(load, tmp_path, capsys, case):
     sae = load(DECODERS[case])
-    assert "can steer along W_dec, and no more" in capsys.readouterr().err
+    assert "can steer along W_dec but not compute activations" in capsys.readouterr().err
     for loaded in (sae, load_sae(save_sae(sae, tmp_path / "saved"))):
         assert loaded.W_dec.data.equal(W_DEC) and loaded.W_enc.isnan().all()
         assert loaded.cfg.metadata.decoder_only is True

@@ -1,4 +1,4 @@
-"""Laws of checkpoints that are ambiguous, contradict themselves, or are no SAE that is known."""
+"""Laws of refusal: ambiguous, contradictory, unsafe, damaged or unsupported checkpoints."""
 
 from functools import partial
 
@@ -17,7 +17,7 @@ def load(tmp_path):
 
 
 def refusal(load, content, **given) -> str:
-    """The one sentence with which a checkpoint is refused."""
+    """The one-line message with which a checkpoint is refused."""
     with pytest.raises(InputError) as refused:
         load(content, **given)
     assert "\n" not in str(refused.value)
@@ -65,7 +65,7 @@ def test_a_contradiction_is_refused_with_both_shapes(load, case):
 
 THRESHOLD = old.draw(D_SAE, seed=8).abs()
 REFUSED = {
-    "no decoder": (old.without(OWN, "W_dec"), "no decoder such as W_dec, only w_enc"),
+    "no decoder": (old.without(OWN, "W_dec"), r"no decoder \(like W_dec\), only w_enc"),
     "two decoders": (OWN | {"decoder.weight": W_DEC.T}, "holds both w_dec and decoder.weight"),
     "a gate": (OWN | {"r_mag": B_ENC}, r"holds r_mag \[15\], which no ReLU"),
     "a gated SAE": (OWN | {"architecture": "gated"}, "is a gated SAE"),
@@ -78,24 +78,24 @@ REFUSED = {
     ),
     "a broken k": (OWN | {"k": 0}, "k must be a whole number from 1 to 15, not 0"),
     "more than all": (OWN | {"k": D_SAE + 1}, "from 1 to 15, not 16"),
-    "an unknown normalisation": (OWN | {"normalize": "whitening"}, "whitening, which is not known"),
+    "an unknown normalisation": (OWN | {"normalize": "whitening"}, "whitening, which is unknown"),
     "a normalisation without numbers": (OWN | {"normalize": True}, "holds neither activation_mean"),
     "numbers without a normalisation": (
         OWN | {"normalize_activations": "none", "mean": MEAN},
-        "says normalize_activations: none, but holds mean",
+        "has normalize_activations: none, but holds mean",
     ),
     "two means": (OWN | {"mean": MEAN, "act_mean": MEAN}, "holds both act_mean and mean|mean and"),
-    "a norm of nothing": (OWN | {"norm": 0.0}, "norm must be finite, and a norm above 0"),
-    "a bias that is not finite": (OWN | {"b_dec": B_DEC * torch.nan}, "no finite vector"),
-    "three axes": (OWN | {"W_dec": W_DEC[None]}, "no finite matrix"),
-    "signed activations": (OWN | {"cfg": {"signed": True}}, "says signed: true"),
-    "no matrix": ({"b_dec": B_DEC, "step": 4}, "no matrix by name"),
-    "a tensor": (W_DEC, "holds a Tensor, not tensors by name"),
+    "a norm of nothing": (OWN | {"norm": 0.0}, "norm must be finite, and a scale positive"),
+    "a bias that is not finite": (OWN | {"b_dec": B_DEC * torch.nan}, "must be a finite vector"),
+    "three axes": (OWN | {"W_dec": W_DEC[None]}, "must be a finite matrix"),
+    "signed activations": (OWN | {"cfg": {"signed": True}}, "has signed: true"),
+    "no matrix": ({"b_dec": B_DEC, "step": 4}, "no named matrix"),
+    "a tensor": (W_DEC, "holds a Tensor, not named tensors"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_no_sae_that_is_known_is_refused_in_one_sentence(load, case):
+def test_an_unsupported_checkpoint_is_refused_in_one_sentence(load, case):
     content, hint = REFUSED[case]
     with pytest.raises(InputError, match=hint):
         load(content)
@@ -120,5 +120,5 @@ def test_a_damaged_file_is_refused(tmp_path, name):
 
 
 def test_a_file_with_an_sae_id_is_refused(tmp_path):
-    with pytest.raises(InputError, match="a file, which holds one SAE: leave sae_id out"):
+    with pytest.raises(InputError, match="a file, which holds one SAE: leave out sae_id"):
         load_sae(old.saved(tmp_path / "sae.pt", OWN), "blocks.2")

@@ -1,4 +1,4 @@
-"""Laws of loading: what is there is read as it is, what is not is answered with a hint."""
+"""Laws of loading: existing SAEs load unchanged, and wrong names get a hint."""
 
 import json
 from pathlib import Path
@@ -92,12 +92,12 @@ def test_a_folder_that_is_not_whole_is_refused_in_one_sentence(saved, case):
 
 
 def test_a_folder_with_an_sae_id_is_refused(saved):
-    with pytest.raises(InputError, match="holds one SAE: leave sae_id out"):
+    with pytest.raises(InputError, match="holds one SAE: leave out sae_id"):
         load_sae(saved, "blocks.2")
 
 
 def test_an_unknown_folder_or_release_is_refused_with_the_nearest(tmp_path):
-    with pytest.raises(InputError, match="neither a folder nor a SAELens release"):
+    with pytest.raises(InputError, match="not an existing file or folder, a SAELens release"):
         load_sae(tmp_path / "nowhere")
     with pytest.raises(InputError, match=f"SAELens has .*{RELEASE}"):
         load_sae("gpt2-small-res-jbb", "x")
@@ -128,7 +128,7 @@ def test_without_a_network_a_release_is_refused_and_nothing_crashes(monkeypatch,
 
 def test_an_sae_of_another_width_or_hook_is_refused(random_model):
     check_sae(an_sae(), random_model, HOOK)
-    with pytest.raises(InputError, match="the SAE reads 16 dimensions, the residual has 32"):
+    with pytest.raises(InputError, match="the SAE reads 16 dimensions, but activations have 32"):
         check_sae(an_sae(d_in=16), random_model, HOOK)
     with pytest.raises(InputError, match=r"was made for blocks\.2\.hook_resid_pre, not for"):
         check_sae(an_sae(), random_model, "blocks.1.hook_resid_pre")

@@ -1,4 +1,4 @@
-"""Laws of normalising: what was trained on scaled activations reads raw ones afterwards."""
+"""Laws of normalisation: an SAE trained on scaled activations reads raw ones when saved."""
 
 import copy
 import json
@@ -153,6 +153,6 @@ def test_an_architecture_that_cannot_be_folded_is_refused_by_name(small):
 
 def test_two_normalisations_are_refused(small):
     options = {"k": 4, "normalize_activations": "layer_norm"}
-    with pytest.raises(InputError, match="layer_norm beside normalize mean_scale: leave one"):
+    with pytest.raises(InputError, match="in addition to normalize mean_scale: remove one"):
         check_train_spec(small(options=options, normalize="mean_scale"))
     check_train_spec(small(options=options))

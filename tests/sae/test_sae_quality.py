@@ -1,4 +1,4 @@
-"""Laws of the quality figures: the perfect SAE, the empty one, and a calculation by hand."""
+"""Laws of quality figures: a perfect SAE, an empty one, and a hand computation."""
 
 import copy
 
@@ -132,7 +132,7 @@ def test_every_figure_equals_a_calculation_by_hand(random_model, texts, monkeypa
 
 
 class Batches:
-    """What SAELens's evals read of an activation store: our contexts, batch by batch."""
+    """The part of an activation store that SAELens's evals use, serving our contexts in batches."""
 
     def __init__(self, tokens: torch.Tensor, size: int) -> None:
         self.parts, self.store_batch_size_prompts = tokens.split(size), size
@@ -165,7 +165,7 @@ SAE_LENS_NAMES = {
 
 
 def test_every_figure_equals_that_of_sae_lens_on_the_same_batches(tiny_model):
-    """On chats, whose special tokens both leave out, and with a shipped model that predicts."""
+    """On chats, whose special tokens both ignore, with the shipped model, which predicts well."""
     from sae_lens.evals import get_eval_everything_config, run_evals
     from sae_lens.training.activation_scaler import ActivationScaler
 
@@ -257,7 +257,7 @@ def test_contexts_begin_with_bos_where_the_models_texts_do(random_model, texts):
 
 def test_too_little_text_is_refused(random_model):
     sae = standard(random_model.cfg.d_model, 8)
-    with pytest.raises(InputError, match=r"the texts have \d+ tokens, which fill no context of 64"):
+    with pytest.raises(InputError, match=r"\d+ tokens, which do not fill a context of 64"):
         sae_quality(random_model, sae, HOOK, ["add two"], 64)
 
 

@@ -1,4 +1,4 @@
-"""Laws of the learning rate: warm-up, cosine to where it ends, and no second decay unasked."""
+"""Laws of the learning rate: warm-up, cosine annealing to lr_end, no further decay by default."""
 
 import math
 from pathlib import Path
@@ -16,7 +16,7 @@ HALF = {"lr": 3e-3, "lr_scheduler": "cosineannealing", "lr_end": 1.5e-3, "lr_war
 
 
 def rates(model, spec: TrainSpec) -> list[float]:
-    """The learning rate of every step, read from SAELens's own trainer and scheduler."""
+    """The learning rate at every step, from SAELens's trainer and scheduler."""
     config = runner_config(spec, model, "blocks.2.hook_mlp_out", Path("unused"))
     sae = torch.nn.Linear(1, 1)
     sae.cfg = config.sae
@@ -79,9 +79,9 @@ def test_the_trainer_really_uses_these_rates(random_model, small, tmp_path, monk
 @pytest.mark.parametrize(
     ("settings", "hint"),
     [
-        ({"lr_end": 1e-3}, "lr_end is where cosine annealing ends: give lr_scheduler"),
+        ({"lr_end": 1e-3}, "lr_end applies to cosine annealing: set lr_scheduler"),
         (HALF | {"lr_end": 4e-3}, r"lr_end must be at most lr = 0\.003, not 0\.004"),
-        (HALF | {"lr_end": 0.0, "lr_decay_steps": 5}, "nothing is left to decay"),
+        (HALF | {"lr_end": 0.0, "lr_decay_steps": 5}, "nothing left to decay"),
         (HALF | {"lr_end": -1.0}, "lr_end"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Laws of SAELens's releases and of hub repositories, read offline from a cache made by hand."""
+"""Laws of SAELens releases and hub repositories, read offline from a hand-made cache."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture(autouse=True)
 def hub(tmp_path, monkeypatch):
-    """An empty cache of the hub, and a function that gives the folder of a repository in it."""
+    """An empty hub cache, and a function that returns a repository's folder in it."""
     cache = tmp_path / "hub"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
 
@@ -185,11 +185,14 @@ UNFOUND = {
     "a part that is not there": (("someone/one", "layer_9"), "has no layer_9"),
     "a file that is not there": (("someone/one", "layer_9/sae.pt"), "has no layer_9/sae.pt"),
     "a part outside": (("someone/one", "../../secret"), "must name a folder or file in"),
-    "no SAE": (("someone/one", "empty"), "nor does it hold a checkpoint"),
+    "no SAE": (("someone/one", "empty"), "and no other checkpoint"),
     "a release that is not cached": (GEMMA, "cannot fetch"),
     "no such id of a known repository": ((LLAMA_FILES[0], "layer_77"), "not in the cache"),
-    "no id": ((LLAMA_FILES[0], None), f"is SAELens's release {LLAMA[0]}; try sae_id resid_post"),
-    "no name": (("someone/one/more", None), "neither a folder nor a SAELens release"),
+    "no id": (
+        (LLAMA_FILES[0], None),
+        f"is SAELens's release {LLAMA[0]}: give a sae_id like resid_post",
+    ),
+    "no name": (("someone/one/more", None), "not an existing file or folder, a SAELens release"),
 }
 
 
@@ -209,14 +212,14 @@ def test_what_is_on_this_machine_goes_before_a_release_and_the_hub(hub, tmp_path
     save_sae(load_sae(old.saved(Path("mine.pt"), OWN)), Path("runs/sae"))
     save_sae(load_sae("mine.pt"), Path(LLAMA[0]))
     assert load_sae("runs/sae").cfg.architecture() == load_sae(LLAMA[0]).cfg.architecture()
-    with pytest.raises(InputError, match="leave sae_id out"):
+    with pytest.raises(InputError, match="leave out sae_id"):
         load_sae(*LLAMA)
 
 
 def test_a_release_that_would_run_code_is_refused_and_runs_none(hub, tmp_path):
     made = tmp_path / "made"
     torch.save({"encoder.weight": old.Trap(made)}, llama(hub) / "ae.pt")
-    with pytest.raises(InputError, match="no pickle of plain tensors, and was not run"):
+    with pytest.raises(InputError, match="not a pickle of tensors alone, and unpickling"):
         load_sae(*LLAMA)
     assert not made.exists()
 
@@ -235,6 +238,6 @@ DAMAGES = {
 @pytest.mark.parametrize("case", DAMAGES)
 def test_a_damaged_release_is_refused_in_one_sentence(hub, case):
     DAMAGES[case](llama(hub))
-    with pytest.raises(InputError, match=f"{LLAMA[0]}/{LLAMA[1]}: SAELens cannot load it") as said:
+    with pytest.raises(InputError, match=f"SAELens cannot load {LLAMA[0]}/{LLAMA[1]}: ") as said:
         load_sae(*LLAMA)
     assert "\n" not in str(said.value)

@@ -1,4 +1,4 @@
-"""Laws of going on with a stopped training: an option, through SAELens, written down."""
+"""Laws of resuming an interrupted training: optional, through SAELens, and recorded."""
 
 import json
 
@@ -13,7 +13,7 @@ from saelens_steer.sae.training.resume import STATE, checkpoint_folder, keep_sta
 
 HOOK = "blocks.2.hook_resid_pre"
 STOPPED = 30
-"""RunFolder until the training is stopped, of 40."""
+"""Step at which training is interrupted, of 40."""
 FRESH = {"training_tokens": 256 * 40, "lr": 1e-3}
 SETTINGS = {
     "fresh": FRESH,
@@ -24,7 +24,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_a_stopped_training_goes_on_and_ends_near_the_unbroken_one(
+def test_a_resumed_training_ends_near_the_uninterrupted_one(
     random_model, small, tmp_path, monkeypatch, kind
 ):
     spec = small(**SETTINGS[kind], resume=True)
@@ -49,16 +49,16 @@ def test_a_stopped_training_goes_on_and_ends_near_the_unbroken_one(
 
 
 def untrained(small) -> torch.Tensor:
-    """Directions that have nothing to do with the trained ones."""
+    """Random directions, unrelated to the trained ones."""
     return torch.nn.functional.normalize(
         torch.randn(32, 32, generator=torch.Generator().manual_seed(7)), dim=-1
     )
 
 
-def test_a_cached_training_goes_on_with_the_very_batches_that_were_left(
+def test_a_resumed_cached_training_sees_exactly_the_remaining_batches(
     random_model, small, tmp_path, monkeypatch
 ):
-    """Then nothing is lost but SAELens's own count of steps: the same activations, once each."""
+    """Each activation comes once; only SAELens's own step count is off by one."""
     spec = small(**SETTINGS["cached"], resume=True)
     seen: list[torch.Tensor] = []
     cached = runner_module.Runner._cached
@@ -83,9 +83,7 @@ def test_a_cached_training_goes_on_with_the_very_batches_that_were_left(
     assert all(a.equal(b) for a, b in zip(seen, whole[at // 256 :], strict=True))
 
 
-def test_optimiser_schedules_and_steps_are_those_of_where_it_stopped(
-    random_model, small, tmp_path, monkeypatch
-):
+def test_optimiser_schedules_and_steps_are_restored(random_model, small, tmp_path, monkeypatch):
     spec = small(
         **FRESH,
         resume=True,
@@ -96,7 +94,7 @@ def test_optimiser_schedules_and_steps_are_those_of_where_it_stopped(
         stop_at(patch, STOPPED)
         with pytest.raises(KeyboardInterrupt):
             train_sae(random_model, spec, HOOK, tmp_path / "sae")
-    begun, watch = {}, runner_module.Runner._watch
+    begun, watch = {}, runner_module.Runner._log_steps
 
     def noted(self, trainer, every):
         begun["steps"] = trainer.n_training_steps
@@ -105,7 +103,7 @@ def test_optimiser_schedules_and_steps_are_those_of_where_it_stopped(
         begun["moments"] = [s["step"].item() for s in trainer.optimizer.state.values()]
         watch(self, trainer, every)
 
-    monkeypatch.setattr(runner_module.Runner, "_watch", noted)
+    monkeypatch.setattr(runner_module.Runner, "_log_steps", noted)
     train_sae(random_model, spec, HOOK, tmp_path / "sae")
     [at] = json.loads((tmp_path / "sae/quality.json").read_text())["resumed_at_tokens"]
     done = at // 256
@@ -114,7 +112,7 @@ def test_optimiser_schedules_and_steps_are_those_of_where_it_stopped(
     assert begun["moments"] and set(begun["moments"]) == {done}
 
 
-def test_another_corpus_never_goes_on_from_a_checkpoint(
+def test_another_corpus_never_resumes_from_a_checkpoint(
     random_model, small, corpus, tmp_path, monkeypatch
 ):
     own = tmp_path / "own.txt"
@@ -129,7 +127,7 @@ def test_another_corpus_never_goes_on_from_a_checkpoint(
     assert "resumed_at_tokens" not in json.loads((tmp_path / "sae/quality.json").read_text())
 
 
-def test_a_training_that_may_not_go_on_leaves_no_checkpoints_of_one_that_might(
+def test_a_training_without_resume_deletes_older_checkpoints(
     random_model, small, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patch:
@@ -140,7 +138,7 @@ def test_a_training_that_may_not_go_on_leaves_no_checkpoints_of_one_that_might(
     assert [p.name for p in tmp_path.iterdir()] == ["sae"]
 
 
-def test_other_settings_never_go_on_from_a_checkpoint(random_model, small, tmp_path, monkeypatch):
+def test_other_settings_never_resume_from_a_checkpoint(random_model, small, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         stop_at(patch, STOPPED)
         with pytest.raises(KeyboardInterrupt):
@@ -150,7 +148,7 @@ def test_other_settings_never_go_on_from_a_checkpoint(random_model, small, tmp_p
     assert [p.name for p in tmp_path.iterdir()] == ["sae"]
 
 
-def test_a_checkpoint_cut_off_in_writing_is_not_gone_on_from(tmp_path):
+def test_an_incomplete_checkpoint_is_not_resumed_from(tmp_path):
     (tmp_path / "a/512").mkdir(parents=True)
     (tmp_path / "a/256").mkdir()
     (tmp_path / "a/256" / STATE).write_text('{"tokens": 256}')
@@ -159,7 +157,7 @@ def test_a_checkpoint_cut_off_in_writing_is_not_gone_on_from(tmp_path):
     assert latest(tmp_path / "nothing") is None
 
 
-def test_without_the_option_nothing_is_kept_and_a_stopped_training_starts_again(
+def test_without_resume_an_interrupted_training_leaves_nothing(
     random_model, small, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patch:
@@ -177,7 +175,7 @@ def test_checkpoints_change_nothing_in_a_training_that_is_not_stopped(
     assert all(w.equal(kept.state_dict()[name]) for name, w in plain.state_dict().items())
 
 
-def test_checkpoints_that_lie_elsewhere_are_left_there(tmp_path):
+def test_checkpoints_outside_the_folder_are_never_deleted(tmp_path):
     (tmp_path / "away/512").mkdir(parents=True)
     (tmp_path / "run").mkdir()
     (tmp_path / "run/sae-checkpoints").symlink_to(tmp_path / "away")

@@ -1,4 +1,4 @@
-"""What an SAE of the shipped model reaches: faithful, sparse, alive, and telling of domains."""
+"""Targets for an SAE of the shipped model: faithful, sparse, alive, and separating domains."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_it_recovers_the_loss_at_few_active_features_with_few_dead_ones(trained)
 
 @pytest.fixture(scope="module")
 def answers(tiny_model):
-    """Activations of the shipped prompts with their answers: what the features are found on."""
+    """Activations of the shipped prompts and answers, on which features are selected."""
     from saelens_steer.activations import cache_activations
     from saelens_steer.data import load_prompts
 
@@ -43,7 +43,7 @@ def answers(tiny_model):
 
 @pytest.fixture(scope="module")
 def others(tiny_model):
-    """The same of other prompts, with the answers that the model writes to them."""
+    """Activations of other prompts, with the model's own answers."""
     from saelens_steer.activations import cache_activations, with_answers
     from saelens_steer.data import load_prompts
 
@@ -52,7 +52,7 @@ def others(tiny_model):
 
 
 def against_the_rest(activations, domain: str):
-    """The same activations with the other two domains as one."""
+    """The same activations with the other two domains merged."""
     from saelens_steer.activations import Activations
 
     index = activations.index.copy()

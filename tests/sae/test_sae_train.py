@@ -1,4 +1,4 @@
-"""Laws of training: SAELens's own format, reproducible, and nothing else is touched."""
+"""Laws of training: SAELens's format, reproducible, without side effects."""
 
 import json
 import math
@@ -129,7 +129,7 @@ def first_batches(model, spec: TrainSpec, corpus: Path, n: int) -> tuple[torch.T
 
     texts = load_corpus(str(corpus), model.tokenizer, 5000, 0)
     runner = Runner(runner_config(spec, model, HOOK, Path("unused")), texts, model, spec)
-    kept = runner.stream.kept(again=True)
+    kept = runner.stream.kept(repeat=True)
     return torch.cat([next(kept) for _ in range(n)]), runner
 
 

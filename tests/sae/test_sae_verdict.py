@@ -1,4 +1,4 @@
-"""Laws of the verdict: a good SAE gets no warning, each fault its own sentence with a remedy."""
+"""Laws of the verdict: no warning for a good SAE, and a remedy for each fault."""
 
 import pytest
 
@@ -16,7 +16,7 @@ GOOD = {
 }
 
 
-def test_a_good_sae_is_called_good_and_nothing_else_is_said():
+def test_a_good_sae_is_called_good_and_gets_no_warning():
     found = judged(GOOD)
     assert found["warnings"] == []
     expected = "Good: 99 % of the loss recovered at L0 15.8, 3 % of features dead."
@@ -44,21 +44,23 @@ def test_each_fault_has_a_sentence_that_says_what_to_do(change, says):
     assert found["verdict"].startswith(kind)
 
 
-def test_a_threshold_that_has_not_settled_is_named_and_nothing_else():
+def test_an_unsettled_threshold_is_the_only_warning():
     lines = [{"held_out_l0": 20.0}, {"l0": 20.0}]
     found = judged(GOOD | {"l0": 59.5, "explained_variance": 0.5, "dead_share": 0.3}, lines)
     [warning] = found["warnings"]
-    assert "59.5 features are active where 20 were in training" in warning
+    assert "L0 is 59.5 in use but was 20 in training" in warning
     assert "topk_threshold_lr" in warning
     assert judged(GOOD, [{"held_out_l0": 16.2}])["warnings"] == []
 
 
-def test_what_is_dense_or_crowded_already_is_never_told_to_let_more_be_active():
+def test_a_dense_or_crowded_sae_is_never_told_to_activate_more_features():
     poor = {"loss_recovered": 0.5, "explained_variance": 0.4, "dead_share": 0.3}
     for crowded in ({"l0": 100.0}, {"dense_share": 0.2}):
+        unexplained = " ".join(judged(GOOD | {"explained_variance": 0.5} | crowded)["warnings"])
+        assert "train longer" in unexplained and "more active features" not in unexplained
         text = " ".join(judged(GOOD | poor | crowded)["warnings"])
         assert "raise the sparsity" in text and "train longer" in text
-        assert "more features be active" not in text and "lower the sparsity" not in text
+        assert "more active features" not in text and "lower the sparsity" not in text
 
 
 def test_nearly_everything_active_is_no_sae():
@@ -72,18 +74,18 @@ def test_an_sae_that_recovers_too_little_is_called_poor(share):
     assert len(found["warnings"]) == 1 and "of the model's loss" in found["warnings"][0]
 
 
-def test_an_sae_that_learned_its_training_tokens_by_heart_is_told_apart():
+def test_an_overfitted_sae_gets_a_warning():
     lines = [
         {"explained_variance": 0.5, "held_out_explained_variance": 0.5},
         {"explained_variance": 0.95, "held_out_explained_variance": 0.8},
         {"explained_variance": 0.96},
     ]
     [warning] = judged(GOOD, lines)["warnings"]
-    assert "95 % of the variance in training and 80 % of activations held out" in warning
+    assert "95 % of the variance of training activations but only 80 % on held-out ones" in warning
     assert judged(GOOD, lines[:1])["warnings"] == []
 
 
-def test_features_that_had_no_chance_to_fire_are_not_called_dead():
+def test_features_silent_on_too_few_tokens_are_not_called_dead():
     found = judged(GOOD | {"dead_share": 0.43, "n_tokens": 442})
     assert found["verdict"].endswith("43 % of features silent on 442 tokens.")
     [warning] = found["warnings"]

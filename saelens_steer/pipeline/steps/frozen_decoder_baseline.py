@@ -26,7 +26,7 @@ def train(run: RunContext) -> None:
     spec, folder = run.spec.sae.train, run.folder.path(f"{BASELINE}/sae")
     assert spec is not None
     frozen = spec.model_copy(update={"frozen_decoder": True})
-    train_sae(run.model, frozen, run.hook_name, folder, run.spec.sae.log)
+    train_sae(run.model, frozen, run.hook_name, folder, **run.spec.sae.log.model_dump())
 
 
 def sweep(run: RunContext) -> None:

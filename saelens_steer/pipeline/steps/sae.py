@@ -38,7 +38,7 @@ def train(run: RunContext) -> None:
     """The SAE, in SAELens's format: trained, or loaded from where the config says."""
     folder, sae = run.folder.path("sae"), run.spec.sae
     if sae.train:
-        train_sae(run.model, sae.train, run.hook_name, folder, sae.log)
+        train_sae(run.model, sae.train, run.hook_name, folder, **sae.log.model_dump())
         _say_verdict(folder)
         return
     save_sae(run.load_sae(), folder)
@@ -100,7 +100,7 @@ MEASURES = (
 def grid(run: RunContext) -> Callable[[], None]:
     """grid/NAME, an SAE each and a step each; then grid/grid.csv, one row each, and a figure."""
     sae = run.spec.sae
-    job = SAEGrid(run.model, sae.grid_specs, run.hook_name, sae.log)
+    job = SAEGrid(run.model, sae.grid_specs, run.hook_name, **sae.log.model_dump())
     _forget_others(run, set(sae.grid_specs))
     for name, made_from in grid_specs(run.spec).items():
         folder = f"{GRID}/{name}"

@@ -1,10 +1,12 @@
-"""Reading a checkpoint: its tensors and the settings beside them, without running its code."""
+"""Read a checkpoint's tensors and settings without running its code."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,35 +15,36 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from saelens_steer.errors import InputError
+from saelens_steer.errors import InputError, one_line
+from saelens_steer.files import read_json
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 SIDECARS = ("config.json", "cfg.json")
-"""Settings in the checkpoint's folder; those inside the file take precedence."""
+"""Settings files beside a checkpoint; settings in the checkpoint take precedence."""
 STATES = ("state_dict", "model_state_dict", "sae_state_dict", "sae", "autoencoder", "model")
-"""Keys of the weights in a checkpoint that holds more than weights."""
+"""Keys of the state dict in a checkpoint that holds more than weights."""
 PREFIX = re.compile(r"^(module|_orig_mod|sae|autoencoder|ae|model)\.")
 NOT_SETTINGS = re.compile("optim|sched|rng")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Names are in lower case and without prefixes such as `module.`."""
+    """A checkpoint's content; names are in lower case, without prefixes like `module.`."""
 
     file: Path
     weights: dict[str, Tensor]
-    """All that the state dict holds; single numbers are tensors without dimensions."""
+    """The state dict; single numbers are 0-d tensors."""
     beside: dict[str, Tensor]
-    """Tensors, numbers and lists of numbers that stand beside a state dict."""
+    """Tensors, numbers and lists of numbers stored outside the state dict."""
     settings: dict[str, Any]
-    """Strings, switches, numbers of configs at any depth, the outermost first."""
+    """Strings, booleans and numbers of nested configs; the outermost takes precedence."""
 
 
 def read_checkpoint(file: Path) -> Checkpoint:
     """The tensors and settings of a .safetensors file or a torch pickle of plain tensors.
 
-    The content decides which, not the suffix. Raises InputError if it cannot be read without
-    running code, or holds no tensors by name.
+    The content decides the format, not the suffix. Raises InputError if the file cannot be read
+    without running code, or holds no named matrix.
     """
     try:
         with file.open("rb") as handle:
@@ -54,7 +57,7 @@ def read_checkpoint(file: Path) -> Checkpoint:
     state, outer = (content, {}) if inner is None else (inner, content)
     weights = _tensors(state)
     if not any(weight.ndim == 2 for weight in weights.values()):
-        raise InputError(f"{file} holds no matrix by name, so it is no SAE")
+        raise InputError(f"{file} holds no named matrix, so it is not an SAE")
     settings = _settings(content)
     for sidecar in SIDECARS:
         settings = _settings(_json(file.with_name(sidecar))) | settings
@@ -62,53 +65,55 @@ def read_checkpoint(file: Path) -> Checkpoint:
 
 
 def checkpoint_in(folder: Path) -> Path:
-    """The one checkpoint of a folder. Raises InputError for none, or several."""
+    """The only checkpoint in a folder. Raises InputError if there is none or more than one."""
     found = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file())
     if not found:
         raise InputError(
-            f"{folder} is not an SAE in SAELens's format (it has no cfg.json with "
-            f"sae_weights.safetensors), nor does it hold a checkpoint ({', '.join(SUFFIXES)})"
+            f"{folder} holds no SAE in SAELens's format (cfg.json, sae_weights.safetensors) "
+            f"and no other checkpoint ({', '.join(SUFFIXES)})"
         )
     if len(found) > 1:
         some = ", ".join(p.name for p in found[:4])
-        raise InputError(f"{folder} holds several checkpoints: name one of them, such as {some}")
+        raise InputError(f"{folder} holds several checkpoints: give the path of one ({some})")
     return found[0]
 
 
-def _safetensors(file: Path) -> dict[str, Any]:
+@contextlib.contextmanager
+def refusing(what: str, damage: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Turn exceptions for unsafe pickles and damaged files into InputError, prefixed by `what`."""
     try:
-        with safe_open(file, framework="pt") as handle:
-            about = {k: _value(v) for k, v in (handle.metadata() or {}).items()}
-            return about | {k: handle.get_tensor(k) for k in handle.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise InputError(f"{file} is no whole safetensors file: {one_line(error)}") from None
+        yield
+    except InputError:
+        raise
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{what}: it is not a pickle of tensors alone, and unpickling anything else could run "
+            "code; save its state_dict as safetensors"
+        ) from None
+    except damage as error:
+        raise InputError(f"{what}: {type(error).__name__}: {one_line(error)}") from None
+
+
+def _safetensors(file: Path) -> dict[str, Any]:
+    with (
+        refusing(f"cannot read {file}", (SafetensorError,)),
+        safe_open(file, framework="pt") as handle,
+    ):
+        metadata = {k: _value(v) for k, v in (handle.metadata() or {}).items()}
+        return metadata | {k: handle.get_tensor(k) for k in handle.keys()}  # noqa: SIM118
 
 
 def _pickle(file: Path) -> dict[str, Any]:
-    try:
+    with refusing(f"cannot read {file}", (Exception,)):  # damaged archives raise anything
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"{file} is not a pickle of plain tensors, and opening it could run code: "
-            "save its state_dict as safetensors"
-        ) from None
-    except Exception as error:  # whatever a damaged archive makes of torch
-        raise InputError(
-            f"{file} is no checkpoint that torch can read: {one_line(error)}"
-        ) from None
     if not isinstance(content, dict):
         kind = type(content).__name__
-        raise InputError(f"{file} holds a {kind}, not tensors by name: save a state_dict")
+        raise InputError(f"{file} holds a {kind}, not named tensors: save a state_dict")
     return {str(key): value for key, value in content.items()}
 
 
-def one_line(error: Exception) -> str:
-    """The message of an error on one line, cut after 200 characters."""
-    return " ".join(str(error).split())[:200] or repr(error)
-
-
 def _value(text: str) -> Any:
-    """A string of safetensors' header, parsed if it is JSON."""
+    """A string of the safetensors header, parsed if it is JSON."""
     try:
         return json.loads(text)
     except ValueError:
@@ -116,17 +121,15 @@ def _value(text: str) -> Any:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = read_json(file)
     except (ValueError, OSError) as error:
-        raise InputError(f"{file} is no JSON: {one_line(error)}") from None
+        raise InputError(f"{file} is not valid JSON: {one_line(error)}") from None
     return data if isinstance(data, dict) else {}
 
 
 def _tensors(state: dict[str, Any]) -> dict[str, Tensor]:
-    """Tensors, numbers and lists of numbers, by their plain names."""
+    """The tensors, numbers and lists of numbers of a state dict, under plain names."""
     return {
         _plain(str(name)): value.detach() if isinstance(value, Tensor) else torch.tensor(value)
         for name, value in state.items()
@@ -146,7 +149,7 @@ def _plain(name: str) -> str:
 
 
 def _settings(data: dict[str, Any]) -> dict[str, Any]:
-    """Strings, switches and numbers of a config and of the configs in it, the outer first."""
+    """Strings, booleans and numbers of a config and its nested configs; outer ones win."""
     found = {}
     for key, value in data.items():
         single = isinstance(value, Tensor) and value.numel() == 1

@@ -1,16 +1,16 @@
-"""Converting a checkpoint to an SAE of SAELens.
+"""Convert a checkpoint to a SAELens SAE.
 
-A key's name gives its role (`NAMES`); which axis is which follows the name's convention
-(nn.Linear or SAELens), overruled by the sizes of biases, by d_in and d_sae, and by the model's
-width. The bias on the decoder's side, unless the settings have `apply_b_dec_to_input`:
+A tensor's name gives its role (`NAMES`). The orientation of matrices follows from the sizes of
+biases, from d_in and d_sae and from the model's width, and else from the name's convention
+(nn.Linear or SAELens). Use of the decoder-side bias, unless `apply_b_dec_to_input` is set:
 
     pre_bias, bias     subtracted from the input and added to the output
-    b_dec              the same, as in SAELens; but only added if each feature has a threshold
-    decoder.bias       only added, as by nn.Linear; but subtracted too if there is a k (TopK)
+    b_dec              the same, as in SAELens; only added if there is a threshold per feature
+    decoder.bias       only added, as in nn.Linear; also subtracted if the SAE is TopK
 
-A dataset-level mean μ and scale s, x̂ = (x − μ) / s, are folded so that z stays in the units of the
-checkpoint, as in SAELens's own folding: thresholds, the k largest and published activations stay
-valid, and W_dec becomes s · W_dec, the change of x itself for each unit of z.
+A dataset-level mean μ and scale s, x̂ = (x − μ) / s, are folded as SAELens does: z keeps the
+checkpoint's units, so thresholds, top-k and published activations stay valid, and W_dec becomes
+s · W_dec, the change of x per unit of z.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from saelens_steer.sae.conversion.shapes import (
     LayerSizes,
     ShapeEvidence,
     WeightMatrix,
+    oriented,
     sizes_of,
-    turned,
 )
 
 MATRICES: dict[str, tuple[str, Axis | None]] = {
@@ -52,7 +52,7 @@ MATRICES: dict[str, tuple[str, Axis | None]] = {
     "w_enc": ("encoder", "d_in"),
     **dict.fromkeys(("encoder", "enc", "encoder_weight"), ("encoder", None)),
 }
-"""Role, and the axis of the rows by convention."""
+"""Name → role, and the axis that the rows have by convention."""
 NAMES = {
     **{name: role for name, (role, _) in MATRICES.items()},
     **dict.fromkeys(("encoder.bias", "b_enc", "latent_bias", "encoder_bias"), "b_enc"),
@@ -69,49 +69,49 @@ LENGTHS: dict[str, Axis] = {
     **dict.fromkeys(("before", "after", "mean", "scale"), "d_in"),
 }
 RECORDS = re.compile(r"step|fired|active|dead|count|freq|sparsity|nonzero|epoch|(^|[._])(n|num)_")
-"""Names of training's own records, which do not change what the SAE computes."""
+"""Names of training statistics, which do not affect what the SAE computes."""
 CHANGING = re.compile("scal|norm|factor")
-"""Names of single numbers that do."""
-OTHER_KINDS = ("signed", "skip_connection", "transcode")
-"""Switches of SAEs that are no ReLU, TopK or JumpReLU SAE."""
+"""Names of single numbers that do affect it."""
+UNSUPPORTED = ("signed", "skip_connection", "transcode")
+"""Settings of models that are not ReLU, TopK or JumpReLU SAEs."""
 
-Held = dict[str, tuple[str, Tensor]]
-"""Role → the name in the checkpoint, and the tensor in float32."""
+Tensors = dict[str, tuple[str, Tensor]]
+"""Role → name in the checkpoint and tensor in float32."""
 
 
 @dataclass(frozen=True)
 class CheckpointSAE:
-    """A checkpoint's SAE with axes in SAELens's order, in the checkpoint's units."""
+    """The SAE in a checkpoint's units, its axes in SAELens's order."""
 
     W_dec: Float[Tensor, "d_sae d_in"]
     W_enc: Float[Tensor, "d_in d_sae"] | None
     b_enc: Float[Tensor, " d_sae"]
     before: Float[Tensor, " d_in"]
-    """Subtracted from the input after normalisation."""
+    """Subtracted from the normalised input."""
     after: Float[Tensor, " d_in"]
-    """Added to the output; the same object as `before` if both are one parameter."""
+    """Added to the output; the same object as `before` if they are one parameter."""
     threshold: Float[Tensor, " d_sae"] | None
     kind: dict[str, Any]
-    """architecture, and k for topk."""
+    """`architecture`, and `k` for topk."""
     normalisation: Normalisation
 
 
 def load_checkpoint(
     file: Path, *, device: str = "cpu", d_model: int | None = None, hook_name: str | None = None
 ) -> SAE[Any]:
-    """An SAE of SAELens, float32, from a checkpoint that is not in SAELens's format.
+    """Convert a checkpoint in another format to a SAELens SAE in float32.
 
-    `d_model` decides the orientation if the file does not, `hook_name` is used if the file names
-    none. A decoder alone gives a W_enc of NaN and metadata.decoder_only; unit norm per token
-    is recorded for codec.py in metadata.unit_norm_per_token and .activation_mean. Raises InputError
-    for what cannot be read safely, is ambiguous, contradicts itself or is another kind of SAE.
+    `d_model` and `hook_name` are used if the file leaves orientation or hook open. A decoder
+    without an encoder gets a W_enc of NaN and metadata.decoder_only. Unit norm per token is
+    recorded in metadata.unit_norm_per_token and .activation_mean, which codec.py reads. Raises
+    InputError for a file that is unsafe, ambiguous, contradictory or an unsupported kind of SAE.
     """
     checkpoint = read_checkpoint(file)
     parts = _parts(checkpoint, d_model)
     metadata: dict[str, Any] = {"sae_lens_version": __version__}
-    said = (str(checkpoint.settings.get(key, "")) for key in ("hook_name", "hook_point"))
-    stated = next((name for name in said if re.match(r"blocks\.\d+\.|hook_", name)), None)
-    metadata["hook_name"] = stated or hook_name
+    hooks = (str(checkpoint.settings.get(key, "")) for key in ("hook_name", "hook_point"))
+    own_hook = next((name for name in hooks if re.match(r"blocks\.\d+\.|hook_", name)), None)
+    metadata["hook_name"] = own_hook or hook_name
     if parts.W_enc is None:
         metadata["decoder_only"] = True
     norm = parts.normalisation
@@ -141,7 +141,7 @@ def load_checkpoint(
 
 
 def _state(parts: CheckpointSAE) -> dict[str, Tensor]:
-    """SAELens's parameters, a dataset-level mean and scale folded in."""
+    """SAELens's parameters, with a dataset-level mean and scale folded in."""
     d_sae, d_in = parts.W_dec.shape
     mean, scale = parts.normalisation.folded(d_in)
     W_enc = torch.full((d_in, d_sae), torch.nan) if parts.W_enc is None else parts.W_enc
@@ -160,71 +160,71 @@ def _state(parts: CheckpointSAE) -> dict[str, Tensor]:
 
 
 def _parts(checkpoint: Checkpoint, d_model: int | None) -> CheckpointSAE:
-    held, normalisation = _held(checkpoint), normalisation_of(checkpoint)
+    tensors, normalisation = _tensors_by_role(checkpoint), normalisation_of(checkpoint)
     matrices = {
         role: WeightMatrix(name, MATRICES[name][1], tensor)
-        for role, (name, tensor) in held.items()
+        for role, (name, tensor) in tensors.items()
         if role in ("decoder", "encoder")
     }
     try:
-        known = _evidence(held, normalisation, checkpoint.settings, d_model)
-        sizes = sizes_of(list(matrices.values()), known)
-        W_dec = turned(matrices["decoder"], "d_sae", sizes)
-        W_enc = turned(matrices["encoder"], "d_in", sizes) if "encoder" in matrices else None
+        evidence = _evidence(tensors, normalisation, checkpoint.settings, d_model)
+        sizes = sizes_of(list(matrices.values()), evidence)
+        W_dec = oriented(matrices["decoder"], "d_sae", sizes)
+        W_enc = oriented(matrices["encoder"], "d_in", sizes) if "encoder" in matrices else None
     except InputError as error:
         raise InputError(f"{checkpoint.file}: {error}") from None
-    threshold = _threshold(held, sizes[1])
+    threshold = _threshold(tensors, sizes[1])
     kind: dict[str, Any] = {"architecture": "standard"}
     if W_enc is not None:
         kind = architecture_of(checkpoint, threshold is not None, sizes[1])
-    biases = _biases(held, sizes, _subtracts(held, checkpoint.settings, kind["architecture"]))
+    subtracts = _subtracts(tensors, checkpoint.settings, kind["architecture"])
+    biases = _biases(tensors, sizes, subtracts)
     return CheckpointSAE(W_dec, W_enc, *biases, threshold, kind, normalisation)
 
 
-def _held(checkpoint: Checkpoint) -> Held:
-    """The tensors by role. InputError if any is missing, double, not finite or unknown."""
-    held: Held = {}
+def _tensors_by_role(checkpoint: Checkpoint) -> Tensors:
+    """Role → tensor. Raises InputError for a missing, duplicate, unknown or non-finite one."""
+    found: Tensors = {}
     for name, tensor in checkpoint.weights.items():
         if (role := NAMES.get(name)) is None:
-            _check_needless(checkpoint, name, tensor)
+            _check_irrelevant(checkpoint, name, tensor)
             continue
-        if role in held:
-            raise InputError(f"{checkpoint.file} holds both {held[role][0]} and {name}: keep one")
-        wanted = 2 if name in MATRICES else 1
+        if role in found:
+            raise InputError(f"{checkpoint.file} holds both {found[role][0]} and {name}: keep one")
+        n_axes, kind = (2, "matrix") if name in MATRICES else (1, "vector")
         tensor = tensor.to(torch.float32)
-        tensor = tensor if wanted == 2 else tensor.reshape(-1)
-        if tensor.ndim != wanted or not bool(tensor.isfinite().all()):
+        tensor = tensor if n_axes == 2 else tensor.reshape(-1)
+        if tensor.ndim != n_axes or not bool(tensor.isfinite().all()):
             shape = list(tensor.shape)
-            word = "matrix" if wanted == 2 else "vector"
-            raise InputError(f"{checkpoint.file}: {name} {shape} is no finite {word}")
-        held[role] = name, tensor
-    if "decoder" not in held:
+            raise InputError(f"{checkpoint.file}: {name} {shape} must be a finite {kind}")
+        found[role] = name, tensor
+    if "decoder" not in found:
         names = ", ".join(list(checkpoint.weights)[:6])
-        raise InputError(f"{checkpoint.file} has no decoder such as W_dec, only {names}")
-    if other := [key for key in OTHER_KINDS if checkpoint.settings.get(key) is True]:
-        raise InputError(f"{checkpoint.file} says {other[0]}: true, which no SAE of SAELens can be")
-    return held
+        raise InputError(f"{checkpoint.file} has no decoder (like W_dec), only {names}")
+    if other := [key for key in UNSUPPORTED if checkpoint.settings.get(key) is True]:
+        raise InputError(f"{checkpoint.file} has {other[0]}: true, which SAELens does not support")
+    return found
 
 
-def _check_needless(checkpoint: Checkpoint, name: str, tensor: Tensor) -> None:
-    """Raise InputError for something unknown that may change what the SAE computes."""
+def _check_irrelevant(checkpoint: Checkpoint, name: str, tensor: Tensor) -> None:
+    """Raise InputError for an unknown tensor that may affect what the SAE computes."""
     known = name in (*MEANS, *SCALES) or name in SIZES or RECORDS.search(name)
     single = tensor.ndim == 0 and not CHANGING.search(name)
     ones = name == "scaling_factor" and bool((tensor == 1).all())
     if not (known or single or ones):
         raise InputError(
             f"{checkpoint.file} holds {name} {list(tensor.shape)}, which no ReLU, TopK or JumpReLU "
-            "SAE has: take it out if it does not change what the SAE computes"
+            "SAE has: remove it if it does not affect what the SAE computes"
         )
 
 
 def _evidence(
-    held: Held, normalisation: Normalisation, settings: dict[str, Any], d_model: int | None
+    tensors: Tensors, normalisation: Normalisation, settings: dict[str, Any], d_model: int | None
 ) -> list[ShapeEvidence]:
-    """The lengths of axes as biases, settings and the model give them."""
-    vectors = {role: pair for role, pair in held.items() if role in LENGTHS}
+    """What biases, settings and the model tell of the lengths of axes."""
+    vectors = {role: pair for role, pair in tensors.items() if role in LENGTHS}
     if vectors.get("before", ("",))[0] == "bias" and "b_enc" not in vectors:
-        vectors.pop("before")  # may be either side's
+        vectors.pop("before")  # may belong to encoder or decoder
     vectors |= normalisation.vectors
     found = [
         ShapeEvidence(name, LENGTHS[role], len(vector))
@@ -238,32 +238,32 @@ def _evidence(
     return found + ([] if d_model is None else [ShapeEvidence("the model", "d_in", d_model)])
 
 
-def _threshold(held: Held, d_sae: int) -> Float[Tensor, " d_sae"] | None:
-    """One for each feature; a single one below 0 is how dictionary_learning says there is none."""
-    if "threshold" not in held:
+def _threshold(tensors: Tensors, d_sae: int) -> Float[Tensor, " d_sae"] | None:
+    """A threshold per feature. dictionary_learning stores a single negative number for none."""
+    if "threshold" not in tensors:
         return None
-    name, value = held["threshold"]
+    name, value = tensors["threshold"]
     value = value.exp() if name == "log_threshold" else value
     return None if len(value) == 1 and float(value) < 0 else value.expand(d_sae)
 
 
-def _subtracts(held: Held, settings: dict[str, Any], architecture: str) -> bool:
-    """Whether the bias that is added to the output is subtracted from the input too."""
+def _subtracts(tensors: Tensors, settings: dict[str, Any], architecture: str) -> bool:
+    """Whether the output bias is also subtracted from the input."""
     if isinstance(stated := settings.get("apply_b_dec_to_input"), bool):
         return stated
-    if held.get("after", ("",))[0] == "b_dec":
-        return not ("threshold" in held and len(held["threshold"][1]) > 1)
-    return "after" not in held or architecture == "topk"
+    if tensors.get("after", ("",))[0] == "b_dec":
+        return not ("threshold" in tensors and len(tensors["threshold"][1]) > 1)
+    return "after" not in tensors or architecture == "topk"
 
 
-def _biases(held: Held, sizes: LayerSizes, subtracts: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _biases(tensors: Tensors, sizes: LayerSizes, subtracts: bool) -> tuple[Tensor, Tensor, Tensor]:
     """b_enc, the bias subtracted from the input, and the bias added to the output."""
     d_in, d_sae = sizes
-    vectors = {role: tensor for role, (_, tensor) in held.items()}
+    vectors = {role: tensor for role, (_, tensor) in tensors.items()}
     if "b_enc" not in vectors and len(vectors.get("before", ())) not in (0, d_in):
         vectors["b_enc"] = vectors.pop("before")
-    b_enc, nothing = vectors.get("b_enc", torch.zeros(d_sae)), torch.zeros(d_in)
+    b_enc, zeros = vectors.get("b_enc", torch.zeros(d_sae)), torch.zeros(d_in)
     if "before" in vectors and "after" in vectors:
         return b_enc, vectors["before"], vectors["after"]
-    single = vectors.get("after", vectors.get("before", nothing))
-    return b_enc, single if subtracts else nothing, single
+    single = vectors.get("after", vectors.get("before", zeros))
+    return b_enc, single if subtracts else zeros, single

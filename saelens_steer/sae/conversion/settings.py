@@ -1,4 +1,4 @@
-"""The architecture and input normalisation that a checkpoint's settings describe."""
+"""Architecture and input normalisation of a checkpoint, from its settings and tensors."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from saelens_steer.errors import InputError
 from saelens_steer.sae.conversion.checkpoint import Checkpoint
 
-STATED_BY = (
+ARCHITECTURE_KEYS = (
     *("architecture", "dict_class", "sae_type", "sae_class"),
     *("activation", "activation_fn", "activation_fn_str"),
 )
-MEANT = (
+ARCHITECTURE_NAMES = (
     ("batchtopk", "jumprelu"),
     ("jumprelu", "jumprelu"),
     ("topk", "topk"),
@@ -24,35 +24,34 @@ MEANT = (
     ("relu", "standard"),
     ("standard", "standard"),
 )
-"""What a setting of STATED_BY may contain, and its meaning, the first match deciding:
-`activation_fn: topk` counts for more than `architecture: standard`. A BatchTopK SAE is run with its
-threshold."""
+"""Text in a setting of ARCHITECTURE_KEYS → architecture. The first match wins, so that
+`activation_fn: topk` overrides `architecture: standard`. BatchTopK SAEs use their threshold."""
 NEEDS = {"topk": "k", "jumprelu": "threshold"}
 
 
 def architecture_of(checkpoint: Checkpoint, has_threshold: bool, d_sae: int) -> dict[str, Any]:
-    """`architecture`, and `k` for topk: as the settings name it, or else from k and threshold.
+    """`architecture`, and `k` for topk, from the settings or else from k and threshold.
 
-    Raises InputError for another architecture, one whose k or threshold is missing, and one that
-    may be either TopK or JumpReLU.
+    Raises InputError for an unsupported architecture, a missing k or threshold, and an SAE that may
+    be either TopK or JumpReLU.
     """
     file, settings = checkpoint.file, checkpoint.settings
     k = next((settings[name] for name in ("k", "topk", "top_k") if name in settings), None)
-    there = {"topk": k is not None, "jumprelu": has_threshold}
-    stated = " ".join(str(settings.get(key, "")) for key in STATED_BY).lower()
+    present = {"topk": k is not None, "jumprelu": has_threshold}
+    stated = " ".join(str(settings.get(key, "")) for key in ARCHITECTURE_KEYS).lower()
     stated = stated.replace("_", "").replace("-", "")
-    kind = next((kind for part, kind in MEANT if part in stated), None)
-    if kind is None and all(there.values()):
+    kind = next((kind for part, kind in ARCHITECTURE_NAMES if part in stated), None)
+    if kind is None and all(present.values()):
         raise InputError(
-            f"{file} holds both k and threshold: say which counts with "
+            f"{file} holds both k and threshold: choose one with "
             '{"architecture": "topk"} or {"architecture": "jumprelu"} in a config.json beside it'
         )
-    kind = kind or next((name for name, held in there.items() if held), "standard")
+    kind = kind or next((name for name, held in present.items() if held), "standard")
     if kind == "standard" and has_threshold:
         kind = "jumprelu"
     if kind == "gated":
-        raise InputError(f"{file} is a gated SAE: only ReLU, TopK and JumpReLU are converted")
-    if not there.get(kind, True):
+        raise InputError(f"{file} is a gated SAE: only ReLU, TopK and JumpReLU can be converted")
+    if not present.get(kind, True):
         raise InputError(f"{file} says it is {kind}, but holds no {NEEDS[kind]}")
     if kind != "topk":
         return {"architecture": kind}
@@ -86,23 +85,23 @@ MODES: dict[str, Mode] = {
 }
 
 
-Named = tuple[str, Tensor] | None
-"""The name in the checkpoint, and the vector in float32."""
+NamedVector = tuple[str, Tensor]
+"""Name in the checkpoint, and vector in float32."""
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """The normalisation of x before the SAE, undone after it."""
+    """Normalisation of x before the SAE, undone on its output."""
 
     mode: Mode
-    mean: Named
+    mean: NamedVector | None
     """μ, subtracted from x: d_in entries."""
-    scale: Named
-    """s, which x − μ is divided by: one entry, or d_in. Unused with per_token."""
+    scale: NamedVector | None
+    """s, which divides x − μ: one entry or d_in entries. Unused with per_token."""
 
     @property
-    def vectors(self) -> dict[str, tuple[str, Tensor]]:
-        """Those of `mean` and `scale` that the checkpoint holds."""
+    def vectors(self) -> dict[str, NamedVector]:
+        """`mean` and `scale`, if present."""
         return {k: v for k, v in (("mean", self.mean), ("scale", self.scale)) if v is not None}
 
     def folded(self, d_in: int) -> tuple[Float[Tensor, " d_in"], Float[Tensor, " d_in"]]:
@@ -115,19 +114,19 @@ class Normalisation:
 
 
 def normalisation_of(checkpoint: Checkpoint) -> Normalisation:
-    """As the settings name it; a mean or a scale without any such setting is the dataset's.
+    """The normalisation in the settings; without one, a mean or scale means dataset-level.
 
-    Raises InputError for a setting that is unknown or contradicts what is there, and for a scale
-    that is not above 0.
+    Raises InputError for a setting that is unknown or contradicts the tensors, and for a scale
+    that is not positive.
     """
     mean, scale = _first(checkpoint, MEANS), _first(checkpoint, SCALES)
     for name, value in filter(None, (mean, scale)):
         if not bool(value.isfinite().all()) or (scale and name == scale[0] and value.min() <= 0):
-            raise InputError(f"{checkpoint.file}: {name} must be finite, and a norm above 0")
+            raise InputError(f"{checkpoint.file}: {name} must be finite, and a scale positive")
     return Normalisation(_mode(checkpoint, mean or scale), mean, scale)
 
 
-def _mode(checkpoint: Checkpoint, held: Named) -> Mode:
+def _mode(checkpoint: Checkpoint, held: NamedVector | None) -> Mode:
     settings = checkpoint.settings
     if any(settings.get(key) in (True, "true", "True") for key in SWITCHES):
         return "per_token"
@@ -135,21 +134,22 @@ def _mode(checkpoint: Checkpoint, held: Named) -> Mode:
     if key is None:
         return "dataset" if held else "none"
     word = str(settings[key]).lower().replace("-", "_")
-    said, mode = f"{checkpoint.file} says {key}: {settings[key]}", MODES.get(word)
+    setting, mode = f"{checkpoint.file} has {key}: {settings[key]}", MODES.get(word)
     if mode is None:
         known = ", ".join(name for name in MODES if name)
-        raise InputError(f"{said}, which is not known; known are {known}")
+        raise InputError(f"{setting}, which is unknown; known: {known}")
     if mode == "dataset" and not held:
-        raise InputError(f"{said}, but holds neither activation_mean nor activation_norm")
+        raise InputError(f"{setting}, but holds neither activation_mean nor activation_norm")
     if held and mode not in ("dataset", "per_token"):
-        raise InputError(f"{said}, but holds {held[0]}: take out the one that is not meant")
+        raise InputError(f"{setting}, but holds {held[0]}: remove the wrong one")
     return mode
 
 
-def _first(checkpoint: Checkpoint, names: tuple[str, ...]) -> Named:
-    """The one of these names that is there. Raises InputError for two."""
-    both = checkpoint.beside | checkpoint.weights
-    found = [(name, both[name].to(torch.float32).reshape(-1)) for name in names if name in both]
+def _first(checkpoint: Checkpoint, names: tuple[str, ...]) -> NamedVector | None:
+    """The vector under one of these names, if any. Raises InputError for two."""
+    tensors = checkpoint.beside | checkpoint.weights
+    known = [name for name in names if name in tensors]
+    found = [(name, tensors[name].to(torch.float32).reshape(-1)) for name in known]
     if len(found) > 1:
         raise InputError(f"{checkpoint.file} holds both {found[0][0]} and {found[1][0]}: keep one")
     return found[0] if found else None

@@ -1,4 +1,4 @@
-"""The sizes and orientation of a checkpoint's matrices, as far as shapes and names tell."""
+"""Infer sizes and orientation of a checkpoint's matrices from shapes and names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Axis = Literal["d_in", "d_sae"]
 
 @dataclass(frozen=True)
 class WeightMatrix:
-    """A weight, and the axis that its rows are by the convention of its name (None: unknown)."""
+    """A weight, and the axis of its rows by its name's convention (None: unknown)."""
 
     name: str
     rows: Axis | None
@@ -30,7 +30,7 @@ class WeightMatrix:
 
 @dataclass(frozen=True)
 class ShapeEvidence:
-    """The length of an axis, as something else in the checkpoint gives it."""
+    """The length of an axis according to `source`: a bias, a setting or the model."""
 
     source: str
     axis: Axis
@@ -42,41 +42,41 @@ LayerSizes = tuple[int, int]
 
 
 def sizes_of(matrices: Sequence[WeightMatrix], evidence: Sequence[ShapeEvidence]) -> LayerSizes:
-    """d_in and d_sae, from shapes and evidence, and from names if those leave it open.
+    """d_in and d_sae from shapes and evidence, or from names if those are ambiguous.
 
-    Raises InputError if nothing decides, or shapes, evidence or names contradict each other.
+    Raises InputError if the sizes stay ambiguous, or if shapes, evidence or names contradict.
     """
     rows, columns = matrices[0].sizes
-    fitting = [s for s in {(rows, columns), (columns, rows)} if _fits(s, matrices, evidence)]
-    if not fitting:
-        raise InputError(f"the shapes contradict each other: {_said(matrices, evidence)}")
-    if len(fitting) == 1:
-        return fitting[0]
+    consistent = [s for s in {(rows, columns), (columns, rows)} if _fits(s, matrices, evidence)]
+    if not consistent:
+        raise InputError(f"the shapes contradict each other: {_listed(matrices, evidence)}")
+    if len(consistent) == 1:
+        return consistent[0]
     transposed = {(m.sizes[1], m.sizes[0]) for m in matrices if m.rows == "d_sae"}
     named = transposed | {m.sizes for m in matrices if m.rows == "d_in"}
     if len(named) == 1:
         return named.pop()
-    why = "the names contradict each other" if named else "nothing says which axis is which"
-    raise InputError(f"{why}: {_said(matrices, evidence)}; give the model's width as d_model")
+    why = "the names contradict each other" if named else "cannot tell which axis is which"
+    raise InputError(f"{why}: {_listed(matrices, evidence)}; give the model's width as d_model")
 
 
-def turned(matrix: WeightMatrix, rows: Axis, sizes: LayerSizes) -> Float[Tensor, "rows columns"]:
-    """The matrix with `rows` as its first axis. A square one is turned by its name.
+def oriented(matrix: WeightMatrix, rows: Axis, sizes: LayerSizes) -> Float[Tensor, "rows columns"]:
+    """The matrix with `rows` as its first axis; a square one is oriented by its name.
 
-    Raises InputError for a square one whose name says nothing.
+    Raises InputError for a square matrix without a known name.
     """
     d_in, d_sae = sizes
     if d_in == d_sae:
         if matrix.rows is None:
             raise InputError(
-                f"{matrix.name} is square ({d_in}), and its name does not say what its rows are: "
-                "name it W_dec [d_sae, d_in] or decoder.weight [d_in, d_sae] (W_enc and "
-                "encoder.weight: the other way round)"
+                f"{matrix.name} is square ({d_in}), and its name does not tell what its rows are: "
+                "name it W_dec [d_sae, d_in] or decoder.weight [d_in, d_sae] (encoders: W_enc "
+                "[d_in, d_sae] or encoder.weight [d_sae, d_in])"
             )
-        as_it_is = matrix.rows == rows
+        is_oriented = matrix.rows == rows
     else:
-        as_it_is = matrix.sizes[0] == (d_in if rows == "d_in" else d_sae)
-    return matrix.weight if as_it_is else matrix.weight.T
+        is_oriented = matrix.sizes[0] == (d_in if rows == "d_in" else d_sae)
+    return matrix.weight if is_oriented else matrix.weight.T
 
 
 def _fits(
@@ -87,6 +87,6 @@ def _fits(
     return shaped and all(e.size == length[e.axis] for e in evidence)
 
 
-def _said(matrices: Sequence[WeightMatrix], evidence: Sequence[ShapeEvidence]) -> str:
+def _listed(matrices: Sequence[WeightMatrix], evidence: Sequence[ShapeEvidence]) -> str:
     shapes = [f"{m.name} is {list(m.sizes)}" for m in matrices]
     return ", ".join(shapes + [f"{e.source} says {e.axis} = {e.size}" for e in evidence])

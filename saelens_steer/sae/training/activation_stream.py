@@ -1,4 +1,4 @@
-"""The activations an SAE is trained on: of the wanted tokens, fresh or cached."""
+"""The activations an SAE is trained on, fresh or cached."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from saelens_steer.tensors import Mask, Tokens, Vectors
 Cache = Float[Tensor, "cached d_in"]
 
 EMPTY_BATCHES = 200
-"""Batches in a row without a token to train on that are an error."""
+"""Consecutive batches without a token to train on before giving up."""
 
 
 class ActivationStream:
-    """Activations of the wanted tokens in the order of the corpus, [n, d_in] in float32.
+    """Activations of the tokens to train on, in corpus order, [n, d_in] in float32.
 
-    Special tokens (BOS and padding among them) and attention sinks are left out.
+    Special tokens (including BOS and padding) and attention sinks are dropped.
     """
 
     def __init__(self, store: Any, tokenizer: Any, spec: TrainSpec) -> None:
@@ -34,30 +34,30 @@ class ActivationStream:
         self.sinks_dropped = 0
 
     @torch.no_grad()
-    def kept(self, *, again: bool) -> Iterator[Vectors]:
-        """Batch by batch, over the corpus again and again or once. Empty batches are skipped.
+    def kept(self, *, repeat: bool) -> Iterator[Vectors]:
+        """Yield non-empty batches, cycling through the corpus if `repeat`.
 
-        Raises InputError if the corpus seems to hold no such token.
+        Raises InputError if many consecutive batches have no token to train on.
         """
         empty = 0
-        while not again or empty < EMPTY_BATCHES:
+        while not repeat or empty < EMPTY_BATCHES:
             try:
-                tokens = self.store.get_batch_tokens(raise_at_epoch_end=not again)
+                tokens = self.store.get_batch_tokens(raise_at_epoch_end=not repeat)
             except StopIteration:
                 return
             wanted = self._wanted(tokens)
             empty += 1
             if wanted.any():
-                vectors = self._ordinary(tokens, wanted)
+                vectors = self._activations(tokens, wanted)
                 if len(vectors):
                     empty = 0
                     yield vectors
         raise InputError(
-            f"{EMPTY_BATCHES} batches of the corpus held no token to train on: "
-            f"tokens is {self.spec.tokens}, max_norm is {self.spec.max_norm}"
+            f"{EMPTY_BATCHES} batches of the corpus in a row have no token to train on: tokens is "
+            f"{self.spec.tokens}, max_norm is {self.spec.max_norm}; change these or the corpus"
         )
 
-    def _ordinary(self, tokens: Tokens, wanted: Mask) -> Vectors:
+    def _activations(self, tokens: Tokens, wanted: Mask) -> Vectors:
         vectors = self.store.get_activations(tokens)[wanted.to(self.store.device)]
         kept = without_sinks(vectors, self.spec.max_norm)
         self.sinks_dropped += int((~kept).sum())
@@ -68,12 +68,12 @@ class ActivationStream:
         if self.spec.tokens == "all":
             return wanted
         inside = torch.ones_like(wanted)
-        inside[:, -1] = False  # a context is cut anywhere: its end is no assistant start
+        inside[:, -1] = False  # contexts are cut anywhere, so their end is no assistant start
         return wanted & diagnostic_positions(tokens, inside, self.tokenizer)
 
 
 def at_least(kept: Iterable[Vectors], n: int) -> list[Vectors]:
-    """The first batches, `n` vectors or a few more."""
+    """The first batches that hold at least `n` vectors; fewer if the stream ends."""
     parts: list[Vectors] = []
     have = 0
     for part in kept:
@@ -85,7 +85,7 @@ def at_least(kept: Iterable[Vectors], n: int) -> list[Vectors]:
 
 
 def cached(kept: Iterable[Vectors], n: int, dtype: torch.dtype) -> Cache:
-    """The first `n` vectors in one tensor of `dtype`, allocated once. InputError if fewer come."""
+    """The first `n` vectors as one tensor of `dtype`. Raises InputError if there are fewer."""
     cache, have = torch.empty(0), 0
     for part in kept:
         cache = cache if have else _empty_cache(n, part, dtype)
@@ -95,9 +95,9 @@ def cached(kept: Iterable[Vectors], n: int, dtype: torch.dtype) -> Cache:
         if have == n:
             return cache
     raise InputError(
-        f"the corpus gives only {have} activations, not {n} (cached_tokens and a few that are held "
-        "out; special tokens and sinks do not count): lower sae.train.cached_tokens or give a "
-        "larger corpus"
+        f"the corpus gives only {have} activations, not {n} (cached_tokens plus a held-out share; "
+        "special tokens and sinks do not count): lower sae.train.cached_tokens or use a larger "
+        "corpus"
     )
 
 
@@ -107,21 +107,21 @@ def _empty_cache(n: int, like: Vectors, dtype: torch.dtype) -> Cache:
     except RuntimeError:
         size = n * like.shape[1] * dtype.itemsize / 1e9
         raise InputError(
-            f"{n} cached activations take {size:.1f} GB, which {like.device} does not have free: "
-            "lower sae.train.cached_tokens"
+            f"{n} cached activations take {size:.1f} GB, more than is free on {like.device}: lower "
+            "sae.train.cached_tokens"
         ) from None
 
 
 def epochs(cache: Cache, batch: int, seed: int, skip: int = 0) -> Iterator[Vectors]:
-    """Batches [batch, d_in] of the cache, endlessly, each epoch in a new order drawn by `seed`.
+    """Endless batches [batch, d_in] of the cache, reshuffled each epoch with `seed`.
 
-    The rest of an epoch begins the next one's first batch: every vector comes once an epoch.
-    `skip`: batches seen before.
+    Leftovers of an epoch open the next one's first batch, so each vector comes once per epoch.
+    `skip`: number of batches to skip, already trained on.
     """
-    draw = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     order = torch.empty(0, dtype=torch.long)
     while True:
-        order = torch.cat([order, torch.randperm(len(cache), generator=draw)])
+        order = torch.cat([order, torch.randperm(len(cache), generator=generator)])
         whole = len(order) // batch * batch
         for rows in order[:whole].split(batch):
             if skip > 0:

@@ -1,4 +1,4 @@
-"""SAELens's config for a training, and the refusals that need no training."""
+"""SAELens's training config, and the checks that need no training."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig
 from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 
 from saelens_steer.config import TrainSpec
-from saelens_steer.errors import InputError, or_known
+from saelens_steer.errors import InputError, one_line, or_known
 from saelens_steer.sae.training.resume import PER_TRAINING, latest
 from saelens_steer.sae.training.scaling import SCALABLE
 
 BUFFER_BATCHES = 16
-"""Training batches that the mixing buffer holds."""
+"""Training batches in the mixing buffer."""
 TIED = ("matching_pursuit",)
 """Architectures whose encoder is the decoder."""
 WHITENING = "covariance_whitening"
@@ -37,7 +37,7 @@ def check_train_spec(spec: TrainSpec) -> None:
     if k is not None and "k" not in spec.options:
         raise InputError(
             f"architecture {spec.architecture} needs options: {{k: …}}, the number of features "
-            "active on a token"
+            "active per token"
         )
     if k is not None and not (isinstance(k, int | float) and 0 < k <= spec.d_sae):
         raise InputError(f"option k must be a number up to d_sae = {spec.d_sae}, not {k!r}")
@@ -48,16 +48,16 @@ def check_train_spec(spec: TrainSpec) -> None:
 
 
 def _check_freezable(spec: TrainSpec, config: Any) -> None:
-    """Raise InputError unless the encoder can be trained while the decoder's directions stay."""
+    """Raise InputError unless the encoder can be trained with fixed decoder directions."""
     if spec.architecture in TIED:
         raise InputError(
-            f"frozen_decoder leaves {spec.architecture} nothing to train: its encoder is its "
-            "decoder; choose another architecture"
+            f"frozen_decoder leaves {spec.architecture} nothing to train, as its encoder is its "
+            "decoder: choose another architecture"
         )
     if config.normalize_activations == WHITENING:
         raise InputError(
             f"normalize_activations {WHITENING} turns the decoder's directions after training, "
-            "which frozen_decoder forbids: leave one of the two out"
+            "which frozen_decoder forbids: remove one of the two"
         )
 
 
@@ -70,17 +70,17 @@ def _check_scalable(spec: TrainSpec, config: Any) -> None:
         )
     if config.normalize_activations != "none":
         raise InputError(
-            f"options has normalize_activations {config.normalize_activations} beside normalize "
-            f"{spec.normalize}: leave one of the two out"
+            f"options sets normalize_activations {config.normalize_activations} in addition to "
+            f"normalize {spec.normalize}: remove one of the two"
         )
 
 
 def runner_config(
     spec: TrainSpec, model: Any, hook_name: str, out: Path, checkpoints: Path | None = None
 ) -> LanguageModelSAERunnerConfig[Any]:
-    """SAELens's runner config for our spec; Qwen's lack of a BOS token is respected.
+    """SAELens's runner config for our spec. Contexts start with BOS only if the model uses one.
 
-    checkpoints: a folder to keep checkpoints in, and to resume from the latest one there.
+    checkpoints: a folder to save checkpoints in and to resume from.
     """
     resumed = latest(checkpoints) if checkpoints else None
     bos = bool(model.cfg.default_prepend_bos)
@@ -102,10 +102,10 @@ def runner_config(
         lr=spec.lr,
         lr_end=spec.lr_end,
         lr_scheduler_name=spec.lr_scheduler,
-        # if the two overlapped, SAELens would never reach lr
+        # SAELens would never reach lr if warm-up and decay overlapped
         lr_warm_up_steps=min(spec.lr_warm_up_steps, steps // 4),
         lr_decay_steps=min(spec.lr_decay_steps, steps // 4),
-        # dead: silent for this many steps, at most one epoch of a cache
+        # steps of silence before a feature counts as dead: at most one epoch
         dead_feature_window=max(1, min(steps // 4, epoch)),
         prepend_bos=bos,
         sequence_separator_token="bos" if bos else None,
@@ -123,7 +123,7 @@ def runner_config(
 
 
 def _sae_config(spec: TrainSpec, d_in: int, device: str) -> Any:
-    """The architecture's config; it folds decoder norms into z as it trains if it can."""
+    """SAELens's config of the architecture, with decoder norms folded into z if it can."""
     config_class, unit_rows = SAE_TRAINING_CLASS_REGISTRY[spec.architecture][1], {}
     if "rescale_acts_by_decoder_norm" in {f.name for f in dataclasses.fields(config_class)}:
         unit_rows["rescale_acts_by_decoder_norm"] = True
@@ -131,4 +131,6 @@ def _sae_config(spec: TrainSpec, d_in: int, device: str) -> Any:
     try:
         return config_class(d_in=d_in, d_sae=spec.d_sae, device=device, **options)
     except (TypeError, ValueError) as error:
-        raise InputError(f"SAELens refuses the options of {spec.architecture}: {error}") from None
+        raise InputError(
+            f"SAELens refuses the options of {spec.architecture}: {one_line(error)}"
+        ) from None

@@ -1,4 +1,4 @@
-"""The lines of metrics.jsonl, and TensorBoard and Weights & Biases, which receive them too."""
+"""Training curves: the lines of metrics.jsonl, and loggers that receive them as they come."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from typing import Any
 import torch
 from sae_lens.saes.sae import TrainStepInput
 
-from saelens_steer.config import LogSpec
 from saelens_steer.errors import InputError
 from saelens_steer.files import inside, remove
 from saelens_steer.tensors import Vectors
 
 LogLine = Mapping[str, int | float]
-Sink = Callable[[LogLine], None]
-"""Receives each line of metrics.jsonl as it is written."""
+Logger = Callable[[LogLine], None]
+"""Called with each line of metrics.jsonl as it comes."""
 
 
 @torch.no_grad()
 def log_line(trainer: Any, output: Any) -> dict[str, int | float]:
-    """One line of metrics.jsonl: loss terms (per token), L0 and explained variance of the batch."""
+    """Loss terms (per token), L0, explained variance and dead share of one training batch."""
     error = (output.sae_in - output.sae_out).pow(2).sum()
     spread = (output.sae_in - output.sae_in.mean(0)).pow(2).sum()
     return {
@@ -40,22 +39,23 @@ def log_line(trainer: Any, output: Any) -> dict[str, int | float]:
 
 @torch.no_grad()
 def held_out_line(trainer: Any, vectors: Vectors) -> dict[str, float]:
-    """Loss, L0 and explained variance of held-out vectors, with coefficients fully warmed up.
+    """Loss, L0 and explained variance on held-out vectors, in the units trained in.
 
-    In the units trained in, on a copy of the SAE: some architectures learn a threshold as they run.
+    Coefficients are fully warmed up. The forward pass runs on a copy of the SAE, because in
+    training mode some architectures update a threshold.
     """
     sae, batch = copy.deepcopy(trainer.sae), trainer.cfg.train_batch_size_samples
     coefficients = {name: s.final_value for name, s in trainer.coefficient_schedulers.items()}
     n, loss, active, error, squares, total = 0, 0.0, 0.0, 0.0, 0.0, torch.zeros(())
     for part in vectors.split(batch):
-        given = TrainStepInput(
+        step = TrainStepInput(
             sae_in=trainer.activation_scaler(part.to(sae.device)),
             coefficients=coefficients,
             dead_neuron_mask=None,
             n_training_steps=trainer.n_training_steps,
             is_logging_step=False,
         )
-        output = sae.training_forward_pass(given)
+        output = sae.training_forward_pass(step)
         x, rebuilt = output.sae_in.float(), output.sae_out.float()
         n += len(x)
         loss += float(output.loss) * len(x)
@@ -70,64 +70,62 @@ def held_out_line(trainer: Any, vectors: Vectors) -> dict[str, float]:
     }
 
 
-def progress_text(line: dict[str, int | float]) -> str:
-    """The text of the progress bar."""
-    return (
-        f"loss {line['loss']:.4g} | L0 {line['l0']:.1f} | "
-        f"explained variance {line['explained_variance']:.3f}"
-    )
-
-
-def check_log(log: LogSpec) -> None:
-    """Raise InputError if a logger that is switched on is not installed."""
-    if log.tensorboard and find_spec("tensorboard") is None:
+def check_loggers(tensorboard: bool) -> None:
+    """Raise InputError if TensorBoard is wanted but not installed."""
+    if tensorboard and find_spec("tensorboard") is None:
         raise InputError(
-            "sae.log.tensorboard needs TensorBoard: pip install 'saelens-steer[tensorboard]'"
+            "TensorBoard is not installed: pip install 'saelens-steer[tensorboard]', or turn off "
+            "tensorboard (sae.log.tensorboard)"
         )
 
 
 @contextlib.contextmanager
-def sinks(
-    log: LogSpec, out: Path, about: Mapping[str, Any], resumed: bool = False
-) -> Iterator[list[Sink]]:
-    """The loggers that are switched on, for the SAE written to the folder `out`.
+def open_loggers(
+    out: Path,
+    config: Mapping[str, Any],
+    *,
+    tensorboard: bool = False,
+    wandb: str | None = None,
+    resumed: bool = False,
+) -> Iterator[list[Logger]]:
+    """The loggers to use for the SAE saved to `out`, closed on exit.
 
-    about: the config of the training, for Weights & Biases. resumed: keep the curves of
-    the training that continues here; otherwise curves of an earlier training are removed.
+    `config`: the training's settings, for Weights & Biases. `resumed`: append to the TensorBoard
+    curves of the interrupted training; otherwise older curves are deleted.
     """
     with contextlib.ExitStack() as stack:
-        found: list[Sink] = []
-        if log.tensorboard:
+        loggers: list[Logger] = []
+        if tensorboard:
             folder = inside(out.parent, f"tensorboard/{out.name}")
             if not resumed:
                 remove(folder)
-            found.append(stack.enter_context(_tensorboard(folder)))
-        if log.wandb:
-            found.append(stack.enter_context(_wandb(log.wandb, out, about)))
-        yield found
+            loggers.append(stack.enter_context(_tensorboard(folder)))
+        if wandb:
+            loggers.append(stack.enter_context(_wandb(wandb, out, config)))
+        yield loggers
 
 
 @contextlib.contextmanager
-def _tensorboard(folder: Path) -> Iterator[Sink]:
+def _tensorboard(folder: Path) -> Iterator[Logger]:
     from torch.utils.tensorboard.writer import SummaryWriter
 
     with SummaryWriter(str(folder)) as writer:
 
-        def note(line: LogLine) -> None:
+        def log(line: LogLine) -> None:
             for name, value in line.items():
                 if name != "tokens":
                     writer.add_scalar(_grouped(name), value, int(line["tokens"]))
 
-        yield note
+        yield log
 
 
 @contextlib.contextmanager
-def _wandb(project: str, out: Path, about: Mapping[str, Any]) -> Iterator[Sink]:
+def _wandb(project: str, out: Path, config: Mapping[str, Any]) -> Iterator[Logger]:
     import wandb
 
     folder = out.parent
     folder.mkdir(parents=True, exist_ok=True)
-    run = wandb.init(project=project, name=out.name, dir=str(folder), config=dict(about))
+    run = wandb.init(project=project, name=out.name, dir=str(folder), config=dict(config))
     try:
         yield lambda line: run.log({_grouped(k): v for k, v in line.items()}, int(line["step"]))
     finally:

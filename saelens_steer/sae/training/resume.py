@@ -1,23 +1,23 @@
-"""Checkpoints to resume a stopped training from: SAELens's own, and our runner's state."""
+"""Checkpoints to resume an interrupted training: SAELens's own plus our runner's state."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from saelens_steer.files import digest, inside, remove, write_json
+from saelens_steer.files import digest, inside, read_json, remove, write_json
 
 STATE = "saelens_steer.json"
-"""Written last into a checkpoint: one without it is not whole."""
+"""Written last into a checkpoint, so one without it is incomplete."""
 PER_TRAINING = 10
+"""Checkpoints saved during a training; only the latest is kept."""
 
 
 def checkpoint_folder(out: Path, *made_from: object) -> Path:
-    """The folder for checkpoints of the SAE `out`; those of other settings are removed."""
-    folder = _all_of(out)
+    """The checkpoint folder of the SAE saved to `out`; those of other settings are deleted."""
+    folder = _checkpoints_of(out)
     own = inside(out.parent, f"{folder.name}/{digest(*made_from)}")
     for other in folder.glob("*"):
         if other != own:
@@ -26,16 +26,16 @@ def checkpoint_folder(out: Path, *made_from: object) -> Path:
 
 
 def remove_checkpoints(out: Path) -> None:
-    """Remove all checkpoints of the SAE `out`."""
-    remove(_all_of(out))
+    """Delete all checkpoints of the SAE saved to `out`."""
+    remove(_checkpoints_of(out))
 
 
-def _all_of(out: Path) -> Path:
+def _checkpoints_of(out: Path) -> Path:
     return out.with_name(f"{out.name}-checkpoints")
 
 
 def texts_digest(texts: Iterable[str]) -> str:
-    """sha256 (first 16 hex digits) of texts in their order."""
+    """The first 16 hex digits of the SHA-256 of the texts, in order."""
     sha = hashlib.sha256()
     for text in texts:
         sha.update(f"{len(text)} ".encode() + text.encode())
@@ -43,20 +43,15 @@ def texts_digest(texts: Iterable[str]) -> str:
 
 
 def latest(folder: Path) -> Path | None:
-    """The whole checkpoint of the most tokens, if there is any."""
-    whole = (path.parent for path in folder.rglob(STATE))
-    return max(whole, key=lambda path: int(read_state(path)["tokens"]), default=None)
+    """The complete checkpoint with the most tokens, or None."""
+    complete = (path.parent for path in folder.rglob(STATE))
+    return max(complete, key=lambda path: int(read_json(path / STATE)["tokens"]), default=None)
 
 
 def keep_state(checkpoint: Path, state: dict[str, Any]) -> None:
-    """Finish a checkpoint, and remove the ones before it."""
+    """Complete a checkpoint with our runner's state, then delete all others."""
     write_json(checkpoint / STATE, state)
     own = checkpoint.parents[1]
     for other in own.glob("*/*"):
         if other != checkpoint:
             remove(inside(own, str(other.relative_to(own))))
-
-
-def read_state(checkpoint: Path) -> dict[str, Any]:
-    """What `keep_state` wrote."""
-    return json.loads((checkpoint / STATE).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""SAELens's training runner with our tokens, our log and the caller's signal handlers."""
+"""SAELens's training runner on our activation stream, with our log and resuming."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from sae_lens.training.activations_store import ActivationsStore
 from sae_lens.training.mixing_buffer import mixing_buffer
 
 from saelens_steer.config import TrainSpec
+from saelens_steer.files import read_json
 from saelens_steer.sae.training.activation_stream import (
     ActivationStream,
     Cache,
@@ -23,32 +24,32 @@ from saelens_steer.sae.training.activation_stream import (
     epochs,
 )
 from saelens_steer.sae.training.config import BUFFER_BATCHES
-from saelens_steer.sae.training.log import Sink, held_out_line, log_line, progress_text
-from saelens_steer.sae.training.resume import keep_state, read_state
+from saelens_steer.sae.training.log import Logger, held_out_line, log_line
+from saelens_steer.sae.training.resume import STATE, keep_state
 from saelens_steer.sae.training.scaling import Scaling, scaling_of
 from saelens_steer.tensors import Vectors
 
 LOG_EVERY, LOG_LINES = 5, 2000
-"""Steps between two lines of the log; more if that would give more lines."""
+"""Steps between log lines, and the number of lines above which the interval grows."""
 MEASURED = 20
-"""Lines of the log with figures of held-out activations, spread over the training."""
+"""Log lines that also measure held-out activations, spread over the training."""
 STATISTICS_TOKENS = 50_000
-"""Activations that mean and scale are of if nothing is cached, or all if there are fewer."""
-ASIDE_SHARE, ASIDE_MOST = 0.05, 10_000
-"""Activations held out to measure each epoch on: a share of the cached ones, and at the most."""
-HELD_OUT_MOST = 5_000
-"""Activations of the held-out texts to measure on if nothing is cached."""
+"""Activations that mean and scale are estimated from if nothing is cached."""
+HELD_OUT_SHARE, HELD_OUT_CACHED = 0.05, 10_000
+"""Share of the cached activations held out to measure each epoch on, and the maximum number."""
+HELD_OUT_FRESH = 5_000
+"""Activations of held-out texts to measure on if nothing is cached."""
 IMPROVEMENT = 0.001
-"""An epoch that lowers the best loss by less than this share has not improved it."""
+"""Smallest relative drop of the best loss that counts as an improvement."""
 
 
 class Runner(LanguageModelSAETrainingRunner):
-    """Trains on an `ActivationStream`; afterwards `log`, `scaling` and `ending` say how it went.
+    """SAELens's runner, training on an `ActivationStream`.
 
-    held_out: texts to measure on if nothing is cached. cache: the activations, held-out ones
-    first, if they are computed already. sinks take every line of the log as it comes.
-    `ending` has, if activations are cached, the epochs run and whether patience ended them, and
-    the numbers of tokens at which a stopped training resumed.
+    held_out: texts to measure on if nothing is cached. cache: precomputed activations, held-out
+    ones first. After `run`, `log` holds the lines of metrics.jsonl, `scaling` the normalisation to
+    fold, and `summary` what quality.json adds: for cached activations the epochs run and whether
+    patience stopped them early; for a resumed training the token counts at which it resumed.
     """
 
     def __init__(
@@ -60,10 +61,10 @@ class Runner(LanguageModelSAETrainingRunner):
         *,
         held_out: Any = None,
         cache: Cache | None = None,
-        sinks: Sequence[Sink] = (),
+        loggers: Sequence[Logger] = (),
     ) -> None:
         super().__init__(config, override_dataset=corpus, override_model=model)
-        self.spec, self.dtype, self.sinks = spec, model.cfg.dtype, sinks
+        self.spec, self.dtype, self.loggers = spec, model.cfg.dtype, loggers
         self.texts, self.held_out_texts, self.cache = corpus, held_out, cache
         if spec.frozen_decoder:
             self.sae.W_dec.requires_grad_(False)
@@ -74,7 +75,7 @@ class Runner(LanguageModelSAETrainingRunner):
         self.patience = Patience(spec.patience)
         self.log: list[dict[str, int | float]] = []
         self.resumed_at: list[int] = []
-        self.ending: dict[str, Any] = {}
+        self.summary: dict[str, Any] = {}
 
     def run_trainer_with_interruption_handling(self, trainer: Any) -> Any:
         if self.cfg.resume_from_checkpoint is not None:
@@ -84,39 +85,43 @@ class Runner(LanguageModelSAETrainingRunner):
         seen = trainer.n_training_samples
         trainer.data_provider = self._cached(seen) if is_cached else self._fresh()
         every = max(LOG_EVERY, trainer.cfg.total_training_steps // LOG_LINES)
-        self._watch(trainer, every)
-        trainer._update_pbar = lambda _, bar: self._show(trainer, bar, every)
+        self._log_steps(trainer, every)
+        trainer._update_pbar = lambda _, bar: self._update_bar(trainer, bar, every)
         sae = trainer.fit()
         if is_cached:
             early = trainer.n_training_samples < self.spec.training_tokens
-            self.ending = {"epochs": self.epochs(trainer), "stopped_early": early}
+            self.summary = {"epochs": self.epochs(trainer), "stopped_early": early}
         if self.resumed_at:
-            self.ending["resumed_at_tokens"] = self.resumed_at
+            self.summary["resumed_at_tokens"] = self.resumed_at
         return sae
 
-    def _watch(self, trainer: Any, every: int) -> None:
-        """Have every step of the trainer leave its lines."""
+    def _log_steps(self, trainer: Any, every: int) -> None:
+        """Wrap the trainer's step to log, and to stop when patience runs out."""
         step = trainer.step
-        seldom = every * max(1, math.ceil(trainer.cfg.total_training_steps / every / MEASURED))
+        n_lines = trainer.cfg.total_training_steps / every
+        measure_every = every * max(1, math.ceil(n_lines / MEASURED))
 
         def logged_step(batch: torch.Tensor) -> Any:
             before = self.epochs(trainer)
             output = step(batch)
             ended = int(self.epochs(trainer)) > int(before)
             if ended or trainer.n_training_steps % every == 0:
-                measured = ended or trainer.n_training_steps % seldom == 0
+                measured = ended or trainer.n_training_steps % measure_every == 0
                 self.log.append(self._line(trainer, output, measured))
-                for sink in self.sinks:
-                    sink(self.log[-1])
+                for logger in self.loggers:
+                    logger(self.log[-1])
             if ended and self.patience.is_over(self.log[-1]["held_out_loss"]):
                 trainer.cfg.total_training_samples = trainer.n_training_samples  # fit() ends here
             return output
 
         trainer.step = logged_step
 
-    def _show(self, trainer: Any, bar: Any, every: int) -> None:
+    def _update_bar(self, trainer: Any, bar: Any, every: int) -> None:
         if self.log and trainer.n_training_steps % every == 0:
-            bar.set_description(progress_text(self.log[-1]), refresh=False)
+            line = self.log[-1]
+            text = f"loss {line['loss']:.4g} | L0 {line['l0']:.1f} | "
+            text += f"explained variance {line['explained_variance']:.3f}"
+            bar.set_description(text, refresh=False)
             bar.update(trainer.n_training_samples - bar.n)
 
     def epochs(self, trainer: Any) -> float:
@@ -132,7 +137,7 @@ class Runner(LanguageModelSAETrainingRunner):
         return line
 
     def save_checkpoint(self, checkpoint_path: Path | None) -> None:
-        """SAELens's checkpoint, and our own state that resuming needs."""
+        """Save SAELens's checkpoint and our own state, which resuming needs too."""
         super().save_checkpoint(checkpoint_path)
         if checkpoint_path is None:
             return
@@ -142,7 +147,7 @@ class Runner(LanguageModelSAETrainingRunner):
         keep_state(checkpoint_path, state)
 
     def _restore(self, checkpoint: Path) -> None:
-        state = read_state(checkpoint)
+        state = read_json(checkpoint / STATE)
         waited = {key: value for key, value in state["patience"].items() if value is not None}
         self.log, self.patience = state["log"], Patience(**{"epochs": None, **waited})
         self.resumed_at = [*state["resumed_at"], state["tokens"]]
@@ -151,7 +156,7 @@ class Runner(LanguageModelSAETrainingRunner):
             self.scaling = Scaling(torch.tensor(mean, device=self.cfg.device), scale)
 
     def _fresh(self) -> Iterator[Vectors]:
-        spec, kept, batch = self.spec, self.stream.kept(again=True), self.spec.batch_tokens
+        spec, kept, batch = self.spec, self.stream.kept(repeat=True), self.spec.batch_tokens
         if spec.normalize != "none":
             first: list[Vectors] = []
             if self.scaling is None:
@@ -160,56 +165,56 @@ class Runner(LanguageModelSAETrainingRunner):
             kept = map(self.scaling, chain(first, kept))
         if self.held_out_texts is not None:
             stream = self.stream_of(self.held_out_texts)
-            stream.store.store_batch_size_prompts = 1  # there may not be enough for a larger batch
-            if found := at_least(stream.kept(again=False), HELD_OUT_MOST):
-                self.held_out = self._scaled(torch.cat(found)[:HELD_OUT_MOST])
+            stream.store.store_batch_size_prompts = 1  # larger ones may not be filled
+            if held_out := at_least(stream.kept(repeat=False), HELD_OUT_FRESH):
+                self.held_out = self._scaled(torch.cat(held_out)[:HELD_OUT_FRESH])
         return mixing_buffer(batch * BUFFER_BATCHES, batch, kept)
 
     def _cached(self, seen: int) -> Iterator[Vectors]:
         spec = self.spec
         assert spec.cached_tokens is not None
-        both = gather(self) if self.cache is None else self.cache
-        aside = held_out_tokens(spec.cached_tokens)
-        held_out, cache = both[:aside], both[aside:]
+        cache = gather(self) if self.cache is None else self.cache
+        n_held_out = held_out_tokens(spec.cached_tokens)
+        held_out, cache = cache[:n_held_out], cache[n_held_out:]
         if spec.normalize != "none":
             self.scaling = scaling_of(cache)
         self.held_out = self._scaled(held_out)
-        left = epochs(cache, spec.batch_tokens, spec.seed, skip=seen // spec.batch_tokens)
-        return map(self._scaled, left)
+        batches = epochs(cache, spec.batch_tokens, spec.seed, skip=seen // spec.batch_tokens)
+        return map(self._scaled, batches)
 
     def _scaled(self, vectors: Vectors) -> Vectors:
         return self.scaling(vectors) if self.scaling else vectors.float()
 
     def stream_of(self, texts: Any) -> ActivationStream:
-        """Activations of some texts from their beginning."""
+        """A stream over these texts, from their beginning."""
         store = ActivationsStore.from_config(self.model, self.cfg, override_dataset=texts)
         return ActivationStream(store, self.model.tokenizer, self.spec)
 
 
 def gather(runner: Runner) -> Cache:
-    """The activations that `cached_tokens` asks for, after those that are held out."""
+    """Held-out activations followed by the `cached_tokens` to train on, as one tensor."""
     n = runner.spec.cached_tokens
     assert n is not None
-    if runner.resumed_at:  # SAELens has moved the store to where the last training stopped
+    if runner.resumed_at:  # SAELens has advanced the store to where training stopped
         runner.stream = runner.stream_of(runner.texts)
-    return cached(runner.stream.kept(again=False), held_out_tokens(n) + n, runner.dtype)
+    return cached(runner.stream.kept(repeat=False), held_out_tokens(n) + n, runner.dtype)
 
 
 def held_out_tokens(cached_tokens: int) -> int:
-    """Activations held out beside the cached ones."""
-    return min(max(1, round(cached_tokens * ASIDE_SHARE)), ASIDE_MOST)
+    """Number of activations to hold out in addition to the cached ones."""
+    return min(max(1, round(cached_tokens * HELD_OUT_SHARE)), HELD_OUT_CACHED)
 
 
 @dataclass
 class Patience:
-    """Whether the loss has not improved for `epochs` epochs in a row; None never ends it."""
+    """Early stopping after `epochs` epochs in a row without improvement; None never stops."""
 
     epochs: int | None
     best: float = math.inf
     waited: int = 0
 
     def is_over(self, loss: float) -> bool:
-        """Take note of one more epoch's loss."""
+        """Record an epoch's loss and return whether to stop."""
         improved = loss < self.best * (1 - IMPROVEMENT)
         self.waited = 0 if improved else self.waited + 1
         self.best = loss if improved else self.best

@@ -1,4 +1,4 @@
-"""Centring and scaling activations for training, and folding that into the SAE afterwards."""
+"""Centre and scale activations for training, and fold that into the trained SAE."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from saelens_steer.errors import InputError
 from saelens_steer.tensors import Vectors
 
 FOLDABLE = ("standard", "gated", "jumprelu")
-"""Architectures whose decoder norms SAELens folds exactly after training; topk and its kin fold as
-they train."""
+"""Architectures whose decoder norms SAELens folds exactly after training. TopK variants fold them
+during training."""
 SCALABLE = (*FOLDABLE, "topk", "abstopk", "batchtopk", "matryoshka_batchtopk")
-"""Architectures whose z grows with the input if biases and thresholds do. matching_pursuit stops at
-a threshold that other tokens' rounding decides, and has no encoder bias."""
+"""Architectures whose z scales with the input if biases and thresholds are scaled too. Not
+matching_pursuit: it has no encoder bias, and rounding decides when it stops."""
 BIASES = ("b_enc", "b_gate", "b_mag")
 ROWS = 8192
-"""Vectors in float64 at a time."""
+"""Vectors converted to float64 at a time."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Scaling:
     scale: float
 
     def __call__(self, vectors: Vectors) -> Vectors:
-        """The vectors centred and scaled, in float32."""
+        """The centred and scaled vectors, in float32."""
         return (vectors.float() - self.mean) / self.scale
 
 
 def scaling_of(vectors: Vectors) -> Scaling:
-    """Mean and scale of these vectors, summed in float64. InputError if all are the same."""
+    """Mean and scale of the vectors, summed in float64. Raises InputError if they are all equal."""
     n = len(vectors)
     mean = sum(part.double().sum(0) for part in vectors.split(ROWS)) / n
     assert isinstance(mean, Tensor)
@@ -53,7 +53,7 @@ def scaling_of(vectors: Vectors) -> Scaling:
 
 
 def fold_into(folder: Path, scaling: Scaling | None) -> None:
-    """Fold decoder norms, and the scaling of the activations, into the saved SAE."""
+    """Fold decoder norms, and `scaling` if given, into the SAE saved in this folder."""
     sae = SAE.load_from_disk(str(folder))
     if sae.cfg.architecture() not in FOLDABLE and scaling is None:
         return
@@ -64,17 +64,17 @@ def fold_into(folder: Path, scaling: Scaling | None) -> None:
 
 
 def fold_decoder_norms(sae: SAE[Any]) -> None:
-    """Move the norms of W_dec's rows into the encoder: the same SAE, and one α pushes all alike."""
+    """Give W_dec unit rows by moving their norms into the encoder; the function is unchanged."""
     if sae.cfg.architecture() in FOLDABLE:
         sae.fold_W_dec_norm()
 
 
 @torch.no_grad()
 def fold_scaling(sae: SAE[Any], scaling: Scaling) -> None:
-    """Make an SAE of x̂ one of x, in place: sae(x) becomes scale · sae(x̂) + mean, z scale · z.
+    """Make an SAE of x̂ read x, in place: sae(x) = scale · sae(x̂) + mean, and z is scaled too.
 
-    W_enc and W_dec stay as they are (unit rows stay unit rows). The metadata gets
-    activation_mean_norm (‖mean‖) and activation_scale, for the record alone.
+    W_enc and W_dec do not change. The metadata records activation_mean_norm (‖mean‖) and
+    activation_scale.
     """
     mean = scaling.mean.to(sae.W_enc)
     for name in (*BIASES, "threshold"):
@@ -85,7 +85,7 @@ def fold_scaling(sae: SAE[Any], scaling: Scaling) -> None:
         shift = mean @ sae.W_enc
         for name in BIASES:
             if isinstance(getattr(sae, name, None), Tensor):
-                own = shift * sae.r_mag.exp() if name == "b_mag" else shift  # pyright: ignore
-                getattr(sae, name).data.sub_(own)
+                change = shift * sae.r_mag.exp() if name == "b_mag" else shift  # pyright: ignore
+                getattr(sae, name).data.sub_(change)
     sae.cfg.metadata.activation_mean_norm = float(scaling.mean.norm())
     sae.cfg.metadata.activation_scale = scaling.scale

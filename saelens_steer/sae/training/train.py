@@ -1,4 +1,4 @@
-"""Train an SAE, or a grid of them on one pass of activations."""
+"""Train one SAE, or a grid of SAEs that share their activations."""
 
 from __future__ import annotations
 
@@ -15,65 +15,70 @@ from typing import Any
 import torch
 from sae_lens import SAE
 
-from saelens_steer.config import LogSpec, TrainSpec
+from saelens_steer.config import TrainSpec
 from saelens_steer.data import load_corpus, token_ids
 from saelens_steer.errors import InputError
 from saelens_steer.files import replacing, write_json, write_jsonl
 from saelens_steer.model import check_stream, model_fingerprint
-from saelens_steer.sae.load import load_sae, settled
+from saelens_steer.sae.load import canonicalise, load_sae
 from saelens_steer.sae.quality import sae_quality
 from saelens_steer.sae.training.activation_stream import Cache
 from saelens_steer.sae.training.config import check_train_spec, runner_config
-from saelens_steer.sae.training.log import check_log, sinks
+from saelens_steer.sae.training.log import check_loggers, open_loggers
 from saelens_steer.sae.training.resume import checkpoint_folder, remove_checkpoints, texts_digest
 from saelens_steer.sae.training.runner import Runner, gather, held_out_tokens
 from saelens_steer.sae.training.scaling import fold_into
 from saelens_steer.sae.verdict import QUALITY, judged
 from saelens_steer.version import __version__
 
-NO_LOG = LogSpec()
 HELD_OUT_SHARE, HELD_OUT_TEXTS = 0.02, 500
-"""The share of the corpus held out, and the most texts."""
+"""Share of the corpus to hold out, and the maximum number of texts."""
 HELD_OUT_LEAST, MOST_SHARE = 5_000, 0.1
-"""Tokens that a larger share of a small corpus is held out for, and the largest share."""
+"""A small corpus holds out a larger share, up to MOST_SHARE, to reach this many tokens."""
 HELD_OUT_TOKENS = 10_000
 SPARE = {"all": 1.5, "diagnostic": 50.0}
-"""Tokens of text for each activation to cache: some are special, few are diagnostic."""
+"""Text tokens to load per cached activation: special tokens are dropped, diagnostic ones rare."""
 
 
 def train_sae(
-    model: Any, spec: TrainSpec, hook_name: str, out: str | Path, log: LogSpec = NO_LOG
+    model: Any,
+    spec: TrainSpec,
+    hook_name: str,
+    out: str | Path,
+    *,
+    tensorboard: bool = False,
+    wandb: str | None = None,
 ) -> SAE[Any]:
-    """Train an SAE on the activations at `hook_name`, save it to the folder `out`, return it.
+    """Train an SAE on the activations at `hook_name`, save it to the folder `out` and return it.
 
-    `out` holds SAELens's own format (`SAE.load_from_disk` reads it), metrics.jsonl (loss, L0 and
-    explained variance every few steps, now and then also of held-out activations; with
-    cached_tokens also the epoch; losses are in the units trained in) and quality.json (see
-    `sae_quality`; on texts of the corpus that were not trained on; with a verdict and warnings in
-    plain words). `log`: the loggers that receive the lines. The SAE reads activations as they are,
-    also with normalize mean_scale. Rows of W_dec have unit norm if SAELens can fold it into the
-    encoder. SAELens's `seed` seeds nothing, so torch is seeded here. Raises InputError for an
-    unknown hook, architecture or option before any training, and for a corpus that does not fill
-    the cache.
+    `out` holds the SAE in SAELens's format, metrics.jsonl (training curves: loss terms, L0 and
+    explained variance, in the units trained in, some lines also on held-out activations) and
+    quality.json (`sae_quality` on held-out texts, a verdict and warnings). `tensorboard` also
+    writes the curves to event files in a folder `tensorboard` beside `out`; `wandb` names a Weights
+    & Biases project to log them to. The saved SAE reads raw activations, even with
+    normalize mean_scale, and its W_dec rows have unit norm if SAELens can fold the norms into the
+    encoder. Raises InputError before training for an unknown hook, architecture or option, and
+    for a corpus too small to fill the cache.
     """
     check_stream(model, hook_name)
     check_train_spec(spec)
-    check_log(log)
-    return Training(model, spec, hook_name, Path(out), *load_texts(model, spec), log).carry_out()
+    check_loggers(tensorboard)
+    texts = load_texts(model, spec)
+    return Training(model, spec, hook_name, Path(out), *texts, tensorboard, wandb).run()
 
 
 def load_texts(model: Any, spec: TrainSpec) -> tuple[Any, Any]:
-    """Texts to train on and texts held out. Raises InputError if either fills no context."""
+    """Training texts and held-out texts. Raises InputError if either cannot fill one context."""
     corpus = load_corpus(spec.corpus, model.tokenizer, _text_tokens(spec), spec.seed)
     least = min(MOST_SHARE, HELD_OUT_LEAST / _text_tokens(spec))
     training, held_out = split_corpus(corpus, max(HELD_OUT_SHARE, least))
     for texts in (training, held_out):
-        _refuse_too_little(texts, model.tokenizer, spec.context_size)
+        _check_fills_context(texts, model.tokenizer, spec.context_size)
     return training, held_out
 
 
 def _text_tokens(spec: TrainSpec) -> int:
-    """Tokens of text to load: fresh ones for the whole training, or what fills the cache."""
+    """Tokens of text to load: enough for the whole training, or to fill the cache."""
     if spec.cached_tokens is None:
         return spec.training_tokens + HELD_OUT_TOKENS
     kept = spec.cached_tokens + held_out_tokens(spec.cached_tokens)
@@ -82,7 +87,7 @@ def _text_tokens(spec: TrainSpec) -> int:
 
 @dataclass(frozen=True)
 class Training:
-    """One training: its inputs, and the folder its SAE is written to."""
+    """One training run: its inputs and output folder."""
 
     model: Any
     spec: TrainSpec
@@ -90,12 +95,13 @@ class Training:
     out: Path
     texts: Any
     held_out: Any
-    log: LogSpec = NO_LOG
+    tensorboard: bool = False
+    wandb: str | None = None
     cache: Cache | None = None
-    """The activations, if they are computed already."""
+    """Precomputed activations, if any."""
 
-    def carry_out(self) -> SAE[Any]:
-        """Train, measure, save: all of the folder or nothing of it."""
+    def run(self) -> SAE[Any]:
+        """Train, save and measure; the folder is complete or absent."""
         checkpoints = self._checkpoints()
         with replacing(self.out) as folder:
             self._measure_in(folder, self._train_into(folder, checkpoints))
@@ -111,37 +117,39 @@ class Training:
         texts = (text for part in (self.texts, self.held_out) for text in part["text"])
         return checkpoint_folder(self.out, *made_from, texts_digest(texts))
 
-    def _train_into(self, folder: Path, checkpoints: Path | None = None) -> Runner:
+    def _train_into(self, folder: Path, checkpoints: Path | None) -> Runner:
         spec, model = self.spec, self.model
         config = runner_config(spec, model, self.hook_name, folder, checkpoints)
         resumed = config.resume_from_checkpoint is not None
+        wanted = {"tensorboard": self.tensorboard, "wandb": self.wandb, "resumed": resumed}
         with (
             torch.random.fork_rng(),
-            without_chatter(),
-            sinks(self.log, self.out, spec.model_dump(), resumed) as found,
+            quiet_saelens(),
+            open_loggers(self.out, spec.model_dump(), **wanted) as loggers,
         ):
-            torch.manual_seed(spec.seed)
-            given = {"held_out": self.held_out, "cache": self.cache, "sinks": found}
+            torch.manual_seed(spec.seed)  # SAELens's own `seed` seeds nothing
+            given = {"held_out": self.held_out, "cache": self.cache, "loggers": loggers}
             runner = Runner(config, self.texts, model, spec, **given)
             runner.run()
         write_jsonl(folder / "metrics.jsonl", runner.log)
         fold_into(folder, runner.scaling)
         for path in sorted(folder.glob("*cfg.json")):
-            settled(path)
+            canonicalise(path)
         return runner
 
     def _measure_in(self, folder: Path, runner: Runner) -> None:
         sae = load_sae(folder, device=str(self.model.cfg.device))
         if not all(weight.isfinite().all() for weight in sae.parameters()):
             raise InputError("the SAE's weights are not finite after training: lower sae.train.lr")
-        size, most = self.spec.context_size, self.spec.max_norm
-        quality = sae_quality(self.model, sae, self.hook_name, self.held_out["text"], size, most)
-        write_json(folder / QUALITY, judged(quality, runner.log) | runner.ending)
+        size, max_norm = self.spec.context_size, self.spec.max_norm
+        texts = self.held_out["text"]
+        quality = sae_quality(self.model, sae, self.hook_name, texts, size, max_norm)
+        write_json(folder / QUALITY, judged(quality, runner.log) | runner.summary)
 
 
 @contextlib.contextmanager
-def without_chatter() -> Iterator[None]:
-    """Silence SAELens's warnings that a model and a corpus were passed in, as intended."""
+def quiet_saelens() -> Iterator[None]:
+    """Silence SAELens's warnings about being given a model and a corpus: both are intended."""
     logger = logging.getLogger("sae_lens")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -153,7 +161,7 @@ def without_chatter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _refuse_too_little(corpus: Any, tokenizer: Any, context_size: int) -> None:
+def _check_fills_context(corpus: Any, tokenizer: Any, context_size: int) -> None:
     n_tokens = 0
     for row in corpus:
         n_tokens += len(token_ids(tokenizer, row["text"]))
@@ -161,52 +169,61 @@ def _refuse_too_little(corpus: Any, tokenizer: Any, context_size: int) -> None:
             return
     raise InputError(
         f"{len(corpus)} texts of the corpus, with {n_tokens} tokens, do not fill a context of "
-        f"{context_size}: give a larger corpus or a smaller context_size"
+        f"{context_size}: use a larger corpus or a smaller context_size"
     )
 
 
 def split_corpus(corpus: Any, share: float = HELD_OUT_SHARE) -> tuple[Any, Any]:
-    """Texts to train on, and the last 2 % (1 to 500 texts) held out. One text is refused."""
+    """Training texts, and the last `share` of the texts (1 to 500) held out.
+
+    Raises InputError for a corpus of one text.
+    """
     if len(corpus) < 2:
-        raise InputError("the corpus has only one text: one more is needed to measure the SAE on")
+        raise InputError("the corpus has only one text: add another to measure the SAE on")
     held_out = min(max(1, round(len(corpus) * share)), HELD_OUT_TEXTS)
     cut = len(corpus) - held_out
     return corpus.select(range(cut)), corpus.select(range(cut, len(corpus)))
 
 
 SHARED = ("corpus", "tokens", "cached_tokens", "context_size", "max_norm", "batch_tokens", "seed")
-"""Settings that the SAEs of a grid share: they decide the activations and their order."""
+"""Settings shared by all SAEs of a grid: they decide the activations and their order."""
 
 
 class SAEGrid:
-    """The SAEs of some specs, each trained when asked for; activations are computed once, then.
+    """SAEs trained one at a time on the same cached activations, computed on first use.
 
-    specs: name → spec, each with cached_tokens; memory holds the cache that one of them takes.
-    Raises InputError for an unknown hook, architecture or option, and for specs that differ in
-    what decides the activations.
+    specs: name → spec, each with cached_tokens. `tensorboard`, `wandb`: as in `train_sae`. Raises
+    InputError for an unknown hook, architecture or option, and for specs that differ in a setting
+    that decides the activations.
     """
 
     def __init__(
-        self, model: Any, specs: Mapping[str, TrainSpec], hook_name: str, log: LogSpec = NO_LOG
+        self,
+        model: Any,
+        specs: Mapping[str, TrainSpec],
+        hook_name: str,
+        *,
+        tensorboard: bool = False,
+        wandb: str | None = None,
     ) -> None:
         check_stream(model, hook_name)
-        check_log(log)
+        check_loggers(tensorboard)
         if not specs:
             raise InputError("the grid has no SAE: give sae.grid an architecture")
         first = next(iter(specs.values()))
         for spec in specs.values():
             check_train_spec(spec)
             if any(getattr(spec, key) != getattr(first, key) for key in SHARED):
-                raise InputError(f"the SAEs of a grid must have one {', '.join(SHARED)}")
+                raise InputError(f"the SAEs of a grid must share {', '.join(SHARED)}")
         if first.cached_tokens is None:
-            raise InputError("the SAEs of a grid share cached activations: give cached_tokens")
-        self.model, self.specs, self.hook_name, self.log = model, dict(specs), hook_name, log
-        self.first = first
+            raise InputError("the SAEs of a grid share cached activations: set cached_tokens")
+        self.model, self.specs, self.hook_name = model, dict(specs), hook_name
+        self.first, self.loggers = first, (tensorboard, wandb)
 
     def train(self, name: str, out: str | Path) -> SAE[Any]:
-        """The SAE of this name, saved to the folder `out` as `train_sae` does."""
-        about = self.model, self.specs[name], self.hook_name, Path(out), *self._texts, self.log
-        return Training(*about, self._cache).carry_out()
+        """Train the SAE of this name and save it to `out`, as `train_sae` does."""
+        about = self.model, self.specs[name], self.hook_name, Path(out), *self._texts
+        return Training(*about, *self.loggers, self._cache).run()
 
     @cached_property
     def _texts(self) -> tuple[Any, Any]:
@@ -215,5 +232,5 @@ class SAEGrid:
     @cached_property
     def _cache(self) -> Cache:
         config = runner_config(self.first, self.model, self.hook_name, Path("unused"))
-        with torch.random.fork_rng(), without_chatter(), torch.no_grad():
+        with torch.random.fork_rng(), quiet_saelens(), torch.no_grad():
             return gather(Runner(config, self._texts[0], self.model, self.first))
