@@ -26,7 +26,7 @@ from saelens_steer.data import (
 from saelens_steer.errors import InputError
 from saelens_steer.files import replacing
 from saelens_steer.model import check_hook_name, default_hook_name, generate, run_to_hook
-from saelens_steer.model.model_class import Model
+from saelens_steer.model.model_class import Model, tokenizer_of
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.tensors import Mask, Tokens, Vectors
 
@@ -60,7 +60,7 @@ def cache_activations(
     kept, or if a kept vector is not finite.
     """
     hook_name = check_hook_name(model, hook_name or default_hook_name(model))
-    encoded = encode_prompts(model.tokenizer, prompts, system=system, chat=chat)
+    encoded = encode_prompts(tokenizer_of(model), prompts, system=system, chat=chat)
     if tokens == "answer" and encoded and not any(e.answer for e in encoded):
         raise InputError(
             "activations.tokens: answer keeps the tokens of answers, and no prompt has one: "
@@ -99,7 +99,7 @@ def with_answers(
     number of answers just written.
     """
     open_ones = [p for p in prompts if not p.answer]
-    encoded = encode_prompts(model.tokenizer, open_ones, system=system, chat=chat)
+    encoded = encode_prompts(tokenizer_of(model), open_ones, system=system, chat=chat)
     written: list[str] = []
     for start in range(0, len(encoded), batch_size):
         heads = [e.head for e in encoded[start : start + batch_size]]

@@ -35,7 +35,7 @@ from saelens_steer.errors import InputError
 from saelens_steer.features import NO_SCALE, Scale, Selection, measured_scale
 from saelens_steer.metrics import MetricLike, metric_specs, resolve_metrics
 from saelens_steer.model import check_stream
-from saelens_steer.model.model_class import Model
+from saelens_steer.model.model_class import Model, tokenizer_of
 from saelens_steer.pipeline.arguments import (
     check_activations,
     given_features,
@@ -129,8 +129,8 @@ def sweep(
     with progress("sweep", measurement.n_rows(everything)) as note:
         rows = measurement.logit_rows(everything, note)
     with progress("completions", measurement.n_texts(everything, chosen)) as note:
-        completions = measurement.completion_rows(everything, chosen, note=note)
-    return Result.of(measurement, measurement.joined(rows, completions), completions)
+        texts = measurement.completion_rows(everything, chosen, note=note)
+    return Result.of(measurement, measurement.joined(rows, texts), texts)
 
 
 def _context(measurement: Measurement, activations: Activations | None) -> EditContext:
@@ -174,7 +174,7 @@ def rank_features(
     }  # fmt: skip
     spec = checked(SelectSpec, given, "rank_features")
     hook_name = hook_of(model, sae, hook_name)
-    check_feature(sae, int(found.scores.index.max()))
+    check_feature(sae, max(map(int, found.scores.index)))
     listed = given_prompts(prompts)
     few = [p for s in (found.positive, found.negative) for p in _of(listed, s, spec.push_prompts)]
     asked, unswept = metric_specs(metrics), SweepSpec(n_controls=0)
@@ -235,9 +235,10 @@ def compare_edits(
     if ORIGINAL.name in variants:
         raise InputError("a variant cannot be called 'original', the name of the unedited model")
     named = [variant_of(name, edits, hook_name) for name, edits in variants.items()]
-    encoded = encode_prompts(model.tokenizer, given_prompts(prompts), system=system, chat=chat)
+    tokenizer = tokenizer_of(model)
+    encoded = encode_prompts(tokenizer, given_prompts(prompts), system=system, chat=chat)
     check_comparable(model, encoded, spec)
-    resolved = resolve_metrics(metrics, model.tokenizer, model.cfg.d_vocab)
+    resolved = resolve_metrics(metrics, tokenizer, model.cfg.d_vocab)
     job = EditComparison(model, encoded, named, resolved, spec, _only_sae(named, model, hook_name))
     with progress("compare_edits", job.n_rows) as note:
         return edits_table(job, note)

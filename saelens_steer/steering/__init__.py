@@ -17,7 +17,6 @@ from saelens_steer.steering.directions import (
 from saelens_steer.steering.edits import (
     Edit,
     add,
-    as_vectors,
     orthogonal_part,
     per_row,
     project_out,
