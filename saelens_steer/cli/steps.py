@@ -37,7 +37,7 @@ def _add_command(to: typer.Typer, step: Step) -> None:
         with exit_status():
             from saelens_steer.pipeline.run_folder import RunFolder
 
-            if RunFolder(folder).is_open(step.name):
+            if RunFolder(folder).is_unfinished(step.name):
                 raise typer.Exit(1)
 
 

@@ -1,4 +1,4 @@
-"""The thin runner: the steps in the order of the story, each done once in a run folder."""
+"""Run a config: the steps in order, each once per run folder."""
 
 from __future__ import annotations
 
@@ -6,48 +6,49 @@ from functools import partial
 from pathlib import Path
 
 from saelens_steer.config import RunSpec
-from saelens_steer.pipeline.checks import begin, check_asked
+from saelens_steer.pipeline.checks import check_step, checked_context
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.pipeline.step import Step
 from saelens_steer.pipeline.step_table import STEPS, needed, step
 
 
 def run(spec: RunSpec, out: str | Path, until: str = "report") -> Path:
-    """Carry out a RunSpec in the folder `out`: a step, and those that it is made from.
+    """Run a config in the folder `out` up to the step `until`; returns the path of its output.
 
-    Returns the path of what the step made. A step whose inputs are unchanged is not done again, so
-    the same call resumes after a stop. Raises InputError for anything the user can mend, before the
-    work that it would spoil.
+    Only the steps that `until` depends on run, and none whose inputs are unchanged, so the same
+    call resumes an interrupted run. Raises InputError for user errors, before any work they would
+    waste.
     """
-    check_asked(spec, until)
-    context = begin(spec, out)  # config → model → prompts; all that can be wrong is checked
+    check_step(spec, until)
+    context = checked_context(spec, out)  # config → model → prompts, all checked
     if until == "report":
         context.drop_stale_grid()
     for one in needed(until):
         carry_out(one, context)
         for other in STEPS:
-            if one.name in other.renewed_by:
+            if one.name in other.repeated_after:
                 carry_out(other, context)
     return context.folder.path(step(until).writes(spec)[0])
 
 
 def carry_out(step: Step, run: RunContext) -> None:
-    """Do a step unless it is done, or remove what it made if the config no longer asks for it."""
+    """Run a step unless it is done; if the config does not ask for it, remove its old output."""
     if not step.is_wanted(run.spec):
         run.folder.drop(step.name, step.leftovers)
         return
-    inputs, outputs, build = run.made_from(step), step.writes(run.spec), step.builder()
+    inputs, outputs, build = run.inputs_of(step), step.writes(run.spec), step.builder()
     make = partial(build, run)
     if step.returns_writer and not run.folder.is_done(step.name, inputs, outputs):
         make = build(run)
     run.keys[step.name] = run.folder.do(step.name, inputs, outputs, make, step.derived)
-    if step.name == "train":
+    if step.in_provenance:
         run.write_provenance()
 
 
 def train_grid(spec: RunSpec, out: str | Path) -> Path:
-    """Train every SAE of `sae.grid` on one pass of activations; returns the path of grid.csv.
+    """Train every SAE of `sae.grid` on one stream of activations; returns the path of grid.csv.
 
-    Each is in a folder grid/NAME of `out`. The same call resumes after a stop. Raises InputError.
+    Each SAE gets a folder grid/NAME in `out`. The same call resumes an interrupted grid. Raises
+    InputError for what `run` would refuse.
     """
     return run(spec, out, "grid")

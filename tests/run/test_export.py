@@ -67,7 +67,7 @@ def test_one_feature_is_a_control_vector_of_the_layer_before_its_hook(run, said,
 @pytest.mark.parametrize(
     "file, options, complaint",
     [
-        ("v.gguf", (), "one vector a layer, not 3: name one with --feature"),
+        ("v.gguf", (), "one vector per layer, not 3: choose one with --feature"),
         ("v.gguf", ("--feature", 32), "feature 32 is out of range: the SAE has 0 to 31"),
         ("v.gguf", ("--feature", -1), "feature -1 is out of range"),
         ("v.bin", (), "end in .safetensors or .gguf"),

@@ -50,7 +50,7 @@ def test_the_model_is_not_asked_again(loaded, few, tmp_path, monkeypatch):
     monkeypatch.setattr(loaded, "forward", lambda *a, **k: pytest.fail("a forward pass was made"))
     written = load_prompts(path)
     assert with_answers(loaded, written, 12) == written
-    with pytest.raises(InputError, match="have an answer already"):
+    with pytest.raises(InputError, match="already has an answer"):
         generate_topic(spec_of(str(path)), tmp_path / "again.jsonl")
 
 

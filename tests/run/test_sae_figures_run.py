@@ -119,14 +119,14 @@ def test_a_grid_whose_folder_lies_elsewhere_is_refused(tmp_path):
 
 
 def test_the_table_of_a_grid_is_not_shown_by_a_run_of_another(tmp_path):
-    from saelens_steer.pipeline.checks import begin
+    from saelens_steer.pipeline.checks import checked_context
 
     grid = spec(grid=[{"vary": {"k": [2]}}])
     table = train_grid(grid, tmp_path / "run")
-    begin(grid, tmp_path / "run").drop_stale_grid()
+    checked_context(grid, tmp_path / "run").drop_stale_grid()
     assert table == tmp_path / "run/grid/grid.csv" and table.exists()
     other = grid.model_copy(update={"hook_name": "blocks.2.hook_resid_pre"})
-    begin(other, tmp_path / "run").drop_stale_grid()
+    checked_context(other, tmp_path / "run").drop_stale_grid()
     assert not table.exists() and (tmp_path / "run/grid/batchtopk-k2/cfg.json").exists()
 
 

@@ -14,7 +14,7 @@ from saelens_steer.pipeline import step_table
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.pipeline.run import carry_out
 from saelens_steer.pipeline.run_folder import RunFolder
-from saelens_steer.pipeline.step import Fact, Step
+from saelens_steer.pipeline.step import RunInput, Step
 from saelens_steer.pipeline.step_table import STEPS, dependants, needed, step
 
 INPUTS = {"model", "hook_name", "prompts", "metrics"}
@@ -67,12 +67,12 @@ def test_no_file_has_two_writers():
     assert len(set(written)) == len(written)
 
 
-def test_every_builder_exists_and_every_fact_is_known():
+def test_every_builder_exists_and_every_run_input_is_known():
     spec = parse_config(EVERYTHING, [])
     for one in STEPS:
         assert callable(one.builder())
         for part in one.reads(spec):
-            if isinstance(part, Fact):
+            if isinstance(part, RunInput):
                 assert hasattr(RunContext, part) or part in RunContext.__annotations__, part
 
 
