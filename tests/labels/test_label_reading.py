@@ -78,7 +78,7 @@ def test_five_thousand_words_without_a_summary_are_unreadable_and_with_one_cut()
 def test_a_summary_without_blanks_is_cut_too():
     name = read_name(said(json.dumps({"summary": "字" * 999})))
     assert len(name.summary) == 201
-    assert name.remark == "a summary of 999 letters was cut"
+    assert name.remark == "a summary of 999 characters was cut"
 
 
 def test_half_a_character_does_no_harm():
