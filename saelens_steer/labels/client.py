@@ -25,7 +25,7 @@ from saelens_steer.progress import say
 
 LONGEST_WAIT = 60.0
 """Seconds; the cap on the wait before a retry, even if the server asks for more."""
-AnswerReader = TypeVar("AnswerReader")
+Parsed = TypeVar("Parsed")
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Client:
         self.server = Server(self.spec)
         self.budget = Budget(self.spec.max_requests, self.spec.max_tokens)
 
-    def ask(self, question: Question, read: Callable[[Answer], AnswerReader]) -> AnswerReader:
+    def ask(self, question: Question, read: Callable[[Answer], Parsed]) -> Parsed:
         """The answer, parsed by `read`. A readable answer is cached and not asked for again.
 
         Raises LabelError, as `read` may.
@@ -73,7 +73,7 @@ class Client:
         self._stopped.set()
 
     def sleep(self, seconds: float) -> None:
-        """Wait, or until `stop` is called."""
+        """Wait for the time given, or until `stop` is called."""
         self._stopped.wait(seconds)
 
     def _identity(self, question: Question) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class EvidenceCollector:
     sides: Mapping[int, str]
     scale: Scale
     sweep: SweepSpec
-    """How to steer: positions, edit and the like."""
+    """Where and how to steer; strengths and lengths are those of `spec`."""
     prompt_spec: PromptSpec
 
     def check_prompts(self) -> None:

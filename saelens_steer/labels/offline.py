@@ -47,9 +47,10 @@ class OfflineLabeller(Labeller):
     def name(self, evidence: LabelEvidence) -> Name:
         """Words that stand out in its contexts, then words it writes: `bus, tram; writes car`."""
         contexts = tuple(context for context in evidence.contexts if context.tokens)
-        own, left_out = replace(evidence, contexts=contexts), _domain_words(evidence)
-        firing = self._firing_words(own, left_out)
-        written = self._written_words(own, left_out, bool(firing))
+        own, excluded = replace(evidence, contexts=contexts), _domain_words(evidence)
+        scores = _without(firing_scores(contexts, self.background), excluded)
+        firing = self._best(scores, MOST_FIRING, LEAST_FIRING)
+        written = self._written_words(own, excluded, bool(firing))
         parts = [", ".join(firing)] if firing else []
         parts += [WRITES + ", ".join(written)] if written else []
         if not parts:
@@ -57,7 +58,7 @@ class OfflineLabeller(Labeller):
         return Name("; ".join(parts), analysis(own, self.background))
 
     def firing(self, name: Name, contexts: Sequence[str]) -> set[int]:
-        """The texts that contain an activating word of the name; a written one if it has none."""
+        """Indices of texts with an activating word of the name, or a written one if it has none."""
         fires, written = _words(name)
         words = fires or written
         return {i for i, text in enumerate(contexts) if not words.isdisjoint(keys_of(text))}
@@ -77,25 +78,21 @@ class OfflineLabeller(Labeller):
 
         return [rank(pair.first) < rank(pair.second) for pair in pairs]
 
-    def _firing_words(self, evidence: LabelEvidence, left_out: set[str]) -> list[str]:
-        scores = firing_scores(evidence.contexts, self.background)
-        return self._best(_without(scores, left_out), MOST_FIRING, LEAST_FIRING)
-
-    def _written_words(self, evidence: LabelEvidence, left_out: set[str], named: bool) -> list[str]:
+    def _written_words(self, evidence: LabelEvidence, excluded: set[str], named: bool) -> list[str]:
         """The informative words it writes.
 
         If activating words name it already, only words that are in the contexts or clearly
         written. Otherwise, without an informative word, any word or else any raised token.
         """
         scores = written_scores(evidence.raised, evidence.texts, self.background)
-        scores = _without(scores, left_out)
-        telling = {key: s for key, s in scores.items() if self.background.chance(key) < COMMON}
+        scores = _without(scores, excluded)
+        rare = {key: s for key, s in scores.items() if self.background.chance(key) < COMMON}
         if named:
             kept = words_in(evidence.contexts) | clearly_written(evidence, self.background)
-            telling = {key: s for key, s in telling.items() if key in kept and is_word(key)}
+            rare = {key: s for key, s in rare.items() if key in kept and is_word(key)}
         else:
-            telling = telling or scores or _without(pieces(evidence.raised), left_out)
-        return self._best(telling, MOST_WRITTEN, LEAST_WRITTEN)
+            rare = rare or scores or _without(pieces(evidence.raised), excluded)
+        return self._best(rare, MOST_WRITTEN, LEAST_WRITTEN)
 
     def _best(self, scores: Mapping[str, float], most: int, least: float) -> list[str]:
         """The best words in their usual spelling; single characters only if there are no words."""
@@ -105,8 +102,8 @@ class OfflineLabeller(Labeller):
         return [self.background.usual.get(key, key) for key in kept]
 
 
-def _without(scores: Mapping[str, float], left_out: set[str]) -> dict[str, float]:
-    return {k: score for k, score in scores.items() if left_out.isdisjoint(keys_of(k))}
+def _without(scores: Mapping[str, float], excluded: set[str]) -> dict[str, float]:
+    return {key: score for key, score in scores.items() if excluded.isdisjoint(keys_of(key))}
 
 
 def _domain_words(evidence: LabelEvidence) -> set[str]:

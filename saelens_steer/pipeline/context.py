@@ -29,7 +29,7 @@ from saelens_steer.metrics import metrics_version
 from saelens_steer.model import check_stream, default_hook_name, load_model, model_fingerprint
 from saelens_steer.pipeline.provenance import library_versions, provenance
 from saelens_steer.pipeline.run_folder import RunFolder
-from saelens_steer.pipeline.step import RunInput, Step
+from saelens_steer.pipeline.step import PromptsInput, RunInput, Step
 from saelens_steer.pipeline.step_table import dependants, step
 from saelens_steer.sae import (
     QUALITY,
@@ -98,6 +98,7 @@ class RunContext:
         inputs: list[object] = [self.keys.get(name) for name in step.after]
         for part in step.reads(self.spec):
             value = getattr(self, part) if isinstance(part, RunInput) else part
+            value = prompts_hash(value) if isinstance(part, PromptsInput) else value
             inputs.append(value.model_dump() if isinstance(value, Spec) else value)
         return inputs
 
@@ -121,26 +122,6 @@ class RunContext:
     def metrics_version(self) -> object:
         """A digest of the metrics' settings, and of the source code of custom metrics."""
         return metrics_version(self.spec.metrics)
-
-    @property
-    def steered_hash(self) -> str:
-        return prompts_hash(self.prompts)
-
-    @property
-    def selection_hash(self) -> str:
-        return prompts_hash(self.selection_prompts)
-
-    @property
-    def topic_hash(self) -> str:
-        return prompts_hash(self.topic_prompts)
-
-    @property
-    def label_prompts_hash(self) -> str:
-        return prompts_hash(self.label_prompts)
-
-    @property
-    def tradeoffs_hash(self) -> str:
-        return prompts_hash(self.tradeoff_prompts)
 
     @cached_property
     def corpus_version(self) -> str | None:

@@ -15,6 +15,10 @@ class RunInput(str):
     """The name of a RunContext attribute: an input that the config alone does not determine."""
 
 
+class PromptsInput(RunInput):
+    """A RunInput that holds prompts, which enter a step's key by their hash."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One step: what it depends on, what it writes and who builds it."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from saelens_steer.config import CAUSAL, RunSpec
-from saelens_steer.pipeline.step import RunInput, Step
+from saelens_steer.pipeline.step import PromptsInput, RunInput, Step
 
 STEPS_PACKAGE = "saelens_steer.pipeline.steps"
 BASELINE = "frozen_decoder_baseline"
 """Step, and folder, of the SAE whose decoder stays random."""
 
 MODEL, HOOK, METRICS = RunInput("model_key"), RunInput("hook_name"), RunInput("metrics_version")
-STEERED, SELECTION = RunInput("steered_hash"), RunInput("selection_hash")
+STEERED, SELECTION = PromptsInput("prompts"), PromptsInput("selection_prompts")
 
 NAMING = {"provider", "server", "neuronpedia"}
 """Label settings that decide who names the features, but not what evidence they see."""
@@ -54,7 +54,7 @@ def _compared_directions(spec: RunSpec) -> list[object]:
 
 
 def _feature_data(spec: RunSpec) -> list[object]:
-    pages = [spec.features, RunInput("topic_hash"), spec.template, spec.sweep.named]
+    pages = [spec.features, PromptsInput("topic_prompts"), spec.template, spec.sweep.named]
     return [*pages, spec.activations]
 
 
@@ -62,7 +62,7 @@ def _label_evidence(spec: RunSpec) -> list[object]:
     assert spec.label is not None
     contexts = [spec.sweep.named, spec.features.also, spec.activations, spec.template]
     prompts = spec.label.prompts or spec.prompts
-    texts = [RunInput("label_prompts_hash"), prompts, spec.where_steered]
+    texts = [PromptsInput("label_prompts"), prompts, spec.where_steered]
     return [*contexts, *texts, spec.label.model_dump(exclude=NAMING)]
 
 
@@ -207,7 +207,7 @@ STEPS: tuple[Step, ...] = (
         reads=lambda s: [
             *_compared_directions(s),
             s.tradeoffs,
-            RunInput("tradeoffs_hash"),
+            PromptsInput("tradeoff_prompts"),
             s.sweep.completions.temperature,
         ],
         after=("select",),
