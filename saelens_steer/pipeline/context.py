@@ -97,7 +97,7 @@ class RunContext:
         """All inputs of a step, ready to be hashed: keys of earlier steps, then what it reads."""
         inputs: list[object] = [self.keys.get(name) for name in step.after]
         for part in step.reads(self.spec):
-            value = getattr(self, part) if isinstance(part, RunInput) else part
+            value: Any = getattr(self, part) if isinstance(part, RunInput) else part
             value = prompts_hash(value) if isinstance(part, PromptsInput) else value
             inputs.append(value.model_dump() if isinstance(value, Spec) else value)
         return inputs
