@@ -53,7 +53,7 @@ def test_a_changed_input_does_the_step_again_and_the_old_answer_is_gone(step, tm
 
 def test_a_step_left_open_keeps_its_files_and_is_done_again(step, tmp_path):
     step()
-    RunFolder(tmp_path).leave_open("step")
+    RunFolder(tmp_path).mark_unfinished("step")
     assert (tmp_path / "out").exists()
     assert step() == 2
     assert step() == 2
@@ -62,7 +62,7 @@ def test_a_step_left_open_keeps_its_files_and_is_done_again(step, tmp_path):
 def test_what_an_open_step_made_goes_with_what_it_was_built_on(tmp_path):
     steps = RunFolder(tmp_path, followed_by("first", "later"))
     steps.do("later", [1], ["out"], lambda: write_text(tmp_path / "out", "x"))
-    steps.leave_open("later")
+    steps.mark_unfinished("later")
     steps.do("first", [1], [], lambda: None)
     assert not (tmp_path / "out").exists()
 
@@ -148,12 +148,12 @@ def test_a_step_done_again_takes_what_built_on_it_away(tmp_path):
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):
-    RunFolder(tmp_path).check_own()
+    RunFolder(tmp_path).check()
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="holds no run"):
-        RunFolder(tmp_path).check_own()
+        RunFolder(tmp_path).check()
     RunFolder(tmp_path).mark()
-    RunFolder(tmp_path).check_own()
+    RunFolder(tmp_path).check()
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def test_a_memory_of_what_is_not_the_steps_own_is_refused_and_nothing_is_removed
         "done again": lambda: steps.do("step", [1], ["inner"], lambda: pytest.fail("made")),
         "dropped": lambda: steps.drop("step", ["inner"]),
         "built upon": lambda: steps.do("first", [1], ["inner"], lambda: pytest.fail("made")),
-        "begun": steps.check_own,
+        "begun": steps.check,
     }
     with pytest.raises(InputError, match="delete it and run again") as refused:
         acts[how]()
@@ -242,7 +242,7 @@ def test_a_memory_that_lies_elsewhere_is_refused(run):
     shutil.move(run / ".steps", run.parent / "elsewhere")
     (run / ".steps").symlink_to("../elsewhere")
     before = contents(run.parent)
-    for act in (RunFolder(run).check_own, RunFolder(run).mark):
+    for act in (RunFolder(run).check, RunFolder(run).mark):
         with pytest.raises(InputError, match="is not a path inside"):
             act()
     assert contents(run.parent) == before
@@ -250,7 +250,7 @@ def test_a_memory_that_lies_elsewhere_is_refused(run):
 
 def test_what_a_step_made_goes_even_where_it_was_moved_and_linked(run):
     note(run, "step", ["away", "sae", "inner/made", "nothing/here"])
-    RunFolder(run).check_own()
+    RunFolder(run).check()
     RunFolder(run).do("step", [1], ["sae"], lambda: write_text(run / "sae", "new"))
     assert (run.parent / "other/notes.txt").exists()
     assert not (run / "away").is_symlink() and not (run / "inner/made").exists()
@@ -269,7 +269,7 @@ def test_a_run_folder_may_be_reached_by_a_link_and_from_anywhere(run, monkeypatc
     (run.parent / "link").symlink_to("run")
     monkeypatch.chdir(run.parent)
     steps = RunFolder("link" if link else "run")
-    steps.check_own()
+    steps.check()
     steps.do("step", [1], ["made"], lambda: write_text(steps.path("made"), ""))
     assert (run / "made").exists() and not (run / "sae").exists()
 
@@ -306,7 +306,7 @@ def test_what_a_killed_step_made_in_part_goes_once_it_is_no_longer_asked_for(tmp
 def test_a_step_that_leaves_itself_open_is_never_taken_for_done(tmp_path):
     folder = RunFolder(tmp_path)
     folder.do(
-        "step", [1], ["a"], lambda: (folder.leave_open("step"), write_text(tmp_path / "a", ""))
+        "step", [1], ["a"], lambda: (folder.mark_unfinished("step"), write_text(tmp_path / "a", ""))
     )
-    assert (tmp_path / "a").exists() and folder.is_open("step")
+    assert (tmp_path / "a").exists() and folder.is_unfinished("step")
     assert not folder.is_done("step", [1], ["a"])

@@ -39,7 +39,7 @@ def _add_command(to: typer.Typer, step: Step) -> None:
         folder = _carry_out(config, out, set_, step.name)
         from saelens_steer.pipeline.run_folder import RunFolder
 
-        if RunFolder(folder).is_open(step.name):
+        if RunFolder(folder).is_unfinished(step.name):
             raise typer.Exit(1)
 
 

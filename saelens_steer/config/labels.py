@@ -1,4 +1,4 @@
-"""Specs of feature pages and labels."""
+"""Specs of the feature pages and the labels."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from saelens_steer.config.inputs import PromptSpec
 
 
 class FeaturesSpec(Spec):
-    """What is shown of each candidate: the contexts it fires in, what it writes, its neighbours."""
+    """Feature pages: the contexts that activate each feature, what it writes, its neighbours."""
 
     also: tuple[int, ...] = ()
-    """Further features to show beside the candidates."""
+    """Features to show besides the candidates, by index."""
     contexts: int = Field(default=8, gt=0)
-    """The contexts with the largest activations, one for each prompt."""
+    """Contexts per feature: those with the largest activations, one per prompt."""
     window: int = Field(default=12, gt=0)
-    """Tokens shown on either side of the one with the largest activation."""
+    """Tokens shown on either side of the peak."""
     tokens: int = Field(default=10, gt=0)
-    """Tokens shown of those that the decoder row raises, and of those it lowers."""
+    """Tokens shown that the decoder row raises, and as many that it lowers."""
     neighbours: int = Field(default=6, ge=0)
-    """Features shown with the largest decoder cosine."""
+    """Neighbours shown: the features with the largest decoder cosines."""
     topic: str | None = "tiny-transport-topic"
-    """Prompts whose domains are the categories of one topic, for the strength of each feature by
-    category; null (the default for another model than the tiny one): none."""
+    """Prompts of one topic, with its categories as domains; pages then show each feature's strength
+    by category. null (the default for any model but the tiny one): leave this out."""
 
 
 WIDE = (-8.0, -6.0, -4.0, -3.0, -2.0, -1.0, -0.5, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
@@ -39,42 +39,44 @@ class ServerSpec(Spec):
     """An OpenAI-compatible server: vLLM, OpenRouter, `transformers serve`."""
 
     base_url: str
-    """Up to and with /v1, such as http://localhost:8000/v1."""
+    """The address up to and including /v1, such as http://localhost:8000/v1."""
     model: str = Field(min_length=1)
-    """As the server calls it."""
+    """The model's name on the server."""
     key_env: str | None = None
-    """The environment variable that holds the key; null: the server needs none. The key itself
-    stands in no config."""
+    """The environment variable that holds the API key; null: the server needs no key. Never put the
+    key itself into a config."""
     concurrency: int = Field(default=8, gt=0)
-    """Features that are asked about at once."""
+    """Features that are labelled in parallel."""
     timeout: float = Field(default=120.0, gt=0)
-    """Seconds until a request counts as lost."""
+    """Seconds until a request is given up."""
     retries: int = Field(default=4, ge=0)
-    """Further tries of a request that met 408, 409, 429, 5xx, a time-out or a cut connection; the
-    waits between them double, or are those the server asks for."""
+    """Retries of a request after a 408, 409, 429 or 5xx, a time-out or a broken connection. Waits
+    double each time, unless the server asks for a certain wait."""
     backoff: float = Field(default=1.0, ge=0)
-    """Seconds of the first wait; none is longer than a minute."""
+    """Seconds of the first wait. No wait exceeds a minute."""
     max_answer_tokens: int = Field(default=1024, gt=0)
-    """Of each answer, a model's reasoning included."""
+    """Token limit of each answer, including the model's reasoning."""
     structured: Literal["auto", "off"] = "auto"
-    """auto: ask for JSON of a given schema, and without it where the server refuses that."""
+    """auto: request JSON that follows a schema, unless the server rejects it. off: no schema."""
     extra: dict[str, Any] = Field(default_factory=dict)
-    """Further fields of a request, such as {chat_template_kwargs: {enable_thinking: false}}; null
-    leaves one out: {max_tokens: null, temperature: null, max_completion_tokens: 4000}."""
+    """Additional request fields, such as {chat_template_kwargs: {enable_thinking: false}}. null
+    omits a field: {max_tokens: null, temperature: null, max_completion_tokens: 4000}."""
     max_requests: int | None = Field(default=None, gt=0)
-    """Send no more requests than this in one go, further tries included."""
+    """Requests per run, retries included; null: no limit."""
     max_tokens: int | None = Field(default=None, gt=0)
-    """Spend no more tokens than this in one go, of questions and answers. A request is sent where
-    what it may cost is left: a token for each byte of the question, and the longest answer."""
+    """Tokens per run, of questions and answers; null: no limit. A request is sent only if its
+    maximum cost is left: one token per byte of the question, plus max_answer_tokens."""
 
     @field_validator("base_url")
     @classmethod
     def _an_address_without_secrets(cls, value: str) -> str:
         address = urlsplit(value)
         if address.scheme not in ("http", "https") or not address.hostname:
-            raise ValueError("should be an address such as http://localhost:8000/v1")
+            raise ValueError("should be a URL such as http://localhost:8000/v1")
         if address.username or address.password or address.query or address.fragment:
-            raise ValueError("holds more than an address: a key belongs in the variable of key_env")
+            raise ValueError(
+                "should have no user, query or fragment: put a key into the variable of key_env"
+            )
         return value
 
     @field_validator("key_env")
@@ -86,37 +88,37 @@ class ServerSpec(Spec):
 
 
 class LabelSpec(Spec):
-    """Names for the features on the feature pages, from what fires them and what they write."""
+    """Labels for the features on the pages, from what activates them and what they write."""
 
     provider: Literal["offline", "openai-compatible"] = "offline"
-    """offline: words of the contexts and of the raised tokens, no model asked."""
+    """offline: words from the contexts, raised tokens and steered texts, without any model."""
     server: ServerSpec | None = None
-    """For openai-compatible."""
+    """Required for openai-compatible."""
     evidence: Literal["both", "input", "output"] = "both"
-    """input: the contexts that fire a feature most. output: steered texts, and the tokens that its
-    decoder row raises and lowers."""
+    """What the labeller sees. input: the contexts that activate a feature most. output: steered
+    texts, and the tokens that its decoder row raises and lowers."""
     alphas: Literal["wide"] | tuple[float, ...] = (-2.0, -1.0, 1.0, 2.0)
     """Strengths of the steered texts, as multiples of A_max. wide: fourteen from -8 to 8."""
     prompts: PromptSpec | None = None
-    """Prompts that are steered for the labels, such as a `sample` of a source; null: `n_prompts` of
-    the run's own, as many from each domain."""
+    """Prompts to steer for the labels, such as a `sample` of a source; null: `n_prompts` of the
+    run's prompts, equally many from each domain."""
     n_prompts: int = Field(default=12, gt=0)
     max_new_tokens: int = Field(default=48, gt=0)
     examples: int = Field(default=2, ge=0)
-    """Prompts whose texts are shown to whoever names; the others are for the causal score."""
+    """Prompts whose steered texts the labeller sees; the rest are for the causal score."""
     example_chars: int = Field(default=200, gt=0)
-    """Characters shown of a text."""
+    """Characters of each text that the labeller sees."""
     contexts: int = Field(default=5, gt=0)
-    """Contexts shown to whoever names, the largest first."""
+    """Contexts that the labeller sees, in order of falling activation."""
     detection: int = Field(default=20, ge=0)
-    """The detection score takes so many other contexts that fire, and as many that do not."""
+    """Held-out contexts in the detection score that fire, and as many silent ones."""
     neuronpedia: str | None = "https://www.neuronpedia.org"
-    """Where to ask for the labels of published SAEs that it covers; null: do not ask."""
+    """The site with labels of published SAEs; null: do not look them up."""
     seed: int = 0
 
     @property
     def strengths(self) -> tuple[float, ...]:
-        """The multiples of A_max, without 0."""
+        """The strengths of the steered texts, as multiples of A_max, without 0."""
         return WIDE if self.alphas == "wide" else self.alphas
 
     @field_validator("alphas", mode="wrap")
@@ -129,7 +131,7 @@ class LabelSpec(Spec):
             return alphas
         kept = tuple(sorted({alpha for alpha in alphas if alpha}))
         if not kept or kept[-1] < 0:
-            raise ValueError("needs a strength above 0: that is what the causal score is about")
+            raise ValueError("needs a strength above 0, which the causal score tests")
         return kept
 
     @model_validator(mode="after")
@@ -137,5 +139,8 @@ class LabelSpec(Spec):
         if self.provider == "openai-compatible" and self.server is None:
             raise ValueError("provider: openai-compatible needs server: {base_url: …, model: …}")
         if self.provider == "offline" and self.server is not None:
-            raise ValueError("provider: offline asks no server: leave server out, or change it")
+            raise ValueError(
+                "provider: offline uses no server: leave server out, or set provider: "
+                "openai-compatible"
+            )
         return self

@@ -12,7 +12,7 @@ from saelens_steer.doctor.resources import WorkSizes, memory_of_work, sizes_of_w
 from saelens_steer.doctor.self_tests import SELFTESTS
 from saelens_steer.errors import InputError
 from saelens_steer.model import ParityError
-from saelens_steer.pipeline.checks import begin
+from saelens_steer.pipeline.checks import checked_context
 
 
 def examine(spec: RunSpec) -> Iterator[Finding]:
@@ -24,7 +24,7 @@ def examine(spec: RunSpec) -> Iterator[Finding]:
     """
     with tempfile.TemporaryDirectory() as folder:
         try:
-            run = begin(spec, folder)
+            run = checked_context(spec, folder)
         except ParityError as error:
             yield Finding("parity", str(error), "FAIL")
             return

@@ -80,7 +80,7 @@ def sizes_of_work(run: RunContext, measurement: Measurement, sizes: WorkSizes) -
     yield Finding("hook", run.hook_name)
     yield Finding("prompts", f"{len(lengths)} steered, of {min(lengths)} to {max(lengths)} tokens")
     sides = f"{select.positive} against {select.negative}"
-    yield Finding("selection", f"{len(run.selecting)} prompts, {sides}")
+    yield Finding("selection", f"{len(run.selection_prompts)} prompts, {sides}")
     yield Finding("metrics", ", ".join(metric.name for metric in measurement.metrics))
     if compared := spec.compare_edits:
         few = len(lengths[: compared.limit])
@@ -90,7 +90,7 @@ def sizes_of_work(run: RunContext, measurement: Measurement, sizes: WorkSizes) -
     many = f"{tested} directions and {sizes.controls} controls"
     yield Finding("sweep", f"{many}: {sizes.rows:,} rows, {sizes.texts:,} texts")
     if label := spec.label:
-        n = len(run.naming)
+        n = len(run.label_prompts)
         pairs = max(0, n - label.examples)
         n_texts = n * (tested * len(label.strengths) + 1) + pairs * (tested + 1)
         by = "the offline provider"
@@ -183,7 +183,7 @@ def _kv_heads(cfg: Any) -> int:
 def _activation_bytes(run: RunContext) -> int:
     """An upper bound: special tokens, sinks and other excluded tokens are not kept."""
     spec = run.spec
-    encoded = encode_prompts(run.model.tokenizer, run.selecting, **spec.template)
+    encoded = encode_prompts(run.model.tokenizer, run.selection_prompts, **spec.template)
     unwritten = spec.select.answer_tokens if spec.reads_answers else 0
     answers = sum(len(each.answer) or unwritten for each in encoded)
     heads = sum(len(each.head) for each in encoded)

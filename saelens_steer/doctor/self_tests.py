@@ -167,9 +167,9 @@ def chat_template(case: SelfTestCase) -> Finding:
     steered_as = {"system": spec.prompts.system, "chat": spec.prompts.chat}
     wrong = [
         *_wrong(tokenizer, case.run.prompts, **steered_as),
-        *_wrong(tokenizer, case.run.selecting, **spec.template),
+        *_wrong(tokenizer, case.run.selection_prompts, **spec.template),
     ]
-    n = len(case.run.prompts) + len(case.run.selecting)
+    n = len(case.run.prompts) + len(case.run.selection_prompts)
     detail = f"{n} prompts, {_as_rendered(tokenizer, spec.prompts.chat or spec.template['chat'])}"
     if wrong:
         detail = wrong[0] + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else "")

@@ -1,4 +1,4 @@
-"""Names for features, from what fires them and what steering along them does; and their scores."""
+"""Labels for features, from what activates them and what they write, and scores for the labels."""
 
 from saelens_steer.labels.collect import EvidenceCollector, text_study
 from saelens_steer.labels.evidence import LabelInputs

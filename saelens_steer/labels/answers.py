@@ -1,4 +1,4 @@
-"""Answers of servers and sites, kept so that nothing is asked twice."""
+"""Cached answers of servers and sites, so that nothing is asked twice."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from saelens_steer.files import digest, write_json
 
 @dataclass(frozen=True)
 class Answers:
-    """A folder with one file per question: the question, the answer, and whether it was read."""
+    """A folder with one file per question: its text, its answer, whether that was readable."""
 
     folder: Path | None
-    """None: nothing is kept."""
+    """None: nothing is cached."""
 
     def find(self, question: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The kept answer; None if there is none, or none that could be read."""
+        """The cached answer; None without one, or if it was unreadable."""
         if self.folder is None:
             return None
         try:
             kept = json.loads(self._file(self.folder, question).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        usable = isinstance(kept, dict) and kept.get("question") == question
-        return kept["answer"] if usable and kept.get("read") else None
+        found = isinstance(kept, dict) and kept.get("question") == question and kept.get("read")
+        return kept["answer"] if found else None
 
     def keep(self, question: Mapping[str, Any], answer: Mapping[str, Any], read: bool) -> None:
-        """Keep an answer. One that could not be read is kept for inspection, and asked again."""
+        """Cache an answer. An unreadable one is kept only for inspection; it is asked again."""
         if self.folder is not None:
             kept = {"question": question, "answer": answer, "read": read}
             write_json(self._file(self.folder, question), kept)

@@ -1,4 +1,4 @@
-"""Ask a server: kept answers first, then requests within the budget."""
+"""Ask a server: cached answers first, then requests within a budget."""
 
 from __future__ import annotations
 
@@ -24,56 +24,56 @@ from saelens_steer.labels.server import (
 from saelens_steer.progress import say
 
 LONGEST_WAIT = 60.0
-"""Seconds; a server that asks for a longer wait is asked again after these."""
-AnswerReader = TypeVar("AnswerReader")
+"""Seconds; the cap on the wait before a retry, even if the server asks for more."""
+Parsed = TypeVar("Parsed")
 
 
 @dataclass
 class Client:
-    """Asks one server; safe to use from several threads."""
+    """Asks one server. Thread-safe."""
 
     spec: ServerSpec
     answers: Answers
-    plain: bool = False
-    """Whether the server has refused questions with a schema."""
+    no_schema: bool = False
+    """Whether the server has refused JSON schemas."""
     closed: ServerRefusal | None = None
-    """Why no further question is sent."""
+    """Why no further request is sent."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _locks: dict[str, threading.Lock] = field(default_factory=dict, repr=False)
+    _question_locks: dict[str, threading.Lock] = field(default_factory=dict, repr=False)
     _stopped: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def __post_init__(self) -> None:
         self.server = Server(self.spec)
         self.budget = Budget(self.spec.max_requests, self.spec.max_tokens)
 
-    def ask(self, question: Question, read: Callable[[Answer], AnswerReader]) -> AnswerReader:
-        """The answer as `read` parses it. Raises LabelError, as `read` may.
+    def ask(self, question: Question, read: Callable[[Answer], Parsed]) -> Parsed:
+        """The answer, parsed by `read`. A readable answer is cached and not asked for again.
 
-        An answer that could be read is kept and never asked for again.
+        Raises LabelError, as `read` may.
         """
-        asked = self._identity(question)
+        identity = self._identity(question)
         with self._lock:
-            of_question = self._locks.setdefault(digest(asked), threading.Lock())
-        with of_question:  # two features may have one question
-            if (kept := self.answers.find(asked)) is not None:
-                with suppress(LabelError, TypeError):  # what cannot be read today is asked again
+            lock = self._question_locks.setdefault(digest(identity), threading.Lock())
+        with lock:  # two features may share a question
+            if (kept := self.answers.find(identity)) is not None:
+                with suppress(LabelError, TypeError):  # ask again if it is no longer readable
                     return read(Answer(**kept))
             answer = self._answer(question)
             try:
                 found = read(answer)
             except LabelError:
-                self.answers.keep(asked, vars(answer), read=False)
+                self.answers.keep(identity, vars(answer), read=False)
                 raise
-            self.answers.keep(asked, vars(answer), read=True)
+            self.answers.keep(identity, vars(answer), read=True)
             return found
 
     def stop(self) -> None:
-        """Send nothing more."""
+        """Send no further requests, and end all waits."""
         self.closed = ServerRefusal("unanswered", "stopped")
         self._stopped.set()
 
     def sleep(self, seconds: float) -> None:
-        """Wait, unless stopped."""
+        """Wait for the time given, or until `stop` is called."""
         self._stopped.wait(seconds)
 
     def _identity(self, question: Question) -> dict[str, Any]:
@@ -87,23 +87,23 @@ class Client:
         }
 
     def _answer(self, question: Question) -> Answer:
-        if self.spec.structured == "off" or self.plain:
-            return self._persist(question, with_schema=False)
+        if self.spec.structured == "off" or self.no_schema:
+            return self._retried(question, with_schema=False)
         try:
-            return self._persist(question, with_schema=True)
+            return self._retried(question, with_schema=True)
         except SchemaRefused:
-            answer = self._persist(question, with_schema=False)
+            answer = self._retried(question, with_schema=False)
         with self._lock:
-            if not self.plain:
-                say(f"{self.spec.base_url} takes no JSON schema: answers are asked for without")
-            self.plain = True
+            if not self.no_schema:
+                say(f"{self.spec.base_url} rejects JSON schemas: asking without one from now on")
+            self.no_schema = True
         return answer
 
-    def _persist(self, question: Question, with_schema: bool) -> Answer:
-        """Try up to 1 + retries times.
+    def _retried(self, question: Question, with_schema: bool) -> Answer:
+        """Send a request, and retry it up to `retries` times.
 
-        Waits as long as the server asks, or twice as long each time; a little less at random, so
-        that the threads do not all come back at once.
+        The waits in between are those the server asks for. Otherwise they double, with jitter so
+        that the threads do not all return at once.
         """
         tried = 0
         while True:
@@ -120,11 +120,11 @@ class Client:
             tried += 1
 
     def _request(self, question: Question, with_schema: bool) -> Answer:
-        """One request, within the budget; it costs the most it may if the server does not count."""
+        """One request within the budget. Without usage from the server, it costs its maximum."""
         if self.closed:
             raise self.closed
-        letters = sum(len(message["content"].encode()) for message in question.messages)
-        reserved = letters + self.spec.max_answer_tokens  # a token has one byte at least
+        n_bytes = sum(len(message["content"].encode()) for message in question.messages)
+        reserved = n_bytes + self.spec.max_answer_tokens  # a token has at least one byte
         self.budget.reserve(reserved)
         spent = reserved
         try:
@@ -144,45 +144,47 @@ class Client:
             return answer
         if answer.cut:
             raise LabelError(
-                "unreadable", "max_answer_tokens were spent before there was an answer"
+                "unreadable", "the answer was still empty when max_answer_tokens ran out"
             )
         raise TransientFailure("the answer was empty")
 
 
 @dataclass
 class Budget:
-    """Requests and tokens spent; safe to use from several threads."""
+    """Requests and tokens spent. Thread-safe."""
 
     max_requests: int | None = None
     max_tokens: int | None = None
     requests: int = 0
     tokens: int = 0
     waiting: int = 0
-    """Tokens reserved for requests under way."""
+    """Tokens reserved for pending requests."""
     _change: threading.Condition = field(default_factory=threading.Condition, repr=False)
 
     def reserve(self, tokens: int) -> None:
-        """Count one request and reserve its tokens. Raises LabelError if the budget is spent.
+        """Count a request and reserve its tokens. Raises LabelError if the budget is spent.
 
-        Waits while requests under way may still cost less than is reserved for them.
+        Blocks while pending requests hold reservations, since they may cost less.
         """
         with self._change:
             while self._over(self.tokens + self.waiting + tokens) and self.waiting:
                 self._change.wait()
             if self.max_requests is not None and self.requests >= self.max_requests:
-                raise LabelError("over_budget", f"all {self.max_requests:,} requests are spent")
+                raise LabelError(
+                    "over_budget", f"all {self.max_requests:,} requests of max_requests are spent"
+                )
             if self._over(self.tokens + tokens):
                 left = max(0, (self.max_tokens or 0) - self.tokens)
                 raise LabelError(
                     "over_budget",
-                    f"a question may take {tokens:,} tokens, and {left:,} of {self.max_tokens:,} "
-                    "are left",
+                    f"a request may cost {tokens:,} tokens, but only {left:,} of max_tokens "
+                    f"({self.max_tokens:,}) are left",
                 )
             self.requests += 1
             self.waiting += tokens
 
     def settle(self, reserved: int, spent: int) -> None:
-        """Replace the reserved tokens by those that were spent."""
+        """Replace a reservation by the tokens actually spent."""
         with self._change:
             self.waiting -= reserved
             self.tokens += spent

@@ -1,4 +1,4 @@
-"""The evidence for labels: contexts, steered texts, and what the decoder writes."""
+"""Collect the evidence for labels: contexts, steered texts, and tokens the decoder writes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from saelens_steer.data import Prompt, some_prompts
 from saelens_steer.directions import draw_controls
 from saelens_steer.errors import InputError
 from saelens_steer.features import Scale, written_tokens
-from saelens_steer.labels.contexts import cached_texts, firing_of
+from saelens_steer.labels.contexts import cached_texts, firing_contexts
 from saelens_steer.labels.evidence import (
     HeldOutExamples,
     LabelCase,
@@ -33,13 +33,13 @@ from saelens_steer.sweeps import Measurement
 from saelens_steer.tensors import Vectors
 
 CONTROLS = "covariance"
-"""The family of the random directions that a causal score compares a feature with."""
+"""The family of the random directions in the causal score."""
 METRICS = ("kl", "distinct_words")
-"""A study writes texts only for a metric of texts; the values are not read here."""
+"""A measurement writes texts only for a text metric; the values are not used here."""
 TOKENS = 10
-"""Tokens that a decoder row raises, and tokens that it lowers, in the evidence."""
+"""Tokens in the evidence that a decoder row raises, and as many that it lowers."""
 Writer = Callable[[Measurement, Directions], pd.DataFrame]
-"""Writes the completions of all directions of a study."""
+"""Generates the completions of all directions."""
 
 
 def text_study(
@@ -51,9 +51,9 @@ def text_study(
     prompt_spec: PromptSpec,
     alphas: Sequence[float] = (),
 ) -> Measurement:
-    """A study that only writes texts, at multiples of A_max (`spec.strengths` by default).
+    """A measurement that only writes texts, at multiples of A_max (by default `spec.strengths`).
 
-    It steers at the positions of `sweep`, and otherwise as it does.
+    Everything else is as in `sweep`, such as the steered positions.
     """
     changes = {
         "features": "candidates",
@@ -64,8 +64,8 @@ def text_study(
         "cache_logits": False,
         "completions": CompletionSpec(max_new_tokens=spec.max_new_tokens, n_controls=0),
     }
-    settings = sweep.model_copy(update=changes)
-    return Measurement(model, None, hook_name, tuple(prompts), settings, METRICS, prompt_spec)
+    spec_of_texts = sweep.model_copy(update=changes)
+    return Measurement(model, None, hook_name, tuple(prompts), spec_of_texts, METRICS, prompt_spec)
 
 
 @dataclass(frozen=True)
@@ -76,61 +76,61 @@ class EvidenceCollector:
     sae: SAE[Any]
     hook_name: str
     activations: Activations
-    """Of all tokens of the prompts on which features were chosen."""
+    """All tokens of the prompts on which features were chosen."""
     prompts: Sequence[Prompt]
-    """The prompts that are steered."""
+    """The prompts that are steered. None may be among the cached ones."""
     spec: LabelSpec
     features: Sequence[int]
     sides: Mapping[int, str]
     scale: Scale
     sweep: SweepSpec
-    """Where and how to steer: positions and the like."""
+    """Where and how to steer; strengths and lengths are those of `spec`."""
     prompt_spec: PromptSpec
 
     def check_prompts(self) -> None:
-        """Raise InputError for a steered prompt that is among the cached ones."""
+        """Raise InputError if a steered prompt is among the cached ones."""
         cached = list(cached_texts(self.model.tokenizer, self.activations))
         for prompt in self.prompts:
             if any(prompt.text in text for text in cached):
                 raise InputError(
-                    f"{prompt.text[:60]!r} is steered and among the cached prompts: names must be "
-                    "tested on other prompts than features are chosen on"
+                    f"{prompt.text[:60]!r} is to be steered but is among the cached prompts: steer "
+                    "other prompts, since names must be tested on new ones"
                 )
 
     @cached_property
     def _shown(self) -> list[Prompt]:
-        """The prompts whose texts are shown to whoever names."""
+        """The prompts whose steered texts the labeller sees."""
         return some_prompts(self.prompts, self.spec.examples, self.spec.seed)
 
     @cached_property
     def _held_out(self) -> list[Prompt]:
-        """The prompts that names are tested on."""
+        """The prompts whose steered texts test the names."""
         return [prompt for prompt in self.prompts if prompt not in self._shown]
 
     @property
     def steerable(self) -> list[int]:
-        """The features that have an A_max; the others fire nowhere in the cache."""
+        """The features with an A_max; the others never fire in the cache."""
         return [f for f in self.features if self.scale.max_act.get(f, 0) > 0]
 
     @property
     def n_texts(self) -> int:
-        """Texts to be written, with the unsteered ones of each study."""
+        """The number of texts to generate, unsteered ones included."""
         if not (n := len(self.steerable)):
             return 0
         strengths, tested = len(self.spec.strengths), len(self._held_out)
         return len(self.prompts) * (n * strengths + 1) + tested * (n + 1)
 
     def measurement(self, prompts: Sequence[Prompt], *alphas: float) -> Measurement:
-        """The study that writes texts at these multiples of A_max, by default at all of them."""
+        """The measurement of these prompts at multiples of A_max, by default `spec.strengths`."""
         given = self.model, self.hook_name, prompts, self.spec, self.sweep, self.prompt_spec
         return text_study(*given, alphas)
 
     def texts(self, write: Writer) -> LabelTexts:
-        """Texts of each feature at each strength; and after each held-out prompt, at the largest
-        strength, the text of a random direction of the same norm.
+        """Texts of each feature, and of a random direction of the same norm after held-out prompts.
 
-        The direction is drawn anew for each prompt, so that no score depends on a single one. But
-        for its norm it is the same for all features, and so independent of which are labelled.
+        The features are steered at every strength, the random directions at the largest. Each
+        held-out prompt has its own random direction, so no score hinges on a single one; all
+        features share it up to its norm, so it does not depend on which features are labelled.
         """
         if not self.steerable:
             return LabelTexts(pd.DataFrame(), pd.DataFrame(), self.spec.example_chars)
@@ -138,35 +138,30 @@ class EvidenceCollector:
         d_model, strongest = self.model.cfg.d_model, max(self.spec.strengths)
         options = {"d_model": d_model, "seed": self.spec.seed, "vectors": self.activations}
         drawn = draw_controls(CONTROLS, len(self.prompts), **options)
-        others = [
-            write(self.measurement([prompt], strongest), _of_norms(tested, drawn[i : i + 1]))
+        tables = [
+            write(self.measurement([prompt], strongest), _with_norms_of(tested, drawn[i : i + 1]))
             for i, prompt in enumerate(self.prompts)
             if prompt in self._held_out
         ]
-        own = write(self.measurement(self.prompts), tested)
-        controls = pd.concat(others, ignore_index=True) if others else pd.DataFrame()
-        return LabelTexts(own, controls, self.spec.example_chars)
+        features = write(self.measurement(self.prompts), tested)
+        controls = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+        return LabelTexts(features, controls, self.spec.example_chars)
 
     def collect(self, texts: LabelTexts) -> LabelInputs:
-        """The evidence on each feature, its held-out examples, and how common words are."""
+        """The evidence on each feature and its held-out examples, with the cached texts."""
         tokenizer, cases = self.model.tokenizer, []
         written = written_tokens(self.model, self.sae, self.features, self.hook_name, TOKENS)
-        known = firing_of(tokenizer, self.sae, self.activations, self.features, self.spec)
-        for feature, tokens, own in zip(self.features, written, known, strict=True):
+        found = firing_contexts(tokenizer, self.sae, self.activations, self.features, self.spec)
+        for feature, tokens, own in zip(self.features, written, found, strict=True):
             side, shown = self.sides.get(feature, ""), texts.shown(feature, self._shown)
             evidence = LabelEvidence(feature, side, own.top, own.rates, *tokens, shown)
-            pairs = texts.pairs(feature, self._held_out)
+            trials = HeldOutExamples(own.firing, own.silent, texts.pairs(feature, self._held_out))
             steered = [
                 tokenizer(text, add_special_tokens=False)["input_ids"]
                 for text in texts.steered(feature)
             ]
-            cases.append(
-                LabelCase(
-                    evidence.only(self.spec.evidence),
-                    HeldOutExamples(own.firing, own.silent, pairs),
-                    steering_effect(steered),
-                )
-            )
+            effect = steering_effect(steered)
+            cases.append(LabelCase(evidence.only(self.spec.evidence), trials, effect))
         return LabelInputs(
             hook_layer(self.hook_name),
             tuple(cases),
@@ -175,8 +170,8 @@ class EvidenceCollector:
         )
 
 
-def _of_norms(tested: Directions, direction: Vectors) -> Directions:
-    """One direction with the norm and under the name of each that is tested."""
+def _with_norms_of(tested: Directions, direction: Vectors) -> Directions:
+    """One direction, scaled to the norm of each tested one and matched to it by name."""
     each = [
         per_candidate_controls(CONTROLS, direction, tested.take([i])) for i in range(len(tested))
     ]
@@ -185,14 +180,14 @@ def _of_norms(tested: Directions, direction: Vectors) -> Directions:
 
 @dataclass(frozen=True)
 class LabelTexts:
-    """Completions of each feature at each strength, and of a random direction for each feature."""
+    """Completions of each feature at each strength, and of its random controls."""
 
     features: pd.DataFrame
     controls: pd.DataFrame
-    """At the largest strength, under the name of the feature they are compared with; another
-    direction after each prompt."""
+    """Random directions at the largest strength, another for each prompt; `matched_to` names the
+    feature they are compared with."""
     chars: int
-    """Characters of a text that are shown, to whoever names and to whoever judges."""
+    """Characters of a text that the labeller sees, in naming and in tests."""
 
     @cached_property
     def _steered(self) -> dict[int, dict[str, dict[float, str]]]:
@@ -205,7 +200,7 @@ class LabelTexts:
 
     @cached_property
     def _others(self) -> dict[tuple[str, str], tuple[float, str]]:
-        """(name of the feature, prompt) → the strength, and the text along its random direction."""
+        """(feature's name, prompt) → the strength, and the text along the random direction."""
         return {
             (str(row["matched_to"]), str(row["prompt_id"])): (row["alpha"], row["completion"])
             for row in _records(self.controls)
@@ -213,7 +208,7 @@ class LabelTexts:
         }
 
     def shown(self, feature: int, prompts: Sequence[Prompt]) -> tuple[SteeredTexts, ...]:
-        """The feature's texts after these prompts; none if it was not steered."""
+        """The feature's texts after these prompts; empty if it was not steered."""
         found = list[SteeredTexts]()
         for prompt in prompts:
             if texts := self._steered.get(feature, {}).get(prompt.id):
@@ -222,7 +217,7 @@ class LabelTexts:
         return tuple(found)
 
     def pairs(self, feature: int, prompts: Sequence[Prompt]) -> tuple[TextPair, ...]:
-        """The feature's text at the largest strength beside that of its random direction."""
+        """Per prompt, the feature's text at the largest strength and the random direction's."""
         found = list[TextPair]()
         for prompt in prompts:
             if own := self._steered.get(feature, {}).get(prompt.id):
@@ -232,7 +227,7 @@ class LabelTexts:
         return tuple(found)
 
     def steered(self, feature: int) -> list[str]:
-        """Every text of the feature at a strength other than 0."""
+        """All texts of the feature at nonzero strengths."""
         own = self._steered.get(feature, {}).values()
         return [text for texts in own for alpha, text in texts.items() if alpha != 0]
 

@@ -1,4 +1,4 @@
-"""Contexts in which a feature fires, and silent ones: to name it by, and to test the name on."""
+"""Contexts in which a feature fires or is silent, to name it from and to test the name on."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ from saelens_steer.features import (
 from saelens_steer.files import digest
 
 WINDOW = 12
-"""Tokens shown on either side of the one in the middle."""
-TRIED = 6
-"""Contexts tried for each silent one, once prompts without a firing token run out."""
+"""Tokens of a context on either side of its peak."""
+TRIES = 6
+"""Contexts tried per silent one needed, once prompts without a firing token run out."""
 
 
 @dataclass(frozen=True)
 class FiringContexts:
-    """A feature's contexts in the cache; none for an SAE without an encoder."""
+    """A feature's contexts in the cache; empty for an SAE without an encoder."""
 
     top: tuple[Context, ...] = ()
-    """Its largest activations."""
+    """Its largest activations, to name it from."""
     firing: tuple[Context, ...] = ()
-    """Other contexts, from its largest activations to its smallest."""
+    """Other contexts in which it fires, spread from large activations to small ones."""
     silent: tuple[Context, ...] = ()
-    """Contexts in which it fires on no token."""
+    """Contexts without any token on which it fires."""
     rates: Mapping[str, float] = field(default_factory=dict)
     """Domain → share of its tokens on which it fires."""
 
 
-def firing_of(
+def firing_contexts(
     tokenizer: Any,
     sae: SAE[Any],
     activations: Activations,
     features: Sequence[int],
     spec: LabelSpec,
 ) -> list[FiringContexts]:
-    """One pass over the cached tokens, and one over those that are shown."""
+    """Each feature's contexts, in two passes: all cached tokens, then those of the contexts."""
     if sae.cfg.metadata.decoder_only:
         return [FiringContexts()] * len(features)
     shown = shown_tokens(tokenizer, activations)
@@ -62,18 +62,18 @@ def firing_of(
         contexts_at(tokenizer, sae, activations, found, shown, own, WINDOW)
         for own in zip(*rows, strict=True)
     ]
-    rates = [dict(zip(found.origins.domains, own, strict=True)) for own in found.rates.tolist()]
-    records = []
-    for top, firing, tried, own in zip(*kinds, rates, strict=True):
+    contexts = []
+    for top, firing, tried, rates in zip(*kinds, found.rates.tolist(), strict=True):
         silent = [context for context in tried if not any(context.activations)]
-        records.append(FiringContexts(top, firing, tuple(silent[: spec.detection]), own))
-    return records
+        by_domain = dict(zip(found.origins.domains, rates, strict=True))
+        contexts.append(FiringContexts(top, firing, tuple(silent[: spec.detection]), by_domain))
+    return contexts
 
 
 def _rows(
     found: FeatureActivity, shown: Bool[Tensor, " n"], column: int, spec: LabelSpec
 ) -> tuple[list[int], list[int], list[int]]:
-    """Rows of the top contexts, of others that fire, and of contexts that may be silent."""
+    """Rows of the top contexts, of other firing ones, and of candidates for silent ones."""
     ranked = best_rows(found, column)
     top, rest = ranked[: spec.contexts], ranked[spec.contexts :]
     n = min(spec.detection, len(rest))
@@ -90,17 +90,17 @@ def _maybe_silent(
     firing: list[int],
     used: set[int],
 ) -> list[int]:
-    """Rows of unused prompts, those without a firing token first, whose context may be silent.
+    """Rows of unused prompts whose context may be silent; prompts without a firing token first.
 
-    They are as far into their prompts as the firing ones are, so that position gives nothing away.
+    They lie as far into their prompts as the firing rows, so that position gives nothing away.
     """
     origins = found.origins
     draws = [digest(seed, found.features[column], name) for name in origins.prompts]
     order = sorted({*range(len(draws))} - used, key=lambda prompt: draws[prompt])
-    loud = (found.peak[:, column] > 0).tolist()
-    quiet = [prompt for prompt in order if not loud[prompt]][: len(firing)]
-    others = [prompt for prompt in order if loud[prompt]]
-    chosen = quiet + others[: TRIED * (len(firing) - len(quiet))]
+    fires = (found.peak[:, column] > 0).tolist()
+    silent = [prompt for prompt in order if not fires[prompt]][: len(firing)]
+    others = [prompt for prompt in order if fires[prompt]]
+    chosen = silent + others[: TRIES * (len(firing) - len(silent))]
     depths = cycle(_depth(origins, shown, row) for row in firing)
     rows = [(_shown_rows(origins, shown, prompt), next(depths)) for prompt in chosen]
     return [int(own[round(depth * (len(own) - 1))]) for own, depth in rows if len(own)]
@@ -112,7 +112,7 @@ def _shown_rows(origins: TokenOrigins, shown: Bool[Tensor, " n"], prompt: int) -
 
 
 def _depth(origins: TokenOrigins, shown: Bool[Tensor, " n"], row: int) -> float:
-    """A row's position in its prompt: 0 the first token, 1 the last."""
+    """A row's relative position in its prompt: 0 for the first shown token, 1 for the last."""
     rows = _shown_rows(origins, shown, int(origins.prompt_of[row]))
     return int((rows == row).nonzero()) / max(1, len(rows) - 1)
 

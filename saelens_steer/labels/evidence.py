@@ -1,4 +1,4 @@
-"""The evidence on a feature that gets a name, and the examples its name is tested on."""
+"""The evidence that a feature is named from, and the held-out examples that test the name."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ Kind = Literal["both", "input", "output"]
 
 @dataclass(frozen=True)
 class SteeredTexts:
-    """The model's texts after one prompt, unsteered and along a feature."""
+    """The model's continuations of one prompt, unsteered and steered along a feature."""
 
     prompt: str
     original: str
     steered: Mapping[float, str]
-    """Multiple of A_max → the text."""
+    """Multiple of A_max → continuation."""
 
 
 @dataclass(frozen=True)
 class TextPair:
-    """Two texts after one prompt: along the feature, and along a random direction of equal norm.
+    """Two continuations of one prompt: one steered along the feature, one along a random direction.
 
-    The direction is drawn anew for each prompt.
+    The random direction has the feature's norm and is drawn anew for each prompt.
     """
 
     prompt: str
@@ -35,13 +35,13 @@ class TextPair:
 
 @dataclass(frozen=True)
 class LabelEvidence:
-    """The evidence shown to whoever names a feature."""
+    """What a labeller sees of a feature before naming it."""
 
     feature: int
     side: str
-    """The side it is a candidate of, or an empty text."""
+    """The side it is a candidate of, or ""."""
     contexts: tuple[Context, ...]
-    """Its largest activations, one per prompt, largest first; none without an encoder."""
+    """Its largest activations, one per prompt, largest first; empty without an encoder."""
     rates: Mapping[str, float]
     """Domain → share of its tokens on which the feature fires."""
     raised: tuple[WrittenToken, ...]
@@ -49,45 +49,45 @@ class LabelEvidence:
     texts: tuple[SteeredTexts, ...]
 
     def only(self, kind: Kind) -> LabelEvidence:
-        """The evidence on what fires the feature (input), on what it writes (output), or all."""
+        """The part on what activates the feature (input), on what it writes (output), or both."""
         if kind == "input":
             return replace(self, raised=(), lowered=(), texts=())
         return self if kind == "both" else replace(self, contexts=(), rates={})
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is known of the feature."""
+        """Whether there is nothing to name the feature from."""
         return not (self.contexts or self.raised or self.texts)
 
 
 @dataclass(frozen=True)
 class HeldOutExamples:
-    """The examples a name is tested on; none is shown to whoever names the feature."""
+    """Examples that test a name; the labeller saw none of them when naming the feature."""
 
     firing: tuple[Context, ...]
-    """From its larger activations to its smaller ones."""
+    """In order of falling activation."""
     silent: tuple[Context, ...]
-    """Contexts in which the feature fires on no token."""
+    """Contexts without any token on which the feature fires."""
     pairs: tuple[TextPair, ...]
 
 
 @dataclass(frozen=True)
 class LabelCase:
-    """A feature to be named: the evidence, and the held-out examples for its name."""
+    """One feature to be named: its evidence, and the examples that test its name."""
 
     evidence: LabelEvidence
     trials: HeldOutExamples
     effect: float | None
-    """The steering effect score; None if nothing could be steered."""
+    """The steering effect score; None if the feature could not be steered."""
 
 
 @dataclass(frozen=True)
 class LabelInputs:
-    """All that naming the features of one SAE needs, so that no model has to be loaded."""
+    """Everything needed to name the features of one SAE without loading a model."""
 
     layer: int
     cases: tuple[LabelCase, ...]
     ordinary: tuple[str, ...]
-    """The cached texts, which tell how common each word is."""
+    """The cached texts, from which the offline labeller learns how common each word is."""
     neuronpedia_id: str | None = None
-    """The SAE's, from SAELens's metadata."""
+    """The SAE's id on Neuronpedia, from SAELens's metadata."""

@@ -1,4 +1,4 @@
-"""The interface of whoever names features and is tested on the names; and how that can fail."""
+"""The interface of a labeller, which names features and is tested on the names."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from saelens_steer.labels.evidence import LabelEvidence
 
 Failure = Literal["unreadable", "unanswered", "refused", "over_budget", "no_evidence"]
 MOST_WORDS = 19
-"""A name has fewer than twenty words,"""
+"""Words that a name may have."""
 MOST_LETTERS = 200
-"""and no more characters, for scripts without spaces."""
+"""Characters that a name may have, for scripts without spaces."""
 
 
 class LabelError(Exception):
-    """No name, or no answer to a test; the text says why, in a sentence."""
+    """A feature got no name, or a test no answer. The text says why, in a sentence."""
 
     def __init__(self, status: Failure, why: str) -> None:
         super().__init__(why)
@@ -26,18 +26,18 @@ class LabelError(Exception):
 
 @dataclass(frozen=True)
 class Name:
-    """What a feature is called."""
+    """A feature's name."""
 
     summary: str
     """Fewer than twenty words."""
     analysis: str = ""
     remark: str = ""
-    """A flaw of the answer that it was read from, such as a summary that was cut."""
+    """A flaw in the answer it was read from, such as a summary that was cut."""
 
 
 @dataclass(frozen=True)
 class BlindPair:
-    """Two texts after one prompt, without a hint which one was steered along the feature."""
+    """Two continuations of one prompt, with no hint which was steered along the feature."""
 
     prompt: str
     first: str
@@ -48,16 +48,16 @@ class Labeller(ABC):
     """Names features, and is tested on its names. The abstract methods raise LabelError."""
 
     provider: ClassVar[str]
-    """As a config calls it."""
+    """Its name in a config."""
 
     @property
     def model(self) -> str | None:
-        """The model that is asked, if any."""
+        """The model it asks, if any."""
         return None
 
     @property
     def spent(self) -> str:
-        """What asking cost, in words; empty if nobody was asked."""
+        """The cost of all requests, in words; "" if it asks no server."""
         return ""
 
     @abstractmethod
@@ -66,16 +66,16 @@ class Labeller(ABC):
 
     @abstractmethod
     def firing(self, name: Name, contexts: Sequence[str]) -> set[int]:
-        """Which of the texts (counted from 0) the feature of that name fires in."""
+        """The indices of the texts in which a feature with that name would fire."""
 
     @abstractmethod
     def steered(self, name: Name, pairs: Sequence[BlindPair]) -> list[bool]:
-        """For each pair whether the first text was steered along that feature."""
+        """For each pair, whether the first text is the one steered along that feature."""
 
     def stop(self) -> None:  # noqa: B027
-        """Begin nothing more in other threads."""
+        """Start no further work in other threads."""
 
 
 def writable(text: str) -> str:
-    """A text without lone surrogates, which no file can hold."""
+    """The text without lone surrogates, which cannot be encoded in a file."""
     return text.encode("utf-8", "replace").decode("utf-8")

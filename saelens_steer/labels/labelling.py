@@ -1,4 +1,4 @@
-"""From evidence to labels: features are named, names tested, published ones looked up."""
+"""From evidence to labels: name the features, test the names, look up published labels."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from saelens_steer.progress import Note, progress, say, unnoted
 
 
 def make_labels(inputs: LabelInputs, spec: LabelSpec, kept: Path | None = None) -> FeatureLabels:
-    """Every feature with a label, or with a status that says why it has none.
+    """Label every feature; one without a label has a status that says why.
 
-    `kept`: the folder of answers that need not be asked for again.
+    `kept` is the folder of cached answers.
     """
     answers, cases = Answers(kept), inputs.cases
     labeller = _labeller(spec, answers, inputs)
@@ -39,8 +39,8 @@ def make_labels(inputs: LabelInputs, spec: LabelSpec, kept: Path | None = None) 
 
 
 def check_labeller(spec: LabelSpec) -> None:
-    """Raise InputError if a server cannot be asked: no client installed, or no key set."""
-    if spec.server is None:  # the provider is offline
+    """Raise InputError if the provider needs a client that is not installed, or an unset key."""
+    if spec.server is None:
         return
     try:
         from saelens_steer.labels.server import key_of
@@ -52,7 +52,7 @@ def check_labeller(spec: LabelSpec) -> None:
 
 
 def _labeller(spec: LabelSpec, answers: Answers, inputs: LabelInputs) -> Labeller:
-    """The provider that the config names."""
+    """The labeller of the config's provider."""
     check_labeller(spec)
     if spec.provider == "offline":
         return OfflineLabeller.of(inputs.ordinary)
@@ -66,9 +66,9 @@ def _labeller(spec: LabelSpec, answers: Answers, inputs: LabelInputs) -> Labelle
 def label_all(
     labeller: Labeller, cases: Sequence[LabelCase], at_once: int = 1, note: Note = unnoted
 ) -> list[Label]:
-    """A label for each case, in order, from `at_once` threads.
+    """Label each case, in order, with `at_once` threads.
 
-    The threads are daemons: one that hangs delays neither an interruption nor the program's end.
+    The threads are daemons, so a hanging request delays neither an interrupt nor the exit.
     """
     labels = [Future[Label]() for _ in cases]
     jobs = SimpleQueue[tuple[Future[Label], LabelCase]]()
@@ -98,19 +98,17 @@ def label_all(
 
 def _label(labeller: Labeller, case: LabelCase) -> Label:
     """Name a feature and test the name; a failure to name becomes the label's status."""
-    own, name, scores = case.evidence, None, (NO_LABEL, NO_LABEL)
-    if own.empty:
-        status, detail = "no_evidence", "nothing is known of it that labels are to be made from"
-    else:
-        try:
-            name = labeller.name(own)
-            status, detail = LABELLED, name.remark
-        except LabelError as error:
-            status, detail = error.status, str(error)
-    if name is not None:
-        scores = (
-            detection_score(labeller, name, case.trials),
-            causal_score(labeller, name, case.trials),
-        )
-    who = labeller.provider, labeller.model
-    return Label(own.feature, own.side, name, status, detail, case.effect, *scores, *who)
+    own, name, detection, causal = case.evidence, None, NO_LABEL, NO_LABEL
+    try:
+        if own.empty:
+            raise LabelError("no_evidence", "there is no evidence of the kinds in label.evidence")
+        name = labeller.name(own)
+        status, detail = LABELLED, name.remark
+        detection = detection_score(labeller, name, case.trials)
+        causal = causal_score(labeller, name, case.trials)
+    except LabelError as error:
+        status, detail = error.status, str(error)
+    scores = case.effect, detection, causal
+    return Label(
+        own.feature, own.side, name, status, detail, *scores, labeller.provider, labeller.model
+    )

@@ -1,4 +1,4 @@
-"""Labels that Neuronpedia has for published SAEs."""
+"""Neuronpedia's labels for published SAEs."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from saelens_steer.labels.labeller import writable
 
 TIMEOUT = 10.0
 MOST_BYTES = 8 << 20
-"""A feature's page holds its contexts too, but hardly more than this."""
+"""Bytes read of a response. It holds a feature's contexts too, but is hardly longer than this."""
 KNOWN_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
 class NeuronpediaLabel:
-    """What Neuronpedia says of a feature."""
+    """Neuronpedia's page and label of a feature."""
 
     url: str
     label: str | None
     status: str
-    """found, none (it has no label), or unreached."""
+    """found, none (the feature has no label there), or unreached."""
 
 
 def published_labels(
     site: str | None, sae_id: object, features: Sequence[int], answers: Answers
 ) -> dict[int, NeuronpediaLabel]:
-    """The first explanation of each feature; nothing without a site or an id of the SAE there.
+    """Feature → its first explanation on Neuronpedia; empty without a site or a valid id.
 
-    `sae_id`: neuronpedia_id in SAELens's metadata, model/source. If the site does not answer, no
-    further feature is asked about.
+    `sae_id` is neuronpedia_id in SAELens's metadata, in the form model/source. Once the site fails
+    to answer, it is asked about no further feature.
     """
     if not site or not isinstance(sae_id, str) or not KNOWN_ID.fullmatch(sae_id):
         return {}
@@ -46,7 +46,7 @@ def published_labels(
         kept = answers.find(question := {"neuronpedia": url})
         if kept is None and reached:
             try:
-                kept = {"label": _asked(f"{site}/api/feature/{sae_id}/{feature}")}
+                kept = {"label": _first_explanation(f"{site}/api/feature/{sae_id}/{feature}")}
             except (OSError, ValueError, RecursionError, http.client.HTTPException):
                 reached = False
             else:
@@ -57,9 +57,9 @@ def published_labels(
     return found
 
 
-def _asked(address: str) -> str | None:
-    """The first explanation on a page, on one line; None if there is no page or none on it."""
-    request = urllib.request.Request(address, headers={"Accept": "application/json"})
+def _first_explanation(url: str) -> str | None:
+    """The first nonempty explanation of a feature, on one line; None without one or on a 404."""
+    request = urllib.request.Request(url, headers={"Accept": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             data: Any = json.loads(response.read(MOST_BYTES))
@@ -68,10 +68,8 @@ def _asked(address: str) -> str | None:
             return None
         raise
     listed = data.get("explanations") if isinstance(data, dict) else None
-    texts = [
-        one.get("description")
-        for one in (listed if isinstance(listed, list) else [])
-        if isinstance(one, dict)
-    ]
-    named = [" ".join(writable(text).split()) for text in texts if isinstance(text, str)]
-    return next((text for text in named if text), None)
+    for one in listed if isinstance(listed, list) else []:
+        text = one.get("description") if isinstance(one, dict) else None
+        if isinstance(text, str) and (line := " ".join(writable(text).split())):
+            return line
+    return None

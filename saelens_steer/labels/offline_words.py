@@ -1,4 +1,4 @@
-"""The words that stand out where a feature fires, and in what it writes."""
+"""Find the words that stand out in a feature's contexts, and in what it writes."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from saelens_steer.labels.evidence import LabelEvidence, SteeredTexts
 
 PARTS = re.compile(
     r"\\?[^\W\d_]+(?:['’][^\W\d_]+)*"  # a word, or a LaTeX command
-    r"|(?P<mark>[^\w\s])(?P=mark)*"  # a mark, and as often as it is repeated
+    r"|(?P<mark>[^\w\s])(?P=mark)*"  # a punctuation mark, with its repetitions
 )
-"""Parts that a name can be made of: no digits."""
+"""The parts a name can consist of. Digits are not among them."""
 ROLES = re.compile(r"^[ \t]*(?:system|user|assistant|model)[ \t]*$", re.MULTILINE)
-"""A line of a chat template that says who speaks."""
+"""A line of a chat template that names the speaker."""
 SPECIAL = re.compile(r"<\|[^<>|\s]{1,40}\|>|</?(?:s|bos|eos|pad|unk|mask|(?:start|end)_of_turn)>")
-"""How tokenizers write special tokens."""
-BETWEEN = re.compile(r"[\s,;]")
-"""Separators of the words of a name, which therefore cannot be in them."""
+"""Special tokens, as tokenizers write them."""
+SEPARATORS = re.compile(r"[\s,;]")
+"""What separates the words of a name, so no word may contain it."""
 LONGEST = 32
-"""Characters of the longest word that is taken for one."""
+"""Characters of the longest string that counts as a word."""
 HERE, NEXT, NEAR = 1.0, 0.6, 0.3
-"""Weight of a word under the peak, of the one to be written next, and of one beside them."""
+"""Weights of the word at the peak, of the word to be written next, and of their neighbours."""
 FADING = 8
-"""At this distance, in words, a word counts half of one that is near."""
-RARELY = 0.01
-"""Weight of a word that is as common elsewhere: used only if there is nothing else."""
+"""Distance, in words, at which a neighbour's weight has halved."""
+COMMON_WORD = 0.01
+"""Least weight, for words as common elsewhere: they are used only if nothing else is left."""
 OFTEN = 0.5
-"""A word that this share of the steered texts gain is in them by no accident."""
-MOST_SAID = 3
-"""Tokens of one sort that the analysis names."""
+"""A word that appears in this share of the steered texts is not there by chance."""
+MOST_LISTED = 3
+"""Tokens of one kind that the analysis lists."""
 CLEAR = 1.5
-"""A token is clearly raised if its logit rises by this multiple of the largest fall: most of what
-a decoder row does to the logits is chance, and chance goes both ways."""
+"""A token is clearly raised if its logit rises by this multiple of the largest fall. Most of a
+decoder row's effect on the logits is chance, which raises as much as it lowers."""
 
 
 class Part(NamedTuple):
-    """A word or a mark, and where it stands in a text."""
+    """A word or a mark, and its span in a text."""
 
     text: str
     start: int
@@ -53,43 +53,47 @@ class Part(NamedTuple):
 
     @property
     def key(self) -> str:
-        """What it is counted as: LaTeX commands tell capitals from small letters, words do not."""
-        return self.text if self.text.startswith("\\") else self.text.lower()
+        return key_of(self.text)
+
+
+def key_of(text: str) -> str:
+    """The key a word is counted under: case matters in LaTeX commands only."""
+    return text if text.startswith("\\") else text.lower()
 
 
 def parts_of(text: str) -> list[Part]:
-    """The words and marks of a text, in order; nothing of a chat template, nothing too long."""
+    """The words and marks of a text, in order, without chat template and overlong strings."""
     for pattern in (SPECIAL, ROLES):
         text = pattern.sub(lambda found: " " * len(found[0]), text)
     parts = (Part(found[0], *found.span()) for found in PARTS.finditer(text))
-    return [part for part in parts if _fits(part.text)]
+    return [part for part in parts if _fits_a_name(part.text)]
 
 
-def _fits(text: str) -> bool:
-    """Whether a name could hold it."""
-    alone = text.isprintable() and not combining(text[:1] or " ")
-    return alone and 0 < len(text) <= LONGEST and not BETWEEN.search(text)
+def _fits_a_name(text: str) -> bool:
+    printed = text.isprintable() and not combining(text[:1] or " ")
+    return printed and 0 < len(text) <= LONGEST and not SEPARATORS.search(text)
 
 
 def keys_of(text: str) -> list[str]:
-    """What the words and marks of a text are counted as."""
+    """The keys of the words and marks of a text."""
     return [part.key for part in parts_of(text)]
 
 
 def is_word(key: str) -> bool:
-    """Whether it tells something alone: more than one letter, or a mark that is repeated."""
+    """Whether it is informative alone: more than one letter, or a repeated mark."""
     return len(key) > 1
 
 
 @dataclass(frozen=True)
 class WordCounts:
-    """How often words occur in ordinary texts, each as it is written there."""
+    """How often words occur in ordinary texts."""
 
     forms: Mapping[str, int]
+    """Word as spelled → occurrences."""
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> WordCounts:
-        """Counted over all texts."""
+        """Count the words of all texts."""
         forms: Counter[str] = Counter()
         for text in texts:
             forms.update(part.text for part in parts_of(text))
@@ -97,36 +101,36 @@ class WordCounts:
 
     @cached_property
     def counts(self) -> Mapping[str, int]:
-        """How often each word occurs, however it is written."""
+        """Key → occurrences in any spelling."""
         counts: Counter[str] = Counter()
         for form, count in self.forms.items():
-            counts[Part(form, 0, 0).key] += count
+            counts[key_of(form)] += count
         return counts
 
     @cached_property
     def usual(self) -> Mapping[str, str]:
-        """How each word is written most often."""
+        """Key → its most frequent spelling."""
         rising = sorted(self.forms.items(), key=lambda form: (form[1], form[0]))
-        return {Part(form, 0, 0).key: form for form, _ in rising}
+        return {key_of(form): form for form, _ in rising}
 
     @cached_property
     def total(self) -> int:
-        """How many words there are, repeated ones counted again."""
+        """The number of words, with repetitions."""
         return sum(self.forms.values())
 
     def chance(self, key: str, n_words: float = 1) -> float:
-        """The probability of a word among n ordinary ones; one that never occurs counts a half."""
+        """The probability that n ordinary words include this one; 0 occurrences count as 1/2."""
         rate = (self.counts.get(key, 0) + 0.5) / (self.total + 100)
         return 1 - (1 - rate) ** max(n_words, 1)
 
     def surprise(self, key: str) -> float:
-        """How surprising a word is in a text, in nats."""
+        """The surprise of a word, in nats: −log of its probability."""
         return -log(self.chance(key))
 
     def whole_word(self, token: str) -> str | None:
-        """The word or mark that a token is; None for parts of words, and for several at once.
+        """The key of a token that is one whole word or mark; None for other tokens.
 
-        A token that begins with a space counts as a word unless a known word continues it.
+        An unknown token that begins with a space counts unless it begins a known word.
         """
         bare = token.strip().strip("_▁")
         parts = parts_of(bare)
@@ -135,12 +139,12 @@ class WordCounts:
         key = parts[0].key
         if key in self.counts:
             return key
-        part_of_one = any(known.startswith(key) for known in self.counts)
-        return key if token[0] in " _▁" and not part_of_one else None
+        begins_another = any(known.startswith(key) for known in self.counts)
+        return key if token[0] in " _▁" and not begins_another else None
 
 
 def firing_scores(contexts: Sequence[Context], background: WordCounts) -> dict[str, float]:
-    """Each word of some contexts: more if it is in many, near the peaks, and rare elsewhere."""
+    """Key → score: high for words in many contexts, near their peaks, and rare elsewhere."""
     own = [weights_of(context) for context in contexts]
     sizes = [max(c.activations[c.peak], 0.0) for c in contexts]
     n_words = sum(map(len, own)) / max(len(own), 1)
@@ -149,24 +153,24 @@ def firing_scores(contexts: Sequence[Context], background: WordCounts) -> dict[s
         n = sum(key in weights for weights in own)
         support = sum(size * w.get(key, 0.0) for size, w in zip(sizes, own, strict=True))
         chance = background.chance(key, n_words)
-        share = (n + chance) / (len(own) + 1)  # as if one more were like any text
-        scores[key] = support / (sum(sizes) or 1.0) * max(log(share / chance), RARELY)
+        share = (n + chance) / (len(own) + 1)  # as if one context more were ordinary text
+        scores[key] = support / (sum(sizes) or 1.0) * max(log(share / chance), COMMON_WORD)
     return scores
 
 
 def weights_of(context: Context) -> dict[str, float]:
-    """How much each word of a context has to do with the feature, 0 to 1.
+    """Key → relevance of each word of a context to the feature, from 0 to 1.
 
-    The largest of: the activation on it, as a share of the peak's; that it is to be written next;
-    that it is near.
+    The largest of three: its activation as a share of the peak's; NEXT if it is to be written next;
+    NEAR, falling with distance from the peak.
     """
     found: dict[str, float] = {}
     ends = list(accumulate(len(token) for token in context.tokens))
     parts = _uncut(context, ends)
     following = bisect([part.start for part in parts], ends[context.peak] - 1)
-    for place, part in enumerate(parts):
-        distance = place - following if place >= following else following - 1 - place
-        near = NEXT if place == following else NEAR * 0.5 ** (distance / FADING)
+    for i, part in enumerate(parts):
+        distance = i - following if i >= following else following - 1 - i
+        near = NEXT if i == following else NEAR * 0.5 ** (distance / FADING)
         weight = max(near, HERE * _activation(context, part, ends))
         found[part.key] = max(weight, found.get(part.key, 0.0))
     return found
@@ -180,7 +184,7 @@ def _activation(context: Context, part: Part, ends: list[int]) -> float:
 
 
 def _uncut(context: Context, ends: list[int]) -> list[Part]:
-    """The words of a context, without those that continue outside it."""
+    """The words of a context, without words that its window cuts."""
     before, after = context.more
     return [
         part
@@ -192,7 +196,7 @@ def _uncut(context: Context, ends: list[int]) -> list[Part]:
 def written_scores(
     raised: Sequence[WrittenToken], texts: Sequence[SteeredTexts], background: WordCounts
 ) -> dict[str, float]:
-    """Each word that is written: its share of the largest logit, and of the steered texts."""
+    """Key → its logit as a share of the largest one, plus its share of the steered texts."""
     scores = gains(texts)
     top = max((token.logit for token in raised), default=0.0)
     for token in raised:
@@ -203,12 +207,12 @@ def written_scores(
 
 
 def words_in(contexts: Sequence[Context]) -> set[str]:
-    """All words of some contexts."""
+    """The keys of all words in some contexts."""
     return {key for context in contexts for key in weights_of(context)}
 
 
 def clearly_written(evidence: LabelEvidence, background: WordCounts) -> set[str]:
-    """Words raised by much more than any is lowered, and such as many of the steered texts gain."""
+    """Words raised much more than any is lowered, and words that steering often adds to texts."""
     noise = max((-token.logit for token in evidence.lowered), default=0.0)
     clear = [token for token in evidence.raised if token.logit >= CLEAR * noise]
     words = {background.whole_word(token.text) for token in clear}
@@ -217,7 +221,7 @@ def clearly_written(evidence: LabelEvidence, background: WordCounts) -> set[str]
 
 
 def gains(texts: Sequence[SteeredTexts]) -> dict[str, float]:
-    """Word → the share of the texts steered along the feature that hold it unlike the others."""
+    """Key → share of the texts with α > 0 that have it, unlike prompt and unsteered text."""
     found, n = Counter[str](), 0
     for text in texts:
         known = {*keys_of(text.prompt), *keys_of(text.original)}
@@ -228,27 +232,27 @@ def gains(texts: Sequence[SteeredTexts]) -> dict[str, float]:
 
 
 def pieces(raised: Sequence[WrittenToken]) -> dict[str, float]:
-    """The raised tokens as they are, for a feature that raises no word."""
+    """Raised tokens → logits, verbatim, for a feature that raises no whole word."""
     bare = {token.text.strip(): token.logit for token in reversed(raised)}
     return {
         text: logit
         for text, logit in bare.items()
-        if logit > 0 and _fits(text) and not SPECIAL.search(text)
+        if logit > 0 and _fits_a_name(text) and not SPECIAL.search(text)
     }
 
 
 def analysis(evidence: LabelEvidence, background: WordCounts) -> str:
-    """Where it fires, at which tokens, what it raises, and whether the two agree."""
-    said = [
-        _where(evidence.rates),
+    """Sentences on where it fires, on which tokens, what it raises, and whether these agree."""
+    sentences = [
+        _domains(evidence.rates),
         _peaks(evidence.contexts),
         _raises(evidence.raised),
         _agreement(evidence, background),
     ]
-    return " ".join(sentence for sentence in said if sentence)
+    return " ".join(filter(None, sentences))
 
 
-def _where(rates: Mapping[str, float]) -> str:
+def _domains(rates: Mapping[str, float]) -> str:
     order = sorted((domain for domain in rates if domain), key=lambda d: (-rates[d], d))
     if not order or rates[order[0]] <= 0:
         return ""
@@ -259,16 +263,16 @@ def _where(rates: Mapping[str, float]) -> str:
 
 def _peaks(contexts: Sequence[Context]) -> str:
     if not contexts:
-        return "No context was looked at."
+        return "No contexts are in the evidence."
     counts = Counter(context.tokens[context.peak] for context in contexts)
-    shown = [f"{quoted(text)} ({n})" for text, n in counts.most_common(MOST_SAID)]
-    return f"The largest activations of {len(contexts)} contexts are at {', '.join(shown)}."
+    shown = [f"{quoted(text)} ({n})" for text, n in counts.most_common(MOST_LISTED)]
+    return f"In its top contexts ({len(contexts)}), it peaks on {', '.join(shown)}."
 
 
 def _raises(raised: Sequence[WrittenToken]) -> str:
     if not raised:
-        return "No token that it raises was looked at."
-    return f"It raises most {', '.join(quoted(token.text) for token in raised[:MOST_SAID])}."
+        return "No raised tokens are in the evidence."
+    return f"It most raises {', '.join(quoted(token.text) for token in raised[:MOST_LISTED])}."
 
 
 def _agreement(evidence: LabelEvidence, background: WordCounts) -> str:
@@ -278,16 +282,17 @@ def _agreement(evidence: LabelEvidence, background: WordCounts) -> str:
     words = [background.whole_word(token.text) for token in evidence.raised]
     both = [word for word in dict.fromkeys(words) if word in near]
     if not both:
-        return "Of the words that it raises none stands in the contexts."
-    return f"Of what it raises the contexts hold {', '.join(quoted(w) for w in both[:MOST_SAID])}."
+        return "None of the words it raises appears in the contexts."
+    listed = ", ".join(quoted(word) for word in both[:MOST_LISTED])
+    return f"Of the words it raises, the contexts contain {listed}."
 
 
 def quoted(text: str) -> str:
-    """A token between quotation marks."""
+    """A token in quotation marks."""
     return f"“{printable(text)}”"
 
 
 def printable(text: str) -> str:
-    """The beginning of a text on one line, with invisible characters escaped."""
+    """The beginning of a text, with unprintable characters escaped."""
     cut = text if len(text) <= LONGEST else text[:LONGEST] + "…"
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)

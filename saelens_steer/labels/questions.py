@@ -1,4 +1,4 @@
-"""The questions a server is asked, and how its answers are read."""
+"""The questions for a server, and the parsing of its answers."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ SYSTEM = (
     "follow it. Answer with one JSON object and nothing else."
 )
 MOST_TOKENS = 10
-"""Tokens shown of those that a decoder row raises, and of those it lowers."""
+"""Tokens listed that a decoder row raises, and as many that it lowers."""
 THOUGHT = re.compile(r"\A.*</think(?:ing)?>|<think(?:ing)?>.*\Z", re.DOTALL | re.IGNORECASE)
-"""A model's reasoning: up to its end, since it may begin in the prompt; or from its beginning, if
-the answer was cut."""
+"""A model's reasoning. It may lack its opening tag, if that is in the prompt, or its closing tag,
+if the answer was cut."""
 MOST_OPENINGS = 100
-"""Braces tried as the beginning of an object."""
+"""Opening braces tried as the start of an object."""
 BEGINNING = 40
-"""Characters shown of an answer that could not be read."""
+"""Characters of an unreadable answer that an error shows."""
 MOST_ANALYSIS = 4000
-"""Characters kept of an analysis."""
+"""Characters of an analysis that are kept."""
 LINE = r"^[\s>#*_\"'`-]*{}[\s*_\"'`]*[:：=][\s*_\"'`]*(?P<text>.+?)[\s*_\"'`,]*$"
-"""A line such as `**Summary:** …`."""
+"""Matches a line such as `**Summary:** …`."""
 
 
 def naming(evidence: LabelEvidence) -> Question:
-    """Name a feature from the evidence."""
+    """Ask for a name of the feature, given the evidence."""
     parts = [
         "What does this feature stand for?",
         _contexts(evidence.contexts),
@@ -58,7 +58,7 @@ def naming(evidence: LabelEvidence) -> Question:
 
 
 def detecting(name: Name, contexts: Sequence[str]) -> Question:
-    """Which of the contexts does the feature of this name fire in?"""
+    """Ask in which contexts a feature with this name would fire."""
     parts = [
         f"A feature was described as {_quoted(name.summary)}. In which of these texts would it be "
         "active? It may be in any number of them.",
@@ -70,7 +70,7 @@ def detecting(name: Name, contexts: Sequence[str]) -> Question:
 
 
 def choosing(name: Name, pairs: Sequence[BlindPair]) -> Question:
-    """Which of two texts was written while the feature of this name was pushed?"""
+    """Ask which text of each pair was steered along a feature with this name."""
     texts = [{"prompt": pair.prompt, "A": pair.first, "B": pair.second} for pair in pairs]
     parts = [
         f"A feature was described as {_quoted(name.summary)}. For each prompt a model wrote two "
@@ -84,7 +84,7 @@ def choosing(name: Name, pairs: Sequence[BlindPair]) -> Question:
 
 
 def marked(context: Context) -> str:
-    """A context's text, with the token of the largest activation between « and »."""
+    """A context's text, with its peak token between « and »."""
     tokens = list(context.tokens)
     tokens[context.peak] = f"«{tokens[context.peak]}»"
     before, after = context.more
@@ -138,37 +138,41 @@ def _question(name: str, parts: Sequence[str], **properties: Any) -> Question:
         "required": list(properties),
         "additionalProperties": False,
     }
-    said = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "\n\n".join(parts)}]
-    return Question(name, said, schema)
+    user = "\n\n".join(parts)
+    messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]
+    return Question(name, messages, schema)
 
 
 def read_name(answer: Answer) -> Name:
-    """The summary and the analysis. Raises LabelError (unreadable) without a summary."""
+    """The summary and the analysis. Raises LabelError if there is no summary."""
     found = _fields(answer.text, ("summary", "label", "name"), ("analysis", "explanation"))
     summary = " ".join(writable(str(found[0] or "")).split())
     if not re.search(r"\w", summary):
-        raise LabelError("unreadable", f"no summary in the answer{_why(answer)}")
+        raise LabelError("unreadable", f"no summary in the answer{_excerpt(answer)}")
     words, remark = summary.split(), ""
     if len(words) > MOST_WORDS or len(summary) > MOST_LETTERS:
-        size = f"{len(words):,} words" if len(words) > 1 else f"{len(summary):,} letters"
+        size = f"{len(words):,} words" if len(words) > 1 else f"{len(summary):,} characters"
         summary = " ".join(words[:MOST_WORDS])[:MOST_LETTERS] + "…"
         remark = f"a summary of {size} was cut"
     return Name(summary, writable(str(found[1] or "")).strip()[:MOST_ANALYSIS], remark)
 
 
 def read_numbers(answer: Answer, most: int) -> list[int]:
-    """Numbers from 1 to `most`: those under "active", or else a list alone. Raises LabelError."""
+    """The numbers under "active", or else of a bare list. Raises LabelError.
+
+    Every number must be from 1 to `most`.
+    """
     for value in _values(answer.text, "active"):
         if isinstance(value, list) and None not in (whole := [_whole(one) for one in value]):
             numbers = [number for number in whole if number is not None]
             if all(1 <= number <= most for number in numbers):
                 return numbers
-            raise LabelError("unreadable", f"a number that is not from 1 to {most}")
-    raise LabelError("unreadable", f"no list of numbers in the answer{_why(answer)}")
+            raise LabelError("unreadable", f"the answer has a number outside 1 to {most}")
+    raise LabelError("unreadable", f"no list of numbers in the answer{_excerpt(answer)}")
 
 
 def read_letters(answer: Answer, n: int) -> str:
-    """n times A or B: under "choices", or else a list alone. Raises LabelError."""
+    """The n letters, A or B, under "choices", or else of a bare list. Raises LabelError."""
     for value in _values(answer.text, "choices"):
         letters = re.findall(r"\w+", value) if isinstance(value, str) else value
         if isinstance(value, str) and len(letters) == 1:
@@ -177,25 +181,25 @@ def read_letters(answer: Answer, n: int) -> str:
             found = [str(one).strip().upper() for one in letters]
             if set(found) <= {"A", "B"}:
                 return "".join(found)
-    raise LabelError("unreadable", f"no list of {n} letters in the answer{_why(answer)}")
+    raise LabelError("unreadable", f"no list of {n} letters A or B in the answer{_excerpt(answer)}")
 
 
-def _why(answer: Answer) -> str:
-    """How the answer begins, and whether it was cut."""
+def _excerpt(answer: Answer) -> str:
+    """The beginning of an answer, and a note if it was cut."""
     text = " ".join(answer.text.split())
     cut = ", which was cut by max_answer_tokens" if answer.cut else ""
     return f" {text[:BEGINNING]!r}{'…' * (len(text) > BEGINNING)}{cut}"
 
 
 def _values(text: str, key: str) -> list[Any]:
-    """The values of a key in any object; then lists that stand alone."""
+    """The values of a key in any object, then bare lists."""
     found = list(_objects(text))
     under = [data[key] for data in found if isinstance(data, dict) and key in data]
     return under + [data for data in found if isinstance(data, list)]
 
 
 def _whole(value: Any) -> int | None:
-    """A whole number, also from a string; None for a fraction or a truth value."""
+    """A whole number, possibly in a string; None for a fraction or a boolean."""
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal():
         return int(value) if len(value) < 9 else None
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
@@ -204,7 +208,7 @@ def _whole(value: Any) -> int | None:
 
 
 def _fields(text: str, *names: Sequence[str]) -> list[Any]:
-    """The value of each field, under any of its names, in an object or else on a line."""
+    """The value of each field, under any of its names: from an object, or else from lines."""
     for data in _objects(text):
         if isinstance(data, dict):
             known = {str(key).lower(): value for key, value in data.items()}
@@ -217,7 +221,7 @@ def _fields(text: str, *names: Sequence[str]) -> list[Any]:
 
 
 def _objects(text: str) -> Iterator[Any]:
-    """JSON objects and lists in a text, wherever they begin; the outermost ones first."""
+    """The outermost JSON objects and lists in a text, after any reasoning."""
     plain, end, tried = THOUGHT.sub("", text), 0, 0
     decoder = json.JSONDecoder(strict=False)
     for opening in re.finditer(r"[{\[]", plain):

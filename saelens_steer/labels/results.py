@@ -1,4 +1,4 @@
-"""A feature's label; labels.json and labels.csv, and what the next try may add to them."""
+"""Labels, their files labels.json and labels.csv, and what a rerun may still add to them."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ HELP = {
     "refused": "fix label.server and rerun to retry",
     "unanswered": "rerun to ask for what is missing",
     "over_budget": "rerun to continue, within label.server.max_requests and max_tokens",
-    "unreadable": "another label.server.model or more max_answer_tokens may help; what it answered "
-    "is in .store/answers",
+    "unreadable": "another label.server.model or more max_answer_tokens may help; the answers are "
+    "in .store/answers",
 }
-"""Each status that the next try may change, and how."""
+"""Each status that a rerun may change, and how."""
 MOST_REASONS = 3
-"""Reasons that are spelled out."""
+"""Reasons that `summary_of` spells out."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """A feature's name, and how far it can be believed."""
+    """A feature's name, and its scores."""
 
     feature: int
     side: str
     name: Name | None
     status: str
-    """labelled, or how naming failed."""
+    """labelled, or the labeller's failure."""
     detail: str
-    """Why it failed, or a flaw of the answer."""
+    """Why naming failed, or a flaw in the answer."""
     effect: float | None
     """The steering effect score."""
     detection: LabelScore
@@ -53,11 +53,11 @@ class FeatureLabels:
     layer: int
     labels: tuple[Label, ...]
     published: Mapping[int, NeuronpediaLabel]
-    """Neuronpedia's labels, if it covers the SAE."""
+    """Feature → Neuronpedia's label, if Neuronpedia covers the SAE."""
 
     @property
     def table(self) -> pd.DataFrame:
-        """The rows of labels.csv: one for each feature, also without a label."""
+        """The rows of labels.csv, one per feature, with or without a label."""
         rows = [self._row(own) for own in self.labels]
         return pd.DataFrame(rows, columns=None if rows else ["layer", "feature", "label"])
 
@@ -119,7 +119,7 @@ def _columns(name: str, score: LabelScore) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Missing:
-    """A label or score that the next try may add."""
+    """A label or score that a rerun may add."""
 
     what: str
     """label, detection or causal."""
@@ -129,22 +129,22 @@ class Missing:
 
 
 def unfinished(path: Path) -> list[Missing]:
-    """The labels and scores of a labels.json that the next try may add.
+    """The labels and scores missing from a labels.json that a rerun may add.
 
-    An unreached page of Neuronpedia is not among them.
+    Labels of Neuronpedia do not count.
     """
     data = json.loads(path.read_text(encoding="utf-8"))
     return [
-        Missing(what, said["status"], said["detail"], entry["feature_number"])
+        Missing(what, found["status"], found["detail"], entry["feature_number"])
         for entries in data.values()
         for entry in entries.values()
         for what in ("label", "detection", "causal")
-        if (said := entry if what == "label" else entry["scores"][what])["status"] in HELP
+        if (found := entry if what == "label" else entry["scores"][what])["status"] in HELP
     ]
 
 
 def summary_of(missing: Sequence[Missing]) -> list[str]:
-    """A sentence for each reason, the most frequent first, and what may help."""
+    """One line per reason, the most frequent first, then how to fix each."""
     groups: dict[tuple[str, str, str], list[int]] = {}
     for one in missing:
         groups.setdefault((one.what, one.status, one.why), []).append(one.feature)

@@ -1,4 +1,4 @@
-"""One request to an OpenAI-compatible server, and what can come of it."""
+"""One request to an OpenAI-compatible server: its answer, or the reason it failed."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from saelens_steer.config import ServerSpec
 from saelens_steer.errors import InputError
 from saelens_steer.labels.labeller import LabelError, writable
 
-PASSING = (408, 409, 429)
-"""Statuses that may pass, besides 5xx."""
-FOR_ALL = (401, 403, 404)
-"""Statuses about the key or the model: no other question would be answered either."""
+TRANSIENT = (408, 409, 429)
+"""Statuses that are worth a retry, besides 5xx."""
+FATAL = (401, 403, 404)
+"""Statuses about the key or the model, so no other question would be answered either."""
 ABOUT_SCHEMA = (400, 422)
-"""Statuses of a server that rejects schemas, or this question."""
-MOST_SAID = 300
-"""Characters kept of what a server says when it refuses."""
+"""Statuses by which a server may reject the schema."""
+LONGEST_MESSAGE = 300
+"""Characters kept of a server's error message."""
 NO_KEY = "none"
-"""The client requires a key; this one is not sent."""
+"""A placeholder, since the client requires a key. It is never sent."""
 HEADERS = {"host", "accept", "accept-encoding", "connection", "content-type", "content-length"} | {
     "user-agent",
     "authorization",
-    "x-stainless-raw-response",  # by which the client knows what it was asked for
+    "x-stainless-raw-response",  # read by the client itself
 }
-"""The headers sent. The client would add those it finds in the environment."""
+"""The headers that are sent. The client would add others that it finds in the environment."""
 LEAST_SECRET = 8
-"""A shorter key is a word such as `test`, which texts may hold."""
+"""Shorter keys are not masked: they may be words such as `test`, which texts contain."""
 UNREACHED = ("ConnectError", "ConnectTimeout")
-"""The transport's errors for a request that reached no server."""
+"""Errors of the transport if no server was reached."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """Messages, and the JSON schema of the answer."""
+    """The messages of a request, and the JSON schema of its answer."""
 
     name: str
     messages: Sequence[Mapping[str, str]]
@@ -51,44 +51,49 @@ class Answer:
 
     text: str
     cut: bool
-    """Whether the limit of tokens ended it."""
+    """Whether it ran into the token limit."""
     model: str
-    """As the server says."""
+    """The model's name, as the server reports it."""
     server: str = ""
-    """Its address."""
+    """The server's base_url."""
 
 
 class TransientFailure(Exception):
-    """A request that may be answered the next time."""
+    """A failure that a retry may fix."""
 
     def __init__(self, why: str, wait: float | None = None, free: bool = False) -> None:
-        """`wait`: seconds, if the server gave any. `free`: it cannot have cost any tokens."""
+        """`wait`: seconds requested by the server. `free`: the request cannot have cost tokens."""
         super().__init__(why)
         self.wait, self.free = wait, free
 
 
 class SchemaRefused(Exception):
-    """The server refused a question that came with a schema."""
+    """The server refused a request with a JSON schema."""
 
 
 class ServerRefusal(LabelError):
-    """A refusal for a reason that holds for every other question too."""
+    """A refusal that holds for every other question too."""
 
 
 def key_of(spec: ServerSpec) -> str | None:
-    """The key from the environment. Raises InputError if the variable is not set or holds none."""
+    """The key from the environment variable `key_env`. Raises InputError if it holds no key."""
     if spec.key_env is None:
         return None
     key = os.environ.get(spec.key_env, "").strip()
     if not key:
-        raise InputError(f"label.server.key_env: the variable {spec.key_env} is not set")
+        raise InputError(
+            f"label.server.key_env: the environment variable {spec.key_env} is not set: export it"
+        )
     if not (key.isascii() and key.isprintable() and " " not in key):
-        raise InputError(f"label.server.key_env: what {spec.key_env} holds is no key")
+        raise InputError(
+            f"label.server.key_env: {spec.key_env} does not hold a key: a key is printable ASCII "
+            "without spaces"
+        )
     return key
 
 
 class Server:
-    """Sends requests; nothing that it returns or raises holds the key."""
+    """Sends requests. Nothing that it returns or raises contains the key."""
 
     def __init__(self, spec: ServerSpec) -> None:
         self._spec, self._key = spec, key_of(spec)
@@ -98,24 +103,24 @@ class Server:
             base_url=spec.base_url,
             timeout=spec.timeout,
             http_client=transport,
-            max_retries=0,  # Client counts and pays for every try
+            max_retries=0,  # Client retries, and counts every try against the budget
         )
 
     def request(self, question: Question, with_schema: bool) -> tuple[Answer, int | None]:
-        """The answer, which may be empty, and the tokens it took if the server counts them.
+        """The answer, possibly empty, and the tokens it cost if the server reports usage.
 
-        Raises TransientFailure, SchemaRefused, ServerRefusal, or LabelError if no retry would help.
+        Raises TransientFailure, SchemaRefused, ServerRefusal, or LabelError if no retry can help.
         """
         try:
             body = self._body(question, with_schema)
         except openai.APIStatusError as error:
             raise self._refusal(error, with_schema) from None
         except (openai.OpenAIError, OSError) as error:
-            why = f"the connection failed: {self._said(error)}"
+            why = f"the connection failed: {self._message(error)}"
             if isinstance(error, openai.APITimeoutError):
                 why = f"no answer within {self._spec.timeout:g} s"
-            unheard = type(error.__cause__).__name__ in UNREACHED
-            raise TransientFailure(why, free=unheard) from None
+            unreached = type(error.__cause__).__name__ in UNREACHED
+            raise TransientFailure(why, free=unreached) from None
         return self._parsed(body)
 
     def _body(self, question: Question, with_schema: bool) -> str:
@@ -141,7 +146,7 @@ class Server:
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             beginning = " ".join(self.clean(body)[:80].split())
             raise TransientFailure(
-                f"there was no answer in what came back: {beginning!r}"
+                f"the response contained no answer; it began {beginning!r}"
             ) from None
         usage = data.get("usage")
         spent = usage.get("total_tokens") if isinstance(usage, dict) else None
@@ -149,50 +154,55 @@ class Server:
 
     def _refusal(self, error: openai.APIStatusError, with_schema: bool) -> Exception:
         status = error.status_code
-        why = f"status {status}: {self._said(error)}"
-        if status in PASSING or status >= 500:
-            return TransientFailure(why, _asked_wait(error), free=True)
+        why = f"status {status}: {self._message(error)}"
+        if status in TRANSIENT or status >= 500:
+            return TransientFailure(why, _retry_after(error), free=True)
         if with_schema and status in ABOUT_SCHEMA:
             return SchemaRefused()
-        if status in FOR_ALL:
+        if status in FATAL:
             return ServerRefusal("refused", f"{why} ({self._suspects(status)})")
         return LabelError("refused", why)
 
     def _suspects(self, status: int) -> str:
-        """The settings that a refusal may be about."""
+        """The settings that may have caused a refusal."""
         where = f"model {self._spec.model} at {self._spec.base_url}"
         if status == 404 and not self._spec.base_url.rstrip("/").endswith("/v1"):
-            return f"{where}; base_url mostly ends in /v1"
-        key = f"the key of {self._spec.key_env}" if self._key else "no key: label.server.key_env"
+            return f"{where}; base_url usually ends in /v1"
+        key = (
+            f"the key of {self._spec.key_env}" if self._key else "no key: set label.server.key_env"
+        )
         return where if status == 404 else f"{where}, with {key}"
 
-    def _said(self, error: Exception) -> str:
-        """An error's message on one line; its cause's, if it only says that there is one."""
+    def _message(self, error: Exception) -> str:
+        """An error's message on one line; for a connection error, that of its cause."""
         cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else None
         body = getattr(error, "body", None)
-        said = [body.get(key) for key in ("message", "detail")] if isinstance(body, dict) else []
-        texts = [text for text in said if isinstance(text, str)]
+        parts = [body.get(key) for key in ("message", "detail")] if isinstance(body, dict) else []
+        texts = [text for text in parts if isinstance(text, str)]
         text = self.clean(texts[0] if texts else str(cause or error))
-        return " ".join(text.split())[:MOST_SAID] or type(cause or error).__name__
+        return " ".join(text.split())[:LONGEST_MESSAGE] or type(cause or error).__name__
 
     def clean(self, text: str) -> str:
-        """Text from the server as a file can hold it, without the key in it."""
+        """Text from the server that a file can hold, with the key masked."""
         text = writable(text)
         if self._key is None or len(self._key) < LEAST_SECRET:
             return text
-        for form in (self._key, self._key.replace("/", "\\/")):  # as some write it in JSON
+        for form in (
+            self._key,
+            self._key.replace("/", "\\/"),
+        ):  # some servers escape the slash in JSON
             text = text.replace(form, "[key]")
         return text
 
     def _drop_other_headers(self, request: Any) -> None:
-        """Drop what the client found in the environment: organisations, custom headers."""
+        """Drop headers that the client took from the environment, such as organisations."""
         allowed = HEADERS if self._key else HEADERS - {"authorization"}
         for name in {name.lower() for name in request.headers} - allowed:
             del request.headers[name]
 
 
-def _asked_wait(error: openai.APIStatusError) -> float | None:
-    """Seconds that the server asks us to wait."""
+def _retry_after(error: openai.APIStatusError) -> float | None:
+    """The wait that the server asks for, in seconds."""
     try:
         return float(error.response.headers.get("retry-after", ""))
     except ValueError:

@@ -21,7 +21,7 @@ from saelens_steer.labels.server import Answer
 
 @dataclass(frozen=True)
 class ServerLabeller(Labeller):
-    """Names by asking; its methods raise LabelError."""
+    """Names features by asking the server. Its methods raise LabelError."""
 
     client: Client
     provider = "openai-compatible"
@@ -32,17 +32,18 @@ class ServerLabeller(Labeller):
 
     @property
     def spent(self) -> str:
-        """Requests and tokens, as the server counts these, or else the most they may be."""
+        """Requests and tokens; where the server reports no usage, the most they can have cost."""
         budget = self.client.budget
         return f"{budget.requests:,} requests, {budget.tokens:,} tokens"
 
     def name(self, evidence: LabelEvidence) -> Name:
-        return self.client.ask(naming(evidence), self._named)
+        return self.client.ask(naming(evidence), self._read_name)
 
-    def _named(self, answer: Answer) -> Name:
-        name, asked, clean = read_name(answer), self.client.spec.model, self.client.server.clean
+    def _read_name(self, answer: Answer) -> Name:
+        """The name without the key, remarking on an answer by another model than was asked."""
+        name, clean = read_name(answer), self.client.server.clean
         name = replace(name, summary=clean(name.summary), analysis=clean(name.analysis))
-        if not answer.model or answer.model.startswith(asked):
+        if not answer.model or answer.model.startswith(self.model):
             return name
         other = f"the server answered as {answer.model!r}"
         return replace(name, remark=f"{name.remark}; {other}" if name.remark else other)

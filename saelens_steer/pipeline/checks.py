@@ -1,4 +1,4 @@
-"""Checks that stop a bad run before it does any work."""
+"""Checks that reject a bad run before it does any work."""
 
 from __future__ import annotations
 
@@ -17,88 +17,87 @@ from saelens_steer.sae import check_encoder, check_feature, check_sae
 from saelens_steer.sweeps import check_comparable
 
 
-def check_asked(spec: RunSpec, until: str) -> None:
-    """Raise InputError for an unknown step, or one whose config section is missing."""
-    if until not in (names := [one.name for one in STEPS]):
-        raise InputError(f"there is no step {until!r}; {or_known(until, names)}")
-    if not (asked := step(until)).is_wanted(spec):
-        if not asked.ask:
-            raise InputError(f"there is nothing to do for {until}: the config does not ask for it")
-        raise InputError(f"the config has no section {asked.section}: say {asked.ask}")
+def check_step(spec: RunSpec, name: str) -> None:
+    """Raise InputError for an unknown step, or one that the config does not ask for."""
+    if name not in (names := [one.name for one in STEPS]):
+        raise InputError(f"there is no step {name!r}; {or_known(name, names)}")
+    if not (asked := step(name)).is_wanted(spec):
+        hint = f": add {asked.section_hint}" if asked.section_hint else f", which {name} needs"
+        raise InputError(f"the config has no section {asked.section}{hint}")
 
 
-def begin(spec: RunSpec, out: str | Path) -> RunContext:
-    """A run under way in the folder `out`: everything loaded, and checked before any work."""
+def checked_context(spec: RunSpec, out: str | Path) -> RunContext:
+    """Load everything, check it, and only then make `out` a run folder.
+
+    Raises InputError for anything in the config, prompts, SAE or folder that would stop the run.
+    """
     run = RunContext.load(spec, out)
-    check_run(run)
+    run.measurement().check()
+    _check_domains(run)
+    _check_text_files(run)
+    _check_topic(run)
+    _check_compare_edits(run)
+    _check_sae(run)
+    _check_direct_logit(run)
+    _check_compare_directions(run)
+    _check_label(run)
+    _check_tradeoffs(run)
     run.mark()
     return run
 
 
-def check_run(run: RunContext) -> None:
-    """Raise InputError for a prompt, domain, feature, hook or corpus that will not do."""
-    run.measurement().check()
-    _check_domains(run)
-    _check_texts(run)
-    _check_topic(run)
-    _check_compare_edits(run)
-    _check_sae(run)
-    _check_scores(run)
-    _check_compare(run)
-    _check_label(run)
-    check_tradeoffs(run)
+def _sides(run: RunContext) -> tuple[str, str]:
+    return run.spec.select.positive, run.spec.select.negative
 
 
 def _check_domains(run: RunContext) -> None:
-    select = run.spec.select
-    known = sorted({p.domain for p in run.selecting})
-    for domain in (select.positive, select.negative):
+    known = sorted({p.domain for p in run.selection_prompts})
+    for domain in _sides(run):
         if domain not in known:
             raise InputError(
-                f"{select.prompts} has no prompt of domain {domain!r}; "
+                f"{run.spec.select.prompts} has no prompt of domain {domain!r}; "
                 f"its domains are {', '.join(known)}"
             )
 
 
-def _check_texts(run: RunContext) -> None:
+def _check_text_files(run: RunContext) -> None:
     if run.spec.sweep.completions.files and not run.measurement().text_metrics:
         raise InputError(
-            "sweep.completions.files needs completions, which come with a metric of texts: add one "
-            "such as latex_first or mentions to metrics"
+            "sweep.completions.files needs completions, which are only written for text metrics: "
+            "add one to metrics, such as latex_first or mentions"
         )
 
 
 def _check_topic(run: RunContext) -> None:
-    """The topic's prompts fit into the model."""
-    encoded = encode_prompts(run.model.tokenizer, run.topic, **run.spec.template)
+    encoded = encode_prompts(run.model.tokenizer, run.topic_prompts, **run.spec.template)
     check_length(run.model, max((len(e.ids) for e in encoded), default=0))
 
 
 def _check_compare_edits(run: RunContext) -> None:
-    if run.spec.compare_edits is None:
+    spec = run.spec.compare_edits
+    if spec is None:
         return
-    check_comparable(
-        run.model, run.measurement().encoded[: run.spec.compare_edits.limit], run.spec.compare_edits
-    )
-    sides = (run.spec.select.positive, run.spec.select.negative)
-    for edit in run.spec.compare_edits.edits:
+    check_comparable(run.model, run.measurement().encoded[: spec.limit], spec)
+    for edit in spec.edits:
         given = edit.options.features
-        if isinstance(given, str) and given not in sides:
+        if isinstance(given, str) and given not in _sides(run):
             raise InputError(
-                f"compare_edits: no candidates are chosen for {given!r}; {or_known(given, sides)}"
+                f"compare_edits: no candidates are chosen for {given!r}; "
+                f"{or_known(given, _sides(run))}"
             )
         check_stream(run.model, edit.options.hook_name or run.hook_name)
 
 
 def _check_sae(run: RunContext) -> None:
-    patched = run.spec.compare_edits.edits if run.spec.compare_edits else []
+    """Named features exist, and the SAE fits the model wherever it is used."""
+    edits = run.spec.compare_edits.edits if run.spec.compare_edits else []
     encoded_at = {
         edit.options.hook_name or run.hook_name
-        for edit in patched
+        for edit in edits
         if "encoder" in edit.options.needs
     }
     if train := run.spec.sae.train:
-        load_corpus(train.corpus, run.model.tokenizer, 1, train.seed)  # is there a text?
+        load_corpus(train.corpus, run.model.tokenizer, 1, train.seed)  # raises if it has no text
         for feature in run.spec.named_features:
             if not 0 <= feature < train.d_sae:
                 raise InputError(
@@ -118,27 +117,25 @@ def _check_sae(run: RunContext) -> None:
         check_sae(sae, run.model, hook_name)
     sweep = run.spec.sweep
     encodes = not sweep.named or sweep.alpha_unit == "max_act" or "feature" in sweep.families
-    if encodes or any(edit.needs_encoder for edit in (*patched, sweep.edit)):
+    if encodes or any(edit.needs_encoder for edit in (*edits, sweep.edit)):
         check_encoder(sae)
 
 
-def _check_scores(run: RunContext) -> None:
-    """direct_logit takes a margin as the first logit metric."""
+def _check_direct_logit(run: RunContext) -> None:
+    """direct_logit needs a margin as the first logit metric."""
     if "direct_logit" in {run.spec.select.score, *run.spec.sources}:
         margin_sets(run.measurement().logit_metrics[0])
 
 
-def _check_compare(run: RunContext) -> None:
-    compare, sides = (
-        run.spec.compare_directions,
-        (run.spec.select.positive, run.spec.select.negative),
-    )
-    if compare is None:
+def _check_compare_directions(run: RunContext) -> None:
+    spec = run.spec.compare_directions
+    if spec is None:
         return
-    for side, words in compare.ask.items():
-        if side not in sides:
+    for side, words in spec.ask.items():
+        if side not in _sides(run):
             raise InputError(
-                f"compare_directions.ask: {side!r} is no side of select; {or_known(side, sides)}"
+                f"compare_directions.ask: {side!r} is not a side of select; "
+                f"{or_known(side, _sides(run))}"
             )
         asked = tuple(replace(p, text=f"{p.text} {words}") for p in run.prompts)
         replace(run.measurement(), prompts=asked).check()
@@ -148,26 +145,24 @@ def _check_label(run: RunContext) -> None:
     spec = run.spec.label
     if spec is None:
         return
-    if not run.folder.path("labels.json").exists():  # else all may be answered already
+    if not run.folder.path("labels.json").exists():  # a finished run may need no server any more
         check_labeller(spec)
     try:
-        check_disjoint(run.naming, run.selecting)
+        check_disjoint(run.label_prompts, run.selection_prompts)
     except InputError as error:
         raise InputError(f"label.prompts: {error}") from None
-    where = run.spec.sweep, spec.prompts or run.spec.prompts
-    text_study(run.model, run.hook_name, run.naming, spec, *where).check()
+    how = run.spec.sweep, spec.prompts or run.spec.prompts
+    text_study(run.model, run.hook_name, run.label_prompts, spec, *how).check()
 
 
-def check_tradeoffs(run: RunContext) -> None:
-    """Raise InputError for trade-off settings that can be rejected before any work."""
-    spec = run.spec.tradeoffs
+def _check_tradeoffs(run: RunContext) -> None:
+    spec, sides = run.spec.tradeoffs, _sides(run)
     if spec is None:
         return
-    sides = (run.spec.select.positive, run.spec.select.negative)
     if spec.target not in (None, *sides):
         raise InputError(f"tradeoffs.target must be {sides[0]} or {sides[1]}, not {spec.target!r}")
     prompts = run.tradeoff_prompts
-    check_disjoint(prompts, run.selecting)
+    check_disjoint(prompts, run.selection_prompts)
     check_disjoint(prompts, run.prompts)
     texts = run.spec.sweep.completions.model_copy(
         update={"max_new_tokens": max(1, spec.max_new_tokens)}

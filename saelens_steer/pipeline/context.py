@@ -1,4 +1,4 @@
-"""A run under way: the spec, the folder, the model, the prompts, and what earlier steps left."""
+"""What the steps of a run share: spec, folder, model, prompts, and the output of earlier steps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from saelens_steer.metrics import metrics_version
 from saelens_steer.model import check_stream, default_hook_name, load_model, model_fingerprint
 from saelens_steer.pipeline.provenance import library_versions, provenance
 from saelens_steer.pipeline.run_folder import RunFolder
-from saelens_steer.pipeline.step import Fact, Step
+from saelens_steer.pipeline.step import PromptsInput, RunInput, Step
 from saelens_steer.pipeline.step_table import dependants, step
 from saelens_steer.sae import (
     QUALITY,
@@ -47,65 +47,68 @@ HALVED = ".store/halved.json"
 
 @dataclass
 class RunContext:
-    """The spec, the folder, the model, the prompts; and what earlier steps left in the folder."""
+    """Spec, folder, model and prompts of a run, and access to what earlier steps wrote."""
 
     spec: RunSpec
     folder: RunFolder
     model: Any
     hook_name: str
     prompts: tuple[Prompt, ...]
-    selecting: tuple[Prompt, ...]
-    topic: tuple[Prompt, ...] = ()
-    """The prompts of `features.topic`, whose domains are its categories."""
-    naming: tuple[Prompt, ...] = ()
+    """The prompts that are steered."""
+    selection_prompts: tuple[Prompt, ...]
+    """The prompts on which features are chosen."""
+    topic_prompts: tuple[Prompt, ...] = ()
+    """The prompts of `features.topic`; their domains are the categories of the topic."""
+    label_prompts: tuple[Prompt, ...] = ()
     """The prompts that are steered for the labels."""
     keys: dict[str, str] = field(default_factory=dict)
-    """Step → the digest of what it was made from, for later steps to depend on."""
+    """Step → the digest of its inputs, which later steps depend on."""
 
     @classmethod
     def load(cls, spec: RunSpec, out: str | Path) -> RunContext:
-        """Load the model and the prompts; nothing is written yet."""
+        """Load the model and the prompts. Writes nothing."""
         folder = RunFolder(out, dependants)
-        folder.check_own()
+        folder.check()
         if spec.sae.train:
             check_train_spec(spec.sae.train)
             check_loggers(spec.sae.log.tensorboard)
         steered = tuple(steered_prompts(spec.prompts))
-        selecting = tuple(load_prompts(spec.select.prompts))
-        check_disjoint(steered, selecting)
+        selection = tuple(load_prompts(spec.select.prompts))
+        check_disjoint(steered, selection)
         topic = tuple(load_prompts(spec.features.topic)) if spec.features.topic else ()
         m = spec.model
         model = load_model(m.name, model_class=m.class_, dtype=m.dtype, device=m.device)
         hook_name = check_stream(model, spec.hook_name or default_hook_name(model))
-        naming = tuple(_label_prompts(spec.label, steered)) if spec.label else ()
-        return cls(spec, folder, model, hook_name, steered, selecting, topic, naming)
+        label = tuple(_label_prompts(spec.label, steered)) if spec.label else ()
+        return cls(spec, folder, model, hook_name, steered, selection, topic, label)
 
     def mark(self) -> None:
-        """Make the folder a run folder: config.yaml, provenance.json."""
+        """Make the folder a run folder, with config.yaml and provenance.json."""
         self.folder.mark()
         write_text(self.folder.path("config.yaml"), dump_config(self.spec))
         self.write_provenance()
 
     def drop_stale_grid(self) -> None:
-        """Remove the table of another config's grid, which a report would show; its SAEs stay."""
-        if "grid" in self.folder.names("grid") and not self.is_current(step("grid")):
+        """Remove a grid table made with other settings, so no report shows it; its SAEs stay."""
+        if "grid" in self.folder.steps("grid") and not self.is_current(step("grid")):
             self.folder.drop("grid")
 
-    def made_from(self, step: Step) -> list[object]:
-        """The digestible inputs of a step: keys of earlier steps, parts of the config, facts."""
+    def inputs_of(self, step: Step) -> list[object]:
+        """All inputs of a step, ready to be hashed: keys of earlier steps, then what it reads."""
         inputs: list[object] = [self.keys.get(name) for name in step.after]
         for part in step.reads(self.spec):
-            value = getattr(self, part) if isinstance(part, Fact) else part
+            value: Any = getattr(self, part) if isinstance(part, RunInput) else part
+            value = prompts_hash(value) if isinstance(part, PromptsInput) else value
             inputs.append(value.model_dump() if isinstance(value, Spec) else value)
         return inputs
 
     def is_current(self, step: Step) -> bool:
-        """Whether a step was last done from these inputs."""
-        return self.folder.is_current(step.name, self.made_from(step))
+        """Whether a step last ran on the inputs it has now."""
+        return self.folder.is_current(step.name, self.inputs_of(step))
 
     @property
     def model_key(self) -> list[str]:
-        """What decides the model's arithmetic."""
+        """What decides the model's arithmetic: weights, class, dtype, device, library versions."""
         m, device = self.spec.model, str(self.model.cfg.device).split(":")[0]
         return [
             model_fingerprint(self.model),
@@ -117,32 +120,12 @@ class RunContext:
 
     @property
     def metrics_version(self) -> object:
-        """A digest of the metrics, and of the source of those from elsewhere."""
+        """A digest of the metrics' settings, and of the source code of custom metrics."""
         return metrics_version(self.spec.metrics)
-
-    @property
-    def steered_hash(self) -> str:
-        return prompts_hash(self.prompts)
-
-    @property
-    def selecting_hash(self) -> str:
-        return prompts_hash(self.selecting)
-
-    @property
-    def topic_hash(self) -> str:
-        return prompts_hash(self.topic)
-
-    @property
-    def naming_hash(self) -> str:
-        return prompts_hash(self.naming)
-
-    @property
-    def tradeoffs_hash(self) -> str:
-        return prompts_hash(self.tradeoff_prompts)
 
     @cached_property
     def corpus_version(self) -> str | None:
-        """A digest of a local corpus, which may change under its name."""
+        """A digest of the corpus if it is a local file, since its content may change."""
         sae = self.spec.sae.train or self.spec.sae.load
         assert sae is not None
         local = sae.corpus is not None and Path(sae.corpus).is_file()
@@ -150,21 +133,21 @@ class RunContext:
 
     @cached_property
     def sae_source(self) -> str | None:
-        """A digest of what a path names: the corpus that is trained on, or a local SAE."""
+        """A digest of the local SAE that is loaded, or of the local corpus it is trained on."""
         load = self.spec.sae.load
         return source_version(load.source) if load else self.corpus_version
 
     @property
     def source_quality(self) -> str | None:
-        """A digest of the quality figures beside a loaded SAE that was trained here."""
+        """A digest of the quality figures of a loaded SAE, if this package trained it."""
         folder = self.source_with_figures
         return file_digest(folder / QUALITY) if folder else None
 
     @property
     def source_with_figures(self) -> Path | None:
-        """The folder of a loaded SAE that was trained here, so that its figures lie beside it.
+        """The folder of a loaded SAE if this package trained it and so wrote its quality figures.
 
-        Files of these names beside a checkpoint from elsewhere mean something else.
+        Files of the same name beside another library's checkpoint mean something else.
         """
         load = self.spec.sae.load
         source = Path(load.source).expanduser() if load else Path()
@@ -181,7 +164,7 @@ class RunContext:
 
     @property
     def grid_missing(self) -> list[str]:
-        """SAEs that the table of a grid lists and that are gone: they are trained again."""
+        """SAEs that grid.csv lists but whose folders are gone, so they must be trained again."""
         if not self.folder.path("grid/grid.csv").exists():
             return []
         names = self.spec.sae.grid_specs
@@ -193,7 +176,10 @@ class RunContext:
 
     @property
     def tradeoff_prompts(self) -> tuple[Prompt, ...]:
-        """The first prompts of each domain. Raises InputError without two domains."""
+        """The first `limit` prompts of each domain.
+
+        Raises InputError unless the target domain and at least one other have prompts.
+        """
         spec = self.spec.tradeoffs
         assert spec is not None
         by_domain: dict[str, list[Prompt]] = {}
@@ -201,8 +187,8 @@ class RunContext:
             by_domain.setdefault(prompt.domain, []).append(prompt)
         if spec.domain not in by_domain or len(by_domain) < 2:
             raise InputError(
-                f"tradeoffs: {spec.prompts} needs prompts of domain {spec.domain!r}, and of "
-                f"others; its domains are {', '.join(sorted(by_domain))}"
+                f"tradeoffs: {spec.prompts} needs prompts of domain {spec.domain!r} and of at "
+                f"least one other; its domains are {', '.join(sorted(by_domain))}"
             )
         return tuple(prompt for own in by_domain.values() for prompt in own[: spec.limit])
 
@@ -215,7 +201,7 @@ class RunContext:
         return load_sae(self.folder.path("sae"), device=str(self.model.cfg.device))
 
     def load_sae(self) -> SAE[Any]:
-        """The SAE that the config names."""
+        """The SAE that the config loads, from its source."""
         assert self.spec.sae.load is not None
         load, cfg = self.spec.sae.load, self.model.cfg
         fitting = {"d_model": cfg.d_model, "hook_name": self.hook_name}
@@ -228,18 +214,18 @@ class RunContext:
 
     @property
     def candidates(self) -> Mapping[str, list[int]]:
-        """Domain → its candidates, best first; the positive side first."""
+        """Side → its candidates, best first; the positive side comes first."""
         found, select = self.features, self.spec.select
         return {side: found[f"{side}_candidates"] for side in (select.positive, select.negative)}
 
     @property
     def scale(self) -> Scale:
-        """What selection measured: mean ‖x‖, and A_max of the features that may be swept."""
+        """What selection measured: mean ‖x‖, and A_max of each feature that may be swept."""
         found = self.features
         return Scale({int(f): v for f, v in found["max_act"].items()}, found["resid_norm"])
 
     def scale_of(self, sae: SAE[Any], features: Sequence[int]) -> Scale:
-        """`scale` plus A_max of further features (skipped for a decoder-only SAE)."""
+        """`scale` with A_max of these features too; just `scale` for a decoder-only SAE."""
         known = self.scale
         more = sorted({*features} - {*known.max_act})
         if not more or sae.cfg.metadata.decoder_only:
@@ -248,22 +234,24 @@ class RunContext:
         return replace(known, max_act={**known.max_act, **measured.max_act})
 
     @property
-    def shown(self) -> dict[int, str]:
-        """The features that have a page: the candidates, and those that the config names; each
-        with its side, or an empty text."""
+    def shown_features(self) -> dict[int, str]:
+        """Feature → its side, or "": the candidates, then features named in the config.
+
+        These are the features that get pages and labels.
+        """
         sides = {f: side for side, own in self.candidates.items() for f in own}
         named = [*self.spec.sweep.named, *self.spec.features.also]
         return {**sides, **{f: sides.get(f, "") for f in named}}
 
     def measurement(self, sae: SAE[Any] | None = None) -> Measurement:
-        """The sweep of this run."""
+        """The measurement that the sweep of this run makes."""
         spec = self.spec
         return Measurement(
             self.model, sae, self.hook_name, self.prompts, spec.sweep, spec.metrics, spec.prompts
         )
 
     def splitter(self, key: str) -> BatchSplitter:
-        """Which batches of a store's answers did not fit; recorded at once when one does not."""
+        """Halves the batches of a store that do not fit into memory, and records each at once."""
 
         def note(halved: Mapping[str, int]) -> None:
             write_json(self.folder.path(HALVED), self.halved | {key: dict(halved)})
@@ -273,15 +261,17 @@ class RunContext:
 
     @property
     def halved(self) -> dict[str, dict[str, int]]:
-        """Store → shape → rows of the batches that did not fit, in this run folder so far."""
+        """Store → batch shape → rows, for every batch of this folder that did not fit so far."""
         return read_json(self.folder.path(HALVED))
 
     def write_provenance(self) -> None:
-        """Write provenance.json, with the digest of the SAE once there is one."""
+        """Write provenance.json; the SAE's digest is in it once the SAE is made."""
         sae = self.folder.path("sae")
         trained = sae.is_dir() and self.is_current(step("train"))
         sae_hash = sae_fingerprint(sae) if trained else None
-        about = provenance(self.spec, self.model, self.hook_name, self.prompts, self.selecting)
+        about = provenance(
+            self.spec, self.model, self.hook_name, self.prompts, self.selection_prompts
+        )
         about["sae"]["hash"] = sae_hash
         if resumed := read_quality(sae).get("resumed_at_tokens"):
             about["sae"]["resumed_at_tokens"] = resumed
@@ -290,7 +280,7 @@ class RunContext:
 
 
 def _label_prompts(spec: LabelSpec, steered: Sequence[Prompt]) -> list[Prompt]:
-    """Those that the labels name for themselves, or some of the run's own."""
+    """The prompts of `label.prompts`, or some of the run's steered prompts."""
     if spec.prompts is not None:
         return steered_prompts(spec.prompts)
     return some_prompts(steered, spec.n_prompts, spec.seed)

@@ -1,4 +1,4 @@
-"""Files for others: steering vectors of a finished run, and prompts with continuations."""
+"""Export steering vectors of a finished run, and prompts with the model's continuations."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from saelens_steer.steering import file_kind, save_vectors
 def export_vectors(
     run_dir: str | Path, file: str | Path, features: Sequence[int] = (), alpha: float = 1.0
 ) -> Path:
-    """Write α · W_dec[f] of a run's candidates, or of the features named; returns the file.
+    """Write α · W_dec[f] of a run's candidates, or of `features`; returns the file.
 
-    The model itself is not needed. Raises InputError where the folder holds no SAE or no choice of
-    features, for an unknown feature, and unless a .gguf file gets exactly one.
+    Loads no model. Raises InputError if the folder holds no SAE or no candidates, for an unknown
+    feature, and for several features in one .gguf file.
     """
     folder, file = Path(run_dir), Path(file)
     if not math.isfinite(alpha):
@@ -38,11 +38,11 @@ def export_vectors(
     chosen = list(dict.fromkeys(features or _candidates(known)))
     if not chosen:
         raise InputError(
-            f"{folder} names no candidates: run the selection there, or give --feature"
+            f"{folder} names no candidates: run the step select there, or give --feature"
         )
     if kind == ".gguf" and len(chosen) > 1:
         raise InputError(
-            f"a .gguf file holds one vector a layer, not {len(chosen)}: name one with --feature"
+            f"a .gguf file holds one vector per layer, not {len(chosen)}: choose one with --feature"
         )
     if not (folder / "sae").is_dir():
         raise InputError(f"{folder} holds no SAE: there is no folder {folder / 'sae'}")
@@ -58,28 +58,30 @@ def export_vectors(
 
 
 def _candidates(known: dict[str, Any]) -> list[int]:
-    """The candidates of features.json, the positive side first."""
+    """The candidates in features.json; the positive side comes first."""
     return [f for side in side_names(known) for f in known.get(f"{side}_candidates", [])]
 
 
 def _hook_name(known: dict[str, Any], about: dict[str, Any], sae: Any) -> str:
-    """Where the run steers: what it wrote down, or where its SAE belongs."""
+    """The hook that the run steers at, as recorded in its files or else in its SAE."""
     found = known.get("hook_name") or about.get("hook_name") or sae.cfg.metadata.hook_name
     if not found:
-        raise InputError("neither the run nor its SAE says which hook it belongs to")
+        raise InputError(
+            "the hook is unknown: features.json, provenance.json and the SAE's metadata name none"
+        )
     return found
 
 
 TOPIC = "tiny-transport-topic"
-"""Prompts continued if the config names no selection prompts (tiny model only)."""
+"""The prompts that are continued if the config sets no select.prompts (tiny model only)."""
 
 
 def generate_topic(spec: RunSpec, out: str | Path) -> Path:
     """Write id, text, domain and answer of each selection prompt to a .jsonl file.
 
-    The answer is the model's greedy continuation of select.answer_tokens tokens, or fewer where it
-    stops. As `select.prompts` the file is used as it is, without asking the model again. Raises
-    InputError where `out` is no .jsonl file, or where all prompts have an answer already.
+    Missing answers are the model's greedy continuations, of at most select.answer_tokens tokens. A
+    config can name the file as `select.prompts`; the model then generates no answers. Raises
+    InputError unless `out` is a .jsonl file, and if no answer is missing.
     """
     if Path(out).suffix != ".jsonl":
         raise InputError(f"--out must be a .jsonl file, not {out}")
@@ -88,12 +90,12 @@ def generate_topic(spec: RunSpec, out: str | Path) -> Path:
     missing = sum(not prompt.answer for prompt in prompts)
     if not missing:
         raise InputError(
-            f"all prompts of {source} have an answer already: nothing is to be written"
+            f"every prompt of {source} already has an answer: set select.prompts to prompts without"
         )
     m, options = spec.model, {"batch_size": spec.activations.batch_size, **spec.template}
     model = load_model(m.name, model_class=m.class_, dtype=m.dtype, device=m.device)
     with progress("continuations", missing) as note:
         answered = with_answers(model, prompts, spec.select.answer_tokens, note=note, **options)
     if empty := sum(not prompt.answer for prompt in answered):
-        say(f"{empty} of {missing} continuations are empty: there the model stopped at once")
+        say(f"{empty} of {missing} continuations are empty: the model stopped at once")
     return write_jsonl(Path(out), [asdict(prompt) for prompt in answered])

@@ -1,4 +1,4 @@
-"""What a finished sweep leaves in the run folder, in the formats others read."""
+"""Result files of a run folder, in formats that other tools read."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from saelens_steer.files import write_json, write_jsonl, write_with
 from saelens_steer.pipeline.result import Result
 
 TEXTS = "generated_texts"
-"""Folder of one JSON per feature and prompt, where a config asks for them."""
+"""Folder with one JSON file per feature and prompt, if the config asks for them."""
 
 
 def write_result(
     folder: Path, result: Result, prompts: Sequence[Prompt], texts_of_layer: int | None = None
 ) -> None:
-    """Write completions, interference (CSV and JSON), claims, also by family, and warnings.
+    """Write completions, interference (CSV and JSON), claims, claims by family, and warnings.
 
-    With `texts_of_layer` also one JSON per feature and prompt (see `write_generated_texts`).
+    With `texts_of_layer`, also the files of `write_generated_texts` for that layer.
     """
     summary, claims = result.summary, result.claims
     write_jsonl(folder / "completions.jsonl", _texts(result.completions, prompts))
@@ -37,12 +37,12 @@ def write_result(
     if len(by_family := result.by_family):
         write_table(folder / "controls.csv", by_family)
     if texts_of_layer is not None:
-        asked = {prompt.id: prompt.text for prompt in prompts}
-        write_generated_texts(folder / TEXTS, result.completions, asked, texts_of_layer)
+        texts = {prompt.id: prompt.text for prompt in prompts}
+        write_generated_texts(folder / TEXTS, result.completions, texts, texts_of_layer)
 
 
 def write_rows(folder: Path, tables: Iterable[pd.DataFrame]) -> Path:
-    """Write sweep/*.parquet, a file for each table; the tables are held one at a time."""
+    """Write sweep/*.parquet, one file per table, with one table in memory at a time."""
 
     def write(place: Path) -> None:
         place.mkdir()
@@ -53,7 +53,7 @@ def write_rows(folder: Path, tables: Iterable[pd.DataFrame]) -> Path:
 
 
 def read_rows(place: Path, metrics: Sequence[str]) -> pd.DataFrame:
-    """What evidence reads of sweep/*.parquet: some 50 bytes a row, and 8 for each metric."""
+    """The columns of sweep/*.parquet that `evidence` reads: 50 bytes a row, plus 8 a metric."""
     schema = pq.ParquetDataset(place).schema
     columns = [name for name in (*ROW_COLUMNS, *metrics) if name in schema.names]
     texts = [name for name in columns if _is_text(schema.field(name).type)]
@@ -69,19 +69,19 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def write_generated_texts(
-    folder: Path, completions: pd.DataFrame, asked: Mapping[str, str], layer: int
+    folder: Path, completions: pd.DataFrame, prompts: Mapping[str, str], layer: int
 ) -> None:
-    """generated_texts_layer_{L}_feature_{F}_{S}_prompt_{P}.json for each feature and prompt.
+    """Write generated_texts_layer_{L}_feature_{F}_{S}_prompt_{P}.json per feature and prompt.
 
-    S is the number of strengths other than 0, P the prompt's place from 0. Each holds layer →
-    feature → prompt text → {original, each strength}; with several samples a text is a list.
+    S is the number of nonzero strengths, P the prompt's index in `prompts` (id → text). Each file
+    holds layer → feature → prompt text → {original, each strength}; several samples are a list.
     """
-    folder.mkdir(parents=True, exist_ok=True)  # there too where nothing was written
+    folder.mkdir(parents=True, exist_ok=True)  # even if there is nothing to write
     if completions.empty:
         return
     steered = completions[completions["feature"].notna()]
     n_strengths = steered.loc[steered["alpha"] != 0, "alpha"].nunique()
-    places = {prompt: place for place, prompt in enumerate(asked)}
+    numbers = {prompt: number for number, prompt in enumerate(prompts)}
     groups: Any = steered.groupby(["feature", "prompt_id"], sort=False)
     for (feature, prompt), own in groups:
         by_alpha = {alpha: list(rows["completion"]) for alpha, rows in own.groupby("alpha")}
@@ -90,42 +90,41 @@ def write_generated_texts(
             for alpha, found in sorted(by_alpha.items(), key=lambda item: (item[0] != 0, item[0]))
         }
         stem = f"generated_texts_layer_{layer}_feature_{feature}_{n_strengths}"
-        content = {str(layer): {str(feature): {asked[str(prompt)]: texts}}}
-        write_json(folder / f"{stem}_prompt_{places[str(prompt)]}.json", content)
+        content = {str(layer): {str(feature): {prompts[str(prompt)]: texts}}}
+        write_json(folder / f"{stem}_prompt_{numbers[str(prompt)]}.json", content)
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """A table as CSV, all or nothing."""
+    """Write a table as CSV, atomically."""
     write_with(path, lambda temporary: table.to_csv(temporary, index=False))
 
 
 def write_parquet(path: Path, rows: pd.DataFrame) -> None:
-    """A table as Parquet, all or nothing."""
+    """Write a table as Parquet, atomically."""
     write_with(path, lambda temporary: rows.to_parquet(temporary, index=False))
 
 
 def write_compared_edits(folder: Path, table: pd.DataFrame) -> None:
-    """Write compare_edits.csv and .json: an object per prompt, its outputs side by side."""
+    """Write compare_edits.csv, and compare_edits.json with one object per prompt."""
     quoted = {"index": False, "quoting": csv.QUOTE_NONNUMERIC}  # a bare \r would end a row
     write_with(folder / "compare_edits.csv", lambda path: table.to_csv(path, **quoted))
-    asked = ["prompt_id", "domain", "prompt"]
     prompts: dict[str, dict[str, Any]] = {}
     for row in _records(table):
-        about = {key: row.pop(key) for key in asked}
+        about = {key: row.pop(key) for key in ("prompt_id", "domain", "prompt")}
         prompt = prompts.setdefault(about["prompt_id"], {**about, "variants": {}})
         name = row.pop("variant")
-        place = prompt if name == "original" else prompt["variants"]
-        place[name] = row
+        outputs = prompt if name == "original" else prompt["variants"]
+        outputs[name] = row
     write_json(folder / "compare_edits.json", list(prompts.values()))
 
 
 def _texts(completions: pd.DataFrame, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
-    """The lines of completions.jsonl, each with the text of its prompt."""
+    """The lines of completions.jsonl, each with its prompt's text."""
     if len(completions) == 0:
         return []
-    asked = {prompt.id: prompt.text for prompt in prompts}
+    texts = {prompt.id: prompt.text for prompt in prompts}
     table = completions.drop(columns=["edit", "hook_name", "positions", "matched_norm"])
-    return [{**row, "prompt": asked[row["prompt_id"]]} for row in _records(table)]
+    return [{**row, "prompt": texts[row["prompt_id"]]} for row in _records(table)]
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What a run was made of: versions, hashes, seeds, token sets."""
+"""What a run is made from: versions, hashes, seeds, token sets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LIBRARIES = (
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of what decides the numbers, this package included."""
+    """Versions of this package and of the libraries that decide the numbers."""
     return {"saelens-steer": __version__, **{name: version(name) for name in LIBRARIES}}
 
 
@@ -36,7 +36,7 @@ def provenance(
     model: Any,
     hook_name: str,
     steered: Sequence[Prompt],
-    selecting: Sequence[Prompt],
+    selection: Sequence[Prompt],
 ) -> dict[str, Any]:
     """The content of provenance.json."""
     versions = library_versions()
@@ -50,7 +50,7 @@ def provenance(
         "hook_name": hook_name,
         "sae": spec.sae.model_dump(exclude_none=True),
         "prompts": _about(spec.prompts.source, steered),
-        "selection_prompts": _about(spec.select.prompts, selecting),
+        "selection_prompts": _about(spec.select.prompts, selection),
         "token_sets": metric_provenance(spec.metrics, model.tokenizer, model.cfg.d_vocab),
         "seeds": {"sweep": spec.sweep.seed, **({"sae": train.seed} if train else {})},
     }

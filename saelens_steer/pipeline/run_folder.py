@@ -1,4 +1,4 @@
-"""Steps of a run folder: done once, done again when an input changed, never served stale."""
+"""The steps of a run folder: each runs once, and again when an input changes."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ STATE = ".steps"
 
 
 class RunFolder:
-    """A run folder, and its memory of which step made which files from which inputs."""
+    """A run folder, and its record of which step made which files from which inputs."""
 
     def __init__(
         self, root: str | Path, dependants: Callable[[str], Iterable[str]] = lambda _: ()
     ) -> None:
-        """`dependants` names the steps made from a step: they go when it is done again."""
+        """`dependants` names the steps that depend on a step; their files go when it reruns."""
         self.root = Path(root)
         self.dependants = dependants
-        self._left_open: set[str] = set()
+        self._unfinished: set[str] = set()
         if self.root.exists() and not self.root.is_dir():
             raise InputError(f"{self.root} is a file: --out must be a folder")
 
-    def check_own(self) -> None:
-        """Raise InputError for a folder that holds something else than a run, or a damaged one."""
+    def check(self) -> None:
+        """Raise InputError if the folder holds anything but a run, or its records are damaged."""
         if self.root.is_dir() and any(self.root.iterdir()) and not self.path(STATE).is_dir():
             raise InputError(
-                f"{self.root} is not empty and holds no run: give --out a folder of its own"
+                f"{self.root} is not empty and holds no run: give --out an empty or new folder"
             )
-        for name in self.names(""):
-            self.made(name)
+        for name in self.steps(""):
+            self.outputs(name)
 
     def mark(self) -> None:
-        """Make the folder a run folder, and clear what a killed run left half-written."""
+        """Make the folder a run folder, and remove the half-written files of a killed run."""
         remove_leftovers(self.root)
         write_json(self._state("run"), {"made_by": "saelens_steer"})
 
     def path(self, name: str) -> Path:
-        """A place inside the run folder. InputError for a name that leads out of it."""
+        """A path inside the run folder. Raises InputError for a name that leads out of it."""
         return inside(self.root, name)
 
     def do(
@@ -54,55 +54,57 @@ class RunFolder:
     ) -> str:
         """Run `make` unless this step already made `outputs` from the same inputs.
 
-        Returns the step's key, a digest of name and inputs, for later steps to depend on. Before
-        `make` runs the old claim is withdrawn, so that a killed step is never taken for done.
-        `derived`: files later made from the outputs, deleted together with them.
+        Returns the step's key, a digest of name and inputs, for later steps to depend on. The old
+        key is withdrawn before `make` runs, so a killed step never counts as done. `derived` are
+        files that others make from the outputs; they are deleted with them.
         """
         inputs, outputs = list(inputs), list(outputs)
         key = digest(name, *inputs)
         if not self.is_done(name, inputs, outputs):
             self._forget((name, *self.dependants(name)), (*outputs, *derived))
-            # no claim yet, but a record of what a killed step may leave behind
+            # no key yet, but a record of the files that a killed step may leave
             write_json(self._state(name), {"key": None, "outputs": [*outputs, *derived]})
             make()
-            claim = None if name in self._left_open else key
-            write_json(self._state(name), {"key": claim, "outputs": [*outputs, *derived]})
+            kept = None if name in self._unfinished else key
+            write_json(self._state(name), {"key": kept, "outputs": [*outputs, *derived]})
         return key
 
-    def leave_open(self, name: str) -> None:
-        """Let a step that cannot finish be done again the next time; what it makes stays."""
-        self._left_open.add(name)
-        write_json(self._state(name), {**self._known(name), "key": None})
+    def mark_unfinished(self, name: str) -> None:
+        """Keep what a step has made, but run it again the next time."""
+        self._unfinished.add(name)
+        write_json(self._state(name), {**self._record(name), "key": None})
 
-    def is_open(self, name: str) -> bool:
-        """Whether a step could not finish."""
-        return self._known(name).get("key", "") is None
+    def is_unfinished(self, name: str) -> bool:
+        """Whether a step has run but could not finish."""
+        return self._record(name).get("key", "") is None
 
     def is_current(self, name: str, inputs: Iterable[object]) -> bool:
-        """Whether this step was last done from these inputs."""
-        return self._known(name).get("key") == digest(name, *inputs)
+        """Whether the step last ran on these inputs."""
+        return self._record(name).get("key") == digest(name, *inputs)
 
     def is_done(self, name: str, inputs: Iterable[object], outputs: Iterable[str]) -> bool:
         """Whether the step is current and all its outputs exist."""
-        made = all(self.path(output).exists() for output in outputs)
-        return made and self.is_current(name, inputs)
+        there = all(self.path(output).exists() for output in outputs)
+        return there and self.is_current(name, inputs)
 
-    def names(self, prefix: str) -> list[str]:
-        """The steps done so far whose names begin so."""
+    def steps(self, prefix: str) -> list[str]:
+        """The recorded steps whose names start with `prefix`."""
         return sorted(p.stem for p in self.path(STATE).glob(f"{prefix}*.json"))
 
-    def drop(self, name: str, also: Iterable[str] = ()) -> None:
-        """Remove what a step made, whole or in part, and what was made from it: it is no longer
-        asked for. `also`: what may lie beside it."""
-        there = self._state(name).exists()
-        self._forget((name, *self.dependants(name)) if there else (), also)
+    def drop(self, name: str, leftovers: Iterable[str] = ()) -> None:
+        """Remove everything that a step made, finished or not, with the steps that depend on it.
 
-    def made(self, name: str) -> list[str]:
-        """What a step noted that it made. InputError where that could not be removed safely."""
-        outputs, state = self._known(name).get("outputs", []), self._state(name)
+        `leftovers`: further paths to remove.
+        """
+        recorded = self._state(name).exists()
+        self._forget((name, *self.dependants(name)) if recorded else (), leftovers)
+
+    def outputs(self, name: str) -> list[str]:
+        """The recorded outputs of a step. Raises InputError if they cannot be removed safely."""
+        outputs, state = self._record(name).get("outputs", []), self._state(name)
         try:
             if not isinstance(outputs, list) or not all(isinstance(one, str) for one in outputs):
-                raise InputError("its outputs are no list of names")
+                raise InputError("its outputs are not a list of names")
             for output in outputs:
                 self._removable(output)
         except InputError as error:
@@ -110,33 +112,35 @@ class RunFolder:
         return outputs
 
     def _removable(self, output: str) -> Path:
-        """The place of an output, which is never the memory of the steps."""
+        """The path of an output. Raises InputError if it lies among the records of the steps."""
         path = self.path(output)
         real = (path.parent.resolve() / path.name).relative_to(self.root.resolve())
         if real.parts[0].casefold() == STATE:
-            raise InputError(f"{output!r} belongs to the memory of the steps")
+            raise InputError(f"{output!r} is a record of the steps, not an output")
         return path
 
     def _state(self, name: str) -> Path:
         return self.path(f"{STATE}/{name}.json")
 
-    def _known(self, name: str) -> dict[str, Any]:
+    def _record(self, name: str) -> dict[str, Any]:
         try:
-            known = json.loads(self._state(name).read_text(encoding="utf-8"))
+            record = json.loads(self._state(name).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return {}
-        return known if isinstance(known, dict) else {}
+        return record if isinstance(record, dict) else {}
 
     def _forget(self, steps: Iterable[str], outputs: Iterable[str]) -> None:
-        """Withdraw claims and what was made under them: a folder never mixes two runs."""
-        made = [(self._state(name), self.made(name)) for name in steps]
-        asked = [self._removable(output) for output in outputs]  # all is checked, then removed
-        for state, own in made:  # the claims first; what they list stays known until it is gone
+        """Withdraw the keys of steps and remove their files, so that no folder mixes two runs."""
+        # Every path is checked before anything is removed. The keys are withdrawn first, and each
+        # record lists its files until they are gone.
+        recorded = [(self._state(name), self.outputs(name)) for name in steps]
+        others = [self._removable(output) for output in outputs]
+        for state, own in recorded:
             if state.exists():
                 write_json(state, {"key": None, "outputs": own})
-        for state, own in made:
+        for state, own in recorded:
             for output in own:
                 remove(self.path(output))
             remove(state)
-        for path in asked:
+        for path in others:
             remove(path)

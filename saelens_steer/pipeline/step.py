@@ -1,4 +1,4 @@
-"""What a step of a run is. Importable without torch."""
+"""A pipeline step: what it reads, what it writes and who builds it. Importable without torch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from typing import Any
 from saelens_steer.config import RunSpec
 
 
-class Fact(str):
-    """The name of a RunContext attribute: an input that the config alone does not tell."""
+class RunInput(str):
+    """The name of a RunContext attribute: an input that the config alone does not determine."""
+
+
+class PromptsInput(RunInput):
+    """A RunInput that holds prompts, which enter a step's key by their hash."""
 
 
 @dataclass(frozen=True)
@@ -21,33 +25,34 @@ class Step:
 
     name: str
     help: str
-    """The help of its command; empty: it has none."""
+    """Help text of its command; a step without one has no command."""
     build: str
-    """`module:function`, which takes a RunContext and writes the files; see `returns_writer`."""
+    """`module:function`. The function gets the RunContext and writes the files (but see
+    `returns_writer`)."""
     writes: Callable[[RunSpec], tuple[str, ...]]
-    """Files and folders of the run folder, which no other step writes. The first is what the
-    command prints."""
+    """The files and folders it writes in the run folder. Each has one writer; the command prints
+    the first."""
     reads: Callable[[RunSpec], list[object]]
-    """The parts of the config that decide its answer, and facts."""
+    """What decides its output, besides earlier steps: parts of the config, and RunInputs."""
     after: tuple[str, ...] = ()
-    """The steps whose output it reads; of a chain, only the last."""
+    """The steps whose output it reads; for a chain of steps, only the last."""
     section: str | None = None
-    """The section of the config that it is for: without it there is no such step."""
-    ask: str = ""
-    """What to put into a missing section."""
+    """The config section that asks for it; None: every run has the step."""
+    section_hint: str = ""
+    """What to add to a config without that section."""
     part_of: str | None = None
-    """The step that always brings this one along."""
-    renewed_by: tuple[str, ...] = ()
-    """Steps after which it is done once more, with what they made."""
+    """The step whose command also runs this one."""
+    repeated_after: tuple[str, ...] = ()
+    """Later steps whose output it also shows, so it runs again after each."""
     leftovers: tuple[str, ...] = ()
-    """What else may lie there and goes once the config no longer asks for the step."""
-    unless: Callable[[RunSpec], bool] | None = None
-    """A further reason for there being no such step."""
+    """Further paths to remove once the config no longer asks for the step."""
     derived: tuple[str, ...] = ()
-    """Files later derived from its outputs, deleted together with them."""
+    """Files that other commands make from its outputs; deleted with them."""
     returns_writer: bool = False
-    """Whether `build` computes first and returns the function that writes, so that what was there
-    before stays until then."""
+    """Whether `build` only computes and returns a function that writes. The old files stay until
+    that function is called."""
+    in_provenance: bool = False
+    """Whether provenance.json describes its output, and so is rewritten after the step."""
 
     @property
     def command(self) -> str:
@@ -55,11 +60,10 @@ class Step:
         return self.name.replace("_", "-")
 
     def is_wanted(self, spec: RunSpec) -> bool:
-        """Whether the config asks for it; if not, what it wrote before is removed."""
-        asked = self.section is None or bool(attrgetter(self.section)(spec))
-        return asked and not (self.unless and self.unless(spec))
+        """Whether the config asks for the step."""
+        return self.section is None or bool(attrgetter(self.section)(spec))
 
     def builder(self) -> Callable[[Any], Any]:
-        """The function that `build` names."""
+        """The function named by `build`."""
         module, _, function = self.build.partition(":")
         return getattr(import_module(module), function)

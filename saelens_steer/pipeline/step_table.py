@@ -1,7 +1,7 @@
-"""The steps of a run, one entry each, in the order of the story.
+"""The steps of a run, in order, one entry each.
 
-The table decides what a run does, what a changed setting does again, and which commands there are.
-To add a step: an entry here, and the module that its `build` names. Importable without torch.
+The table decides what a run does, what a changed setting recomputes, and which commands exist. To
+add a step, add an entry here and the module that its `build` names. Importable without torch.
 """
 
 from __future__ import annotations
@@ -9,67 +9,66 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from saelens_steer.config import CAUSAL, RunSpec
-from saelens_steer.pipeline.step import Fact, Step
+from saelens_steer.pipeline.step import PromptsInput, RunInput, Step
 
 STEPS_PACKAGE = "saelens_steer.pipeline.steps"
+BASELINE = "frozen_decoder_baseline"
+"""Step, and folder, of the SAE whose decoder stays random."""
 
+MODEL, HOOK, METRICS = RunInput("model_key"), RunInput("hook_name"), RunInput("metrics_version")
+STEERED, SELECTION = PromptsInput("prompts"), PromptsInput("selection_prompts")
 
-MODEL, HOOK, METRICS = Fact("model_key"), Fact("hook_name"), Fact("metrics_version")
-STEERED, SELECTING = Fact("steered_hash"), Fact("selecting_hash")
+NAMING = {"provider", "server", "neuronpedia"}
+"""Label settings that decide who names the features, but not what evidence they see."""
+TRANSPORT = {
+    *("base_url", "key_env", "concurrency", "timeout", "retries", "backoff"),
+    *("max_requests", "max_tokens"),
+}
+"""Server settings that decide how requests are sent, but not what is answered."""
 
 
 def grid_specs(spec: RunSpec) -> dict[str, object]:
-    """What decides each SAE of the grid."""
+    """The settings that decide each SAE of the grid, by name."""
     return {name: one.model_dump(exclude={"resume"}) for name, one in spec.sae.grid_specs.items()}
 
 
 def _cache(spec: RunSpec) -> list[object]:
     answers = [spec.select.answer_tokens] if spec.reads_answers else []
-    return [MODEL, HOOK, SELECTING, spec.activations, spec.template, answers]
+    return [MODEL, HOOK, SELECTION, spec.activations, spec.template, answers]
 
 
 def _train(spec: RunSpec) -> list[object]:
-    # not whether a stopped training may be resumed, nor what quality is measured on
-    made_from = spec.sae.model_dump(include={"train", "load"}, exclude=_NOT_THE_SAE)
-    return [MODEL, HOOK, made_from, Fact("sae_source")]
-
-
-_NOT_THE_SAE = {"train": {"resume"}, "load": {"corpus"}}
+    # Resuming does not change the SAE, and load.corpus only changes its quality figures.
+    unrelated = {"train": {"resume"}, "load": {"corpus"}}
+    sae = spec.sae.model_dump(include={"train", "load"}, exclude=unrelated)
+    return [MODEL, HOOK, sae, RunInput("sae_source")]
 
 
 def _select(spec: RunSpec) -> list[object]:
-    tried = [spec.where_steered, METRICS] if spec.select.score in CAUSAL else []
-    return [spec.select, spec.sweep.named, *tried]
+    causal = [spec.where_steered, METRICS] if spec.select.score in CAUSAL else []
+    return [spec.select, spec.sweep.named, *causal]
 
 
-def _compared(spec: RunSpec) -> list[object]:
+def _compared_directions(spec: RunSpec) -> list[object]:
     return [STEERED, spec.prompts, spec.select, spec.where_steered, METRICS]
 
 
-def _features(spec: RunSpec) -> list[object]:
-    pages = [spec.features, Fact("topic_hash"), spec.template, spec.sweep.named]
+def _feature_data(spec: RunSpec) -> list[object]:
+    pages = [spec.features, PromptsInput("topic_prompts"), spec.template, spec.sweep.named]
     return [*pages, spec.activations]
-
-
-NAMING = {"provider", "server", "neuronpedia"}
-"""Settings of labels that decide who names, and nothing of what is shown."""
-HOW_ASKED = {
-    *("base_url", "key_env", "concurrency", "timeout", "retries", "backoff"),
-    *("max_requests", "max_tokens"),
-}
-"""Settings of a server that decide how it is asked, and nothing of its answers."""
 
 
 def _label_evidence(spec: RunSpec) -> list[object]:
     assert spec.label is not None
-    shown = [spec.sweep.named, spec.features.also, spec.activations, spec.template]
-    texts = [Fact("naming_hash"), spec.label.prompts or spec.prompts, spec.where_steered]
-    return [*shown, *texts, spec.label.model_dump(exclude=NAMING)]
+    contexts = [spec.sweep.named, spec.features.also, spec.activations, spec.template]
+    prompts = spec.label.prompts or spec.prompts
+    texts = [PromptsInput("label_prompts"), prompts, spec.where_steered]
+    return [*contexts, *texts, spec.label.model_dump(exclude=NAMING)]
 
 
 def _label(spec: RunSpec) -> list[object]:
     assert spec.label is not None
-    return [spec.label.model_dump(include=NAMING, exclude={"server": HOW_ASKED})]
+    return [spec.label.model_dump(include=NAMING, exclude={"server": TRANSPORT})]
 
 
 def _sweep_files(spec: RunSpec) -> tuple[str, ...]:
@@ -80,12 +79,9 @@ def _sweep_files(spec: RunSpec) -> tuple[str, ...]:
 
 
 def files(*names: str) -> Callable[[RunSpec], tuple[str, ...]]:
-    """The same files whatever the config."""
+    """The same files for every config."""
     return lambda _: names
 
-
-BASELINE = "frozen_decoder_baseline"
-"""Step, and folder, of the SAE whose decoder was never trained."""
 
 STEPS: tuple[Step, ...] = (
     Step(
@@ -103,6 +99,7 @@ STEPS: tuple[Step, ...] = (
         writes=files("sae"),
         reads=_train,
         section="sae",
+        in_provenance=True,
     ),
     Step(
         "quality",
@@ -111,20 +108,26 @@ STEPS: tuple[Step, ...] = (
         writes=files("sae/quality.json"),
         reads=lambda s: [
             s.sae.model_dump(include={"load": {"corpus"}}),
-            *(Fact("corpus_version"), Fact("source_quality"), SELECTING, s.template),
+            *(RunInput("corpus_version"), RunInput("source_quality"), SELECTION, s.template),
         ],
         after=("train",),
-        unless=lambda s: s.sae.load is None,
+        section="sae.load",
         part_of="train",
     ),
     Step(
         "grid",
-        "Train every SAE of sae.grid on one pass of activations, compared in grid/grid.csv.",
+        "Train every SAE of sae.grid on one stream of activations; grid/grid.csv compares them.",
         build=f"{STEPS_PACKAGE}.sae:grid",
         writes=files("grid/grid.csv", "grid/frontier.html"),
-        reads=lambda s: [MODEL, HOOK, grid_specs(s), Fact("sae_source"), Fact("grid_missing")],
+        reads=lambda s: [
+            MODEL,
+            HOOK,
+            grid_specs(s),
+            RunInput("sae_source"),
+            RunInput("grid_missing"),
+        ],
         section="sae.grid",
-        ask="which architectures and sparsities",
+        section_hint="the architectures and sparsities to train",
         returns_writer=True,
     ),
     Step(
@@ -141,7 +144,7 @@ STEPS: tuple[Step, ...] = (
         "",
         build=f"{STEPS_PACKAGE}.features:feature_data",
         writes=files("feature_pages.json"),
-        reads=_features,
+        reads=_feature_data,
         after=("select",),
         section="features",
     ),
@@ -150,10 +153,10 @@ STEPS: tuple[Step, ...] = (
         "",
         build=f"{STEPS_PACKAGE}.features:features",
         writes=files("features.html"),
-        reads=lambda _: [Fact("labels_digest")],
+        reads=lambda _: [RunInput("labels_digest")],
         after=("feature_data",),
         section="features",
-        renewed_by=("label",),
+        repeated_after=("label",),
     ),
     Step(
         "label_evidence",
@@ -167,53 +170,53 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         "label",
-        "Name the features and test the names; exit status 1 while answers are missing.",
+        "Name the features and test the names; exits with 1 while answers are missing.",
         build=f"{STEPS_PACKAGE}.label:label",
         writes=files("labels.json", "labels.csv"),
         reads=_label,
         after=("label_evidence",),
         section="label",
-        ask="who names features, or label: {} for the offline provider",
+        section_hint="label: {} for the offline provider, or name another",
         returns_writer=True,
     ),
     Step(
         "compare_edits",
-        "Write what the model says with and without edits, side by side.",
+        "Compare what the model writes with and without each edit.",
         build=f"{STEPS_PACKAGE}.compare_edits:compare_edits",
         writes=files("compare_edits.json", "compare_edits.csv"),
         reads=lambda s: [STEERED, s.prompts, s.compare_edits, METRICS],
         after=("select",),
         section="compare_edits",
-        ask="which variants to compare",
+        section_hint="the variants to compare",
     ),
     Step(
         "compare_directions",
-        "Compare ways to choose directions by what the chosen ones do.",
+        "Compare selection methods by the effect of the directions they choose.",
         build=f"{STEPS_PACKAGE}.compare_directions:compare_directions",
         writes=files("comparison.csv", "comparison_rows.parquet"),
-        reads=lambda s: [*_compared(s), s.compare_directions],
+        reads=lambda s: [*_compared_directions(s), s.compare_directions],
         after=("select",),
         section="compare_directions",
-        ask="which ways to choose directions, or compare_directions: {} for the usual ones",
+        section_hint="compare_directions: {} for the default methods, or list others",
     ),
     Step(
         "tradeoffs",
-        "Measure directions and edits on every domain: effect against damage.",
+        "Measure directions and edits on every domain: wanted effect against damage.",
         build=f"{STEPS_PACKAGE}.tradeoffs:tradeoffs",
         writes=files("tradeoffs.csv", "tradeoffs_by_domain.csv", "tradeoffs_rows.parquet"),
         reads=lambda s: [
-            *_compared(s),
+            *_compared_directions(s),
             s.tradeoffs,
-            Fact("tradeoffs_hash"),
+            PromptsInput("tradeoff_prompts"),
             s.sweep.completions.temperature,
         ],
         after=("select",),
         section="tradeoffs",
-        ask="which directions and edits, or tradeoffs: {} for the usual ones",
+        section_hint="tradeoffs: {} for the default directions and edits, or list others",
     ),
     Step(
         "sweep",
-        "Steer and measure, against controls.",
+        "Steer along the candidates and random controls, and measure the effects.",
         build=f"{STEPS_PACKAGE}.sweep:sweep",
         writes=_sweep_files,
         reads=lambda s: [STEERED, s.prompts, s.sweep, METRICS],
@@ -243,10 +246,10 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         "report",
-        "Write the report, and whatever it still needs.",
+        "Write the report, and run every step it needs.",
         build=f"{STEPS_PACKAGE}.report:report",
         writes=files("report.html", "plots"),
-        reads=lambda s: [s, Fact("grid_digest")],
+        reads=lambda s: [s, RunInput("grid_digest")],
         after=(
             *("quality", "features", "label", "compare_edits", "compare_directions"),
             *("tradeoffs", "sweep", BASELINE),
@@ -257,24 +260,24 @@ STEPS: tuple[Step, ...] = (
 
 
 def step(name: str) -> Step:
-    """The step of a name."""
+    """The step with this name."""
     return next(one for one in STEPS if one.name == name)
 
 
 def needed(name: str) -> list[Step]:
-    """A step, what it is made from, and their parts, in the order of the table."""
+    """A step, the steps it depends on, and their parts, in the order of the table."""
     wanted, found = [name], set[str]()
     while wanted:
         found.add(one := wanted.pop())
-        parts = [s.name for s in STEPS if s.part_of == one or one in s.renewed_by]
+        parts = [s.name for s in STEPS if s.part_of == one or one in s.repeated_after]
         wanted += [other for other in (*step(one).after, *parts) if other not in found]
     return [one for one in STEPS if one.name in found]
 
 
 def dependants(name: str) -> list[str]:
-    """The steps that are made from what a step makes, directly or not."""
+    """The steps that depend on a step, directly or not."""
     found = {name}
-    for one in STEPS:  # a step stands behind what it is made from
+    for one in STEPS:  # a step comes after everything it depends on
         if found & {*one.after}:
             found.add(one.name)
     return [one.name for one in STEPS if one.name in found - {name}]

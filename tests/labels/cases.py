@@ -1,4 +1,4 @@
-"""Features with made-up evidence, and a labeller that knows as much as a test wants."""
+"""Features with synthetic evidence, and a labeller whose knowledge a test chooses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def context(text: str, domain: str = "food", peak: int = 0) -> Context:
 
 
 def case(feature: int = 7, n: int = 10, n_pairs: int = 10) -> LabelCase:
-    """Fruit fires, tools do not; texts that are steered speak of fruit."""
+    """A feature that fires on fruit and not on tools; steered texts mention fruit."""
     texts = tuple(
         SteeredTexts(f"ask {i}", f"plain {i}", {-1.0: "no fruit", 1.0: f"apple {i}"})
         for i in range(2)
@@ -48,7 +48,7 @@ def case(feature: int = 7, n: int = 10, n_pairs: int = 10) -> LabelCase:
 
 @dataclass(frozen=True)
 class Judge(Labeller):
-    """Calls everything fruit, and judges by a function of a text."""
+    """Names every feature "fruit", and judges by a predicate on the text."""
 
     knows: Callable[[str], bool] = lambda text: "fruit" in text
     provider = "offline"

@@ -1,4 +1,4 @@
-"""Asking a server: tried again, paid for, kept, and never with the key in what is left."""
+"""Asking a server: retries, budgets, cached answers, and a key that never leaks."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def failing(asker: Client, question: Question = QUESTION) -> LabelError:
 
 
 def in_turn(*replies: Reply) -> Any:
-    """Each reply once, the last one for ever."""
+    """Each reply once, then the last one forever."""
     left = list(replies)
     return lambda question: left.pop(0) if len(left) > 1 else left[0]
 
 
-def test_an_answer_is_read_and_kept_and_not_asked_for_again(tmp_path):
+def test_a_readable_answer_is_cached_and_not_asked_for_again(tmp_path):
     with serving(lambda q: answer(FRUIT)) as server:
         first = client(server, tmp_path).ask(QUESTION, read_name)
         again = client(server, tmp_path).ask(QUESTION, read_name)
@@ -60,7 +60,7 @@ def test_what_decides_the_answer_is_part_of_the_question(tmp_path, change):
     assert len(server.asked) == 2
 
 
-def test_where_the_server_stands_is_not_part_of_the_question(tmp_path):
+def test_the_servers_address_is_not_part_of_the_question(tmp_path):
     with serving(lambda q: answer(FRUIT)) as one:
         client(one, tmp_path).ask(QUESTION, read_name)
     with serving(lambda q: answer(FRUIT)) as other:
@@ -84,21 +84,21 @@ PASSING = {
 
 
 @pytest.mark.parametrize("reply", PASSING.values(), ids=PASSING)
-def test_what_may_pass_is_tried_again(tmp_path, reply):
+def test_a_transient_failure_is_retried(tmp_path, reply):
     with serving(in_turn(reply, reply, answer(FRUIT))) as server:
         assert client(server, tmp_path).ask(QUESTION, read_name).summary == "names of fruit"
     assert len(server.asked) == 3
 
 
 @pytest.mark.parametrize("reply", PASSING.values(), ids=PASSING)
-def test_what_does_not_pass_ends_as_unanswered_after_so_many_tries(tmp_path, reply):
+def test_a_lasting_failure_ends_as_unanswered_after_the_last_retry(tmp_path, reply):
     with serving(lambda q: reply) as server:
         failure = failing(client(server, tmp_path, retries=2))
     assert (failure.status, len(server.asked)) == ("unanswered", 3)
     assert "3 tries" in str(failure)
 
 
-def test_a_time_out_is_tried_again_and_paid_for_in_full(tmp_path):
+def test_a_time_out_is_retried_and_costs_the_maximum(tmp_path):
     slow = Reply(answer(FRUIT).body, after=4)
     with serving(in_turn(slow, answer(FRUIT))) as server:
         asker = client(server, tmp_path, timeout=1.5)
@@ -106,7 +106,7 @@ def test_a_time_out_is_tried_again_and_paid_for_in_full(tmp_path):
     assert asker.budget.tokens == 4 + 1024 + 7
 
 
-def test_nobody_at_the_address_is_unanswered(tmp_path):
+def test_without_a_server_at_the_address_the_status_is_unanswered(tmp_path):
     with serving() as server:
         pass
     failure = failing(client(server.base_url, tmp_path, retries=1))
@@ -126,26 +126,26 @@ def test_a_refusal_of_key_or_model_is_final_for_every_question(tmp_path, status)
     assert ("no key" in str(found[0])) == (status != 404)
 
 
-def test_an_address_that_mostly_is_another_is_pointed_out(tmp_path):
+def test_a_base_url_without_v1_is_pointed_out(tmp_path):
     with serving(lambda q: error(404, "Not Found")) as server:
         address = server.base_url.removesuffix("/v1")
-        assert "base_url mostly ends in /v1" in str(failing(client(address, tmp_path)))
+        assert "base_url usually ends in /v1" in str(failing(client(address, tmp_path)))
 
 
-def test_a_refusal_of_one_question_says_nothing_of_others(tmp_path):
+def test_a_refusal_of_one_question_does_not_end_the_asking(tmp_path):
     with serving(lambda q: error(400, "too long")) as server:
         asker = client(server, tmp_path, structured="off")
         assert [failing(asker).status for _ in range(2)] == ["refused"] * 2
     assert len(server.asked) == 2
 
 
-def test_what_other_servers_say_is_found_too(tmp_path):
+def test_error_messages_of_other_servers_are_read_too(tmp_path):
     refusal = Reply(json.dumps({"detail": "no such model"}), status=404)
     with serving(lambda q: refusal) as server:
         assert str(failing(client(server, tmp_path))).startswith("status 404: no such model (")
 
 
-def test_a_server_that_takes_no_schema_is_asked_without_from_then_on(tmp_path, capsys):
+def test_a_server_that_rejects_schemas_is_asked_without_one_from_then_on(tmp_path, capsys):
     def reply(question: dict[str, Any]) -> Reply:
         return error(422) if "response_format" in question else answer(FRUIT)
 
@@ -155,10 +155,10 @@ def test_a_server_that_takes_no_schema_is_asked_without_from_then_on(tmp_path, c
         for question in (QUESTION, other):
             assert asker.ask(question, read_name).summary == "names of fruit"
     assert ["response_format" in q for q in server.asked] == [True, False, False]
-    assert capsys.readouterr().err.count("takes no JSON schema") == 1
+    assert capsys.readouterr().err.count("rejects JSON schemas") == 1
 
 
-def test_the_server_is_asked_greedily_and_for_the_schema(tmp_path):
+def test_requests_are_greedy_and_carry_the_schema(tmp_path):
     with serving(lambda q: answer(FRUIT)) as server:
         client(server, tmp_path).ask(QUESTION, read_name)
     (question,) = server.asked
@@ -166,7 +166,7 @@ def test_the_server_is_asked_greedily_and_for_the_schema(tmp_path):
     assert question["response_format"]["json_schema"]["schema"] == QUESTION.schema
 
 
-def test_waits_double_are_capped_and_follow_the_server(tmp_path):
+def test_waits_double_are_capped_and_follow_retry_after(tmp_path):
     waits: list[float] = []
     with serving(in_turn(error(500), error(500), error(429, Retry_After="90"), answer(FRUIT))) as s:
         asker = client(s, tmp_path, backoff=1.0)
@@ -177,7 +177,7 @@ def test_waits_double_are_capped_and_follow_the_server(tmp_path):
 
 
 @pytest.mark.parametrize("said", ["nan", "-3", "soon", "inf"])
-def test_a_senseless_wait_does_no_harm(tmp_path, said):
+def test_a_nonsensical_retry_after_does_no_harm(tmp_path, said):
     waits: list[float] = []
     with serving(in_turn(error(429, Retry_After=said), answer(FRUIT))) as server:
         asker = client(server, tmp_path)
@@ -192,7 +192,7 @@ def test_no_more_requests_are_sent_than_allowed(tmp_path):
     assert (failure.status, len(server.asked)) == ("over_budget", 2)
 
 
-def test_a_question_that_may_not_fit_into_the_tokens_left_is_not_sent(tmp_path):
+def test_a_question_that_may_exceed_the_tokens_left_is_not_sent(tmp_path):
     with serving(lambda q: answer(FRUIT)) as server:
         asker = client(server, tmp_path, max_tokens=40, max_answer_tokens=30)
         asker.ask(QUESTION, read_name)  # may take 34, takes 7: 33 are left
@@ -201,7 +201,7 @@ def test_a_question_that_may_not_fit_into_the_tokens_left_is_not_sent(tmp_path):
     assert (failure.status, len(server.asked), asker.budget.tokens) == ("over_budget", 1, 7)
 
 
-def test_a_budget_holds_with_many_at_once(tmp_path):
+def test_a_budget_holds_for_parallel_requests(tmp_path):
     questions = [Question("q", [{"role": "user", "content": str(i)}], {}) for i in range(20)]
     with serving(lambda q: answer(FRUIT)) as server:
         asker = client(server, tmp_path, max_requests=7)
@@ -218,8 +218,8 @@ def test_a_budget_holds_with_many_at_once(tmp_path):
     assert len(server.asked) == 7
 
 
-def test_a_budget_of_tokens_is_spent_alike_however_many_are_asked_at_once(tmp_path):
-    """A question may cost far more than it does: others wait, and are not refused for that."""
+def test_a_token_budget_goes_equally_far_in_parallel(tmp_path):
+    """Reservations far exceed actual costs; parallel requests wait rather than being refused."""
     questions = [Question("q", [{"role": "user", "content": f"{i:09}"}], {}) for i in range(12)]
     costs = answer(FRUIT, usage={"total_tokens": 60})
     for at_once in (1, 8):
@@ -238,7 +238,7 @@ def test_a_budget_of_tokens_is_spent_alike_however_many_are_asked_at_once(tmp_pa
         assert asker.budget.tokens == 720
 
 
-def test_a_server_that_nobody_reaches_costs_no_tokens(tmp_path):
+def test_an_unreachable_server_costs_no_tokens(tmp_path):
     with serving() as server:
         pass
     asker = client(server.base_url, tmp_path, retries=2)
@@ -246,7 +246,7 @@ def test_a_server_that_nobody_reaches_costs_no_tokens(tmp_path):
     assert (asker.budget.tokens, asker.budget.waiting) == (0, 0)
 
 
-def test_an_answer_that_ended_before_it_began_is_not_asked_for_again(tmp_path):
+def test_an_empty_answer_cut_by_the_token_limit_is_not_retried(tmp_path):
     cut = [{"message": {"content": ""}, "finish_reason": "length"}]
     with serving(lambda q: answer("", choices=cut)) as server:
         asker = client(server, tmp_path)
@@ -255,22 +255,22 @@ def test_an_answer_that_ended_before_it_began_is_not_asked_for_again(tmp_path):
     assert "max_answer_tokens" in str(failure)
 
 
-def test_further_fields_are_sent_and_null_leaves_one_out(tmp_path):
+def test_extra_fields_are_sent_and_null_omits_a_field(tmp_path):
     extra = {"chat_template_kwargs": {"enable_thinking": False}, "temperature": None}
     with serving(lambda q: answer(FRUIT)) as server:
         client(server, tmp_path, extra=extra).ask(QUESTION, read_name)
         client(server, tmp_path).ask(QUESTION, read_name)
     assert server.asked[0]["chat_template_kwargs"] == {"enable_thinking": False}
     assert "temperature" not in server.asked[0] and "max_tokens" in server.asked[0]
-    assert len(server.asked) == 2, "what is sent is part of the question"
+    assert len(server.asked) == 2, "extra fields are part of the question"
 
 
-def test_half_a_character_in_an_answer_is_kept_as_a_mark(tmp_path):
+def test_a_lone_surrogate_in_an_answer_becomes_a_question_mark(tmp_path):
     with serving(lambda q: Reply(answer(FRUIT).body.replace("apples", "\\\\ud83d"))) as server:
         assert client(server, tmp_path).ask(QUESTION, read_name).analysis == "?"
 
 
-def test_an_answer_that_cannot_be_read_is_kept_to_look_at_and_asked_again(tmp_path):
+def test_an_unreadable_answer_is_kept_for_inspection_and_asked_again(tmp_path):
     with serving(in_turn(answer("no idea"), answer(FRUIT))) as server:
         assert failing(client(server, tmp_path)).status == "unreadable"
         (kept,) = (tmp_path / "answers").iterdir()
@@ -279,7 +279,7 @@ def test_an_answer_that_cannot_be_read_is_kept_to_look_at_and_asked_again(tmp_pa
     assert len(server.asked) == 2
 
 
-def test_a_damaged_file_of_an_answer_is_asked_again(tmp_path):
+def test_an_answer_in_a_damaged_file_is_asked_again(tmp_path):
     with serving(lambda q: answer(FRUIT)) as server:
         client(server, tmp_path).ask(QUESTION, read_name)
         (kept,) = (tmp_path / "answers").iterdir()
@@ -294,7 +294,7 @@ def test_a_damaged_file_of_an_answer_is_asked_again(tmp_path):
     assert len(server.asked) == 7
 
 
-def test_the_key_goes_to_the_server_and_into_nothing_that_comes_back(tmp_path, monkeypatch):
+def test_the_key_is_sent_to_the_server_and_masked_in_all_output(tmp_path, monkeypatch):
     key = "sk-canary/5f2a"
     monkeypatch.setenv("MY_API_KEY", key)
     replies = [
@@ -320,21 +320,21 @@ def test_the_key_goes_to_the_server_and_into_nothing_that_comes_back(tmp_path, m
 
 
 @pytest.mark.parametrize("key", ["one two", "one\ntwo", "schlüssel", "\x07"])
-def test_what_can_be_no_key_is_refused_and_not_repeated(monkeypatch, key):
+def test_an_impossible_key_is_refused_and_not_quoted(monkeypatch, key):
     monkeypatch.setenv("MY_API_KEY", key)
     with pytest.raises(InputError, match="MY_API_KEY") as refusal:
         key_of(ServerSpec(base_url="http://x/v1", model="m", key_env="MY_API_KEY"))
     assert key not in str(refusal.value)
 
 
-def test_a_short_key_is_a_word_that_texts_may_hold(tmp_path, monkeypatch):
+def test_a_short_key_is_not_masked(tmp_path, monkeypatch):
     monkeypatch.setenv("MY_API_KEY", "names")
     with serving(lambda q: answer(FRUIT)) as server:
         asker = client(server, tmp_path, key_env="MY_API_KEY")
         assert asker.ask(QUESTION, read_name).summary == "names of fruit"
 
 
-def test_without_a_variable_no_key_of_the_environment_is_sent(tmp_path, monkeypatch):
+def test_without_key_env_no_key_from_the_environment_is_sent(tmp_path, monkeypatch):
     for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
         monkeypatch.setenv(name, "sk-canary-5f2a")
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Secret: sk-canary-5f2a")
@@ -344,7 +344,7 @@ def test_without_a_variable_no_key_of_the_environment_is_sent(tmp_path, monkeypa
     assert "authorization" not in server.headers[0]
 
 
-def test_a_variable_that_is_not_set_is_named(monkeypatch):
+def test_an_unset_variable_is_named(monkeypatch):
     monkeypatch.delenv("MY_API_KEY", raising=False)
     spec = ServerSpec(base_url="http://x/v1", model="m", key_env="MY_API_KEY")
     with pytest.raises(InputError, match="MY_API_KEY is not set"):
@@ -362,7 +362,7 @@ def test_a_variable_that_is_not_set_is_named(monkeypatch):
         {"base_url": "localhost:8000"},
     ],
 )
-def test_a_key_in_a_config_is_refused_and_not_repeated(given):
+def test_a_key_in_a_config_is_refused_and_not_quoted(given):
     from saelens_steer.config import parse_config
 
     server = {"base_url": "http://host/v1", "model": "m", **given}
@@ -374,7 +374,7 @@ def test_a_key_in_a_config_is_refused_and_not_repeated(given):
     assert not any(secret in said for secret in ("0123abc", "abcDEF", "secret"))
 
 
-def test_an_interruption_does_not_wait_for_a_server_that_hangs(tmp_path):
+def test_an_interrupt_does_not_wait_for_a_hanging_server(tmp_path):
     from cases import case
 
     from saelens_steer.labels.labelling import label_all
@@ -400,7 +400,7 @@ def test_an_interruption_does_not_wait_for_a_server_that_hangs(tmp_path):
         assert time.monotonic() - began < 10
 
 
-def test_many_questions_are_under_way_at_once(tmp_path):
+def test_questions_are_asked_in_parallel(tmp_path):
     questions = [Question("q", [{"role": "user", "content": str(i)}], {}) for i in range(8)]
     together = threading.Barrier(8, timeout=60)
 
@@ -414,7 +414,7 @@ def test_many_questions_are_under_way_at_once(tmp_path):
     assert found == ["names of fruit"] * 8
 
 
-def test_one_question_of_many_is_sent_once(tmp_path):
+def test_a_question_asked_by_many_threads_is_sent_once(tmp_path):
     with serving(lambda q: answer(FRUIT)) as server, ThreadPoolExecutor(8) as pool:
         asker = client(server, tmp_path)
         found = list(pool.map(lambda _: asker.ask(QUESTION, read_name).summary, range(8)))
@@ -422,7 +422,7 @@ def test_one_question_of_many_is_sent_once(tmp_path):
 
 
 def test_without_the_client_everything_but_a_server_works():
-    """The extra `label` is optional: nothing imports its client until a server is to be asked."""
+    """The extra `label` is optional: nothing imports its client before a server is needed."""
     script = """
 import sys
 sys.modules["openai"] = None

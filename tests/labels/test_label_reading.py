@@ -1,4 +1,4 @@
-"""Reading what models answer that were asked for JSON."""
+"""Parsing the answers of models that were asked for JSON."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_name_is_found_however_it_is_wrapped(text):
     assert (name.summary, name.analysis) == (NAMED["summary"], NAMED["analysis"])
 
 
-def test_an_answer_that_was_cut_gives_its_summary():
+def test_a_cut_answer_still_gives_its_summary():
     name = read_name(said("Summary: names of fruit\nAnalysis: It fi", cut=True))
     assert name.summary == "names of fruit"
 
@@ -64,7 +64,7 @@ def test_an_answer_without_a_summary_is_unreadable(text):
     assert failure.value.status == "unreadable"
 
 
-def test_five_thousand_words_without_a_summary_are_unreadable_and_with_one_cut():
+def test_an_endless_answer_is_unreadable_and_an_endless_summary_is_cut():
     words = "word " * 5000
     with pytest.raises(LabelError):
         read_name(said(words))
@@ -75,24 +75,24 @@ def test_five_thousand_words_without_a_summary_are_unreadable_and_with_one_cut()
     assert len(name.analysis) <= 4000
 
 
-def test_a_summary_without_blanks_is_cut_too():
+def test_a_summary_without_spaces_is_cut_too():
     name = read_name(said(json.dumps({"summary": "字" * 999})))
     assert len(name.summary) == 201
-    assert name.remark == "a summary of 999 letters was cut"
+    assert name.remark == "a summary of 999 characters was cut"
 
 
-def test_half_a_character_does_no_harm():
+def test_a_lone_surrogate_does_no_harm():
     name = read_name(said('{"summary": "fruit \\ud83d", "analysis": "\\udfff"}'))
     assert (name.summary, name.analysis) == ("fruit ?", "?")
 
 
-def test_nineteen_words_are_left_as_they_are():
+def test_a_summary_of_nineteen_words_is_not_cut():
     text = " ".join(["word"] * 19)
     name = read_name(said(json.dumps({"summary": text})))
     assert (name.summary, name.remark, name.analysis) == (text, "", "")
 
 
-def test_an_answer_that_ran_out_of_tokens_says_so():
+def test_the_error_says_that_an_answer_ran_out_of_tokens():
     with pytest.raises(LabelError, match="max_answer_tokens"):
         read_name(said("<think>Let me see", cut=True))
 
@@ -107,7 +107,7 @@ def test_an_answer_that_ran_out_of_tokens_says_so():
         ('Text [2] is about tools, so: {"active": [1, 3]}', [1, 3]),
     ],
 )
-def test_numbers_are_found(text, found):
+def test_numbers_are_read(text, found):
     assert read_numbers(said(text), 4) == found
 
 
@@ -124,7 +124,7 @@ def test_numbers_are_found(text, found):
         '{"active": ["x"]}',
     ],
 )
-def test_what_is_no_list_of_the_numbers_shown_is_unreadable(text):
+def test_anything_but_a_list_of_the_given_numbers_is_unreadable(text):
     with pytest.raises(LabelError) as failure:
         read_numbers(said(text), 4)
     assert failure.value.status == "unreadable"
@@ -139,11 +139,11 @@ def test_what_is_no_list_of_the_numbers_shown_is_unreadable(text):
         '{"choices": "A, B, A"}',
     ],
 )
-def test_letters_are_found(text):
+def test_letters_are_read(text):
     assert read_letters(said(text), 3) == "ABA"
 
 
 @pytest.mark.parametrize("text", ["ABA", '{"choices": ["A", "B"]}', '["A", "B", "C"]', "{}"])
-def test_other_than_a_letter_for_each_question_is_unreadable(text):
+def test_anything_but_one_letter_per_pair_is_unreadable(text):
     with pytest.raises(LabelError):
         read_letters(said(text), 3)

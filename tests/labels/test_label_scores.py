@@ -1,4 +1,4 @@
-"""Scores of labels, beside chance."""
+"""Scores of labels, against chance."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_steering_effect_is_the_weighted_share_of_distinct_tokens_and_texts(
     assert steering_effect(texts) == pytest.approx(0.6 * 4 / 8 + 0.4 * 2 / 3)
 
 
-def test_the_steering_effect_is_1_where_nothing_is_repeated_and_small_in_a_loop():
+def test_the_steering_effect_is_1_without_repetition_and_small_in_a_loop():
     assert steering_effect([[1, 2], [3]]) == 1
     assert steering_effect([[5] * 50] * 10) == pytest.approx(0.6 / 500 + 0.04)
     assert steering_effect([[], []]) == pytest.approx(0.2)
@@ -41,7 +41,7 @@ def test_a_score_has_the_exact_binomial_interval():
     assert score.p_value == pytest.approx(1351 / 2**20)  # 1 + 20 + 190 + 1140 of 2**20
 
 
-def test_a_judge_who_knows_scores_1_and_one_who_has_it_backwards_0():
+def test_a_perfect_judge_scores_1_and_an_inverted_one_0():
     for knows, want in ((lambda t: "fruit" in t, 1.0), (lambda t: "fruit" not in t, 0.0)):
         judge, trials = Judge(knows), case().trials
         assert detection_score(judge, NAME, trials).accuracy == want
@@ -49,7 +49,7 @@ def test_a_judge_who_knows_scores_1_and_one_who_has_it_backwards_0():
 
 
 @pytest.mark.parametrize("start", [True, False])
-def test_a_judge_who_answers_in_turn_learns_nothing_from_the_order(start):
+def test_alternating_answers_are_at_chance(start):
     class InTurn(Judge):
         def steered(self, name, pairs):
             return [(i % 2 == 0) == start for i in range(len(pairs))]
@@ -60,13 +60,13 @@ def test_a_judge_who_answers_in_turn_learns_nothing_from_the_order(start):
 
 
 def _of(i: int):
-    """The case of texts of its own."""
+    """A case whose steered texts differ with `i`."""
     own = case()
     pairs = tuple(replace(pair, steered=f"{pair.steered} {i}") for pair in own.trials.pairs)
     return replace(own, trials=replace(own.trials, pairs=pairs))
 
 
-def test_of_more_contexts_that_fire_weak_ones_are_taken_too():
+def test_with_surplus_firing_contexts_weak_ones_are_used_too():
     seen: list[str] = []
 
     class Noting(Judge):
@@ -80,13 +80,13 @@ def test_of_more_contexts_that_fire_weak_ones_are_taken_too():
 
 
 @pytest.mark.parametrize("always", [True, False])
-def test_a_judge_who_always_says_the_same_is_at_chance(always):
+def test_a_constant_answer_is_at_chance(always):
     judge, trials = Judge(lambda text: always), case().trials
     assert detection_score(judge, NAME, trials).accuracy == 0.5
     assert causal_score(judge, NAME, trials).accuracy == 0.5
 
 
-def test_as_many_contexts_fire_as_do_not():
+def test_firing_and_silent_contexts_are_equally_many():
     trials = replace(case().trials, silent=case().trials.silent[:4])
     assert detection_score(Judge(), NAME, trials).n == 8
 
@@ -98,7 +98,7 @@ def test_pairs_of_equal_texts_are_left_out():
     assert (score.n, score.accuracy) == (10, 1.0)
 
 
-def test_the_order_shown_does_not_depend_on_the_order_found():
+def test_the_order_of_contexts_does_not_depend_on_their_source():
     seen: list[list[str]] = []
 
     class Noting(Judge):
@@ -115,7 +115,7 @@ def test_the_order_shown_does_not_depend_on_the_order_found():
     assert kinds != sorted(kinds, reverse=True)
 
 
-def test_too_few_trials_are_no_score():
+def test_too_few_trials_give_no_score():
     few = HeldOutExamples((), (), ())
     assert detection_score(Judge(), NAME, few).status == "too_few"
     score = causal_score(Judge(), NAME, case(n_pairs=4).trials)
@@ -124,7 +124,7 @@ def test_too_few_trials_are_no_score():
 
 
 class Broken(Judge):
-    """Names some features and judges nothing."""
+    """Names even features only, and fails to judge any."""
 
     def name(self, evidence):
         if evidence.feature % 2:
@@ -138,14 +138,14 @@ class Broken(Judge):
 
 
 @pytest.mark.parametrize("at_once", [1, 4])
-def test_every_feature_has_a_status_whatever_happens_to_others(at_once):
+def test_every_feature_has_a_status_even_if_others_fail(at_once):
     labels = label_all(Broken(), [case(i) for i in range(6)], at_once)
     assert [label.feature for label in labels] == list(range(6))
     assert [label.status for label in labels] == ["labelled", "unanswered"] * 3
     assert [label.detection.status for label in labels] == ["over_budget", "no_label"] * 3
 
 
-def test_a_slip_in_a_labeller_is_not_taken_for_a_status():
+def test_a_bug_in_a_labeller_is_raised():
     class Slip(Judge):
         def name(self, evidence):
             raise ZeroDivisionError
@@ -155,7 +155,7 @@ def test_a_slip_in_a_labeller_is_not_taken_for_a_status():
             label_all(Slip(), [case(i) for i in range(4)], at_once)
 
 
-def test_without_evidence_nobody_is_asked():
+def test_without_evidence_the_labeller_is_not_called():
     bare = replace(case().evidence, contexts=(), raised=(), texts=())
     (label,) = label_all(Broken(), [replace(case(), evidence=bare)])
     assert label.status == "no_evidence"

@@ -1,4 +1,4 @@
-"""What features are named from, and what their names are tested on."""
+"""The evidence that features are named from, and the examples that test the names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def cached(random_model):
 
 @pytest.fixture(scope="module")
 def sae():
-    """Features that fire on some tokens and not on most."""
+    """An SAE whose features fire on a minority of tokens."""
     sparse = random_sae(32)
     sparse.b_enc.data -= 1.0
     return sparse
@@ -56,7 +56,7 @@ def cases(job) -> Any:
 
 
 def fires(sae, cached, prompt: str, positions, feature: int) -> torch.Tensor:
-    """Activations of a feature at some positions of a prompt, straight from the cache."""
+    """Activations of a feature at some positions of a prompt, computed from the cache."""
     index = cached.index.reset_index(drop=True)
     own = index[index["prompt_id"] == prompt].set_index("position")
     rows = [own.index.get_loc(position) for position in positions]
@@ -65,7 +65,7 @@ def fires(sae, cached, prompt: str, positions, feature: int) -> torch.Tensor:
     return sae.encode(x)[:, feature]
 
 
-def test_contexts_fire_where_they_should_and_silent_ones_nowhere(cases, sae, cached):
+def test_firing_contexts_peak_at_their_peak_and_silent_ones_never_fire(cases, sae, cached):
     for case in cases[1]:
         feature, trials = case.evidence.feature, case.trials
         assert len(trials.firing) == 3
@@ -77,14 +77,14 @@ def test_contexts_fire_where_they_should_and_silent_ones_nowhere(cases, sae, cac
             assert not bool((z > 0).any())
 
 
-def test_no_context_that_is_shown_is_one_that_the_name_is_tested_on(cases):
+def test_shown_contexts_are_never_held_out_ones(cases):
     for case in cases[1]:
         kinds = (case.evidence.contexts, case.trials.firing, case.trials.silent)
         prompts = [context.prompt_id for contexts in kinds for context in contexts]
         assert len(prompts) == len(set(prompts))
 
 
-def test_prompts_whose_texts_are_shown_are_in_no_pair(cases, job):
+def test_shown_prompts_are_in_no_pair(cases, job):
     for case in cases[1]:
         shown = {texts.prompt for texts in case.evidence.texts}
         assert len(shown) == job.spec.examples
@@ -95,7 +95,7 @@ def test_prompts_whose_texts_are_shown_are_in_no_pair(cases, job):
         assert len(shown | tested) == len(job.prompts)
 
 
-def test_a_pair_is_of_the_largest_strength_and_of_a_push_as_long(cases, job, sae):
+def test_a_pair_is_at_the_largest_strength_and_both_pushes_have_one_norm(cases, job, sae):
     texts, found = cases
     rows = texts.controls
     assert set(rows["alpha"]) == {0.0, 3.0}
@@ -113,7 +113,7 @@ def test_a_pair_is_of_the_largest_strength_and_of_a_push_as_long(cases, job, sae
         assert all(pair.steered == by_prompt[asked[pair.prompt]] for pair in case.trials.pairs)
 
 
-def test_what_was_gathered_is_written_and_read_back(job, cases):
+def test_label_inputs_survive_writing_and_reading(job, cases):
     import json
     from dataclasses import asdict
 
@@ -129,7 +129,7 @@ def test_what_was_gathered_is_written_and_read_back(job, cases):
 
 
 @pytest.mark.parametrize("kind", ["input", "output"])
-def test_only_the_evidence_of_a_kind_is_shown(job, cases, kind):
+def test_only_the_requested_kind_of_evidence_is_shown(job, cases, kind):
     from dataclasses import replace
 
     spec = job.spec.model_copy(update={"evidence": kind, "example_chars": 3})
@@ -145,8 +145,8 @@ def test_only_the_evidence_of_a_kind_is_shown(job, cases, kind):
         assert all(len(text) <= 3 for text in shown + pairs)
 
 
-def test_where_silent_contexts_stand_tells_nothing(random_model, cached):
-    """A feature that fires in every prompt, at the same place: silent ones are no beginnings."""
+def test_position_does_not_give_silent_contexts_away(random_model, cached):
+    """Silent contexts are as deep in their prompts as firing ones, so position is no clue."""
     from saelens_steer.config import LabelSpec
     from saelens_steer.features import feature_activity, shown_tokens
     from saelens_steer.labels.contexts import _rows
@@ -165,7 +165,7 @@ def test_where_silent_contexts_stand_tells_nothing(random_model, cached):
         assert not prompts & {int(found.origins.prompt_of[row]) for row in tried}
 
 
-def test_each_prompt_has_a_random_direction_that_does_not_hang_on_other_features(job):
+def test_each_prompt_has_its_own_random_direction_whatever_features_are_labelled(job):
     from dataclasses import replace
 
     def directions_of(features: list[int]) -> list[torch.Tensor]:
@@ -188,7 +188,7 @@ def test_each_prompt_has_a_random_direction_that_does_not_hang_on_other_features
     assert (units @ units.T).fill_diagonal_(0).abs().max() < 0.99
 
 
-def test_the_effect_counts_every_steered_text_and_no_other(cases, job, random_model):
+def test_the_steering_effect_counts_exactly_the_steered_texts(cases, job, random_model):
     from saelens_steer.labels.scores import steering_effect
 
     table = cases[0].features
@@ -200,7 +200,7 @@ def test_the_effect_counts_every_steered_text_and_no_other(cases, job, random_mo
         assert case.effect == pytest.approx(steering_effect(ids))
 
 
-def test_a_feature_that_never_fires_is_not_steered_and_still_a_case(random_model, cached):
+def test_a_feature_that_never_fires_is_not_steered_but_still_labelled(random_model, cached):
     import saelens_steer as ss
 
     dead = random_sae(32)
@@ -215,9 +215,7 @@ def test_a_feature_that_never_fires_is_not_steered_and_still_a_case(random_model
     assert table["steering_effect"][1] > 0
 
 
-def test_in_a_notebook_a_server_is_asked_and_its_answers_may_be_kept(
-    random_model, sae, cached, tmp_path
-):
+def test_a_notebook_can_ask_a_server_and_cache_its_answers(random_model, sae, cached, tmp_path):
     from loopback import MODEL, serving
 
     import saelens_steer as ss

@@ -1,4 +1,4 @@
-"""Names without a language model: of the evidence's own words, and tested by looking for them."""
+"""Names without a language model: words from the evidence, tested by searching texts for them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORD = re.compile(r"\\[A-Za-z]+|[A-Za-z]+|\$\$|```|\"\"\"")
 
 
 def fires_in(*texts: str, domain: str = "streets") -> tuple[Context, ...]:
-    """A context for each text; the token that begins with « has the largest activation."""
+    """A context per text, whose peak is the token that begins with «."""
     found = []
     for text in texts:
         tokens = tuple(piece.replace("«", "") for piece in re.findall(r"\s?\S+", text))
@@ -39,7 +39,7 @@ def known_of(
     raised: tuple[str, ...] = (),
     texts: tuple[SteeredTexts, ...] = (),
 ) -> LabelEvidence:
-    """Evidence of a feature that fires on streets; tokens raised by 2, then by less."""
+    """Evidence on a feature that fires on streets and raises tokens by 2, 1.9, …"""
     tokens = tuple(WrittenToken(i, text, 2.0 - i / 10) for i, text in enumerate(raised))
     return LabelEvidence(3, "", contexts, {"streets": 0.47, "pets": 0.01}, tokens, (), texts)
 
@@ -64,14 +64,14 @@ def offline() -> OfflineLabeller:
     return OfflineLabeller.of(ORDINARY)
 
 
-def test_a_name_is_of_the_words_that_fire_and_of_those_that_are_written(offline):
+def test_a_name_has_activating_words_then_written_ones(offline):
     name = offline.name(STREETS)
     assert name.summary.startswith("tram")
     assert name.summary.endswith("; writes monorail, track")
-    assert "the" not in name.summary.split(", "), "it is in every text"
+    assert "the" not in name.summary.split(", "), "a word of every text is not informative"
 
 
-def test_pieces_of_a_word_are_put_together(offline):
+def test_tokens_are_joined_into_words(offline):
     pieces = ("The", " mon", "ora", "il", " hum", "med")
     cut = Context(
         "p", "streets", 2, pieces, (0.0, 1.0, 4.0, 0.0, 0.0, 0.0), tuple(range(6)), (True, True)
@@ -80,7 +80,7 @@ def test_pieces_of_a_word_are_put_together(offline):
     assert "hummed" not in offline.name(known_of((cut,))).summary, "the window cuts it"
 
 
-def test_the_word_about_to_be_written_counts_more_than_those_around(offline):
+def test_the_next_word_counts_more_than_its_neighbours(offline):
     at_the_space = ("walk", " slowly", " home", "\n", "return", " later", " today")
     z = tuple(4.0 if token == "\n" else 0.0 for token in at_the_space)
     one = Context("p", "streets", 3, at_the_space, z, tuple(range(7)), (False, False))
@@ -97,7 +97,7 @@ def test_a_word_of_many_contexts_comes_before_a_word_of_one(offline):
     assert offline.name(known_of(contexts)).summary.split(", ")[0] == "ferry"
 
 
-def test_nothing_of_a_chat_template_is_in_a_name(offline):
+def test_a_name_contains_nothing_of_the_chat_template(offline):
     chat = "user\nGo home\nassistant\nThe tram <|im_end|>"
     tokens = tuple(re.findall(r"\s?\S+|\n", chat))
     z = tuple(4.0 if "assistant" in token else 0.0 for token in tokens)
@@ -112,7 +112,7 @@ def test_naming_is_deterministic(offline):
     assert "tram" in offline.name(replace(STREETS, contexts=TRAMS[::-1])).summary
 
 
-def test_a_name_has_fewer_than_twenty_words_whatever_the_evidence(offline):
+def test_a_name_always_has_fewer_than_twenty_words(offline):
     many = " ".join(f"w{chr(97 + i % 26)}{chr(97 + i // 26)}x" for i in range(300))
     contexts = fires_in("«" + many, *("«" + word for word in many.split()))
     raised = tuple(f" r{chr(97 + i)}y" for i in range(26))
@@ -120,7 +120,7 @@ def test_a_name_has_fewer_than_twenty_words_whatever_the_evidence(offline):
     assert 0 < len(summary.split()) <= MOST_WORDS
 
 
-def test_the_names_of_the_domains_are_not_in_a_name_but_in_its_analysis(offline):
+def test_domain_names_are_in_the_analysis_but_not_in_the_name(offline):
     contexts = fires_in("«streets tram", "«Streets tram", "«STREETS pets")
     evidence = replace(known_of(contexts, (" streets", " Pets")), side="streets")
     for kind in ("both", "input", "output"):
@@ -135,7 +135,7 @@ def test_the_names_of_the_domains_are_not_in_a_name_but_in_its_analysis(offline)
     assert 2 <= analysis.count(". ") + 1 <= 4
 
 
-def test_without_a_word_there_is_no_name(offline):
+def test_without_a_usable_word_there_is_no_name(offline):
     for evidence in (known_of(), known_of(fires_in("«1 2")), known_of((), ("<|end|>", "\n", ""))):
         with pytest.raises(LabelError) as failure:
             offline.name(evidence)
@@ -162,7 +162,7 @@ def test_hostile_texts_do_no_harm(text):
         labeller.steered(name, [BlindPair(text, text, "")])
 
 
-def test_what_is_not_shown_is_not_in_a_name(offline):
+def test_a_name_uses_only_the_evidence_shown(offline):
     evidence = replace(STREETS, texts=STEERED)
     both, fires, written = (
         offline.name(evidence.only(kind)) for kind in ("both", "input", "output")
@@ -173,29 +173,29 @@ def test_what_is_not_shown_is_not_in_a_name(offline):
     assert "streets" not in written.analysis and "streets" in fires.analysis
 
 
-def test_words_that_steered_texts_gain_are_written(offline):
+def test_words_that_steering_adds_count_as_written(offline):
     assert offline.name(known_of(texts=STEERED)).summary == "writes ferry"
     assert "dog" not in offline.name(known_of(texts=STEERED)).summary, "below 0 it is taken away"
 
 
-def test_a_part_of_a_word_is_no_word_that_is_written(offline):
+def test_a_part_of_a_word_does_not_count_as_written(offline):
     assert offline.name(known_of(TRAMS, (" bir", " do", "ck"))).summary.count("writes") == 0
     assert offline.name(known_of((), ("ck", "}{"))).summary == "writes ck, }{"
 
 
-def test_a_token_counts_where_it_is_raised_by_more_than_others_are_lowered(offline):
+def test_a_token_counts_only_if_raised_more_than_others_are_lowered(offline):
     lowered = (WrittenToken(9, " cat", -1.9),)
     assert "monorail" not in offline.name(replace(STREETS, lowered=lowered)).summary
 
 
-def test_a_text_with_a_word_of_the_name_fires_and_one_without_does_not(offline):
+def test_a_text_fires_if_it_contains_a_word_of_the_name(offline):
     name = Name("bus, $$, \\frac; writes monorail")
     texts = ["The BUS stops", "no such thing", "$$x$$", "\\frac{1}{2}", "a monorail", "buses", ""]
     assert offline.firing(name, texts) == {0, 2, 3}
     assert offline.firing(Name("writes monorail"), texts) == {4}
 
 
-def test_the_text_with_more_of_the_words_was_steered(offline):
+def test_the_text_with_more_words_of_the_name_is_the_steered_one(offline):
     name = Name("bus, tram; writes monorail")
     pairs = [BlindPair("Go", "monorail and tram", "a tram"), BlindPair("Go", "cat", "the bus")]
     assert offline.steered(name, pairs) == [True, False]
@@ -218,12 +218,12 @@ def test_swapping_two_texts_swaps_the_answer(offline):
     ]
 
 
-def test_texts_without_a_word_of_the_name_are_told_apart_by_neither_place(offline):
+def test_ties_are_not_broken_by_position(offline):
     pairs = [BlindPair("Go", f"cat {i}", f"dog {i}") for i in range(200)]
     assert 70 < sum(offline.steered(Name("tram"), pairs)) < 130
 
 
-def test_it_names_made_up_evidence_and_says_who_it_is(offline):
+def test_it_names_synthetic_evidence_and_states_its_provider(offline):
     assert (offline.provider, offline.model) == ("offline", None)
     assert "apple" in offline.name(case().evidence).summary
     assert offline.name(replace(case().evidence, contexts=(context("apple pie"),))).summary
@@ -231,7 +231,7 @@ def test_it_names_made_up_evidence_and_says_who_it_is(offline):
 
 @pytest.fixture(scope="module")
 def domain_words() -> dict[str, str]:
-    """Words that the grammar uses in one domain: at least 80 % of them, domains counting alike."""
+    """Word → the domain that has at least 80 % of its uses, with equal weight per domain."""
     from scripts.tiny.grammar import stream
 
     counts = {d: Counter[str]() for d in DOMAINS}
@@ -254,7 +254,7 @@ def _words(text: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def trained(tiny_model, tmp_path_factory):
-    """An SAE trained in a few seconds, the activations of the shipped prompts, and the labeller."""
+    """An SAE trained within seconds, activations of the shipped prompts, and the labeller."""
     from saelens_steer.activations import cache_activations
     from saelens_steer.data import load_prompts
     from saelens_steer.sae import train_sae
@@ -266,7 +266,7 @@ def trained(tiny_model, tmp_path_factory):
 
 
 def best_features(sae, activations, domain: str) -> list[int]:
-    """The ten whose largest activation over an answer best tells a domain from all others."""
+    """The ten features whose peak over an answer best tells a domain from the others."""
     from saelens_steer.activations import Activations
     from saelens_steer.features import select_features
 
@@ -280,9 +280,7 @@ def best_features(sae, activations, domain: str) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("domain", ["code", "math", "transport"])
-def test_the_features_that_tell_a_domain_are_named_with_its_words(
-    tiny_model, trained, domain_words, domain
-):
+def test_features_of_a_domain_are_named_with_its_words(tiny_model, trained, domain_words, domain):
     from saelens_steer.features import pages_of
 
     sae, activations, labeller = trained

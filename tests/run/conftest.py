@@ -1,4 +1,4 @@
-"""Commands, run in the process of the test."""
+"""Run commands in the process of the test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def said(monkeypatch, capsys):
-    """Run a command; its exit status, and what it says on stdout and stderr."""
+    """Run a command; returns exit status, stdout and stderr."""
     from saelens_steer import cli
 
     def call(*args: object) -> tuple[int, str, str]:

@@ -1,4 +1,4 @@
-"""The command line in a process of its own."""
+"""Run the command line in a separate process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def start(args: list[str], **env: str) -> subprocess.Popen:
-    """A process in the repository's root, offline, on one thread."""
+    """Start a process in the repository's root, offline and single-threaded."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **env}
     return subprocess.Popen(
         args,
@@ -25,7 +25,7 @@ def start(args: list[str], **env: str) -> subprocess.Popen:
 
 
 def finished(args: list[str], **env: str) -> str:
-    """What a process that ends well says on stdout."""
+    """The stdout of a process, which must exit with 0."""
     process = start(args, **env)
     stdout, stderr = process.communicate(timeout=600)
     assert process.returncode == 0, stderr
@@ -33,7 +33,7 @@ def finished(args: list[str], **env: str) -> str:
 
 
 def ran(config: str, out: Path, overrides: Mapping[str, object], **env: str) -> Path:
-    """The run folder of a config with some keys changed."""
+    """Run a config with some keys changed; returns the run folder."""
     sets = [part for key, value in overrides.items() for part in ("--set", f"{key}={value}")]
     args = [sys.executable, "-m", "saelens_steer.cli", "run", config, "--out", str(out), *sets]
     assert finished(args, **env).strip().splitlines()[-1] == str(out / "report.html")

@@ -1,4 +1,4 @@
-"""Families of controls, and what they are matched by, in a run folder."""
+"""Control families and their matching, in a run folder."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from saelens_steer.doctor.self_tests import (
     sae_hook,
 )
 from saelens_steer.model import load
-from saelens_steer.pipeline.checks import begin
+from saelens_steer.pipeline.checks import checked_context
 from saelens_steer.steering import apply, positions
 from saelens_steer.sweeps.cells import SweepCells
 
@@ -71,7 +71,7 @@ def settings(folder: Path, model: str, model_class: str = "HookedTransformer") -
 
 
 def case_of(config: dict, folder: Path) -> SelfTestCase:
-    run = begin(parse_config(config, []), folder)
+    run = checked_context(parse_config(config, []), folder)
     return SelfTestCase(run, spread(run.measurement(), N_PROMPTS))
 
 

@@ -1,4 +1,4 @@
-"""A finished run in files for others: its vectors, and no image of an older report."""
+"""Exports of a finished run: steering vectors, and images that match the report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOOK = "blocks.2.hook_resid_pre"
 
 @pytest.fixture
 def run(tmp_path) -> Path:
-    """What a run folder holds of its SAE and its choice of features."""
+    """A run folder with an SAE and its candidates."""
     folder = tmp_path / "run"
     save_sae(random_sae(16), folder / "sae")
     known = {"hook_name": HOOK, "positive": "code", "negative": "math"}
@@ -45,7 +45,7 @@ def test_all_candidates_are_written_by_default_once_each(run, said, tmp_path):
     assert held.model == "tiny-qwen3"
 
 
-def test_features_and_alpha_may_be_chosen(run, said, tmp_path):
+def test_features_and_alpha_can_be_chosen(run, said, tmp_path):
     file = tmp_path / "new" / "v.safetensors"
     options = ("--feature", 5, "--feature", 0, "--alpha", "-2.5")
     assert said("export", run, file, *options)[0] == 0
@@ -55,7 +55,7 @@ def test_features_and_alpha_may_be_chosen(run, said, tmp_path):
     }
 
 
-def test_one_feature_is_a_control_vector_of_the_layer_before_its_hook(run, said, tmp_path):
+def test_a_gguf_file_holds_the_vector_at_the_layer_before_the_hook(run, said, tmp_path):
     file = tmp_path / "v.gguf"
     assert said("export", run, file, "--feature", 3, "--alpha", 4)[1] == f"{file}\n"
     (tensor,) = gguf.GGUFReader(file).tensors
@@ -67,7 +67,7 @@ def test_one_feature_is_a_control_vector_of_the_layer_before_its_hook(run, said,
 @pytest.mark.parametrize(
     "file, options, complaint",
     [
-        ("v.gguf", (), "one vector a layer, not 3: name one with --feature"),
+        ("v.gguf", (), "one vector per layer, not 3: choose one with --feature"),
         ("v.gguf", ("--feature", 32), "feature 32 is out of range: the SAE has 0 to 31"),
         ("v.gguf", ("--feature", -1), "feature -1 is out of range"),
         ("v.bin", (), "end in .safetensors or .gguf"),
@@ -75,7 +75,7 @@ def test_one_feature_is_a_control_vector_of_the_layer_before_its_hook(run, said,
         ("v.gguf", ("--feature", 3, "--alpha", "1e39"), "not finite"),
     ],
 )
-def test_what_cannot_be_exported_is_one_sentence(run, said, tmp_path, file, options, complaint):
+def test_an_impossible_export_is_one_sentence(run, said, tmp_path, file, options, complaint):
     status, out, err = said("export", run, tmp_path / file, *options)
     assert (status, out, len(err.splitlines())) == (2, "", 1)
     assert complaint in err
@@ -96,7 +96,7 @@ def test_images_of_a_folder_without_a_report_are_refused(run, said):
     assert "run the sweep there first" in err
 
 
-def test_a_new_report_takes_the_images_of_the_old_one_away(tmp_path, monkeypatch):
+def test_rebuilding_the_report_removes_the_old_images(tmp_path, monkeypatch):
     stage = import_module("saelens_steer.pipeline.steps.report")
     monkeypatch.setattr(stage, "headline", lambda claims, summary: "an answer")
     folder = synthetic.write_run(tmp_path / "run")
@@ -116,7 +116,7 @@ def test_a_new_report_takes_the_images_of_the_old_one_away(tmp_path, monkeypatch
     assert reported("2") == [False, False]
 
 
-def test_the_images_go_with_a_report_whose_sweep_is_done_again(tmp_path):
+def test_rerunning_the_sweep_removes_the_reports_images(tmp_path):
     steps = RunFolder(tmp_path, lambda name: ("report",) if name == "sweep" else ())
     steps.do("report", [1], ["page"], lambda: (tmp_path / "page").touch(), ["page.pdf"])
     (tmp_path / "page.pdf").touch()

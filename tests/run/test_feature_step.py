@@ -1,4 +1,4 @@
-"""The features step of a run folder, and the command that does it again with other features."""
+"""The features step of a run, and the command that repeats it with other features."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOOK = "blocks.2.hook_resid_pre"
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory, random_folder) -> dict[str, Any]:
-    """A config for the random model, an SAE of 32 features, a topic of three categories."""
+    """A config with the random model, an SAE of 32 features, and a topic of three categories."""
     home = tmp_path_factory.mktemp("parts")
     return small_run(home, random_folder, HOOK, 2) | {
         "features": {
@@ -40,7 +40,7 @@ def shown_in(folder: Path) -> list[int]:
 
 @pytest.fixture(scope="module")
 def done(parts, tmp_path_factory) -> Path:
-    """A finished run; tests that change it come in the order of their lines."""
+    """A finished run. Tests that change it rely on their order in this file."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     run(parse_config(parts), folder)
     return folder
@@ -73,7 +73,7 @@ def test_the_candidates_of_both_sides_are_shown_with_the_categories_of_the_topic
         (["--set", "features.topic=nowhere.jsonl"], "nowhere.jsonl"),
     ],
 )
-def test_what_cannot_be_shown_is_one_sentence_and_changes_nothing(done, said, args, hint):
+def test_an_impossible_request_is_one_sentence_and_changes_nothing(done, said, args, hint):
     before = (done / "features.html").stat().st_mtime_ns
     status, out, errors = said("features", str(done), *args)
     assert (status, out) == (2, "")
@@ -82,7 +82,7 @@ def test_what_cannot_be_shown_is_one_sentence_and_changes_nothing(done, said, ar
     assert (done / "report.html").exists()
 
 
-def test_a_run_that_has_chosen_no_features_is_not_made_to(parts, said, tmp_path):
+def test_a_run_that_has_chosen_no_features_is_refused(parts, said, tmp_path):
     run(parse_config(parts), tmp_path / "run", until="train")
     status, _, errors = said("features", tmp_path / "run")
     assert status == 2 and "has no selected features yet" in errors
@@ -103,7 +103,7 @@ def test_a_topic_longer_than_the_model_is_refused_before_any_work(parts, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_the_command_shows_more_features_and_measures_nothing_else_again(done, said):
+def test_the_command_adds_features_and_remeasures_nothing_else(done, said):
     kept = ["features.json", "interference.csv", "completions.jsonl"]
     before = [(done / name).stat().st_mtime_ns for name in kept]
     chosen = shown_in(done)
@@ -117,7 +117,7 @@ def test_the_command_shows_more_features_and_measures_nothing_else_again(done, s
     assert (done / "features.html").stat().st_mtime_ns == again
 
 
-def test_pages_are_of_all_tokens_whatever_the_run_cached(parts, tmp_path):
+def test_pages_cover_all_tokens_whatever_the_run_cached(parts, tmp_path):
     both = [{**parts, "activations": {"tokens": tokens}} for tokens in ("all", "last")]
     named = {**parts["sweep"], "features": [1, 2]}
     for config, name in zip(both, ("all", "last"), strict=True):
@@ -131,7 +131,7 @@ def test_pages_are_of_all_tokens_whatever_the_run_cached(parts, tmp_path):
             assert page["firing"]["a_max"] == pages[page["feature"]]["firing"]["a_max"]
 
 
-def test_a_decoder_alone_has_pages_of_what_it_writes(parts, tmp_path):
+def test_a_decoder_only_sae_has_pages_of_what_it_writes(parts, tmp_path):
     source = str(Path(parts["sae"]["load"]["source"]).with_name("decoder"))
     sweep = {**parts["sweep"], "features": [5, 7]}
     config = {**parts, "sae": {"load": {"source": source}}, "sweep": sweep}

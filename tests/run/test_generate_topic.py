@@ -1,4 +1,4 @@
-"""generate-topic: what the model writes to the selection prompts becomes a prompt set."""
+"""generate-topic: the model's continuations of selection prompts become a prompt set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from saelens_steer.pipeline.export import generate_topic
 
 @pytest.fixture
 def few(tmp_path):
-    """Six prompts of two kinds."""
+    """Six prompts of two domains."""
     chosen = [p for p in load_prompts("tiny-transport-topic") if p.domain in ("car", "ferry")]
     rows = [{"id": p.id, "text": p.text, "domain": p.domain} for p in chosen[7:13]]
     path = tmp_path / "few.jsonl"
@@ -35,7 +35,7 @@ def spec_of(prompts: str, **more) -> RunSpec:
     return parse_config({"select": select | {"at": "answer"}, **more})
 
 
-def test_the_file_is_a_prompt_set_whose_answers_the_model_wrote(loaded, few, tmp_path, capsys):
+def test_the_file_is_a_prompt_set_with_the_models_answers(loaded, few, tmp_path, capsys):
     path = generate_topic(spec_of(few), tmp_path / "topic.jsonl")
     written = load_prompts(path)
     assert written == with_answers(loaded, load_prompts(few), 12)
@@ -45,18 +45,16 @@ def test_the_file_is_a_prompt_set_whose_answers_the_model_wrote(loaded, few, tmp
     assert list(first) == ["id", "text", "domain", "answer"]
 
 
-def test_the_model_is_not_asked_again(loaded, few, tmp_path, monkeypatch):
+def test_existing_answers_are_not_generated_again(loaded, few, tmp_path, monkeypatch):
     path = generate_topic(spec_of(few), tmp_path / "topic.jsonl")
     monkeypatch.setattr(loaded, "forward", lambda *a, **k: pytest.fail("a forward pass was made"))
     written = load_prompts(path)
     assert with_answers(loaded, written, 12) == written
-    with pytest.raises(InputError, match="have an answer already"):
+    with pytest.raises(InputError, match="already has an answer"):
         generate_topic(spec_of(str(path)), tmp_path / "again.jsonl")
 
 
-def test_a_config_that_names_no_selection_prompts_has_the_tiny_topic_continued(
-    loaded, tmp_path, monkeypatch
-):
+def test_without_select_prompts_the_tiny_topic_is_continued(loaded, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
         export, "with_answers", lambda model, prompts, n, **k: asked.extend(prompts) or []
@@ -65,20 +63,20 @@ def test_a_config_that_names_no_selection_prompts_has_the_tiny_topic_continued(
     assert asked == load_prompts("tiny-transport-topic")
 
 
-def test_only_a_jsonl_file_is_written(tmp_path, few):
+def test_only_a_jsonl_file_is_accepted(tmp_path, few):
     with pytest.raises(InputError, match=r"must be a \.jsonl file"):
         generate_topic(spec_of(few), tmp_path / "topic.txt")
     assert [p.name for p in tmp_path.iterdir()] == ["few.jsonl"]
 
 
-def test_selection_prompts_may_be_written_without_the_chat_template_of_the_steered():
+def test_select_chat_can_differ_from_the_chat_template_of_steered_prompts():
     steered = {"chat": True, "system": "Be brief"}
     assert parse_config({"prompts": steered}).template == steered
     apart = parse_config({"prompts": steered, "select": {"chat": False}}).template
     assert apart == {**steered, "chat": False}
 
 
-def test_tokens_of_answers_are_of_no_use_at_the_assistant_start():
+def test_answer_tokens_do_not_fit_selection_at_the_assistant_start():
     with pytest.raises(InputError, match=r"drops the assistant start: give select\.at: answer"):
         parse_config({"activations": {"tokens": "answer"}})
     assert spec_of("x.jsonl", activations={"tokens": "answer"}).activations.tokens == "answer"

@@ -1,4 +1,4 @@
-"""A run whose batches do not fit says so at once, and goes on after a stop as if it had not."""
+"""A run whose batches do not fit records them at once, and resumes to the same result."""
 
 import json
 from functools import wraps
@@ -29,12 +29,12 @@ SMALL = [
 
 
 class Stopped(Exception):
-    """What ends a run in the middle."""
+    """Interrupts a run."""
 
 
 @pytest.fixture
 def cramped(monkeypatch):
-    """No more than twelve rows fit."""
+    """A model on which at most twelve rows fit."""
     real = engine.measure
 
     @wraps(real)

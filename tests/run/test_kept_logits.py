@@ -1,4 +1,4 @@
-"""Logits that a run kept measure new metrics, with no forward pass, as a new run would."""
+"""New metrics from kept logits: no forward pass, and the same values as in a new run."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def swept(folder: Path, *sets: str) -> pd.DataFrame:
 
 @pytest.fixture(scope="module", params=["all", "last"])
 def kept(request, tmp_path_factory) -> tuple[Path, str]:
-    """A run that measured KL and kept its logits."""
+    """A run that measured KL and kept the logits."""
     folder, positions = tmp_path_factory.mktemp("kept") / "run", f"sweep.positions={request.param}"
     swept(folder, KEPT, KL, positions)
     return folder, positions
 
 
 def no_passes(monkeypatch) -> None:
-    """Whatever runs a layer of a model from here on is an error."""
+    """Make every forward pass an error from here on."""
     from transformer_lens.components import TransformerBlock
 
     from saelens_steer.model import Layer
@@ -116,7 +116,7 @@ def test_a_run_that_kept_none_is_refused_and_keeps_them_once_it_is_told_to(
 
 
 def test_a_metric_of_texts_leaves_the_rows_as_they_were_measured(tmp_path, monkeypatch):
-    """Rows are measured once, whatever is said of texts."""
+    """Rows are measured once, whatever the text metrics."""
     import saelens_steer.sweeps.logits as engine
     import saelens_steer.sweeps.texts as writing
 

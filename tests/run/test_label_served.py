@@ -19,12 +19,12 @@ from prompt_files import small_run
 HOOK = "blocks.2.hook_resid_pre"
 WEIGHTS = Path(__file__).parents[2] / "saelens_steer" / "model" / "tiny" / "weights"
 PATIENCE = 120.0
-"""Seconds until a server that does not come up has failed."""
+"""Seconds within which the server must come up."""
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory) -> Iterator[tuple[str, Path]]:
-    """The address of a server, and its log."""
+    """The server's address and its log."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -75,7 +75,7 @@ def n_asked(log: Path) -> int:
     return log.read_text().count("POST /v1/chat/completions")
 
 
-def test_every_feature_ends_with_a_status_and_every_answer_is_kept(served, config, tmp_path, said):
+def test_every_feature_has_a_status_and_every_answer_is_cached(served, config, tmp_path, said):
     base_url, log = served
     options = asking(base_url, str(WEIGHTS))
     folder = tmp_path / "run"
@@ -95,9 +95,7 @@ def test_every_feature_ends_with_a_status_and_every_answer_is_kept(served, confi
     assert n_asked(log) - before == unread
 
 
-def test_a_model_that_it_does_not_serve_is_refused_for_every_feature(
-    served, config, tmp_path, said
-):
+def test_a_model_that_is_not_served_is_refused_for_every_feature(served, config, tmp_path, said):
     folder = tmp_path / "run"
     options = asking(served[0], "no-such-model")
     assert said("label", config, "--out", folder, *options)[0] == 1

@@ -1,4 +1,4 @@
-"""The label step: every feature with a status, nothing lost, nothing asked for twice."""
+"""The label step: every feature gets a status, nothing is lost, nothing is asked twice."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def config(tmp_path_factory, random_folder) -> Path:
 
 @pytest.fixture(scope="module")
 def labelled(config, tmp_path_factory) -> Path:
-    """A run that the offline provider has labelled; not to be changed."""
+    """A run labelled by the offline provider. Read only."""
     from saelens_steer.config import load_config
     from saelens_steer.pipeline.run import run
 
@@ -49,12 +49,12 @@ def labelled(config, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(labelled, tmp_path) -> Path:
-    """A copy of it; what is computed for the labels but the answers is kept in its store."""
+    """A copy of the labelled run, whose store has all steered texts but no answers."""
     return Path(shutil.copytree(labelled, tmp_path / "run"))
 
 
 def asking(server: Loopback, **settings: Any) -> list[str]:
-    """The options that let a server name."""
+    """Command-line options that make a server the provider."""
     given = {"model": MODEL, "timeout": 2, "retries": 1, "backoff": 0.01, **settings}
     about = json.dumps({"base_url": server.base_url, **given})
     return ["--set", "label.provider=openai-compatible", "--set", f"label.server={about}"]
@@ -69,7 +69,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(handle))
 
 
-def test_offline_every_feature_on_the_pages_has_an_entry_and_a_row(labelled):
+def test_every_feature_on_the_pages_has_an_entry_and_a_row(labelled):
     pages = json.loads((labelled / "feature_pages.json").read_text())["pages"]
     shown = [page["feature"] for page in pages]
     found = entries(labelled)
@@ -82,7 +82,7 @@ def test_offline_every_feature_on_the_pages_has_an_entry_and_a_row(labelled):
     assert any(entry["status"] == "labelled" for entry in found.values())
 
 
-def test_texts_are_kept_for_each_feature_and_prompt_with_the_original_beside_them(labelled):
+def test_each_feature_and_prompt_has_a_file_of_texts_with_the_original(labelled):
     chosen = json.loads((labelled / "features.json").read_text())
     steered = {f for f, entry in entries(labelled).items() if entry["scores"]["steering_effect"]}
     files = sorted((labelled / "label_texts").iterdir())
@@ -111,13 +111,13 @@ def test_the_steering_effect_is_that_of_the_kept_texts(labelled, random_model):
     assert entry["scores"]["steering_effect"] == pytest.approx(steering_effect(ids))
 
 
-def test_the_same_command_does_nothing_twice(folder, config, said):
+def test_repeating_the_command_does_nothing(folder, config, said):
     before = (folder / "labels.json").stat().st_mtime_ns
     assert said("label", config, "--out", folder)[0] == 0
     assert (folder / "labels.json").stat().st_mtime_ns == before
 
 
-def test_a_server_names_and_is_tested_and_asked_for_nothing_twice(folder, config, said):
+def test_a_server_names_and_judges_and_is_asked_nothing_twice(folder, config, said):
     with serving() as server:
         status, out, _ = said("label", config, "--out", folder, *asking(server))
         n_asked = len(server.asked)
@@ -151,7 +151,7 @@ OUTCOME = {
 
 
 class Mischievous:
-    """Behaves in another bad way for each feature, and well for what is left."""
+    """Misbehaves in another way for each of the first features, and then behaves."""
 
     def __init__(self, kinds: list[str]) -> None:
         self.left, self.by_text, self.good = kinds, dict[str, str](), False
@@ -165,7 +165,7 @@ class Mischievous:
         return MISCHIEF.get(self.by_text[text], well)(question)
 
 
-def test_however_a_server_misbehaves_every_feature_has_a_status_and_the_rest_is_asked_later(
+def test_every_feature_has_a_status_however_a_server_misbehaves_and_a_rerun_asks_the_rest(
     folder, config, said
 ):
     reply = Mischievous(list(MISCHIEF))
@@ -197,7 +197,7 @@ def test_however_a_server_misbehaves_every_feature_has_a_status_and_the_rest_is_
     assert {e["status"] for e in after.values()} <= {"labelled", "no_evidence"}
 
 
-def test_a_model_that_the_server_does_not_have_ends_the_asking_at_once(folder, config, said):
+def test_a_model_unknown_to_the_server_ends_the_asking_at_once(folder, config, said):
     with serving(lambda q: error(404, "no such model")) as server:
         options = asking(server, concurrency=1)
         assert said("label", config, "--out", folder, *options)[0] == 1
@@ -207,7 +207,7 @@ def test_a_model_that_the_server_does_not_have_ends_the_asking_at_once(folder, c
     assert len(server.asked) == 1
 
 
-def test_the_terminal_says_why_and_what_may_help(folder, config, said):
+def test_the_terminal_gives_the_reason_and_the_fix(folder, config, said):
     with serving(lambda q: error(401, "Incorrect API key")) as server:
         options = asking(server, concurrency=1)
         _, _, errors = said("label", config, "--out", folder, *options)
@@ -217,7 +217,7 @@ def test_the_terminal_says_why_and_what_may_help(folder, config, said):
     assert "1 requests" in errors
 
 
-def test_a_stop_while_asking_leaves_the_labels_of_before(folder, config, said, monkeypatch):
+def test_an_interrupt_while_asking_keeps_the_old_labels(folder, config, said, monkeypatch):
     from importlib import import_module
 
     stage = import_module("saelens_steer.pipeline.steps.label")
@@ -235,7 +235,7 @@ def test_a_stop_while_asking_leaves_the_labels_of_before(folder, config, said, m
     assert (folder / "labels.json").read_bytes() != before["labels.json"]
 
 
-def test_a_first_run_that_is_stopped_while_asking_has_its_feature_pages(
+def test_a_first_run_interrupted_while_asking_has_its_feature_pages(
     config, tmp_path, said, monkeypatch
 ):
     from importlib import import_module
@@ -251,7 +251,7 @@ def test_a_first_run_that_is_stopped_while_asking_has_its_feature_pages(
     assert not (tmp_path / "run/labels.json").exists()
 
 
-def test_a_budget_ends_with_statuses_and_the_next_time_goes_on(folder, config, said):
+def test_a_spent_budget_leaves_statuses_and_a_rerun_continues(folder, config, said):
     with serving() as server:
         options = asking(server, concurrency=1, max_requests=15)
         assert said("label", config, "--out", folder, *options)[0] == 1
@@ -265,7 +265,7 @@ def test_a_budget_ends_with_statuses_and_the_next_time_goes_on(folder, config, s
     assert len(texts) == len(set(texts))
 
 
-def test_a_report_is_written_also_where_labels_are_missing_and_again_when_they_come(
+def test_the_report_is_written_without_all_labels_and_again_once_they_are_there(
     folder, config, said
 ):
     with serving(lambda q: error(500)) as server:
@@ -280,9 +280,7 @@ def test_a_report_is_written_also_where_labels_are_missing_and_again_when_they_c
     assert report.stat().st_mtime_ns == made
 
 
-def test_a_canary_key_is_in_no_file_of_the_run_and_in_no_log(
-    folder, config, said, monkeypatch, caplog
-):
+def test_the_key_is_in_no_file_of_the_run_and_in_no_log(folder, config, said, monkeypatch, caplog):
     key = "sk-canary-77b1f0c2"
     monkeypatch.setenv("LABEL_API_KEY", key)
     caplog.set_level("DEBUG")
@@ -303,7 +301,7 @@ def test_a_canary_key_is_in_no_file_of_the_run_and_in_no_log(
     assert key not in out + errors + caplog.text
 
 
-def test_without_the_key_or_a_server_nothing_is_begun(config, tmp_path, said, monkeypatch):
+def test_without_a_key_or_a_server_nothing_starts(config, tmp_path, said, monkeypatch):
     monkeypatch.delenv("LABEL_API_KEY", raising=False)
     with serving() as server:
         options = asking(server, key_env="LABEL_API_KEY")
@@ -315,7 +313,7 @@ def test_without_the_key_or_a_server_nothing_is_begun(config, tmp_path, said, mo
     assert "needs server" in said("label", config, "--out", tmp_path / "new", *bare)[2]
 
 
-def test_a_finished_run_needs_no_key_any_more(folder, config, said, monkeypatch):
+def test_a_finished_run_needs_no_key(folder, config, said, monkeypatch):
     monkeypatch.setenv("LABEL_API_KEY", "sk-canary-77b1f0c2")
     with serving() as server:
         options = asking(server, key_env="LABEL_API_KEY")
@@ -324,11 +322,11 @@ def test_a_finished_run_needs_no_key_any_more(folder, config, said, monkeypatch)
         assert said("label", config, "--out", folder, *options)[0] == 0
 
 
-def test_other_names_are_made_of_the_same_evidence(folder, config, said, monkeypatch):
+def test_another_labeller_reuses_the_evidence(folder, config, said, monkeypatch):
     from saelens_steer.labels import EvidenceCollector
 
     def collect(self, texts):
-        raise AssertionError("it is there already")
+        raise AssertionError("the evidence exists already")
 
     monkeypatch.setattr(EvidenceCollector, "collect", collect)
     evidence = (folder / "label_evidence.json").read_bytes()
@@ -337,14 +335,14 @@ def test_other_names_are_made_of_the_same_evidence(folder, config, said, monkeyp
     assert (folder / "label_evidence.json").read_bytes() == evidence
 
 
-def test_labels_of_a_run_that_was_stopped_within_them_go_too(folder, config, said):
+def test_incomplete_labels_are_removed_with_their_section(folder, config, said):
     (folder / "labels.json").unlink()
     off = ["--set", "label=null"]
     assert said("report", config, "--out", folder, *off)[0] == 0
     assert not [path for path in folder.iterdir() if path.name.startswith("label")]
 
 
-def test_labels_go_with_the_section_and_the_pages_with_them(folder, config, said):
+def test_labels_are_removed_with_their_section_and_from_the_pages(folder, config, said):
     name = next(e["interpretation"] for e in entries(folder).values() if e["interpretation"])
     html = folder / "features.html"
     from saelens_steer.report.markup import esc

@@ -1,4 +1,4 @@
-"""A run, end to end on a small scale: its folder, going on after a stop, and nothing stale."""
+"""A small run, end to end: its files, resuming after kills, and no stale results."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ def command(out: Path, *overrides: str) -> list[str]:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """sha256 of every file of a run folder."""
+    """File → sha256, for every file of a run folder."""
     files = [p for p in folder.rglob("*") if p.is_file()]
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
@@ -45,7 +45,7 @@ def run(tmp_path_factory) -> Path:
     return folder
 
 
-def test_the_folder_holds_what_it_promises(run):
+def test_the_folder_has_the_promised_files(run):
     for name in (
         "config.yaml",
         "provenance.json",
@@ -111,8 +111,8 @@ def test_running_it_again_computes_nothing_and_changes_no_byte(run):
     assert digests(run) == before
 
 
-def test_killed_again_and_again_it_ends_with_the_same_bytes(run, tmp_path):
-    killed, kills = tmp_path / run.name, 0  # the page is titled with the folder's name
+def test_a_run_killed_repeatedly_ends_with_the_same_bytes(run, tmp_path):
+    killed, kills = tmp_path / run.name, 0  # same name: it is the page title
     for marker in (
         "activations",
         "sae/metrics.jsonl",
@@ -133,11 +133,11 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(run, tmp_path):
 
 
 def _made(path: Path) -> bool:
-    """Whether a file is there, or a folder with a committed file in it."""
+    """Whether a file exists, or a folder with a committed file in it."""
     return path.is_file() or any(path.glob("*.parquet")) or any(path.glob("*.safetensors"))
 
 
-def test_a_changed_input_is_never_served_an_old_answer(run, tmp_path):
+def test_a_changed_input_never_gets_an_old_result(run, tmp_path):
     import shutil
 
     copy = tmp_path / "copy"

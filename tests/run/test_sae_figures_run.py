@@ -1,4 +1,4 @@
-"""The SAE of a run: figures, verdict, a grid; a loaded one measured on the run's prompts."""
+"""The SAE of a run: its figures and verdict, grids, and the quality of loaded SAEs."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ def spec(**sae):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run up to its SAE."""
+    """A run up to the train step."""
     folder = tmp_path_factory.mktemp("run") / "one"
     run(spec(), folder, until="train")
     return folder
@@ -32,7 +32,7 @@ def quality(folder):
     return json.loads((folder / "quality.json").read_text())
 
 
-def test_a_grid_leaves_an_sae_each_a_table_and_a_page(tmp_path):
+def test_a_grid_writes_its_saes_a_table_and_a_figure(tmp_path):
     grid = [{"vary": {"k": [2, 4]}}, {"architecture": "topk", "vary": {"k": [4]}}]
     table = train_grid(spec(grid=grid), tmp_path / "run")
     assert table == tmp_path / "run/grid/grid.csv"
@@ -47,7 +47,7 @@ def test_a_grid_leaves_an_sae_each_a_table_and_a_page(tmp_path):
     assert "plotly" in (table.parent / "frontier.html").read_text(encoding="utf-8")
 
 
-def test_a_grid_goes_on_where_it_was_stopped_and_forgets_what_is_no_longer_asked(tmp_path):
+def test_a_grid_resumes_and_removes_saes_that_are_no_longer_asked_for(tmp_path):
     both = spec(grid=[{"vary": {"k": [2, 4]}}])
     train_grid(both, tmp_path / "run")
     weights = tmp_path / "run/grid/batchtopk-k2/sae_weights.safetensors"
@@ -58,7 +58,7 @@ def test_a_grid_goes_on_where_it_was_stopped_and_forgets_what_is_no_longer_asked
     assert not (tmp_path / "run/grid/batchtopk-k4").exists()
 
 
-def test_a_grid_takes_away_nothing_that_it_did_not_make(tmp_path):
+def test_a_grid_removes_nothing_that_it_did_not_make(tmp_path):
     train_grid(spec(grid=[{"vary": {"k": [2]}}]), tmp_path / "run")
     mine = tmp_path / "run/grid/wandb/offline-run-1/notes.txt"
     mine.parent.mkdir(parents=True)
@@ -68,7 +68,7 @@ def test_a_grid_takes_away_nothing_that_it_did_not_make(tmp_path):
     assert not (tmp_path / "run/grid/batchtopk-k2").exists()
 
 
-def test_a_grid_takes_away_nothing_for_the_name_of_a_step_alone(tmp_path):
+def test_a_grid_removes_nothing_by_the_name_of_a_step_alone(tmp_path):
     asked = spec(grid=[{"vary": {"k": [2]}}])
     train_grid(asked, tmp_path / "run")
     for mine in ("notes.txt", "run/grid/tensorboard/mine", "run/grid/.mine", "run/grid/x/mine"):
@@ -83,7 +83,7 @@ def test_a_grid_takes_away_nothing_for_the_name_of_a_step_alone(tmp_path):
             assert {p for p in tmp_path.rglob("*") if p.name != "grid.json"} == before
 
 
-def test_an_sae_of_a_finished_grid_that_is_gone_is_trained_again(tmp_path):
+def test_a_missing_sae_of_a_finished_grid_is_trained_again(tmp_path):
     asked = spec(grid=[{"vary": {"k": [2]}}])
     train_grid(asked, tmp_path / "run")
     made = tmp_path / "run/grid/batchtopk-k2"
@@ -94,7 +94,7 @@ def test_an_sae_of_a_finished_grid_that_is_gone_is_trained_again(tmp_path):
 
 
 @pytest.mark.parametrize("output", ["grid/..", "grid/../..", "..", "grid/../sae/..", "grid/away/x"])
-def test_a_grid_that_notes_an_sae_outside_its_folder_is_refused(tmp_path, output):
+def test_a_grid_with_a_recorded_sae_outside_its_folder_is_refused(tmp_path, output):
     asked = spec(grid=[{"vary": {"k": [2]}}])
     RunFolder(tmp_path / "run").mark()
     for mine in ("x", "run/notes.txt", "run/grid/mine"):
@@ -109,7 +109,7 @@ def test_a_grid_that_notes_an_sae_outside_its_folder_is_refused(tmp_path, output
     assert set(tmp_path.rglob("*")) == before
 
 
-def test_a_grid_whose_folder_lies_elsewhere_is_refused(tmp_path):
+def test_a_grid_folder_that_links_elsewhere_is_refused(tmp_path):
     RunFolder(tmp_path / "run").mark()
     (tmp_path / "away/batchtopk-k2").mkdir(parents=True)
     (tmp_path / "run/grid").symlink_to(tmp_path / "away")
@@ -118,19 +118,19 @@ def test_a_grid_whose_folder_lies_elsewhere_is_refused(tmp_path):
     assert [p.name for p in (tmp_path / "away").rglob("*")] == ["batchtopk-k2"]
 
 
-def test_the_table_of_a_grid_is_not_shown_by_a_run_of_another(tmp_path):
-    from saelens_steer.pipeline.checks import begin
+def test_a_run_drops_the_table_of_a_grid_with_other_settings(tmp_path):
+    from saelens_steer.pipeline.checks import checked_context
 
     grid = spec(grid=[{"vary": {"k": [2]}}])
     table = train_grid(grid, tmp_path / "run")
-    begin(grid, tmp_path / "run").drop_stale_grid()
+    checked_context(grid, tmp_path / "run").drop_stale_grid()
     assert table == tmp_path / "run/grid/grid.csv" and table.exists()
     other = grid.model_copy(update={"hook_name": "blocks.2.hook_resid_pre"})
-    begin(other, tmp_path / "run").drop_stale_grid()
+    checked_context(other, tmp_path / "run").drop_stale_grid()
     assert not table.exists() and (tmp_path / "run/grid/batchtopk-k2/cfg.json").exists()
 
 
-def test_a_grid_leaves_the_hash_of_the_runs_own_sae_in_the_provenance(tmp_path):
+def test_a_grid_keeps_the_hash_of_the_runs_own_sae_in_the_provenance(tmp_path):
     own = spec(grid=[{"vary": {"k": [2]}}])
     run(own, tmp_path / "run", until="train")
     before = json.loads((tmp_path / "run/provenance.json").read_text())["sae"]["hash"]
@@ -139,7 +139,7 @@ def test_a_grid_leaves_the_hash_of_the_runs_own_sae_in_the_provenance(tmp_path):
     assert before
 
 
-def test_a_stopped_grid_goes_on_with_the_sae_under_way(tmp_path, monkeypatch):
+def test_an_interrupted_grid_resumes_the_sae_in_training(tmp_path, monkeypatch):
     asked = parse_config(
         {
             "sae": {
@@ -159,7 +159,7 @@ def test_a_stopped_grid_goes_on_with_the_sae_under_way(tmp_path, monkeypatch):
     assert not list((tmp_path / "run/grid").glob("*-checkpoints"))
 
 
-def test_the_twin_the_grid_and_the_loggers_do_not_train_the_sae_again(trained):
+def test_baseline_grid_and_loggers_do_not_retrain_the_sae(trained):
     weights = trained / "sae/sae_weights.safetensors"
     before = weights.stat().st_mtime_ns
     run(
@@ -189,7 +189,7 @@ def test_a_loaded_sae_without_figures_is_measured_on_the_selection_prompts(
     assert found["n_tokens"] == by_hand["n_tokens"] and found["verdict"]
 
 
-def test_a_loaded_sae_is_measured_on_another_text_where_the_config_names_one(trained, tmp_path):
+def test_a_loaded_sae_is_measured_on_the_corpus_the_config_names(trained, tmp_path):
     from saelens_steer.sae import load_sae
 
     load_sae(trained / "sae").save_model(str(tmp_path / "bare"))
@@ -198,7 +198,7 @@ def test_a_loaded_sae_is_measured_on_another_text_where_the_config_names_one(tra
     assert quality(tmp_path / "run/sae")["n_tokens"] > 15_000
 
 
-def test_measuring_on_another_text_changes_nothing_but_the_figures(trained, tmp_path):
+def test_another_corpus_changes_only_the_figures(trained, tmp_path):
     from saelens_steer.sae import load_sae
 
     load_sae(trained / "sae").save_model(str(tmp_path / "bare"))
@@ -212,7 +212,7 @@ def test_measuring_on_another_text_changes_nothing_but_the_figures(trained, tmp_
     assert quality(folder / "sae")["n_tokens"] != before[1]
 
 
-def test_whether_training_may_go_on_does_not_train_it_again(trained):
+def test_the_resume_setting_does_not_retrain_the_sae(trained):
     weights = trained / "sae/sae_weights.safetensors"
     before = weights.stat().st_mtime_ns
     run(parse_config({"sae": {"train": QUICK | {"resume": True}}}, []), trained, until="train")
@@ -225,7 +225,7 @@ def test_an_sae_trained_here_keeps_its_figures_when_it_is_loaded(trained, tmp_pa
     assert quality(tmp_path / "run/sae") == quality(trained / "sae")
 
 
-def test_where_training_went_on_from_a_checkpoint_stands_in_the_provenance(tmp_path, monkeypatch):
+def test_a_resumed_training_is_recorded_in_the_provenance(tmp_path, monkeypatch):
     resuming = parse_config({"sae": {"train": QUICK | {"resume": True, "batch_tokens": 256}}}, [])
     with monkeypatch.context() as patch:
         stop_at(patch, 25)

@@ -1,4 +1,4 @@
-"""Laws of the step table: it says what there is, what builds on what, and what is done again."""
+"""Laws of the step table: which steps exist, what they depend on, and what reruns them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from saelens_steer.pipeline import step_table
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.pipeline.run import carry_out
 from saelens_steer.pipeline.run_folder import RunFolder
-from saelens_steer.pipeline.step import Fact, Step
+from saelens_steer.pipeline.step import RunInput, Step
 from saelens_steer.pipeline.step_table import STEPS, dependants, needed, step
 
 INPUTS = {"model", "hook_name", "prompts", "metrics"}
-"""Sections that several steps read and none has for its own."""
+"""Config sections that several steps share."""
 EVERYTHING = {
     "label": {
         "provider": "openai-compatible",
@@ -36,23 +36,23 @@ def names(steps: list[Step]) -> list[str]:
 
 
 def changed(overrides: list[str], given: dict | None = None) -> set[str]:
-    """The steps whose own inputs differ once these settings are changed."""
+    """The steps whose own inputs change with these settings."""
     old, new = (parse_config(EVERYTHING | (given or {}), sets) for sets in ([], overrides))
     return {one.name for one in STEPS if one.reads(old) != one.reads(new)}
 
 
 def redone(overrides: list[str]) -> set[str]:
-    """The steps that a changed setting does again, those made from others included."""
+    """The steps that a changed setting reruns, dependants included."""
     own = changed(overrides)
     return own | {later for name in own for later in dependants(name)}
 
 
-def test_each_section_of_a_config_is_a_steps_own_or_an_input_of_several():
+def test_each_config_section_belongs_to_one_step_or_is_shared():
     own = {one.section.partition(".")[0] for one in STEPS if one.section}
     assert own | INPUTS == set(RunSpec.model_fields) and not own & INPUTS
 
 
-def test_a_step_stands_behind_what_it_is_made_from_and_every_part_has_a_whole():
+def test_a_step_comes_after_its_dependencies_and_parts_belong_to_a_step():
     seen: set[str] = set()
     for one in STEPS:
         assert {*one.after} <= seen, one.name
@@ -67,12 +67,12 @@ def test_no_file_has_two_writers():
     assert len(set(written)) == len(written)
 
 
-def test_every_builder_exists_and_every_fact_is_known():
+def test_every_builder_and_run_input_exists():
     spec = parse_config(EVERYTHING, [])
     for one in STEPS:
         assert callable(one.builder())
         for part in one.reads(spec):
-            if isinstance(part, Fact):
+            if isinstance(part, RunInput):
                 assert hasattr(RunContext, part) or part in RunContext.__annotations__, part
 
 
@@ -91,16 +91,16 @@ def test_every_builder_exists_and_every_fact_is_known():
         ("compare_directions.k=2", {"compare_directions", "report"}),
     ],
 )
-def test_a_changed_setting_does_again_what_depends_on_it_and_nothing_else(setting, again):
+def test_a_changed_setting_reruns_exactly_what_depends_on_it(setting, again):
     assert redone([setting]) == again
 
 
-def test_a_changed_selection_does_everything_made_from_it_again_but_neither_cache_nor_sae():
+def test_a_changed_selection_reruns_all_that_follows_but_neither_cache_nor_sae():
     kept = {"cache", "train", "quality", "grid", "frozen_decoder_baseline_sae"}
     assert redone(["select.k=3"]) == {*names(list(STEPS))} - kept
 
 
-def test_a_causal_score_reads_where_directions_are_pushed_and_a_contrast_does_not():
+def test_a_causal_score_reads_the_steered_positions_and_a_contrast_does_not():
     where = ["sweep.positions=last"]
     assert "select" not in changed(where)
     assert "select" in changed(where, {"select": {"score": "output_score"}})
@@ -123,7 +123,7 @@ def test_a_causal_score_reads_where_directions_are_pushed_and_a_contrast_does_no
         ("grid", ["grid"]),
     ],
 )
-def test_a_step_is_done_with_what_it_is_made_from_and_nothing_else(until, done):
+def test_a_command_runs_a_step_and_its_dependencies_only(until, done):
     assert names(needed(until)) == done
 
 
@@ -141,14 +141,14 @@ def test_the_table_and_the_help_need_no_torch():
 
 BUILDER = '''
 def count(run):
-    """How many features select has chosen."""
+    """Write the number of features to select."""
     (run.folder.path("count.txt")).write_text(str(run.spec.select.k))
 '''
 
 
 @pytest.fixture
 def added(tmp_path, monkeypatch) -> Step:
-    """A step that somebody adds: an entry of the table, and a module with its builder."""
+    """A step added by a user: a table entry, and a module with its builder."""
     (tmp_path / "counting.py").write_text(BUILDER)
     monkeypatch.syspath_prepend(tmp_path)
     new = Step(
@@ -162,7 +162,7 @@ def added(tmp_path, monkeypatch) -> Step:
     return new
 
 
-def test_adding_a_step_touches_the_table_and_its_module_alone(added, tmp_path):
+def test_adding_a_step_takes_an_entry_and_a_module(added, tmp_path):
     def done(k: int) -> str:
         spec = parse_config({"select": {"k": k}}, [])
         folder = RunFolder(tmp_path / "run", dependants)
@@ -187,7 +187,7 @@ def test_an_added_step_has_a_command_with_its_help(added):
     assert "count-features" in said and "Count the features." in said
 
 
-def test_a_run_folder_knows_its_steps_by_the_table(tmp_path: Path):
+def test_a_rerun_step_removes_what_the_table_says_depends_on_it(tmp_path: Path):
     folder = RunFolder(tmp_path, dependants)
     for name in ("select", "sweep", "report"):
         folder.do(name, [1], [f"{name}.txt"], lambda n=name: (tmp_path / f"{n}.txt").touch())

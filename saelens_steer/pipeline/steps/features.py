@@ -1,4 +1,4 @@
-"""Feature pages: which features are alive, and what each of the shown ones responds to."""
+"""Feature pages: which features are alive, and what each feature shown responds to."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from saelens_steer.pipeline.steps.select import answered
 from saelens_steer.report import features_page, read_labels, read_mapping
 
 TEMPORARY = f".{os.getpid()}.tmp"
-"""As files.py names its own, so that the next run clears what a killed one left."""
+"""A suffix as in files.py, so that the next run removes what a killed one left."""
 
 
 def feature_data(run: RunContext) -> None:
-    """feature_pages.json: the candidates, and the features that are named."""
-    spec, sae, sides = run.spec.features, run.sae, run.shown
+    """Write feature_pages.json: the candidates, and the features named in the config."""
+    spec, sae, sides = run.spec.features, run.sae, run.shown_features
     with all_tokens(run, sae) as own, _topic(run, sae) as topic:
         found = pages_of(run.model, sae, own, list(sides), spec, topic, sides)
     about = {"sides": list(run.candidates), "topic_source": spec.topic if topic else None}
@@ -33,7 +33,7 @@ def feature_data(run: RunContext) -> None:
 
 
 def features(run: RunContext) -> None:
-    """features.html, from feature_pages.json and the labels if there are any."""
+    """Write features.html from feature_pages.json, with the labels if they are made."""
     data = read_mapping(run.folder.path("feature_pages.json"))
     labels = read_labels(run.folder.path("labels.json"))
     name = run.folder.root.resolve().name
@@ -42,7 +42,7 @@ def features(run: RunContext) -> None:
 
 @contextmanager
 def all_tokens(run: RunContext, sae: SAE[Any]) -> Iterator[Activations]:
-    """The run's activations if it cached all tokens; otherwise all tokens of the same prompts."""
+    """Activations of all tokens of the selection prompts: the run's, or a temporary cache."""
     if run.spec.activations.tokens == "all" or sae.cfg.metadata.decoder_only:
         yield run.activations
     else:
@@ -51,14 +51,14 @@ def all_tokens(run: RunContext, sae: SAE[Any]) -> Iterator[Activations]:
 
 
 def _topic(run: RunContext, sae: SAE[Any]) -> AbstractContextManager[Activations | None]:
-    """Activations of the topic's prompts, where there are any and the SAE can read them."""
-    reads = run.topic and not sae.cfg.metadata.decoder_only
-    return _cached(run, run.topic) if reads else nullcontext()
+    """Activations of the topic's prompts; None without a topic or without an encoder."""
+    wanted = run.topic_prompts and not sae.cfg.metadata.decoder_only
+    return _cached(run, run.topic_prompts) if wanted else nullcontext()
 
 
 @contextmanager
 def _cached(run: RunContext, prompts: Sequence[Prompt]) -> Iterator[Activations]:
-    """Activations of all tokens of some prompts, on disk for the time being."""
+    """Activations of all tokens of some prompts, in a temporary folder of the store."""
     options = {**run.spec.activations.model_dump(), **run.spec.template, "tokens": "all"}
     store = run.folder.path(".store")
     store.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The frozen-decoder baseline: an SAE of the same shape with a random decoder."""
+"""The frozen-decoder baseline: an SAE of the same shape whose decoder stays random."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from saelens_steer.sae import load_sae, train_sae
 
 
 def train(run: RunContext) -> None:
-    """Train the baseline SAE, as its own step so that new sweep strengths reuse it."""
+    """Train the baseline SAE. A step apart from its sweep, so that other strengths reuse it."""
     spec, folder = run.spec.sae.train, run.folder.path(f"{BASELINE}/sae")
     assert spec is not None
     frozen = spec.model_copy(update={"frozen_decoder": True})
@@ -30,14 +30,15 @@ def train(run: RunContext) -> None:
 
 
 def sweep(run: RunContext) -> None:
-    """Its features by the same selection, rows and claims."""
+    """Select the baseline's features as the run selects its own; write their rows and claims."""
     folder = run.folder.path(BASELINE)
     sae = load_sae(folder / "sae", device=str(run.model.cfg.device))
     finder = direction_finder(run, sae)
     found = finder.selection(run.spec.select.score, run.spec.select.k)
     if not found.features:
         raise InputError(
-            "selection found no feature of the frozen-decoder baseline: train it longer"
+            "selection found no feature of the frozen-decoder baseline: raise "
+            "sae.train.training_tokens"
         )
     rows = _rows(run, sae, finder, found.features)
     families = run.spec.sweep.families
@@ -52,7 +53,7 @@ def sweep(run: RunContext) -> None:
 def _rows(
     run: RunContext, sae: SAE[Any], finder: DirectionFinder, features: list[int]
 ) -> pd.DataFrame:
-    """The baseline's candidates and the controls of the run, which the store has already."""
+    """Rows of the baseline's candidates and of the run's controls; the latter are in the store."""
     spec = run.spec.sweep.model_copy(update={"features": tuple(features)})
     tested = tested_directions(sae, spec, scale=finder.scale)
     context = edit_context(run, sae, [spec.edit])

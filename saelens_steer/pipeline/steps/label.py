@@ -1,4 +1,4 @@
-"""Names for the features on the pages, and how far they can be believed."""
+"""Labels for the features on the pages, each with scores for how far it can be believed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,7 @@ from saelens_steer.labels import (
     unfinished,
 )
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.pipeline.outputs import (
-    write_generated_texts,
-    write_table,
-)
+from saelens_steer.pipeline.outputs import write_generated_texts, write_table
 from saelens_steer.pipeline.steps.features import all_tokens
 from saelens_steer.pipeline.steps.sweep import store_of
 from saelens_steer.progress import Note, progress, say
@@ -29,52 +26,61 @@ from saelens_steer.steering import Directions
 from saelens_steer.sweeps import Measurement
 
 ANSWERS = ".store/answers"
-"""Where answers of a server are kept, a file for each question."""
+"""The folder of cached answers, one file per question."""
 
 
 def label_evidence(run: RunContext) -> None:
-    """label_evidence.json and label_texts/: what features are named from and tested on.
+    """Write label_evidence.json and label_texts/: what features are named from and tested on.
 
-    A step apart from naming, which needs no model.
+    A step apart from `label`, so that naming needs no model.
     """
-    spec = run.spec.label
+    spec, sae, sides = run.spec.label, run.sae, run.shown_features
     assert spec is not None
-    shown, sae = run.shown, run.sae
-    what = list(shown), shown, run.scale_of(sae, list(shown))
     with all_tokens(run, sae) as activations:
-        where = run.model, sae, run.hook_name, activations, run.naming, spec
-        job = EvidenceCollector(*where, *what, run.spec.sweep, spec.prompts or run.spec.prompts)
-        with progress("steered texts", job.n_texts) as note:
-            texts = job.texts(partial(_written, run, note))
-        found = job.collect(texts)
-    asked = {prompt.id: prompt.text for prompt in run.naming}
-    write_generated_texts(run.folder.path("label_texts"), texts.features, asked, found.layer)
-    write_json(run.folder.path("label_evidence.json"), asdict(found))
+        collector = EvidenceCollector(
+            run.model,
+            sae,
+            run.hook_name,
+            activations,
+            run.label_prompts,
+            spec,
+            features=list(sides),
+            sides=sides,
+            scale=run.scale_of(sae, list(sides)),
+            sweep=run.spec.sweep,
+            prompt_spec=spec.prompts or run.spec.prompts,
+        )
+        with progress("steered texts", collector.n_texts) as note:
+            texts = collector.texts(partial(_completions, run, note))
+        inputs = collector.collect(texts)
+    prompts = {prompt.id: prompt.text for prompt in run.label_prompts}
+    write_generated_texts(run.folder.path("label_texts"), texts.features, prompts, inputs.layer)
+    write_json(run.folder.path("label_evidence.json"), asdict(inputs))
 
 
-def _written(
+def _completions(
     run: RunContext, note: Note, measurement: Measurement, directions: Directions
 ) -> pd.DataFrame:
-    """The completions of all directions, through the store."""
+    """The completions of all directions; those in the store are not generated again."""
     store, every = store_of(run, "texts", measurement), list(range(len(directions)))
     return measurement.completion_rows(directions, every, store, run.splitter(store.key), note)
 
 
 def label(run: RunContext) -> Callable[[], None]:
-    """labels.json and labels.csv, once everything is asked.
+    """Name the features; the writer makes labels.json and labels.csv.
 
-    The step stays open if a server did not answer everything: the next time it asks for the rest.
+    The step stays unfinished if a server left questions open, so the next run asks them again.
     """
     assert run.spec.label is not None
     evidence = run.folder.path("label_evidence.json").read_bytes()
     inputs = TypeAdapter(LabelInputs).validate_json(evidence)
-    found = make_labels(inputs, run.spec.label, run.folder.path(ANSWERS))
+    labels = make_labels(inputs, run.spec.label, run.folder.path(ANSWERS))
 
     def write() -> None:
-        write_table(run.folder.path("labels.csv"), found.table)
-        write_json(run.folder.path("labels.json"), found.to_json())
+        write_table(run.folder.path("labels.csv"), labels.table)
+        write_json(run.folder.path("labels.json"), labels.to_json())
         if missing := unfinished(run.folder.path("labels.json")):
-            run.folder.leave_open("label")
+            run.folder.mark_unfinished("label")
             for line in summary_of(missing):
                 say(f"labels: {line}")
 

@@ -1,4 +1,4 @@
-"""The page of a run."""
+"""The report of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from saelens_steer.report import build_report
 
 
 def report(run: RunContext) -> None:
-    """The page, and the plots."""
+    """Write the report and its plots, and print the answer and the warnings."""
     claims = pd.read_csv(run.folder.path("claims.csv"))
     summary = pd.read_csv(run.folder.path("interference.csv"))
     answer = headline(claims, summary)

@@ -1,4 +1,4 @@
-"""The SAE of a run, trained or loaded; and grids of SAEs on one pass of activations."""
+"""The SAE of a run, trained or loaded, and grids of SAEs trained on one stream of activations."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from saelens_steer.sae import (
     train_sae,
 )
 
-CONTEXT, MEASURED_TOKENS = 128, 20_000
-"""Of the text that the quality of a loaded SAE is measured on: a context, and at most so much."""
+CONTEXT, QUALITY_TOKENS = 128, 20_000
+"""Quality of a loaded SAE: tokens per context, and at most this many tokens of text."""
 
 
 def train(run: RunContext) -> None:
-    """The SAE, in SAELens's format: trained, or loaded from where the config says."""
+    """Train or load the SAE, and save it in SAELens's format."""
     folder, sae = run.folder.path("sae"), run.spec.sae
     if sae.train:
         train_sae(run.model, sae.train, run.hook_name, folder, **sae.log.model_dump())
@@ -48,9 +48,9 @@ def train(run: RunContext) -> None:
 
 
 def quality(run: RunContext) -> None:
-    """The figures of a loaded SAE: those beside it if it was trained here, or else measured.
+    """Write quality.json of a loaded SAE: copied if this package trained it, else measured.
 
-    There are none for an SAE that has only its decoder.
+    It is empty for a decoder-only SAE.
     """
     sae, folder = run.sae, run.folder.path("sae")
     if source := run.source_with_figures:
@@ -58,7 +58,7 @@ def quality(run: RunContext) -> None:
     elif sae.cfg.metadata.decoder_only:
         write_json(folder / QUALITY, {})
     else:
-        texts, size = _texts(run), min(CONTEXT, run.model.cfg.n_ctx)
+        texts, size = _quality_texts(run), min(CONTEXT, run.model.cfg.n_ctx)
         n_tokens = sum(len(token_ids(run.model.tokenizer, text)) for text in texts)
         found = sae_quality(run.model, sae, run.hook_name, texts, min(size, n_tokens))
         write_json(folder / QUALITY, judged(found))
@@ -70,17 +70,17 @@ def _copy(source: Path, folder: Path, name: str) -> None:
         write_text(folder / name, (source / name).read_text(encoding="utf-8"))
 
 
-def _texts(run: RunContext) -> list[str]:
-    """Text of the config's corpus, or the selection prompts with their answers; up to a limit."""
+def _quality_texts(run: RunContext) -> list[str]:
+    """Texts of sae.load.corpus, or else the selection prompts with their answers."""
     tokenizer, load = run.model.tokenizer, run.spec.sae.load
     assert load is not None
     if load.corpus:
-        return list(load_corpus(load.corpus, tokenizer, MEASURED_TOKENS, 0)["text"])
-    written_as = run.spec.template
-    texts = [render(tokenizer, p, **written_as) + (p.answer or "") for p in run.selecting]
+        return list(load_corpus(load.corpus, tokenizer, QUALITY_TOKENS, 0)["text"])
+    template, prompts = run.spec.template, run.selection_prompts
+    texts = [render(tokenizer, p, **template) + (p.answer or "") for p in prompts]
     lengths = [len(token_ids(tokenizer, text)) for text in texts]
-    ends = itertools.accumulate(lengths, initial=0)
-    return [text for text, end in zip(texts, ends, strict=False) if end < MEASURED_TOKENS]
+    starts = itertools.accumulate(lengths, initial=0)
+    return [text for text, start in zip(texts, starts, strict=False) if start < QUALITY_TOKENS]
 
 
 def _say_verdict(folder: Path) -> None:
@@ -90,7 +90,7 @@ def _say_verdict(folder: Path) -> None:
 
 
 GRID, GRID_STEP = "grid", "grid-"
-"""The folder of the SAEs of a grid, and what the names of their steps begin with."""
+"""The folder of a grid's SAEs, and the prefix of their steps' names."""
 MEASURES = (
     *("l0", "l1", "mse", "explained_variance", "cosine", "loss_recovered", "kl_recovered"),
     *("dead_share", "dense_share"),
@@ -98,44 +98,43 @@ MEASURES = (
 
 
 def grid(run: RunContext) -> Callable[[], None]:
-    """grid/NAME, an SAE each and a step each; then grid/grid.csv, one row each, and a figure."""
+    """Train each SAE of the grid as its own step; the writer makes grid.csv and its figure."""
     sae = run.spec.sae
     job = SAEGrid(run.model, sae.grid_specs, run.hook_name, **sae.log.model_dump())
-    _forget_others(run, set(sae.grid_specs))
-    for name, made_from in grid_specs(run.spec).items():
+    _drop_others(run, set(sae.grid_specs))
+    for name, settings in grid_specs(run.spec).items():
         folder = f"{GRID}/{name}"
-        inputs = [run.model_key, run.hook_name, run.corpus_version, made_from]
+        inputs = [run.model_key, run.hook_name, run.corpus_version, settings]
         make = partial(job.train, name, run.folder.path(folder))
         run.folder.do(f"{GRID_STEP}{name}", inputs, [folder], make)
-    run.write_provenance()
-    return partial(_compare, run)
+    return partial(_write_table, run)
 
 
-def _forget_others(run: RunContext, names: set[str]) -> None:
-    """Remove the SAEs that an earlier grid trained and this one does not have."""
-    for step in run.folder.names(GRID_STEP):
+def _drop_others(run: RunContext, names: set[str]) -> None:
+    """Remove the SAEs of an earlier grid that this one does not have."""
+    for step in run.folder.steps(GRID_STEP):
         if step.removeprefix(GRID_STEP) not in names:
-            made = run.folder.made(step)  # not by the step's name, which may be any
-            run.folder.drop(step, [left for folder in made for left in _beside(folder)])
+            folders = run.folder.outputs(step)  # checked, unlike the name in the file's name
+            run.folder.drop(step, [path for folder in folders for path in _leftovers(folder)])
 
 
-def _beside(folder: str) -> tuple[str, str]:
-    """What training the SAE of this folder may have left: checkpoints and curves."""
-    place = PurePosixPath(folder)
-    return f"{folder}-checkpoints", str(place.parent / "tensorboard" / place.name)
+def _leftovers(folder: str) -> tuple[str, str]:
+    """The checkpoints and curves that training may have left beside an SAE's folder."""
+    path = PurePosixPath(folder)
+    return f"{folder}-checkpoints", str(path.parent / "tensorboard" / path.name)
 
 
-def _compare(run: RunContext) -> None:
+def _write_table(run: RunContext) -> None:
     specs = run.spec.sae.grid_specs
     table = pd.DataFrame([_row(run, name, spec) for name, spec in specs.items()])
-    for name, said in zip(table["name"], table["verdict"], strict=True):
-        say(f"{name}: {said}")
+    for name, verdict in zip(table["name"], table["verdict"], strict=True):
+        say(f"{name}: {verdict}")
     write_table(run.folder.path(f"{GRID}/grid.csv"), table)
     write_figure(run.folder.path(f"{GRID}/frontier.html"), frontier_figure(table))
 
 
 def _row(run: RunContext, name: str, spec: TrainSpec) -> dict[str, Any]:
-    """What grid.csv says of one SAE."""
+    """The row of one SAE in grid.csv."""
     quality = read_quality(run.folder.path(GRID) / name)
     about = {"name": name, "architecture": spec.architecture, "d_sae": spec.d_sae}
     about["options"] = json.dumps(spec.options, sort_keys=True)

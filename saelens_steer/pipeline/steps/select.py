@@ -36,10 +36,10 @@ def cache(run: RunContext) -> None:
 def answered(run: RunContext) -> tuple[Prompt, ...]:
     """The selection prompts, with answers of the model's own where they are read and missing."""
     if not run.spec.reads_answers:
-        return run.selecting
+        return run.selection_prompts
     size, n_tokens = run.spec.activations.batch_size, run.spec.select.answer_tokens
     options = {**run.spec.template, "batch_size": size}
-    return tuple(with_answers(run.model, run.selecting, n_tokens, **options))
+    return tuple(with_answers(run.model, run.selection_prompts, n_tokens, **options))
 
 
 def select(run: RunContext) -> None:
@@ -59,13 +59,16 @@ def direction_finder(run: RunContext, sae: SAE[Any] | None = None) -> DirectionF
     given), activations, and the causal scoring."""
     select = run.spec.select
     sides = (select.positive, select.negative)
-    few = [[p for p in run.selecting if p.domain == side][: select.push_prompts] for side in sides]
+    few = [
+        [p for p in run.selection_prompts if p.domain == side][: select.push_prompts]
+        for side in sides
+    ]
     measurement = replace(
         run.measurement(),
         prompts=tuple(p for own in few for p in own),
         prompt_spec=PromptSpec(**run.spec.template),
     )
-    sae = sae or run.sae
+    sae = sae if sae is not None else run.sae
     return DirectionFinder(sae, run.activations, select, CausalScoring(measurement, sae, *sides))
 
 
