@@ -9,18 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from saelens_steer.report.figures import base
-from saelens_steer.report.markup import (
-    TableCell,
-    badge,
-    esc,
-    figure,
-    name_cell,
-    note,
-    number_cell,
-    section,
-    table,
-    with_interval,
-)
+from saelens_steer.report.markup import chart, render
 from saelens_steer.report.run_folder import RunTables
 from saelens_steer.report.theme import (
     BAND_LINE,
@@ -32,7 +21,6 @@ from saelens_steer.report.theme import (
     estimate,
     metric_unit,
     name_label,
-    number,
     plain,
 )
 
@@ -44,13 +32,6 @@ KINDS = {
     "without SAE": "needs no SAE",
     "asking": "no steering",
 }
-LEAD = (
-    "The first features of each side that each way chooses, pushed on prompts that no score has "
-    "seen. The effect is the shift of the metric towards the side, the mean over both sides, with "
-    "95 % bootstrap intervals over prompts and directions. "
-    "Ceiling: chosen by the gradient of the outcome itself, which shows what is possible and is no "
-    "evidence. Asking: the same prompts with words that ask for it; its KL is what it is."
-)
 
 
 def comparison_section(run: RunTables) -> str:
@@ -58,14 +39,23 @@ def comparison_section(run: RunTables) -> str:
     if run.comparison.empty:
         return ""
     rows = _over_sides(run.comparison)
-    parts = [
-        f"<p>{esc(comparison_sentence(run.comparison))}</p>",
-        figure("effect-by-method", comparison_figure(run.comparison)),
-        _table(rows),
+    shown = [
+        row
+        | {
+            "kind": KINDS[row["evidence"]],
+            "at": EQUAL.get(row["equal"], "as it is"),
+            "times": [] if math.isnan(row["ratio"]) else _times(row),
+            "names": str(row["directions"]).replace("_", " ").replace(" feature ", ", "),
+        }
+        for row in rows.to_dict("records")
     ]
-    if (rows["equal"] == "asking").any():
-        parts.append(note("Asking is not at equal norm or KL: compare its effect with its KL."))
-    return section("compare_directions", "Ways to choose features", LEAD, *parts)
+    return render(
+        "compare_directions.html",
+        sentence=comparison_sentence(run.comparison),
+        effects=chart("effect-by-method", comparison_figure(run.comparison)),
+        rows=shown,
+        places=decimals(rows["effect"]),
+    )
 
 
 def comparison_sentence(comparison: pd.DataFrame) -> str:
@@ -151,28 +141,3 @@ def _dots(rows: pd.DataFrame, colour: str, symbol: str, name: str) -> go.Scatter
         customdata=list(rows["kl"]),
         hovertemplate="%{y}<br>effect %{x:.3g}, KL %{customdata:.3g}<extra>" + name + "</extra>",
     )
-
-
-def _table(rows: Any) -> str:
-    metric = name_label(str(rows["metric"].iloc[0]))
-    headers = ["Way", "What it is", "Compared at", f"Δ {metric} [95\u00a0%\u00a0CI]", "KL"]
-    headers += ["× baseline [95\u00a0%\u00a0CI]", "Directions"]
-    places = decimals(rows["effect"])
-    cells = [_cells(row, places) for row in rows.to_dict("records")]
-    return table("Ways to choose features", headers, cells)
-
-
-def _cells(row: dict[str, Any], places: int) -> list[TableCell]:
-    kind = KINDS[row["evidence"]]
-    effect = with_interval(*estimate(row, "effect", places, signed=True))
-    ratio = "–" if math.isnan(row["ratio"]) else with_interval(*_times(row))
-    names = str(row["directions"]).replace("_", " ").replace(" feature ", ", ")
-    return [
-        name_cell(row["method"]),
-        TableCell(badge(kind, "warn") if row["evidence"] == "ceiling" else esc(kind), kind),
-        TableCell(esc(EQUAL.get(row["equal"], "as it is")), row["equal"]),
-        number_cell(row["effect"], effect),
-        number_cell(row["kl"], number(row["kl"], 4)),
-        number_cell(row["ratio"], ratio, missing=-1e9),
-        TableCell(f"<small>{esc(names)}</small>", names),
-    ]

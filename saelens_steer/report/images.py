@@ -13,16 +13,13 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
 from saelens_steer.errors import InputError
 from saelens_steer.files import inside, write_bytes
-from saelens_steer.report.markup import script_json
+from saelens_steer.report.markup import render
 from saelens_steer.report.page import plots
 from saelens_steer.report.run_folder import read_run
 
@@ -101,12 +98,11 @@ def pictures(browser: str, figures: Mapping[str, go.Figure], folder: Path) -> di
 
     Raises InputError unless the browser draws every one.
     """
-    drawing = (files("saelens_steer.report") / "images.html").read_text(encoding="utf-8")
-    data = {name: json.loads(figure.to_json() or "{}") for name, figure in figures.items()}
-    blocks = script_json("figures", list(data.values())) + script_json("size", SIZE)
+    data = [json.loads(figure.to_json() or "{}") for figure in figures.values()]
+    drawing = render("images.html", figures=data, size=SIZE)
     with _scratch(folder) as scratch:
         page = scratch / "figures.html"
-        page.write_text(Template(drawing).substitute(data=blocks, plotly=get_plotlyjs()), "utf-8")
+        page.write_text(drawing, "utf-8")
         # virtual time pauses while the page is busy, so the browser waits until all is drawn
         dom = _browse(browser, scratch, "--virtual-time-budget=60000", "--dump-dom", page.as_uri())
     found = re.findall(r'<output>data:image/png;base64,([^<"]+)</output>', dom)

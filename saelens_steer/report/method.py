@@ -7,19 +7,9 @@ from typing import Any
 
 from saelens_steer.evidence import matched_by
 from saelens_steer.report.figures import scores_figure
-from saelens_steer.report.markup import (
-    TableCell,
-    chips,
-    details,
-    esc,
-    figure,
-    note,
-    pairs,
-    section,
-    table,
-)
+from saelens_steer.report.markup import chart, render
 from saelens_steer.report.run_folder import RunTables, controls, side_names
-from saelens_steer.report.theme import decimals, direction_label, name_label, number, short
+from saelens_steer.report.theme import decimals
 
 QUALITY = {
     "l0": ("L0", "features active on a token, on average"),
@@ -101,32 +91,18 @@ METHOD = {
 
 def selection_section(run: RunTables) -> str:
     """The candidates, and the scores that chose them."""
-    sides = side_names(run.features)
-    if not sides:
-        given = note("This run selected no features: they were given.")
-        return section("selection", "Selection", "", given)
-    at = str(run.features.get("at", "")).replace("_", " ")
-    lead = (
-        f"Features that tell {' from '.join(sides)} apart{f' at the {at}' if at else ''}, "
-        "on prompts that are not used to measure effects."
-    )
-    plot = figure("scores", scores_figure(run.features)) if run.features.get("scores") else ""
-    return section("selection", "Selection", lead, plot, _scores_table(run))
-
-
-def _scores_table(run: RunTables) -> str:
     scores = run.features.get("scores", {})
-    columns = list(dict.fromkeys(k for own in scores.values() for k in own))
-    places = {c: decimals(own.get(c) or 0 for own in scores.values()) for c in columns}
-    rows = []
-    for direction, side in run.sides.items():
-        own, name = scores.get(direction.removeprefix("feature_"), {}), direction_label(direction)
-        cells = [TableCell(f"<b>{esc(name)}</b>", name), TableCell(esc(side), side)]
-        cells += [TableCell(number(own.get(c), places[c]), float(own.get(c) or 0)) for c in columns]
-        rows.append(cells)
-    headers = ["Feature", "Side", *(name_label(c) for c in columns)]
-    title = f"All scores of the {len(rows)} candidates"
-    return details(title, table("Selection scores", headers, rows))
+    columns = list(dict.fromkeys(key for own in scores.values() for key in own))
+    return render(
+        "selection.html",
+        sides=side_names(run.features),
+        at=str(run.features.get("at", "")).replace("_", " "),
+        chart=chart("scores", scores_figure(run.features)) if scores else None,
+        places={c: decimals(own.get(c) or 0 for own in scores.values()) for c in columns},
+        rows=[
+            (d, side, scores.get(d.removeprefix("feature_"), {})) for d, side in run.sides.items()
+        ],
+    )
 
 
 def run_section(run: RunTables) -> str:
@@ -135,38 +111,28 @@ def run_section(run: RunTables) -> str:
     token_sets = rest.pop("token_sets", None) or {}
     versions = {key: rest.pop(key) for key in ("saelens_steer", "python") if key in rest}
     versions |= rest.pop("packages", None) or {}
-    listed = {
-        "Token sets": [
-            (name_label(name), _token_set(own))
-            for name, own in token_sets.items()
-            if isinstance(own, Mapping)
-        ],
-        "Versions": _flat(versions),
-        "Model, SAE, prompts, seeds": _flat(rest),
-    }
-    config = details("Config (YAML)", f'<pre tabindex="0">{esc(run.config)}</pre>')
-    body = config if run.config else ""
-    body += "".join(details(title, pairs(rows, "plain")) for title, rows in listed.items() if rows)
-    missing = note("This run has no config.yaml and no provenance.json.")
-    return section("run", "What was run", "Enough to run it again.", body or missing)
+    sets = [(n, _token_set(own)) for n, own in token_sets.items() if isinstance(own, Mapping)]
+    listed = {"Versions": _flat(versions), "Model, SAE, prompts, seeds": _flat(rest)}
+    return render("run.html", config=run.config, token_sets=sets, listed=listed)
 
 
-def _flat(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested keys joined by dots, and their values as code."""
-    found: list[tuple[str, str]] = []
+def _flat(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested keys joined by dots, and their values."""
+    found: list[tuple[str, Any]] = []
     for key, value in data.items():
         name = f"{prefix}{key}"
-        shown = [(name, f"<code>{esc(value)}</code>")]
-        found += _flat(value, f"{name}.") if isinstance(value, Mapping) else shown
+        found += _flat(value, f"{name}.") if isinstance(value, Mapping) else [(name, value)]
     return found
 
 
-def _token_set(own: Mapping[str, Any], limit: int = 60) -> str:
-    target = [str(t) for t in own.get("target", [])]
-    more = f" and {len(target) - limit} more" if len(target) > limit else ""
-    against = f", against {short(own['n_other'])} other tokens" if "n_other" in own else ""
-    n = short(own.get("n_target", len(target)))
-    return f"{chips(target[:limit])}{esc(more)} <small>({esc(n)} tokens{esc(against)})</small>"
+def _token_set(own: Mapping[str, Any], limit: int = 60) -> dict[str, Any]:
+    target = [str(token) for token in own.get("target", [])]
+    return {
+        "shown": target[:limit],
+        "more": max(0, len(target) - limit),
+        "n_target": own.get("n_target", len(target)),
+        "n_other": own.get("n_other"),
+    }
 
 
 def method_section(run: RunTables) -> str:
@@ -174,6 +140,6 @@ def method_section(run: RunTables) -> str:
     names = sorted(set(controls(run.summary)["family"]))
     families = [f"{name}: {FAMILIES[name]}" for name in names if name in FAMILIES]
     here = f" Here, {'; '.join(families)}." if families else ""
-    rows = [(term, esc(text)) for term, text in METHOD.items()]
-    rows[4:4] = [("Controls", esc(CONTROLS[matched_by(run.summary)] + here))]
-    return section("method", "What the words mean", "", pairs(rows, "method"))
+    rows = list(METHOD.items())
+    rows[4:4] = [("Controls", CONTROLS[matched_by(run.summary)] + here)]
+    return render("method.html", rows=rows)

@@ -15,12 +15,14 @@ import pandas as pd
 import yaml
 
 from saelens_steer.errors import InputError
-from saelens_steer.report.label_parts import is_label
+from saelens_steer.labels import SCORED
 from saelens_steer.report.theme import one_line
 from saelens_steer.steering import CANDIDATE
 
 EDIT_TEXTS = ("prompt_id", "domain", "prompt", "variant", "edits", "hook_name", "completion")
 """The columns of compare_edits.csv that hold text."""
+MEASURED = ("accuracy", "ci_low", "ci_high", "correct", "n")
+"""The numbers of a score that was measured."""
 
 
 @dataclass(frozen=True)
@@ -138,12 +140,32 @@ def read_labels(path: Path) -> dict[int, dict[str, Any]]:
     """Feature → its entry, of all layers; empty if there is no file."""
     found: dict[int, dict[str, Any]] = {}
     for own in read_mapping(path).values():
-        if not isinstance(own, dict) or not all(map(is_label, own.items())):
+        if not isinstance(own, dict) or not all(map(_is_label, own.items())):
             raise InputError(f"{path} should hold, by layer and feature, labels with their scores")
         if again := sorted(found.keys() & set(map(int, own))):
             raise InputError(f"{path} has feature {again[0]} in two layers; a run has only one")
         found |= {int(feature): entry for feature, entry in own.items()}
     return found
+
+
+def _is_label(named: tuple[str, Any]) -> bool:
+    """Whether a feature's number and its entry have the shapes that the report reads."""
+    feature, entry = named
+    scores = entry.get("scores") if isinstance(entry, dict) else None
+    if not isinstance(scores, dict) or not (feature.isdecimal() and len(feature) < 16):
+        return False
+    text, place = entry.get("interpretation"), entry.get("neuronpedia")
+    if not isinstance(text, str | None) or not isinstance(place, dict | None):
+        return False
+    own = [scores.get(kind) for kind in ("detection", "causal")]
+    return all(
+        isinstance(score, dict)
+        and (
+            score.get("status") != SCORED
+            or all(isinstance(score.get(key), int | float) for key in MEASURED)
+        )
+        for score in own
+    )
 
 
 def _read_sentences(path: Path) -> list[str]:

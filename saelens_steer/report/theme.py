@@ -36,6 +36,9 @@ _HIDDEN = dict.fromkeys(
 )
 """Control characters, and those that change the writing direction of their neighbours."""
 
+_CONTROL = {i: chr(0x2400 + i) for i in range(32) if chr(i) not in "\n\t"} | {127: "\u2421"}
+"""Control characters are shown as the Unicode pictures of them."""
+
 _AXIS = {
     "gridcolor": RULE,
     "linecolor": "#C6CCD3",
@@ -96,6 +99,24 @@ def quoted(label: str, most: int = 60) -> str:
     return f"“{label}”" if label else ""
 
 
+def token_text(text: str) -> str:
+    """A token on one line: line ends, tabs and outer spaces are shown as signs."""
+    marked = text.translate(_CONTROL).replace("\n", "↵").replace("\t", "⇥")
+    return marked if marked.strip(" ") == marked and marked else marked.replace(" ", "␣") or "␀"
+
+
+def running_text(text: str) -> str:
+    """Text inside a context: every line end is shown, a run of them breaks the line once."""
+    parts = text.translate(_CONTROL).split("\n")
+    ends = "".join(f"{part}↵" if part else "↵" for part in parts[:-1])
+    return f"{ends}\n{parts[-1]}" if ends else parts[-1]
+
+
+def slug(text: str) -> str:
+    """A name that is safe as an HTML id and as a file name."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-") or "x"
+
+
 def metric_unit(metric: str) -> str:
     """The unit a metric's name implies, or an empty string."""
     if metric.endswith("margin"):
@@ -140,6 +161,15 @@ def number(value: Any, places: int = 3, signed: bool = False) -> str:
         value = 0.0
     sign = "+" if signed and value else "-"
     return format(value, f"{sign},.{places}f").replace(",", "\u202f").replace("-", "−")
+
+
+def percent(share: float) -> str:
+    """A share with about two digits."""
+    if share == 0:
+        return "0\u00a0%"
+    if share < 0.0005:
+        return "< 0.1\u00a0%"
+    return f"{number(100 * share, 1 if share < 0.1 else 0)}\u00a0%"
 
 
 def estimate(row: Any, name: str, places: int, signed: bool = False) -> list[str]:

@@ -10,13 +10,12 @@ import features_of
 import labels_of
 import pytest
 from labels_of import FAILED, HOSTILE, entry, no_score, score, write_labels
+from markupsafe import escape as esc
 from test_report_page import Outline
 
 from saelens_steer.errors import InputError
 from saelens_steer.report import features_page
-from saelens_steer.report.label_parts import WORDS
-from saelens_steer.report.labels import is_good, labels_section
-from saelens_steer.report.markup import esc
+from saelens_steer.report.labels import WORDS, is_good, labels_section
 from saelens_steer.report.page import page, plots
 from saelens_steer.report.run_folder import read_run
 from saelens_steer.report.theme import one_line, quoted

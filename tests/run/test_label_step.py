@@ -347,7 +347,7 @@ def test_labels_of_a_run_that_was_stopped_within_them_go_too(folder, config, sai
 def test_labels_go_with_the_section_and_the_pages_with_them(folder, config, said):
     name = next(e["interpretation"] for e in entries(folder).values() if e["interpretation"])
     html = folder / "features.html"
-    from saelens_steer.report.markup import esc
+    from markupsafe import escape as esc
 
     assert esc(name) in html.read_text(encoding="utf-8")
     off = ["--set", "label=null"]
