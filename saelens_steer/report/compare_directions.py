@@ -1,4 +1,4 @@
-"""Ways to choose directions, compared by what the chosen directions do."""
+"""Methods of choosing directions, compared by the effects of the directions they choose."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from saelens_steer.report.theme import (
 EQUAL = {"norm": "equal norm", "kl": "equal KL"}
 KINDS = {
     "selection": "score",
-    "tokens": "score: reads the metric's tokens",
-    "ceiling": "ceiling: it uses the outcome",
+    "tokens": "score that reads the metric's tokens",
+    "ceiling": "ceiling: uses the outcome",
     "without SAE": "needs no SAE",
     "asking": "no steering",
 }
 
 
 def comparison_section(run: RunTables) -> str:
-    """The comparison of ways to choose directions; empty if the run made none."""
+    """The comparison of methods of choosing directions; empty if the run made none."""
     if run.comparison.empty:
         return ""
     rows = _over_sides(run.comparison)
@@ -43,7 +43,7 @@ def comparison_section(run: RunTables) -> str:
         row
         | {
             "kind": KINDS[row["evidence"]],
-            "at": EQUAL.get(row["equal"], "as it is"),
+            "at": EQUAL.get(row["equal"], "unmatched"),
             "times": [] if math.isnan(row["ratio"]) else _times(row),
             "names": str(row["directions"]).replace("_", " ").replace(" feature ", ", "),
         }
@@ -59,13 +59,13 @@ def comparison_section(run: RunTables) -> str:
 
 
 def comparison_sentence(comparison: pd.DataFrame) -> str:
-    """What the best score that does not differentiate the outcome gains over the baseline."""
+    """The gain over the baseline of the best score that does not differentiate the outcome."""
     rows = _over_sides(comparison)
     baseline, metric = rows["baseline"].iloc[0], rows["metric"].iloc[0]
     scores = rows[rows["evidence"].isin(("selection", "tokens")) & (rows["equal"] == "norm")]
     scores = scores[scores["side"] == "both"] if (scores["side"] == "both").any() else scores
     if scores.empty:
-        return "No score was compared, only directions that need no SAE."
+        return "No scores were compared, only directions that need no SAE."
     best = scores.sort_values(by="effect", ascending=False, kind="stable")["method"].iloc[0]
     of = f"Of {len(scores)} score{'' if len(scores) == 1 else 's'}"
     if best == baseline:
@@ -74,7 +74,7 @@ def comparison_sentence(comparison: pd.DataFrame) -> str:
     at_norm, at_kl = (_gain(own[own["equal"] == equal].iloc[0], baseline) for equal in EQUAL)
     return (
         f"{of}, {best} moves {metric} furthest at equal norm: {at_norm}; at equal KL: {at_kl}. "
-        "The intervals are not corrected for taking the best."
+        "The intervals are not corrected for selecting the best score."
     )
 
 
@@ -94,7 +94,7 @@ def _gain(row: Any, baseline: str) -> str:
         return f"{ratio} × [{low}, {high}] the effect of {baseline}"
     places = decimals([row["effect"], row["difference"]])
     more, low, high = estimate(row, "difference", places, signed=True)
-    return f"{more} [{low}, {high}] beside {baseline}, whose effect is not clearly above 0"
+    return f"{more} [{low}, {high}] relative to {baseline}, whose effect is not clearly above 0"
 
 
 def _times(row: Any) -> list[str]:
@@ -105,7 +105,7 @@ def _times(row: Any) -> list[str]:
 
 
 def comparison_figure(comparison: pd.DataFrame) -> go.Figure:
-    """Effect of each way to choose, at equal norm and at equal KL, with intervals."""
+    """The effect of each method at equal norm and at equal KL, with 95 % intervals."""
     rows = _over_sides(comparison)
     title = name_label(str(rows["metric"].iloc[0]))
     order = list(dict.fromkeys(rows["method"]))[::-1]

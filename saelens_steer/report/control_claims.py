@@ -1,4 +1,4 @@
-"""Claims side by side: families of controls, and the frozen-decoder baseline."""
+"""Claims compared: across families of controls, and with the frozen-decoder baseline."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Cell = tuple[float, str]
 
 
 def families_table(run: RunTables) -> dict[str, Any]:
-    """For each family: how many controls, how far they reach on the main metric, and how many
-    directions do more on each metric of logits. Empty unless there are several families."""
+    """For each family: the number of controls, their 95th percentile of T on the main metric, and
+    how many directions exceed them on each logit metric. Empty for fewer than two families."""
     families = list(dict.fromkeys(run.by_family["controls"])) if len(run.by_family) else []
     if len(families) < 2 or not run.logit_metrics:
         return {}
@@ -48,7 +48,7 @@ def _span(values: pd.Series, places: int) -> Cell:
 
 
 def _passing(verdicts: list[str]) -> Cell:
-    """How many directions do more than random, of those that can be tested."""
+    """How many of the testable directions do more than random."""
     more, tested = verdicts.count(PASSES), sum(verdict in (PASSES, FAILS) for verdict in verdicts)
     return (float(more), f"{more} of {tested}") if tested else (-1.0, "not testable")
 
@@ -70,12 +70,12 @@ def baseline_section(run: RunTables) -> str:
 
 
 def _baseline_sentence(own: Any, baseline: Any, metric: str) -> str:
-    """How many of each SAE's candidates do more than random directions, and how far they reach."""
+    """How many candidates of each SAE do more than random directions, and their mean T."""
     reach, baseline_reach = float(own["T"].mean()), float(baseline["T"].mean())
     places = decimals([reach, baseline_reach])
     far = f"the mean T is {number(reach, places)} against {number(baseline_reach, places)}"
     if not (_testable(own) and _testable(baseline)):
-        return f"With so few controls no count of either can be tested; {far}."
+        return f"There are too few controls to test the counts; {far}."
     more, baseline_more = (list(claims["verdict"]).count(PASSES) for claims in (own, baseline))
     return (
         f"{more} of {len(own)} features move {metric} more than random directions do, and "

@@ -1,4 +1,4 @@
-"""Feature pages: which features are alive and what each responds to, as a section or a page."""
+"""Feature pages, as a section of the report or a page: live features and what each responds to."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def features_section(run: RunTables) -> str:
 
 
 def features_page(data: Data, name: str, scripts: bool = True, labels: Labels | None = None) -> str:
-    """The same as a separate page, for the run called `name`; without scripts, without figures."""
+    """The pages of the run called `name` as a page of their own; `scripts=False` omits figures."""
     about = _about(data, labels or {}, figures=scripts)
     links = [("pages", "Features")] if data["pages"] else []
     links += [("topic", "By category")] if about["topic"] else []

@@ -1,4 +1,4 @@
-"""The page's first half: key facts, claims, dose-response, rates of completions."""
+"""The first half of the page: key facts, claims, dose-response, metrics of completions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from saelens_steer.report.theme import decimals, name_label, short, slug
 
 
 def facts(run: RunTables) -> list[tuple[str, Any, Any]]:
-    """The strip of key facts: a term, its value, and a smaller line below it."""
+    """The key facts: a term, its value, and a smaller line below it."""
     model = run.provenance.get("model") or run.spec.get("model") or {}
     hook = run.provenance.get("hook_name") or run.features.get("hook_name")
     positions = (run.spec.get("sweep") or {}).get("positions")
@@ -48,7 +48,7 @@ def _sae(run: RunTables) -> tuple[str, str]:
     features = f"{short(size)} features" if size else ""
     if not train:
         return str(about.get("source", "")), features
-    how = ", its decoder left as drawn" if train.get("frozen_decoder") else ""
+    how = " with a frozen random decoder" if train.get("frozen_decoder") else ""
     kind = ", ".join(filter(None, [train.get("architecture"), features]))
     return kind, f"trained in this run{how}"
 
@@ -113,14 +113,14 @@ def _count_sentence(run: RunTables, own: pd.DataFrame, metric: str) -> str:
     k = short(int(max(own["n_controls"])))
     if untested == len(own):
         least = short(least_controls(len(own)))
-        return f"{who}Not testable with {k} controls: {len(own)} directions take at least {least}."
+        return f"{who}Not testable with {k} controls: {len(own)} directions need at least {least}."
     rest = f", and {untested} cannot be tested" if untested else ""
     label, judged = name_label(metric), f"(q < 0.05, {k} controls)"
     return f"{who}{more} of {len(own)} move {label} more than random directions do {judged}{rest}."
 
 
 def dose_section(run: RunTables) -> str:
-    """A dose-response and a distribution of T for each metric of logits."""
+    """The dose-response and the distribution of T for each logit metric."""
     families, sets, kind = control_counts(compared(run.summary, run.claims))
     return render(
         "dose.html",
@@ -132,7 +132,7 @@ def dose_section(run: RunTables) -> str:
 
 
 def _dose_figures(run: RunTables, metric: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Effects against α, and how far the candidates reach if there are controls to compare with."""
+    """Effects against α, and each candidate's T beside the controls' if there are controls."""
     about = {"claims": run.claims, "sides": run.sides, "labels": run.label_texts}
     dose = chart(f"dose-{slug(metric)}", interference_figure(run.summary, metric, **about))
     if not (len(claims_on(run.claims, metric)) and len(controls(run.summary))):
@@ -142,7 +142,7 @@ def _dose_figures(run: RunTables, metric: str) -> tuple[dict[str, Any], dict[str
 
 
 def rates_section(run: RunTables) -> str:
-    """Small panels, one for each metric of completions, under one legend."""
+    """Small panels, one per metric of completions, under one legend."""
     charts = []
     for metric in run.text_metrics:
         plot = validity_figure(run.summary, [metric], sides=run.sides)

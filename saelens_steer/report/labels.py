@@ -1,4 +1,4 @@
-"""Labels of features, with the tests of how far they can be believed."""
+"""Feature labels, with the tests of how far they can be trusted."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from saelens_steer.report.run_folder import RunTables
 from saelens_steer.report.theme import clean, number, one_line, short
 
 Entry = Mapping[str, Any]
-"""What labels.json says of one feature."""
+"""The entry of one feature in labels.json."""
 OFFLINE = "offline"
 WORDS = {
-    "unreadable": "answer not readable",
+    "unreadable": "unreadable answer",
     "unanswered": "not answered",
     "refused": "refused",
-    "over_budget": "budget used up",
-    "no_evidence": "nothing to go by",
+    "over_budget": "budget exhausted",
+    "no_evidence": "no evidence to label it from",
     "no_label": "no label to judge",
     "too_few": "too few {}",
     "none": "no label there",
-    "unreached": "not reached",
+    "unreached": "unreachable",
 }
-"""Why there is no label or no score."""
+"""Reasons for a missing label or score."""
 
 
 def labels_section(run: RunTables) -> str:
-    """The section of the report; empty if no feature was to be labelled."""
+    """The section of the report; empty if the run labelled no features."""
     entries = list(run.labels.values())
     if not entries:
         return ""
@@ -68,7 +68,7 @@ def shown(entry: Entry) -> dict[str, Any]:
 
 
 def failure(status: Any, of: str = "texts") -> str:
-    """Why there is no label or no score, in a few plain words; `of` completes “too few …”."""
+    """The reason for a missing label or score in plain words; `of` completes “too few …”."""
     known = WORDS.get(str(status), "").format(of)
     return known or one_line(status).replace("_", " ") or "not recorded"
 
@@ -82,7 +82,7 @@ def named_by(entry: Entry) -> str:
 
 
 def _score(score: Entry, of: str) -> dict[str, Any]:
-    """How often the judge was right, or why that is unknown, with the detail on hover."""
+    """The share of correct answers, or why there is none; `detail` is shown on hover."""
     if score.get("status") != SCORED:
         detail, status = one_line(score.get("detail")), score.get("status")
         return {
@@ -102,7 +102,7 @@ def _score(score: Entry, of: str) -> dict[str, Any]:
 
 
 def _neuronpedia(place: Entry) -> dict[str, str]:
-    """The label on Neuronpedia, or why there is none, and the page's address if it is one."""
+    """The label on Neuronpedia, or why there is none, with the page's address if it is https."""
     if not place:
         return {}
     label, found = one_line(place.get("label")), place.get("status") == "found"

@@ -1,4 +1,4 @@
-"""Builds plots/*.html and one self-contained report.html from a run folder."""
+"""Build plots/*.html and one self-contained report.html from a run folder."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def page(run: RunTables, headline: str) -> str:
 
 
 def write_plots(run: RunTables) -> list[Path]:
-    """Write each figure as a page in plots/, all beside one plotly.min.js."""
+    """Write each figure as a page in plots/; all share one plotly.min.js there."""
     write_text(inside(run.path, "plots/plotly.min.js"), get_plotlyjs())
     return [
         write_text(
@@ -92,7 +92,7 @@ def write_plots(run: RunTables) -> list[Path]:
 
 
 def plots(run: RunTables) -> Iterator[tuple[str, go.Figure]]:
-    """The figures of a run with their file names."""
+    """The figures of a run, with their file names."""
     about = {"claims": run.claims, "sides": run.sides, "labels": run.label_texts}
     for metric in run.logit_metrics:
         yield f"interference_{slug(metric)}", interference_figure(run.summary, metric, **about)

@@ -35,7 +35,7 @@ FRONTIER = {"explained_variance": "Explained variance", "loss_recovered": "Loss 
 
 
 def sae_section(run: RunTables) -> str:
-    """How good the SAE is, how often its features fire, how its training and its grid went."""
+    """The SAE's quality, firing rates, training curves and grid."""
     quality = run.quality
     numbers = {k: v for k, v in quality.items() if isinstance(v, int | float)}
     first = [k for k in QUALITY_FIRST if k in numbers]
@@ -148,7 +148,7 @@ def frontier_figure(grid: pd.DataFrame) -> go.Figure:
     grid: grid.csv. One colour per architecture, its SAEs joined in the order of L0; up and to the
     left is better. Details are shown on hover.
     """
-    figure = panels(list(FRONTIER.values()), "Sparse or faithful: the grid of SAEs")
+    figure = panels(list(FRONTIER.values()), "Sparsity against reconstruction: the grid of SAEs")
     for i, (name, own) in enumerate(grid.groupby("architecture", sort=False)):
         own = own.sort_values("l0")
         for column, measure in enumerate(FRONTIER, start=1):
@@ -165,7 +165,7 @@ def frontier_figure(grid: pd.DataFrame) -> go.Figure:
                 hovertemplate="%{text}<extra></extra>",
             )
             figure.add_trace(trace, row=1, col=column)
-    figure.update_xaxes(title_text="L0 (active features a token)", rangemode="tozero")
+    figure.update_xaxes(title_text="L0 (active features per token)", rangemode="tozero")
     figure.update_yaxes(tickfont_color=MUTED, zerolinecolor=NULL)
     return figure.update_layout(legend=legend_on_top() | {"y": 1.14}, margin_t=104, height=430)
 

@@ -1,4 +1,4 @@
-"""Texts side by side: completions of the sweep, and edits compared."""
+"""Texts side by side: completions of the sweep and of compared edits."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from saelens_steer.steering import CANDIDATE
 
 FENCE = re.compile(r"^[ \t]*```([^\n`]*)\n(.*?)(?:^[ \t]*```[ \t]*(?:\n|\Z)|\Z)", re.M | re.S)
 BUDGET = 1_500_000
-"""Characters of completions that the page holds; the rest stay in completions.jsonl."""
+"""Maximum characters of completions in the page; the rest stay in completions.jsonl."""
 BADGES = {"valid": "good", "invalid": "bad", "truncated": "warn", "absent": "quiet"}
 ORIGINAL = "original"
 SHOWN, OPEN = 40, 2
-"""Prompts of compared edits that the page holds, and how many of them are unfolded."""
+"""Maximum prompts of compared edits in the page, and how many of them start unfolded."""
 
 
 def completions_section(run: RunTables) -> str:
-    """Pick a prompt, a direction and a strength; unsteered beside steered."""
+    """Unsteered and steered completions of a chosen prompt, direction and strength."""
     if not any(record.get("alpha") for record in run.completions):
         return render("completions.html", data=None)
     data = completions_data(run)
@@ -71,7 +71,7 @@ def completions_data(run: RunTables) -> dict[str, Any]:
 
 
 def differing(data: dict[str, Any]) -> str:
-    """How many steered texts are not the unsteered one, in a sentence."""
+    """A sentence with the number of steered texts that differ from the unsteered one."""
     changed = sum(_differs(data, key) for key in data["texts"])
     return f"{changed} of {len(data['texts'])} steered texts differ from the unsteered one."
 
@@ -163,7 +163,7 @@ def _direction_option(direction: str, family: str, run: RunTables) -> dict[str, 
 
 
 def edits_section(run: RunTables) -> str:
-    """What each variant of the model writes and by how much its logits moved; empty without any."""
+    """Texts and metrics of each variant of the model; empty if no edits were compared."""
     if run.compared_edits.empty:
         return ""
     edits: Any = run.compared_edits.assign(completion=run.compared_edits["completion"].fillna(""))
@@ -184,7 +184,7 @@ def edits_section(run: RunTables) -> str:
 
 
 def _variant(name: str, own: Any, original: Any, metrics: list[str]) -> dict[str, Any]:
-    """What a variant changed: texts, residuals, its features' activations, means of metrics."""
+    """Changes made by a variant: texts, residuals, feature activations, means of metrics."""
     means = {m: float(own[m].mean()) for m in metrics}
     shifts = {m: means[m] - float(original[m].mean()) for m in metrics}
     return {
@@ -200,7 +200,7 @@ def _variant(name: str, own: Any, original: Any, metrics: list[str]) -> dict[str
 
 
 def _prompt(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """A prompt, and what each variant writes after it."""
+    """A prompt and each variant's completion."""
     first, text = rows[0]["completion"], str(rows[0]["prompt"])
     answers = [
         {

@@ -27,8 +27,8 @@ from saelens_steer.report.theme import (
     plain,
 )
 
-PICKY = ("where", "fires")
-"""Edits that choose the prompts they act on."""
+GATED = ("where", "fires")
+"""Edits that act only on some prompts; the others act on every prompt."""
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 FLOOR = 1e-6
 """KL is drawn on a logarithmic axis, which has no 0."""
@@ -65,21 +65,23 @@ def equal_effects(front: pd.DataFrame) -> Any:
 
 
 def front_sentence(front: pd.DataFrame) -> str:
-    """What the least damaging pair costs beside the baseline; empty without equal effects.
+    """The damage of the cheapest pair, compared with the baseline; empty without equal effects.
 
-    Edits that choose their prompts are named separately if they do no measurable damage: that
-    tells when they act, and nothing about the direction. A ceiling is never named.
+    Gated edits without measurable damage are named separately: that is a property of their gate,
+    not of the direction. A ceiling is never named.
     """
     rows = equal_effects(front)
     reached = rows[rows["alpha"].notna() & (rows["evidence"] != "ceiling")]
     if reached.empty:
         return ""
-    picky = reached["edit"].str.partition("@")[0].isin(PICKY)
-    closed, always = reached[picky & (reached["damage_kl"] <= FLOOR)], reached[~picky]
+    gated = reached["edit"].str.partition("@")[0].isin(GATED)
+    closed, always = reached[gated & (reached["damage_kl"] <= FLOOR)], reached[~gated]
     parts = []
     if len(closed):
         names = " and ".join(dict.fromkeys(closed["edit"]))
-        parts.append(f"{names} does no measurable damage, for it does not open elsewhere")
+        does = "do no measurable damage: their gates stay" if " and " in names else ""
+        does = does or "does no measurable damage: its gate stays"
+        parts.append(f"{names} {does} closed on the other domains")
     if len(always):
         of = f"the {len(always)} pairs that act on every prompt" if len(closed) else ""
         baseline = reached[reached["baseline"].astype(bool)]
@@ -90,7 +92,7 @@ def front_sentence(front: pd.DataFrame) -> str:
 
 
 def _least(rows: Any, of: str, baseline: Any) -> str:
-    """The pair with the least damage, beside the best one of the baseline."""
+    """The pair with the least damage, compared with the best pair of the baseline."""
     best = rows.iloc[0]
     damage = number(best["damage_kl"], 4)
     cost = f"of {of}, {_pair(best)} costs least, {damage} nats of KL on the other domains"
@@ -155,14 +157,14 @@ def _points(own: Any, edit: str, colour: str, symbol: str) -> go.Scatter:
 
 
 def _front_line(rows: pd.DataFrame) -> go.Scatter:
-    """The points that no other one beats on both effect and damage, joined."""
+    """A line through the points that no other point beats on both effect and damage."""
     best = pd.DataFrame(rows[rows["on_pareto_front"].astype(bool)]).sort_values(by="effect")
     return go.Scatter(
         x=[max(FLOOR, value) for value in best["damage_kl"]],
         y=list(best["effect"]),
         mode="lines",
         line={"color": INK, "width": 1.25, "dash": "dot"},
-        name="no other is better",
+        name="no other point is better on both",
         hoverinfo="skip",
     )
 

@@ -123,11 +123,11 @@ def test_neuronpedia_has_a_column_only_where_there_is_any_of_it(named_run):
 
 
 def test_the_lead_says_who_named_the_features(named_run, own):
-    assert f"8 of 13 features have a short name, by {labels_of.MODEL} (openai-compatible)" in own
+    assert f"8 of 13 features have a label, from {labels_of.MODEL} (openai-compatible)" in own
     assert "Offline" not in own
     write_labels(named_run, {12: entry(12, "Lists", provider="offline", model=None)})
     alone = labels_section(read_run(named_run))
-    assert "1 of 1 features have a short name, by the offline provider." in alone
+    assert "1 of 1 features have a label, from the offline provider." in alone
     assert "the judge looks for the words of the label" in alone
 
 
