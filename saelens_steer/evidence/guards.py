@@ -1,4 +1,4 @@
-"""Why a sweep's numbers may mislead: warnings, each one sentence with its numbers."""
+"""Warnings about a sweep whose numbers may mislead, with the numbers behind each warning."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from saelens_steer.metrics import distinct_words
 from saelens_steer.steering import CANDIDATE
 
 SATURATED = 0.95
-"""A rate that is 0 or 1 on this share of unsteered prompts has almost no room on that side."""
+"""A rate at 0 or 1 on this share of unsteered prompts can hardly move in that direction."""
 TOO_WEAK = 0.02
 """Texts seldom change below a tenth of the residual. A fifth of that is a few rounding steps of
-bfloat16 (0.4 % of a coordinate), so a missing effect may only mean that the push was too weak."""
+bfloat16 (0.4 % of a coordinate), so a missing effect may only mean that steering was too weak."""
 TOO_STRONG = 1.0
-"""A push as large as the residual: later layers read the push more than the model's own state."""
+"""A change as large as the residual: later layers then read it more than the model's own state."""
 LOOPING = 0.5
 """Steered texts loop if their share of distinct words is below this multiple of the unsteered."""
 FEW_PROMPTS = 10
@@ -39,11 +39,11 @@ def guards(
     completions: pd.DataFrame,
     metrics: Sequence[str],
 ) -> list[str]:
-    """The warnings a reader of these results needs first; empty if nothing is amiss.
+    """The warnings to read before these results; empty if there are none.
 
-    About the candidates: too few prompts or controls; metrics without values, or already at their
-    limit without steering; pushes that are too weak, too strong, or change nothing (if the rows
-    have receipt_rel_norm); texts that loop. Raises InputError for a table that does not fit.
+    They concern the candidates: too few prompts or controls; metrics that are undefined, or already
+    at their limit without steering; steering that is too weak, too strong or without any change (if
+    the rows have receipt_rel_norm); texts that loop. Raises InputError for inconsistent tables.
     """
     own = rows.loc[rows["family"] == CANDIDATE]
     if own.empty:
@@ -62,11 +62,14 @@ def guards(
 
 def _few_prompts(n: int) -> Iterator[str]:
     if n == 1:
-        yield "One prompt was steered: it gives no interval, and says nothing about other prompts."
+        yield (
+            "Only one prompt was steered: there are no intervals, and nothing generalizes to other "
+            "prompts."
+        )
     elif n < FEW_PROMPTS:
         yield (
-            f"Only {n} prompts were steered: intervals over fewer than {FEW_PROMPTS} are not to be "
-            "trusted."
+            f"Only {n} prompts were steered: intervals over fewer than {FEW_PROMPTS} are "
+            "unreliable."
         )
 
 
@@ -80,13 +83,13 @@ def _few_controls(claims: pd.DataFrame) -> Iterator[str]:
             lacking.setdefault((len(has), int(has.min())), []).append(str(metric))
     for (tests, fewest), names in lacking.items():
         yield (
-            f"Not testable (claims about {_count(tests, 'direction')} take at least "
+            f"Not testable (claims about {_count(tests, 'direction')} need at least "
             f"{least_controls(tests)} controls and have {fewest or 'none'}): {', '.join(names)}."
         )
 
 
 def _uncovered(grid: RowGrid, cubes: Mapping[str, Cube]) -> Iterator[str]:
-    """Metrics without a value on any steered prompt, and those that some cells have on fewer."""
+    """Metrics undefined on all steered prompts, and metrics undefined on some prompts of a cell."""
     nowhere, partly = [], []
     for metric, cube in cubes.items():
         counts = (~np.isnan(cube)).sum(-1)
@@ -97,10 +100,10 @@ def _uncovered(grid: RowGrid, cubes: Mapping[str, Cube]) -> Iterator[str]:
         if fewest < grid.n_prompts:
             partly.append(f"{metric} (as few as {fewest} of {grid.n_prompts})")
     if nowhere:
-        yield f"Without a value on any steered prompt: {', '.join(nowhere)}."
+        yield f"Undefined on every steered prompt: {', '.join(nowhere)}."
     if partly:
         each = ", ".join(partly)
-        yield f"Measured on part of the prompts, so that means are over different ones: {each}."
+        yield f"Undefined for some prompts, so means cover different prompts: {each}."
 
 
 def _saturated(grid: RowGrid, cubes: Mapping[str, Cube]) -> Iterator[str]:
@@ -121,11 +124,12 @@ def _saturated(grid: RowGrid, cubes: Mapping[str, Cube]) -> Iterator[str]:
         if at >= SATURATED * n:
             found.append(f"{metric} at {bound} ({at} of {n} prompts)")
     if found:
-        yield f"Saturated before any push, so that it can go one way only: {', '.join(found)}."
+        each = ", ".join(found)
+        yield f"Already at the limit without steering, so it can only move one way: {each}."
 
 
 def _dose(grid: RowGrid, own: pd.DataFrame) -> Iterator[str]:
-    """How large the pushes are relative to the residual, if the rows have receipts."""
+    """How large the change is relative to the residual's norm, if the rows have receipts."""
     if DOSE not in own:
         return
     dose = np.delete(prompt_mean(grid.cube(own, DOSE)), grid.zero, axis=1)
@@ -137,24 +141,24 @@ def _dose(grid: RowGrid, own: pd.DataFrame) -> Iterator[str]:
         shown = ", ".join([*names[:NAMED], *(["…"] if len(names) > NAMED else [])])
         yield (
             f"{len(names)} of {_count(int(known.sum()), 'direction')} never changed a residual "
-            f"({shown}): nothing was tested there."
+            f"({shown}): steering there tested nothing."
         )
     smallest, largest = (dose[~still][:, sizes == size] for size in (sizes.min(), sizes.max()))
     weak, strong = (_mean(part) for part in (largest, smallest))
     if weak < TOO_WEAK:
         yield (
-            f"At |α| = {sizes.max():g}, the largest, a push is {100 * weak:.2g} % of the residual: "
-            "a whisper, so that small effects, or none, say nothing."
+            f"At |α| = {sizes.max():g}, the largest, steering adds {100 * weak:.2g} % of the "
+            "residual's norm: too weak for a null result to be informative."
         )
     if strong > TOO_STRONG:
         yield (
-            f"At |α| = {sizes.min():g}, the smallest, a push is {strong:.2g} times the residual "
-            "itself: too strong to say what a feature does."
+            f"At |α| = {sizes.min():g}, the smallest, steering adds {strong:.2g} times the "
+            "residual's norm: too strong to show what a feature does."
         )
 
 
 def _loops(completions: pd.DataFrame) -> Iterator[str]:
-    """The weakest push at which a candidate's texts loop; a text without a word counts as 0."""
+    """The smallest |α| at which a candidate's texts loop; a text without words counts as 0."""
     if completions.empty:
         return
     own = completions.loc[completions["family"] == CANDIDATE, ["direction", "alpha", "completion"]]
@@ -168,10 +172,10 @@ def _loops(completions: pd.DataFrame) -> Iterator[str]:
     first: Any = looping.loc[looping["alpha"].abs().idxmin()]
     where = f"at α = {first['alpha']:g} ({first['direction']})".replace("= -", "= −")
     yield (
-        f"Texts go in circles, first {where}, where {100 * first['mean']:.0f} % of the words of "
-        f"{_count(int(first['size']), 'text')} are no repeats, against {100 * unsteered:.0f} % "
-        f"unsteered; {looping['direction'].nunique()} of {own['direction'].nunique()} directions "
-        "do so."
+        f"Texts repeat themselves, first {where}: {100 * first['mean']:.0f} % of the words in "
+        f"{_count(int(first['size']), 'text')} are distinct, against {100 * unsteered:.0f} % "
+        f"unsteered. This happens for {looping['direction'].nunique()} of "
+        f"{own['direction'].nunique()} directions."
     )
 
 

@@ -26,7 +26,7 @@ def headline(claims: pd.DataFrame, summary: pd.DataFrame, metric: str | None = N
     |Δ| reaches the candidate's. Raises InputError for a metric without claims.
     """
     if claims.empty:
-        return "No direction was under test."
+        return "No direction was tested."
     known = list(dict.fromkeys(claims["metric"]))
     metric = str(known[0]) if metric is None else metric
     if metric not in known:
@@ -34,7 +34,7 @@ def headline(claims: pd.DataFrame, summary: pd.DataFrame, metric: str | None = N
         raise InputError(f"there are no claims on {metric!r}; did you mean {near!r}?")
     ours = claims.loc[(claims["metric"] == metric) & claims["T"].notna()]
     if ours.empty:
-        return f"No direction under test was measured on {metric}."
+        return f"No tested direction was measured on {metric}."
     best = ours.sort_values(["p_value", "T"], ascending=[True, False], kind="stable").iloc[0]
     effect = _effect(best, metric, UNITS.get(str(summary["alpha_unit"].iloc[0]), ""))
     p_best = _headline_p(ours, summary, metric)
@@ -59,7 +59,7 @@ def _headline_p(ours: pd.DataFrame, summary: pd.DataFrame, metric: str) -> float
 
 
 def _effect(best: Any, metric: str, unit: str) -> str:
-    """The effect of the push with its interval, and no verb that the interval contradicts."""
+    """The effect with its interval, in words that the interval supports."""
     feature = best["feature"]
     name = str(best["direction"]) if pd.isna(feature) else f"feature {int(feature)}"
     push = f"Pushing {name} by α = {best['alpha']:g}{unit}".replace("= -", "= −")
@@ -84,12 +84,12 @@ def _effect(best: Any, metric: str, unit: str) -> str:
 
 
 def _comparison(best: Any, ours: pd.DataFrame, p_best: float, alike: str) -> str:
-    """The share of random directions that do as much, and the verdict on all candidates."""
+    """The share of random directions with as large an effect, and the verdict on all candidates."""
     n, k = len(ours), int(best["n_controls"])
     kind = "direction" if ours["feature"].isna().to_numpy().any() else "feature"
     tested = f"{n} {kind}" + ("s" if n > 1 else "")
     if k == 0:
-        return "no random direction was measured, so this is not testable"
+        return "no random direction was measured, so the effect cannot be tested"
     others = f"{k} random directions of the same {alike} ({best['controls']})"
     do = f"{_share(best)} of {others} do as much"
     if k < least_controls(n):
@@ -118,7 +118,7 @@ def _share(best: Any) -> str:
 
 
 def _number(value: float, scale: float) -> str:
-    """To two significant digits of `scale`, with a true minus sign."""
+    """A number rounded to two significant digits of `scale`, with a true minus sign."""
     if not math.isfinite(value) or not math.isfinite(scale) or abs(scale) < 1e-6:
         return f"{value:.2g}".replace("-", "−")
     decimals = max(0, 1 - math.floor(math.log10(abs(scale))))

@@ -1,4 +1,4 @@
-"""Plots and one self-contained HTML page from a finished run folder."""
+"""Figures and self-contained HTML pages from a finished run folder."""
 
 from saelens_steer.report.feature_pages import FeaturePages, features_page
 from saelens_steer.report.figures import interference_figure

@@ -1,4 +1,4 @@
-"""Ways to choose directions, compared by what the chosen directions do."""
+"""Methods of choosing directions, compared by the effects of the directions they choose."""
 
 from __future__ import annotations
 
@@ -9,18 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from saelens_steer.report.figures import base
-from saelens_steer.report.markup import (
-    TableCell,
-    badge,
-    esc,
-    figure,
-    name_cell,
-    note,
-    number_cell,
-    section,
-    table,
-    with_interval,
-)
+from saelens_steer.report.markup import chart, render
 from saelens_steer.report.run_folder import RunTables
 from saelens_steer.report.theme import (
     BAND_LINE,
@@ -32,50 +21,51 @@ from saelens_steer.report.theme import (
     estimate,
     metric_unit,
     name_label,
-    number,
     plain,
 )
 
 EQUAL = {"norm": "equal norm", "kl": "equal KL"}
 KINDS = {
     "selection": "score",
-    "tokens": "score: reads the metric's tokens",
-    "ceiling": "ceiling: it uses the outcome",
+    "tokens": "score that reads the metric's tokens",
+    "ceiling": "ceiling: uses the outcome",
     "without SAE": "needs no SAE",
     "asking": "no steering",
 }
-LEAD = (
-    "The first features of each side that each way chooses, pushed on prompts that no score has "
-    "seen. The effect is the shift of the metric towards the side, the mean over both sides, with "
-    "95 % bootstrap intervals over prompts and directions. "
-    "Ceiling: chosen by the gradient of the outcome itself, which shows what is possible and is no "
-    "evidence. Asking: the same prompts with words that ask for it; its KL is what it is."
-)
 
 
 def comparison_section(run: RunTables) -> str:
-    """The comparison of ways to choose directions; empty if the run made none."""
+    """The comparison of methods of choosing directions; empty if the run made none."""
     if run.comparison.empty:
         return ""
     rows = _over_sides(run.comparison)
-    parts = [
-        f"<p>{esc(comparison_sentence(run.comparison))}</p>",
-        figure("effect-by-method", comparison_figure(run.comparison)),
-        _table(rows),
+    shown = [
+        row
+        | {
+            "kind": KINDS[row["evidence"]],
+            "at": EQUAL.get(row["equal"], "unmatched"),
+            "times": [] if math.isnan(row["ratio"]) else _times(row),
+            "names": str(row["directions"]).replace("_", " ").replace(" feature ", ", "),
+        }
+        for row in rows.to_dict("records")
     ]
-    if (rows["equal"] == "asking").any():
-        parts.append(note("Asking is not at equal norm or KL: compare its effect with its KL."))
-    return section("compare_directions", "Ways to choose features", LEAD, *parts)
+    return render(
+        "compare_directions.html",
+        sentence=comparison_sentence(run.comparison),
+        effects=chart("effect-by-method", comparison_figure(run.comparison)),
+        rows=shown,
+        places=decimals(rows["effect"]),
+    )
 
 
 def comparison_sentence(comparison: pd.DataFrame) -> str:
-    """What the best score that does not differentiate the outcome gains over the baseline."""
+    """The gain over the baseline of the best score that does not differentiate the outcome."""
     rows = _over_sides(comparison)
     baseline, metric = rows["baseline"].iloc[0], rows["metric"].iloc[0]
     scores = rows[rows["evidence"].isin(("selection", "tokens")) & (rows["equal"] == "norm")]
     scores = scores[scores["side"] == "both"] if (scores["side"] == "both").any() else scores
     if scores.empty:
-        return "No score was compared, only directions that need no SAE."
+        return "No scores were compared, only directions that need no SAE."
     best = scores.sort_values(by="effect", ascending=False, kind="stable")["method"].iloc[0]
     of = f"Of {len(scores)} score{'' if len(scores) == 1 else 's'}"
     if best == baseline:
@@ -84,7 +74,7 @@ def comparison_sentence(comparison: pd.DataFrame) -> str:
     at_norm, at_kl = (_gain(own[own["equal"] == equal].iloc[0], baseline) for equal in EQUAL)
     return (
         f"{of}, {best} moves {metric} furthest at equal norm: {at_norm}; at equal KL: {at_kl}. "
-        "The intervals are not corrected for taking the best."
+        "The intervals are not corrected for selecting the best score."
     )
 
 
@@ -104,7 +94,7 @@ def _gain(row: Any, baseline: str) -> str:
         return f"{ratio} × [{low}, {high}] the effect of {baseline}"
     places = decimals([row["effect"], row["difference"]])
     more, low, high = estimate(row, "difference", places, signed=True)
-    return f"{more} [{low}, {high}] beside {baseline}, whose effect is not clearly above 0"
+    return f"{more} [{low}, {high}] relative to {baseline}, whose effect is not clearly above 0"
 
 
 def _times(row: Any) -> list[str]:
@@ -115,7 +105,7 @@ def _times(row: Any) -> list[str]:
 
 
 def comparison_figure(comparison: pd.DataFrame) -> go.Figure:
-    """Effect of each way to choose, at equal norm and at equal KL, with intervals."""
+    """The effect of each method at equal norm and at equal KL, with 95 % intervals."""
     rows = _over_sides(comparison)
     title = name_label(str(rows["metric"].iloc[0]))
     order = list(dict.fromkeys(rows["method"]))[::-1]
@@ -151,28 +141,3 @@ def _dots(rows: pd.DataFrame, colour: str, symbol: str, name: str) -> go.Scatter
         customdata=list(rows["kl"]),
         hovertemplate="%{y}<br>effect %{x:.3g}, KL %{customdata:.3g}<extra>" + name + "</extra>",
     )
-
-
-def _table(rows: Any) -> str:
-    metric = name_label(str(rows["metric"].iloc[0]))
-    headers = ["Way", "What it is", "Compared at", f"Δ {metric} [95\u00a0%\u00a0CI]", "KL"]
-    headers += ["× baseline [95\u00a0%\u00a0CI]", "Directions"]
-    places = decimals(rows["effect"])
-    cells = [_cells(row, places) for row in rows.to_dict("records")]
-    return table("Ways to choose features", headers, cells)
-
-
-def _cells(row: dict[str, Any], places: int) -> list[TableCell]:
-    kind = KINDS[row["evidence"]]
-    effect = with_interval(*estimate(row, "effect", places, signed=True))
-    ratio = "–" if math.isnan(row["ratio"]) else with_interval(*_times(row))
-    names = str(row["directions"]).replace("_", " ").replace(" feature ", ", ")
-    return [
-        name_cell(row["method"]),
-        TableCell(badge(kind, "warn") if row["evidence"] == "ceiling" else esc(kind), kind),
-        TableCell(esc(EQUAL.get(row["equal"], "as it is")), row["equal"]),
-        number_cell(row["effect"], effect),
-        number_cell(row["kl"], number(row["kl"], 4)),
-        number_cell(row["ratio"], ratio, missing=-1e9),
-        TableCell(f"<small>{esc(names)}</small>", names),
-    ]

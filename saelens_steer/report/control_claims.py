@@ -1,4 +1,4 @@
-"""Claims side by side: families of controls, and the frozen-decoder baseline."""
+"""Claims compared: across families of controls, and with the frozen-decoder baseline."""
 
 from __future__ import annotations
 
@@ -7,92 +7,75 @@ from typing import Any
 import pandas as pd
 
 from saelens_steer.evidence import FAILS, PASSES, UNMEASURED
-from saelens_steer.report.markup import TableCell, esc, section, table
+from saelens_steer.report.markup import render
 from saelens_steer.report.run_folder import RunTables, claims_on
-from saelens_steer.report.theme import decimals, name_label, number
+from saelens_steer.report.theme import decimals, number
 
-TITLE = "How the answer changes with the controls"
-LEAD = (
-    "An SAE of the same shape whose decoder stayed as it was drawn, at random, while its encoder "
-    "was trained; features chosen by the same score, swept against controls of the same family. "
-    "What it does as well is not owed to the training of the decoder."
-)
+Sorted = tuple[float, str]
+"""The number by which a cell sorts, and what it shows."""
 
 
-def families_table(run: RunTables) -> str:
-    """For each family: how many controls, how far they reach on the main metric, and how many
-    directions do more on each metric of logits. Empty unless there are several families."""
+def families_table(run: RunTables) -> dict[str, Any]:
+    """For each family: the number of controls, their 95th percentile of T on the main metric, and
+    how many directions exceed them on each logit metric. Empty for fewer than two families."""
     families = list(dict.fromkeys(run.by_family["controls"])) if len(run.by_family) else []
     if len(families) < 2 or not run.logit_metrics:
-        return ""
+        return {}
     measured = run.by_family.loc[run.by_family["verdict"] != UNMEASURED]
     on_main = measured.loc[measured["metric"] == run.logit_metrics[0]]
     places = decimals(on_main["control_quantile"].dropna())
     rows = []
     for family in families:
         main = on_main.loc[on_main["controls"] == family]
-        cells = [
-            TableCell(f"<b>{esc(family)}</b>", family),
-            _span(main["n_controls"], 0),
-            _span(main["control_quantile"].dropna(), places),
-        ]
-        for metric in run.logit_metrics:
-            of_family = (measured["controls"] == family) & (measured["metric"] == metric)
-            verdicts = list(measured.loc[of_family, "verdict"])
-            tested = sum(verdict in (PASSES, FAILS) for verdict in verdicts)
-            cells.append(_passing(verdicts, tested or None))
-        rows.append(cells)
-    labels = [name_label(metric) for metric in run.logit_metrics]
-    headers = ["Controls", "How many", f"{labels[0]}: 95\u00a0% of them"]
-    headers += [f"{label}: more than random" for label in labels]
-    return f"<h3>{esc(TITLE)}</h3>{table(TITLE, headers, rows)}"
+        own = measured.loc[measured["controls"] == family]
+        verdicts = [list(own.loc[own["metric"] == m, "verdict"]) for m in run.logit_metrics]
+        row = {
+            "family": family,
+            "counts": _span(main["n_controls"], 0),
+            "ends": _span(main["control_quantile"].dropna(), places),
+            "passing": [_passing(of_metric) for of_metric in verdicts],
+        }
+        rows.append(row)
+    return {"metrics": run.logit_metrics, "rows": rows}
 
 
-def _span(values: pd.Series, places: int) -> TableCell:
+def _span(values: pd.Series, places: int) -> Sorted:
     """One number, or the smallest and the largest if candidates differ."""
     if values.empty:
-        return TableCell("–", float("-inf"))
+        return float("-inf"), "–"
     ends = dict.fromkeys(number(float(end), places) for end in (values.min(), values.max()))
-    return TableCell(esc(" to ".join(ends)), float(values.max()))
+    return float(values.max()), " to ".join(ends)
 
 
-def _passing(verdicts: list[str], n_tested: int | None) -> TableCell:
-    """How many directions do more than random, of those that can be tested (None: not testable)."""
-    if n_tested is None:
-        return TableCell("not testable", -1.0)
-    more = verdicts.count(PASSES)
-    return TableCell(f"{more} of {n_tested}", float(more))
+def _passing(verdicts: list[str]) -> Sorted:
+    """How many of the testable directions do more than random."""
+    more, tested = verdicts.count(PASSES), sum(verdict in (PASSES, FAILS) for verdict in verdicts)
+    return (float(more), f"{more} of {tested}") if tested else (-1.0, "not testable")
 
 
 def baseline_section(run: RunTables) -> str:
     """The comparison with the baseline, by metric; empty if the run has none."""
     if run.baseline.empty:
         return ""
-    metrics = [m for m in dict.fromkeys(run.baseline["metric"]) if len(claims_on(run.claims, m))]
     rows, sentence = [], ""
-    for metric in metrics:
+    for metric in dict.fromkeys(run.baseline["metric"]):
         both: list[Any] = [claims_on(c, metric) for c in (run.claims, run.baseline)]
-        tested = [len(own) if _testable(own) else None for own in both]
-        counts = [_passing(list(own["verdict"]), n) for own, n in zip(both, tested, strict=True)]
+        if both[0].empty:
+            continue
         reaches = [float(own["T"].mean()) for own in both]
-        places = decimals(reaches)
-        cells = [TableCell(number(reach, places), reach) for reach in reaches]
-        rows.append([TableCell(f"<b>{esc(name_label(metric))}</b>", metric), *counts, *cells])
-        sentence = sentence or f"<p>{esc(_baseline_sentence(both[0], both[1], metric))}</p>"
-    headers = ["Metric", "More than random", "of the baseline's", "Mean T", "of the baseline's"]
-    compared = table("Frozen-decoder baseline", headers, rows, sort=False)
-    return section(
-        "frozen_decoder_baseline", "The frozen-decoder baseline", LEAD, sentence, compared
-    )
+        counts = [_passing(list(own["verdict"]) if _testable(own) else []) for own in both]
+        rows.append((metric, counts, reaches, decimals(reaches)))
+        sentence = sentence or _baseline_sentence(both[0], both[1], metric)
+    return render("baseline.html", rows=rows, sentence=sentence)
 
 
 def _baseline_sentence(own: Any, baseline: Any, metric: str) -> str:
-    """How many of each SAE's candidates do more than random directions, and how far they reach."""
+    """How many candidates of each SAE do more than random directions, and their mean T."""
     reach, baseline_reach = float(own["T"].mean()), float(baseline["T"].mean())
     places = decimals([reach, baseline_reach])
     far = f"the mean T is {number(reach, places)} against {number(baseline_reach, places)}"
     if not (_testable(own) and _testable(baseline)):
-        return f"With so few controls no count of either can be tested; {far}."
+        return f"There are too few controls to test the counts; {far}."
     more, baseline_more = (list(claims["verdict"]).count(PASSES) for claims in (own, baseline))
     return (
         f"{more} of {len(own)} features move {metric} more than random directions do, and "

@@ -48,9 +48,9 @@ def interference_figure(
 ) -> go.Figure:
     """Dose-response: Δ metric against α, candidates as lines, controls as a band.
 
-    With claims, candidates that are no more than random are grey and the strongest others carry
-    error bars (95 % bootstrap); sides colours them by the side they are a candidate of;
-    labels (direction → text) are shown on hover.
+    With `claims`, candidates that are no more than random are grey, and the strongest others have
+    error bars (95 % bootstrap). `sides` colours candidates by side; `labels` (direction → text)
+    are shown on hover.
     """
     _check_metrics(summary, [metric])
     title = f"Change in {name_label(metric)} against steering strength"
@@ -72,7 +72,7 @@ def validity_figure(
     *,
     sides: Mapping[str, str] | None = None,
 ) -> go.Figure:
-    """Rates of completions against α: one panel for each column, one line for each direction."""
+    """Metrics of completions against α: one panel per column, one line per direction."""
     _check_metrics(summary, columns)
     figure = panels([name_label(c) for c in columns], "Completions against steering strength")
     for i, name in enumerate(columns):
@@ -123,7 +123,7 @@ def claims_figure(
 
 
 def scores_figure(features: Mapping[str, Any]) -> go.Figure:
-    """The score by which each candidate was selected, by side, strongest first."""
+    """The selection score of each candidate, by side, strongest first."""
     score, scores = str(features.get("score", "score")), features.get("scores", {})
     label, n_candidates = name_label(score), len(direction_sides(dict(features)))
     figure = base(go.Figure(), f"Selection score: {label}", 130 + 22 * n_candidates)
@@ -172,7 +172,7 @@ def _check_metrics(summary: pd.DataFrame, metrics: Sequence[str]) -> None:
     known = metric_names(summary)
     for metric in metrics:
         if metric not in known:
-            raise InputError(f"no metric {metric!r} here; there are {', '.join(known) or 'none'}")
+            raise InputError(f"no metric {metric!r} here; available: {', '.join(known) or 'none'}")
 
 
 def _control_band(table: pd.DataFrame, metric: str) -> list[go.Scatter]:
@@ -223,7 +223,7 @@ def _alpha_axis(figure: go.Figure, summary: pd.DataFrame) -> None:
 
 
 def _quantile_line(figure: go.Figure, claims: pd.DataFrame, of_controls: pd.Series) -> None:
-    """Mark where 95 % of the controls end: one line, or a tick per candidate if they differ."""
+    """Mark the controls' 95th percentile: one line, or a tick per candidate if they differ."""
     given = claims.dropna(subset=["control_quantile"])
     ends = given.loc[:, "control_quantile"]
     if given.empty and of_controls.empty:

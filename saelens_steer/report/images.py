@@ -1,4 +1,4 @@
-"""Figures as PNG files and the page as a PDF, drawn by an installed Chromium without a window."""
+"""Figures as PNG files and the page as a PDF, drawn by headless Chromium."""
 
 from __future__ import annotations
 
@@ -13,16 +13,13 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
 from saelens_steer.errors import InputError
 from saelens_steer.files import inside, write_bytes
-from saelens_steer.report.markup import script_json
+from saelens_steer.report.markup import render
 from saelens_steer.report.page import plots
 from saelens_steer.report.run_folder import read_run
 
@@ -42,9 +39,9 @@ FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND",
 )
 PRINTED = ("--no-pdf-header-footer", "--generate-pdf-document-outline")
-"""Pages without an address; the headings as bookmarks."""
+"""No address on the pages; headings become bookmarks."""
 TIMEOUT = 180.0
-"""Seconds for one start of the browser; the figures take about five, and so does the page."""
+"""Seconds allowed for one run of the browser; the figures need about five, as does the page."""
 SIZE = {"width": 900, "scale": 2}
 """CSS pixels, and image pixels per CSS pixel; each figure sets its height."""
 
@@ -52,8 +49,8 @@ SIZE = {"width": 900, "scale": 2}
 def export_images(run_dir: str | Path) -> Path:
     """Write plots/*.png (1,800 pixels wide) and report.pdf into a run folder; returns report.pdf.
 
-    Nothing is loaded from the network. Raises InputError if the folder holds no report, or if no
-    Chromium or Chrome is found or it fails; no file is then changed.
+    Loads nothing from the network. Raises InputError, without changing a file, if the folder has no
+    report, if no Chromium or Chrome is found, or if the browser fails.
     """
     if not Path(run_dir).is_dir():
         raise InputError(f"there is no folder {run_dir}")
@@ -97,16 +94,15 @@ def _downloaded() -> str | None:
 
 
 def pictures(browser: str, figures: Mapping[str, go.Figure], folder: Path) -> dict[str, bytes]:
-    """Name → PNG of each figure, all drawn in one page that lies in `folder` for a while.
+    """Name → PNG of each figure, all drawn in one temporary page inside `folder`.
 
-    Raises InputError unless the browser draws every one.
+    Raises InputError unless the browser draws every figure.
     """
-    drawing = (files("saelens_steer.report") / "images.html").read_text(encoding="utf-8")
-    data = {name: json.loads(figure.to_json() or "{}") for name, figure in figures.items()}
-    blocks = script_json("figures", list(data.values())) + script_json("size", SIZE)
+    data = [json.loads(figure.to_json() or "{}") for figure in figures.values()]
+    drawing = render("images.html", figures=data, size=SIZE)
     with _scratch(folder) as scratch:
         page = scratch / "figures.html"
-        page.write_text(Template(drawing).substitute(data=blocks, plotly=get_plotlyjs()), "utf-8")
+        page.write_text(drawing, "utf-8")
         # virtual time pauses while the page is busy, so the browser waits until all is drawn
         dom = _browse(browser, scratch, "--virtual-time-budget=60000", "--dump-dom", page.as_uri())
     found = re.findall(r'<output>data:image/png;base64,([^<"]+)</output>', dom)
@@ -120,7 +116,7 @@ def pictures(browser: str, figures: Mapping[str, go.Figure], folder: Path) -> di
 
 
 def pdf(browser: str, page: Path) -> bytes:
-    """The page as a PDF, all folded parts open. Raises InputError if the browser makes none."""
+    """The page as a PDF, all folded parts open. Raises InputError if the browser makes no PDF."""
     with _scratch(page.parent) as scratch:
         made = scratch / "page.pdf"
         _browse(browser, scratch, *PRINTED, f"--print-to-pdf={made}", page.resolve().as_uri())
@@ -132,9 +128,9 @@ def pdf(browser: str, page: Path) -> bytes:
 
 @contextlib.contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """A folder for the browser's files, inside the run: packaged browsers may not see /tmp.
+    """A folder for the browser's files, inside the run because packaged browsers may not see /tmp.
 
-    Named like the temporaries of files.py, so that the next run removes what a killed one left.
+    Named like the temporaries of files.py, so that the next run removes leftovers of a killed one.
     """
     try:
         made = tempfile.TemporaryDirectory(
@@ -150,7 +146,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 
 def _browse(browser: str, scratch: Path, *wanted: str) -> str:
-    """What the browser writes to stdout when started once. InputError if it fails or hangs."""
+    """Start the browser once; returns its stdout. Raises InputError if it fails or hangs."""
     is_root = hasattr(os, "geteuid") and os.geteuid() == 0  # Chromium's sandbox refuses root
     command = [browser, *FLAGS, *(["--no-sandbox"] if is_root else [])]
     command += [f"--user-data-dir={scratch / 'profile'}", *wanted]
@@ -174,7 +170,7 @@ def _browse(browser: str, scratch: Path, *wanted: str) -> str:
 
 
 def _waited(process: subprocess.Popen[bytes]) -> int | None:
-    """The exit status, or None if it had to be stopped; its children end with it."""
+    """Exit status, or None after the timeout; its child processes are ended too."""
     try:
         return process.wait(TIMEOUT)
     except subprocess.TimeoutExpired:

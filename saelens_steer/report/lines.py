@@ -1,4 +1,4 @@
-"""Traces of single directions in figures: their colours, lines, end labels and dots."""
+"""Traces of single directions: colours, lines, end labels and dots."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
 
 @dataclass(frozen=True)
 class Style:
-    """How one candidate is drawn."""
+    """The style of one candidate."""
 
     group: str
     """The legend entry it belongs to."""
@@ -43,11 +43,11 @@ class Style:
     strong: bool
     """Drawn thick, with error bars and a label."""
     legend_rank: int
-    """Sides in their order, then what is no more than random; before the controls (1000)."""
+    """Sides in order, then candidates that are no more than random; controls have 1000."""
 
     @property
     def order(self) -> int:
-        """Drawn later, that is on top, if larger."""
+        """Larger values are drawn later, on top."""
         return 2 * self.strong + (self.colour != NULL)
 
 
@@ -68,7 +68,7 @@ def styles(
 ) -> dict[str, Style]:
     """A style for each candidate in `sizes` (direction → T), strongest first.
 
-    claims: on one metric; without them, no direction has a verdict.
+    claims: of one metric; without claims, no direction has a verdict.
     """
     rows = [] if claims is None else zip(claims["direction"], claims["verdict"], strict=True)
     verdicts = {str(direction): str(verdict) for direction, verdict in rows}
@@ -96,7 +96,7 @@ def candidate_lines(
     sides: Mapping[str, str] | None,
     labels: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[go.Scatter, dict[str, Any] | None]]:
-    """A line for each candidate, greyed ones first, and for the strongest a label at its end."""
+    """A line for each candidate, grey ones first, with an end label for the strongest."""
     judged = None if claims is None or claims.empty else claims_on(claims, metric)
     style = styles(largest_effect(table, metric), judged, sides)
     counts = pd.Series([s.group for s in style.values()]).value_counts()

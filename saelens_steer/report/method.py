@@ -1,4 +1,4 @@
-"""How the run was made: method, selection, controls."""
+"""What was run and how: selection, provenance, definitions."""
 
 from __future__ import annotations
 
@@ -7,47 +7,37 @@ from typing import Any
 
 from saelens_steer.evidence import matched_by
 from saelens_steer.report.figures import scores_figure
-from saelens_steer.report.markup import (
-    TableCell,
-    chips,
-    details,
-    esc,
-    figure,
-    note,
-    pairs,
-    section,
-    table,
-)
+from saelens_steer.report.markup import chart, render
 from saelens_steer.report.run_folder import RunTables, controls, side_names
-from saelens_steer.report.theme import decimals, direction_label, name_label, number, short
+from saelens_steer.report.theme import decimals
 
 QUALITY = {
-    "l0": ("L0", "features active on a token, on average"),
-    "l1": ("L1", "sum of the activations of a token's features, on average"),
+    "l0": ("L0", "mean number of active features per token"),
+    "l1": ("L1", "mean over tokens of the summed feature activations"),
     "explained_variance": (
         "Explained variance",
-        "share of the activations' variance that the SAE rebuilds; 1 is perfect",
+        "share of the activations' variance that the SAE reconstructs; 1 is perfect",
     ),
-    "cosine": ("Cosine", "between an activation and what the SAE makes of it, on average"),
-    "mse": ("Squared error", "squared distance of the two, summed over coordinates, on average"),
-    "l2_ratio": ("Shrinkage", "norm of what the SAE makes of an activation over the norm it had"),
-    "ce_loss": ("Loss, untouched", "next-token loss of the model as it is, in nats"),
-    "ce_loss_sae": ("Loss, through the SAE", "the same with the activations replaced by the SAE's"),
+    "cosine": ("Cosine", "mean cosine between an activation and its reconstruction"),
+    "mse": ("Squared error", "mean squared distance between the two, summed over coordinates"),
+    "l2_ratio": ("Shrinkage", "norm of the reconstruction over the norm of the activation"),
+    "ce_loss": ("Loss, unmodified", "next-token loss of the unmodified model, in nats"),
+    "ce_loss_sae": ("Loss, through the SAE", "the same with activations replaced by the SAE's"),
     "ce_loss_zero": ("Loss, zeroed", "the same with the activations set to zero"),
     "loss_recovered": (
         "Loss recovered",
-        "how far the SAE brings the loss from zeroed (0) back to untouched (1)",
+        "how far the SAE brings the loss back from zeroed (0) to unmodified (1)",
     ),
-    "kl_sae": ("KL, through the SAE", "from the untouched model's predictions, in nats"),
+    "kl_sae": ("KL, through the SAE", "from the unmodified model's predictions, in nats"),
     "kl_zero": ("KL, zeroed", "the same with the activations set to zero"),
-    "kl_recovered": ("KL recovered", "how much of that divergence the SAE undoes; 1 is all of it"),
+    "kl_recovered": ("KL recovered", "share of the KL of zeroing that the SAE avoids; 1 is all"),
     "dead_share": ("Dead features", "share of features that never fired on these tokens"),
     "dense_share": ("Dense features", "share of features that fire on over a tenth of the tokens"),
-    "d_in": ("Width", "of the activations"),
-    "d_sae": ("Features", "of the SAE"),
+    "d_in": ("Width", "dimension of the activations"),
+    "d_sae": ("Features", "number of features of the SAE"),
     "epochs": ("Epochs", "passes over the cached activations"),
-    "stopped_early": ("Stopped early", "whether training ended because it no longer got better"),
-    "n_tokens": ("Tokens", "so many tokens were measured"),
+    "stopped_early": ("Stopped early", "whether training ended because it stopped improving"),
+    "n_tokens": ("Tokens", "number of tokens measured"),
     "sinks_dropped": (
         "Sinks left out",
         "tokens with norms many times the median (attention sinks)",
@@ -61,72 +51,59 @@ QUALITY_FIRST = (
 """The numbers that are shown without unfolding."""
 
 FAMILIES = {
-    "covariance": "drawn with the activations' own covariance, which moves the model further than "
-    "directions drawn evenly and so is the harder test",
-    "isotropic": "drawn evenly over all directions",
-    "feature": "decoder rows of other features that fire about as often as those under test",
-    "permuted": "the directions under test with their coordinates shuffled",
-    "token_difference": "differences of the activations of two tokens, which the model itself "
-    "tells apart: some are concepts, and so this is the strictest test",
+    "covariance": "drawn with the covariance of the activations; they move the model further than "
+    "isotropic directions, which makes for a harder test",
+    "isotropic": "drawn uniformly over all directions",
+    "feature": "decoder rows of other features that fire about as often as the candidates",
+    "permuted": "the candidates' directions with shuffled coordinates",
+    "token_difference": "differences between the activations of two tokens, which the model itself "
+    "distinguishes; some are concepts, which makes this the strictest test",
 }
+"""How the controls of each family are drawn."""
 
 CONTROLS = {
     "size": "Random directions scaled to the norm of the steered vector and applied at the same "
     "hook and positions.",
-    "KL": "Random directions applied at the same hook and positions, as far as gives the same mean "
-    "KL to the unsteered model as the steered vector does.",
+    "KL": "Random directions applied at the same hook and positions, scaled until their mean KL to "
+    "the unsteered model equals that of the steered vector.",
 }
 """What controls are, by the quantity in which they match the steered vector."""
 
 METHOD = {
     "Steering": "At the hook, the residual x of every steered position becomes x + α · direction.",
-    "Patching": "Other edits of x. Those of features encode x, change the activations z, and add "
-    "the difference that makes to the decoded x (keep), or put the decoded x there instead (drop).",
-    "Effect Δ": "The mean over prompts of a metric at α minus the same prompts' at α = 0. "
+    "Patching": "Other edits of x. Feature edits encode x, change the activations z and decode. "
+    "They either add the resulting change to x (keep) or replace x by the decoded vector (drop).",
+    "Effect Δ": "A metric's mean over prompts at α minus its mean over the same prompts at α = 0. "
     "Intervals are 95 % bootstrap intervals over prompts.",
-    "T": "A direction's largest |Δ| over the strengths. Taking the largest makes it easy to find "
-    "something, so each control is given the same chance.",
+    "T": "A direction's largest |Δ| over the strengths. Taking the maximum favours large values, "
+    "so T of each control is the same maximum.",
     "p": "(1 + the number of controls whose T is at least as large) / (K + 1), with K controls. It "
     "cannot be smaller than 1 / (K + 1).",
-    "p for the best": "In the headline: how often the best of as many random directions would "
-    "reach as far as the best candidate did.",
-    "q": "p after the Benjamini–Hochberg correction over the directions of this report: among "
-    "claims with q < 0.05, no more than about one in twenty is expected to be false.",
-    "Opposite sign": "The share of prompts on which Δ points against the mean effect.",
+    "p for the best": "In the headline: how often the best of an equal number of random directions "
+    "reaches the T of the best candidate.",
+    "q": "p after Benjamini–Hochberg correction over the directions of this report: among claims "
+    "with q < 0.05, no more than about one in twenty is expected to be false.",
+    "Opposite sign": "The share of prompts on which Δ has the opposite sign to the mean effect.",
     "Verdict": "“More than random” means q < 0.05. “Not testable” means that K is too small for "
-    "any p to count: claims about m directions take at least 20 · m controls.",
+    "any p to reach significance: claims about m directions need at least 20 · m controls.",
 }
 """Definitions; `method_section` puts that of the controls before p."""
 
 
 def selection_section(run: RunTables) -> str:
     """The candidates, and the scores that chose them."""
-    sides = side_names(run.features)
-    if not sides:
-        given = note("This run selected no features: they were given.")
-        return section("selection", "Selection", "", given)
-    at = str(run.features.get("at", "")).replace("_", " ")
-    lead = (
-        f"Features that tell {' from '.join(sides)} apart{f' at the {at}' if at else ''}, "
-        "on prompts that are not used to measure effects."
-    )
-    plot = figure("scores", scores_figure(run.features)) if run.features.get("scores") else ""
-    return section("selection", "Selection", lead, plot, _scores_table(run))
-
-
-def _scores_table(run: RunTables) -> str:
     scores = run.features.get("scores", {})
-    columns = list(dict.fromkeys(k for own in scores.values() for k in own))
-    places = {c: decimals(own.get(c) or 0 for own in scores.values()) for c in columns}
-    rows = []
-    for direction, side in run.sides.items():
-        own, name = scores.get(direction.removeprefix("feature_"), {}), direction_label(direction)
-        cells = [TableCell(f"<b>{esc(name)}</b>", name), TableCell(esc(side), side)]
-        cells += [TableCell(number(own.get(c), places[c]), float(own.get(c) or 0)) for c in columns]
-        rows.append(cells)
-    headers = ["Feature", "Side", *(name_label(c) for c in columns)]
-    title = f"All scores of the {len(rows)} candidates"
-    return details(title, table("Selection scores", headers, rows))
+    columns = list(dict.fromkeys(key for own in scores.values() for key in own))
+    return render(
+        "selection.html",
+        sides=side_names(run.features),
+        at=str(run.features.get("at", "")).replace("_", " "),
+        chart=chart("scores", scores_figure(run.features)) if scores else None,
+        places={c: decimals(own.get(c) or 0 for own in scores.values()) for c in columns},
+        rows=[
+            (d, side, scores.get(d.removeprefix("feature_"), {})) for d, side in run.sides.items()
+        ],
+    )
 
 
 def run_section(run: RunTables) -> str:
@@ -135,45 +112,35 @@ def run_section(run: RunTables) -> str:
     token_sets = rest.pop("token_sets", None) or {}
     versions = {key: rest.pop(key) for key in ("saelens_steer", "python") if key in rest}
     versions |= rest.pop("packages", None) or {}
-    listed = {
-        "Token sets": [
-            (name_label(name), _token_set(own))
-            for name, own in token_sets.items()
-            if isinstance(own, Mapping)
-        ],
-        "Versions": _flat(versions),
-        "Model, SAE, prompts, seeds": _flat(rest),
-    }
-    config = details("Config (YAML)", f'<pre tabindex="0">{esc(run.config)}</pre>')
-    body = config if run.config else ""
-    body += "".join(details(title, pairs(rows, "plain")) for title, rows in listed.items() if rows)
-    missing = note("This run has no config.yaml and no provenance.json.")
-    return section("run", "What was run", "Enough to run it again.", body or missing)
+    sets = [(n, _token_set(own)) for n, own in token_sets.items() if isinstance(own, Mapping)]
+    listed = {"Versions": _flat(versions), "Model, SAE, prompts, seeds": _flat(rest)}
+    return render("run.html", config=run.config, token_sets=sets, listed=listed)
 
 
-def _flat(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested keys joined by dots, and their values as code."""
-    found: list[tuple[str, str]] = []
+def _flat(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested keys joined by dots, and their values."""
+    found: list[tuple[str, Any]] = []
     for key, value in data.items():
         name = f"{prefix}{key}"
-        shown = [(name, f"<code>{esc(value)}</code>")]
-        found += _flat(value, f"{name}.") if isinstance(value, Mapping) else shown
+        found += _flat(value, f"{name}.") if isinstance(value, Mapping) else [(name, value)]
     return found
 
 
-def _token_set(own: Mapping[str, Any], limit: int = 60) -> str:
-    target = [str(t) for t in own.get("target", [])]
-    more = f" and {len(target) - limit} more" if len(target) > limit else ""
-    against = f", against {short(own['n_other'])} other tokens" if "n_other" in own else ""
-    n = short(own.get("n_target", len(target)))
-    return f"{chips(target[:limit])}{esc(more)} <small>({esc(n)} tokens{esc(against)})</small>"
+def _token_set(own: Mapping[str, Any], limit: int = 60) -> dict[str, Any]:
+    target = [str(token) for token in own.get("target", [])]
+    return {
+        "shown": target[:limit],
+        "more": max(0, len(target) - limit),
+        "n_target": own.get("n_target", len(target)),
+        "n_other": own.get("n_other"),
+    }
 
 
 def method_section(run: RunTables) -> str:
-    """What T, p, q, the controls and the verdicts mean."""
+    """Definitions of T, p, q, the controls and the verdicts."""
     names = sorted(set(controls(run.summary)["family"]))
     families = [f"{name}: {FAMILIES[name]}" for name in names if name in FAMILIES]
     here = f" Here, {'; '.join(families)}." if families else ""
-    rows = [(term, esc(text)) for term, text in METHOD.items()]
-    rows[4:4] = [("Controls", esc(CONTROLS[matched_by(run.summary)] + here))]
-    return section("method", "What the words mean", "", pairs(rows, "method"))
+    rows = list(METHOD.items())
+    rows[4:4] = [("Controls", CONTROLS[matched_by(run.summary)] + here)]
+    return render("method.html", rows=rows)

@@ -1,4 +1,4 @@
-"""Builds plots/*.html and one self-contained report.html from a run folder."""
+"""Build plots/*.html and one self-contained report.html from a run folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import plotly.graph_objects as go
+from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from saelens_steer.files import inside, write_text
@@ -23,23 +24,17 @@ from saelens_steer.report.findings import (
     dose_section,
     facts,
     rates_section,
-    slug,
-    warnings_block,
 )
 from saelens_steer.report.labels import labels_section
-from saelens_steer.report.markup import esc, shell
+from saelens_steer.report.markup import render
 from saelens_steer.report.method import method_section, run_section, selection_section
 from saelens_steer.report.run_folder import RunTables, claims_on, controls, read_run
 from saelens_steer.report.sae import density_figure, frontier_figure, sae_section, training_figure
 from saelens_steer.report.texts import completions_section, edits_section
+from saelens_steer.report.theme import slug
 from saelens_steer.report.topic_figures import topic_bars, topic_heatmap
 from saelens_steer.report.tradeoffs import by_domain_figure, tradeoffs_figure, tradeoffs_section
 
-HOW = (
-    "<b>How to read this.</b> A feature is added to the model's activations at the hook with "
-    "strength α, and so are many random directions of the same size. Only an effect that random "
-    "directions do not reach says something about the feature."
-)
 CONFIG = {"displaylogo": False, "responsive": True}
 SECTIONS = {
     "patches": ("Patched outputs", edits_section),
@@ -72,21 +67,20 @@ def build_report(run_dir: Path, headline: str) -> Path:
 def page(run: RunTables, headline: str) -> str:
     """The whole report as one HTML text that loads nothing."""
     built = {name: build(run) for name, (_, build) in SECTIONS.items()}
-    shown = [name for name, body in built.items() if body]
-    return shell(
-        "\n".join(built[k] for k in shown),
-        title=f"Steering report: {run.path.resolve().name}",
-        eyebrow="Steering report",
+    return render(
+        "report.html",
+        name=run.path.resolve().name,
         headline=headline,
-        how=HOW,
         facts=facts(run),
-        warnings=warnings_block(run),
-        links="".join(f'<a href="#{k}">{esc(SECTIONS[k][0])}</a>' for k in shown),
+        warnings=[*run.warnings, *(run.quality.get("warnings") or [])],
+        links=[(name, SECTIONS[name][0]) for name, section in built.items() if section],
+        sections=[Markup(section) for section in built.values() if section],
+        scripts=True,
     )
 
 
 def write_plots(run: RunTables) -> list[Path]:
-    """Write each figure as a page in plots/, all beside one plotly.min.js."""
+    """Write each figure as a page in plots/; all share one plotly.min.js there."""
     write_text(inside(run.path, "plots/plotly.min.js"), get_plotlyjs())
     return [
         write_text(
@@ -98,7 +92,7 @@ def write_plots(run: RunTables) -> list[Path]:
 
 
 def plots(run: RunTables) -> Iterator[tuple[str, go.Figure]]:
-    """The figures of a run with their file names."""
+    """The figures of a run, with their file names."""
     about = {"claims": run.claims, "sides": run.sides, "labels": run.label_texts}
     for metric in run.logit_metrics:
         yield f"interference_{slug(metric)}", interference_figure(run.summary, metric, **about)

@@ -1,4 +1,4 @@
-"""Reading a finished run folder; parts that a run may lack come back empty."""
+"""Read a finished run folder; missing parts come back empty."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ import pandas as pd
 import yaml
 
 from saelens_steer.errors import InputError
-from saelens_steer.report.label_parts import is_label
+from saelens_steer.labels import SCORED
 from saelens_steer.report.theme import one_line
 from saelens_steer.steering import CANDIDATE
 
 EDIT_TEXTS = ("prompt_id", "domain", "prompt", "variant", "edits", "hook_name", "completion")
 """The columns of compare_edits.csv that hold text."""
+MEASURED = ("accuracy", "ci_low", "ci_high", "correct", "n")
+"""The numbers of a score that was measured."""
 
 
 @dataclass(frozen=True)
 class RunTables:
-    """What the report reads of a run folder; `read_run` names the file of each part."""
+    """The parts of a run folder that the report reads; `read_run` names the file of each."""
 
     path: Path
     summary: pd.DataFrame
@@ -55,18 +57,18 @@ class RunTables:
 
     @cached_property
     def sides(self) -> dict[str, str]:
-        """Direction name → the side it is a candidate of, for the candidates that have one."""
+        """Direction name → its side, for candidates that have one."""
         return direction_sides(self.features)
 
     @cached_property
     def label_texts(self) -> dict[str, str]:
-        """Direction name → its label, for the directions that have one."""
+        """Direction name → its label, for directions that have one."""
         texts = {f: one_line(own.get("interpretation")) for f, own in self.labels.items()}
         return {f"feature_{feature}": text for feature, text in texts.items() if text}
 
     @cached_property
     def text_metrics(self) -> list[str]:
-        """Metrics of completions: stored beside the texts, or missing for most directions."""
+        """Metrics of completions: stored with the texts, or missing for most directions."""
         beside = {key for record in self.completions[:100] for key in record}
         names, half = metric_names(self.summary), 0.5 * len(set(self.summary["direction"].dropna()))
         return [m for m in names if m in beside or len(largest_effect(self.summary, m)) < half]
@@ -111,7 +113,7 @@ def read_text(path: Path) -> str:
 
 
 def read_table(path: Path, texts: Sequence[str] = ("direction",)) -> pd.DataFrame:
-    """A CSV file; an empty table if there is none. Texts such as `None` or 007 stay texts."""
+    """A CSV file, or an empty table if it is missing. Texts such as `None` or 007 stay texts."""
     if not read_text(path).strip():
         return pd.DataFrame()
     kinds: dict[Any, Any] = {"feature": "Int64", **dict.fromkeys(texts, "object")}
@@ -122,7 +124,7 @@ def read_table(path: Path, texts: Sequence[str] = ("direction",)) -> pd.DataFram
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """A JSON object; empty if there is no file."""
+    """A JSON object; empty if the file is missing."""
     data = _parse(read_text(path) or "{}", path)
     if not isinstance(data, dict):
         raise InputError(f"{path} should hold a JSON object")
@@ -130,20 +132,40 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """JSON objects, one per line; none if there is no file."""
+    """JSON objects, one per line; empty if the file is missing."""
     return [_parse(line, path) for line in read_text(path).split("\n") if line.strip()]
 
 
 def read_labels(path: Path) -> dict[int, dict[str, Any]]:
-    """Feature → its entry, of all layers; empty if there is no file."""
+    """Feature → its entry, over all layers; empty if the file is missing."""
     found: dict[int, dict[str, Any]] = {}
     for own in read_mapping(path).values():
-        if not isinstance(own, dict) or not all(map(is_label, own.items())):
-            raise InputError(f"{path} should hold, by layer and feature, labels with their scores")
+        if not isinstance(own, dict) or not all(map(_is_label, own.items())):
+            raise InputError(f"{path} should map layers to features to labels with their scores")
         if again := sorted(found.keys() & set(map(int, own))):
             raise InputError(f"{path} has feature {again[0]} in two layers; a run has only one")
         found |= {int(feature): entry for feature, entry in own.items()}
     return found
+
+
+def _is_label(named: tuple[str, Any]) -> bool:
+    """Whether a feature's number and its entry have the form that the report reads."""
+    feature, entry = named
+    scores = entry.get("scores") if isinstance(entry, dict) else None
+    if not isinstance(scores, dict) or not (feature.isdecimal() and len(feature) < 16):
+        return False
+    text, place = entry.get("interpretation"), entry.get("neuronpedia")
+    if not isinstance(text, str | None) or not isinstance(place, dict | None):
+        return False
+    own = [scores.get(kind) for kind in ("detection", "causal")]
+    return all(
+        isinstance(score, dict)
+        and (
+            score.get("status") != SCORED
+            or all(isinstance(score.get(key), int | float) for key in MEASURED)
+        )
+        for score in own
+    )
 
 
 def _read_sentences(path: Path) -> list[str]:
@@ -175,7 +197,7 @@ def direction_sides(features: dict[str, Any]) -> dict[str, str]:
 
 
 def claims_on(claims: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The claims on one metric that measured anything, the largest T first."""
+    """The claims on one metric that have a T, largest first."""
     if claims.empty:
         return claims
     own = claims.loc[claims["metric"] == metric].dropna(subset=["T"])
@@ -183,7 +205,7 @@ def claims_on(claims: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def with_texts(summary: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """The rows with any of these metrics, of directions that have them at some α other than 0."""
+    """Rows with any of these metrics, for directions that have them at some α other than 0."""
     some = summary.dropna(subset=list(metrics), how="all")
     steered = some.loc[some["alpha"] != 0, "direction"]
     return some.loc[some["direction"].isin(list(steered))]
@@ -205,7 +227,7 @@ def controls(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def compared(summary: pd.DataFrame, claims: pd.DataFrame | None) -> pd.DataFrame:
-    """The rows of the controls that claims compare with; of all controls if they name none."""
+    """Rows of the controls that the claims use; of all controls if the claims name no family."""
     own = controls(summary)
     if claims is None or "controls" not in claims:
         return own
@@ -214,8 +236,8 @@ def compared(summary: pd.DataFrame, claims: pd.DataFrame | None) -> pd.DataFrame
 
 
 def control_counts(table: pd.DataFrame) -> tuple[dict[str, int], int, str]:
-    """How many controls of each family a claim compares with, how many sets of controls there are,
-    and what tells the sets apart: sizes (norms), or the directions that they are matched to."""
+    """The number of controls per claim in each family, the number of sets of controls, and how the
+    sets differ: in sizes (norms), or in the directions that they are matched to."""
     own = table.drop_duplicates(subset="direction")
     whose = set(own["matched_to"].dropna()) if "matched_to" in own else set()
     norms = sorted(own["matched_norm"].dropna()) if "matched_norm" in own else []
@@ -226,6 +248,6 @@ def control_counts(table: pd.DataFrame) -> tuple[dict[str, int], int, str]:
 
 
 def largest_effect(summary: pd.DataFrame, metric: str) -> pd.Series:
-    """T of each direction that was measured: its largest |Δ| over the strengths."""
+    """T of each measured direction: its largest |Δ| over the strengths."""
     sizes = summary[f"{metric}_delta"].abs()
     return pd.Series(sizes.groupby(summary["direction"]).max()).dropna()

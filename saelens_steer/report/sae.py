@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from saelens_steer.report.figures import base, legend_on_top, panels
-from saelens_steer.report.markup import (
-    TableCell,
-    details,
-    esc,
-    figure,
-    note,
-    number_cell,
-    section,
-    table,
-)
+from saelens_steer.report.markup import chart, render
 from saelens_steer.report.method import QUALITY, QUALITY_FIRST
 from saelens_steer.report.run_folder import RunTables
 from saelens_steer.report.theme import (
@@ -41,34 +32,47 @@ CURVES = {
     "explained_variance": "Explained variance",
 }
 FRONTIER = {"explained_variance": "Explained variance", "loss_recovered": "Loss recovered"}
-LEAD = (
-    "Steering with a feature means no more than the SAE it comes from: here is how well that "
-    "SAE rebuilds the model's activations."
-)
-DENSITY = (
-    "On the tokens that the figures above were measured on; dead features are left out. Those "
-    "on the left are rare, those far to the right fire too often to stand for one thing."
-)
-HELD_OUT = (
-    "Solid: what it was trained on. Dotted: activations held out. The loss in training may hold a "
-    "term that revives dead features, which the other has not."
-)
 
 
 def sae_section(run: RunTables) -> str:
-    """How good the SAE is, how often its features fire, how its training and its grid went."""
-    parts = [_verdict(run.quality), _quality(run.quality)]
-    if sum((run.quality.get("density") or {}).get("counts", [])):
-        parts.append(figure("density", density_figure(run.quality), DENSITY))
-    parts.append(_training(run.training))
-    if not run.grid.empty:
-        caption = (
-            f"{len(run.grid)} SAEs trained on the same activations. Up and to the left is better: "
-            "more of the model is left with fewer features active."
-        )
-        drawn = figure("frontier", frontier_figure(run.grid), caption)
-        parts.append(f"<h3>The grid</h3>{drawn}")
-    return section("sae", "The SAE", LEAD, *parts)
+    """The SAE's quality, firing rates, training curves and grid."""
+    quality = run.quality
+    numbers = {k: v for k, v in quality.items() if isinstance(v, int | float)}
+    first = [k for k in QUALITY_FIRST if k in numbers]
+    known = sorted(numbers, key=lambda k: list(QUALITY).index(k) if k in QUALITY else 99)
+    counted = sum((quality.get("density") or {}).get("counts", []))
+    return render(
+        "sae.html",
+        verdict=quality.get("verdict"),
+        warnings=quality.get("warnings") or [],
+        n_figures=len(numbers),
+        first=[_figure(k, numbers[k]) for k in first],
+        rest=[_figure(k, numbers[k]) for k in known if k not in first],
+        density=chart("density", density_figure(quality)) if counted else None,
+        curves=_curves(run.training),
+        held_out=any(f"held_out_{c}" in run.training for c in CURVES if c in run.training),
+        n_grid=len(run.grid),
+        frontier=None if run.grid.empty else chart("frontier", frontier_figure(run.grid)),
+    )
+
+
+def _figure(name: str, value: int | float) -> tuple[str, int | float, str, str]:
+    """Label, value, text and meaning of a measure: counts in full, others to three digits."""
+    title, meaning = QUALITY.get(name, (name_label(name), ""))
+    text = short(value) if float(value).is_integer() else number(value, decimals([value]))
+    return title, value, text, meaning
+
+
+def _curves(training: pd.DataFrame) -> list[tuple[str, dict[str, Any]]]:
+    """A small figure for each curve that was logged."""
+    charts = []
+    for column in (c for c in CURVES if c in training.columns):
+        plot, title = training_figure(training, [column]), CURVES[column]
+        plot.layout.annotations = ()
+        plot.update_layout(title_text=f"{title} against training tokens", height=236)
+        plot.update_layout(margin={"l": 48, "r": 14, "b": 48})
+        charts.append((title, chart(f"training-{column}", plot)))
+    return charts
 
 
 def training_figure(metrics: pd.DataFrame, columns: Iterable[str] = tuple(CURVES)) -> go.Figure:
@@ -144,7 +148,7 @@ def frontier_figure(grid: pd.DataFrame) -> go.Figure:
     grid: grid.csv. One colour per architecture, its SAEs joined in the order of L0; up and to the
     left is better. Details are shown on hover.
     """
-    figure = panels(list(FRONTIER.values()), "Sparse or faithful: the grid of SAEs")
+    figure = panels(list(FRONTIER.values()), "Sparsity against reconstruction: the grid of SAEs")
     for i, (name, own) in enumerate(grid.groupby("architecture", sort=False)):
         own = own.sort_values("l0")
         for column, measure in enumerate(FRONTIER, start=1):
@@ -161,7 +165,7 @@ def frontier_figure(grid: pd.DataFrame) -> go.Figure:
                 hovertemplate="%{text}<extra></extra>",
             )
             figure.add_trace(trace, row=1, col=column)
-    figure.update_xaxes(title_text="L0 (active features a token)", rangemode="tozero")
+    figure.update_xaxes(title_text="L0 (active features per token)", rangemode="tozero")
     figure.update_yaxes(tickfont_color=MUTED, zerolinecolor=NULL)
     return figure.update_layout(legend=legend_on_top() | {"y": 1.14}, margin_t=104, height=430)
 
@@ -178,50 +182,3 @@ def _about(row: pd.Series) -> str:
             f"{row['dead_share']:.1%} dead, {row['dense_share']:.1%} dense",
         )
     )
-
-
-def _verdict(quality: Mapping[str, Any]) -> str:
-    if not quality.get("verdict"):
-        return ""
-    items = "".join(f"<li>{esc(text)}</li>" for text in quality.get("warnings") or [])
-    more = f"<ul>{items}</ul>" if items else ""
-    return f'<p class="verdict"><b>{esc(quality["verdict"])}</b></p>{more}'
-
-
-def _quality(quality: Mapping[str, Any]) -> str:
-    numbers = {k: v for k, v in quality.items() if isinstance(v, int | float)}
-    if not numbers:
-        return note("Its quality was not measured in this run.")
-    first = [k for k in QUALITY_FIRST if k in numbers]
-    known = sorted(numbers, key=lambda k: list(QUALITY).index(k) if k in QUALITY else 99)
-    rest = [k for k in known if k not in first]
-    more = details(f"All {len(numbers)} figures", _figures(numbers, rest)) if rest else ""
-    return _figures(numbers, first) + more
-
-
-def _figures(numbers: Mapping[str, int | float], names: Sequence[str]) -> str:
-    """A table of measures: counts in full, other numbers to about three digits."""
-    rows = []
-    for name in names:
-        title, meaning = QUALITY.get(name, (name_label(name), ""))
-        value = numbers[name]
-        text = short(value) if float(value).is_integer() else number(value, decimals([value]))
-        cells = (TableCell(f"<b>{esc(title)}</b>"), number_cell(value, esc(text)))
-        rows.append([*cells, TableCell(esc(meaning))])
-    return table("Quality of the SAE", ["Measure", "Value", "What it says"], rows, sort=False)
-
-
-def _training(training: pd.DataFrame) -> str:
-    """A small figure per curve, side by side."""
-    if training.empty:
-        return note("The SAE was loaded, not trained in this run: there is no training curve.")
-    columns, grid = [c for c in CURVES if c in training.columns], ""
-    for column in columns:
-        plot = training_figure(training, [column])
-        plot.layout.annotations = ()
-        title = CURVES[column]
-        plot.update_layout(title_text=f"{title} against training tokens", height=236)
-        plot.update_layout(margin={"l": 48, "r": 14, "b": 48})
-        grid += f"<div><h3>{esc(title)}</h3>{figure(f'training-{column}', plot)}</div>"
-    held_out = any(f"held_out_{c}" in training.columns for c in columns)
-    return f'<div class="grid">{grid}</div>{note(HELD_OUT) if held_out else ""}'

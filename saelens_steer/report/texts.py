@@ -1,4 +1,4 @@
-"""Texts side by side: completions of the sweep, and edits compared."""
+"""Texts side by side: completions of the sweep and of compared edits."""
 
 from __future__ import annotations
 
@@ -7,55 +7,39 @@ import json
 import re
 from typing import Any
 
-import pandas as pd
-
-from saelens_steer.report.markup import TableCell, details, esc, note, script_json, section, table
+from saelens_steer.report.markup import render
 from saelens_steer.report.run_folder import RunTables, claims_on, metric_names
-from saelens_steer.report.theme import decimals, direction_label, name_label, number, quoted, short
+from saelens_steer.report.theme import decimals, direction_label, name_label, quoted, short
 from saelens_steer.steering import CANDIDATE
 
 FENCE = re.compile(r"^[ \t]*```([^\n`]*)\n(.*?)(?:^[ \t]*```[ \t]*(?:\n|\Z)|\Z)", re.M | re.S)
 BUDGET = 1_500_000
-"""Characters of completions that the page holds; the rest stay in completions.jsonl."""
+"""Maximum characters of completions in the page; the rest stay in completions.jsonl."""
 BADGES = {"valid": "good", "invalid": "bad", "truncated": "warn", "absent": "quiet"}
 ORIGINAL = "original"
 SHOWN, OPEN = 40, 2
-"""Prompts of compared edits that the page holds, and how many of them are unfolded."""
-PANES = """
-<noscript><p class="note">Choosing needs JavaScript; see completions.jsonl.</p></noscript>
-<blockquote id="prompt-text" class="needs-script"></blockquote>
-<div class="panes needs-script" aria-live="polite">
-  <div class="pane"><h3>Unsteered</h3><div id="pane-unsteered"></div></div>
-  <div class="pane"><h3 id="steered-title">Steered</h3><div id="pane-steered"></div></div>
-</div>
-"""
+"""Maximum prompts of compared edits in the page, and how many of them start unfolded."""
 
 
 def completions_section(run: RunTables) -> str:
-    """Pick a prompt, a direction and a strength; unsteered beside steered."""
-    title = "Completions side by side"
+    """Unsteered and steered completions of a chosen prompt, direction and strength."""
     if not any(record.get("alpha") for record in run.completions):
-        return section("texts", title, "", note("This run wrote no steered completions."))
+        return render("completions.html", data=None)
     data = completions_data(run)
-    n_left = len({r["prompt_id"] for r in run.completions}) - len(data["prompts"])
-    left = f" {n_left} more prompts are in completions.jsonl." if n_left else ""
-    lead = f"What the model writes, without and with steering. {differing(data)}{left}"
-    prompt, direction, alpha = opening(data)
-    selects = (
-        _select("prompt", "Prompt", data["prompts"], prompt)
-        + _select("direction", "Direction", data["directions"], direction)
-        + _select("alpha", "Strength", data["alphas"], alpha)
+    selects = zip(
+        ("prompt", "direction", "alpha"),
+        ("Prompt", "Direction", "Strength"),
+        (data["prompts"], data["directions"], data["alphas"]),
+        opening(data),
+        strict=True,
     )
-    choosers = f'<div class="choosers needs-script">{selects}</div>'
-    return section("texts", title, lead, choosers, PANES, script_json("completions-data", data))
-
-
-def _select(name: str, label: str, options: list[dict[str, Any]], chosen: int) -> str:
-    inner = "".join(
-        f'<option value="{i}"{" selected" if i == chosen else ""}>{esc(option["label"])}</option>'
-        for i, option in enumerate(options)
+    return render(
+        "completions.html",
+        data=data,
+        differing=differing(data),
+        n_left=len({r["prompt_id"] for r in run.completions}) - len(data["prompts"]),
+        selects=list(selects),
     )
-    return f'<label class="{name}">{esc(label)}<select id="choose-{name}">{inner}</select></label>'
 
 
 def completions_data(run: RunTables) -> dict[str, Any]:
@@ -87,7 +71,7 @@ def completions_data(run: RunTables) -> dict[str, Any]:
 
 
 def differing(data: dict[str, Any]) -> str:
-    """How many steered texts are not the unsteered one, in a sentence."""
+    """A sentence with the number of steered texts that differ from the unsteered one."""
     changed = sum(_differs(data, key) for key in data["texts"])
     return f"{changed} of {len(data['texts'])} steered texts differ from the unsteered one."
 
@@ -179,69 +163,52 @@ def _direction_option(direction: str, family: str, run: RunTables) -> dict[str, 
 
 
 def edits_section(run: RunTables) -> str:
-    """What each variant of the model writes and by how much its logits moved; empty without any."""
+    """Texts and metrics of each variant of the model; empty if no edits were compared."""
     if run.compared_edits.empty:
         return ""
-    lead = (
-        "The same prompts through the model as it is and through each variant of it. These texts "
-        "are examples; whether an effect is more than random is what the claims say."
-    )
-    edits = run.compared_edits.assign(completion=run.compared_edits["completion"].fillna(""))
+    edits: Any = run.compared_edits.assign(completion=run.compared_edits["completion"].fillna(""))
     groups = [own.to_dict("records") for _, own in edits.groupby("prompt_id", sort=False)]
-    shown = [_prompt_block(rows, i < OPEN) for i, rows in enumerate(groups[:SHOWN])]
-    more = len(groups) - len(shown)
-    rest = note(f"{more} more prompts are in compare_edits.csv.") if more else ""
-    return section("patches", "Patched outputs", lead, _variants_table(edits), *shown, rest)
-
-
-def _variants_table(edits: Any) -> str:
     after_texts = list(edits.columns)[list(edits.columns).index("n_tokens") + 1 :]
     metrics = [c for c in after_texts if not c.startswith("receipt_") and edits[c].notna().any()]
-    places = {m: decimals([*edits.groupby("variant")[m].mean()]) for m in metrics}
-    groups = [(str(name), rows) for name, rows in edits.groupby("variant", sort=False)]
-    original = groups[0][1]
-    rows = []
-    for name, own in groups:
-        cells = _variant_cells(name, own, original)
-        for metric in metrics:
-            value, before = float(own[metric].mean()), float(original[metric].mean())
-            text = number(value, places[metric])
-            if own is not original:
-                text += f" <small>({number(value - before, places[metric], signed=True)})</small>"
-            cells.append(TableCell(text, value))
-        rows.append(cells)
-    headers = ["Variant", "Texts changed", "‖Δx‖/‖x‖", "Feature activation"]
-    return table("Variants", [*headers, *map(name_label, metrics)], rows, sort=False)
+    by_variant = edits.groupby("variant", sort=False)
+    places = {m: decimals([*by_variant[m].mean()]) for m in metrics}
+    variants = [(str(name), rows) for name, rows in by_variant]
+    return render(
+        "edits.html",
+        variants=[_variant(name, own, variants[0][1], metrics) for name, own in variants],
+        places=places,
+        prompts=[_prompt(rows) for rows in groups[:SHOWN]],
+        n_opened=OPEN,
+        n_left=max(0, len(groups) - SHOWN),
+    )
 
 
-def _variant_cells(name: str, own: Any, original: Any) -> list[TableCell]:
-    changed = int((own["completion"].to_numpy() != original["completion"].to_numpy()).sum())
-    before, after = own["receipt_act_before"].mean(), own["receipt_act"].mean()
-    acts = "–" if pd.isna(before) else f"{number(before, 2)} → {number(after, 2)}"
-    norm = float(own["receipt_rel_norm"].mean())
-    edits = "" if name == ORIGINAL else str(own["edits"].iloc[0])
-    below = f"<small><code>{esc(edits)}</code></small>" if edits else ""
-    return [
-        TableCell(f"<b>{esc(name)}</b>{below}"),
-        TableCell(f"{changed} of {len(own)}" if edits else "–", float(changed)),
-        TableCell(number(norm, 3), norm),
-        TableCell(acts, float(after)),
+def _variant(name: str, own: Any, original: Any, metrics: list[str]) -> dict[str, Any]:
+    """Changes made by a variant: texts, residuals, feature activations, means of metrics."""
+    means = {m: float(own[m].mean()) for m in metrics}
+    shifts = {m: means[m] - float(original[m].mean()) for m in metrics}
+    return {
+        "name": name,
+        "edits": "" if name == ORIGINAL else str(own["edits"].iloc[0]),
+        "changed": int((own["completion"].to_numpy() != original["completion"].to_numpy()).sum()),
+        "n": len(own),
+        "norm": float(own["receipt_rel_norm"].mean()),
+        "before": float(own["receipt_act_before"].mean()),
+        "after": float(own["receipt_act"].mean()),
+        "means": {m: (means[m], None if own is original else shifts[m]) for m in metrics},
+    }
+
+
+def _prompt(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A prompt and each variant's completion."""
+    first, text = rows[0]["completion"], str(rows[0]["prompt"])
+    answers = [
+        {
+            "variant": row["variant"],
+            "parts": segments(str(row["completion"])),
+            "length": _length(row),
+            "same": row["variant"] != ORIGINAL and row["completion"] == first,
+        }
+        for row in rows
     ]
-
-
-def _prompt_block(rows: list[dict[str, Any]], opened: bool) -> str:
-    text, panes = str(rows[0]["prompt"]), ""
-    for row in rows:
-        same = row["variant"] != ORIGINAL and row["completion"] == rows[0]["completion"]
-        under = note(f"{_length(row)}{'; as the original' if same else ''}")
-        title = f"<h3>{esc(row['variant'])}</h3>"
-        panes += f'<div class="pane">{title}{_said(str(row["completion"]))}{under}</div>'
-    asked = f"<blockquote>{esc(text)}</blockquote>"
-    return details(_brief(text, 100), f'{asked}<div class="panes many">{panes}</div>', opened)
-
-
-def _said(text: str) -> str:
-    """Text with its code blocks set apart."""
-    kinds = {"code": "<pre><code>{}</code></pre>", "text": '<p class="said">{}</p>'}
-    parts = "".join(kinds[kind].format(esc(part)) for kind, part in segments(text))
-    return parts or "<p>(empty)</p>"
+    return {"title": _brief(text, 100), "text": text, "answers": answers}

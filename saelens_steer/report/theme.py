@@ -1,4 +1,4 @@
-"""How numbers, names and figures look: one palette, one template, one way to write numbers."""
+"""The look of numbers, names and figures: one palette, one figure template, one number format."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 import plotly.graph_objects as go
 
 SIDE_COLOURS = ("#0072B2", "#D55E00", "#009E73")
-"""Positive side, negative side, neither (Okabe and Ito: told apart by colour-blind readers)."""
+"""Positive side, negative side, neither (Okabe and Ito: safe for colour-blind readers)."""
 SHADES = (
     ("#0072B2", "#56B4E9", "#004166"),
     ("#D55E00", "#E69F00", "#7A3600"),
     ("#009E73", "#66C2A5", "#00533C"),
 )
-"""For each side, the colours of its first, second and third line."""
+"""Colours of the first, second and third line of each side."""
 COLOURS = tuple(shade for shades in zip(*SHADES, strict=True) for shade in shades)
-"""Nine colours for lines or points that have no side; neighbours differ most."""
+"""Nine colours for lines or points without a side; neighbours differ most."""
 NULL = "#8B939C"
 INK, MUTED, RULE = "#1C2127", "#5B6570", "#E4E7EB"
 BAND_OUTER, BAND_INNER, BAND_LINE = "#EEF0F3", "#D5DAE0", "#6B7682"
@@ -35,6 +35,9 @@ _HIDDEN = dict.fromkeys(
     for code in range(*ends)
 )
 """Control characters, and those that change the writing direction of their neighbours."""
+
+_CONTROL = {i: chr(0x2400 + i) for i in range(32) if chr(i) not in "\n\t"} | {127: "\u2421"}
+"""Control characters are shown as their Unicode pictures."""
 
 _AXIS = {
     "gridcolor": RULE,
@@ -96,6 +99,24 @@ def quoted(label: str, most: int = 60) -> str:
     return f"“{label}”" if label else ""
 
 
+def token_text(text: str) -> str:
+    """A token on one line, with symbols for newlines, tabs and outer spaces."""
+    marked = text.translate(_CONTROL).replace("\n", "↵").replace("\t", "⇥")
+    return marked if marked.strip(" ") == marked and marked else marked.replace(" ", "␣") or "␀"
+
+
+def running_text(text: str) -> str:
+    """Text inside a context: each newline is marked, and a run of newlines breaks the line once."""
+    parts = text.translate(_CONTROL).split("\n")
+    ends = "".join(f"{part}↵" if part else "↵" for part in parts[:-1])
+    return f"{ends}\n{parts[-1]}" if ends else parts[-1]
+
+
+def slug(text: str) -> str:
+    """A name that is safe as an HTML id and as a file name."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-") or "x"
+
+
 def metric_unit(metric: str) -> str:
     """The unit a metric's name implies, or an empty string."""
     if metric.endswith("margin"):
@@ -126,7 +147,7 @@ def plain(text: Any) -> str:
 
 
 def decimals(values: Iterable[int | float]) -> int:
-    """How many decimals show about three digits of the largest value."""
+    """The number of decimals that shows about three digits of the largest value."""
     sizes = [abs(v) for v in values if math.isfinite(v)]
     largest = max(sizes, default=0.0)
     return 3 if largest == 0 else max(0, min(6, 2 - math.floor(math.log10(largest))))
@@ -142,18 +163,27 @@ def number(value: Any, places: int = 3, signed: bool = False) -> str:
     return format(value, f"{sign},.{places}f").replace(",", "\u202f").replace("-", "−")
 
 
+def percent(share: float) -> str:
+    """A share in percent, to about two digits."""
+    if share == 0:
+        return "0\u00a0%"
+    if share < 0.0005:
+        return "< 0.1\u00a0%"
+    return f"{number(100 * share, 1 if share < 0.1 else 0)}\u00a0%"
+
+
 def estimate(row: Any, name: str, places: int, signed: bool = False) -> list[str]:
     """A row's `name` and the ends of its 95 % interval, as text."""
     return [number(row[f"{name}{end}"], places, signed) for end in ("", "_ci_low", "_ci_high")]
 
 
 def legend_key(name: str, **marker: Any) -> go.Scatter:
-    """A mark that stands in the legend only."""
+    """A marker that appears only in the legend."""
     return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=plain(name))
 
 
 def short(value: Any) -> str:
-    """A number as briefly as it can be read: 4, −0.5, 400 000; other values as text."""
+    """A number in its shortest readable form: 4, −0.5, 400 000; other values as text."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if not math.isfinite(value):

@@ -1,7 +1,7 @@
-"""Strength of features by category of a topic: a heatmap, and bars in perspective.
+"""Feature strengths by category of a topic, as a heatmap and as bars in perspective.
 
-The bars are polygons in the plane, drawn from the back to the front. That needs no WebGL, so they
-work in every browser, in print and in a saved file.
+The bars are flat polygons drawn from back to front. They need no WebGL, so they work in every
+browser, in print and in saved files.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from saelens_steer.report.theme import (
 )
 
 MOST_FEATURES, MOST_CATEGORIES = 40, 40
-"""More bars would hide each other: the strongest are drawn."""
+"""With more bars they would hide each other, so only the strongest are drawn."""
 WIDE, DEEP = 0.62, 0.7
 """A bar's share of its cell, along the categories and into the depth."""
 SHIFT = 0.42
-"""How far to the right a row stands from the one before it, in categories."""
+"""Shift of each row to the right of the row in front, in categories."""
 TALLEST = 11.0
-"""The highest bar, in rows."""
+"""Height of the highest bar, in rows."""
 ROW = 14
 """Pixels between rows."""
 LABEL = "Strength (mean largest activation, units of z)"
@@ -63,7 +63,7 @@ def topic_heatmap(data: Data) -> go.Figure:
 
 
 def topic_bars(data: Data) -> go.Figure:
-    """The same as bars: categories to the right, the stronger features further back."""
+    """The same strengths as bars: categories to the right, stronger features further back."""
     rows, names = _drawn(data)
     most = max((value for *_, own in rows for value in own), default=0.0) or 1.0
     corners = [(0.0, 0.0), (len(names), 0.0), (len(names), len(rows)), (0, len(rows))]
@@ -82,11 +82,11 @@ def topic_bars(data: Data) -> go.Figure:
     _label_axes(figure, rows, names, most)
     figure.update_layout(margin={"r": 92, "b": 84}, legend=legend_on_top() | {"y": 1.0})
     height = 170 + round(ROW * (len(rows) + TALLEST))
-    return base(figure, "Strength by category, in a room", height)
+    return base(figure, "Strength by category, in perspective", height)
 
 
 def bars_caption(data: Data) -> str:
-    """How to read the bars, and which were left out."""
+    """How to read the bars, and which features and categories are omitted."""
     topic = data["topic"]
     left = [
         f"the {most} strongest of {n} {what}"
@@ -96,12 +96,15 @@ def bars_caption(data: Data) -> str:
         )
         if n > most
     ]
-    shown = f" Drawn are {' and '.join(left)}." if left else ""
-    return f"Stronger features stand further back. Point at the top of a bar for its number.{shown}"
+    shown = f" Shown are {' and '.join(left)}." if left else ""
+    return (
+        "Features run from weakest (front) to strongest (back); hover over the top of a bar for "
+        f"its value.{shown}"
+    )
 
 
 def side_place(data: Data, side: str) -> int:
-    """Which of the three colours a side has: 0 the positive, 1 the negative, 2 any other."""
+    """Index of a side's colour: 0 for the positive side, 1 for the negative, 2 for any other."""
     sides = list(data.get("sides", ()))
     return sides.index(side) if side in sides[:2] else 2
 
@@ -134,7 +137,7 @@ def _drawn(data: Data) -> tuple[list[TopicRow], list[str]]:
 
 
 def _at(x: Number, depth: Number, height: Number) -> tuple[Number, Number]:
-    """Where a point in space is drawn."""
+    """The position in the figure of a point in space."""
     return x + SHIFT * depth, depth + height
 
 
@@ -148,7 +151,7 @@ def _faces(x: int, depth: int, height: Number) -> tuple[Polygon, Polygon, Polygo
 
 
 def _polygons(corners: Sequence[Polygon], fill: str, line: str) -> go.Scatter:
-    """Closed polygons in one trace; a row's bars do not hide each other."""
+    """Closed polygons in one trace; bars of one row never overlap."""
     gap = (None, None)
     points = [point for polygon in corners for point in (*polygon, polygon[0], gap)]
     x, y = ([None if v is None else round(v, 3) for v in own] for own in zip(*points, strict=True))
@@ -165,7 +168,7 @@ def _polygons(corners: Sequence[Polygon], fill: str, line: str) -> go.Scatter:
 
 
 def _hover(rows: Sequence[TopicRow], names: Sequence[str], most: Number) -> go.Scatter:
-    """Invisible marks on the tops of the bars that show a bar's number."""
+    """Invisible markers on top of the bars that show their values on hover."""
     tops = [
         (_at(i + WIDE / 2, depth + DEEP / 2, TALLEST * v / most), (label, names[i], v))
         for depth, (label, _, own) in reversed(list(enumerate(rows)))

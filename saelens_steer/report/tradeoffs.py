@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import cycle
 from typing import Any
 
@@ -10,18 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from saelens_steer.report.figures import base
-from saelens_steer.report.markup import (
-    TableCell,
-    badge,
-    details,
-    esc,
-    figure,
-    name_cell,
-    number_cell,
-    section,
-    table,
-    with_interval,
-)
+from saelens_steer.report.markup import chart, render
 from saelens_steer.report.run_folder import RunTables
 from saelens_steer.report.theme import (
     BAND_LINE,
@@ -32,50 +20,42 @@ from saelens_steer.report.theme import (
     axis_label,
     decimals,
     direction_label,
-    estimate,
     legend_key,
     metric_unit,
     name_label,
     number,
     plain,
-    short,
 )
 
-PICKY = ("where", "fires")
-"""Edits that choose the prompts they act on."""
+GATED = ("where", "fires")
+"""Edits that act only on some prompts; the others act on every prompt."""
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
-OPENED = 24
-"""A table with more rows is folded at first."""
 FLOOR = 1e-6
 """KL is drawn on a logarithmic axis, which has no 0."""
-LEAD = (
-    "Each point is a direction pushed in one way at one strength. Effect: the shift of the metric "
-    "on the prompts it is wanted on. Damage: the mean KL to the unsteered model on the prompts of "
-    "all other domains; strengths of equal effect were found on these very prompts. The line joins "
-    "the points that no other one beats on both, directions that used the outcome (ceiling) aside."
-)
 
 
 def tradeoffs_section(run: RunTables) -> str:
     """The front, the strengths of equal effect, and effects by domain; empty without tradeoffs."""
     if run.tradeoffs.empty:
         return ""
-    sentence = front_sentence(run.tradeoffs)
-    caption = "Damage below 10⁻⁶ is drawn at 10⁻⁶; point at a mark for its numbers."
-    parts = [
-        f"<p>{esc(sentence)}</p>" if sentence else "",
-        figure("effect-against-damage", tradeoffs_figure(run.tradeoffs), caption),
-        _equal_table(equal_effects(run.tradeoffs)),
-    ]
+    rows, by_domain = equal_effects(run.tradeoffs), {}
     if not run.tradeoffs_by_domain.empty:
         own = strongest_edits(run.tradeoffs_by_domain)
-        caption = (
-            f"Each direction by {own['edit'].iloc[0]}, {short(float(own['alpha'].max()))} × mean "
-            "‖x‖; every edit, strength and metric is in tradeoffs_by_domain.csv."
-        )
         plot = by_domain_figure(run.tradeoffs_by_domain, run.tradeoffs)
-        parts.append(f"<h3>By domain</h3>{figure('effect-by-domain', plot, caption)}")
-    return section("tradeoffs", "Effect against damage", LEAD, *parts)
+        by_domain = {
+            "chart": chart("effect-by-domain", plot),
+            "edit": own["edit"].iloc[0],
+            "alpha": float(own["alpha"].max()),
+        }
+    return render(
+        "tradeoffs.html",
+        sentence=front_sentence(run.tradeoffs),
+        front=chart("effect-against-damage", tradeoffs_figure(run.tradeoffs)),
+        rows=rows.to_dict("records"),
+        texts="damage_texts" in rows,
+        places=decimals(rows["damage_kl"]),
+        by_domain=by_domain,
+    )
 
 
 def equal_effects(front: pd.DataFrame) -> Any:
@@ -85,21 +65,23 @@ def equal_effects(front: pd.DataFrame) -> Any:
 
 
 def front_sentence(front: pd.DataFrame) -> str:
-    """What the least damaging pair costs beside the baseline; empty without equal effects.
+    """The damage of the cheapest pair, compared with the baseline; empty without equal effects.
 
-    Edits that choose their prompts are named separately if they do no measurable damage: that
-    tells when they act, and nothing about the direction. A ceiling is never named.
+    Gated edits without measurable damage are named separately: that is a property of their gate,
+    not of the direction. A ceiling is never named.
     """
     rows = equal_effects(front)
     reached = rows[rows["alpha"].notna() & (rows["evidence"] != "ceiling")]
     if reached.empty:
         return ""
-    picky = reached["edit"].str.partition("@")[0].isin(PICKY)
-    closed, always = reached[picky & (reached["damage_kl"] <= FLOOR)], reached[~picky]
+    gated = reached["edit"].str.partition("@")[0].isin(GATED)
+    closed, always = reached[gated & (reached["damage_kl"] <= FLOOR)], reached[~gated]
     parts = []
     if len(closed):
         names = " and ".join(dict.fromkeys(closed["edit"]))
-        parts.append(f"{names} does no measurable damage, for it does not open elsewhere")
+        does = "do no measurable damage: their gates stay" if " and " in names else ""
+        does = does or "does no measurable damage: its gate stays"
+        parts.append(f"{names} {does} closed on the other domains")
     if len(always):
         of = f"the {len(always)} pairs that act on every prompt" if len(closed) else ""
         baseline = reached[reached["baseline"].astype(bool)]
@@ -110,7 +92,7 @@ def front_sentence(front: pd.DataFrame) -> str:
 
 
 def _least(rows: Any, of: str, baseline: Any) -> str:
-    """The pair with the least damage, beside the best one of the baseline."""
+    """The pair with the least damage, compared with the best pair of the baseline."""
     best = rows.iloc[0]
     damage = number(best["damage_kl"], 4)
     cost = f"of {of}, {_pair(best)} costs least, {damage} nats of KL on the other domains"
@@ -175,55 +157,16 @@ def _points(own: Any, edit: str, colour: str, symbol: str) -> go.Scatter:
 
 
 def _front_line(rows: pd.DataFrame) -> go.Scatter:
-    """The points that no other one beats on both effect and damage, joined."""
+    """A line through the points that no other point beats on both effect and damage."""
     best = pd.DataFrame(rows[rows["on_pareto_front"].astype(bool)]).sort_values(by="effect")
     return go.Scatter(
         x=[max(FLOOR, value) for value in best["damage_kl"]],
         y=list(best["effect"]),
         mode="lines",
         line={"color": INK, "width": 1.25, "dash": "dot"},
-        name="no other is better",
+        name="no other point is better on both",
         hoverinfo="skip",
     )
-
-
-def _equal_table(rows: Any) -> str:
-    if rows.empty:
-        return ""
-    texts = "damage_texts" in rows
-    headers = ["Direction", "Edit", "Strength", "Effect", "Damage (KL) [95\u00a0%\u00a0CI]"]
-    headers += ["Texts that lost a property", "× perplexity"] if texts else []
-    headers += ["× baseline", "Found by"]
-    places = decimals(rows["damage_kl"])
-    cells = [_equal_row(row, places, texts) for row in rows.to_dict("records")]
-    title = f"All {len(rows)} pairs at an equal effect"
-    return details(title, table("Equal effects", headers, cells), opened=len(rows) <= OPENED)
-
-
-def _equal_row(row: dict[str, Any], places: int, texts: bool) -> list[TableCell]:
-    """One pair; texts: with the share of texts that lost a property, and the perplexity."""
-    if pd.isna(row["alpha"]):
-        rest = [number_cell(None, "not reached"), *[number_cell(None, "–")] * (4 + 2 * texts)]
-    else:
-        mark = " " + badge("baseline", "quiet") if row["baseline"] in (True, "True") else ""
-        rest = [
-            number_cell(row["alpha"], short(round(row["alpha"], 3))),
-            number_cell(row["effect"], number(row["effect"], 2)),
-            number_cell(row["damage_kl"], with_interval(*estimate(row, "damage_kl", places))),
-            number_cell(row["ratio"], number(row["ratio"], 3) + mark),
-        ]
-        if texts:
-            lost, times = float(row["damage_texts"]), math.exp(row["damage_loss"])
-            rest.insert(3, number_cell(lost, f"{number(100 * lost, 0)} %"))
-            rest.insert(4, number_cell(times, number(times, 2)))
-    found = str(row["found_by"]).replace(" ", ", ")
-    ceiling = " " + badge("ceiling", "warn") if row["evidence"] == "ceiling" else ""
-    return [
-        name_cell(direction_label(str(row["direction"]))),
-        TableCell(f"<code>{esc(row['edit'])}</code>", str(row["edit"])),
-        *rest,
-        TableCell(f"<small>{esc(found)}</small>{ceiling}", found),
-    ]
 
 
 def by_domain_figure(matrix: pd.DataFrame, front: pd.DataFrame) -> go.Figure:

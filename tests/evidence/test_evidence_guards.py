@@ -63,7 +63,7 @@ def test_without_a_direction_under_test_there_is_nothing_to_warn_of():
 @pytest.mark.parametrize("bound", [0.0, 1.0])
 def test_a_rate_that_nearly_every_unsteered_prompt_has_at_its_end_is_saturated(bound):
     assert warned(with_rate(sound(), bound, ones=1), "rate") == [
-        "Saturated before any push, so that it can go one way only: "
+        "Already at the limit without steering, so it can only move one way: "
         f"rate at {bound:.0f} (23 of 24 prompts)."
     ]
     assert warned(with_rate(sound(), bound, ones=2), "rate") == []
@@ -79,7 +79,7 @@ def test_kl_is_zero_by_construction_and_margins_have_no_end():
 def test_several_saturated_rates_are_named_together():
     rows = with_rate(with_rate(sound(), 0.0, name="low"), 1.0, name="high")
     assert warned(rows, "low", M, "high") == [
-        "Saturated before any push, so that it can go one way only: "
+        "Already at the limit without steering, so it can only move one way: "
         "low at 0 (24 of 24 prompts), high at 1 (24 of 24 prompts)."
     ]
 
@@ -87,18 +87,18 @@ def test_several_saturated_rates_are_named_together():
 # --- dose
 
 
-def test_a_push_under_two_percent_is_a_whisper():
+def test_steering_that_adds_under_two_percent_is_too_weak():
     assert warned(with_dose(sound(), 0.0049)) == [
-        "At |α| = 4, the largest, a push is 2 % of the residual: "
-        "a whisper, so that small effects, or none, say nothing."
+        "At |α| = 4, the largest, steering adds 2 % of the residual's norm: "
+        "too weak for a null result to be informative."
     ]
     assert warned(with_dose(sound(), 0.0051)) == []
 
 
 def test_a_push_larger_than_the_residual_at_the_smallest_strength_is_too_strong():
     assert warned(with_dose(sound(), 0.3)) == [
-        "At |α| = 4, the smallest, a push is 1.2 times the residual itself: "
-        "too strong to say what a feature does."
+        "At |α| = 4, the smallest, steering adds 1.2 times the residual's norm: "
+        "too strong to show what a feature does."
     ]
 
 
@@ -112,7 +112,7 @@ def test_a_direction_that_changes_nothing_is_named_and_does_not_weaken_the_other
     rows = sound()
     rows.loc[rows["direction"] == "feature_1", "receipt_rel_norm"] = 0.0
     assert warned(rows) == [
-        "1 of 2 directions never changed a residual (feature_1): nothing was tested there."
+        "1 of 2 directions never changed a residual (feature_1): steering there tested nothing."
     ]
 
 
@@ -136,14 +136,14 @@ def test_texts_that_collapse_are_said_to_from_the_weakest_push_on():
     found = texts({-8.0: ["x " * 20] * 2, -2.0: ["y " * 5, "y " * 5], 0.0: PLAIN, 4.0: PLAIN})
     other = texts({-2.0: PLAIN, 0.0: PLAIN}, "feature_1")
     assert warned(sound(), completions=pd.concat([found, other])) == [
-        "Texts go in circles, first at α = −2 (feature_0), where 20 % of the words of 2 texts are "
-        "no repeats, against 100 % unsteered; 1 of 2 directions do so."
+        "Texts repeat themselves, first at α = −2 (feature_0): 20 % of the words in 2 texts are "
+        "distinct, against 100 % unsteered. This happens for 1 of 2 directions."
     ]
 
 
 def test_texts_without_a_word_have_collapsed():
     assert warned(sound(), completions=texts({0.0: PLAIN, 4.0: ["", " "]}))[0].startswith(
-        "Texts go in circles, first at α = 4 (feature_0), where 0 % of the words of 2 texts"
+        "Texts repeat themselves, first at α = 4 (feature_0): 0 % of the words in 2 texts"
     )
 
 
@@ -158,23 +158,24 @@ def test_half_the_distinct_words_are_not_yet_a_collapse_nor_are_controls_judged(
 
 def test_few_prompts_are_not_to_be_trusted_and_one_gives_no_interval():
     assert warned(sound(n_prompts=9)) == [
-        "Only 9 prompts were steered: intervals over fewer than 10 are not to be trusted."
+        "Only 9 prompts were steered: intervals over fewer than 10 are unreliable."
     ]
     assert warned(sound(n_prompts=10)) == []
     assert warned(sound(n_prompts=1)) == [
-        "One prompt was steered: it gives no interval, and says nothing about other prompts."
+        "Only one prompt was steered: there are no intervals, and nothing generalizes to other "
+        "prompts."
     ]
 
 
 def test_metrics_that_lack_controls_alike_are_named_in_one_sentence():
     rows = with_rate(sound(n_controls=39), 0.0, ones=10)
     assert warned(rows, M, "rate") == [
-        "Not testable (claims about 2 directions take at least 40 controls and have 39): "
+        "Not testable (claims about 2 directions need at least 40 controls and have 39): "
         f"{M}, rate."
     ]
     assert warned(sound(n_controls=40)) == []
     assert warned(sound(n_controls=0)) == [
-        f"Not testable (claims about 2 directions take at least 40 controls and have none): {M}."
+        f"Not testable (claims about 2 directions need at least 40 controls and have none): {M}."
     ]
 
 
@@ -183,7 +184,7 @@ def test_a_metric_of_text_is_judged_by_the_directions_that_have_texts():
     having = rows["direction"].isin(["feature_0", "covariance_0000", "covariance_0001"])
     rows.loc[~having, "rate"] = np.nan
     assert warned(rows, M, "rate") == [
-        "Not testable (claims about 1 direction take at least 20 controls and have 2): rate."
+        "Not testable (claims about 1 direction need at least 20 controls and have 2): rate."
     ]
 
 
@@ -191,7 +192,7 @@ def test_a_metric_without_values_is_named():
     rows = sound().assign(nowhere=np.nan)
     rows["unsteered"] = rows[M].where(rows["alpha"] == 0)
     assert warned(rows, M, "nowhere", "unsteered") == [
-        "Without a value on any steered prompt: nowhere, unsteered."
+        "Undefined on every steered prompt: nowhere, unsteered."
     ]
 
 
@@ -201,6 +202,5 @@ def test_a_metric_that_some_cells_have_on_fewer_prompts_is_named_with_the_fewest
     gone = (rows["direction"] == "feature_1") & (rows["alpha"] == 4) & (prompt > 4)
     rows["rate"] = rows["rate"].mask(gone)
     assert warned(rows, M, "rate") == [
-        "Measured on part of the prompts, so that means are over different ones: "
-        "rate (as few as 5 of 24)."
+        "Undefined for some prompts, so means cover different prompts: rate (as few as 5 of 24)."
     ]

@@ -61,7 +61,7 @@ def test_too_few_controls_are_said_to_be_too_few():
         "not testable with 39 controls: 2 features need at least 40."
     )
     assert sentence(-2.0, controls=[]).endswith(
-        "; no random direction was measured, so this is not testable."
+        "; no random direction was measured, so the effect cannot be tested."
     )
 
 
@@ -99,7 +99,7 @@ def test_a_named_metric_leads_and_an_unknown_one_is_refused():
     assert f" {M} " in headline(table, summary)
     assert "nats of KL" in headline(table, summary, "kl")
     assert headline(table, summary, "code_valid") == (
-        "No direction under test was measured on code_valid."
+        "No tested direction was measured on code_valid."
     )
     with pytest.raises(InputError, match="did you mean 'code_valid'"):
         headline(table, summary, "code_vald")
@@ -126,7 +126,7 @@ def test_one_prompt_gives_no_interval_of_kl():
 
 def test_without_candidates_the_headline_says_so():
     rows = long_table(np.zeros((3, 2, 6)), (0.0, 4.0), n_candidates=0)
-    assert headline(claims(rows, [M]), summarise(rows, [M])) == "No direction was under test."
+    assert headline(claims(rows, [M]), summarise(rows, [M])) == "No direction was tested."
 
 
 def test_over_several_norms_the_headline_pays_for_all_candidates():

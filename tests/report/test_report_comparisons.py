@@ -78,7 +78,7 @@ def test_the_best_score_stands_beside_the_baseline_with_its_interval():
 def test_without_a_ratio_the_difference_is_named_and_why():
     nothing = (np.nan, np.nan, np.nan)
     said = comparison_sentence(compared(["direct_logit", "auroc@answer"], nothing))
-    assert "+0.50 [+0.25, +0.75] beside auroc@answer" in said
+    assert "+0.50 [+0.25, +0.75] relative to auroc@answer" in said
     assert "not clearly above 0" in said
 
 
@@ -96,7 +96,9 @@ def test_references_alone_make_a_section_too(tmp_path):
 
 def test_an_edit_that_does_not_open_elsewhere_says_nothing_of_its_direction():
     said = front_sentence(pushed())
-    assert "where@last does no measurable damage, for it does not open elsewhere" in said
+    assert (
+        "where@last does no measurable damage: its gate stays closed on the other domains" in said
+    )
     assert (
         "of the 2 pairs that act on every prompt, linear probe math (add@last) costs least" in said
     )

@@ -10,9 +10,9 @@ import pytest
 from features_of import HOSTILE, decoder_only, feature_pages
 
 from saelens_steer.report import features_page
-from saelens_steer.report.feature_parts import running_text, token_text
 from saelens_steer.report.page import page, plots, write_plots
 from saelens_steer.report.run_folder import read_run
+from saelens_steer.report.theme import running_text, token_text
 from saelens_steer.report.topic_figures import TALLEST, topic_bars, topic_heatmap
 
 SHOWN = {12: "code", 87: "code", 3: "math", 900: "", 45: "math"}

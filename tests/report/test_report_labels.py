@@ -10,13 +10,12 @@ import features_of
 import labels_of
 import pytest
 from labels_of import FAILED, HOSTILE, entry, no_score, score, write_labels
+from markupsafe import escape as esc
 from test_report_page import Outline
 
 from saelens_steer.errors import InputError
 from saelens_steer.report import features_page
-from saelens_steer.report.label_parts import WORDS
-from saelens_steer.report.labels import is_good, labels_section
-from saelens_steer.report.markup import esc
+from saelens_steer.report.labels import WORDS, is_good, labels_section
 from saelens_steer.report.page import page, plots
 from saelens_steer.report.run_folder import read_run
 from saelens_steer.report.theme import one_line, quoted
@@ -124,11 +123,11 @@ def test_neuronpedia_has_a_column_only_where_there_is_any_of_it(named_run):
 
 
 def test_the_lead_says_who_named_the_features(named_run, own):
-    assert f"8 of 13 features have a short name, by {labels_of.MODEL} (openai-compatible)" in own
+    assert f"8 of 13 features have a label, from {labels_of.MODEL} (openai-compatible)" in own
     assert "Offline" not in own
     write_labels(named_run, {12: entry(12, "Lists", provider="offline", model=None)})
     alone = labels_section(read_run(named_run))
-    assert "1 of 1 features have a short name, by the offline provider." in alone
+    assert "1 of 1 features have a label, from the offline provider." in alone
     assert "the judge looks for the words of the label" in alone
 
 

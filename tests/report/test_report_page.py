@@ -123,7 +123,7 @@ def test_a_frozen_decoder_is_said_beside_the_sae(fresh_run):
     config.write_text(
         config.read_text().replace("architecture:", "frozen_decoder: true\n    architecture:")
     )
-    assert "trained in this run, its decoder left as drawn" in built(fresh_run).text
+    assert "trained in this run with a frozen random decoder" in built(fresh_run).text
 
 
 def test_hostile_completions_add_no_element_and_no_handler(outline, synthetic):
@@ -206,7 +206,7 @@ def test_a_run_without_controls_has_a_report(fresh_run):
             table = table.assign(n_controls=0, verdict="not testable with 0 controls")
         table.to_csv(fresh_run / name, index=False)
     text = built(fresh_run).text
-    assert "Not testable with 0 controls: 20 directions take at least 400." in text
+    assert "Not testable with 0 controls: 20 directions need at least 400." in text
 
 
 def with_two_families(folder) -> None:
@@ -221,7 +221,7 @@ def with_two_families(folder) -> None:
 def test_several_families_of_controls_stand_in_a_table_beside_the_claims(fresh_run):
     with_two_families(fresh_run)
     text = built(fresh_run).text
-    assert "Claims are held against covariance controls." in text
+    assert "Claims are tested against covariance controls." in text
     assert "How the answer changes with the controls" in text
     claims = pd.read_csv(fresh_run / "claims.csv")
     more = claims[claims["verdict"] == "more than random"]

@@ -67,7 +67,7 @@ def test_foreign_texts_are_shown_as_texts(fresh_run):
     shown = section_of(fresh_run, table)
     assert "<script" not in shown and "<b>'" not in shown
     assert shown.count(html.escape(HOSTILE)) >= 3 + 1 + 2 + 4
-    assert "<pre><code>print(&#x27;&lt;b&gt;&#x27;)</code></pre>" in shown
+    assert "<pre><code>print(&#39;&lt;b&gt;&#39;)</code></pre>" in shown
     assert "Done &amp; done." in shown
 
 

@@ -54,7 +54,7 @@ def test_the_table_of_families_holds_both_and_claims_the_first(two):
     pd.testing.assert_frame_equal(first, claims[first.columns])
     page = (two / "report.html").read_text(encoding="utf-8")
     assert "How the answer changes with the controls" in page
-    assert "Claims are held against token_difference controls." in page
+    assert "Claims are tested against token_difference controls." in page
     texts = [json.loads(line) for line in (two / "completions.jsonl").read_text().splitlines()]
     assert {t["family"] for t in texts} == {"candidate", "token_difference"}
 

@@ -189,7 +189,7 @@ def test_a_study_that_is_not_code_against_mathematics_runs_from_its_config(tmp_p
     out = ran("configs/tiny/transport_vs_prose.yaml", tmp_path / "run", small)
     claims = pd.read_csv(out / "claims.csv")
     assert {"story_margin", "kl", "mentions_transport"} == set(claims["metric"])
-    few = "Only 6 prompts were steered: intervals over fewer than 10 are not to be trusted."
+    few = "Only 6 prompts were steered: intervals over fewer than 10 are unreliable."
     assert few in json.loads((out / "warnings.json").read_text())
     assert few in (out / "report.html").read_text(encoding="utf-8")
     found = json.loads((out / "features.json").read_text())

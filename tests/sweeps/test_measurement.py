@@ -55,7 +55,7 @@ def test_each_candidate_has_a_verdict_on_each_metric(result):
 
 def test_what_may_mislead_is_said_in_sentences(result):
     n = result.rows["prompt_id"].nunique()
-    few = f"Only {n} prompts were steered: intervals over fewer than 10 are not to be trusted."
+    few = f"Only {n} prompts were steered: intervals over fewer than 10 are unreliable."
     assert few in result.warnings
     assert all(sentence.endswith(".") for sentence in result.warnings)
 

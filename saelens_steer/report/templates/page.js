@@ -136,11 +136,11 @@
     marks.append(element("small", item.length));
     box.append(marks);
     item.parts.forEach(([kind, text]) => box.append(element(kind === "code" ? "pre" : "p", text, "model-text")));
-    if (!item.parts.length) box.append(element("p", "(nothing)", "note"));
+    if (!item.parts.length) box.append(element("p", "(empty)", "note"));
     return box;
   };
   const fill = (id, items) => {
-    const missing = element("p", "No completion was written for this choice.", "note");
+    const missing = element("p", "There is no completion for this combination.", "note");
     byId(id).replaceChildren(...(items && items.length ? items.map(one) : [missing]));
   };
   const show = () => {
