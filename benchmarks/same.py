@@ -47,6 +47,13 @@ RENAMED_COLUMNS: dict[str, dict[str, str]] = {
 # Whole cells and JSON strings:
 RENAMED_VALUES: dict[str, dict[str, str]] = {
     "frozen_decoder_baseline/features.json": {"twin/sae": "frozen_decoder_baseline/sae"},
+    "tradeoffs*": {
+        "keep_norm@last": "add(keep_norm)@last",
+        "where@last": "add(gate=probe)@last",
+        "apart": "add(orthogonal_to=domains)",
+        "fires": "add(gate=feature)",
+        "clamp": "set_to",
+    },
 }
 
 IGNORED_FILES = (

@@ -48,6 +48,7 @@ HELD = {
 }
 OTHER_DEFAULT = {
     ("sweep", "features"),  # None instead of "candidates": a call has none
+    ("sweep", "edit"),  # the name of the default edit
     ("rank_features", "score"),  # causal scores alone
     ("select_features", "positive"),  # required in a call
     ("select_features", "negative"),

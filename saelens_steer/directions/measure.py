@@ -74,7 +74,7 @@ class Treatment:
         )
 
 
-class Cell(NamedTuple):
+class Dose(NamedTuple):
     """A treatment at one strength."""
 
     treatment: Treatment
@@ -143,7 +143,7 @@ class EffectMeasurement:
         kl = resolve_metrics(["kl"], self.measurement.model.tokenizer, cfg.d_vocab)
         return [*known, *(metric for metric in kl if isinstance(metric, LogitMetric))]
 
-    def kl_cells(self, treatments: Sequence[Treatment], kl: float, mean_norm: float) -> list[Cell]:
+    def kl_cells(self, treatments: Sequence[Treatment], kl: float, mean_norm: float) -> list[Dose]:
         """Each push where its mean KL to the unsteered model is `kl` nats. Raises InputError."""
         vectors = torch.stack([one.direction.vector for one in treatments])
         names = tuple(one.direction.name for one in treatments)
@@ -154,7 +154,7 @@ class EffectMeasurement:
             metrics=self.metrics,
         )
         steps = kl_steps(sweep, mean_norm)
-        return [Cell(one, kl, step, "kl") for one, step in zip(treatments, steps, strict=True)]
+        return [Dose(one, kl, step, "kl") for one, step in zip(treatments, steps, strict=True)]
 
     def effect_cells(
         self,
@@ -165,7 +165,7 @@ class EffectMeasurement:
         unit: float,
         rule: str,
         note: Note = unnoted,
-    ) -> list[Cell]:
+    ) -> list[Dose]:
         """Each treatment at the smallest strength found whose mean effect on a domain's prompts is
         `effect`; α is NaN if none is found. `unit`: the step of α = 1."""
         prompts = self.measurement.prompts
@@ -174,7 +174,7 @@ class EffectMeasurement:
         own = tuple(p for p in prompts if p.domain == domain)
         few = replace(self, measurement=replace(self.measurement, prompts=own))
 
-        def cell(i: int, alpha: float) -> Cell:
+        def cell(i: int, alpha: float) -> Dose:
             return cell_at(treatments[i], alpha, unit, rule)
 
         def effects_of(which: Sequence[int], alphas: Sequence[float]) -> list[float]:
@@ -193,7 +193,7 @@ class EffectMeasurement:
         values = {m.name: m.of(logits, baseline=logits).double().cpu() for m in self.metrics}
         return pd.DataFrame({"prompt": np.arange(len(logits)), **values})
 
-    def logit_rows(self, cells: Sequence[Cell], note: Note = unnoted) -> pd.DataFrame:
+    def logit_rows(self, cells: Sequence[Dose], note: Note = unnoted) -> pd.DataFrame:
         """cell, prompt, each logit metric and the receipt, in the order of cells and prompts."""
         parts = []
         for unsteered_pass, places, sweep in self._by_place(cells):
@@ -209,7 +209,7 @@ class EffectMeasurement:
                 note(len(rows))
         return pd.concat(parts).sort_values(["cell", "prompt"], ignore_index=True)
 
-    def text_rows(self, cells: Sequence[Cell], note: Note = unnoted) -> pd.DataFrame:
+    def text_rows(self, cells: Sequence[Dose], note: Note = unnoted) -> pd.DataFrame:
         """cell (−1: unsteered), prompt, completion, truncated, each text metric and text_loss."""
         measurement, parts = self.measurement, []
         change = {"max_new_tokens": self.max_new_tokens, "samples": 1}
@@ -232,7 +232,7 @@ class EffectMeasurement:
         return rows[columns].assign(**{LOSS: text_losses(measurement.model, prompts, texts)})
 
     def _by_place(
-        self, cells: Sequence[Cell]
+        self, cells: Sequence[Dose]
     ) -> Iterator[tuple[UnsteeredPass, list[int], dict[str, Any]]]:
         """The pass for each place, the cells that are steered there, and their sweep's inputs."""
         for at, unsteered_pass in self.passes.items():
@@ -259,7 +259,7 @@ class EffectMeasurement:
             )
 
 
-def cell_at(treatment: Treatment, alpha: float, unit: float, rule: str) -> Cell:
+def cell_at(treatment: Treatment, alpha: float, unit: float, rule: str) -> Dose:
     """A treatment at α, whose pushes and values count `unit`; a factor is 1 + α."""
     scaled = treatment.edit.options.strength in ("push", "value")
-    return Cell(treatment, alpha, alpha * unit if scaled else alpha, rule)
+    return Dose(treatment, alpha, alpha * unit if scaled else alpha, rule)

@@ -14,9 +14,9 @@ import torch
 
 from saelens_steer.config import CompareDirectionsSpec
 from saelens_steer.directions.measure import (
-    Cell,
     EffectMeasurement,
     NamedDirection,
+    Dose,
     Treatment,
     cell_at,
 )
@@ -98,7 +98,7 @@ def _measured(
     job: ComparisonInputs,
     effects: EffectMeasurement,
     names: Sequence[tuple[str, str]],
-    cells: Sequence[Cell],
+    cells: Sequence[Dose],
 ) -> pd.DataFrame:
     """Each (side, direction) at one strength: side, direction, prompt_id, domain, effect, kl."""
     rows, zero = effects.logit_rows(cells), effects.unsteered_rows()

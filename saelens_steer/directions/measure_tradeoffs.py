@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from saelens_steer.config import TradeoffsSpec
-from saelens_steer.directions.measure import Cell, EffectMeasurement, Treatment, cell_at
+from saelens_steer.directions.measure import EffectMeasurement, Dose, Treatment, cell_at
 from saelens_steer.evidence import EQUAL_EFFECT, GRID
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.steering import EditContext
@@ -84,13 +84,13 @@ def tradeoff_rows(job: TradeoffInputs, note: Note = unnoted) -> pd.DataFrame:
     return pd.concat([table, missed.astype({"feature": "Int64"})], ignore_index=True)
 
 
-def _grid_cells(job: TradeoffInputs, treatment: Treatment) -> list[Cell]:
+def _grid_cells(job: TradeoffInputs, treatment: Treatment) -> list[Dose]:
     """A treatment at each strength; once, under α = 1, if its edit has none."""
     alphas = job.spec.alphas if treatment.edit.options.strength else (1.0,)
     return [cell_at(treatment, alpha, job.mean_norm, GRID) for alpha in alphas]
 
 
-def _equal_effect_cells(job: TradeoffInputs, effects: EffectMeasurement, note: Note) -> list[Cell]:
+def _equal_effect_cells(job: TradeoffInputs, effects: EffectMeasurement, note: Note) -> list[Dose]:
     """Each treatment that has a strength, at the one that has the effect; α is NaN if none does."""
     if job.spec.effect is None:
         return []

@@ -92,9 +92,7 @@ def _check_sae(run: RunContext) -> None:
     """Named features exist, and the SAE fits the model wherever it is used."""
     edits = run.spec.compare_edits.edits if run.spec.compare_edits else []
     encoded_at = {
-        edit.options.hook_name or run.hook_name
-        for edit in edits
-        if "encoder" in edit.options.needs
+        edit.options.hook_name or run.hook_name for edit in edits if "encoder" in edit.options.needs
     }
     if train := run.spec.sae.train:
         load_corpus(train.corpus, run.model.tokenizer, 1, train.seed)  # raises if it has no text

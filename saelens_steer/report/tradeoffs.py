@@ -27,7 +27,7 @@ from saelens_steer.report.theme import (
     plain,
 )
 
-GATED = ("where", "fires")
+GATED = "gate="
 """Edits that act only on some prompts; the others act on every prompt."""
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 FLOOR = 1e-6
