@@ -77,14 +77,15 @@ def cli_page() -> str:
         usage = [label for label, p in shown if p.param_type_name == "argument"]
         lines += [f"## {name}\n", f"{command.help}\n", "```text"]
         lines += [" ".join(["saelens-steer", name, *usage, "[OPTIONS]"]), "```\n"]
-        lines += [f"`{label}`\n:   {p.help or '&nbsp;'}\n" for label, p in shown]
+        for label, p in shown:
+            lines += [f"`{label}`\n", *([f":   {p.help}\n"] if p.help else [])]
     return "\n".join(lines)
 
 
 def _label(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
         return str(parameter.metavar or parameter.name.upper())
-    value = "" if parameter.is_flag else f" {parameter.metavar or parameter.type.name.upper()}"
+    value = "" if parameter.is_flag else f" {parameter.metavar or parameter.name.upper()}"
     return ", ".join(parameter.opts) + value
 
 
@@ -104,7 +105,7 @@ def config_page() -> str:
         docs = _field_docs(spec)
         for name, field in spec.model_fields.items():
             head = f"`{field.alias or name}` · {_type(field.annotation, places)}{_default(field)}"
-            lines += [f"{head}\n:   {docs.get(name) or '&nbsp;'}\n"]
+            lines += [f"{head}\n", *([f":   {docs[name]}\n"] if name in docs else [])]
     return "\n".join(lines)
 
 
@@ -149,6 +150,9 @@ def _field_docs(spec: type[BaseModel]) -> dict[str, str]:
 def _type(annotation: Any, places: dict[type[BaseModel], str]) -> str:
     """A type in words, with links to the sections it mentions."""
     origin, args = get_origin(annotation), get_args(annotation)
+    if annotation in places and len(annotation.model_fields) == 1:
+        ((name, field),) = annotation.model_fields.items()
+        return f"`{name}:` {_type(field.annotation, places)}"
     if annotation in places:
         return f"[{places[annotation]}](#{re.sub(r'[^a-z_]', '', places[annotation])})"
     if annotation in PLAIN:
