@@ -30,13 +30,13 @@ OUTPUTS: dict[str, str] = {}
 def execute(path: Path) -> nbformat.NotebookNode:
     """Run a notebook beside a link to configs/, on one thread, and keep it with its outputs."""
     book: Any = nbformat.read(path, as_version=4)
-    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    os.environ |= {"PLOTLY_RENDERER": "plotly_mimetype"}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    env["PLOTLY_RENDERER"] = "plotly_mimetype"
     with tempfile.TemporaryDirectory() as work:
         (Path(work) / "configs").symlink_to(ROOT / "configs")
         (folder := Path(work) / "notebooks").mkdir()
         run = {"metadata": {"path": str(folder)}}
-        NotebookClient(book, timeout=600, kernel_name="python3", resources=run).execute()
+        NotebookClient(book, timeout=600, kernel_name="python3", resources=run).execute(env=env)
     KEPT.mkdir(parents=True, exist_ok=True)
     nbformat.write(book, _kept(path))
     return book
@@ -92,7 +92,8 @@ def _html(output: Any, name: str) -> str:
     data = output.get("data", {})
     if FIGURE in data:
         figure = plotly.io.from_json(plotly.io.json.to_json_plotly(data[FIGURE]), skip_invalid=True)
-        div = plotly.io.to_html(figure, include_plotlyjs=False, full_html=False, div_id=name)
+        how: dict[str, Any] = {"include_plotlyjs": False, "full_html": False, "div_id": name}
+        div = plotly.io.to_html(figure, config={"displayModeBar": False}, **how)
         return f'<script src="../../assets/plotly.min.js"></script>{div}'
     return data.get("text/html") or _plain(data.get("text/plain", ""))
 

@@ -1,8 +1,8 @@
 """Every code block of the README and the site does what a reader would have it do.
 
-Python is run, page by page, in a folder with a finished run; YAML is a valid config or a part of one;
-commands and their options exist, and short ones are run. A block after `<!-- not run: … -->` is
-compiled or parsed only.
+Python runs, page by page, in a folder with a finished run. YAML is a valid config or a part of one.
+Commands and their options exist, and short ones run. A block after `<!-- not run: … -->` is only
+compiled.
 """
 
 from __future__ import annotations
