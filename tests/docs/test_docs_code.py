@@ -41,7 +41,7 @@ SMALL = {
     },
 }
 """The demo in seconds: what pages find in runs/demo."""
-COMING = frozenset({"margin", "CompletionSpec"} - set(saelens_steer.__all__))
+COMING = frozenset({"margin", "CompletionSpec", "difference_of_means"} - set(saelens_steer.__all__))
 """Public names that pages use and the package does not have yet: such blocks are not run."""
 SHORT = ("export", "features")
 """Commands on runs/demo that are run, and not only checked."""
