@@ -94,8 +94,8 @@ def config_page() -> str:
     lines = [
         "# Config\n",
         "A config states only what differs from these defaults. They describe the tiny run: for "
-        "another model, `hook_name`, `sae`, `prompts.source`, `select.prompts` and, if you train, "
-        "`sae.train.corpus` must be stated. Unknown keys are refused.\n",
+        "another model, `hook_name`, `sae`, `prompts.source`, `select.prompts`, `metrics` and, if you "
+        "train, `sae.train.corpus` must be stated. Unknown keys are refused.\n",
     ]
     places = _places()
     for spec in sorted(places, key=lambda s: _order(places[s])):
