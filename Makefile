@@ -2,6 +2,7 @@
 # make test       the tests, at most eight minutes on two cores
 # make test-slow  those that take longer, at most twenty
 # make check      formatting, lint, types, import contract
+# make docs       the documentation site, in build/site; at most three minutes
 # make nightly    the statistics on fresh resamples, planted effects, rates: hours
 # make bench      the sweep beside other libraries, one JSON line each; about an hour
 # Each does its own set-up in .venv on a fresh machine, once.
@@ -17,7 +18,7 @@ THREADS ?= 2
 export OMP_NUM_THREADS = $(THREADS)
 PYTEST  = -n 2 --dist loadfile --no-loadscope-reorder  # two test files at a time
 
-.PHONY: demo test test-slow check nightly bench format clean
+.PHONY: demo test test-slow check docs nightly bench format clean
 
 demo: $(READY)
 	$(BIN)/saelens-steer demo --out $(OUT)
@@ -34,6 +35,11 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+
+docs: export OMP_NUM_THREADS = 1
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(READY)
+	PYTHONPATH=. $(BIN)/python -m mkdocs build --strict
 
 nightly: $(READY)
 	$(BIN)/python -m benchmarks.calibration
@@ -57,8 +63,8 @@ format: $(READY)
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) runs build .pytest_cache .ruff_cache .import_linter_cache

@@ -74,7 +74,7 @@ def front_sentence(front: pd.DataFrame) -> str:
     reached = rows[rows["alpha"].notna() & (rows["evidence"] != "ceiling")]
     if reached.empty:
         return ""
-    gated = reached["edit"].str.partition("@")[0].isin(GATED)
+    gated = reached["edit"].str.contains(GATED, regex=False)
     closed, always = reached[gated & (reached["damage_kl"] <= FLOOR)], reached[~gated]
     parts = []
     if len(closed):

@@ -244,7 +244,10 @@ def rows_of(sweep: LogitSweep, found: Found, baseline: Logits) -> pd.DataFrame:
 
 
 def _metric_values(
-    metrics: Sequence[LogitMetric], logits: Logits, baseline: Logits, columns: Tensor | None
+    metrics: Sequence[LogitMetric],
+    logits: Logits,
+    baseline: Float[Tensor, "batch all_vocab"],
+    columns: Tensor | None,
 ) -> dict[str, PerRow]:
     """Each metric of some rows; `columns` are the tokens that the logits are of (None: all)."""
     if columns is not None:

@@ -1,0 +1,1 @@
+"""Hooks of the documentation site (mkdocs.yml): pages made while it is built."""

@@ -1,0 +1,113 @@
+"""The config reference, generated from the pydantic specs and the strings below their fields."""
+
+import ast
+import inspect
+import itertools
+import re
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
+
+from saelens_steer.config import RunSpec
+
+PLAIN = {NoneType: "null", bool: "true or false", int: "integer", float: "number", str: "text"}
+
+
+def config_page() -> str:
+    """Every section of a config with its keys, types, defaults and meanings."""
+    lines = [
+        "# Config\n",
+        "A config states only what differs from these defaults. They describe the tiny run: for "
+        "another model, `hook_name`, `sae`, `prompts.source`, `select.prompts`, `metrics` and, if "
+        "you train, `sae.train.corpus` must be stated. Unknown keys are refused.\n",
+    ]
+    places = _places()
+    for spec in sorted(places, key=lambda s: _order(places[s])):
+        if len(spec.model_fields) == 1:  # `{margin: …}`: its only key has a section
+            continue
+        lines += [f"## {places[spec] or 'Sections'}\n", f"{inspect.cleandoc(spec.__doc__ or '')}\n"]
+        docs = _field_docs(spec)
+        for name, field in spec.model_fields.items():
+            head = f"`{field.alias or name}` · {_type(field.annotation, places)}{_default(field)}"
+            lines += [f"{head}\n", *([f":   {docs[name]}\n"] if name in docs else [])]
+    return "\n".join(lines)
+
+
+def _places() -> dict[type[BaseModel], str]:
+    """Each spec and the dotted key under which a config first mentions it."""
+    places: dict[type[BaseModel], str] = {RunSpec: ""}
+    for spec in (waiting := [RunSpec]):  # grows while it is read
+        for name, field in spec.model_fields.items():
+            key = f"{places[spec]}.{field.alias or name}".lstrip(".")
+            new = [inner for inner in _specs_in(field.annotation) if inner not in places]
+            places |= dict.fromkeys(new, key)
+            waiting += new
+    return places
+
+
+def _order(place: str) -> tuple[int, str]:
+    section = place.split(".")[0]
+    known = list(RunSpec.model_fields)
+    return (known.index(section) if section in known else -1), place
+
+
+def _specs_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [spec for part in get_args(annotation) for spec in _specs_in(part)]
+
+
+def _field_docs(spec: type[BaseModel]) -> dict[str, str]:
+    """Field → the string below it, of the class and of those it inherits from."""
+    found: dict[str, str] = {}
+    for base in reversed(spec.__mro__):
+        if issubclass(base, BaseModel) and base is not BaseModel:
+            body = ast.parse(inspect.getsource(base)).body[0].body  # pyright: ignore
+            for field, below in itertools.pairwise(body):
+                if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+                    found[ast.unparse(field.target)] = inspect.cleandoc(
+                        ast.literal_eval(below.value)
+                    )
+    return {name: text.replace("\n", "\n    ") for name, text in found.items()}
+
+
+def _type(annotation: Any, places: dict[type[BaseModel], str]) -> str:
+    """A type in words, with links to the sections it mentions."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if annotation in places and len(annotation.model_fields) == 1:
+        ((name, field),) = annotation.model_fields.items()
+        return f"`{name}:` {_type(field.annotation, places)}"
+    if annotation in places:
+        return f"[{places[annotation]}](#{re.sub(r'[^a-z_]', '', places[annotation])})"
+    if annotation in PLAIN:
+        return PLAIN[annotation]
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in args)
+    if origin is Annotated:
+        return _type(args[0], places)
+    if origin is tuple:
+        return f"list of {_type(args[0], places)}"
+    if origin is dict:
+        return f"mapping of names to {_type(args[1], places)}"
+    return " or ".join(dict.fromkeys(_type(arg, places) for arg in args)) or "anything"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return ", required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        return ""
+    text = yaml.safe_dump(_given(to_jsonable_python(value)), default_flow_style=True, width=9999)
+    return f", default `{text.removesuffix(chr(10)).removesuffix('...').strip()}`"
+
+
+def _given(value: Any) -> Any:
+    """The value without keys that are null."""
+    if isinstance(value, dict):
+        return {k: _given(v) for k, v in value.items() if v is not None}
+    return [_given(v) for v in value] if isinstance(value, list) else value

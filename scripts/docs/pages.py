@@ -1,0 +1,114 @@
+"""MkDocs hook: the generated pages, and a check of the built site."""
+
+import ast
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import typer
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+from pydantic import BaseModel
+
+import saelens_steer
+from saelens_steer.cli import app
+from scripts.docs.config_page import config_page
+
+ROOT = Path(__file__).parents[2]
+GROUPS = {
+    "model": "Models", "data": "Prompts", "activations": "Activations", "sae": "SAEs",
+    "features": "Features", "steering": "Steering", "sweeps": "Sweeps",
+    "pipeline": "Studies and runs", "directions": "Directions", "evidence": "Evidence",
+    "metrics": "Metrics", "config": "Configs", "report": "Report", "errors": "Errors",
+}  # fmt: skip
+"""The package a public name comes from → its heading, in the order of the page."""
+LOADED = re.compile(
+    r"""<(?:script|img|iframe|source)\b[^>]*?\ssrc=["']?((?:https?:)?//[^"'\s>]+)"""
+    r"""|<link\b[^>]*?rel=["']?(?:stylesheet|preconnect|preload|icon)["']?[^>]*?"""
+    r"""href=["']?((?:https?:)?//[^"'\s>]+)"""
+    r"""|@import[^;]*?((?:https?:)?//[^"'\s;)]+)"""
+)
+"""What a browser fetches from another host when it opens a page; plain links are not."""
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the generated pages to those in `docs/`."""
+    figures = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    pages = {
+        "reference/cli.md": cli_page(),
+        "reference/config.md": config_page(),
+        "reference/python.md": python_page(),
+        "figures.md": figures,
+    }
+    for name, content in pages.items():
+        files.append(File.generated(config, name, content=content))
+    return files
+
+
+def on_post_build(config: Any) -> None:
+    """Refuse a site that loads anything from another host."""
+    for page in sorted(Path(config.site_dir).rglob("*")):
+        if page.suffix in (".html", ".css") and (found := external(page.read_text("utf-8"))):
+            raise PluginError(f"{page} loads {found[0]}: the site must work without a network")
+
+
+def external(text: str) -> list[str]:
+    """The addresses on other hosts that a page or style sheet loads."""
+    return ["".join(groups) for groups in LOADED.findall(text)]
+
+
+def cli_page() -> str:
+    """Every command with its arguments and options; those that most commands share come first."""
+    group: Any = typer.main.get_command(app)
+    shown = {
+        name: [(_label(p), p.help or "") for p in c.params] for name, c in group.commands.items()
+    }
+    counts = Counter(both for params in shown.values() for both in params)
+    shared = {both for both, n in counts.items() if 2 * n > len(shown)}
+    lines = [
+        "# Command line\n",
+        "The last line a command prints is the path of what it made. Exit status: 0 done, "
+        "2 bad input (one sentence on stderr), 1 anything else.\n",
+        "Most commands have these:\n",
+        *(_defined(both) for both in counts if both in shared),
+    ]
+    for name, command in group.commands.items():
+        usage = [label if label[0] != "-" else f"[{label}]" for label, _ in shown[name]]
+        lines += [f"## {name}\n", f"{command.help}\n", "```text"]
+        lines += [" ".join(["saelens-steer", name, *usage]), "```\n"]
+        lines += [_defined(both) for both in shown[name] if both not in shared]
+    return "\n".join(lines)
+
+
+def _defined(term: tuple[str, str]) -> str:
+    return f"`{term[0]}`\n" + (f"\n:   {term[1]}\n" if term[1] else "")
+
+
+def _label(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return str(parameter.metavar or parameter.name.upper())
+    value = "" if parameter.is_flag else f" {parameter.metavar or parameter.name.upper()}"
+    return ", ".join(parameter.opts) + value
+
+
+def python_page() -> str:
+    """The public names, by the package they come from; mkdocstrings writes their entries."""
+    stub = ast.parse((ROOT / "saelens_steer" / "__init__.pyi").read_text(encoding="utf-8"))
+    names: dict[str, list[str]] = defaultdict(list)
+    for node in stub.body:
+        if isinstance(node, ast.ImportFrom) and node.module != "version":
+            names[str(node.module).split(".")[0]] += [alias.name for alias in node.names]
+    lines = ["# Python\n", "```python\nimport saelens_steer as ss\n```\n"]
+    for package in sorted(names, key=[*GROUPS, *names].index):
+        lines.append(f"## {GROUPS.get(package, package)}\n")
+        lines += [_entry(getattr(saelens_steer, name)) for name in names[package]]
+    return "\n".join(lines)
+
+
+def _entry(public: Any) -> str:
+    """The entry of a function or class, under the module that defines it."""
+    entry = f"::: {public.__module__}.{public.__qualname__}\n"
+    if isinstance(public, type) and issubclass(public, BaseModel):
+        return f"{entry}    options: {{members: false}}\n\nFields: see [Config](config.md).\n"
+    return entry
