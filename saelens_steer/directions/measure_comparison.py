@@ -14,9 +14,9 @@ import torch
 
 from saelens_steer.config import CompareDirectionsSpec
 from saelens_steer.directions.measure import (
+    Dose,
     EffectMeasurement,
     NamedDirection,
-    Dose,
     Treatment,
     cell_at,
 )

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from saelens_steer.config import TradeoffsSpec
-from saelens_steer.directions.measure import EffectMeasurement, Dose, Treatment, cell_at
+from saelens_steer.directions.measure import Dose, EffectMeasurement, Treatment, cell_at
 from saelens_steer.evidence import EQUAL_EFFECT, GRID
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.steering import EditContext

@@ -20,8 +20,6 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-import saelens_steer
-
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(
@@ -41,8 +39,6 @@ SMALL = {
     },
 }
 """The demo in seconds: what pages find in runs/demo."""
-COMING = frozenset({"margin", "CompletionSpec", "difference_of_means"} - set(saelens_steer.__all__))
-"""Public names that pages use and the package does not have yet: such blocks are not run."""
 SHORT = ("export", "features")
 """Commands on runs/demo that are run, and not only checked."""
 
@@ -118,7 +114,7 @@ def test_the_python_of_a_page_runs(page, workplace, monkeypatch):
             Path(block.title).write_text(block.code, encoding="utf-8")
         elif block.language == "python":
             code = compile(block.code, f"{page.name}: {block.code[:40]!r}", "exec")
-            if block.run and not COMING & set(re.findall(r"\bss\.(\w+)", block.code)):
+            if block.run:
                 exec(code, names)
 
 
@@ -127,8 +123,6 @@ def test_the_yaml_of_a_page_is_a_config_or_a_part_of_one(page):
     from saelens_steer.config import parse_config
 
     for block in blocks(page, "yaml"):
-        if COMING and "keep_norm" in block.code:
-            continue
         parse_config(yaml.safe_load(block.code))
 
 
