@@ -15,6 +15,8 @@ from saelens_steer.report.tradeoffs import front_sentence, tradeoffs_figure, tra
 
 HOSTILE = "<!--<script>"
 
+GATED = "add(gate=probe)@last"
+
 
 def compared(methods, ratio=(2.5, 1.25, 4.0), side="both"):
     """A comparison in which the first of the methods does most."""
@@ -65,12 +67,7 @@ def pushed(**more):
     }
     probe = {"direction": "linear_probe_math", "found_by": "linear_probe", "baseline": False}
     least = base | probe | ends("damage_kl", 0.1, 0.05, 0.2) | {"ratio": 0.25, "edit": "add@last"}
-    gated = (
-        base
-        | probe
-        | ends("damage_kl", 0.0, 0.0, 0.0)
-        | {"ratio": 0.0, "edit": "add(gate=probe)@last"}
-    )
+    gated = base | probe | ends("damage_kl", 0.0, 0.0, 0.0) | {"ratio": 0.0, "edit": GATED}
     return pd.DataFrame([gated, least, base]).assign(**more)
 
 
@@ -101,10 +98,7 @@ def test_references_alone_make_a_section_too(tmp_path):
 
 def test_an_edit_that_does_not_open_elsewhere_says_nothing_of_its_direction():
     said = front_sentence(pushed())
-    assert (
-        "add(gate=probe)@last does no measurable damage: its gate stays closed on the other domains"
-        in said
-    )
+    assert f"{GATED} does no measurable damage: its gate stays closed on the other domains" in said
     assert (
         "of the 2 pairs that act on every prompt, linear probe math (add@last) costs least" in said
     )
