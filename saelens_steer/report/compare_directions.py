@@ -94,7 +94,7 @@ def _gain(row: Any, baseline: str) -> str:
         return f"{ratio} × [{low}, {high}] the effect of {baseline}"
     places = decimals([row["effect"], row["difference"]])
     more, low, high = estimate(row, "difference", places, signed=True)
-    return f"{more} [{low}, {high}] relative to {baseline}, whose effect is not clearly above 0"
+    return f"{more} [{low}, {high}] relative to {baseline}, whose effect is not clearly positive"
 
 
 def _times(row: Any) -> list[str]:

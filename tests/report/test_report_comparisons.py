@@ -81,7 +81,7 @@ def test_without_a_ratio_the_difference_is_named_and_why():
     nothing = (np.nan, np.nan, np.nan)
     said = comparison_sentence(compared(["direct_logit", "auroc@answer"], nothing))
     assert "+0.50 [+0.25, +0.75] relative to auroc@answer" in said
-    assert "not clearly above 0" in said
+    assert "not clearly positive" in said
 
 
 def test_a_ceiling_and_a_reference_are_never_the_best_score():
