@@ -11,7 +11,7 @@ from saelens_steer.evidence.claims import (
 from saelens_steer.evidence.grid import ROW_COLUMNS, summarise
 from saelens_steer.evidence.guards import guards
 from saelens_steer.evidence.headline import headline
-from saelens_steer.evidence.matching import matched_by
+from saelens_steer.evidence.matching import PUSHES, edit_of, matched_by
 from saelens_steer.evidence.tabulate_comparison import ASKING, comparison_table
 from saelens_steer.evidence.tabulate_tradeoffs import (
     EQUAL_EFFECT,

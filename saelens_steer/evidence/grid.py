@@ -128,9 +128,11 @@ def _check(rows: pd.DataFrame) -> None:
             )
 
 
+PUSH = "add"
+"""The edit that a table without the column `edit` is of."""
 SUMMARY_COLUMNS = [
     *("direction", "family", "feature", "alpha", "alpha_unit", "n"),
-    *("matched_norm", "matched_to"),
+    *("matched_norm", "matched_to", "edit"),
 ]
 
 
@@ -139,7 +141,8 @@ def summarise(
 ) -> pd.DataFrame:
     """direction, family, feature, alpha, alpha_unit, n (prompts), and for each metric M: M, its
     mean; M_delta, that minus the mean at α = 0; M_ci_low and M_ci_high, the 95 % bootstrap
-    interval of M_delta over prompts. matched_norm and matched_to are kept if given.
+    interval of M_delta over prompts. matched_norm and matched_to are kept if given, and
+    so is an edit other than plain `add`.
 
     Samples of one prompt are averaged first. Rows: directions as they first appear, α ascending.
     Raises InputError for a table that does not fit.
@@ -151,6 +154,8 @@ def summarise(
     table = grid.directions.iloc[direction].reset_index(drop=True)
     table["alpha"] = grid.alphas[alpha]
     table["n"] = counts[direction, alpha]
+    if "edit" in rows and (edit := str(rows["edit"].iloc[0])) != PUSH:
+        table["edit"] = edit
     weights = bootstrap_weights(grid.n_prompts, n_resamples, seed)
     columns = {}
     for metric in metrics:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from saelens_steer.config import EDITS
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import statistics
 from saelens_steer.evidence.claims import LEVEL, PASSES, least_controls, steered_only
 from saelens_steer.evidence.grid import KL, RowGrid
-from saelens_steer.evidence.matching import Matching, matched_by
+from saelens_steer.evidence.matching import PUSHES, Matching, edit_of, matched_by
 
 UNITS = {"max_act": " × A_max", "resid_norm": " × mean ‖x‖", "kl": " nats of KL", "unit": " (unit)"}
 """Printed after α; nothing if α is a multiple of W_dec[f] itself."""
@@ -36,7 +37,8 @@ def headline(claims: pd.DataFrame, summary: pd.DataFrame, metric: str | None = N
     if ours.empty:
         return f"No tested direction was measured on {metric}."
     best = ours.sort_values(["p_value", "T"], ascending=[True, False], kind="stable").iloc[0]
-    effect = _effect(best, metric, UNITS.get(str(summary["alpha_unit"].iloc[0]), ""))
+    unit = UNITS.get(str(summary["alpha_unit"].iloc[0]), "")
+    effect = _effect(best, metric, _treatment(best, edit_of(summary), unit))
     p_best = _headline_p(ours, summary, metric)
     return f"{effect}; {_comparison(best, ours, p_best, matched_by(summary))}."
 
@@ -58,11 +60,20 @@ def _headline_p(ours: pd.DataFrame, summary: pd.DataFrame, metric: str) -> float
     return min([p for p in found if not math.isnan(p)] + [1.0])
 
 
-def _effect(best: Any, metric: str, unit: str) -> str:
-    """The effect with its interval, in words that the interval supports."""
+def _treatment(best: Any, edit: str, unit: str) -> str:
+    """What was done to the direction, and how strongly if the edit has a strength."""
     feature = best["feature"]
     name = str(best["direction"]) if pd.isna(feature) else f"feature {int(feature)}"
-    push = f"Pushing {name} by α = {best['alpha']:g}{unit}".replace("= -", "= −")
+    strength = f"α = {best['alpha']:g}{unit}".replace("= -", "= −")
+    if edit in PUSHES:
+        return f"Pushing {name} by {strength}"
+    options = EDITS.get(edit.partition("(")[0])
+    timeless = options is not None and options.STRENGTH is None
+    return f"Applying {edit} to {name}" + ("" if timeless else f" at {strength}")
+
+
+def _effect(best: Any, metric: str, push: str) -> str:
+    """The effect with its interval, in words that the interval supports."""
     effect, low, high = best["effect"], best["ci_low"], best["ci_high"]
 
     def shown(value: float) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from saelens_steer.errors import InputError
-from saelens_steer.evidence.grid import RowGrid
+from saelens_steer.evidence.grid import PUSH, RowGrid
 from saelens_steer.steering import CANDIDATE
 
 SAME_NORM = 1e-6
@@ -86,11 +86,23 @@ def _family(present: list[str], wanted: str | None) -> str | None:
     return wanted or (present[0] if present else None)
 
 
-def matched_by(table: pd.DataFrame) -> str:
-    """The property that controls share with their candidates: `size` or `KL`.
+PUSHES = (PUSH, "add(orthogonal_to=domains)")
+"""Edits that add one vector to every activation."""
 
-    It is what α counts, unless candidates have separate controls: then it is the other one.
+
+def matched_by(table: pd.DataFrame) -> str:
+    """The property that controls share with their candidates: `size`, `KL` or `‖Δx‖`.
+
+    For a push it is what α counts, unless candidates have separate controls: then it is the other
+    one. Controls of any other edit move each activation as far as the edit does.
     """
+    if edit_of(table) not in PUSHES:
+        return "‖Δx‖"
     separate = "matched_to" in table and bool(table["matched_to"].notna().to_numpy().any())
     in_nats = "alpha_unit" in table and set(table["alpha_unit"]) == {"kl"}
     return "KL" if in_nats != separate else "size"
+
+
+def edit_of(table: pd.DataFrame) -> str:
+    """The edit that rows or a summary are of."""
+    return str(table["edit"].iloc[0]) if "edit" in table and len(table) else PUSH

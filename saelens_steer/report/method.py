@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from saelens_steer.evidence import matched_by
+from saelens_steer.evidence import PUSHES, edit_of, matched_by
 from saelens_steer.report.figures import scores_figure
 from saelens_steer.report.markup import chart, render
 from saelens_steer.report.run_folder import RunTables, controls, side_names
@@ -64,11 +64,17 @@ FAMILIES = {
 CONTROLS = {
     "size": "Random directions scaled to the norm of the steered vector and applied at the same "
     "hook and positions.",
+    "‖Δx‖": "Random directions at the same hook and positions. At each token, a control moves the "
+    "activation as far as the candidate's own edit does there.",
     "KL": "Random directions applied at the same hook and positions, scaled until their mean KL to "
     "the unsteered model equals that of the steered vector.",
 }
 """What controls are, by the quantity in which they match the steered vector."""
 
+STRENGTH = (
+    "α is the size of a push, the factor of scale minus 1, or the value that set_to gives the "
+    "feature. Edits without a strength have α = 1. α = 0 is the unsteered model."
+)
 METHOD = {
     "Steering": "At the hook, the residual x of every steered position becomes x + α · direction.",
     "Patching": "Other edits of x. Feature edits encode x, change the activations z and decode. "
@@ -142,5 +148,10 @@ def method_section(run: RunTables) -> str:
     families = [f"{name}: {FAMILIES[name]}" for name in names if name in FAMILIES]
     here = f" Here, {'; '.join(families)}." if families else ""
     rows = list(METHOD.items())
+    if (edit := edit_of(run.summary)) not in PUSHES:
+        rows[0] = (
+            "Steering",
+            f"At the hook, {edit} is applied at every steered position. {STRENGTH}",
+        )
     rows[4:4] = [("Controls", CONTROLS[matched_by(run.summary)] + here)]
     return render("method.html", rows=rows)

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from saelens_steer.evidence import PUSHES, edit_of
 from saelens_steer.files import inside, write_text
 from saelens_steer.report.compare_directions import comparison_figure, comparison_section
 from saelens_steer.report.control_claims import baseline_section
@@ -71,6 +72,7 @@ def page(run: RunTables, headline: str) -> str:
         "report.html",
         name=run.path.resolve().name,
         headline=headline,
+        edit=None if edit_of(run.summary) in PUSHES else edit_of(run.summary),
         facts=facts(run),
         warnings=[*run.warnings, *(run.quality.get("warnings") or [])],
         links=[(name, SECTIONS[name][0]) for name, section in built.items() if section],

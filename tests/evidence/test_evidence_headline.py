@@ -149,3 +149,35 @@ def test_tables_read_back_from_csv_give_the_same_sentence(tmp_path):
         pd.read_csv(tmp_path / "claims.csv"), pd.read_csv(tmp_path / "interference.csv")
     )
     assert again == headline(table, summary)
+
+
+@pytest.mark.parametrize(
+    ("edit", "alphas", "said"),
+    [
+        ("ablate", (0.0, 1.0), "Applying ablate to feature 3 raises m by"),
+        ("set_to", (0.0, 2.0), "Applying set_to to feature 3 at α = 2 raises m by"),
+        ("add(orthogonal_to=domains)", (0.0, 2.0), "Pushing feature 3 by α = 2 raises m by"),
+    ],
+)
+def test_the_headline_names_an_edit_that_is_no_push_and_what_its_controls_share(edit, alphas, said):
+    rows = []
+    for direction, family, feature, size in (
+        ("feature_3", "candidate", 3, 2.0),
+        *((f"c_{i}", "isotropic", None, 0.1) for i in range(40)),
+    ):
+        for alpha in alphas:
+            rows += [
+                {
+                    "direction": direction, "family": family, "feature": feature, "alpha": alpha,
+                    "alpha_unit": "raw", "prompt_id": f"p{p}", "edit": edit,
+                    "m": size * alpha + 0.001 * p * alpha,
+                }
+                for p in range(12)
+            ]  # fmt: skip
+    table = pd.DataFrame(rows).astype({"feature": "Int64"})
+    if edit != "add(orthogonal_to=domains)":
+        table["matched_to"] = table["family"].map({"isotropic": "feature_3"})
+    sentence = headline(claims(table, ["m"]), summarise(table, ["m"]))
+    shared = "size" if edit.startswith("add") else "‖Δx‖"
+    assert sentence.startswith(said)
+    assert f"random directions of the same {shared}" in sentence
