@@ -1,4 +1,4 @@
-"""Steer language models along SAE features, and know whether to believe the result.
+"""Steer language models along SAE features, and test whether the effect is real.
 
     import saelens_steer as ss
 

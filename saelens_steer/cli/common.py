@@ -18,7 +18,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Steer language models along SAE features, and know whether to believe the result.",
+    help="Steer language models along SAE features, and test whether the effect is real.",
 )
 
 Config = Annotated[Path, typer.Argument(help="A YAML config; configs/ has examples.")]

@@ -105,7 +105,7 @@ def _comparison(best: Any, ours: pd.DataFrame, p_best: float, alike: str) -> str
     do = f"{_share(best)} of {others} do as much"
     if k < least_controls(n):
         need = f"{tested} {'needs' if n == 1 else 'need'} at least {least_controls(n)}"
-        return f"{do}, not testable with {k} controls: {need}"
+        return f"{do}; this is not testable with {k} controls, because {need}"
     passing = list(ours["verdict"]).count(PASSES)
     if not passing:
         so = "so it does no" if n == 1 else f"and none of the {tested} does"

@@ -74,7 +74,7 @@ def find_browser() -> str:
         if given := os.environ.get(variable):
             if found := shutil.which(given):
                 return found
-            raise InputError(f"{variable} names {given}, which is no program that can be run")
+            raise InputError(f"{variable} names {given}, which is not an executable program")
     installed = next(filter(None, map(shutil.which, (*NAMES, *APPLICATIONS))), None)
     if found := installed or _downloaded():
         return found
@@ -111,7 +111,7 @@ def pictures(browser: str, figures: Mapping[str, go.Figure], folder: Path) -> di
     try:
         decoded = [base64.b64decode(image, validate=True) for image in found]
     except binascii.Error:
-        raise InputError("the browser drew a figure that is no image") from None
+        raise InputError("the browser returned no PNG image for a figure") from None
     return dict(zip(figures, decoded, strict=True))
 
 

@@ -70,7 +70,7 @@ def cli_page() -> str:
         "# Command line\n",
         "The last line a command prints is the path of what it made. Exit status: 0 done, "
         "2 bad input (one sentence on stderr), 1 anything else.\n",
-        "Most commands have these:\n",
+        "Most commands accept:\n",
         *(_defined(both) for both in counts if both in shared),
     ]
     for name, command in group.commands.items():

@@ -57,8 +57,8 @@ def test_an_interval_that_includes_zero_is_said_to():
 
 def test_too_few_controls_are_said_to_be_too_few():
     assert sentence(-2.0, 0.1, controls=even(39)).endswith(
-        "none of 39 random directions of the same size (covariance) do as much, "
-        "not testable with 39 controls: 2 features need at least 40."
+        "none of 39 random directions of the same size (covariance) do as much; "
+        "this is not testable with 39 controls, because 2 features need at least 40."
     )
     assert sentence(-2.0, controls=[]).endswith(
         "; no random direction was measured, so the effect cannot be tested."

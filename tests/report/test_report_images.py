@@ -118,7 +118,7 @@ def test_a_browser_that_is_named_goes_before_those_that_are_installed(fake, monk
     path = fake("exit 0")
     assert find_browser() == str(path)
     monkeypatch.setenv("BROWSER_PATH", str(path) + "-is-not-there")
-    with pytest.raises(InputError, match=r"BROWSER_PATH names .* no program"):
+    with pytest.raises(InputError, match=r"BROWSER_PATH names .* not an executable"):
         find_browser()
 
 
