@@ -161,7 +161,7 @@ class CustomSpec(EditOptions):
     GIVEN_AS = "alpha"
 
     function: str = Field(pattern=r"^[\w.]+:[\w.]+$")
-    """function(target, strength, given, **options) → Edit."""
+    """function(target, amount, context, **options) → Edit."""
     options: dict[str, Any] = Field(default_factory=dict)
     means: Strength | None = "push"
     """What its strength is: a push, a factor, a value of z; null: it has none."""

@@ -30,6 +30,8 @@ KINDS = {
     "tokens": "score that reads the metric's tokens",
     "ceiling": "ceiling: uses the outcome",
     "without SAE": "needs no SAE",
+    "control": "random directions",
+    "given": "given in the config",
     "asking": "no steering",
 }
 

@@ -7,7 +7,12 @@ import pandas as pd
 import pytest
 from synthetic import write_run
 
-from saelens_steer.report.compare_directions import comparison_section, comparison_sentence
+from saelens_steer.config import SOURCES, evidence_of
+from saelens_steer.report.compare_directions import (
+    KINDS,
+    comparison_section,
+    comparison_sentence,
+)
 from saelens_steer.report.control_claims import baseline_section
 from saelens_steer.report.page import page
 from saelens_steer.report.run_folder import read_run
@@ -159,3 +164,8 @@ def test_the_page_links_to_each_comparison(tmp_path, section):
     shown = page(run, "headline")
     assert f'<a href="#{section}">' in shown
     assert f'<section id="{section}">' in shown
+
+
+def test_every_kind_of_evidence_has_words_in_the_report():
+    kinds = {facts.evidence for facts in SOURCES.values()} | {evidence_of("v.gguf"), "asking"}
+    assert kinds <= set(KINDS)
