@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ def _rate(domain: Data) -> float:
     return domain["firing_rate"]
 
 
-def _bins(edges: list[float], counts: list[int]) -> list[tuple[float, float, int, float]]:
+def _bins(edges: Sequence[float], counts: Sequence[int]) -> list[tuple[float, float, int, float]]:
     """Ends, count and height of each bin; one that is not empty is at least one unit high."""
     heights = [max(1.0, HEIGHT * n / max(counts)) if n else 0.0 for n in counts]
     return list(zip(edges, edges[1:], counts, heights, strict=False))
