@@ -1,4 +1,4 @@
-"""Directions × strengths × prompts: planned, run in batches, kept in shards."""
+"""Measure directions × strengths × prompts, in batches kept as shards."""
 
 from saelens_steer.sweeps.cells import grid
 from saelens_steer.sweeps.compare_edits import (

@@ -56,7 +56,7 @@ def sweep_of(model, edits, **settings) -> LogitSweep:
 @pytest.mark.parametrize("positions", ["all", "last"])
 def test_rows_of_every_edit_are_those_of_whole_passes(random_model, small_sae, positions):
     sweep = sweep_of(random_model, edits_of(small_sae), positions=positions)
-    assert sweep.why_whole is None
+    assert sweep.full_pass_reason is None
     fast, whole = (
         run_logits(s).sort_values(["cell", "prompt"])
         for s in (sweep, based(sweep, whole_passes=True))
@@ -73,8 +73,8 @@ def test_an_edit_that_looks_at_other_positions_takes_whole_passes_and_says_so(
     averaged = Edit("mean", lambda x: x.mean(1, keepdim=True).expand_as(x), pointwise=False)
     sweep = sweep_of(random_model, [*edits_of(small_sae)[:1], ("mean", averaged)])
     assert len(run_logits(sweep)) == 3 * len(sweep.prompts)
-    assert "more than one position" in (sweep.why_whole or "")
-    assert "whole forward pass" in capsys.readouterr().err
+    assert "more than one position" in (sweep.full_pass_reason or "")
+    assert "full forward pass" in capsys.readouterr().err
 
 
 def test_two_edits_of_one_direction_are_two_answers_in_a_store(random_model, small_sae, tmp_path):
