@@ -1,8 +1,7 @@
-"""Families of random directions that a steered direction is compared with.
+"""Families of random directions, the controls of directions under test.
 
-A family is a function of `ControlInputs` and a random generator. It yields blocks of directions
-[block, d_model], float64, not normalised, so a larger draw begins with the smaller one. Most
-families never run out.
+A family is a function of `ControlInputs` and a random generator that yields blocks of directions
+[block, d_model], float64, not normalised. A larger draw begins with the smaller one.
 """
 
 from __future__ import annotations
@@ -40,26 +39,25 @@ CHUNK = 4096
 BLOCK = 64
 """Directions per block."""
 SAME = 1e-3
-"""Vectors closer than this (relative) are equal up to rounding, as in a beginning that prompts
-share."""
+"""Relative distance below which vectors count as equal, as in a prefix that prompts share."""
 TRIES = 10_000
-"""Blocks of pairs in a row without a usable pair before the search ends."""
+"""Consecutive blocks without a usable pair before the search fails."""
 
 
 @dataclass(frozen=True)
 class ControlInputs:
-    """What a family may read. A family that needs something missing here raises InputError."""
+    """Inputs of families. A family raises InputError if one that it needs is missing."""
 
     d_model: int
     vectors: Float[Tensor, "tokens d_model"] | Activations | None = None
-    """Residual vectors at the hook; those on disk are read in chunks."""
+    """Residual vectors at the hook."""
     tested: Float[Tensor, "candidates d_model"] | None = None
     """The directions under test."""
     features: tuple[int | None, ...] = ()
     """The feature of each direction under test."""
     sae: SAE[Any] | None = None
     rates: Float[Tensor, " d_sae"] | None = None
-    """How often each feature of the SAE fires at the hook (see `features.firing_rates`)."""
+    """Firing rate of each feature at the hook (see `features.firing_rates`)."""
 
 
 ControlFamily = Callable[[ControlInputs, torch.Generator], Iterator[Tensor]]
@@ -68,7 +66,7 @@ ControlFamily = Callable[[ControlInputs, torch.Generator], Iterator[Tensor]]
 def with_controls(
     measurement: Measurement, tested: Directions, activations: Activations | None
 ) -> Directions:
-    """The directions under test, then the controls of each family of the sweep."""
+    """The directions under test, followed by the controls of each family of the sweep."""
     spec, sae, rates = measurement.spec, measurement.sae, None
     if "feature" in spec.families and sae is not None and activations is not None:
         rates = firing_rates(activations, sae)
@@ -92,9 +90,7 @@ def _pushed_along(measurement: Measurement, tested: Directions) -> Directions:
     if not edit.is_push or "domains" not in edit.options.needs:
         return tested
     if context is None or context.domains is None:
-        raise InputError(
-            f"{edit.label} needs selection prompts of other domains than the two sides"
-        )
+        raise InputError(f"{edit.label} needs selection prompts of domains besides the two sides")
     return replace(tested, vectors=orthogonal_part(tested.vectors, context.domains))
 
 
@@ -108,17 +104,17 @@ def draw_controls(
 ) -> Float[Tensor, "n d_model"]:
     """`controls_of` for families that need at most residual vectors at the hook."""
     if isinstance(vectors, Activations) and vectors.d_model != d_model:
-        raise InputError(f"vectors are {vectors.d_model} wide: they should be d_model = {d_model}")
+        raise InputError(f"vectors should have width d_model = {d_model}, not {vectors.d_model}")
     if vectors is not None and not isinstance(vectors, Activations):
         vectors = as_vectors("vectors", vectors, d_model)
     return controls_of(family, n, ControlInputs(d_model, vectors), seed)
 
 
 def controls_of(family: str, n: int, known: ControlInputs, seed: int) -> Float[Tensor, "n d_model"]:
-    """n unit vectors (float32, CPU) of a family; a larger draw begins with these, bit for bit.
+    """n unit vectors (float32, CPU) of a family; a larger draw begins with the same vectors.
 
-    Returns fewer, with a warning on stderr, if the family is exhausted. The global random state is
-    untouched. Raises InputError for an unknown family or one whose inputs are missing.
+    Returns fewer, with a warning on stderr, if the family is exhausted. Does not touch the global
+    random state. Raises InputError for an unknown family, or one whose inputs are missing.
     """
     if family not in FAMILIES and not is_custom(family):
         near = difflib.get_close_matches(family, FAMILIES, n=1, cutoff=0.0)[0]
@@ -133,7 +129,7 @@ def controls_of(family: str, n: int, known: ControlInputs, seed: int) -> Float[T
             break
     drawn = torch.cat(blocks)[:n]
     if len(drawn) < n:
-        say(f"only {len(drawn)} of the {n} {family} controls asked for: there are no more")
+        say(f"only {len(drawn)} of {n} {family} controls exist")
     return (drawn / drawn.norm(dim=1, keepdim=True)).float()
 
 
@@ -144,10 +140,10 @@ def isotropic(known: ControlInputs, generator: torch.Generator) -> Iterator[Tens
 
 
 def covariance(known: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
-    """N(0, Σ), Σ the covariance of the vectors: a standard normal times the symmetric root of Σ.
+    """N(0, Σ) with Σ the covariance of the vectors, by the symmetric root of Σ.
 
-    That root is unique and continuous in Σ, so neither the sign of an eigenvector nor rounding
-    in the vectors changes the draw; eigenvalues of 0 (fewer vectors than dimensions) are harmless.
+    That root is unique and continuous in Σ, so the draw does not depend on signs of eigenvectors
+    or on rounding; eigenvalues of 0 (fewer vectors than dimensions) are harmless.
     """
     values, basis = torch.linalg.eigh(covariance_of(_residuals(known, "covariance")))
     root = (basis * values.clamp(min=0).sqrt()) @ basis.T
@@ -156,9 +152,9 @@ def covariance(known: ControlInputs, generator: torch.Generator) -> Iterator[Ten
 
 
 def feature(known: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
-    """W_dec rows of features that are not under test and fire about as often as the candidates.
+    """W_dec rows of other features that fire about as often as the candidates.
 
-    Takes, for each candidate in turn, the unused feature nearest in log firing rate; the generator
+    Picks, for each candidate in turn, the unused feature nearest in log firing rate; the generator
     breaks ties. Ends when every live feature is used.
     """
     live, log_rate, targets = _other_features(known, generator)
@@ -174,16 +170,16 @@ def feature(known: ControlInputs, generator: torch.Generator) -> Iterator[Tensor
 def permuted(known: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
     """The directions under test in turn, each with its coordinates shuffled."""
     if known.tested is None or not len(known.tested):
-        raise InputError("permuted controls need the directions under test: draw them in a sweep")
+        raise InputError("permuted controls need directions under test: draw them in a sweep")
     for direction in itertools.cycle(known.tested.double().cpu()):
         yield direction[torch.randperm(len(direction), generator=generator)][None]
 
 
 def token_difference(known: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
-    """x_a − x_b of two random cached tokens: differences that the model itself represents.
+    """x_a − x_b of two random cached tokens: differences that occur in the model.
 
-    Cached activations pair different prompts and different token ids, if they hold several. Pairs
-    that are equal up to rounding are dropped.
+    Cached activations pair different prompts and token ids, if there are several. Pairs that are
+    equal up to rounding are dropped.
     """
     vectors, idle = _residuals(known, "token_difference"), 0
     labels = _labels(vectors)
@@ -202,13 +198,13 @@ def _residuals(known: ControlInputs, family: str) -> Activations | Tensor:
     if vectors is None or len(vectors) < 2:
         raise InputError(
             f"{family} controls need at least two residual vectors: "
-            "pass vectors, or choose isotropic controls"
+            "pass activations, or choose isotropic controls"
         )
     width = vectors.d_model if isinstance(vectors, Activations) else vectors.shape[1]
     if width != known.d_model:
         raise InputError(
-            f"the vectors for {family} controls are {width} wide, "
-            f"but the residual stream is {known.d_model}: take them at the hook that is steered"
+            f"the vectors for {family} controls have width {width}, not d_model = {known.d_model}: "
+            "take them at the steered hook"
         )
     return vectors
 
@@ -223,7 +219,7 @@ def covariance_of(vectors: Activations | Tensor) -> Float[Tensor, "d_model d_mod
     mean = sum(chunk.sum(0) for chunk in chunks()) / len(vectors)
     assert isinstance(mean, Tensor)
     if not bool(mean.isfinite().all()):
-        raise InputError("the vectors for covariance controls must be finite: drop NaN and inf")
+        raise InputError("the vectors for covariance controls are not all finite: drop NaN and inf")
     total = mean.new_zeros(len(mean), len(mean))
     for chunk in chunks():
         centred = chunk - mean
@@ -236,15 +232,15 @@ def covariance_of(vectors: Activations | Tensor) -> Float[Tensor, "d_model d_mod
 def _other_features(
     known: ControlInputs, generator: torch.Generator
 ) -> tuple[list[int], np.ndarray, list[float]]:
-    """Live features not under test, in random order; their log firing rates; and the candidates'.
+    """Live features not under test, in random order; log firing rates of these and the candidates.
 
-    A candidate that never fires counts as the rarest feature that does.
+    A candidate that never fires gets the rate of the rarest live feature.
     """
     tested = [f for f in known.features if f is not None]
     if known.sae is None or known.rates is None or not tested or len(tested) < len(known.features):
         raise InputError(
-            "feature controls need features under test and how often each feature of their SAE "
-            "fires: sweep features of an SAE, or choose other controls"
+            "feature controls need features under test and the firing rates of their SAE: sweep "
+            "features of an SAE, or choose other controls"
         )
     norms = known.sae.W_dec.detach().float().norm(dim=-1).cpu()
     fires = (known.rates > 0) & (norms > 0) & norms.isfinite()
@@ -258,7 +254,7 @@ def _other_features(
 
 
 def _labels(vectors: Activations | Tensor) -> list[Int[Tensor, " tokens"]]:
-    """Labels in which the tokens of a pair must differ: prompt and token id, if several exist."""
+    """Labels in which a pair's tokens must differ: prompt and token id, if there are several."""
     if not isinstance(vectors, Activations):
         return []
     columns = (pd.factorize(vectors.index[name])[0] for name in ("prompt_id", "token"))
@@ -286,4 +282,3 @@ FAMILIES: dict[str, ControlFamily] = {
 FAMILIES_NEEDING_ACTIVATIONS = frozenset(
     family for family in FAMILIES if "activations" in SOURCES[family].needs
 )
-"""The families that need cached activations."""

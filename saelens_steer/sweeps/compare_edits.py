@@ -152,7 +152,7 @@ class _Seen:
             yield
 
     def receipt(self, sae: SAE[Any] | None, real: Mask) -> pd.DataFrame:
-        """One row per prompt; zeros for the original. Counts are summed over hooks, norms averaged."""
+        """One row per prompt; zeros for the original. Sums counts over hooks, averages norms."""
         n_rows = len(real)
         columns: dict[str, np.ndarray] = {
             "receipt_changed": np.zeros(n_rows, dtype=int),

@@ -64,7 +64,7 @@ class Downstream:
         return held
 
     def unsteered(self) -> Float[Tensor, "row d_model"]:
-        """The unsteered final residual at each prompt's last token, with the arithmetic of `run`."""
+        """The unsteered final residual at each prompt's last token, computed as in `run`."""
         return self._rest(self.prefix[self._nodes][None], untouched)[0]
 
     def run(self, steer: SteerNodes) -> tuple[Last, Steered]:

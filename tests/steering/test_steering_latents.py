@@ -175,7 +175,7 @@ def test_numbers_that_are_not_finite_or_too_few_are_refused(sae):
         set_to(sae, F, float("nan"))
     with pytest.raises(InputError, match="finite"):
         scale(sae, F, float("inf"))
-    with pytest.raises(InputError, match="3 numbers as value for 2 features"):
+    with pytest.raises(InputError, match="value has 3 numbers for 2 features"):
         set_to(sae, [F, G], [1.0, 2.0, 3.0])
     with pytest.raises(InputError, match="zero"):
         project_out(torch.zeros(WIDTH))
