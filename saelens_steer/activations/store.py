@@ -90,7 +90,7 @@ class Activations:
             raise InputError(f"{folder} is damaged ({error}): delete it and run again") from None
         if len(index) != len(shards):
             raise InputError(
-                f"{folder} is incomplete, its index does not match its shards: delete it and run again"
+                f"{folder} is incomplete: index and shards differ. Delete it and run again"
             )
         return cls(shards, index, **shards.about)
 

@@ -83,9 +83,9 @@ def test_a_direction_without_some_strength_has_no_row_for_it(rows):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.drop(columns="prompt_id"), "lacks the column 'prompt_id'"),
+        (lambda t: t.drop(columns="prompt_id"), "has no column 'prompt_id'"),
         (lambda t: t.rename(columns={M: "math_margins"}), "did you mean 'math_margins'"),
-        (lambda t: t.astype({M: str}), "must hold numbers"),
+        (lambda t: t.astype({M: str}), "must be numeric"),
         (lambda t: t[t["alpha"] != 0], "no rows at alpha = 0"),
         (lambda t: t.iloc[:0], "has no rows"),
         (lambda t: t.assign(alpha=np.nan), "'alpha' has empty entries"),
