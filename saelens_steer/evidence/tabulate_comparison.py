@@ -22,10 +22,9 @@ def comparison_table(rows: pd.DataFrame, baseline: str, seed: int = 0) -> pd.Dat
     """One row per method × side × equal, and per method × equal for side `both`.
 
     Columns: method, evidence (as in `config.SOURCES`, or asking), side, equal, n, directions,
-    effect (mean over directions and prompts; both sides have equal weight), kl, difference and ratio to
-    the baseline method's effect, metric, baseline. 95 % bootstrap intervals resample prompts (the
-    same for all methods) and, within each side, directions, as a sample of what a method finds.
-    ratio is NaN unless the baseline's interval is above 0. Asking has no strength to equalise:
+    effect (mean over directions and prompts; both sides have equal weight), kl, difference and
+    ratio to the baseline method's effect, metric, baseline. 95 % bootstrap intervals resample
+    prompts (the same for all methods) and, within each side, directions. ratio is NaN unless the baseline's interval is above 0. Asking has no strength to equalise:
     compare its KL along with its effect.
     """
     effects = _effects(rows, seed)

@@ -219,9 +219,9 @@ REFUSED = {
     "no variants": ({}, "should not be empty"),
     "an edit of two keys": (
         {"v": [{"ablate": {"features": [1]}, "add": {"features": [1]}}]},
-        "an edit is one of add, project_out, ablate",
+        "an edit should be one of add, project_out, ablate",
     ),
-    "an edit of no key": ({"v": [{}]}, "an edit is one of add"),
+    "an edit of no key": ({"v": [{}]}, "an edit should be one of add"),
     "an unknown edit": ({"v": [{"ablat": {"features": [1]}}]}, "did you mean 'ablate'"),
     "an unknown bare name": ({"v": ["reconstuct"]}, "did you mean 'reconstruct'"),
     "an edit without features": ({"v": ["ablate"]}, "features"),
