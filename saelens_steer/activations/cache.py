@@ -194,15 +194,10 @@ def kept_tokens(
     tokens: Tokens, mask: Mask, answer_lengths: Sequence[int], choice: TokenChoice, tokenizer: Any
 ) -> Mask:
     """True at kept tokens of a left-padded batch, attention sinks included."""
-    starts = assistant_starts(tokens, answer_lengths)
+    last = torch.tensor([tokens.shape[1] - 1 - n for n in answer_lengths], device=tokens.device)
+    starts = torch.arange(tokens.shape[1], device=tokens.device) == last[:, None]
     ordinary = mask & (keep_ordinary(tokens, tokenizer) | starts)
     return ordinary & _chosen(tokens, mask, starts, choice, tokenizer)
-
-
-def assistant_starts(tokens: Tokens, answer_lengths: Sequence[int]) -> Mask:
-    """True at the last prompt token of each row."""
-    columns = torch.tensor([tokens.shape[1] - 1 - n for n in answer_lengths], device=tokens.device)
-    return torch.arange(tokens.shape[1], device=tokens.device) == columns[:, None]
 
 
 def _chosen(tokens: Tokens, mask: Mask, starts: Mask, choice: TokenChoice, tokenizer: Any) -> Mask:

@@ -25,12 +25,6 @@ from saelens_steer.config.sae import SAESpec, TrainSpec
 from saelens_steer.config.sweep import SweepSpec
 
 
-def _other_model(data: Any) -> bool:
-    """Whether a config names a model other than the tiny one."""
-    model = data.get("model") if isinstance(data, dict) else None
-    return isinstance(model, dict) and model.get("name", TINY) != TINY
-
-
 class RunSpec(Spec):
     """A whole run: model → prompts → activations → SAE → features → sweep → report."""
 
@@ -89,7 +83,8 @@ class RunSpec(Spec):
     @classmethod
     def _real_models_get_more(cls, data: Any) -> Any:
         """Defaults for models other than the tiny one: 1,000 controls, all prompts, no topic."""
-        if not _other_model(data):
+        model = data.get("model") if isinstance(data, dict) else None
+        if not isinstance(model, dict) or model.get("name", TINY) == TINY:
             return data
         sweep, prompts = data.get("sweep", {}), data.get("prompts")
         if isinstance(features := data.get("features", {}), dict):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from saelens_steer.config.base import Spec
-from saelens_steer.config.compare_edits import positive_or_auto
+from saelens_steer.config.compare_edits import MaxNorm
 from saelens_steer.config.directions import FAMILIES, check_sources, is_custom
 from saelens_steer.config.edits import EditSpec, check_gate, check_sweepable
 
@@ -63,7 +63,7 @@ class SweepSpec(Spec):
     positions: Literal["all", "prompt", "last"] = "all"
     exclude_special_tokens: bool = False
     """Do not steer special tokens."""
-    max_norm: float | Literal["auto"] | None = "auto"
+    max_norm: MaxNorm = "auto"
     """Leave attention sinks unsteered, positions whose norm exceeds this multiple of their prompt's
     median. auto: 10 if an SAE is spliced in, otherwise no limit."""
     n_controls: int = Field(default=512, ge=0)
@@ -123,11 +123,6 @@ class SweepSpec(Spec):
     def calibrated(self) -> bool:
         """Whether strengths are found by KL."""
         return "kl" in (self.alpha_unit, self.match)
-
-    @field_validator("max_norm", mode="wrap")
-    @classmethod
-    def _positive_or_auto(cls, value: Any, check: Any) -> Any:
-        return positive_or_auto(value, check)
 
     @field_validator("controls", mode="wrap")
     @classmethod

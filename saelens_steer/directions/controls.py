@@ -72,10 +72,10 @@ def with_controls(
         rates = firing_rates(activations, sae)
     d_model = measurement.model.cfg.d_model
     tested = _pushed_along(measurement, tested)
-    known = ControlInputs(d_model, activations, tested.vectors, tested.features, sae, rates)
+    inputs = ControlInputs(d_model, activations, tested.vectors, tested.features, sae, rates)
     everything = tested
     for family in spec.families:
-        drawn = controls_of(family, spec.n_controls, known, spec.seed)
+        drawn = controls_of(family, spec.n_controls, inputs, spec.seed)
         everything += (
             per_candidate_controls(family, drawn, tested)
             if spec.per_candidate_controls
@@ -110,7 +110,9 @@ def draw_controls(
     return controls_of(family, n, ControlInputs(d_model, vectors), seed)
 
 
-def controls_of(family: str, n: int, known: ControlInputs, seed: int) -> Float[Tensor, "n d_model"]:
+def controls_of(
+    family: str, n: int, inputs: ControlInputs, seed: int
+) -> Float[Tensor, "n d_model"]:
     """n unit vectors (float32, CPU) of a family; a larger draw begins with the same vectors.
 
     Returns fewer, with a warning on stderr, if the family is exhausted. Does not touch the global
@@ -123,7 +125,7 @@ def controls_of(family: str, n: int, known: ControlInputs, seed: int) -> Float[T
     if n <= 0:
         raise InputError(f"the number of controls must be positive, not {n}")
     blocks = []
-    for block in draw(known, torch.Generator().manual_seed(seed)):
+    for block in draw(inputs, torch.Generator().manual_seed(seed)):
         blocks.append(block)
         if sum(map(len, blocks)) >= n:
             break
@@ -133,55 +135,55 @@ def controls_of(family: str, n: int, known: ControlInputs, seed: int) -> Float[T
     return (drawn / drawn.norm(dim=1, keepdim=True)).float()
 
 
-def isotropic(known: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
+def isotropic(inputs: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
     """Every direction is equally likely."""
     while True:
-        yield torch.randn(BLOCK, known.d_model, generator=generator, dtype=torch.float64)
+        yield torch.randn(BLOCK, inputs.d_model, generator=generator, dtype=torch.float64)
 
 
-def covariance(known: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
+def covariance(inputs: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
     """N(0, Σ) with Σ the covariance of the vectors, by the symmetric root of Σ.
 
     That root is unique and continuous in Σ, so the draw does not depend on signs of eigenvectors
     or on rounding; eigenvalues of 0 (fewer vectors than dimensions) are harmless.
     """
-    values, basis = torch.linalg.eigh(covariance_of(_residuals(known, "covariance")))
+    values, basis = torch.linalg.eigh(covariance_of(_residuals(inputs, "covariance")))
     root = (basis * values.clamp(min=0).sqrt()) @ basis.T
-    for block in isotropic(known, generator):
+    for block in isotropic(inputs, generator):
         yield block @ root
 
 
-def feature(known: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
+def feature(inputs: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
     """W_dec rows of other features that fire about as often as the candidates.
 
     Picks, for each candidate in turn, the unused feature nearest in log firing rate; the generator
     breaks ties. Ends when every live feature is used.
     """
-    live, log_rate, targets = _other_features(known, generator)
+    live, log_rate, targets = _other_features(inputs, generator)
     if not len(live):
         raise InputError("no other feature fires on the cached activations: cache more prompts")
-    assert known.sae is not None
+    assert inputs.sae is not None
     for target in itertools.islice(itertools.cycle(targets), len(live)):
         nearest = int(np.abs(log_rate - target).argmin())
         log_rate[nearest] = np.inf
-        yield known.sae.W_dec[[live[nearest]]].detach().double().cpu()
+        yield inputs.sae.W_dec[[live[nearest]]].detach().double().cpu()
 
 
-def permuted(known: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
+def permuted(inputs: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
     """The directions under test in turn, each with its coordinates shuffled."""
-    if known.tested is None or not len(known.tested):
+    if inputs.tested is None or not len(inputs.tested):
         raise InputError("permuted controls need directions under test: draw them in a sweep")
-    for direction in itertools.cycle(known.tested.double().cpu()):
+    for direction in itertools.cycle(inputs.tested.double().cpu()):
         yield direction[torch.randperm(len(direction), generator=generator)][None]
 
 
-def token_difference(known: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
+def token_difference(inputs: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
     """x_a − x_b of two random cached tokens: differences that occur in the model.
 
     Cached activations pair different prompts and token ids, if there are several. Pairs that are
     equal up to rounding are dropped.
     """
-    vectors, idle = _residuals(known, "token_difference"), 0
+    vectors, idle = _residuals(inputs, "token_difference"), 0
     labels = _labels(vectors)
     while idle < TRIES:
         pairs = torch.randint(len(vectors), (BLOCK, 2), generator=generator)
@@ -193,17 +195,17 @@ def token_difference(known: ControlInputs, generator: torch.Generator) -> Iterat
     raise InputError("token_difference controls need tokens that differ: cache more prompts")
 
 
-def _residuals(known: ControlInputs, family: str) -> Activations | Tensor:
-    vectors = known.vectors
+def _residuals(inputs: ControlInputs, family: str) -> Activations | Tensor:
+    vectors = inputs.vectors
     if vectors is None or len(vectors) < 2:
         raise InputError(
             f"{family} controls need at least two residual vectors: "
             "pass activations, or choose isotropic controls"
         )
     width = vectors.d_model if isinstance(vectors, Activations) else vectors.shape[1]
-    if width != known.d_model:
+    if width != inputs.d_model:
         raise InputError(
-            f"the vectors for {family} controls have width {width}, not d_model = {known.d_model}: "
+            f"vectors for {family} controls have width {width}, not d_model = {inputs.d_model}: "
             "take them at the steered hook"
         )
     return vectors
@@ -230,21 +232,26 @@ def covariance_of(vectors: Activations | Tensor) -> Float[Tensor, "d_model d_mod
 
 
 def _other_features(
-    known: ControlInputs, generator: torch.Generator
+    inputs: ControlInputs, generator: torch.Generator
 ) -> tuple[list[int], np.ndarray, list[float]]:
     """Live features not under test, in random order; log firing rates of these and the candidates.
 
     A candidate that never fires gets the rate of the rarest live feature.
     """
-    tested = [f for f in known.features if f is not None]
-    if known.sae is None or known.rates is None or not tested or len(tested) < len(known.features):
+    tested = [f for f in inputs.features if f is not None]
+    if (
+        inputs.sae is None
+        or inputs.rates is None
+        or not tested
+        or len(tested) < len(inputs.features)
+    ):
         raise InputError(
             "feature controls need features under test and the firing rates of their SAE: sweep "
             "features of an SAE, or choose other controls"
         )
-    norms = known.sae.W_dec.detach().float().norm(dim=-1).cpu()
-    fires = (known.rates > 0) & (norms > 0) & norms.isfinite()
-    rates = known.rates.double().numpy()
+    norms = inputs.sae.W_dec.detach().float().norm(dim=-1).cpu()
+    fires = (inputs.rates > 0) & (norms > 0) & norms.isfinite()
+    rates = inputs.rates.double().numpy()
     rarest = rates[rates > 0].min(initial=1.0)
     targets = [float(np.log(max(rates[f], rarest))) for f in tested]
     fires[tested] = False

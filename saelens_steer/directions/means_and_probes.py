@@ -94,7 +94,7 @@ def probe_between(
 def vectors_of(
     activations: Activations, domains: str | Sequence[str], at: At = "assistant_start"
 ) -> Vectors:
-    """Cached activations of these domains at `at`. Raises InputError if there are none."""
+    """Cached activations of these domains at `at`. Raises InputError if the cache has none."""
     index, named = activations.index, [domains] if isinstance(domains, str) else domains
     rows = np.flatnonzero(index["domain"].isin(named) & (index["part"] == at))
     if not len(rows):

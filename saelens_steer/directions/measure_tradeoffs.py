@@ -64,7 +64,11 @@ def tradeoff_rows(job: TradeoffInputs, note: Note = unnoted) -> pd.DataFrame:
     """
     effects = job.effects
     at_equal_effect = _equal_effect_cells(job, effects, note)
-    cells = [cell for one in job.treatments for cell in _grid_cells(job, one)]
+    cells = [
+        cell_at(one, alpha, job.mean_norm, GRID)
+        for one in job.treatments
+        for alpha in (job.spec.alphas if one.edit.options.strength else (1.0,))
+    ]
     cells += [cell for cell in at_equal_effect if not np.isnan(cell.alpha)]
     zero, steered = effects.unsteered_rows(), effects.logit_rows(cells, note)
     if effects.text_columns:
@@ -81,12 +85,6 @@ def tradeoff_rows(job: TradeoffInputs, note: Note = unnoted) -> pd.DataFrame:
     if missed.empty:
         return table
     return pd.concat([table, missed.astype({"feature": "Int64"})], ignore_index=True)
-
-
-def _grid_cells(job: TradeoffInputs, treatment: Treatment) -> list[Dose]:
-    """A treatment at each α, or only at α = 1 if its edit has no strength."""
-    alphas = job.spec.alphas if treatment.edit.options.strength else (1.0,)
-    return [cell_at(treatment, alpha, job.mean_norm, GRID) for alpha in alphas]
 
 
 def _equal_effect_cells(job: TradeoffInputs, effects: EffectMeasurement, note: Note) -> list[Dose]:

@@ -12,7 +12,16 @@ from sae_lens import SAE
 from torch import Tensor
 
 from saelens_steer.activations import Activations
-from saelens_steer.config import CAUSAL, SOURCES, SelectSpec, SweepSpec, is_custom, is_file
+from saelens_steer.config import (
+    CAUSAL,
+    CONTRASTS,
+    FAMILIES,
+    SOURCES,
+    SelectSpec,
+    SweepSpec,
+    is_custom,
+    is_file,
+)
 from saelens_steer.directions.causal import CausalScoring, rank_by
 from saelens_steer.directions.controls import ControlInputs, controls_of
 from saelens_steer.directions.means_and_probes import difference_of_means, linear_probe
@@ -161,30 +170,19 @@ def at_random(finder: DirectionFinder, source: str, k: int) -> list[FoundDirecti
         features = finder.selection(spec.score, spec.k).features
     rates = firing_rates(finder.activations, sae) if "sae" in needs else None
     tested = unit_rows(sae, features)
-    known = ControlInputs(
+    inputs = ControlInputs(
         finder.activations.d_model, finder.activations, tested, tuple(features), sae, rates
     )
-    vectors = controls_of(source, k, known, finder.scoring.measurement.spec.seed)
+    vectors = controls_of(source, k, inputs, finder.scoring.measurement.spec.seed)
     prefix = CONTROL_PREFIX.get(source, source)
     names = tuple(f"{prefix}_{i:04d}" for i in range(len(vectors)))
     return _same(finder, source, names, (None,) * len(names), vectors)
 
 
 FINDERS: Mapping[str, Finder] = {
-    "mean_difference": by_score,
-    "auroc": by_score,
-    "firing_difference": by_score,
-    "output_score": by_score,
-    "token_confidence": by_score,
-    "direct_logit": by_score,
-    "attribution": by_score,
-    "difference_of_means": by_activations,
-    "linear_probe": by_activations,
-    "covariance": at_random,
-    "isotropic": at_random,
-    "feature": at_random,
-    "permuted": at_random,
-    "token_difference": at_random,
+    **dict.fromkeys((*CONTRASTS, *CAUSAL), by_score),
+    **dict.fromkeys(("difference_of_means", "linear_probe"), by_activations),
+    **dict.fromkeys(FAMILIES, at_random),
 }
 """Name of a source → the function (finder, source, k) that finds its directions."""
 

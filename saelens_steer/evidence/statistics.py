@@ -24,9 +24,7 @@ def bootstrap_weights(
     return rng.multinomial(n_prompts, chances, size=n_resamples).astype(np.float64)
 
 
-def prompt_mean(
-    values: Float[np.ndarray, "*cells prompts"],
-) -> Float[np.ndarray, "*cells"]:
+def prompt_mean(values: Float[np.ndarray, "*cells prompts"]) -> Float[np.ndarray, "*cells"]:
     """Mean over measured prompts."""
     measured = ~np.isnan(values)
     return ratio(np.where(measured, values, 0.0).sum(-1), measured.sum(-1))
@@ -55,13 +53,13 @@ def bootstrap_interval(
     NaN if fewer than two prompts were measured at α or at 0.
     """
     ends = np.full((2, *values.shape[:2]), np.nan)
-    few = (~np.isnan(values)).sum(-1) < 2
-    known = ~(few | few[:, zero, None])
+    enough = (~np.isnan(values)).sum(-1) >= 2
+    enough &= enough[:, zero, None]
     for start in range(0, len(values), _CHUNK):
         part = slice(start, start + _CHUNK)
-        if known[part].any():
+        if enough[part].any():
             ends[:, part] = _percentiles(_resampled(values[part], zero, weights), level)
-    ends[:, ~known] = np.nan
+    ends[:, ~enough] = np.nan
     return ends[0], ends[1]
 
 
@@ -94,21 +92,21 @@ def headline_p(
     is valid for dependent candidates (they share controls) and any K; for m = 1 it equals
     `p_values`. Ties count against the claim. Source: the max-statistic of Westfall & Young 1993.
     """
-    known = statistic[~np.isnan(statistic)]
-    if not len(known) or not len(controls):
+    tested = statistic[~np.isnan(statistic)]
+    if not len(tested) or not len(controls):
         return float("nan")
-    pooled = np.concatenate([known, controls])
-    below = int((pooled < known.max() * (1 - TIE)).sum())
-    chosen = np.arange(len(known))
+    pooled = np.concatenate([tested, controls])
+    below = int((pooled < tested.max() * (1 - TIE)).sum())
+    chosen = np.arange(len(tested))
     return float(1 - np.prod(np.maximum(below - chosen, 0) / (len(pooled) - chosen)))
 
 
 def false_discovery(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
     """Benjamini–Hochberg q-values (scipy); NaN if p is NaN."""
     q = np.full(len(p), np.nan)
-    known = ~np.isnan(p)
-    if known.any():
-        q[known] = false_discovery_control(p[known], method="bh")
+    valid = ~np.isnan(p)
+    if valid.any():
+        q[valid] = false_discovery_control(p[valid], method="bh")
     return q
 
 

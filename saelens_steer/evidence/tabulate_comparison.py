@@ -24,8 +24,8 @@ def comparison_table(rows: pd.DataFrame, baseline: str, seed: int = 0) -> pd.Dat
     Columns: method, evidence (as in `config.SOURCES`, or asking), side, equal, n, directions,
     effect (mean over directions and prompts; both sides have equal weight), kl, difference and
     ratio to the baseline method's effect, metric, baseline. 95 % bootstrap intervals resample
-    prompts (the same for all methods) and, within each side, directions. ratio is NaN unless the baseline's interval is above 0. Asking has no strength to equalise:
-    compare its KL along with its effect.
+    prompts (the same for all methods) and, within each side, directions. ratio is NaN unless the
+    baseline's interval is above 0. Asking has no strength to equalise: compare its KL too.
     """
     effects = _effects(rows, seed)
     table = [_line(key, one, effects.get((baseline, *key[1:]))) for key, one in effects.items()]

@@ -15,13 +15,7 @@ from saelens_steer.files import digest
 from saelens_steer.metrics import imported, source_of
 from saelens_steer.steering.edits import Edit, add, project_out
 from saelens_steer.steering.gates import Gate
-from saelens_steer.steering.sae_edits import (
-    ablate,
-    reconstruct,
-    scale,
-    set_to,
-    suppress_and_boost,
-)
+from saelens_steer.steering.sae_edits import ablate, reconstruct, scale, set_to, suppress_and_boost
 from saelens_steer.tensors import Vectors
 
 Amount = float | Sequence[float]

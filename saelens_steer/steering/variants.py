@@ -87,15 +87,15 @@ class EditInputs:
         return build_edit(spec, target, amount, self.context or EditContext(self.sae))
 
 
-def build_variant(name: str, specs: Sequence[EditSpec], known: EditInputs) -> Variant:
+def build_variant(name: str, specs: Sequence[EditSpec], inputs: EditInputs) -> Variant:
     """Build a variant; edits at one hook apply in order. Raises InputError if they conflict."""
     edits: dict[str, tuple[Edit, ...]] = {}
     features: list[int] = []
     for spec in specs:
         options = spec.options
-        named = known.features(options.features, options.top) if options.features else []
-        hook_name = _place(options.hook_name or known.hook_name, known.hook_name, edits)
-        edits[hook_name] = (*edits.get(hook_name, ()), known.build(spec, named))
+        named = inputs.features(options.features, options.top) if options.features else []
+        hook_name = _place(options.hook_name or inputs.hook_name, inputs.hook_name, edits)
+        edits[hook_name] = (*edits.get(hook_name, ()), inputs.build(spec, named))
         features += named
     for at_hook in edits.values():
         composed(at_hook)  # raises on conflicts, before any forward pass

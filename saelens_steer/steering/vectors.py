@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
 from saelens_steer.errors import InputError, one_line
 from saelens_steer.files import write_with
@@ -115,21 +114,16 @@ def _read_safetensors(path: Path) -> SteeringVectors:
         with safe_open(path, framework="pt") as file:
             notes = json.loads((file.metadata() or {}).get(KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        for name, tensor in tensors.items():
+            if tensor.dtype != torch.float32 or tensor.ndim != 1:
+                raise ValueError(f"{name} is not a float32 vector")
         hook_names = {name: str(notes["hook_names"][name]) for name in tensors}
-        held = SteeringVectors(_singles(tensors), hook_names, str(notes["model"]), notes["about"])
+        held = SteeringVectors(tensors, hook_names, str(notes["model"]), notes["about"])
     except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(
             f"{path} is damaged, or holds no steering vectors: {one_line(error)}"
         ) from None
     return held
-
-
-def _singles(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Raise ValueError unless each tensor is a float32 vector."""
-    for name, tensor in tensors.items():
-        if tensor.dtype != torch.float32 or tensor.ndim != 1:
-            raise ValueError(f"{name} is not a float32 vector")
-    return dict(tensors)
 
 
 def _write_gguf(path: Path, held: SteeringVectors) -> None:

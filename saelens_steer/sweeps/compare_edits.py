@@ -121,15 +121,12 @@ def _variant_rows(job: EditComparison, variant: Variant, batch: _Batch) -> pd.Da
             new = generate(job.model, batch.tokens, batch.real, job.spec.max_new_tokens)
     stops = stop_token_ids(job.model)
     texts = [read_completion(job.model.tokenizer, i, stops, job.metrics) for i in new.tolist()]
-    table = pd.DataFrame(texts).assign(**_logit_values(job, logits, batch.logits))
+    metrics = [m for m in job.metrics if isinstance(m, LogitMetric)]
+    values = {m.name: m.of(logits, baseline=batch.logits).double().cpu().numpy() for m in metrics}
+    table = pd.DataFrame(texts).assign(**values)
     about = (variant.name, variant.label, ", ".join(variant.edits))
     front = pd.DataFrame([about] * len(table), columns=["variant", "edits", "hook_name"])
     return pd.concat([front, table, seen.receipt(job.sae, batch.real)], axis=1)
-
-
-def _logit_values(job: EditComparison, logits: Logits, baseline: Logits) -> dict[str, np.ndarray]:
-    metrics = [m for m in job.metrics if isinstance(m, LogitMetric)]
-    return {m.name: m.of(logits, baseline=baseline).double().cpu().numpy() for m in metrics}
 
 
 @dataclass

@@ -36,12 +36,10 @@ class Batch:
 
     @property
     def row_cells(self) -> list[int]:
-        """The cell of each row."""
         return [cell for cell in self.cells for _ in self.prompts]
 
     @property
     def row_prompts(self) -> list[int]:
-        """The prompt of each row."""
         return [*self.prompts] * len(self.cells)
 
     def halves(self) -> tuple[Batch, Batch]:

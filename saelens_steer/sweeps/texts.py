@@ -21,15 +21,7 @@ from saelens_steer.metrics import (
     latex_validity,
     text_values,
 )
-from saelens_steer.model import (
-    Rows,
-    Steer,
-    check_length,
-    decode,
-    generate,
-    prefill,
-    stop_token_ids,
-)
+from saelens_steer.model import Rows, Steer, check_length, decode, generate, prefill, stop_token_ids
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.steering import steered
 from saelens_steer.sweeps.cells import SweepCells

@@ -93,7 +93,7 @@ class UnsteeredPass:
         return self._why_not(0, "the model itself generates texts")
 
     def _why_not(self, first: int, consequence: str) -> str | None:
-        """Why the plain layers from `first` on cannot be used; says so on stderr."""
+        """Why the plain layers from `first` on cannot be used, announced on stderr."""
         if self.whole_passes:
             why = "full passes were requested"
         else:
