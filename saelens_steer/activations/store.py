@@ -38,11 +38,7 @@ class Activations:
     """
 
     def __init__(
-        self,
-        vectors: Vectors | Shards,
-        index: pd.DataFrame,
-        hook_name: str,
-        sinks_dropped: int = 0,
+        self, vectors: Vectors | Shards, index: pd.DataFrame, hook_name: str, sinks_dropped: int = 0
     ) -> None:
         self._vectors = vectors
         self.index, self.hook_name, self.sinks_dropped = index, hook_name, sinks_dropped

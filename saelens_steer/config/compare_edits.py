@@ -53,7 +53,6 @@ class CompareEditsSpec(CompareEditsSettings):
 
     @property
     def needs_a_max(self) -> bool:
-        """Whether some strength is in multiples of A_max."""
         return any(edit.options.strength_unit == "max_act" for edit in self.edits)
 
     @property

@@ -95,12 +95,7 @@ def _pushed_along(measurement: Measurement, tested: Directions) -> Directions:
 
 
 def draw_controls(
-    family: str,
-    n: int,
-    *,
-    d_model: int,
-    seed: int,
-    vectors: VectorLike | Activations | None = None,
+    family: str, n: int, *, d_model: int, seed: int, vectors: VectorLike | Activations | None = None
 ) -> Float[Tensor, "n d_model"]:
     """`controls_of` for families that need at most residual vectors at the hook."""
     if isinstance(vectors, Activations) and vectors.d_model != d_model:

@@ -137,9 +137,6 @@ class DirectionFinder:
         return self._seen[at]
 
 
-Finder = Callable[[DirectionFinder, str, int], list[FoundDirections]]
-
-
 def by_score(finder: DirectionFinder, source: str, k: int) -> list[FoundDirections]:
     """Decoder rows of each side's best features."""
     candidates = finder.selection(source, k).candidates
@@ -179,7 +176,7 @@ def at_random(finder: DirectionFinder, source: str, k: int) -> list[FoundDirecti
     return _same(finder, source, names, (None,) * len(names), vectors)
 
 
-FINDERS: Mapping[str, Finder] = {
+FINDERS: Mapping[str, Callable[[DirectionFinder, str, int], list[FoundDirections]]] = {
     **dict.fromkeys((*CONTRASTS, *CAUSAL), by_score),
     **dict.fromkeys(("difference_of_means", "linear_probe"), by_activations),
     **dict.fromkeys(FAMILIES, at_random),

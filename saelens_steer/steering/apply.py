@@ -40,7 +40,6 @@ class Receipt:
         return self.rel_norm_sum / self.positions if self.positions else 0.0
 
     def note(self, before: Resid, after: Resid, mask: Mask) -> None:
-        """Add one forward pass."""
         self.passes += 1
         self.positions += int(mask.sum())
         with torch.no_grad():

@@ -87,8 +87,7 @@ def _add(options: AddSpec, target: Target, amount: Amount, context: EditContext)
     )
 
 
-Builder = Callable[[Any, Target, Any, EditContext], Edit]
-BUILDERS: Mapping[str, Builder] = {
+BUILDERS: Mapping[str, Callable[[Any, Target, Any, EditContext], Edit]] = {
     "add": _add,
     "project_out": lambda _, target, __, ___: project_out(target.vectors),
     "ablate": lambda o, target, _, context: ablate(context.sae, target.features, o.error),

@@ -16,11 +16,7 @@ from saelens_steer.files import digest
 from saelens_steer.metrics import LogitMetric, metrics_version
 from saelens_steer.model import hook_layer
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.pipeline.outputs import (
-    read_rows,
-    write_result,
-    write_rows,
-)
+from saelens_steer.pipeline.outputs import read_rows, write_result, write_rows
 from saelens_steer.pipeline.result import Result
 from saelens_steer.pipeline.steps.select import direction_finder, edit_context
 from saelens_steer.progress import Note, progress, say, unnoted
