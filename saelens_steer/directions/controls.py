@@ -52,7 +52,6 @@ class ControlInputs:
     vectors: Float[Tensor, "tokens d_model"] | Activations | None = None
     """Residual vectors at the hook."""
     tested: Float[Tensor, "candidates d_model"] | None = None
-    """The directions under test."""
     features: tuple[int | None, ...] = ()
     """The feature of each direction under test."""
     sae: SAE[Any] | None = None

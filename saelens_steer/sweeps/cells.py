@@ -43,7 +43,6 @@ class SweepCells:
 
     @property
     def prompts(self) -> Sequence[Sequence[int]]:
-        """Token ids of each prompt, unpadded."""
         return self.unsteered_pass.prompts
 
     @cached_property

@@ -79,7 +79,6 @@ class UnsteeredPass:
 
     @cached_property
     def lengths(self) -> list[int]:
-        """Tokens of each prompt."""
         return [len(prompt) for prompt in self.prompts]
 
     @cached_property
