@@ -62,7 +62,7 @@ def _swept(task: Task, positions: str) -> dict[str, Any]:
         "times_faster": {n: round(value / seconds["f_ours"], 2) for n, value in seconds.items()},
         "timed_on_rows": dict.fromkeys(loops, len(rows)) | {"e_whole_passes": here},
         "peak_gpu_gib": peaks,
-        "ours_starts_at_hook": sweep.why_whole is None,
+        "ours_starts_at_hook": sweep.full_pass_reason is None,
         "against_b": _agreement(few, loops, sweep, rows, positions == "last"),
     }
 

@@ -172,7 +172,7 @@ def test_a_key_of_a_step_called_from_python_is_judged_by_that_steps_spec():
         ({"sweep": {"alphas": 3}}, "sweep.alphas: should be a list"),
         ({"sweep": {"alphas": [float("nan")]}}, "sweep.alphas.0: Input should be a finite number"),
         ({"sweep": {"alphas": [float("inf")]}}, "sweep.alphas.0: Input should be a finite number"),
-        ({"sweep": {"features": [1, 1]}}, "sweep.features: names a feature twice"),
+        ({"sweep": {"features": [1, 1]}}, "sweep.features: lists a feature twice"),
         ({"sae": None}, "sae: should be a mapping of keys"),
         ({"sae": {}}, "sae: give exactly one of train and load"),
         (
@@ -377,8 +377,8 @@ def test_one_family_of_controls_is_written_as_its_name_and_several_as_a_list():
     [
         ("covarience", "should be one of covariance, isotropic, feature, permuted, token_differ"),
         (["covariance", 3], "or a list of them"),
-        ([], "names no family"),
-        (["isotropic", "isotropic"], "names a family twice"),
+        ([], "lists no family"),
+        (["isotropic", "isotropic"], "lists a family twice"),
     ],
 )
 def test_bad_controls_are_told_what_there_is(controls, sentence):

@@ -1,4 +1,4 @@
-"""Residuals at a hook: which tokens are kept, where each came from, in memory or on disk."""
+"""Cached residuals at a hook, with an index of their tokens, in memory or on disk."""
 
 from saelens_steer.activations.cache import (
     cache_activations,

@@ -1,4 +1,4 @@
-"""Cache activations at a hook: choose tokens, drop special ones and attention sinks."""
+"""Cache activations at a hook, without special tokens and attention sinks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from saelens_steer.tensors import Mask, Tokens, Vectors
 
 TokenChoice = Literal["all", "last", "diagnostic", "answer"]
 WINDOW = 8
-"""Batches of prompts that are sorted by length together, to leave little padding."""
+"""Batches of prompts sorted by length together, to reduce padding."""
 PARTS = ["prompt", "assistant_start", "answer"]
 
 
@@ -48,26 +48,25 @@ def cache_activations(
     chat: bool = True,
     out: str | Path | None = None,
 ) -> Activations:
-    """The residual at `hook_name` (default blocks.{n_layers // 2}.hook_resid_pre) of each prompt.
+    """Residuals of prompts at `hook_name` (default blocks.{n_layers // 2}.hook_resid_pre).
 
-    Prompts are put in the chat template (`chat=False`: left unchanged); a prompt's answer, if any,
-    follows the assistant start. `tokens`: all, last (the assistant start),
-    diagnostic (assistant start, code fences, math delimiters), or answer (the answers' alone).
-    Special tokens other than the assistant start are left out, and so are attention sinks: vectors
-    with a norm over `max_norm` times the median of those kept. `out`: a folder that vectors are
-    written to as they are computed, and read from later, so that memory does not grow with them.
-    Raises InputError for an unknown hook or missing answers, before any forward pass, if nothing is
-    kept, or if a kept vector is not finite.
+    Prompts are put in the chat template (`chat=False`: left unchanged); a prompt's answer follows
+    the assistant start. `tokens`: all, last (the assistant start), diagnostic (assistant start,
+    code fences, math delimiters), or answer. Drops special tokens other than the assistant start,
+    and attention sinks: vectors with a norm above `max_norm` × the median of the others. `out`:
+    write vectors to this folder as they are computed and read them from there, to bound memory.
+    Raises InputError before any forward pass for an unknown hook or missing answers, and later if
+    no vector is kept or a kept one is not finite.
     """
     hook_name = check_hook_name(model, hook_name or default_hook_name(model))
     encoded = encode_prompts(tokenizer_of(model), prompts, system=system, chat=chat)
     if tokens == "answer" and encoded and not any(e.answer for e in encoded):
         raise InputError(
-            "activations.tokens: answer keeps the tokens of answers, and no prompt has one: "
-            "give prompts with an answer, or let the model write them (select.at: answer)"
+            "activations.tokens: answer keeps only answers, but no prompt has one: "
+            "give prompts with answers, or let the model write them (select.at: answer)"
         )
     if not encoded:
-        raise InputError("no prompts to cache activations of: the prompt set is empty")
+        raise InputError("no prompts to cache: the prompt set is empty")
     found = _residuals(model, encoded, hook_name, tokens, batch_size)
     if out is None:
         held: list[Vectors] = []
@@ -92,14 +91,13 @@ def with_answers(
     batch_size: int = 32,
     note: Note = unnoted,
 ) -> list[Prompt]:
-    """The prompts, those without an answer given the model's own greedy one.
+    """Add the model's greedy answer to each prompt that has none.
 
-    An answer ends early if its text would not be tokenised as the model wrote it
-    (`written_text`), so that activations belong to the model's own tokens. Calls `note` with the
-    number of answers just written.
+    An answer is cut where retokenising its text would change the model's tokens (`written_text`).
+    `note` gets the number of answers in each batch.
     """
-    open_ones = [p for p in prompts if not p.answer]
-    encoded = encode_prompts(tokenizer_of(model), open_ones, system=system, chat=chat)
+    unanswered = [p for p in prompts if not p.answer]
+    encoded = encode_prompts(tokenizer_of(model), unanswered, system=system, chat=chat)
     written: list[str] = []
     for start in range(0, len(encoded), batch_size):
         heads = [e.head for e in encoded[start : start + batch_size]]
@@ -118,7 +116,7 @@ def _gather(
     append: Callable[[Vectors], None],
     max_norm: float | None,
 ) -> tuple[pd.DataFrame, Tensor]:
-    """Append all vectors; the index of those that stay, and which these are, [n]."""
+    """Append all vectors; returns the index of those to keep, and their mask [n]."""
     norms, positions = [], list[Tensor]()
     for vectors, places in found:
         append(vectors)
@@ -126,7 +124,7 @@ def _gather(
         positions += places
     keep = _within(torch.cat(norms), max_norm)
     if not keep.any():
-        raise InputError(f"no token was kept of {len(encoded)} prompts: choose other tokens")
+        raise InputError(f"no token of {len(encoded)} prompts was kept: choose other tokens")
     index = _index(encoded, positions, model.tokenizer)
     return index.loc[keep.numpy()].reset_index(drop=True), keep
 
@@ -134,7 +132,7 @@ def _gather(
 def _residuals(
     model: Any, encoded: Sequence[Encoded], hook_name: str, choice: TokenChoice, size: int
 ) -> Iterator[tuple[Vectors, list[Tensor]]]:
-    """Vectors of a window of prompts in their order, and the kept positions of each prompt."""
+    """Vectors of each window of prompts, in order, and the kept positions of each prompt."""
     for start in range(0, len(encoded), WINDOW * size):
         window = encoded[start : start + WINDOW * size]
         by_length = sorted(range(len(window)), key=lambda i: len(window[i].ids))
@@ -150,7 +148,7 @@ def _residuals(
 def _batch(
     model: Any, batch: Sequence[Encoded], hook_name: str, choice: TokenChoice
 ) -> list[tuple[Vectors, Tensor]]:
-    """For each prompt its kept vectors [n, d_model] and their positions [n]."""
+    """Each prompt's kept vectors [n, d_model] and their positions [n]."""
     tokens, mask = pad_left([e.ids for e in batch], model.tokenizer, device=model.cfg.device)
     resid = run_to_hook(model, tokens, mask, hook_name)
     kept = kept_tokens(tokens, mask, [len(e.answer) for e in batch], choice, model.tokenizer)
@@ -164,7 +162,7 @@ def _batch(
 
 
 def _index(encoded: Sequence[Encoded], positions: Sequence[Tensor], tokenizer: Any) -> pd.DataFrame:
-    """One row for each kept token; texts are categories, so that a row needs some twenty bytes."""
+    """One row per token; strings are categorical, so that a row needs about twenty bytes."""
     counts = [len(places) for places in positions]
     where = torch.cat(list(positions)).numpy()
     tokens = np.concatenate(
@@ -172,22 +170,22 @@ def _index(encoded: Sequence[Encoded], positions: Sequence[Tensor], tokenizer: A
     )
     prompt = np.repeat(np.arange(len(encoded)), counts)
     ends = np.array([len(e.head) - 1 for e in encoded])[prompt]
-    known = np.unique(np.concatenate([e.ids for e in encoded]))
-    texts = [tokenizer.decode([int(token)]) for token in known]
+    vocabulary = np.unique(np.concatenate([e.ids for e in encoded]))
+    texts = [tokenizer.decode([int(token)]) for token in vocabulary]
     return pd.DataFrame(
         {
             "prompt_id": _named([e.prompt.id for e in encoded], prompt),
             "domain": _named([e.prompt.domain for e in encoded], prompt),
             "position": where,
             "token": tokens,
-            "text": _named(texts, np.searchsorted(known, tokens)),
+            "text": _named(texts, np.searchsorted(vocabulary, tokens)),
             "part": pd.Categorical.from_codes(1 + np.sign(where - ends), PARTS),
         }
     )
 
 
 def _named(names: Sequence[str], places: np.ndarray) -> pd.Categorical:
-    """The names at these places."""
+    """names[place] for each place."""
     codes, categories = pd.factorize(np.array(names, dtype=object))
     return pd.Categorical.from_codes(codes[places], categories)
 
@@ -195,16 +193,11 @@ def _named(names: Sequence[str], places: np.ndarray) -> pd.Categorical:
 def kept_tokens(
     tokens: Tokens, mask: Mask, answer_lengths: Sequence[int], choice: TokenChoice, tokenizer: Any
 ) -> Mask:
-    """True at the tokens of a left-padded batch that are kept, before sinks are left out."""
-    starts = assistant_starts(tokens, answer_lengths)
+    """True at kept tokens of a left-padded batch, attention sinks included."""
+    last = torch.tensor([tokens.shape[1] - 1 - n for n in answer_lengths], device=tokens.device)
+    starts = torch.arange(tokens.shape[1], device=tokens.device) == last[:, None]
     ordinary = mask & (keep_ordinary(tokens, tokenizer) | starts)
     return ordinary & _chosen(tokens, mask, starts, choice, tokenizer)
-
-
-def assistant_starts(tokens: Tokens, answer_lengths: Sequence[int]) -> Mask:
-    """True at the last prompt token of each row."""
-    columns = torch.tensor([tokens.shape[1] - 1 - n for n in answer_lengths], device=tokens.device)
-    return torch.arange(tokens.shape[1], device=tokens.device) == columns[:, None]
 
 
 def _chosen(tokens: Tokens, mask: Mask, starts: Mask, choice: TokenChoice, tokenizer: Any) -> Mask:
@@ -222,12 +215,12 @@ def keep_ordinary(tokens: Tokens, tokenizer: Any) -> Mask:
 
 
 def without_sinks(vectors: Vectors, max_norm: float | None) -> Tensor:
-    """False on attention sinks: norm over `max_norm` × the median norm of these vectors. [n]"""
+    """False on attention sinks, with norms above `max_norm` × the median of these vectors: [n]."""
     return _within(vectors.float().norm(dim=-1), max_norm)
 
 
 def _within(norms: Float[Tensor, " n"], max_norm: float | None) -> Tensor:
-    """False for norms over `max_norm` × their median; None keeps all. [n]"""
+    """False for norms above `max_norm` × their median; None keeps all. [n]"""
     if max_norm is None or len(norms) == 0:
         return torch.ones(len(norms), dtype=torch.bool, device=norms.device)
     return norms <= max_norm * norms.median()

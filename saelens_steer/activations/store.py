@@ -1,4 +1,4 @@
-"""Cached activations, in memory or in safetensors shards written and read a part at a time."""
+"""Cached activations, in memory or in safetensors shards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from saelens_steer.files import write_with
 from saelens_steer.tensors import Kept, Vectors
 
 SHARD_BYTES = 1 << 26
-"""Size of a shard, which is held in memory while vectors are written."""
+"""Size of a shard, which is held in memory until it is written."""
 NAME = "shard-{:05d}.safetensors"
 KEY = "vectors"
 INDEX = "index.parquet"
@@ -30,19 +30,15 @@ DAMAGE = (SafetensorError, OSError, ValueError, KeyError)
 
 
 class Activations:
-    """Vectors [n, d_model] (float32, CPU) at one hook, and an index with a row for each.
+    """Vectors [n, d_model] (float32, CPU) at one hook, and an index with one row per vector.
 
-    The index has prompt_id, domain, position (0-based, padding not counted), token (id), text, and
-    part: prompt, assistant_start (the last prompt token) or answer. The vectors are in memory or,
-    once saved and loaded, on disk: `chunks` reads those part by part, `vectors` all of them.
+    Index columns: prompt_id, domain, position (0-based, without padding), token (id), text, and
+    part: prompt, assistant_start (the last prompt token) or answer. Loaded vectors stay on disk:
+    `chunks` reads them in parts, `vectors` all at once.
     """
 
     def __init__(
-        self,
-        vectors: Vectors | Shards,
-        index: pd.DataFrame,
-        hook_name: str,
-        sinks_dropped: int = 0,
+        self, vectors: Vectors | Shards, index: pd.DataFrame, hook_name: str, sinks_dropped: int = 0
     ) -> None:
         self._vectors = vectors
         self.index, self.hook_name, self.sinks_dropped = index, hook_name, sinks_dropped
@@ -57,7 +53,6 @@ class Activations:
 
     @property
     def d_model(self) -> int:
-        """Width of a vector."""
         held = self._vectors
         return held.width if isinstance(held, Shards) else held.shape[1]
 
@@ -67,12 +62,12 @@ class Activations:
             yield self._vectors[start : start + size]
 
     def take(self, rows: Int[Tensor, " n"]) -> Vectors:
-        """The vectors of these rows, in that order; no others are read from disk."""
+        """The vectors of these rows, in that order, without reading others from disk."""
         held = self._vectors
         return held.take(rows) if isinstance(held, Shards) else held[rows]
 
     def save(self, folder: str | Path) -> Path:
-        """Write safetensors shards and index.parquet into a folder, all or nothing."""
+        """Write safetensors shards and index.parquet to a folder, atomically."""
         return write_with(Path(folder), self._write)
 
     def _write(self, folder: Path) -> None:
@@ -83,21 +78,23 @@ class Activations:
 
     @classmethod
     def load(cls, folder: str | Path) -> Activations:
-        """Open a folder that `save` wrote; the vectors stay on disk until they are used."""
+        """Open a folder written by `save`; vectors are read when used."""
         shards = Shards(Path(folder))
         try:
             index = pd.read_parquet(Path(folder) / INDEX)
         except DAMAGE as error:
             raise InputError(f"{folder} is damaged ({error}): delete it and run again") from None
         if len(index) != len(shards):
-            raise InputError(f"{folder} is not whole: its shards do not fit its index")
+            raise InputError(
+                f"{folder} is incomplete: index and shards differ. Delete it and run again"
+            )
         return cls(shards, index, **shards.about)
 
 
 class Shards:
-    """Vectors [n, d_model] (float32) in the shards of a folder, read slice by slice.
+    """Vectors [n, d_model] (float32) in the shards of a folder, read in slices.
 
-    Raises InputError if there are no shards, or damaged ones.
+    Raises InputError if shards are missing or damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -120,7 +117,7 @@ class Shards:
         return self.starts[-1]
 
     def __getitem__(self, rows: slice) -> Vectors:
-        """Vectors of a range of rows, from all shards that hold some of them."""
+        """Vectors of a range of rows."""
         start, stop, _ = rows.indices(len(self))
         parts = [torch.zeros(0, self.width)]
         for path, first, end in zip(self.paths, self.starts, self.starts[1:], strict=False):
@@ -131,7 +128,6 @@ class Shards:
         return parts[1] if len(parts) == 2 else torch.cat(parts)
 
     def take(self, rows: Int[Tensor, " n"]) -> Vectors:
-        """The vectors of these rows, in that order; no others are read."""
         found = torch.empty(len(rows), self.width)
         for path, first, end in zip(self.paths, self.starts, self.starts[1:], strict=False):
             here = ((rows >= first) & (rows < end)).nonzero().flatten().tolist()
@@ -145,7 +141,7 @@ class Shards:
 
 
 class ShardWriter:
-    """Writes shards as vectors arrive, so that memory holds only one of them."""
+    """Writes shards as vectors arrive, so that memory holds only one shard."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -153,7 +149,7 @@ class ShardWriter:
         self.waiting: list[Vectors] = []
 
     def append(self, vectors: Vectors) -> None:
-        """Write full shards; hold back the rest."""
+        """Write full shards, and hold the rest."""
         size = max(1, SHARD_BYTES // (4 * vectors.shape[1]))
         self.waiting.append(vectors)
         if sum(map(len, self.waiting)) < size:
@@ -168,7 +164,7 @@ class ShardWriter:
     def finish(
         self, index: pd.DataFrame, hook_name: str, sinks_dropped: int, keep: Kept | None = None
     ) -> None:
-        """Write the rest, the metadata and the index; `keep` [n]: the only vectors that stay."""
+        """Write the rest, metadata and index; drop vectors where `keep` [n] is False."""
         if sum(map(len, self.waiting)):
             self._write(torch.cat(self.waiting))
         for number, kept in enumerate([] if keep is None else keep.split(self.lengths)):
@@ -176,7 +172,7 @@ class ShardWriter:
                 self._save(number, load_file(self._path(number))[KEY][kept])
         first = load_file(self._path(0))[KEY].clone()
         about = {"hook_name": hook_name, "sinks_dropped": sinks_dropped}
-        # one key: safetensors writes several in an order that changes from process to process
+        # a single key: safetensors writes several in an order that varies between processes
         self._save(0, first, {"about": json.dumps(about)})
         index.to_parquet(self.folder / INDEX, index=False)
 

@@ -3,6 +3,7 @@
 from saelens_steer.config.compare_edits import CompareEditsSettings, CompareEditsSpec
 from saelens_steer.config.directions import (
     CAUSAL,
+    CONTRASTS,
     FAMILIES,
     SOURCES,
     CausalScore,

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, WrapValidator, model_validator
 
 from saelens_steer.config.base import Spec
 from saelens_steer.config.edits import EditSpec
 
 
-class CompareEditsSettings(Spec):
-    """Where compared edits act, and how much is generated."""
-
-    positions: Literal["all", "prompt", "generated", "last"] = "all"
-    exclude_special_tokens: bool = False
-    max_norm: float | Literal["auto"] | None = "auto"
-    """Leave attention sinks unedited: positions whose norm exceeds this multiple of their prompt's
-    median. auto: 10 if an SAE is spliced in, otherwise no limit."""
-    max_new_tokens: int = Field(default=64, gt=0)
-    batch_size: int = Field(default=16, gt=0)
-
-    @field_validator("max_norm", mode="wrap")
-    @classmethod
-    def _positive_or_auto(cls, value: Any, check: Any) -> Any:
-        return positive_or_auto(value, check)
-
-
-def positive_or_auto(value: Any, check: Any) -> Any:
-    """A multiple of the median norm, null or auto."""
+def _positive_or_auto(value: Any, check: Any) -> Any:
     wanted = ValueError("should be a positive number, null or auto")
     try:
         max_norm = check(value)
@@ -37,6 +19,22 @@ def positive_or_auto(value: Any, check: Any) -> Any:
     if isinstance(max_norm, float) and not max_norm > 0:
         raise wanted
     return max_norm
+
+
+MaxNorm = Annotated[float | Literal["auto"] | None, WrapValidator(_positive_or_auto)]
+"""A positive multiple of the median norm, null or auto."""
+
+
+class CompareEditsSettings(Spec):
+    """Where compared edits act, and how much text is generated."""
+
+    positions: Literal["all", "prompt", "generated", "last"] = "all"
+    exclude_special_tokens: bool = False
+    max_norm: MaxNorm = "auto"
+    """Leave attention sinks unedited, positions whose norm exceeds this multiple of their prompt's
+    median. auto: 10 if an SAE is spliced in, otherwise no limit."""
+    max_new_tokens: int = Field(default=64, gt=0)
+    batch_size: int = Field(default=16, gt=0)
 
 
 class CompareEditsSpec(CompareEditsSettings):
@@ -49,18 +47,16 @@ class CompareEditsSpec(CompareEditsSettings):
 
     @property
     def named(self) -> tuple[int, ...]:
-        """The features that edits name by index."""
-        given = [edit.options.features for edit in self.edits]
-        return tuple(f for features in given if not isinstance(features, str) for f in features)
+        """Features that edits name by index."""
+        named = [edit.options.features for edit in self.edits]
+        return tuple(f for features in named if not isinstance(features, str) for f in features)
 
     @property
     def needs_a_max(self) -> bool:
-        """Whether a strength is in multiples of A_max."""
         return any(edit.options.strength_unit == "max_act" for edit in self.edits)
 
     @property
     def edits(self) -> list[EditSpec]:
-        """The edits of all variants."""
         return [edit for edits in self.variants.values() for edit in edits]
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Specs of where directions come from: selection, sources compared, trade-offs."""
+"""Specs of selection, the comparison of directions, and trade-offs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from saelens_steer.config.edits import EditSpec, check_gate, check_sweepable
 from saelens_steer.errors import or_known
 
 ContrastScore = Literal["mean_difference", "auroc", "firing_difference"]
-"""What activations say of a feature."""
+"""Scores of a feature's activations."""
 CausalScore = Literal["output_score", "token_confidence", "direct_logit", "attribution"]
-"""What the model does when the feature is pushed, or would do."""
+"""Scores of a feature's effect on the model's predictions."""
 Score = Literal[ContrastScore, CausalScore]
-"""Either."""
 
 
 class SelectSpec(Spec):
-    """How features are chosen, on other prompts than the steered.
+    """How features are chosen, on prompts that are not steered.
 
-    By contrast between two domains (mean_difference, auroc, firing_difference), or by what the
-    model makes of the feature: direct_logit (what W_dec[f] adds to the logits of the first margin's
-    target, less those of the others), output_score and token_confidence (what a push does to the
-    tokens that W_dec[f] stands for, and to how sure the model is), or attribution (the gradient of
-    the first metric along W_dec[f]; it uses the outcome itself, so it is a ceiling).
+    Contrast scores compare activations on two domains: mean_difference, auroc, firing_difference.
+    Causal scores use the model's predictions: direct_logit (the logit that W_dec[f] adds to the
+    first margin's target tokens minus its other tokens), output_score and token_confidence (the
+    effect of a push on the tokens that W_dec[f] raises most, and on the model's confidence), and
+    attribution (the gradient of the first metric along W_dec[f]; it uses the outcome itself, so it
+    is a ceiling).
     """
 
     prompts: str = "tiny-domains"
@@ -35,22 +35,22 @@ class SelectSpec(Spec):
     negative: str = "math"
     at: Literal["assistant_start", "answer"] = "assistant_start"
     k: int = Field(default=10, gt=0)
-    """Candidates for each side."""
+    """Candidates per side."""
     score: Score = "mean_difference"
     shortlist: int = Field(default=50, gt=0)
-    """output_score and token_confidence do not say which side a feature is for: they rank so many
-    of each side, the best by mean_difference."""
+    """Features per side, the best by mean_difference, that output_score and token_confidence
+    rerank: these scores do not tell which side a feature is for."""
     push: float = Field(default=1.0, gt=0)
-    """Size of their pushes, in multiples of the mean ‖x‖."""
+    """Size of the pushes of these two scores, in multiples of mean ‖x‖."""
     push_prompts: int = Field(default=12, gt=0)
-    """Scores that ask the model look at the first so many prompts of each side."""
+    """Prompts per side, the first ones, that causal scores use."""
     pool: Literal["tokens", "max"] = "tokens"
-    """max: every prompt counts once, with the largest activation over its tokens."""
+    """max: each prompt counts once, with its largest activation over tokens."""
     answer_tokens: int = Field(default=32, gt=0)
-    """With at: answer, prompts without an answer get one from the model, of so many tokens."""
+    """Maximum length of the answers that the model writes for prompts without one (at: answer)."""
     chat: bool | None = None
-    """Wrap these prompts in the chat template, or leave them as they stand; null: as prompts.chat.
-    A system message (prompts.system) goes with the template."""
+    """Wrap these prompts in the chat template, with prompts.system as system message, or leave them
+    unchanged; null: as prompts.chat."""
 
     @model_validator(mode="after")
     def _two_domains(self) -> SelectSpec:
@@ -64,11 +64,11 @@ PARTS = ("assistant_start", "answer")
 
 
 class SourceFacts(NamedTuple):
-    """What a source of directions reads, and how its effect counts as evidence."""
+    """Inputs of a source of directions, and what kind of evidence its effect is."""
 
     evidence: Literal["selection", "tokens", "ceiling", "without SAE", "control", "given"]
-    """selection: chosen without the outcome. tokens: the score reads the metric's tokens. ceiling:
-    it reads the outcome itself. control: random."""
+    """selection: does not use the outcome. tokens: uses the metric's tokens. ceiling: uses the
+    outcome itself. control: random."""
     needs: frozenset[str] = frozenset()
     """sae, activations, outcome, tested (the directions under test)."""
 
@@ -93,9 +93,9 @@ SOURCES: dict[str, SourceFacts] = {
     "permuted": _facts("control", "tested"),
     "token_difference": _facts("control", "activations"),
 }
-"""Name → facts of a source of directions. `directions.FINDERS` finds them, under the same name."""
+"""Name → facts of a source of directions; `directions.FINDERS` has its function."""
 FAMILIES = tuple(name for name, facts in SOURCES.items() if facts.evidence == "control")
-"""The families of controls."""
+"""Families of controls."""
 VECTOR_FILES = (".safetensors", ".gguf")
 
 
@@ -110,7 +110,7 @@ def is_file(name: str) -> bool:
 
 
 def evidence_of(source: str) -> str:
-    """How the effect of a source's directions counts."""
+    """The kind of evidence that a source's effect is (see SourceFacts)."""
     name = source.partition("@")[0]
     if name in SOURCES:
         return SOURCES[name].evidence
@@ -118,9 +118,9 @@ def evidence_of(source: str) -> str:
 
 
 def check_sources(names: Sequence[str | int]) -> None:
-    """Raise ValueError for a name that is no source of directions, and for one named twice.
+    """Raise ValueError for an unknown or repeated source of directions.
 
-    Known are feature indices, the names of SOURCES (contrast scores with @assistant_start or
+    Sources are feature indices, names in SOURCES (contrast scores also with @assistant_start or
     @answer), files of steering vectors, and `package.module:function`.
     """
     for name in names:
@@ -132,16 +132,16 @@ def check_sources(names: Sequence[str | int]) -> None:
         if at and (base not in CONTRASTS or at not in PARTS):
             raise ValueError(f"{name!r}: only {', '.join(CONTRASTS)} accept @{' or @'.join(PARTS)}")
     if len(set(names)) < len(names):
-        raise ValueError("a source of directions is named twice")
+        raise ValueError("a source of directions is listed twice")
 
 
 class CompareDirectionsSpec(Spec):
-    """Ways to choose features, compared by what the chosen ones do to the first logit metric.
+    """Ways to find directions, compared by their effects on the first logit metric.
 
-    Measured on the steered prompts, which no score has seen. Contrast scores may say on which part
-    of the selection prompts: mean_difference@answer; without, select.at. Where the prompts have no
-    answers, @answer lets the model write them, and they join the cached activations, which
-    covariance controls and mean ‖x‖ come from.
+    Effects are measured on the steered prompts, which no score has seen. Contrast scores may name a
+    part of the selection prompts, as in mean_difference@answer; the default is select.at. With
+    @answer, the model answers prompts that have no answer. Answers join the cached activations, and
+    so affect covariance controls and mean ‖x‖.
     """
 
     methods: tuple[str | int, ...] = (
@@ -157,29 +157,29 @@ class CompareDirectionsSpec(Spec):
         "linear_probe",
     )
     baseline: str = "mean_difference@answer"
-    """What the others' effects are divided by."""
+    """The method whose effect is the denominator of the ratios."""
     k: int = Field(default=3, gt=0)
-    """The first so many features of each side."""
+    """Best features per side."""
     norm: float = Field(default=0.25, gt=0)
-    """Size of the pushes at equal norm, in multiples of the mean ‖x‖."""
+    """Size of pushes at equal norm, in multiples of mean ‖x‖."""
     kl: float = Field(default=0.02, gt=0)
-    """Equal disturbance: pushes to a mean KL of so many nats."""
+    """Mean KL of pushes at equal KL, in nats."""
     ask: dict[str, str] = Field(default_factory=dict)
-    """Domain → words that ask for it, which are put behind each prompt: the plain alternative."""
+    """Domain → words appended to each prompt that ask for it, as an alternative to steering."""
 
     @model_validator(mode="after")
     def _known(self) -> CompareDirectionsSpec:
         check_sources(self.methods)
         if self.baseline not in map(str, self.methods):
             raise ValueError(
-                f"baseline {self.baseline!r} is not among the methods: give "
-                f"compare_directions.baseline, one of {', '.join(map(str, self.methods))}"
+                f"baseline {self.baseline!r} is not among the methods: set "
+                f"compare_directions.baseline to one of {', '.join(map(str, self.methods))}"
             )
         return self
 
 
 class PlacedEditSpec(EditSpec):
-    """An edit and where it acts: `add@last`, or `add: {keep_norm: true}` with `positions: last`."""
+    """An edit and its positions: `add@last`, or `add: {keep_norm: true}` with `positions: last`."""
 
     positions: Literal["all", "last"] = "all"
 
@@ -206,21 +206,21 @@ class PlacedEditSpec(EditSpec):
 
 
 class TradeoffsSpec(Spec):
-    """What directions and edits do to one domain, and to all the others.
+    """The effects of directions and edits on one domain, and on all others.
 
-    Strengths are pushes in multiples of the mean ‖x‖. A factor (`scale`) is 1 + α, and an edit
-    without a strength is measured once. `edit@last` acts on the last prompt token alone, others on
+    Strengths are pushes in multiples of mean ‖x‖; the factor of `scale` is 1 + α, and an edit
+    without a strength is measured once. `edit@last` edits only the last prompt token, other edits
     all positions.
     """
 
     prompts: str = "tiny-domains-heldout"
-    """Prompts of several domains, none of which selection has seen."""
+    """Prompts of several domains that selection has not seen."""
     limit: int | None = Field(default=12, gt=0)
-    """The first so many of each domain."""
+    """Use only the first `limit` prompts of each domain."""
     target: str | None = None
-    """The side of select that is pushed towards; null: the one the first logit metric favours."""
+    """The side of select to push towards; null: the one with the larger first logit metric."""
     domain: str = "mixed"
-    """The effect is wanted on these prompts; on all others it is damage."""
+    """Prompts on which the effect is intended; on all others it is damage."""
     directions: tuple[str | int, ...] = (
         "mean_difference@answer",
         "mean_difference@assistant_start",
@@ -229,9 +229,9 @@ class TradeoffsSpec(Spec):
         "linear_probe",
         "attribution",
     )
-    """Features by index, or ways to find directions as in compare."""
+    """Features by index, or ways to find directions as in compare_directions.methods."""
     top: int = Field(default=3, gt=0)
-    """The first so many features of each way."""
+    """Best features per way."""
     edits: tuple[PlacedEditSpec, ...] = (
         PlacedEditSpec.model_validate("add"),
         PlacedEditSpec.model_validate("add@last"),
@@ -240,25 +240,25 @@ class TradeoffsSpec(Spec):
         PlacedEditSpec.model_validate({"add": {"orthogonal_to": "domains"}}),
         PlacedEditSpec.model_validate("set_to"),
     )
-    """The others are compared with the first."""
+    """The first is the baseline of the others."""
     alphas: tuple[float, ...] = (0.25, 0.5)
     effect: float | None = 1.0
-    """Also find the strength at which the effect is so large; null: do not."""
+    """Also find the strength with this effect; null: do not."""
     max_new_tokens: int = Field(default=40, ge=0)
-    """Length of the texts that validity and perplexity are measured on; 0: write none."""
+    """Length of the texts for validity and perplexity; 0: generate none."""
 
     @field_validator("alphas")
     @classmethod
     def _pushes(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
         if not alphas or min(alphas) <= 0:
-            raise ValueError("strengths must be above 0: `target` says which way")
+            raise ValueError("strengths must be above 0: `target` sets the direction")
         return tuple(sorted(set(alphas)))
 
     @field_validator("effect")
     @classmethod
     def _some_effect(cls, effect: float | None) -> float | None:
         if effect is not None and not effect > 0:
-            raise ValueError("must be above 0: `target` says which way")
+            raise ValueError("must be above 0: `target` sets the direction")
         return effect
 
     @model_validator(mode="after")
@@ -269,7 +269,7 @@ class TradeoffsSpec(Spec):
             check_gate(edit, edit.positions)
         labels = [edit.label for edit in self.edits]
         if len(set(labels)) < len(labels):
-            raise ValueError("an edit is named twice")
+            raise ValueError("an edit is listed twice")
         if not self.directions or not self.edits:
             raise ValueError("needs at least one direction and one edit")
         return self

@@ -1,4 +1,4 @@
-"""Specs of edits, one class per edit under its name, and of comparing edits side by side."""
+"""Specs of edits, one class per edit."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from saelens_steer.config.base import Spec
 
 ErrorTerm = Literal["keep", "drop"]
 Strength = Literal["push", "factor", "value"]
-"""What α of a sweep is to an edit: the length of a push, 1 less than a factor, or a value of z."""
+"""How an edit uses a sweep's α: the size of a push, a factor of 1 + α, or a value of z."""
 
 
 class EditOptions(Spec):
-    """What an edit acts along, and its options."""
+    """The features that an edit acts along, and its options."""
 
     STRENGTH: ClassVar[Strength | None] = None
-    """What α of a sweep means; None: the edit has no strength."""
+    """How the edit uses a sweep's α; None if it has no strength."""
     GIVEN_AS: ClassVar[str | None] = None
-    """The option that states the strength outside a sweep."""
+    """The option that sets the strength outside a sweep."""
     ENCODES: ClassVar[bool] = False
-    """Whether it changes z, which needs features and the SAE's encoder."""
+    """Whether the edit changes z, which needs features and an encoder."""
 
     features: str | tuple[int, ...] = ()
-    """Indices, or a domain of select: its best candidates."""
+    """Feature indices, or a domain of select for its best candidates."""
     top: int = Field(default=1, gt=0)
-    """How many candidates of that domain."""
+    """Number of candidates of that domain."""
     hook_name: str | None = None
     """null: the run's hook."""
 
@@ -40,12 +40,12 @@ class EditOptions(Spec):
         if value is not None and not features:
             raise ValueError("should not be empty")
         if not isinstance(features, str) and len(set(features)) < len(features):
-            raise ValueError("names a feature twice")
+            raise ValueError("lists a feature twice")
         return features
 
     @property
     def strength(self) -> Strength | None:
-        """What α of a sweep means."""
+        """How the edit uses a sweep's α."""
         return self.STRENGTH
 
     @property
@@ -55,12 +55,12 @@ class EditOptions(Spec):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What it reads besides the direction: feature, encoder, probe, domains."""
+        """Inputs besides the direction: feature, encoder, probe, domains."""
         return frozenset({"feature", "encoder"} if self.ENCODES else ())
 
     @property
     def missing(self) -> str | None:
-        """The option that must be stated for the edit to act outside a sweep."""
+        """The required option that is not set, outside a sweep."""
         if not self.features:
             return "features"
         return self.GIVEN_AS if self.GIVEN_AS and getattr(self, self.GIVEN_AS) is None else None
@@ -74,14 +74,14 @@ class AddSpec(EditOptions):
     alpha: float = 1.0
     alpha_unit: Literal["raw", "unit", "max_act", "resid_norm"] = "raw"
     keep_norm: bool = False
-    """Scale x′ back to ‖x‖, so that only its angle changes."""
+    """Rescale x′ to ‖x‖, so that only its angle changes."""
     gate: Literal["feature", "probe"] | None = None
-    """feature: push only where the feature is active. probe: only where a linear probe takes the
-    activation for one of the run's prompts; it is fitted to the last tokens of those prompts
-    against the selection prompts."""
+    """feature: push only where the feature is active. probe: push only where a linear probe
+    classifies the activation as from the steered prompts; it is fitted to last tokens of these
+    prompts against the selection prompts."""
     orthogonal_to: Literal["domains"] | None = None
-    """Push along the part of the direction that is orthogonal to the differences of means between
-    the other selection domains and the two sides. The push keeps its norm."""
+    """Push along the part of the direction orthogonal to the other selection domains' means minus
+    the mean of the two sides, at the same norm."""
 
     @property
     def needs(self) -> frozenset[str]:
@@ -156,7 +156,7 @@ class ReconstructSpec(EditOptions):
 
 
 class CustomSpec(EditOptions):
-    """An edit of your own, made by a function `package.module:function`."""
+    """A custom edit, built by a function `package.module:function`."""
 
     GIVEN_AS = "alpha"
 
@@ -164,7 +164,7 @@ class CustomSpec(EditOptions):
     """function(target, amount, context, **options) → Edit."""
     options: dict[str, Any] = Field(default_factory=dict)
     means: Strength | None = "push"
-    """What its strength is: a push, a factor, a value of z; null: it has none."""
+    """How the edit uses a sweep's α: push, factor, or value (of z); null: it has no strength."""
     alpha: float = 1.0
     alpha_unit: Literal["raw", "unit", "max_act", "resid_norm"] = "raw"
 
@@ -187,12 +187,10 @@ class EditSpec(Spec):
 
     @property
     def kind(self) -> str:
-        """The name of the edit."""
         return next(name for name in EDITS if getattr(self, name) is not None)
 
     @property
     def options(self) -> Any:
-        """The options under that name."""
         return getattr(self, self.kind)
 
     @property
@@ -202,22 +200,22 @@ class EditSpec(Spec):
         if self.custom:
             more = [f"{key}={value}" for key, value in given.get("options", {}).items()]
             return self.custom.function + (f"({', '.join(more)})" if more else "")
-        said = [key if value is True else f"{key}={value}" for key, value in given.items()]
-        return self.kind + (f"({', '.join(said)})" if said else "")
+        shown = [key if value is True else f"{key}={value}" for key, value in given.items()]
+        return self.kind + (f"({', '.join(shown)})" if shown else "")
 
     @property
     def is_push(self) -> bool:
-        """Whether it adds the same vector to every activation."""
+        """Whether the edit adds the same vector to every activation."""
         return self.add is not None and not (self.add.keep_norm or self.add.gate)
 
     @property
     def splices(self) -> bool:
-        """Whether it replaces activations by the SAE's reconstruction."""
+        """Whether the edit replaces activations by the SAE's reconstruction."""
         return getattr(self.options, "error", "keep") == "drop"
 
     @property
     def latents(self) -> list[tuple[str | None, str | int]]:
-        """(hook, feature) of every z_f that it changes; a domain's candidates by rank."""
+        """(hook, feature) of every z_f that the edit changes; a domain's candidates by rank."""
         options = self.options
         if not (options.ENCODES and options.features):
             return []
@@ -228,7 +226,7 @@ class EditSpec(Spec):
 
     @property
     def needs_encoder(self) -> bool:
-        """Whether applying it, choosing its features or its unit takes the SAE's encoder."""
+        """Whether applying the edit, choosing its features or its unit needs the SAE's encoder."""
         by_domain = isinstance(self.options.features, str)
         max_act = self.options.strength_unit == "max_act"
         return "encoder" in self.options.needs or by_domain or max_act
@@ -236,7 +234,7 @@ class EditSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _bare_names(cls, value: Any) -> Any:
-        """`reconstruct` alone stands for `reconstruct: {}`."""
+        """Read `reconstruct` as `reconstruct: {}`."""
         if isinstance(value, str):
             return {value: {}}
         if isinstance(value, dict):
@@ -246,7 +244,7 @@ class EditSpec(Spec):
     @model_validator(mode="after")
     def _exactly_one(self) -> EditSpec:
         if sum(getattr(self, name) is not None for name in EDITS) != 1:
-            raise ValueError(f"an edit is one of {', '.join(EDITS)}")
+            raise ValueError(f"an edit should be one of {', '.join(EDITS)}")
         return self
 
     @model_serializer
@@ -258,27 +256,24 @@ class EditSpec(Spec):
 EDITS: dict[str, type[EditOptions]] = {
     name: get_args(field.annotation)[0] for name, field in EditSpec.model_fields.items()
 }
-"""Name → the spec of an edit. `steering.BUILDERS` has the function that makes it."""
+"""Name → the spec of an edit; `steering.BUILDERS` has the function that builds it."""
 OF_A_SWEEP = frozenset(
     {"features", "top", "hook_name", "alpha", "alpha_unit", "factor", "value", "boost", "unit"}
 )
-"""Options that a sweep and the trade-offs decide: what is edited, where, and how strongly."""
+"""Options set by the sweep and the trade-offs: what is edited, where, and how strongly."""
 
 
 def check_sweepable(edit: EditSpec, section: str) -> None:
-    """Raise ValueError if an edit states what its section decides (OF_A_SWEEP)."""
+    """Raise ValueError if an edit sets an option in OF_A_SWEEP."""
     given = edit.options.model_dump(exclude_defaults=True)
     if stated := sorted(OF_A_SWEEP & set(given)):
         raise ValueError(
-            f"edit {edit.kind}: {stated[0]} is decided by {section}, which edits along each of its "
-            "directions at each strength: leave it out"
+            f"edit {edit.kind}: {stated[0]} is set by {section}, for each of its directions and "
+            "strengths: leave it out"
         )
 
 
 def check_gate(edit: EditSpec, positions: str) -> None:
-    """Raise ValueError for a probe as gate that would see other tokens than it is fitted to."""
+    """Raise ValueError if a probe gate would see tokens that it is not fitted to."""
     if "probe" in edit.options.needs and positions != "last":
-        raise ValueError(
-            "gate: probe reads the last prompt token, which the probe is fitted to: edit at "
-            "positions: last"
-        )
+        raise ValueError("gate: probe is fitted to the last prompt token: set positions: last")

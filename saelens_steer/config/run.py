@@ -1,6 +1,6 @@
-"""RunSpec: one frozen spec per step, composed.
+"""RunSpec: one frozen spec per step.
 
-Defaults describe a run on the tiny model, so a config states only what differs.
+Defaults describe a run on the tiny model, so a config contains only what differs.
 """
 
 from __future__ import annotations
@@ -25,38 +25,32 @@ from saelens_steer.config.sae import SAESpec, TrainSpec
 from saelens_steer.config.sweep import SweepSpec
 
 
-def _other_model(data: Any) -> bool:
-    """Whether a mapping names a model other than the tiny one."""
-    model = data.get("model") if isinstance(data, dict) else None
-    return isinstance(model, dict) and model.get("name", TINY) != TINY
-
-
 class RunSpec(Spec):
     """A whole run: model → prompts → activations → SAE → features → sweep → report."""
 
     model: ModelSpec = ModelSpec()
     hook_name: str | None = None
-    """null: blocks.{n_layers // 2}.hook_resid_pre; required unless the model is the tiny one."""
+    """null: blocks.{n_layers // 2}.hook_resid_pre. Required for models other than the tiny one."""
     prompts: PromptSpec = PromptSpec()
     activations: ActivationSpec = ActivationSpec()
     sae: SAESpec = SAESpec(train=TrainSpec())
     select: SelectSpec = SelectSpec()
     features: FeaturesSpec = FeaturesSpec()
     label: LabelSpec | None = LabelSpec()
-    """Names for the features on the pages, with scores of each name; null: none."""
+    """Labels of features on the pages, with scores; null: none."""
     sweep: SweepSpec = SweepSpec()
     compare_edits: CompareEditsSpec | None = None
-    """Edited variants of the model, compared with the original's outputs; null: none."""
+    """Edited variants of the model, compared with the original; null: none."""
     compare_directions: CompareDirectionsSpec | None = None
     """Ways to find directions, compared by measured effect; null: none."""
     tradeoffs: TradeoffsSpec | None = None
-    """What directions and edits do to one domain and to the others; null: not measured."""
+    """Effects of directions and edits on one domain and on the others; null: not measured."""
     metrics: tuple[MetricSpec, ...] = Field(default=DEFAULT_METRICS, min_length=1)
-    """What is measured; required unless the model is the tiny one."""
+    """What is measured. Required for models other than the tiny one."""
 
     @property
     def named_features(self) -> tuple[int, ...]:
-        """Features that the sweep, an edit or the feature pages give by index."""
+        """Features that the sweep, an edit or the feature pages name by index."""
         patched = self.compare_edits.named if self.compare_edits else ()
         return tuple(sorted({*self.sweep.named, *patched, *self.features.also}))
 
@@ -68,29 +62,29 @@ class RunSpec(Spec):
 
     @property
     def sources(self) -> tuple[str | int, ...]:
-        """The sources of directions that the sweep, the comparison and the trade-offs name."""
+        """Sources of directions in the sweep, the comparison and the trade-offs."""
         compared = self.compare_directions.methods if self.compare_directions else ()
         traded = self.tradeoffs.directions if self.tradeoffs else ()
         return (*(self.sweep.directions or ()), *compared, *traded)
 
     @property
     def template(self) -> dict[str, Any]:
-        """How prompts that are not steered are written: as the steered ones, unless select.chat
-        differs."""
+        """Template of selection prompts: that of the steered ones, unless select.chat differs."""
         chat = self.prompts.chat if self.select.chat is None else self.select.chat
         return {"system": self.prompts.system, "chat": chat}
 
     @property
     def where_steered(self) -> dict[str, Any]:
-        """Settings of the sweep that decide where directions are added, and the seed."""
+        """Settings of the sweep that determine where it steers, and the seed."""
         keys = {"positions", "exclude_special_tokens", "max_norm", "batch_tokens", "seed"}
         return self.sweep.model_dump(include=keys)
 
     @model_validator(mode="before")
     @classmethod
     def _real_models_get_more(cls, data: Any) -> Any:
-        """Defaults for other models than the tiny one: 1,000 controls, all prompts, no topic."""
-        if not _other_model(data):
+        """Defaults for models other than the tiny one: 1,000 controls, all prompts, no topic."""
+        model = data.get("model") if isinstance(data, dict) else None
+        if not isinstance(model, dict) or model.get("name", TINY) == TINY:
             return data
         sweep, prompts = data.get("sweep", {}), data.get("prompts")
         if isinstance(features := data.get("features", {}), dict):
@@ -105,13 +99,13 @@ class RunSpec(Spec):
     def _answers_are_kept(self) -> RunSpec:
         if self.reads_answers and self.activations.tokens == "last":
             raise ValueError(
-                "select.at: answer and methods @answer need the tokens of answers, which "
-                "activations.tokens: last drops: set it to all"
+                "select.at: answer and methods @answer need activations of answers: set "
+                "activations.tokens to all"
             )
         starts = self.select.at == "assistant_start" or self.compare_directions or self.tradeoffs
         if starts and self.activations.tokens == "answer":
             raise ValueError(
-                "activations.tokens: answer drops the assistant start: give select.at: answer, and "
+                "activations.tokens: answer drops the assistant start: set select.at: answer, and "
                 "leave out compare_directions and tradeoffs"
             )
         return self
@@ -122,7 +116,7 @@ class RunSpec(Spec):
         if self.sae.frozen_decoder_baseline and given:
             raise ValueError(
                 "the SAE of sae.frozen_decoder_baseline has other features: leave sweep.features "
-                "at candidates, so that each SAE has its own"
+                "at candidates, so that each SAE sweeps its candidates"
             )
         return self
 
@@ -138,7 +132,7 @@ class RunSpec(Spec):
         return self
 
     def _left_to_defaults(self) -> list[str]:
-        """Keys left to a default that fits the tiny model only."""
+        """Missing keys whose defaults fit only the tiny model."""
         stated = self.model_fields_set - ({"hook_name"} if self.hook_name is None else set())
         missing = {"hook_name", "sae", "prompts", "select", "metrics"} - stated
         inner = {"prompts.source": self.prompts, "select.prompts": self.select}

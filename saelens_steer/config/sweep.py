@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from saelens_steer.config.base import Spec
-from saelens_steer.config.compare_edits import positive_or_auto
+from saelens_steer.config.compare_edits import MaxNorm
 from saelens_steer.config.directions import FAMILIES, check_sources, is_custom
 from saelens_steer.config.edits import EditSpec, check_gate, check_sweepable
 
@@ -15,90 +15,91 @@ DEFAULT_ALPHAS = (-4.0, -2.0, 0.0, 2.0, 4.0)
 AlphaUnit = Literal["raw", "unit", "max_act", "resid_norm", "kl"]
 Match = Literal["norm", "kl"]
 ONCE = (0.0, 1.0)
-"""The strengths of an edit that has none: unsteered and steered."""
+"""The alphas of an edit without a strength: unsteered and steered."""
 SPLICE_MAX_NORM = 10.0
-"""A spliced SAE leaves positions alone whose norm exceeds this multiple of their prompt's median:
-it was not trained on attention sinks, and a model whose sink is damaged breaks down."""
+"""A spliced SAE skips positions whose norm exceeds this multiple of their prompt's median: it was
+not trained on attention sinks, and a model with a damaged sink breaks down."""
 
 
 class CompletionSpec(Spec):
-    """Which steered completions are written out, and how."""
+    """Which completions are generated, and how."""
 
     max_new_tokens: int = Field(default=64, gt=0)
     temperature: float = Field(default=0.0, ge=0)
     samples: int = Field(default=1, gt=0)
     top: int = Field(default=2, ge=0)
-    """So many candidates of each side get completions."""
+    """Candidates per side that get completions."""
     n_controls: int = Field(default=2, ge=0)
-    """So many control directions get completions."""
+    """Control directions that get completions."""
     files: bool = False
-    """Also write one JSON for each feature and prompt, the original beside every strength."""
+    """Also write one JSON per feature and prompt, with the original and every strength."""
 
     @model_validator(mode="after")
     def _samples_need_temperature(self) -> CompletionSpec:
         if self.samples > 1 and self.temperature == 0:
             raise ValueError(
-                "samples > 1 needs a temperature above 0: greedy samples are all equal"
+                "samples > 1 needs a temperature above 0: greedy samples are identical"
             )
         return self
 
 
 class SweepSpec(Spec):
-    """Directions × strengths × prompts, against controls."""
+    """Directions × strengths × prompts, compared with controls."""
 
     features: Literal["candidates"] | tuple[int, ...] = "candidates"
     directions: tuple[str | int, ...] | None = None
-    """In place of features: sources of directions, as in tradeoffs.directions."""
+    """Sources of directions instead of features, as in tradeoffs.directions."""
     top: int = Field(default=3, gt=0)
-    """With `directions`: how many of each source, and of each side."""
+    """With `directions`: number per source and side."""
     edit: EditSpec = EditSpec.model_validate("add")
-    """add; or another edit, along each direction. α is then the size of the push, 1 less than the
-    factor of `scale`, and what `set_to` sets z to. project_out, ablate and reconstruct have no
-    strength: they are measured once, under α = 1. α = 0 is always the unsteered model."""
+    """The edit applied along each direction. α is the size of a push, the factor of `scale` minus
+    1, or the z of `set_to`. project_out, ablate and reconstruct have no strength and are measured
+    once, at α = 1. α = 0 is always the unsteered model."""
     alphas: tuple[float, ...] = DEFAULT_ALPHAS
     alpha_unit: AlphaUnit = "raw"
-    """raw: α·W_dec[f]. unit: α·W_dec[f]/‖W_dec[f]‖. max_act: α·A_max(f)·W_dec[f], A_max the
-    largest activation in the cache. resid_norm: α · mean ‖x‖ · unit vector. kl: along ±W_dec[f],
-    as far as the mean KL to the unsteered next-token distribution is |α| nats, controls too."""
+    """raw: α·W_dec[f]. unit: α·W_dec[f]/‖W_dec[f]‖. max_act: α·A_max(f)·W_dec[f], with A_max the
+    largest cached activation. resid_norm: α · mean ‖x‖ · unit vector. kl: push along ±W_dec[f], or
+    a control, until the mean KL to the unsteered next-token distribution is |α| nats."""
     positions: Literal["all", "prompt", "last"] = "all"
     exclude_special_tokens: bool = False
-    """Leave special tokens as they are."""
-    max_norm: float | Literal["auto"] | None = "auto"
-    """Leave attention sinks unsteered: positions whose norm exceeds this multiple of their prompt's
+    """Do not steer special tokens."""
+    max_norm: MaxNorm = "auto"
+    """Leave attention sinks unsteered, positions whose norm exceeds this multiple of their prompt's
     median. auto: 10 if an SAE is spliced in, otherwise no limit."""
     n_controls: int = Field(default=512, ge=0)
-    """K, of each family."""
+    """K, the number of controls per family."""
     controls: str | tuple[str, ...] = "covariance"
-    """Claims are held against the first; each further one says how the answer changes, and costs as
-    many rows again. covariance: N(0, Σ), Σ that of the cached residuals. isotropic: any direction
-    alike. feature: W_dec rows of other features that fire about as often. permuted: the directions
-    under test, their coordinates shuffled. token_difference: x_a − x_b of two cached tokens."""
+    """Families of controls. Claims are tested against the first; each further one shows how the
+    answer depends on the family, and costs as many rows again. covariance: N(0, Σ), with Σ of the
+    cached residuals. isotropic: uniform directions. feature: W_dec rows of other features that fire
+    about as often. permuted: directions under test with shuffled coordinates. token_difference:
+    x_a − x_b of two cached tokens."""
     match: Match | None = None
-    """What a control has in common with its candidate: norm, that of the push, or kl, the mean KL
-    to the unsteered model. null: kl where alpha_unit is kl, else norm; all candidates of one norm
-    then share their controls. The other of the two takes K controls for each candidate, K ×
-    candidates rows in place of K, and kl some six times as many to find their strengths."""
+    """What a control shares with its candidate: the norm of the push, or the mean KL to the
+    unsteered model. null: kl if alpha_unit is kl, otherwise norm; candidates of equal norm then
+    share controls. The other choice needs K controls per candidate; with kl, finding their
+    strengths costs about six times as many rows again."""
     seed: int = 0
     executor: Literal["local"] = "local"
     batch_tokens: int | None = Field(default=None, gt=0)
-    """Tokens in one batch of rows; null: 2,048 on a CPU, 16,384 on a GPU. Part of the packing
-    plan: another value changes results in the last digits."""
+    """Tokens per batch of rows; null: 2,048 on a CPU, 16,384 on a GPU. Another value changes the
+    last digits of results."""
     cache_logits: bool = False
-    """Keep the last-token logits of every row, float32: new metrics then need no forward pass."""
+    """Keep every row's last-token logits (float32), so that new metrics need no forward pass."""
     completions: CompletionSpec = CompletionSpec()
 
     @property
     def named(self) -> tuple[int, ...]:
-        """The features that are named by index; none where the candidates are swept."""
+        """Features named by index; empty if the candidates are swept."""
         if self.directions is not None:
             return tuple(source for source in self.directions if isinstance(source, int))
         return () if isinstance(self.features, str) else self.features
 
     @property
     def families(self) -> tuple[str, ...]:
-        """The families of controls, the one of the claims first; none where there are none."""
-        given = (self.controls,) if isinstance(self.controls, str) else self.controls
-        return given if self.n_controls else ()
+        """Families of controls, that of the claims first; empty without controls."""
+        families = (self.controls,) if isinstance(self.controls, str) else self.controls
+        return families if self.n_controls else ()
 
     @property
     def norm_limit(self) -> float | None:
@@ -109,24 +110,19 @@ class SweepSpec(Spec):
 
     @property
     def matched_by(self) -> Match:
-        """What controls have in common with candidates."""
+        """What controls share with candidates."""
         return self.match or ("kl" if self.alpha_unit == "kl" else "norm")
 
     @property
     def per_candidate_controls(self) -> bool:
-        """Whether each candidate has controls of its own: α and `match` differ, or the edit is not
-        a push, and its controls have the same ‖Δx‖ at each token."""
+        """Whether each candidate has separate controls: `match` differs from α's unit, or the edit
+        is not a push, so that controls match its ‖Δx‖ at each token."""
         return not self.edit.is_push or (self.matched_by == "kl") != (self.alpha_unit == "kl")
 
     @property
     def calibrated(self) -> bool:
-        """Whether strengths are found by the KL they give."""
+        """Whether strengths are found by KL."""
         return "kl" in (self.alpha_unit, self.match)
-
-    @field_validator("max_norm", mode="wrap")
-    @classmethod
-    def _positive_or_auto(cls, value: Any, check: Any) -> Any:
-        return positive_or_auto(value, check)
 
     @field_validator("controls", mode="wrap")
     @classmethod
@@ -140,7 +136,7 @@ class SweepSpec(Spec):
         if any(family not in FAMILIES and not is_custom(family) for family in families):
             raise wanted
         if not families or len(set(families)) < len(families):
-            raise ValueError("names a family twice" if families else "names no family")
+            raise ValueError("lists a family twice" if families else "lists no family")
         return families[0] if len(families) == 1 else families
 
     @field_validator("features", mode="wrap")
@@ -151,7 +147,7 @@ class SweepSpec(Spec):
         except ValidationError:
             raise ValueError("should be 'candidates' or a list of feature indices") from None
         if len(set(features)) < len(features) and features != "candidates":
-            raise ValueError("names a feature twice")
+            raise ValueError("lists a feature twice")
         return features
 
     @field_validator("alphas")
@@ -168,7 +164,7 @@ class SweepSpec(Spec):
                 raise ValueError("directions should not be empty")
             check_sources(self.directions)
             if self.features != "candidates":
-                raise ValueError("give either features or directions, not both")
+                raise ValueError("set either features or directions, not both")
         return self
 
     @model_validator(mode="after")
@@ -178,11 +174,11 @@ class SweepSpec(Spec):
         check_gate(edit, self.positions)
         if self.calibrated and not edit.is_push:
             raise ValueError(
-                f"edit {edit.label}: strengths are found by KL for plain `add` alone: choose "
+                f"edit {edit.label}: only plain `add` can have strengths found by KL: choose "
                 "another alpha_unit, and leave match out"
             )
         if strength in ("factor", None) and self.alpha_unit != "raw":
-            raise ValueError(f"edit {edit.kind} has no unit of α: leave alpha_unit out")
+            raise ValueError(f"edit {edit.kind} ignores the unit of α: leave alpha_unit out")
         if strength is None:
             if self.alphas not in (DEFAULT_ALPHAS, ONCE):
                 raise ValueError(f"edit {edit.kind} has no strength: leave alphas out")

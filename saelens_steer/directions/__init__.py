@@ -1,4 +1,4 @@
-"""Find directions, draw their controls, edit along them, and measure what each kind does."""
+"""Find directions, draw controls, and measure the effects of edits along them."""
 
 from saelens_steer.directions.causal import CausalScoring, margin_sets, rank_by
 from saelens_steer.directions.controls import (

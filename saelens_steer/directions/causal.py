@@ -1,7 +1,7 @@
-"""Causal scores: features ranked by how they change what the model predicts.
+"""Causal scores: rank features by how they change the model's predictions.
 
-direct_logit and attribution are signed: they tell which side a feature serves. output_score and
-token_confidence only tell that a feature has an effect, so they rerank a shortlist of each side.
+direct_logit and attribution are signed: they tell which side a feature is for. output_score and
+token_confidence only measure the size of an effect, so they rerank a shortlist of each side.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from saelens_steer.tensors import Logits, PerRow
 
 TOP_TOKENS = 20
 """Tokens that represent a feature: those whose logits W_dec[f] raises most (Arad et al. 2025).
-Also the likeliest tokens that token_confidence averages over (Fu et al. 2025)."""
+Also the number of likeliest tokens in token_confidence (Fu et al. 2025)."""
 UNEMBED_BATCH = 256
 """Features whose direct logits are held in memory together."""
 PROMPT_BATCH = 8
@@ -39,7 +39,7 @@ SIGNED = ("direct_logit", "attribution")
 
 @dataclass(frozen=True)
 class CausalScoring:
-    """The selection prompts, up to the assistant start, on which features are scored."""
+    """Inputs of causal scores: the selection prompts up to the assistant start, and the SAE."""
 
     measurement: Measurement
     sae: SAE[Any]
@@ -50,7 +50,7 @@ class CausalScoring:
     )
 
     def pushed(self, features: Sequence[int], push: float) -> pd.DataFrame:
-        """`pushed_scores`, kept so that its two scores cost one sweep."""
+        """`pushed_scores`, cached so that both scores cost one sweep."""
         key = push, tuple(features)
         if key not in self._seen:
             self._seen[key] = pushed_scores(self, features, push)
@@ -65,7 +65,7 @@ class CausalScoring:
     def outcome_sign(self) -> int:
         """1 if the unsteered outcome is larger on the positive side's prompts, −1 if smaller.
 
-        Raises InputError if it is the same on both.
+        Raises InputError if both are equal.
         """
         logits = self.measurement.unsteered_pass.baseline
         values = self.metric.of(logits, baseline=logits).double().cpu()
@@ -75,8 +75,8 @@ class CausalScoring:
         )
         if not math.isfinite(positive - negative) or positive == negative:
             raise InputError(
-                f"{self.metric.name} does not tell {self.positive} from {self.negative}: "
-                "name a metric first that does"
+                f"{self.metric.name} does not separate {self.positive} from {self.negative}: "
+                "put a metric that does first"
             )
         return 1 if positive > negative else -1
 
@@ -84,10 +84,10 @@ class CausalScoring:
 def rank_by(
     found: Selection, score: CausalScore, scoring: CausalScoring, spec: SelectSpec, push: float
 ) -> Selection:
-    """The selection reranked by a causal score, which joins its `scores` as a column.
+    """Rerank a selection by a causal score, which is added to its `scores`.
 
     `push`: the norm of the pushes of output_score and token_confidence. Raises InputError if the
-    score does not fit the first logit metric.
+    score does not apply to the first logit metric.
     """
     sides: dict[str, Any]
     if score in SIGNED:
@@ -102,18 +102,18 @@ def rank_by(
         values = scoring.pushed(both, push)[score]
         sides = {side: values.loc[features] for side, features in short.items()}
     best = {
-        side: [int(f) for f in own.sort_values(ascending=False, kind="stable").index[: spec.k]]
-        for side, own in sides.items()
+        side: [int(f) for f in scored.sort_values(ascending=False, kind="stable").index[: spec.k]]
+        for side, scored in sides.items()
     }
     scores = found.scores.assign(**{score: values.reindex(found.scores.index)})
     return replace(found, score=score, candidates=best, scores=scores)
 
 
 def direct_logit(scoring: CausalScoring, features: Sequence[int]) -> PerRow:
-    """How much W_dec[f] raises the margin's target tokens above its other tokens.
+    """Mean logit that W_dec[f] adds to the margin's target tokens minus its other tokens.
 
-    The difference of the two mean logits, read at the final residual and up to the scale of the
-    final norm. Raises InputError unless the first logit metric is a margin.
+    Read at the final residual, up to the scale of the final norm. Raises InputError unless the
+    first logit metric is a margin.
     """
     model = scoring.measurement.model
     target, other = margin_sets(scoring.metric)
@@ -125,17 +125,16 @@ def margin_sets(metric: LogitMetric) -> tuple[Tensor, Tensor]:
     """The target and other tokens of a margin. Raises InputError for any other metric."""
     if metric.sets is None:
         raise InputError(
-            f"direct_logit reads the tokens of a margin, and {metric.name} is none: "
-            "name a margin as the first logit metric"
+            f"direct_logit needs the tokens of a margin, and {metric.name} is not a margin: "
+            "make a margin the first logit metric"
         )
     return metric.sets
 
 
 def attribution(scoring: CausalScoring, features: Sequence[int]) -> PerRow:
-    """d outcome / d α of adding α · W_dec[f] where the sweep steers, averaged over the prompts.
+    """d outcome / d α of adding α · W_dec[f] where the sweep steers, averaged over prompts.
 
-    It differentiates the outcome itself, so it bounds what other scores can reach and is no
-    evidence.
+    It differentiates the outcome itself, so it is an upper bound for other scores, not evidence.
     """
     unsteered, gradients = scoring.measurement.unsteered_pass, []
     tokens, mask = unsteered.padded
@@ -159,12 +158,12 @@ def _decoder_rows(scoring: CausalScoring, features: Sequence[int]) -> Tensor:
 
 @torch.no_grad()
 def pushed_scores(scoring: CausalScoring, features: Sequence[int], push: float) -> pd.DataFrame:
-    """output_score and token_confidence of features, means over the prompts, indexed by feature.
+    """output_score and token_confidence by feature, averaged over the prompts.
 
-    output_score: after a push of this norm, the largest probability among the feature's
+    output_score: after a push of norm `push`, the largest probability among the feature's
     TOP_TOKENS, times 1 − their best rank / d_vocab (Arad et al. 2025, arXiv 2505.20063).
-    token_confidence: how much the push adds to −mean log p of the likeliest tokens (Wang et al.
-    2025, arXiv 2510.03659).
+    token_confidence: the push's change of −mean log p over the likeliest tokens (Wang et al. 2025,
+    arXiv 2510.03659).
     """
     measurement = scoring.measurement
     sweep = LogitSweep(
@@ -182,8 +181,8 @@ def pushed_scores(scoring: CausalScoring, features: Sequence[int], push: float) 
     sums = torch.zeros(len(features), 2, dtype=torch.float64)
     for rows in measured_batches(sweep):
         baseline = measurement.unsteered_pass.baseline[rows["prompt"]]
-        own_tokens = tokens[rows["cell"].to(tokens.device)]
-        sums.index_add_(0, rows["cell"], _pushed_scores(rows["logits"], baseline, own_tokens))
+        raised = tokens[rows["cell"].to(tokens.device)]
+        sums.index_add_(0, rows["cell"], _pushed_scores(rows["logits"], baseline, raised))
     means = (sums / len(measurement.prompts)).numpy()
     index = pd.Index([*features], name="feature")
     return pd.DataFrame(means, index=index, columns=["output_score", "token_confidence"])

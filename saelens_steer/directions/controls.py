@@ -1,8 +1,7 @@
-"""Families of random directions that a steered direction is compared with.
+"""Families of random directions, the controls of directions under test.
 
-A family is a function of `ControlInputs` and a random generator. It yields blocks of directions
-[block, d_model], float64, not normalised, so a larger draw begins with the smaller one. Most
-families never run out.
+A family is a function of `ControlInputs` and a random generator that yields blocks of directions
+[block, d_model], float64, not normalised. A larger draw begins with the smaller one.
 """
 
 from __future__ import annotations
@@ -40,26 +39,24 @@ CHUNK = 4096
 BLOCK = 64
 """Directions per block."""
 SAME = 1e-3
-"""Vectors closer than this (relative) are equal up to rounding, as in a beginning that prompts
-share."""
+"""Relative distance below which vectors count as equal, as in a prefix that prompts share."""
 TRIES = 10_000
-"""Blocks of pairs in a row without a usable pair before the search ends."""
+"""Consecutive blocks without a usable pair before the search fails."""
 
 
 @dataclass(frozen=True)
 class ControlInputs:
-    """What a family may read. A family that needs something missing here raises InputError."""
+    """Inputs of families. A family raises InputError if one that it needs is missing."""
 
     d_model: int
     vectors: Float[Tensor, "tokens d_model"] | Activations | None = None
-    """Residual vectors at the hook; those on disk are read in chunks."""
+    """Residual vectors at the hook."""
     tested: Float[Tensor, "candidates d_model"] | None = None
-    """The directions under test."""
     features: tuple[int | None, ...] = ()
     """The feature of each direction under test."""
     sae: SAE[Any] | None = None
     rates: Float[Tensor, " d_sae"] | None = None
-    """How often each feature of the SAE fires at the hook (see `features.firing_rates`)."""
+    """Firing rate of each feature at the hook (see `features.firing_rates`)."""
 
 
 ControlFamily = Callable[[ControlInputs, torch.Generator], Iterator[Tensor]]
@@ -68,16 +65,16 @@ ControlFamily = Callable[[ControlInputs, torch.Generator], Iterator[Tensor]]
 def with_controls(
     measurement: Measurement, tested: Directions, activations: Activations | None
 ) -> Directions:
-    """The directions under test, then the controls of each family of the sweep."""
+    """The directions under test, followed by the controls of each family of the sweep."""
     spec, sae, rates = measurement.spec, measurement.sae, None
     if "feature" in spec.families and sae is not None and activations is not None:
         rates = firing_rates(activations, sae)
     d_model = measurement.model.cfg.d_model
     tested = _pushed_along(measurement, tested)
-    known = ControlInputs(d_model, activations, tested.vectors, tested.features, sae, rates)
+    inputs = ControlInputs(d_model, activations, tested.vectors, tested.features, sae, rates)
     everything = tested
     for family in spec.families:
-        drawn = controls_of(family, spec.n_controls, known, spec.seed)
+        drawn = controls_of(family, spec.n_controls, inputs, spec.seed)
         everything += (
             per_candidate_controls(family, drawn, tested)
             if spec.per_candidate_controls
@@ -92,33 +89,28 @@ def _pushed_along(measurement: Measurement, tested: Directions) -> Directions:
     if not edit.is_push or "domains" not in edit.options.needs:
         return tested
     if context is None or context.domains is None:
-        raise InputError(
-            f"{edit.label} needs selection prompts of other domains than the two sides"
-        )
+        raise InputError(f"{edit.label} needs selection prompts of domains besides the two sides")
     return replace(tested, vectors=orthogonal_part(tested.vectors, context.domains))
 
 
 def draw_controls(
-    family: str,
-    n: int,
-    *,
-    d_model: int,
-    seed: int,
-    vectors: VectorLike | Activations | None = None,
+    family: str, n: int, *, d_model: int, seed: int, vectors: VectorLike | Activations | None = None
 ) -> Float[Tensor, "n d_model"]:
     """`controls_of` for families that need at most residual vectors at the hook."""
     if isinstance(vectors, Activations) and vectors.d_model != d_model:
-        raise InputError(f"vectors are {vectors.d_model} wide: they should be d_model = {d_model}")
+        raise InputError(f"vectors should have width d_model = {d_model}, not {vectors.d_model}")
     if vectors is not None and not isinstance(vectors, Activations):
         vectors = as_vectors("vectors", vectors, d_model)
     return controls_of(family, n, ControlInputs(d_model, vectors), seed)
 
 
-def controls_of(family: str, n: int, known: ControlInputs, seed: int) -> Float[Tensor, "n d_model"]:
-    """n unit vectors (float32, CPU) of a family; a larger draw begins with these, bit for bit.
+def controls_of(
+    family: str, n: int, inputs: ControlInputs, seed: int
+) -> Float[Tensor, "n d_model"]:
+    """n unit vectors (float32, CPU) of a family; a larger draw begins with the same vectors.
 
-    Returns fewer, with a warning on stderr, if the family is exhausted. The global random state is
-    untouched. Raises InputError for an unknown family or one whose inputs are missing.
+    Returns fewer, with a warning on stderr, if the family is exhausted. Does not touch the global
+    random state. Raises InputError for an unknown family, or one whose inputs are missing.
     """
     if family not in FAMILIES and not is_custom(family):
         near = difflib.get_close_matches(family, FAMILIES, n=1, cutoff=0.0)[0]
@@ -127,65 +119,65 @@ def controls_of(family: str, n: int, known: ControlInputs, seed: int) -> Float[T
     if n <= 0:
         raise InputError(f"the number of controls must be positive, not {n}")
     blocks = []
-    for block in draw(known, torch.Generator().manual_seed(seed)):
+    for block in draw(inputs, torch.Generator().manual_seed(seed)):
         blocks.append(block)
         if sum(map(len, blocks)) >= n:
             break
     drawn = torch.cat(blocks)[:n]
     if len(drawn) < n:
-        say(f"only {len(drawn)} of the {n} {family} controls asked for: there are no more")
+        say(f"only {len(drawn)} of {n} {family} controls exist")
     return (drawn / drawn.norm(dim=1, keepdim=True)).float()
 
 
-def isotropic(known: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
+def isotropic(inputs: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
     """Every direction is equally likely."""
     while True:
-        yield torch.randn(BLOCK, known.d_model, generator=generator, dtype=torch.float64)
+        yield torch.randn(BLOCK, inputs.d_model, generator=generator, dtype=torch.float64)
 
 
-def covariance(known: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
-    """N(0, Σ), Σ the covariance of the vectors: a standard normal times the symmetric root of Σ.
+def covariance(inputs: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
+    """N(0, Σ) with Σ the covariance of the vectors, by the symmetric root of Σ.
 
-    That root is unique and continuous in Σ, so neither the sign of an eigenvector nor rounding
-    in the vectors changes the draw; eigenvalues of 0 (fewer vectors than dimensions) are harmless.
+    That root is unique and continuous in Σ, so the draw does not depend on signs of eigenvectors
+    or on rounding; eigenvalues of 0 (fewer vectors than dimensions) are harmless.
     """
-    values, basis = torch.linalg.eigh(covariance_of(_residuals(known, "covariance")))
+    values, basis = torch.linalg.eigh(covariance_of(_residuals(inputs, "covariance")))
     root = (basis * values.clamp(min=0).sqrt()) @ basis.T
-    for block in isotropic(known, generator):
+    for block in isotropic(inputs, generator):
         yield block @ root
 
 
-def feature(known: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
-    """W_dec rows of features that are not under test and fire about as often as the candidates.
+def feature(inputs: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
+    """W_dec rows of other features that fire about as often as the candidates.
 
-    Takes, for each candidate in turn, the unused feature nearest in log firing rate; the generator
+    Picks, for each candidate in turn, the unused feature nearest in log firing rate; the generator
     breaks ties. Ends when every live feature is used.
     """
-    live, log_rate, targets = _other_features(known, generator)
+    live, log_rate, targets = _other_features(inputs, generator)
     if not len(live):
         raise InputError("no other feature fires on the cached activations: cache more prompts")
-    assert known.sae is not None
+    assert inputs.sae is not None
     for target in itertools.islice(itertools.cycle(targets), len(live)):
         nearest = int(np.abs(log_rate - target).argmin())
         log_rate[nearest] = np.inf
-        yield known.sae.W_dec[[live[nearest]]].detach().double().cpu()
+        yield inputs.sae.W_dec[[live[nearest]]].detach().double().cpu()
 
 
-def permuted(known: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
+def permuted(inputs: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
     """The directions under test in turn, each with its coordinates shuffled."""
-    if known.tested is None or not len(known.tested):
-        raise InputError("permuted controls need the directions under test: draw them in a sweep")
-    for direction in itertools.cycle(known.tested.double().cpu()):
+    if inputs.tested is None or not len(inputs.tested):
+        raise InputError("permuted controls need directions under test: draw them in a sweep")
+    for direction in itertools.cycle(inputs.tested.double().cpu()):
         yield direction[torch.randperm(len(direction), generator=generator)][None]
 
 
-def token_difference(known: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
-    """x_a − x_b of two random cached tokens: differences that the model itself represents.
+def token_difference(inputs: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:
+    """x_a − x_b of two random cached tokens: differences that occur in the model.
 
-    Cached activations pair different prompts and different token ids, if they hold several. Pairs
-    that are equal up to rounding are dropped.
+    Cached activations pair different prompts and token ids, if there are several. Pairs that are
+    equal up to rounding are dropped.
     """
-    vectors, idle = _residuals(known, "token_difference"), 0
+    vectors, idle = _residuals(inputs, "token_difference"), 0
     labels = _labels(vectors)
     while idle < TRIES:
         pairs = torch.randint(len(vectors), (BLOCK, 2), generator=generator)
@@ -197,18 +189,18 @@ def token_difference(known: ControlInputs, generator: torch.Generator) -> Iterat
     raise InputError("token_difference controls need tokens that differ: cache more prompts")
 
 
-def _residuals(known: ControlInputs, family: str) -> Activations | Tensor:
-    vectors = known.vectors
+def _residuals(inputs: ControlInputs, family: str) -> Activations | Tensor:
+    vectors = inputs.vectors
     if vectors is None or len(vectors) < 2:
         raise InputError(
             f"{family} controls need at least two residual vectors: "
-            "pass vectors, or choose isotropic controls"
+            "pass activations, or choose isotropic controls"
         )
     width = vectors.d_model if isinstance(vectors, Activations) else vectors.shape[1]
-    if width != known.d_model:
+    if width != inputs.d_model:
         raise InputError(
-            f"the vectors for {family} controls are {width} wide, "
-            f"but the residual stream is {known.d_model}: take them at the hook that is steered"
+            f"vectors for {family} controls have width {width}, not d_model = {inputs.d_model}: "
+            "take them at the steered hook"
         )
     return vectors
 
@@ -223,7 +215,7 @@ def covariance_of(vectors: Activations | Tensor) -> Float[Tensor, "d_model d_mod
     mean = sum(chunk.sum(0) for chunk in chunks()) / len(vectors)
     assert isinstance(mean, Tensor)
     if not bool(mean.isfinite().all()):
-        raise InputError("the vectors for covariance controls must be finite: drop NaN and inf")
+        raise InputError("the vectors for covariance controls are not all finite: drop NaN and inf")
     total = mean.new_zeros(len(mean), len(mean))
     for chunk in chunks():
         centred = chunk - mean
@@ -234,21 +226,26 @@ def covariance_of(vectors: Activations | Tensor) -> Float[Tensor, "d_model d_mod
 
 
 def _other_features(
-    known: ControlInputs, generator: torch.Generator
+    inputs: ControlInputs, generator: torch.Generator
 ) -> tuple[list[int], np.ndarray, list[float]]:
-    """Live features not under test, in random order; their log firing rates; and the candidates'.
+    """Live features not under test, in random order; log firing rates of these and the candidates.
 
-    A candidate that never fires counts as the rarest feature that does.
+    A candidate that never fires gets the rate of the rarest live feature.
     """
-    tested = [f for f in known.features if f is not None]
-    if known.sae is None or known.rates is None or not tested or len(tested) < len(known.features):
+    tested = [f for f in inputs.features if f is not None]
+    if (
+        inputs.sae is None
+        or inputs.rates is None
+        or not tested
+        or len(tested) < len(inputs.features)
+    ):
         raise InputError(
-            "feature controls need features under test and how often each feature of their SAE "
-            "fires: sweep features of an SAE, or choose other controls"
+            "feature controls need features under test and the firing rates of their SAE: sweep "
+            "features of an SAE, or choose other controls"
         )
-    norms = known.sae.W_dec.detach().float().norm(dim=-1).cpu()
-    fires = (known.rates > 0) & (norms > 0) & norms.isfinite()
-    rates = known.rates.double().numpy()
+    norms = inputs.sae.W_dec.detach().float().norm(dim=-1).cpu()
+    fires = (inputs.rates > 0) & (norms > 0) & norms.isfinite()
+    rates = inputs.rates.double().numpy()
     rarest = rates[rates > 0].min(initial=1.0)
     targets = [float(np.log(max(rates[f], rarest))) for f in tested]
     fires[tested] = False
@@ -258,7 +255,7 @@ def _other_features(
 
 
 def _labels(vectors: Activations | Tensor) -> list[Int[Tensor, " tokens"]]:
-    """Labels in which the tokens of a pair must differ: prompt and token id, if several exist."""
+    """Labels in which a pair's tokens must differ: prompt and token id, if there are several."""
     if not isinstance(vectors, Activations):
         return []
     columns = (pd.factorize(vectors.index[name])[0] for name in ("prompt_id", "token"))
@@ -286,4 +283,3 @@ FAMILIES: dict[str, ControlFamily] = {
 FAMILIES_NEEDING_ACTIVATIONS = frozenset(
     family for family in FAMILIES if "activations" in SOURCES[family].needs
 )
-"""The families that need cached activations."""

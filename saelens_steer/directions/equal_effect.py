@@ -1,4 +1,4 @@
-"""Search for the strengths at which different edits have the same effect."""
+"""Find the strengths at which different edits have the same effect."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 
 TOLERANCE = 0.01
-"""How far the effect may be off, relative to the target."""
+"""Largest relative error of the effect."""
 ROUNDS = 40
 
 EffectsOf = Callable[[Sequence[int], Sequence[float]], Sequence[float]]
-"""(which edits, the step of each) ↦ the effect of each."""
+"""(indices of edits, their steps) ↦ their effects."""
 
 
 def equal_effect_steps(
     effects_of: EffectsOf, n: int, target: float, first: float, longest: float
 ) -> list[float]:
-    """The smallest step found for each of n edits whose effect is `target`.
+    """For each of n edits, the smallest step found with effect `target`.
 
-    NaN if steps up to `longest` do not reach it, or if the effect jumps over it. All edits are
-    searched together, each from `first` on by factors of 1.5, then within its bracket.
+    NaN if no step up to `longest` reaches it, or if the effect jumps over it. All edits are
+    searched together: from `first` by factors of 1.5, then within the bracket.
     """
     brackets, found = [_Bracket() for _ in range(n)], [np.nan] * n
     left = list(range(n))
@@ -41,7 +41,7 @@ def equal_effect_steps(
 
 @dataclass
 class _Bracket:
-    """The effect is below the target at `low` and above it at `high`."""
+    """Steps with an effect below (`low`) and above (`high`) the target."""
 
     low: float = 0.0
     high: float = np.inf
@@ -49,7 +49,7 @@ class _Bracket:
     effect_high: float = np.inf
 
     def next(self, first: float, target: float) -> float:
-        """Grow until bracketed, then interpolate linearly, away from the ends."""
+        """Grow until bracketed, then interpolate linearly, not too near the ends."""
         if not np.isfinite(self.high):
             return 1.5 * self.low or first
         share = (target - self.effect_low) / (self.effect_high - self.effect_low)

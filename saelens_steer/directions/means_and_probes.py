@@ -1,4 +1,4 @@
-"""Directions that need no SAE, as baselines for features: a difference of means, a linear probe."""
+"""Baseline directions without an SAE: differences of means and linear probes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from saelens_steer.features import At
 from saelens_steer.tensors import Vectors
 
 PENALTY = 0.01
-"""L2 on the weights of the probe, whose inputs are centred and scaled to unit mean variance."""
+"""L2 penalty on the probe's weights; its inputs are centred and scaled to unit mean variance."""
 
 
 def difference_of_means(
@@ -26,10 +26,10 @@ def difference_of_means(
     negative: str | Sequence[str],
     at: At = "assistant_start",
 ) -> Float[Tensor, " d_model"]:
-    """Mean activation of the positive domains minus that of the negative (unit, float32, CPU).
+    """Mean activation of the positive minus the negative domains (unit, float32, CPU).
 
-    `at`: the tokens that count. Source: Marks & Tegmark 2023. Raises InputError if a side has no
-    activation there or both have the same mean.
+    `at`: which tokens to use. Source: Marks & Tegmark 2023. Raises InputError if a side has no
+    activation there, or both have the same mean.
     """
     sides = [vectors_of(activations, side, at) for side in (positive, negative)]
     difference = sides[0].double().mean(0) - sides[1].double().mean(0)
@@ -61,10 +61,9 @@ def linear_probe(
     negative: str | Sequence[str],
     at: At = "assistant_start",
 ) -> Probe:
-    """Logistic regression between the activations of the positive domains and of the negative.
+    """`probe_between` the activations of the positive and the negative domains.
 
-    `at`: the tokens that count. See `probe_between`; raises InputError as it does, and if a side
-    has no activation there.
+    `at`: which tokens to use. Raises InputError if a side has no activation there.
     """
     return probe_between(*(vectors_of(activations, side, at) for side in (positive, negative)))
 
@@ -74,8 +73,8 @@ def probe_between(
 ) -> Probe:
     """Logistic regression between two sets of vectors.
 
-    Both sides have the same total weight, whatever their sizes. Deterministic (scipy's L-BFGS).
-    Raises InputError if the two sides are the same.
+    Both sides have the same total weight. Deterministic (scipy's L-BFGS). Raises InputError if the
+    two sides are equal.
     """
     sides = [positive.double().cpu().numpy(), negative.double().cpu().numpy()]
     sizes = [len(side) for side in sides]
@@ -95,12 +94,12 @@ def probe_between(
 def vectors_of(
     activations: Activations, domains: str | Sequence[str], at: At = "assistant_start"
 ) -> Vectors:
-    """The cached activations of some domains at a part of their prompts. Raises InputError."""
+    """Cached activations of these domains at `at`. Raises InputError if the cache has none."""
     index, named = activations.index, [domains] if isinstance(domains, str) else domains
     rows = np.flatnonzero(index["domain"].isin(named) & (index["part"] == at))
     if not len(rows):
         raise InputError(
-            f"no activation of {_named(named)} was kept at {at}: the cache has the domains "
+            f"no activation of {_named(named)} at {at} is cached: the cache has the domains "
             f"{', '.join(sorted(set(index['domain'])))} and the parts "
             f"{', '.join(sorted(set(index['part'])))}"
         )
@@ -112,7 +111,7 @@ def _named(domains: str | Sequence[str]) -> str:
 
 
 def _logistic(x: np.ndarray, sign: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float]:
-    """Weights and bias of the penalised regression of sign (±1) on x [n, d]."""
+    """Weights and bias of the penalised logistic regression of sign (±1) on x [n, d]."""
 
     def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
         margin = sign * (x @ w[:-1] + w[-1])

@@ -1,7 +1,7 @@
-"""Measure directions × edits × strengths on prompts: the rows behind comparison and trade-offs.
+"""Measure directions × edits × strengths on prompts, for the comparison and the trade-offs.
 
-A strength rule (grid, equal norm, equal KL, equal effect) turns treatments into cells; every cell
-is then measured under every prompt.
+A strength rule (grid, equal norm, equal KL, equal effect) gives each treatment its doses; every
+dose is then measured on every prompt.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from saelens_steer.sweeps import (
 )
 
 FIRST, LONGEST = 0.05, 6.0
-"""Bounds of the search for equal effects, as α: multiples of mean ‖x‖ for pushes."""
+"""Search bounds for equal effects, as α: multiples of mean ‖x‖ for pushes."""
 PUSH = PlacedEditSpec.model_validate("add")
 
 
 @dataclass(frozen=True)
 class NamedDirection:
-    """A vector as it is added per unit of step, its feature if any, and the sources it is from."""
+    """A vector as one unit of step adds it, its feature if any, and the sources that found it."""
 
     name: str
     vector: Float[Tensor, " d_model"]
@@ -62,16 +62,15 @@ class Treatment:
 
     @property
     def applies(self) -> bool:
-        """Whether the direction can be edited this way."""
+        """Whether the edit works along this direction."""
         return self.direction.feature is not None or "feature" not in self.edit.options.needs
 
     def build(self, step: float, context: EditContext) -> Edit:
-        """The edit that pushes by `step` times the direction, or whose factor is 1 + step."""
-        own, feature = self.direction, self.direction.feature
-        target = Target(own.name, own.vector[None], () if feature is None else (feature,))
-        return build_edit(
-            self.edit, target, amount_of(self.edit, target, step, "unit", context), context
-        )
+        """The edit with a push of `step` times the direction, or a factor of 1 + step."""
+        found, feature = self.direction, self.direction.feature
+        target = Target(found.name, found.vector[None], () if feature is None else (feature,))
+        amount = amount_of(self.edit, target, step, "unit", context)
+        return build_edit(self.edit, target, amount, context)
 
 
 class Dose(NamedTuple):
@@ -79,11 +78,11 @@ class Dose(NamedTuple):
 
     treatment: Treatment
     alpha: float
-    """The strength as tables show it."""
+    """The strength shown in tables."""
     step: float
     """The strength in units of the direction."""
     rule: str
-    """Why it is measured, such as grid or equal_effect."""
+    """The strength rule, such as grid or equal_effect."""
 
     @property
     def about(self) -> dict[str, Any]:
@@ -100,51 +99,51 @@ class Dose(NamedTuple):
 
 @dataclass(frozen=True)
 class EffectMeasurement:
-    """Prompts, and how treatments are measured on them."""
+    """Prompts, and how doses are measured on them."""
 
     measurement: Measurement
     context: EditContext
     places: Sequence[str] = ()
-    """The positions that the treatments' edits name; none: all steer where the sweep does."""
+    """The positions of the treatments' edits; empty: those of the sweep."""
     max_new_tokens: int = 0
-    """Length of the texts to write; 0: none."""
+    """Length of the texts to generate; 0: none."""
 
     @property
     def outcome(self) -> LogitMetric:
-        """The metric that effects are measured by: the first logit metric."""
+        """The metric of effects: the first logit metric."""
         return self.measurement.logit_metrics[0]
 
     @property
     def text_columns(self) -> list[str]:
-        """The columns measured on texts; none if no text is written."""
+        """Columns of text metrics; empty if no texts are generated."""
         if not (self.measurement.text_metrics and self.max_new_tokens):
             return []
         return [*self.measurement.text_columns, LOSS]
 
     @cached_property
     def passes(self) -> dict[str, UnsteeredPass]:
-        """Positions → the unsteered pass that is steered there."""
+        """Positions → the unsteered pass for edits there."""
         texts = self.max_new_tokens if self.text_columns else 0
-        own = self.measurement.unsteered_pass
+        swept = self.measurement.unsteered_pass
         if not self.places:
-            return {own.positions: own}
+            return {swept.positions: swept}
         return {
-            at: replace(own, positions=at, new_tokens=texts)  # type: ignore[arg-type]
+            at: replace(swept, positions=at, new_tokens=texts)  # type: ignore[arg-type]
             for at in self.places
         }
 
     @cached_property
     def metrics(self) -> list[LogitMetric]:
-        """The logit metrics, with KL among them."""
-        known = self.measurement.logit_metrics
-        if any(metric.name == "kl" for metric in known):
-            return known
+        """The logit metrics, with KL added if missing."""
+        metrics = self.measurement.logit_metrics
+        if any(metric.name == "kl" for metric in metrics):
+            return metrics
         cfg = self.measurement.model.cfg
         kl = resolve_metrics(["kl"], self.measurement.model.tokenizer, cfg.d_vocab)
-        return [*known, *(metric for metric in kl if isinstance(metric, LogitMetric))]
+        return [*metrics, *(metric for metric in kl if isinstance(metric, LogitMetric))]
 
     def kl_cells(self, treatments: Sequence[Treatment], kl: float, mean_norm: float) -> list[Dose]:
-        """Each push where its mean KL to the unsteered model is `kl` nats. Raises InputError."""
+        """Each push at a mean KL of `kl` nats. Raises InputError if one does not reach it."""
         vectors = torch.stack([one.direction.vector for one in treatments])
         names = tuple(one.direction.name for one in treatments)
         sweep = LogitSweep(
@@ -166,20 +165,22 @@ class EffectMeasurement:
         rule: str,
         note: Note = unnoted,
     ) -> list[Dose]:
-        """Each treatment at the smallest strength found whose mean effect on a domain's prompts is
-        `effect`; α is NaN if none is found. `unit`: the step of α = 1."""
+        """Each treatment at the smallest strength found with this mean effect on the domain.
+
+        α is NaN if none is found. `unit`: the step of α = 1.
+        """
         prompts = self.measurement.prompts
         wanted = np.array([p.domain == domain for p in prompts])
         zero = self.unsteered_rows()[self.outcome.name].to_numpy()[wanted]
-        own = tuple(p for p in prompts if p.domain == domain)
-        few = replace(self, measurement=replace(self.measurement, prompts=own))
+        in_domain = tuple(p for p in prompts if p.domain == domain)
+        here = replace(self, measurement=replace(self.measurement, prompts=in_domain))
 
         def cell(i: int, alpha: float) -> Dose:
             return cell_at(treatments[i], alpha, unit, rule)
 
         def effects_of(which: Sequence[int], alphas: Sequence[float]) -> list[float]:
             cells = [cell(i, a) for i, a in zip(which, alphas, strict=True)]
-            rows = few.logit_rows(cells, note)
+            rows = here.logit_rows(cells, note)
             delta = rows[self.outcome.name].to_numpy() - zero[rows["prompt"].to_numpy()]
             means: Any = pd.Series(sign * delta).groupby(rows["cell"].to_numpy()).mean()
             return means.tolist()
@@ -188,13 +189,13 @@ class EffectMeasurement:
         return [cell(i, alpha) for i, alpha in enumerate(alphas)]
 
     def unsteered_rows(self) -> pd.DataFrame:
-        """prompt and each logit metric."""
+        """Columns: prompt and each logit metric."""
         logits = next(iter(self.passes.values())).baseline
         values = {m.name: m.of(logits, baseline=logits).double().cpu() for m in self.metrics}
         return pd.DataFrame({"prompt": np.arange(len(logits)), **values})
 
     def logit_rows(self, cells: Sequence[Dose], note: Note = unnoted) -> pd.DataFrame:
-        """cell, prompt, each logit metric and the receipt, in the order of cells and prompts."""
+        """Columns: cell, prompt, each logit metric and the receipt; sorted by cell and prompt."""
         parts = []
         for unsteered_pass, places, sweep in self._by_place(cells):
             logits = LogitSweep(
@@ -210,7 +211,7 @@ class EffectMeasurement:
         return pd.concat(parts).sort_values(["cell", "prompt"], ignore_index=True)
 
     def text_rows(self, cells: Sequence[Dose], note: Note = unnoted) -> pd.DataFrame:
-        """cell (−1: unsteered), prompt, completion, truncated, each text metric and text_loss."""
+        """Columns: cell (−1: unsteered), prompt, completion, truncated, text metrics, text_loss."""
         measurement, parts = self.measurement, []
         change = {"max_new_tokens": self.max_new_tokens, "samples": 1}
         for _, places, sweep in self._by_place(cells):
@@ -234,32 +235,27 @@ class EffectMeasurement:
     def _by_place(
         self, cells: Sequence[Dose]
     ) -> Iterator[tuple[UnsteeredPass, list[int], dict[str, Any]]]:
-        """The pass for each place, the cells that are steered there, and their sweep's inputs."""
+        """For each place: its pass, the cells edited there, and their sweep's inputs."""
         for at, unsteered_pass in self.passes.items():
-            everywhere = not self.places
             places = [
                 i
                 for i, cell in enumerate(cells)
-                if everywhere or cell.treatment.edit.positions == at
+                if not self.places or cell.treatment.edit.positions == at
             ]
             if not places:
                 continue
-            few = [cells[place] for place in places]
-            found = plain_directions(torch.stack([one.treatment.direction.vector for one in few]))
-            features = tuple(one.treatment.direction.feature for one in few)
-            edits = [one.treatment.build(one.step, self.context) for one in few]
-            yield (
-                unsteered_pass,
-                places,
-                {
-                    "unsteered_pass": unsteered_pass,
-                    "directions": replace(found, features=features),
-                    "edits": edits,
-                },
-            )
+            here = [cells[place] for place in places]
+            found = plain_directions(torch.stack([one.treatment.direction.vector for one in here]))
+            features = tuple(one.treatment.direction.feature for one in here)
+            sweep = {
+                "unsteered_pass": unsteered_pass,
+                "directions": replace(found, features=features),
+                "edits": [one.treatment.build(one.step, self.context) for one in here],
+            }
+            yield unsteered_pass, places, sweep
 
 
 def cell_at(treatment: Treatment, alpha: float, unit: float, rule: str) -> Dose:
-    """A treatment at α, whose pushes and values count `unit`; a factor is 1 + α."""
+    """A treatment at α: a push or value of α · `unit`, or a factor of 1 + α."""
     scaled = treatment.edit.options.strength in ("push", "value")
     return Dose(treatment, alpha, alpha * unit if scaled else alpha, rule)

@@ -1,4 +1,4 @@
-"""Sources of directions compared: what their directions do at equal norm and at equal KL.
+"""Compare sources of directions by their effects at equal norm and at equal KL.
 
 `evidence.tabulate_comparison` turns these rows into a table with intervals.
 """
@@ -31,13 +31,13 @@ from saelens_steer.tensors import Vectors
 
 @dataclass(frozen=True)
 class ComparisonInputs:
-    """The prompts that effects are measured on, and how."""
+    """Inputs of `comparison_rows`."""
 
     measurement: Measurement
     spec: CompareDirectionsSpec
     scale: Scale
     signs: Mapping[str, int]
-    """Side → 1 if the outcome grows towards it, −1 if it falls."""
+    """Side → 1 if the outcome rises towards it, −1 if it falls."""
 
     @property
     def metric(self) -> LogitMetric:
@@ -49,7 +49,7 @@ def comparison_rows(job: ComparisonInputs, found: Sequence[FoundDirections]) -> 
     feature, equal (norm, kl or asking), alpha (in multiples of the mean ‖x‖, or nats), prompt_id,
     domain, effect, kl and metric.
 
-    effect: Δ of the first logit metric towards the side. A direction that several methods find is
+    effect: Δ of the first logit metric towards the side. A direction found by several methods is
     measured once.
     """
     parts = [_asked(job, side, words) for side, words in job.spec.ask.items()]
@@ -100,7 +100,7 @@ def _measured(
     names: Sequence[tuple[str, str]],
     cells: Sequence[Dose],
 ) -> pd.DataFrame:
-    """Each (side, direction) at one strength: side, direction, prompt_id, domain, effect, kl."""
+    """Columns: side, direction, equal, alpha, prompt_id, domain, effect, kl."""
     rows, zero = effects.logit_rows(cells), effects.unsteered_rows()
     prompts = [job.measurement.prompts[prompt] for prompt in rows["prompt"]]
     side = pd.Series([names[cell][0] for cell in rows["cell"]])
@@ -121,7 +121,7 @@ def _measured(
 
 
 def _asked(job: ComparisonInputs, side: str, words: str) -> pd.DataFrame:
-    """The alternative to steering: each prompt followed by words that ask for the side."""
+    """The effect of asking: each prompt followed by words that request the side."""
     prompts = job.measurement.prompts
     asked = replace(
         job.measurement, prompts=tuple(replace(p, text=f"{p.text} {words}") for p in prompts)

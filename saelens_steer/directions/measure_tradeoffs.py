@@ -1,4 +1,4 @@
-"""Trade-offs: what directions and edits do to every domain, at given strengths and at equal effect.
+"""Trade-offs: the effects of directions and edits on every domain, on a grid and at equal effect.
 
 `evidence.tabulate_tradeoffs` turns these rows into effects and damage with intervals.
 """
@@ -21,7 +21,7 @@ from saelens_steer.sweeps import Measurement
 
 @dataclass(frozen=True)
 class TradeoffInputs:
-    """Everything that decides the rows."""
+    """Inputs of `tradeoff_rows`."""
 
     measurement: Measurement
     """The prompts of all domains."""
@@ -30,18 +30,17 @@ class TradeoffInputs:
     spec: TradeoffsSpec
     mean_norm: float
     sign: int
-    """1 if the first logit metric grows towards the target, −1 if it falls."""
+    """1 if the first logit metric rises towards the target, −1 if it falls."""
 
     @property
     def effects(self) -> EffectMeasurement:
-        """How treatments are measured."""
         places = dict.fromkeys(one.edit.positions for one in self.treatments)
         texts = self.spec.max_new_tokens
         return EffectMeasurement(self.measurement, self.context, [*places], texts)
 
     @property
     def rates(self) -> tuple[str, ...]:
-        """The first column of each text metric, which covers all texts."""
+        """Each text metric's first column, which is defined for all texts."""
         texts = self.measurement.text_metrics if self.effects.text_columns else ()
         return tuple(m.columns[0] for m in texts)
 
@@ -57,15 +56,19 @@ UNSTEERED = {
 
 
 def tradeoff_rows(job: TradeoffInputs, note: Note = unnoted) -> pd.DataFrame:
-    """One row per direction × edit × strength × prompt, and per prompt of the unsteered model (edit
-    `none`): direction, feature, found_by, edit, kind (grid or equal_effect), alpha (× mean ‖x‖),
-    prompt_id, domain, each metric, text_loss and the receipt.
+    """One row per direction × edit × strength × prompt, and per unsteered prompt (edit `none`).
 
-    A treatment that does not reach the effect has one row with kind equal_effect and alpha NaN.
+    Columns: direction, feature, found_by, edit, kind (grid or equal_effect), alpha (× mean ‖x‖),
+    prompt_id, domain, each metric, text_loss and the receipt. A treatment that does not reach the
+    effect has one row with kind equal_effect and alpha NaN.
     """
     effects = job.effects
     at_equal_effect = _equal_effect_cells(job, effects, note)
-    cells = [cell for one in job.treatments for cell in _grid_cells(job, one)]
+    cells = [
+        cell_at(one, alpha, job.mean_norm, GRID)
+        for one in job.treatments
+        for alpha in (job.spec.alphas if one.edit.options.strength else (1.0,))
+    ]
     cells += [cell for cell in at_equal_effect if not np.isnan(cell.alpha)]
     zero, steered = effects.unsteered_rows(), effects.logit_rows(cells, note)
     if effects.text_columns:
@@ -84,14 +87,8 @@ def tradeoff_rows(job: TradeoffInputs, note: Note = unnoted) -> pd.DataFrame:
     return pd.concat([table, missed.astype({"feature": "Int64"})], ignore_index=True)
 
 
-def _grid_cells(job: TradeoffInputs, treatment: Treatment) -> list[Dose]:
-    """A treatment at each strength; once, under α = 1, if its edit has none."""
-    alphas = job.spec.alphas if treatment.edit.options.strength else (1.0,)
-    return [cell_at(treatment, alpha, job.mean_norm, GRID) for alpha in alphas]
-
-
 def _equal_effect_cells(job: TradeoffInputs, effects: EffectMeasurement, note: Note) -> list[Dose]:
-    """Each treatment that has a strength, at the one that has the effect; α is NaN if none does."""
+    """Each treatment with a strength, at equal effect; α is NaN if it is not reached."""
     if job.spec.effect is None:
         return []
     able = [one for one in job.treatments if one.edit.options.strength]

@@ -1,4 +1,4 @@
-"""Where directions come from: given features and vectors, scores, means, probes, controls."""
+"""Sources of directions: features, vectors, scores, means, probes and controls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from sae_lens import SAE
 from torch import Tensor
 
 from saelens_steer.activations import Activations
-from saelens_steer.config import CAUSAL, SOURCES, SelectSpec, SweepSpec, is_custom, is_file
+from saelens_steer.config import (
+    CAUSAL,
+    CONTRASTS,
+    FAMILIES,
+    SOURCES,
+    SelectSpec,
+    SweepSpec,
+    is_custom,
+    is_file,
+)
 from saelens_steer.directions.causal import CausalScoring, rank_by
 from saelens_steer.directions.controls import ControlInputs, controls_of
 from saelens_steer.directions.means_and_probes import difference_of_means, linear_probe
@@ -35,7 +44,7 @@ from saelens_steer.tensors import Direction, Vectors, as_vectors
 def tested_directions(
     sae: SAE[Any], spec: SweepSpec, vectors: Vectors | None = None, scale: Scale = NO_SCALE
 ) -> Directions:
-    """The candidates of a sweep: the given vectors, or else the features that spec names."""
+    """The directions under test: `vectors`, or else the features in the spec."""
     if vectors is not None:
         if vectors.ndim != 2 or vectors.shape[1] != sae.cfg.d_in:
             raise InputError(f"directions must have shape [n, {sae.cfg.d_in}]")
@@ -43,13 +52,13 @@ def tested_directions(
             raise InputError("give either features or directions, not both")
         return plain_directions(vectors, spec.alpha_unit, scale)
     if isinstance(spec.features, str) or not spec.features:
-        raise InputError("say which features to sweep: features=[…]")
+        raise InputError("no features to sweep: pass features=[…] or directions")
     return feature_directions(sae, spec.features, spec.alpha_unit, scale)
 
 
 @dataclass(frozen=True)
 class FoundDirections:
-    """The best directions that one source has for one side, as unit vectors."""
+    """A source's best directions for one side, as unit vectors."""
 
     method: str
     side: str
@@ -60,7 +69,7 @@ class FoundDirections:
 
 @dataclass(frozen=True)
 class DirectionFinder:
-    """Finds directions by each source, from one SAE and the cached activations."""
+    """Finds directions by source, from an SAE and cached activations."""
 
     sae: SAE[Any]
     activations: Activations
@@ -74,15 +83,15 @@ class DirectionFinder:
 
     @property
     def scale(self) -> Scale:
-        """A_max of every feature and mean ‖x‖, over all cached activations."""
+        """A_max of every feature, and mean ‖x‖, over the cached activations."""
         return self._contrast(self.spec.at).scale
 
     def directions_by(self, source: str | int, k: int) -> list[FoundDirections]:
-        """The first k directions of a source for each side; fewer if it has no more.
+        """The best k directions of a source for each side, or fewer if it is exhausted.
 
-        Scores find features for each side; means, probes and functions of your own find a direction
-        towards the positive side, which is reversed for the negative one; features, files and
-        controls are taken as they are for both. Raises InputError if a source finds nothing.
+        Scores find features for each side. Means, probes and custom functions find directions
+        towards the positive side, which are reversed for the negative one. Features, files and
+        controls are the same for both. Raises InputError if a source finds nothing.
         """
         if isinstance(source, int):
             return _same(self, str(source), *_features(self.sae, [source]))
@@ -92,10 +101,10 @@ class DirectionFinder:
         return _of_file(self, source, k) if is_file(source) else FINDERS[name](self, source, k)
 
     def under_test(self, sources: Sequence[str | int], k: int, alpha_unit: str) -> Directions:
-        """The directions of some sources for a sweep, as α = 1 adds them.
+        """The directions of these sources for a sweep, scaled to the unit.
 
-        Both signs of α are swept, so a direction that serves both sides stands once. Vectors that
-        are no decoder rows are unit vectors.
+        Directions found for both sides, or as opposites, appear once, since both signs of α are
+        swept. Vectors other than decoder rows are unit vectors.
         """
         found: dict[str, tuple[int | None, Float[Tensor, " d_model"]]] = {}
         for source in sources:
@@ -106,12 +115,12 @@ class DirectionFinder:
                     row = vector if feature is None else self.sae.W_dec[feature].detach()
                     found.setdefault(name, (feature, row.float().cpu()))
         if not found:
-            raise InputError(f"{', '.join(map(str, sources))} found no direction to sweep")
+            raise InputError(f"no direction to sweep was found by {', '.join(map(str, sources))}")
         features, vectors = zip(*found.values(), strict=True)
         return tested_vectors([*found], [*features], torch.stack(vectors), alpha_unit, self.scale)
 
     def selection(self, method: str, k: int) -> Selection:
-        """The k best features by a score; contrast scores may name a part, as in auroc@answer."""
+        """The k best features by a score; contrast scores may add a part, as in auroc@answer."""
         score, _, at = method.partition("@")
         found = self._contrast(at or self.spec.at)
         if score not in CAUSAL:
@@ -121,18 +130,15 @@ class DirectionFinder:
         return rank_by(found, score, self.scoring, spec, push)  # type: ignore[arg-type]
 
     def _contrast(self, at: str) -> Selection:
-        """The contrast scores at a part of the prompts, computed once."""
+        """Contrast scores at a part of the prompts, computed once."""
         if at not in self._seen:
             options: dict[str, Any] = {"at": at, "pool": self.spec.pool}
             self._seen[at] = select_features(self.sae, self.activations, *self.sides, **options)
         return self._seen[at]
 
 
-Finder = Callable[[DirectionFinder, str, int], list[FoundDirections]]
-
-
 def by_score(finder: DirectionFinder, source: str, k: int) -> list[FoundDirections]:
-    """The decoder rows of the best features of each side."""
+    """Decoder rows of each side's best features."""
     candidates = finder.selection(source, k).candidates
     return [
         FoundDirections(source, side, *_features(finder.sae, candidates[side]))
@@ -141,7 +147,7 @@ def by_score(finder: DirectionFinder, source: str, k: int) -> list[FoundDirectio
 
 
 def by_activations(finder: DirectionFinder, source: str, k: int) -> list[FoundDirections]:  # noqa: ARG001
-    """The difference of the two sides' means, or the direction of a probe between them."""
+    """The difference of means of the two sides, or a linear probe between them."""
     vector = (
         linear_probe(finder.activations, *finder.sides).direction
         if source == "linear_probe"
@@ -153,7 +159,7 @@ def by_activations(finder: DirectionFinder, source: str, k: int) -> list[FoundDi
 def at_random(finder: DirectionFinder, source: str, k: int) -> list[FoundDirections]:
     """The first k controls of a family, drawn with the sweep's seed.
 
-    The directions under test, for families that read them, are the candidates of select.
+    Families that read the directions under test get the candidates of select.
     """
     sae, needs = finder.sae, SOURCES[source].needs
     spec, features = finder.spec, list[int]()
@@ -161,30 +167,19 @@ def at_random(finder: DirectionFinder, source: str, k: int) -> list[FoundDirecti
         features = finder.selection(spec.score, spec.k).features
     rates = firing_rates(finder.activations, sae) if "sae" in needs else None
     tested = unit_rows(sae, features)
-    known = ControlInputs(
+    inputs = ControlInputs(
         finder.activations.d_model, finder.activations, tested, tuple(features), sae, rates
     )
-    vectors = controls_of(source, k, known, finder.scoring.measurement.spec.seed)
+    vectors = controls_of(source, k, inputs, finder.scoring.measurement.spec.seed)
     prefix = CONTROL_PREFIX.get(source, source)
     names = tuple(f"{prefix}_{i:04d}" for i in range(len(vectors)))
     return _same(finder, source, names, (None,) * len(names), vectors)
 
 
-FINDERS: Mapping[str, Finder] = {
-    "mean_difference": by_score,
-    "auroc": by_score,
-    "firing_difference": by_score,
-    "output_score": by_score,
-    "token_confidence": by_score,
-    "direct_logit": by_score,
-    "attribution": by_score,
-    "difference_of_means": by_activations,
-    "linear_probe": by_activations,
-    "covariance": at_random,
-    "isotropic": at_random,
-    "feature": at_random,
-    "permuted": at_random,
-    "token_difference": at_random,
+FINDERS: Mapping[str, Callable[[DirectionFinder, str, int], list[FoundDirections]]] = {
+    **dict.fromkeys((*CONTRASTS, *CAUSAL), by_score),
+    **dict.fromkeys(("difference_of_means", "linear_probe"), by_activations),
+    **dict.fromkeys(FAMILIES, at_random),
 }
 """Name of a source → the function (finder, source, k) that finds its directions."""
 
@@ -197,20 +192,20 @@ def _by_function(finder: DirectionFinder, source: str, k: int) -> list[FoundDire
 
 
 def _of_file(finder: DirectionFinder, source: str, k: int) -> list[FoundDirections]:
-    """The vectors of a file that belong at the run's hook."""
+    """The vectors of a file at the run's hook."""
     held, hook_name = load_vectors(source), finder.activations.hook_name
-    own = [n for n, hook in held.hook_names.items() if hook_name in same_places(hook)][:k]
-    if not own:
+    names = [n for n, hook in held.hook_names.items() if hook_name in same_places(hook)][:k]
+    if not names:
         hooks = ", ".join(sorted(set(held.hook_names.values())))
-        raise InputError(f"{source} has no vector at {hook_name}: its vectors are at {hooks}")
-    vectors = torch.stack([held.vectors[name] for name in own])
-    return _same(finder, source, tuple(own), (None,) * len(own), vectors)
+        raise InputError(f"{source} has no vector at {hook_name}, only at {hooks}")
+    vectors = torch.stack([held.vectors[name] for name in names])
+    return _same(finder, source, tuple(names), (None,) * len(names), vectors)
 
 
 def _features(
     sae: SAE[Any], features: Sequence[int]
 ) -> tuple[tuple[str, ...], tuple[int, ...], Vectors]:
-    """Names, features and unit decoder rows."""
+    """Names, indices and unit decoder rows of features."""
     rows = tuple(check_feature(sae, feature) for feature in features)
     return tuple(f"feature_{f}" for f in rows), rows, unit_rows(sae, rows)
 
@@ -228,7 +223,7 @@ def _same(
 
 
 def _mirrored(finder: DirectionFinder, source: str, *vectors: Direction) -> list[FoundDirections]:
-    """Directions towards the positive side, and their opposites for the negative one."""
+    """Directions towards the positive side, negated for the negative side."""
     base = source.rpartition(":")[2]
     numbers = [f"{base}_{i}" for i in range(len(vectors))] if len(vectors) > 1 else [base]
     units, features = torch.stack(vectors), (None,) * len(vectors)

@@ -1,4 +1,4 @@
-"""How likely the unsteered model finds the texts that the steered one wrote."""
+"""The unsteered model's loss on generated texts."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ UNEMBED_BATCH = 1024
 def text_losses(
     model: Any, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]
 ) -> list[float]:
-    """Mean −log p of each text's tokens after its prompt, in nats (exp of it is the perplexity).
+    """Mean −log p of each text's tokens after its prompt, in nats; its exp is the perplexity.
 
-    Prompts and texts are token ids. NaN for a text without tokens.
+    Prompts and texts are token ids. NaN for an empty text.
     """
     starts = range(0, len(texts), BATCH)
     batches = (_batch_losses(model, prompts[s : s + BATCH], texts[s : s + BATCH]) for s in starts)

@@ -209,7 +209,7 @@ def _wrong(
 
 def engine(case: SelfTestCase) -> Finding:
     """Sweep rows computed from the hook on agree with full passes with a hook, one by one."""
-    if why := case.measurement.unsteered_pass.why_whole:
+    if why := case.measurement.unsteered_pass.full_pass_reason:
         return Finding("engine", f"rows use full passes with a hook: {why}", "note")
     sweep = LogitSweep(
         unsteered_pass=case.measurement.unsteered_pass,

@@ -1,4 +1,4 @@
-"""Tables, claims and warnings: is an effect larger than random pushes of the same size have?"""
+"""Tables, claims and warnings: is an effect larger than those of random directions?"""
 
 from saelens_steer.evidence.claims import (
     FAILS,

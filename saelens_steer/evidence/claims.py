@@ -1,4 +1,4 @@
-"""Whether a direction does more than random directions of its size: one row per claim."""
+"""Claims: does a direction do more than random directions of its size?"""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def claims(
     seed: int = 0,
     n_resamples: int = 1000,
 ) -> pd.DataFrame:
-    """direction, feature, metric, effect (Δ at the α where |Δ| is largest), alpha, ci_low, ci_high,
-    T, control_quantile (95 %), n_controls, p_value, q_value, verdict, sign_rate, separation,
-    controls (the family compared with).
+    """Test each candidate on each metric against its controls, one row per claim.
 
-    `Matching` decides which controls a candidate is compared with; `controls` names their family if
-    the table has several. q: Benjamini–Hochberg over the candidates of one metric. The interval is
-    that of the chosen α and ignores the choice; p and q account for it. Raises InputError for a
-    table that does not fit.
+    Columns: direction, feature, metric, effect (Δ at the α with the largest |Δ|), alpha, ci_low,
+    ci_high, T, control_quantile (95 %), n_controls, p_value, q_value, verdict, sign_rate,
+    separation, controls (their family). `controls` names the family if the table has several;
+    `Matching` assigns controls to candidates. q: Benjamini–Hochberg over the candidates of one
+    metric. The interval ignores that α was chosen; p and q account for it. Raises InputError for a
+    malformed table.
     """
     check_metrics(rows, metrics)
     grid = RowGrid.of(rows)
@@ -53,8 +53,8 @@ def claims(
     for metric in metrics:
         cube = grid.cube(rows, metric)
         delta = deltas_of(grid, cube)
-        own = matching.candidates
-        effects = _effects(grid, cube[own], delta[own], weights)
+        tested = matching.candidates
+        effects = _effects(grid, cube[tested], delta[tested], weights)
         judged = effects.join(_judged(matching, delta, effects["T"].to_numpy()))
         about = matching.about(grid).assign(metric=metric, controls=matching.family)
         tables.append(about.join(judged)[COLUMNS])
@@ -63,10 +63,9 @@ def claims(
 
 
 def by_family(rows: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """direction, feature, metric, controls, n_controls, control_quantile, p_value, q_value and
-    verdict, as in `claims`: one row per candidate × metric × family, in the table's order.
+    """One row per candidate × metric × family: the columns of `claims` on controls and tests.
 
-    Empty if the table has no controls. Raises InputError for a table that does not fit.
+    Empty if the table has no controls. Raises InputError for a malformed table.
     """
     check_metrics(rows, metrics)
     grid = RowGrid.of(rows)
@@ -85,7 +84,7 @@ def by_family(rows: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 def deltas_of(
     grid: RowGrid, cube: Float[np.ndarray, "directions alphas prompts"]
 ) -> Float[np.ndarray, "directions alphas"]:
-    """Mean over prompts at each α minus that at 0, of every direction (see `steered_only`)."""
+    """Each direction's mean over prompts at each α minus that at 0 (see `steered_only`)."""
     delta = statistics.mean_difference(statistics.prompt_mean(cube), grid.zero)
     return steered_only(delta, grid.zero)
 
@@ -93,7 +92,7 @@ def deltas_of(
 def steered_only(
     delta: Float[np.ndarray, "directions alphas"], zero: int
 ) -> Float[np.ndarray, "directions alphas"]:
-    """Δ with NaN in the α = 0 column, where it is 0 by definition."""
+    """Δ with NaN in the α = 0 column, which is 0 by definition."""
     steered = delta.copy()
     steered[:, zero] = np.nan
     return steered
@@ -102,12 +101,12 @@ def steered_only(
 def _effects(
     grid: RowGrid, cube: np.ndarray, delta: np.ndarray, weights: np.ndarray
 ) -> pd.DataFrame:
-    """The effect of each candidate at the α of its largest |Δ|."""
+    """Each candidate's effect, at the α of its largest |Δ|."""
     best = np.where(np.isnan(delta), -1.0, np.abs(delta)).argmax(1)
     at = (np.arange(len(delta)), best)
     low, high = statistics.bootstrap_interval(cube, grid.zero, weights)
     with np.errstate(invalid="ignore"):
-        own = cube[at] - cube[:, grid.zero]
+        per_prompt = cube[at] - cube[:, grid.zero]
     effect = delta[at]
     unmeasured = np.isnan(effect)
     return pd.DataFrame(
@@ -117,7 +116,7 @@ def _effects(
             "ci_low": np.where(unmeasured, np.nan, low[at]),
             "ci_high": np.where(unmeasured, np.nan, high[at]),
             "T": np.abs(effect),
-            "sign_rate": statistics.sign_rate(own, effect),
+            "sign_rate": statistics.sign_rate(per_prompt, effect),
         }
     )
 
@@ -127,19 +126,18 @@ def _judged(
     delta: Float[np.ndarray, "directions alphas"],
     statistic: Float[np.ndarray, " candidates"],
 ) -> pd.DataFrame:
-    """Each candidate's T against its controls: control_quantile, n_controls, p_value, separation,
-    q_value and verdict."""
+    """Each candidate's T tested against its controls: control_quantile … verdict."""
     names = ["control_quantile", "n_controls", "p_value", "separation"]
     table = pd.DataFrame(np.nan, index=range(len(statistic)), columns=names)
     measured = ~np.isnan(delta[matching.candidates]).all(0)
     for group, controls in matching.groups(delta):
         largest = statistics.max_statistic(controls)
-        own = delta[matching.candidates[group]][:, measured]
+        tested = delta[matching.candidates[group]][:, measured]
         quantile = np.quantile(largest, 0.95) if len(largest) else np.nan
         table.loc[group, "control_quantile"] = quantile
         table.loc[group, "n_controls"] = len(largest)
         table.loc[group, "p_value"] = statistics.p_values(statistic[group], largest)
-        table.loc[group, "separation"] = statistics.separation_score(own, controls)
+        table.loc[group, "separation"] = statistics.separation_score(tested, controls)
     table = table.astype({"n_controls": int})
     table["q_value"] = statistics.false_discovery(table["p_value"].to_numpy())
     table["verdict"] = _verdicts(statistic, table)

@@ -1,4 +1,4 @@
-"""A sweep's rows as arrays, and their summary by direction and strength."""
+"""A sweep's rows as arrays, and their summary by direction and α."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ _ONE_SWEEP = ("edit", "hook_name", "positions", "alpha_unit")
 DOSE = "receipt_rel_norm"
 """Mean ‖Δx‖/‖x‖ over the steered positions of a row."""
 KL = "kl"
-"""The metric that no push can lower, so only the size of its rise is informative."""
+"""The metric that no push can lower, so that only the size of its rise is informative."""
 ROW_COLUMNS = tuple(dict.fromkeys((*_NEEDED, "matched_norm", "matched_to", DOSE, *_ONE_SWEEP)))
-"""The columns of a sweep's rows that this package reads, besides the metrics."""
+"""The columns that this package reads, besides the metrics."""
 
 
 @dataclass(frozen=True)
 class RowGrid:
-    """The place of each row of a table in an array [directions, alphas, prompts]."""
+    """Places of a table's rows in an array [directions, alphas, prompts]."""
 
     directions: pd.DataFrame
-    """One row per direction as they first appear. direction and matched_norm (if given) identify
-    it, since a control may be measured at several norms; matched_to (if given) is the only
+    """One row per direction, in order of appearance, identified by direction and matched_norm (if
+    present), since a control may be measured at several norms. matched_to (if present) is the only
     candidate that a control is compared with."""
     alphas: Float[np.ndarray, " alphas"]
-    """Ascending, with 0 among them."""
+    """Ascending, 0 included."""
     n_prompts: int
     cell: Int[np.ndarray, " rows"]
     """Flat index into [directions, alphas, prompts]; prompts are in alphabetical order."""
 
     @classmethod
     def of(cls, rows: pd.DataFrame) -> RowGrid:
-        """Raises InputError for missing columns, several sweeps in one table, or no α = 0."""
+        """Raises InputError for missing columns, mixed sweeps, or a direction without α = 0."""
         _check(rows)
         keys = [key for key in ("direction", "matched_norm") if key in rows]
         direction = rows.groupby(keys, sort=False, dropna=False, observed=True).ngroup().to_numpy()
@@ -57,9 +57,9 @@ class RowGrid:
         directions = _plain(rows[about].iloc[first].reset_index(drop=True))
         cell = (direction * len(alphas) + alpha) * len(prompts) + prompt
         grid = cls(directions, alphas, len(prompts), cell)
-        lacking = grid.prompt_counts()[:, alphas == 0].sum(1) == 0
-        if lacking.any():
-            name = directions["direction"][int(lacking.argmax())]
+        missing = grid.prompt_counts()[:, alphas == 0].sum(1) == 0
+        if missing.any():
+            name = directions["direction"][int(missing.argmax())]
             raise InputError(f"{name} has no rows at alpha = 0: measure the unsteered model too")
         return grid
 
@@ -69,17 +69,17 @@ class RowGrid:
 
     @property
     def zero(self) -> int:
-        """The place of α = 0."""
+        """The index of α = 0."""
         return int(np.flatnonzero(self.alphas == 0)[0])
 
     def prompt_counts(self) -> Int[np.ndarray, "directions alphas"]:
-        """The number of prompts with a row."""
+        """Number of prompts with at least one row."""
         return (self._sum(np.ones(len(self.cell))) > 0).sum(-1)
 
     def cube(
         self, rows: pd.DataFrame, column: str
     ) -> Float[np.ndarray, "directions alphas prompts"]:
-        """A column as an array: the mean over a cell's samples, NaN if none is measured."""
+        """A column as an array: the mean over a cell's samples, NaN if not measured."""
         numbers = rows[column].to_numpy(dtype=float, na_value=np.nan)
         measured = ~np.isnan(numbers)
         total = self._sum(np.where(measured, numbers, 0.0))
@@ -102,29 +102,29 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_metrics(rows: pd.DataFrame, metrics: Sequence[str]) -> None:
-    """Raises InputError unless each metric is a column of numbers."""
+    """Raise InputError unless each metric is a numeric column."""
     for metric in metrics:
         if metric not in rows:
             near = difflib.get_close_matches(metric, [str(c) for c in rows.columns], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise InputError(f"the table has no metric {metric!r}{hint}")
         if not pd.api.types.is_numeric_dtype(rows[metric]):
-            raise InputError(f"metric {metric!r} must hold numbers, not {rows[metric].dtype}")
+            raise InputError(f"metric {metric!r} must be numeric, not {rows[metric].dtype}")
 
 
 def _check(rows: pd.DataFrame) -> None:
-    if lacking := [column for column in _NEEDED if column not in rows]:
-        raise InputError(f"the table lacks the column {lacking[0]!r}")
+    if missing := [column for column in _NEEDED if column not in rows]:
+        raise InputError(f"the table has no column {missing[0]!r}")
     if rows.empty:
         raise InputError("the table has no rows: sweep at least one direction")
     for column in ("direction", "alpha", "prompt_id"):
         if rows[column].isna().to_numpy().any():
-            raise InputError(f"the column {column!r} has empty entries: fill them")
+            raise InputError(f"column {column!r} has empty entries: fill them")
     for column in _ONE_SWEEP:
         kinds = sorted(map(str, set(np.asarray(rows[column])))) if column in rows else []
         if len(kinds) > 1:
             raise InputError(
-                f"the table mixes {column} {', '.join(kinds)}: pass one sweep at a time"
+                f"the table mixes values of {column} ({', '.join(kinds)}): pass one sweep at a time"
             )
 
 
@@ -139,13 +139,12 @@ SUMMARY_COLUMNS = [
 def summarise(
     rows: pd.DataFrame, metrics: Sequence[str], seed: int = 0, n_resamples: int = 1000
 ) -> pd.DataFrame:
-    """direction, family, feature, alpha, alpha_unit, n (prompts), and for each metric M: M, its
-    mean; M_delta, that minus the mean at α = 0; M_ci_low and M_ci_high, the 95 % bootstrap
-    interval of M_delta over prompts. matched_norm and matched_to are kept if given, and
-    so is an edit other than plain `add`.
+    """One row per direction × α, directions in order of appearance and α ascending.
 
-    Samples of one prompt are averaged first. Rows: directions as they first appear, α ascending.
-    Raises InputError for a table that does not fit.
+    Columns: direction, family, feature, alpha, alpha_unit, n (prompts), matched_norm and matched_to
+    if present, the edit if it is not plain `add`, and for each metric M: its mean M, M_delta (minus the mean at α = 0), M_ci_low and
+    M_ci_high (95 % bootstrap interval of M_delta over prompts). Samples of a prompt are averaged
+    first. Raises InputError for a malformed table.
     """
     check_metrics(rows, metrics)
     grid = RowGrid.of(rows)

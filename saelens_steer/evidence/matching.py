@@ -1,4 +1,4 @@
-"""Which controls each candidate of a table is compared with."""
+"""Which controls each candidate is compared with."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SAME_NORM = 1e-6
 
 @dataclass(frozen=True)
 class Matching:
-    """The candidates of a table, the controls of one family, and who is compared with whom.
+    """The candidates of a table, the controls of one family, and which pairs are comparable.
 
-    Candidates are compared with the controls of their own matched_norm and, if controls belong to
-    one candidate (matched_to), with their own; with all if the table has no such columns.
+    A candidate is compared with controls of the same matched_norm that are shared or belong to it
+    (matched_to); with all controls if the table lacks these columns.
     """
 
     candidates: Int[np.ndarray, " candidates"]
@@ -32,7 +32,7 @@ class Matching:
 
     @classmethod
     def of(cls, directions: pd.DataFrame, family: str | None = None) -> Matching:
-        """Raises InputError if the family is missing, or if there are several and none is named."""
+        """Raises InputError if the family is missing, or ambiguous because there are several."""
         family = _family(families_of(directions), family)
         families = directions["family"].to_numpy(dtype=object)
         candidates = np.flatnonzero(families == CANDIDATE)
@@ -43,10 +43,11 @@ class Matching:
             ours, theirs = norm[candidates][:, None], norm[controls][None]
             comparable &= np.isclose(theirs, ours, rtol=SAME_NORM, atol=0, equal_nan=True)
         if "matched_to" in directions:
-            whose = directions["matched_to"].astype(object).iloc[controls]
+            matched = directions["matched_to"].astype(object).iloc[controls]
             name = directions["direction"].to_numpy(dtype=object)[candidates][:, None]
-            shared, own = whose.isna().to_numpy()[None], whose.fillna("").to_numpy()[None] == name
-            comparable &= shared | own
+            comparable &= matched.isna().to_numpy()[None] | (
+                matched.fillna("").to_numpy()[None] == name
+            )
         return cls(candidates, controls, comparable, family)
 
     def about(self, grid: RowGrid) -> pd.DataFrame:
@@ -57,9 +58,9 @@ class Matching:
     def groups(
         self, delta: Float[np.ndarray, "directions alphas"]
     ) -> Iterator[tuple[Int[np.ndarray, " group"], Float[np.ndarray, "matched alphas"]]]:
-        """Candidates (places among the candidates) that share controls, and those controls' Δ.
+        """Groups of candidates (as indices) that share controls, and these controls' Δ.
 
-        A control counts if it was measured at every α at which any candidate was.
+        Only controls measured at every α of any candidate are used.
         """
         alphas = ~np.isnan(delta[self.candidates]).all(0)
         measured = ~np.isnan(delta[self.controls][:, alphas]).any(1)
@@ -71,7 +72,7 @@ class Matching:
 
 
 def families_of(directions: pd.DataFrame) -> list[str]:
-    """The families of controls, as they first appear."""
+    """The families of controls, in order of appearance."""
     found = pd.unique(directions["family"].to_numpy(dtype=object))
     return [str(family) for family in found if family != CANDIDATE]
 
@@ -79,10 +80,12 @@ def families_of(directions: pd.DataFrame) -> list[str]:
 def _family(present: list[str], wanted: str | None) -> str | None:
     if wanted is not None and wanted not in present:
         raise InputError(
-            f"the table has no {wanted!r} controls, only {', '.join(present) or 'none'}"
+            f"the table has no {wanted!r} controls; known: {', '.join(present) or 'none'}"
         )
     if wanted is None and len(present) > 1:
-        raise InputError(f"the table has controls of {', '.join(present)}: name one with controls=")
+        raise InputError(
+            f"the table has several families ({', '.join(present)}): choose one with controls="
+        )
     return wanted or (present[0] if present else None)
 
 

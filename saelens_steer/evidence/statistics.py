@@ -1,7 +1,7 @@
 """Intervals and tests, as pure functions of arrays.
 
-Axes: directions, alphas (strengths, one of them 0), prompts, resamples. NaN means not measured; it
-is ignored, and a result without measured values is NaN. Nothing here warns.
+Axes: directions, alphas (0 included), prompts, resamples. NaN means not measured: it is ignored,
+and a result without measured values is NaN, without a warning.
 """
 
 from __future__ import annotations
@@ -11,23 +11,21 @@ from jaxtyping import Float
 from scipy.stats import false_discovery_control
 
 TIE = 1e-6
-"""A control this close below (relative) counts as equal: float32 metrics carry that rounding."""
+"""Relative distance below T at which a control ties with it: the rounding of float32 metrics."""
 _CHUNK = 256
 
 
 def bootstrap_weights(
     n_prompts: int, n_resamples: int, seed: int
 ) -> Float[np.ndarray, "resamples prompts"]:
-    """How often each prompt is drawn in each resample with replacement."""
+    """Number of times each prompt is drawn, in each resample with replacement."""
     rng = np.random.default_rng(seed)
     chances = np.full(n_prompts, 1 / n_prompts)
     return rng.multinomial(n_prompts, chances, size=n_resamples).astype(np.float64)
 
 
-def prompt_mean(
-    values: Float[np.ndarray, "*cells prompts"],
-) -> Float[np.ndarray, "*cells"]:
-    """Mean over the prompts that were measured."""
+def prompt_mean(values: Float[np.ndarray, "*cells prompts"]) -> Float[np.ndarray, "*cells"]:
+    """Mean over measured prompts."""
     measured = ~np.isnan(values)
     return ratio(np.where(measured, values, 0.0).sum(-1), measured.sum(-1))
 
@@ -35,7 +33,7 @@ def prompt_mean(
 def mean_difference(
     means: Float[np.ndarray, "directions alphas"], zero: int
 ) -> Float[np.ndarray, "directions alphas"]:
-    """Mean at α minus mean at 0 (column `zero`); a difference within float64 rounding is 0."""
+    """Mean at α minus mean at 0 (column `zero`); differences within float64 rounding are 0."""
     base = means[:, zero, None]
     with np.errstate(invalid="ignore"):
         delta = means - base
@@ -52,23 +50,23 @@ def bootstrap_interval(
     """Percentile interval (low, high) of the mean at α minus the mean at 0, over prompts.
 
     Both means use the same resample, so complete data give the paired difference (Efron 1979).
-    NaN if fewer than two prompts were measured on either side.
+    NaN if fewer than two prompts were measured at α or at 0.
     """
     ends = np.full((2, *values.shape[:2]), np.nan)
-    few = (~np.isnan(values)).sum(-1) < 2
-    known = ~(few | few[:, zero, None])
+    enough = (~np.isnan(values)).sum(-1) >= 2
+    enough &= enough[:, zero, None]
     for start in range(0, len(values), _CHUNK):
         part = slice(start, start + _CHUNK)
-        if known[part].any():
+        if enough[part].any():
             ends[:, part] = _percentiles(_resampled(values[part], zero, weights), level)
-    ends[:, ~known] = np.nan
+    ends[:, ~enough] = np.nan
     return ends[0], ends[1]
 
 
 def max_statistic(
     delta: Float[np.ndarray, "directions alphas"],
 ) -> Float[np.ndarray, " directions"]:
-    """T, the largest |Δ| over the α that were measured."""
+    """T, the largest |Δ| over the measured α."""
     return np.fmax.reduce(np.abs(delta), axis=1, initial=np.nan)
 
 
@@ -88,44 +86,43 @@ def headline_p(
 ) -> float:
     """p of the largest of m statistics against the largest of m random directions.
 
-    The exact permutation test of the maximum: if the m candidates were random directions too, every
-    m of the m + K would be equally likely to carry the label, so p is the share of such choices
-    whose maximum reaches the observed one, 1 − C(below, m) / C(m + K, m).
-    Unlike Šidák's 1 − (1 − p)^m it needs no independence (all candidates share the controls) and
-    holds at any K; for m = 1 it is `p_values`. Ties count against the claim. Source: the
-    max-statistic of Westfall & Young 1993.
+    The exact permutation test of the maximum: if the candidates were random directions too, any m
+    of the m + K would be equally likely to be the candidates, so p is the share of choices whose
+    maximum reaches the observed one, 1 − C(below, m) / C(m + K, m). Unlike Šidák's 1 − (1 − p)^m it
+    is valid for dependent candidates (they share controls) and any K; for m = 1 it equals
+    `p_values`. Ties count against the claim. Source: the max-statistic of Westfall & Young 1993.
     """
-    known = statistic[~np.isnan(statistic)]
-    if not len(known) or not len(controls):
+    tested = statistic[~np.isnan(statistic)]
+    if not len(tested) or not len(controls):
         return float("nan")
-    pooled = np.concatenate([known, controls])
-    below = int((pooled < known.max() * (1 - TIE)).sum())
-    chosen = np.arange(len(known))
+    pooled = np.concatenate([tested, controls])
+    below = int((pooled < tested.max() * (1 - TIE)).sum())
+    chosen = np.arange(len(tested))
     return float(1 - np.prod(np.maximum(below - chosen, 0) / (len(pooled) - chosen)))
 
 
 def false_discovery(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
-    """Benjamini–Hochberg q-values (scipy); NaN for a test without a p."""
+    """Benjamini–Hochberg q-values (scipy); NaN if p is NaN."""
     q = np.full(len(p), np.nan)
-    known = ~np.isnan(p)
-    if known.any():
-        q[known] = false_discovery_control(p[known], method="bh")
+    valid = ~np.isnan(p)
+    if valid.any():
+        q[valid] = false_discovery_control(p[valid], method="bh")
     return q
 
 
 def sign_rate(
-    own: Float[np.ndarray, "directions prompts"], effect: Float[np.ndarray, " directions"]
+    delta: Float[np.ndarray, "directions prompts"], effect: Float[np.ndarray, " directions"]
 ) -> Float[np.ndarray, " directions"]:
     """Share of prompts whose Δ opposes the mean effect; NaN if the effect is 0."""
-    against = (np.sign(own) == -np.sign(effect)[:, None]).sum(-1)
-    rate = ratio(against, (~np.isnan(own)).sum(-1))
+    against = (np.sign(delta) == -np.sign(effect)[:, None]).sum(-1)
+    rate = ratio(against, (~np.isnan(delta)).sum(-1))
     return np.where((effect == 0) | np.isnan(effect), np.nan, rate)
 
 
 def separation_score(
     delta: Float[np.ndarray, "directions alphas"], controls: Float[np.ndarray, "controls alphas"]
 ) -> Float[np.ndarray, " directions"]:
-    """Σ_α |Δ(α) − mean Δ_controls(α)| over the α that were measured; NaN if none was."""
+    """Σ_α |Δ(α) − mean Δ_controls(α)| over the measured α."""
     distance = np.abs(delta - prompt_mean(controls.T))
     return np.where(np.isnan(distance).all(1), np.nan, np.nansum(distance, axis=1))
 
@@ -148,7 +145,7 @@ def _resampled(values: np.ndarray, zero: int, weights: np.ndarray) -> np.ndarray
 
 
 def _percentiles(samples: np.ndarray, level: float) -> np.ndarray:
-    """The two ends of the central interval over the last axis, interpolated, NaN ignored."""
+    """Ends of the central interval over the last axis, interpolated, ignoring NaN."""
     ordered = np.sort(samples, axis=-1)  # NaN comes last
     last = np.maximum((~np.isnan(ordered)).sum(-1) - 1, 0)
     ends = []

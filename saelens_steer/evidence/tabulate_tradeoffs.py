@@ -1,4 +1,4 @@
-"""Tables of the trade-offs: the effect on one domain, and the damage on all the others.
+"""Tables of trade-offs: the effect on one domain, and the damage to the others.
 
 Their rows come from `directions.measure_tradeoffs`.
 """
@@ -21,15 +21,15 @@ LOSS = "text_loss"
 RESAMPLES = 1000
 KEYS = ["direction", "feature", "found_by", "edit", "kind", "alpha"]
 BASELINE = "mean_difference"
-"""Damage at an equal effect is compared with that of the best feature found by this score."""
+"""The score whose least damaging feature is the baseline at equal effect."""
 
 
 @dataclass(frozen=True)
 class TradeoffArrays:
-    """The rows of the trade-offs as arrays over cells (direction × edit × strength) and prompts."""
+    """The rows as arrays over cells (direction × edit × strength) and prompts."""
 
     about: pd.DataFrame
-    """One row per cell: KEYS."""
+    """KEYS of each cell."""
     domains: np.ndarray
     """The domain of each prompt."""
     steered: dict[str, np.ndarray]
@@ -46,11 +46,11 @@ class TradeoffArrays:
         about = moved[KEYS].iloc[np.unique(cell, return_index=True)[1]].reset_index(drop=True)
         order = pd.Index(zero["prompt_id"])
         place = order.get_indexer(pd.Index(moved["prompt_id"]))
-        known = place >= 0
+        measured = place >= 0
 
         def cube(metric: str) -> np.ndarray:
             found = np.full((len(about), len(order)), np.nan)
-            found[cell[known], place[known]] = moved[metric].to_numpy(dtype=float)[known]
+            found[cell[measured], place[measured]] = moved[metric].to_numpy(dtype=float)[measured]
             return found
 
         base = {m: zero[m].to_numpy(dtype=float) for m in metrics}
@@ -73,13 +73,13 @@ def by_domain_table(rows: pd.DataFrame, metrics: Sequence[str], seed: int = 0) -
     reached = cells.about["alpha"].notna().to_numpy()
     parts = []
     for domain in dict.fromkeys(cells.domains):
-        own = cells.domains == domain
-        weights = bootstrap_weights(int(own.sum()), RESAMPLES, seed)
-        columns: dict[str, Any] = {"domain": domain, "n": int(own.sum())}
+        here = cells.domains == domain
+        weights = bootstrap_weights(int(here.sum()), RESAMPLES, seed)
+        columns: dict[str, Any] = {"domain": domain, "n": int(here.sum())}
         for m in metrics:
-            low, high = interval(cells.delta(m)[:, own], weights)
-            mean = prompt_mean(cells.steered[m][:, own])
-            delta = prompt_mean(cells.delta(m)[:, own])
+            low, high = interval(cells.delta(m)[:, here], weights)
+            mean = prompt_mean(cells.steered[m][:, here])
+            delta = prompt_mean(cells.delta(m)[:, here])
             columns |= {m: mean, f"{m}_delta": delta, f"{m}_ci_low": low, f"{m}_ci_high": high}
         parts.append(cells.about.assign(**columns)[reached])
     return pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
@@ -87,28 +87,29 @@ def by_domain_table(rows: pd.DataFrame, metrics: Sequence[str], seed: int = 0) -
 
 @dataclass(frozen=True)
 class Damage:
-    """The effect that is wanted, its domain, and how damage to the others is measured."""
+    """Inputs of `tradeoffs_table`: the intended effect, its domain, and measures of damage."""
 
     outcome: str
     sign: int
     domain: str
     rates: tuple[str, ...] = ()
-    """Text metrics; those whose values are all 0 or 1 count."""
+    """Text metrics; only those with values 0 and 1 are used."""
     baseline_edit: str = "add"
 
 
 def tradeoffs_table(rows: pd.DataFrame, damage: Damage, seed: int = 0) -> pd.DataFrame:
-    """One row per direction × edit × strength: KEYS, effect (Δ of the outcome towards the target,
-    on the domain's prompts), and on all other prompts damage_kl (mean KL, nats), damage_margin
-    (mean |Δ| of the outcome), damage_texts (share of texts for which some rate fell), damage_loss
-    (rise of text_loss, nats); 95 % bootstrap intervals over prompts for effect and damage_kl.
+    """One row per direction × edit × strength.
 
-    evidence is ceiling if attribution alone found the direction, and control if it is random.
-    on_pareto_front: no other row of evidence selection has at least the effect for less KL. At an
-    equal effect, baseline marks the feature chosen by mean_difference on which the first edit does
-    the least damage, and ratio is damage_kl over that row's. Strengths were found on these same
-    prompts: no interval covers their error, and damage grows with the square of the strength or
-    faster. metric and domain name the outcome and the prompts of the effect.
+    Columns: KEYS; effect, the Δ of the outcome towards the target on the domain's prompts; and on
+    all other prompts damage_kl (mean KL, nats), damage_margin (mean |Δ| of the outcome),
+    damage_texts (share of texts with a lower rate), damage_loss (rise of text_loss, nats). effect
+    and damage_kl have 95 % bootstrap intervals over prompts. evidence: ceiling if only attribution
+    found the direction, control if it is random. on_pareto_front: no other row of evidence
+    selection has at least the effect for less KL. baseline: at equal effect, the row of the first
+    edit and a mean_difference feature with the least damage_kl; ratio: damage_kl over that row's.
+    Equal-effect strengths were found on the same prompts, which no interval accounts for; damage
+    grows at least with the square of the strength. metric and domain: the outcome and domain of the
+    effect.
     """
     has_texts = LOSS in rows
     metrics = [damage.outcome, "kl", *([LOSS, *damage.rates] if has_texts else [])]
@@ -134,15 +135,15 @@ def tradeoffs_table(rows: pd.DataFrame, damage: Damage, seed: int = 0) -> pd.Dat
 
 
 def _evidence(found_by: str) -> str:
-    """control or ceiling if every source of a direction is one, otherwise selection."""
+    """control or ceiling if all sources of a direction are, otherwise selection."""
     kinds = {evidence_of(source) for source in found_by.split()}
     return kinds.pop() if len(kinds) == 1 and kinds <= {"ceiling", "control"} else "selection"
 
 
 def on_pareto_front(effect: np.ndarray, damage: np.ndarray) -> np.ndarray:
-    """Whether no other point has at least the effect for less damage, or more effect for no more.
+    """Whether no other point has at least the effect for less damage, or more for at most the same.
 
-    Points without an effect above 0 are never on the front.
+    Points with an effect of 0 or less are never on the front.
     """
     better = (effect[None] >= effect[:, None]) & (damage[None] <= damage[:, None])
     strictly = (effect[None] > effect[:, None]) | (damage[None] < damage[:, None])
@@ -150,7 +151,7 @@ def on_pareto_front(effect: np.ndarray, damage: np.ndarray) -> np.ndarray:
 
 
 def _against_baseline(table: pd.DataFrame, edit: str) -> dict[str, Any]:
-    """baseline and ratio, both at an equal effect (see `tradeoffs_table`)."""
+    """baseline and ratio (see `tradeoffs_table`)."""
     equal = ((table["kind"] == EQUAL_EFFECT) & table["alpha"].notna()).to_numpy()
     by_contrast = table["found_by"].str.contains(BASELINE).to_numpy(dtype=bool)
     able = np.flatnonzero(equal & by_contrast & (table["edit"] == edit).to_numpy())

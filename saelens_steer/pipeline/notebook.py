@@ -1,4 +1,4 @@
-"""The steps of a run as single calls, for notebooks and scripts."""
+"""Steps of a run as single calls, for notebooks and scripts."""
 
 from __future__ import annotations
 
@@ -90,12 +90,11 @@ def sweep(
 ) -> Result:
     """Steer along features and along random controls, and measure each prompt at each strength.
 
-    Give either `features` by index or `directions` [n, d_model] (or one [d_model]). `edit`: an
-    edit's name, or its name and options as in a config, {"scale": {"error": "drop"}}. The other
-    arguments are the fields of SweepSpec, which documents them. `metrics`: names, or `margin(…)`.
-    `activations` at the hook are what controls are drawn from and A_max and mean ‖x‖ measured on;
-    by default those of the prompts, cached if needed. The hook is the SAE's own; if it names none,
-    `hook_name` or the middle layer. Raises InputError before any forward pass.
+    Pass either `features` by index or `directions` [n, d_model] (or [d_model]). `edit`: a name, or
+    a name and options as in a config, such as {"scale": {"error": "drop"}}. `metrics`: names, or
+    `margin(…)`. `activations` at the hook determine controls, A_max and mean ‖x‖; by default those
+    of the prompts are cached. The hook is the SAE's; if it has none, `hook_name` or the middle
+    layer's. SweepSpec documents the other arguments. Raises InputError before any forward pass.
     """
     given: dict[str, object] = {
         "edit": edit, "alphas": alphas, "alpha_unit": alpha_unit, "positions": positions,
@@ -134,7 +133,7 @@ def sweep(
 
 
 def _context(measurement: Measurement, activations: Activations | None) -> EditContext:
-    """What the edit reads: the SAE, and a probe between the prompts and the activations given."""
+    """Inputs of the edit: the SAE, and a probe between the prompts and `activations`."""
     model, edit = measurement.model, measurement.spec.edit
     if "encoder" in edit.options.needs and measurement.sae is not None:
         check_encoder(measurement.sae)
@@ -142,9 +141,9 @@ def _context(measurement: Measurement, activations: Activations | None) -> EditC
         return EditContext(measurement.sae)
     spec, hook_name = measurement.prompt_spec, measurement.hook_name
     where: dict[str, Any] = {"hook_name": hook_name, "system": spec.system, "chat": spec.chat}
-    own = cache_activations(model, measurement.prompts, tokens="last", **where)
-    known = sorted(set(activations.index["domain"]))
-    return EditContext(measurement.sae, probe_between(own.vectors, vectors_of(activations, known)))
+    last = cache_activations(model, measurement.prompts, tokens="last", **where)
+    others = vectors_of(activations, sorted(set(activations.index["domain"])))
+    return EditContext(measurement.sae, probe_between(last.vectors, others))
 
 
 def rank_features(
@@ -161,12 +160,12 @@ def rank_features(
     push: float | int = 1.0,
     push_prompts: int = 12,
 ) -> Selection:
-    """The selection reranked by how its features change what the model predicts.
+    """Rerank a selection by how its features change the model's predictions.
 
-    `prompts` are those of the selection, of both sides at least. The first of `metrics` is the
-    outcome: direct_logit needs a `margin(…)`; attribution differentiates it, so it is a ceiling and
-    no evidence. The other arguments are the fields of SelectSpec, which documents them. The hook is
-    found as in `sweep`. Raises InputError if a score does not fit.
+    `prompts`: the selection prompts, at least those of both sides. The first of `metrics` is the
+    outcome: direct_logit needs a `margin(…)`; attribution differentiates it, so it is a ceiling,
+    not evidence. SelectSpec documents the other arguments. The hook is found as in `sweep`. Raises
+    InputError if the score does not apply.
     """
     given = {
         "positive": found.positive, "negative": found.negative, "score": score,
@@ -176,20 +175,19 @@ def rank_features(
     hook_name = hook_of(model, sae, hook_name)
     check_feature(sae, max(map(int, found.scores.index)))
     listed = given_prompts(prompts)
-    few = [p for s in (found.positive, found.negative) for p in _of(listed, s, spec.push_prompts)]
+    first = [p for s in (found.positive, found.negative) for p in _of(listed, s, spec.push_prompts)]
     asked, unswept = metric_specs(metrics), SweepSpec(n_controls=0)
-    measurement = Measurement(model, sae, hook_name, tuple(few), unswept, asked, PromptSpec())
+    measurement = Measurement(model, sae, hook_name, tuple(first), unswept, asked, PromptSpec())
     measurement.check()
     scoring = CausalScoring(measurement, sae, found.positive, found.negative)
     return rank_by(found, score, scoring, spec, spec.push * found.scale.mean_norm)
 
 
 def _of(prompts: Sequence[Prompt], domain: str, most: int) -> list[Prompt]:
-    """The first prompts of a domain. Raises InputError if there is none."""
-    own = [prompt for prompt in prompts if prompt.domain == domain]
-    if not own:
-        raise InputError(f"none of the prompts has the domain {domain!r}")
-    return own[:most]
+    """The first prompts of a domain. Raises InputError if it has none."""
+    if not (found := [prompt for prompt in prompts if prompt.domain == domain]):
+        raise InputError(f"no prompt has the domain {domain!r}")
+    return found[:most]
 
 
 def _measured(spec: SweepSpec) -> bool:
@@ -198,7 +196,7 @@ def _measured(spec: SweepSpec) -> bool:
 
 
 def _scale(spec: SweepSpec, activations: Activations | None, sae: SAE[Any]) -> Scale:
-    """A_max and mean ‖x‖, as far as strengths depend on them."""
+    """A_max and mean ‖x‖, if strengths depend on them."""
     if not _measured(spec) or activations is None:
         return NO_SCALE
     return measured_scale(activations, sae, spec.named if spec.alpha_unit == "max_act" else ())
@@ -219,12 +217,11 @@ def compare_edits(
     max_new_tokens: int = 64,
     batch_size: int = 16,
 ) -> pd.DataFrame:
-    """What the model writes with and without edits: one row per prompt × variant.
+    """Generate with and without edits: one row per prompt × variant, first the unedited `original`.
 
-    `variants`: name → one edit, or several in order, at `hook_name`. The settings are the fields of
-    CompareEditsSettings, which documents them. The unedited model comes first, as `original`.
-    Columns as in `edits_table`, with activations if all edits use one SAE. Raises InputError before
-    any forward pass.
+    `variants`: name → one edit, or several in order, at `hook_name`. CompareEditsSettings documents
+    the settings. Columns as in `edits_table`, with activations if all edits use the same SAE.
+    Raises InputError before any forward pass.
     """
     given = {
         "positions": positions, "exclude_special_tokens": exclude_special_tokens,
@@ -245,9 +242,9 @@ def compare_edits(
 
 
 def _only_sae(variants: Sequence[Variant], model: Any, hook_name: str) -> SAE[Any] | None:
-    """The SAE that all edits through an SAE share. Raises InputError for one that does not fit."""
-    given = [e for v in variants for e in v.edits[hook_name] if isinstance(e, SAEEdit)]
-    saes = {id(edit.sae): edit.sae for edit in given if edit.sae is not None}
+    """The SAE that all SAE edits share, or None. Raises InputError if one does not fit."""
+    edits = [e for v in variants for e in v.edits[hook_name] if isinstance(e, SAEEdit)]
+    saes = {id(edit.sae): edit.sae for edit in edits if edit.sae is not None}
     for sae in saes.values():
         check_sae(sae, model, hook_name)
     return next(iter(saes.values())) if len(saes) == 1 else None

@@ -1,4 +1,4 @@
-"""What a sweep found: its tables, its claims, its figure."""
+"""The result of a sweep: tables, claims and a figure."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from saelens_steer.sweeps import Measurement
 
 @dataclass(frozen=True)
 class Result:
-    """What a sweep found; the tables are pandas, computed from the rows when first asked for."""
+    """The result of a sweep; tables are pandas, computed from the rows on first use."""
 
     rows: pd.DataFrame
     """One row per direction × α × prompt, controls included."""
     completions: pd.DataFrame
-    """One row per generated text; empty where none was asked for."""
+    """One row per generated text; empty without text metrics."""
     metrics: tuple[str, ...]
     """The metric columns of the rows; the first is the main one."""
     seed: int = 0
     controls: str | None = None
-    """The family that claims are held against; None where there are no controls, or one family."""
+    """The family that claims are tested against; None if the rows have at most one family."""
 
     @classmethod
     def of(cls, measurement: Measurement, rows: pd.DataFrame, completions: pd.DataFrame) -> Result:
-        """What a study measured: joined rows, and completions."""
+        """The result of a measurement, from joined rows and completions."""
         first = next(iter(measurement.spec.families), None)
         return cls(
             rows, completions, measurement.metric_columns(completions), measurement.spec.seed, first
@@ -47,19 +47,19 @@ class Result:
 
     @cached_property
     def by_family(self) -> pd.DataFrame:
-        """One row per candidate, metric and family of controls: p, q and verdict against it."""
+        """One row per candidate, metric and family of controls: p, q and verdict."""
         return by_family(self.rows, self.metrics)
 
     @cached_property
     def warnings(self) -> list[str]:
-        """Why these numbers may mislead, each a sentence; empty where nothing is amiss."""
+        """Sentences on why the numbers may mislead; empty if no check fails."""
         return guards(self.rows, self.claims, self.completions, self.metrics)
 
     @property
     def headline(self) -> str:
-        """The answer in a sentence, on the main metric."""
+        """The result on the main metric, in a sentence."""
         return headline(self.claims, self.summary, self.metrics[0])
 
     def plot_interference(self, metric: str | None = None) -> go.Figure:
-        """Δ of a metric (default: the main one) against α, with the controls' band."""
+        """Plot Δ of a metric (default: the main one) against α, with the controls' band."""
         return interference_figure(self.summary, metric or self.metrics[0], claims=self.claims)

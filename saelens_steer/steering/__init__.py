@@ -14,14 +14,8 @@ from saelens_steer.steering.directions import (
     scaled_vectors,
     tested_vectors,
 )
-from saelens_steer.steering.edits import (
-    Edit,
-    add,
-    orthogonal_part,
-    per_row,
-    project_out,
-)
-from saelens_steer.steering.gates import Gate, activation_of
+from saelens_steer.steering.edits import Edit, add, orthogonal_part, per_row, project_out
+from saelens_steer.steering.gates import activation_of
 from saelens_steer.steering.positions import Positions, columns, norm_limits, within
 from saelens_steer.steering.sae_edits import (
     SAEEdit,

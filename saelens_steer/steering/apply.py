@@ -1,4 +1,4 @@
-"""The context that steers: the one place that installs steering hooks."""
+"""The steering context: the only place that installs steering hooks."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from saelens_steer.tensors import Mask, PerRow, Resid
 
 @dataclass
 class Receipt:
-    """Evidence that a steering context steered, and how hard."""
+    """What a steering context did, and how strongly."""
 
     passes: int = 0
     """Forward passes that reached the hook."""
     positions: int = 0
     """(row, position) pairs steered."""
     changed: int = 0
-    """Steered pairs that the edit changed: none if the feature never fires."""
+    """Steered pairs whose activation changed; 0 if the feature never fires."""
     rel_norm_sum: float = 0.0
 
     @property
@@ -40,7 +40,6 @@ class Receipt:
         return self.rel_norm_sum / self.positions if self.positions else 0.0
 
     def note(self, before: Resid, after: Resid, mask: Mask) -> None:
-        """Count one pass."""
         self.passes += 1
         self.positions += int(mask.sum())
         with torch.no_grad():
@@ -51,28 +50,23 @@ class Receipt:
 def relative_norms(
     before: Float[Tensor, "#batch pos d_model"], after: Resid
 ) -> Float[Tensor, "batch pos"]:
-    """‖x′ − x‖ / ‖x‖ at each position, float32; `before` may be one for the whole batch."""
+    """‖x′ − x‖ / ‖x‖ at each position, float32; `before` may broadcast over the batch."""
     size = before.float().norm(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
     return (after.float() - before.float()).norm(dim=-1) / size
 
 
 def row_rel_norm(before: Resid, after: Resid, mask: Mask) -> PerRow:
-    """The mean of `relative_norms` over each row's steered positions: [batch]."""
+    """Mean of `relative_norms` over each row's steered positions, [batch]."""
     return (relative_norms(before, after) * mask).sum(1) / mask.sum(1).clamp_min(1)
 
 
 def edit_where(edits: Sequence[Edit], resid: Resid, mask: Mask) -> Resid:
-    """Apply the edits in order to the entries where mask [batch, pos] is True."""
+    """Apply the edits in order at the entries where mask [batch, pos] is True."""
     mask, edited = mask.to(resid.device), resid
-    if all(edit.pointwise for edit in edits):
-        return _edit_chosen(edits, resid, mask)
-    for edit in edits:
-        edited = edit(edited)
-    return torch.where(mask[..., None], edited, resid)
-
-
-def _edit_chosen(edits: Sequence[Edit], resid: Resid, mask: Mask) -> Resid:
-    """Pointwise edits, computed at the chosen entries only."""
+    if not all(edit.pointwise for edit in edits):
+        for edit in edits:
+            edited = edit(edited)
+        return torch.where(mask[..., None], edited, resid)
     chosen = resid[mask][None]
     for edit in edits if chosen.numel() else ():
         chosen = edit(chosen)
@@ -91,17 +85,16 @@ def steered(
     exclude_special_tokens: bool = False,
     max_norm: float | Literal["auto"] | None = "auto",
 ) -> Iterator[Receipt]:
-    """Steer every forward pass inside the context; several edits act in the order given.
+    """Steer every forward pass inside the context, and yield a Receipt.
 
-    Consecutive edits through the same SAE share one encode and decode. For several hooks, open a
-    context for each. `positions` are absolute: `all`, `prompt`, `generated`, `last` (the last
-    prompt token), or a boolean mask [batch, pos] over the left-padded prompt; the prompt is the
-    first pass, with and without a KV cache. Padding is never steered, special tokens are left alone
-    with `exclude_special_tokens`, and so are attention sinks, positions whose norm is over
-    `max_norm` × the median of their prompt (auto: 10 if an SAE is spliced in, else no limit).
-    Yields a Receipt. Raises InputError for an unknown hook or an SAE made for another one before
-    any forward pass, and at the end if the hook was never reached or no position was steered. The
-    hooks are gone afterwards, even after an error.
+    Edits apply in order; consecutive edits through the same SAE share one encode and decode. Open
+    one context per hook. `positions`: `all`, `prompt`, `generated`, `last` (the last prompt token),
+    or a boolean mask [batch, pos] over the left-padded prompt. The first pass is the prompt, with
+    or without a KV cache. Padding is never steered. `exclude_special_tokens` skips special tokens;
+    `max_norm` skips attention sinks, positions whose norm exceeds this multiple of their prompt's
+    median (auto: 10 if an SAE is spliced in, otherwise no limit). Raises InputError before any
+    forward pass for an unknown hook or an SAE trained at another hook, and on exit if the hook was
+    never reached or no position was steered. Hooks are removed even after an error.
     """
     check_editable(model, hook_name)
     chain = composed([edits] if isinstance(edits, Edit) else list(edits))
@@ -123,7 +116,7 @@ def steered(
     def embedding(module: Any, args: tuple[Any, ...]) -> None:  # noqa: ARG001
         tracker.note_tokens(args[0], getattr(model.tokenizer, "pad_token_id", None))
 
-    # every call of the embedding, wherever it comes from, shows the tokens that are being read
+    # the embedding sees the tokens of every pass, whatever method started it
     handle = model.embed.register_forward_pre_hook(embedding)
     try:
         with model.hooks(fwd_hooks=[(hook_name, hook)]):
@@ -134,7 +127,7 @@ def steered(
 
 
 class _Sinks:
-    """Leaves attention sinks alone, by the norms of each prompt as its first pass brings it."""
+    """Excludes attention sinks, found by the norms in each prompt's first pass."""
 
     def __init__(self, tracker: Tracker, max_norm: float | None) -> None:
         self.tracker, self.max_norm = tracker, max_norm

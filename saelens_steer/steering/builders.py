@@ -1,4 +1,4 @@
-"""Edits of a config made into functions: one builder per name of `config.EDITS`."""
+"""Build a config's edits: one builder per name in `config.EDITS`."""
 
 from __future__ import annotations
 
@@ -15,58 +15,52 @@ from saelens_steer.files import digest
 from saelens_steer.metrics import imported, source_of
 from saelens_steer.steering.edits import Edit, add, project_out
 from saelens_steer.steering.gates import Gate
-from saelens_steer.steering.sae_edits import (
-    ablate,
-    reconstruct,
-    scale,
-    set_to,
-    suppress_and_boost,
-)
+from saelens_steer.steering.sae_edits import ablate, reconstruct, scale, set_to, suppress_and_boost
 from saelens_steer.tensors import Vectors
 
 Amount = float | Sequence[float]
-"""How strongly: the multiple of the vectors, a factor, or the value of z (of each feature)."""
+"""Strength: a multiple of the vectors, a factor, or a value of z (one per feature)."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What an edit acts along."""
+    """The directions that an edit acts along."""
 
     name: str
     vectors: Vectors
-    """[n, d_model], as α = 1 adds them."""
+    """[n, d_model], scaled as α = 1 adds them."""
     features: tuple[int, ...] = ()
-    """The features that these are the decoder rows of, if they are."""
+    """The features whose decoder rows these are; empty for other vectors."""
 
 
 @dataclass(frozen=True)
 class EditContext:
-    """What edits read besides their target."""
+    """Inputs of edits besides their target."""
 
     sae: Any = None
     """A SAELens SAE, or None."""
     probe: Gate | None = None
-    """Tells the run's prompts from those of selection."""
+    """Separates the steered prompts from the selection prompts."""
     domains: Vectors | None = None
-    """Differences of means from the two sides of select to the other domains, [n, d_model]."""
+    """Means of the other domains minus the mean of the two selection sides, [n, d_model]."""
 
     def check(self, edit: EditSpec, target: Target) -> None:
-        """Raise InputError if something that the edit needs is not given."""
+        """Raise InputError if the edit needs an input that is missing."""
         needs = edit.options.needs
         if "feature" in needs and not target.features:
-            raise InputError(f"{edit.label} edits features of an SAE, and {target.name} is not one")
+            raise InputError(f"{edit.label} edits SAE features, and {target.name} is not one")
         missing = {
             "encoder": (self.sae, "an SAE"),
             "probe": (self.probe, "cached activations of other prompts, to fit the probe"),
             "domains": (self.domains, "selection prompts of further domains"),
         }
-        for need, (given, what) in missing.items():
-            if need in needs and given is None:
-                raise InputError(f"{edit.label} needs {what}")
+        for need, (value, description) in missing.items():
+            if need in needs and value is None:
+                raise InputError(f"{edit.label} needs {description}")
 
 
 def build_edit(edit: EditSpec, target: Target, amount: Amount, context: EditContext) -> Edit:
-    """The edit of a config as a function, with its key. Raises InputError if it does not apply."""
+    """Build an edit, with its key. Raises InputError if it does not apply to the target."""
     context.check(edit, target)
     built = BUILDERS[edit.kind](edit.options, target, amount, context)
     if not isinstance(built, Edit):
@@ -93,17 +87,12 @@ def _add(options: AddSpec, target: Target, amount: Amount, context: EditContext)
     )
 
 
-Builder = Callable[[Any, Target, Any, EditContext], Edit]
-BUILDERS: Mapping[str, Builder] = {
+BUILDERS: Mapping[str, Callable[[Any, Target, Any, EditContext], Edit]] = {
     "add": _add,
     "project_out": lambda _, target, __, ___: project_out(target.vectors),
     "ablate": lambda o, target, _, context: ablate(context.sae, target.features, o.error),
-    "scale": lambda o, target, factor, context: scale(
-        context.sae, target.features, factor, o.error
-    ),
-    "set_to": lambda o, target, value, context: set_to(
-        context.sae, target.features, value, o.error
-    ),
+    "scale": lambda o, target, by, context: scale(context.sae, target.features, by, o.error),
+    "set_to": lambda o, target, to, context: set_to(context.sae, target.features, to, o.error),
     "suppress_and_boost": lambda o, target, boost, context: suppress_and_boost(
         context.sae, target.features, boost, o.suppress, o.error
     ),
@@ -112,4 +101,4 @@ BUILDERS: Mapping[str, Builder] = {
         target, amount, context, **o.options
     ),
 }
-"""Name of an edit → the function (options, target, amount, context) that makes it."""
+"""Name of an edit → the function (options, target, amount, context) that builds it."""

@@ -1,4 +1,4 @@
-"""Directions, tested and control, scaled so that α = 1 adds one unit of α."""
+"""Directions under test and controls, scaled so that α = 1 adds one unit."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from saelens_steer.tensors import Vectors
 UNITS_NEEDING_ACTIVATIONS = ("max_act", "resid_norm", "kl")
 """Units that need cached activations."""
 CANDIDATE = "candidate"
-"""The family of directions under test; controls have the names of their families."""
+"""Family of the directions under test; controls carry the name of theirs."""
 SAME_SIZE = 1e-3
-"""Norms this close (relative) count as one size: half-precision decoders are no closer to 1."""
+"""Relative distance below which norms count as equal: half-precision rows are no closer to 1."""
 CONTROL_PREFIX = {"feature": "feature_control"}
-"""Prefix of control names, for families whose own name begins the candidates' names."""
+"""Prefix of control names, for families whose name already begins candidates' names."""
 
 
 @dataclass(frozen=True)
 class Directions:
-    """Named steering vectors, each as it is added at α = 1: vectors [n, d_model], float32, CPU."""
+    """Named steering vectors, scaled as α = 1 adds them: vectors [n, d_model], float32, CPU."""
 
     names: tuple[str, ...]
     families: tuple[str, ...]
     features: tuple[int | None, ...]
     vectors: Vectors
     sizes: tuple[float, ...]
-    """The norm at which a direction and its controls are matched."""
+    """The norm that a direction shares with its controls."""
     matched_to: tuple[str | None, ...]
-    """The candidate that a control is compared with; None if all of its size share it."""
+    """The only candidate that a control belongs to; None if all of its size share it."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -55,12 +55,12 @@ class Directions:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """Each direction's family, with the candidate that it is a control of."""
+        """Each direction's family and, for a per-candidate control, its candidate."""
         pairs = zip(self.families, self.matched_to, strict=True)
-        return tuple(f"{family} of {whose}" if whose else family for family, whose in pairs)
+        return tuple(f"{family} of {name}" if name else family for family, name in pairs)
 
     def take(self, rows: Sequence[int]) -> Directions:
-        """The directions with these indices, in that order."""
+        """The directions at these indices, in that order."""
         return Directions(
             tuple(self.names[i] for i in rows),
             tuple(self.families[i] for i in rows),
@@ -74,7 +74,7 @@ class Directions:
 def feature_directions(
     sae: SAE[Any], features: Sequence[int], alpha_unit: str, scale: Scale = NO_SCALE
 ) -> Directions:
-    """W_dec[f] of each feature, as α = 1 adds it in this unit (see `scaled_vectors`)."""
+    """W_dec[f] of each feature, scaled to the unit (see `scaled_vectors`)."""
     rows = [check_feature(sae, f) for f in features]
     names = [f"feature_{f}" for f in rows]
     return tested_vectors(names, [*rows], sae.W_dec[rows], alpha_unit, scale)
@@ -83,7 +83,7 @@ def feature_directions(
 def plain_directions(
     vectors: Vectors, alpha_unit: str = "raw", scale: Scale = NO_SCALE
 ) -> Directions:
-    """Given vectors in place of features."""
+    """Vectors as directions under test, named direction_0, direction_1, …"""
     names = [f"direction_{i}" for i in range(len(vectors))]
     return tested_vectors(names, [None] * len(names), vectors, alpha_unit, scale)
 
@@ -91,8 +91,7 @@ def plain_directions(
 def tested_vectors(
     names: Sequence[str], features: list[int | None], vectors: Vectors, unit: str, scale: Scale
 ) -> Directions:
-    """Directions under test, as α = 1 adds them. Raises InputError for a vector that is zero or not
-    finite."""
+    """Directions under test, scaled to the unit. Raises InputError for a zero or non-finite one."""
     vectors = vectors.detach().float().cpu()
     norms = vectors.norm(dim=-1)
     if not bool((norms > 0).all() and norms.isfinite().all()):
@@ -108,8 +107,8 @@ def scaled_vectors(
 ) -> Vectors:
     """The vectors as α = 1 adds them, [n, d_model].
 
-    raw: v. unit and kl: v/‖v‖ (kl finds how much of it later). max_act: A_max(f) · v.
-    resid_norm: mean ‖x‖ · v/‖v‖. Raises InputError if the size of the unit is unknown.
+    raw: v. unit and kl: v/‖v‖ (for kl, `kl_steps` finds the multiple). max_act: A_max(f) · v.
+    resid_norm: mean ‖x‖ · v/‖v‖. Raises InputError if A_max or mean ‖x‖ is needed but unknown.
     """
     if unit == "raw":
         return vectors
@@ -133,10 +132,9 @@ def _max_act(feature: int | None, scale: Scale) -> float:
 
 
 def matched_controls(family: str, unit_vectors: Vectors, sizes: Sequence[float]) -> Directions:
-    """The controls scaled to each distinct size under test, so that a push is as strong.
+    """Controls scaled to each distinct size under test, so that pushes have equal norms.
 
-    With one size (a decoder of unit rows) all candidates share the controls; otherwise there is a
-    full set of controls for each size.
+    Each size has a full set of controls. Unit-norm decoder rows have one size and share one set.
     """
     distinct = sorted(set(sizes))
     suffixes = [""] if len(distinct) == 1 else [f"_size{j}" for j in range(len(distinct))]
@@ -148,7 +146,7 @@ def matched_controls(family: str, unit_vectors: Vectors, sizes: Sequence[float])
 
 
 def per_candidate_controls(family: str, unit_vectors: Vectors, tested: Directions) -> Directions:
-    """A full set of the controls for each direction under test, of its size and under its name."""
+    """A full set of controls for each direction under test, of its size and named after it."""
     sets = [
         _controls(family, unit_vectors, size, f"_of_{name}", name)
         for name, size in zip(tested.names, tested.sizes, strict=True)
@@ -157,7 +155,7 @@ def per_candidate_controls(family: str, unit_vectors: Vectors, tested: Direction
 
 
 def _controls(
-    family: str, unit_vectors: Vectors, size: float, suffix: str, whose: str | None = None
+    family: str, unit_vectors: Vectors, size: float, suffix: str, candidate: str | None = None
 ) -> Directions:
     n, prefix = len(unit_vectors), CONTROL_PREFIX.get(family, family)
     return Directions(
@@ -166,12 +164,12 @@ def _controls(
         (None,) * n,
         unit_vectors.float() * size,
         (size,) * n,
-        (whose,) * n,
+        (candidate,) * n,
     )
 
 
 def same_sizes(norms: Sequence[float]) -> tuple[float, ...]:
-    """Each norm replaced by the mean of those that count as the same size (see SAME_SIZE)."""
+    """Each norm replaced by the mean of the norms that count as equal to it (see SAME_SIZE)."""
     groups: list[list[float]] = []
     for norm in sorted(norms):
         if not groups or norm > groups[-1][0] * (1 + SAME_SIZE):

@@ -1,6 +1,6 @@
 """Edits: pure functions of the residual stream. A new way to steer is a new Edit.
 
-Those that go through an SAE are in `sae_edits.py`.
+Edits through an SAE are in `sae_edits.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from saelens_steer.steering.gates import Gate, as_gate
 from saelens_steer.tensors import Direction, PerRow, Resid, VectorLike, Vectors, as_floats
 
 NOTHING_LEFT = 1e-3
-"""Relative norm below which nothing of a direction is left outside the span of others."""
+"""Relative norm below which a direction counts as lying in the span of the others."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Edit:
     name: str
     fn: Callable[[Resid], Resid]
     pointwise: bool = True
-    """Each vector is changed independently of its row and position."""
+    """Whether each vector is edited independently of its row and position."""
     push: Direction | Float[Tensor, "batch d_model"] | None = None
-    """The vector that it adds to every activation, if that is all it does."""
+    """The vector added to every activation, if the edit does nothing else."""
     key: str | None = None
-    """A digest of all that decides `fn`; None: unknown."""
+    """Digest of everything that determines `fn`; None if unknown."""
 
     def __call__(self, resid: Resid) -> Resid:
         return self.fn(resid)
@@ -49,12 +49,12 @@ def add(
 ) -> Edit:
     """x ← x + α · direction at each position.
 
-    A `direction` [d_model] applies to the whole batch, [batch, d_model] one to each row; `alpha`
-    may then be one number for each row. keep_norm: x′ is scaled back to ‖x‖, so that only its angle
-    changes. gate: push only activations for which a Probe, or a feature given as (sae, feature),
-    holds (Lee et al. 2024, arXiv 2409.05907). orthogonal_to: directions [n, d_model]; the push goes
-    along the part of `direction` orthogonal to them and keeps its norm. Raises InputError on values
-    that are not finite, and if nothing of the direction is left.
+    `direction`: one for the batch [d_model], or one per row [batch, d_model]; with the latter,
+    `alpha` may hold one number per row. keep_norm: rescale x′ to ‖x‖, so that only the angle
+    changes. gate: push only activations that a Probe, or a feature given as (sae, feature), lets
+    through (Lee et al. 2024, arXiv 2409.05907). orthogonal_to: push along the part of `direction`
+    orthogonal to these directions [n, d_model], at the same norm. Raises InputError for values that
+    are not finite, or if nothing of the direction is left.
     """
     steps = torch.as_tensor(alpha, dtype=torch.float32)
     direction = as_floats("direction", direction)
@@ -71,7 +71,7 @@ def add(
         if vector.ndim == 2 and len(vector) != len(resid):
             raise InputError(
                 f"{len(vector)} directions for a batch of {len(resid)} rows: give one direction, "
-                "or one for each row"
+                "or one per row"
             )
         x = resid if plain else resid.float()
         step = vector.to(device=x.device, dtype=x.dtype)
@@ -112,7 +112,7 @@ def orthogonal_part(
 
 
 def project_out(direction: VectorLike) -> Edit:
-    """x ← x − (x · u) u with u the unit direction: x keeps no component along it.
+    """x ← x − (x · u) u with u the unit direction: removes the component along it.
 
     Several directions [n, d_model] are removed together, as the subspace they span. Raises
     InputError for a direction that is zero or not finite.
@@ -132,9 +132,9 @@ def project_out(direction: VectorLike) -> Edit:
 
 
 def per_row(edits: Sequence[Edit]) -> Edit:
-    """One edit for each row of a batch; rows that share an edit go through it together.
+    """One edit per row of a batch; rows with the same edit go through it together.
 
-    Raises InputError, when applied, unless there are as many edits as rows.
+    Applying it to a batch with another number of rows raises InputError.
     """
     rows: dict[int, list[int]] = {}
     for row, edit in enumerate(edits):
@@ -152,7 +152,7 @@ def per_row(edits: Sequence[Edit]) -> Edit:
 
 
 def _orthonormal(units: Vectors) -> Float[Tensor, "k d_model"]:
-    """Rows that span what `units` span: linearly dependent ones are dropped."""
+    """An orthonormal basis of the span of `units`."""
     _, sizes, rows = torch.linalg.svd(units.double(), full_matrices=False)
     return rows[sizes > 1e-6 * sizes[0]].float()
 
@@ -160,5 +160,5 @@ def _orthonormal(units: Vectors) -> Float[Tensor, "k d_model"]:
 def _check_width(vectors: Tensor, resid: Resid) -> None:
     if resid.shape[-1] != vectors.shape[-1]:
         raise InputError(
-            f"the direction has {vectors.shape[-1]} entries, the hook has {resid.shape[-1]}"
+            f"the direction has {vectors.shape[-1]} entries, but the hook has {resid.shape[-1]}"
         )

@@ -20,34 +20,37 @@ ENCODED = 4096
 
 @runtime_checkable
 class Gate(Protocol):
-    """Anything that decides for each activation, such as a Probe."""
+    """Decides which activations are pushed; a Probe is one."""
 
     def holds(self, x: Float[Tensor, "*rows d_model"]) -> Bool[Tensor, "*rows"]:
-        """Whether each activation lets the push through."""
+        """Whether each activation is pushed."""
         ...
 
 
 @dataclass(frozen=True)
 class FeatureGate:
-    """Open while any of some features of an SAE is active."""
+    """Pushes activations on which any of the features is active."""
 
     sae: SAE[Any]
     features: tuple[int, ...]
 
     def holds(self, x: Float[Tensor, "*rows d_model"]) -> Bool[Tensor, "*rows"]:
-        """Whether z_f > 0 for one of the features."""
+        """Whether z_f > 0 for at least one feature."""
         flat = x.flatten(0, -2)
         active = [activation_of(self.sae, flat, feature) > 0 for feature in self.features]
         return torch.stack(active).any(0).view(x.shape[:-1])
 
 
 def as_gate(gate: Gate | tuple[SAE[Any], int | Sequence[int]]) -> Gate:
-    """A gate, or (SAE, features) as one. Raises InputError for an unknown feature or no encoder."""
+    """A gate as it is, (SAE, features) as a FeatureGate.
+
+    Raises InputError for an unknown feature, or an SAE without an encoder.
+    """
     if not isinstance(gate, tuple):
         return gate
-    sae, given = gate
+    sae, wanted = gate
     check_encoder(sae)
-    features = (given,) if isinstance(given, int) else tuple(given)
+    features = (wanted,) if isinstance(wanted, int) else tuple(wanted)
     return FeatureGate(sae, tuple(check_feature(sae, feature) for feature in features))
 
 

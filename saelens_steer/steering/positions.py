@@ -1,4 +1,4 @@
-"""Which positions an edit touches, with the same meaning with and without a KV cache."""
+"""Which positions an edit acts on, the same with and without a KV cache."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_positions(positions: str | Mask) -> None:
 
 
 def columns(positions: Positions, n_prompt: int, start: int, n_pos: int) -> Bool[Tensor, " pos"]:
-    """The steered columns of a pass over absolute positions start … start + n_pos − 1.
+    """Steered columns of a pass over absolute positions start … start + n_pos − 1.
 
     `n_prompt` is the length of the (left-padded) prompt; its last column is the last prompt token.
     """
@@ -42,16 +42,16 @@ def columns(positions: Positions, n_prompt: int, start: int, n_pos: int) -> Bool
 
 
 def leading_padding(tokens: Int[Tensor, "batch pos"], pad_id: int | None) -> Mask:
-    """True on real tokens: everything from the first token that is not padding."""
+    """False on leading padding, True from the first other token on."""
     if pad_id is None:
         return torch.ones_like(tokens, dtype=torch.bool)
     return (tokens != pad_id).long().cumsum(1) > 0
 
 
 def norm_limits(resid: Resid, real: Mask, max_norm: float) -> PerRow:
-    """Above this norm a position is an attention sink: `max_norm` × the row's median over `real`.
+    """Norms above which positions are attention sinks: `max_norm` × each row's median over `real`.
 
-    Each row's own, so that a batch means the same as its rows one by one.
+    The limit is per row, so that batched and single rows agree.
     """
     norms = resid.float().norm(dim=-1).masked_fill(~real, torch.nan)
     return max_norm * norms.nanmedian(dim=1).values
@@ -63,40 +63,40 @@ def within(resid: Resid, limits: PerRow) -> Mask:
 
 
 class Tracker:
-    """Follows the forward passes inside one context and says which entries each one steers.
+    """Follows the forward passes inside a context and decides which entries each one steers.
 
-    The first pass is the prompt. A later one continues it: with a KV cache it brings new positions
-    only, without one it repeats the prompt. Any other pass begins a new prompt if every position is
-    steered, and raises otherwise, since `last` or `generated` would then change its meaning.
+    The first pass is the prompt. A later pass continues it, with the new positions only (KV cache)
+    or from the start (no cache). Any other pass begins a new prompt if all positions are steered;
+    otherwise it raises, since the meaning of `last` or `generated` would change.
     """
 
     def __init__(self, positions: str | Mask, excluded: tuple[int, ...] = ()) -> None:
-        """`excluded`: ids of tokens that are never steered, such as special tokens."""
+        """`excluded`: token ids that are never steered, such as special tokens."""
         check_positions(positions)
         self.positions = positions
         self.excluded = torch.tensor(excluded, dtype=torch.long)
         self.read: Tensor | None = None
-        """The tokens read so far [batch, pos]: single ones are appended, as generation brings them
-        (HookedTransformer embeds only the new token, with and without a cache)."""
+        """The tokens read so far, [batch, pos]. Single tokens are appended, since HookedTransformer
+        embeds only the new token when it generates, with and without a cache."""
         self.noted = False
-        """Whether the pass under way was seen to begin with tokens."""
+        """Whether the current pass began with an embedding of tokens."""
         self.pad_id: int | None = None
         self.prompt: Tensor | None = None
         self.n_prompt = 0
         self.n_seen = 0
         self.begun = 0
-        """Prompts begun so far."""
+        """Number of prompts begun."""
         self.real: Tensor | None = None
 
     def note_tokens(self, tokens: Tensor, pad_id: int | None) -> None:
-        """Remember the tokens [batch, pos] that are being embedded, and the padding id."""
-        new, known = tokens.detach().cpu(), self.read
-        grows = known is not None and new.shape == (known.shape[0], 1)
-        self.read = torch.cat([known, new], dim=1) if known is not None and grows else new
+        """Record the tokens [batch, pos] being embedded, and the padding id."""
+        new, read = tokens.detach().cpu(), self.read
+        grows = read is not None and new.shape == (read.shape[0], 1)
+        self.read = torch.cat([read, new], dim=1) if read is not None and grows else new
         self.noted, self.pad_id = True, pad_id
 
     def _tokens(self, batch: int, n_pos: int) -> Tensor | None:
-        """The tokens [batch, n_pos] of the pass under way; None if it did not begin with any."""
+        """The tokens [batch, n_pos] of the current pass; None if it did not begin with tokens."""
         if self.read is None or not self.noted or self.read.shape[0] != batch:
             return None
         if n_pos == 1:
@@ -104,24 +104,24 @@ class Tracker:
         return self.read if self.read.shape[1] == n_pos else None
 
     def steered(self, batch: int, n_pos: int) -> Mask:
-        """The mask [batch, n_pos] of the pass that reached the hook with this shape."""
+        """The mask [batch, n_pos] of the pass that has just reached the hook."""
         tokens = self._tokens(batch, n_pos)
         start = self._start(n_pos, tokens)
         self.n_seen = start + n_pos
         chosen = self._chosen(start, batch, n_pos) & self.real_now(batch, n_pos)
         if len(self.excluded):
             chosen = chosen & self._not_excluded(tokens)
-        self.noted = False  # a pass that enters half-way must not be taken for these tokens
+        self.noted = False  # a pass that starts mid-model must not inherit these tokens
         return chosen
 
     def real_now(self, batch: int, n_pos: int) -> Mask:
-        """False on the padding of the pass that `steered` was last asked about."""
+        """False on the padding of the pass last given to `steered`."""
         start = self.n_seen - n_pos
         everything = torch.ones(batch, n_pos, dtype=torch.bool)
         if self.real is None or self.real.shape[0] != batch:
             return everything
-        known = self.real[:, start : start + n_pos]
-        everything[:, : known.shape[1]] = known
+        prompt = self.real[:, start : start + n_pos]
+        everything[:, : prompt.shape[1]] = prompt
         return everything
 
     def _start(self, n_pos: int, tokens: Tensor | None) -> int:
@@ -160,17 +160,17 @@ class Tracker:
         if self.positions.shape[0] != batch or self.positions.shape[1] < self.n_prompt:
             raise InputError(
                 f"the positions mask has shape {tuple(self.positions.shape)}, "
-                f"the first pass was [{batch}, {self.n_prompt}]"
+                f"but the first pass was [{batch}, {self.n_prompt}]"
             )
-        given = self.positions.cpu()[:, start : start + n_pos]
-        beyond = torch.zeros(batch, n_pos - given.shape[1], dtype=torch.bool)
-        return torch.cat([given, beyond], dim=1)
+        prompt = self.positions.cpu()[:, start : start + n_pos]
+        beyond = torch.zeros(batch, n_pos - prompt.shape[1], dtype=torch.bool)
+        return torch.cat([prompt, beyond], dim=1)
 
     def _not_excluded(self, tokens: Tensor | None) -> Mask:
         if tokens is None:
             raise InputError(
-                "special tokens can only be left alone in a pass that begins with tokens: "
-                "give a positions mask instead"
+                "special tokens can only be excluded in a pass that begins with tokens: "
+                "pass a positions mask instead"
             )
         return ~torch.isin(tokens, self.excluded)
 

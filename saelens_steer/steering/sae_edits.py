@@ -1,4 +1,4 @@
-"""Edits of SAE features; the error of the SAE is kept or dropped."""
+"""Edits of SAE features, which keep or drop the SAE's reconstruction error."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from saelens_steer.tensors import Resid
 
 Latents = Float[Tensor, "n d_sae"]
 CHUNK = 4096
-"""Vectors that go through the SAE at once."""
+"""Vectors per pass through the SAE."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """z ↦ z′ on feature activations [n, d_sae], and the features it names."""
+    """z ↦ z′ on feature activations [n, d_sae], and the features it changes."""
 
     name: str
     features: tuple[int, ...]
@@ -34,7 +34,7 @@ class Change:
 
 @dataclass(frozen=True)
 class SAEEdit(Edit):
-    """An edit made of changes to z, in the order given."""
+    """An edit that applies changes to z in order."""
 
     sae: SAE[Any] | None = None
     changes: tuple[Change, ...] = ()
@@ -42,12 +42,12 @@ class SAEEdit(Edit):
 
     @property
     def kind(self) -> tuple[int, str]:
-        """Consecutive edits of one kind share one encode and one decode."""
+        """Consecutive edits of the same kind share one encode and decode."""
         return id(self.sae), self.error
 
 
 def ablate(sae: SAE[Any], features: int | Sequence[int], error: ErrorTerm = "keep") -> Edit:
-    """z_f ← 0: takes exactly z_f · W_dec[f] away (for a linear decoder)."""
+    """z_f ← 0: removes exactly z_f · W_dec[f] (for a linear decoder)."""
     rows = _features(sae, features)
     change = Change("ablate", rows, lambda z: _put(z, rows, 0.0))
     return _through(sae, (change,), error)
@@ -69,10 +69,10 @@ def set_to(
     value: float | Sequence[float],
     error: ErrorTerm = "keep",
 ) -> Edit:
-    """z_f ← value, in units of z; one value for all features, or one for each."""
+    """z_f ← value, in units of z; one value for all features, or one per feature."""
     rows = _features(sae, features)
     values = _values("value", value, rows)
-    change = Change(f"set({_said(values)})", rows, lambda z: _put(z, rows, values.to(z)))
+    change = Change(f"set({_numbers(values)})", rows, lambda z: _put(z, rows, values.to(z)))
     return _through(sae, (change,), error)
 
 
@@ -92,19 +92,19 @@ def suppress_and_boost(
         less = suppress * z
         return _put(less, rows, less[:, list(rows)] + boosts.to(z))
 
-    name = f"suppress({suppress:g})_boost({_said(boosts)})"
+    name = f"suppress({suppress:g})_boost({_numbers(boosts)})"
     return _through(sae, (Change(name, rows, change),), error)
 
 
 def reconstruct(sae: SAE[Any], error: ErrorTerm = "drop") -> Edit:
-    """x ← decode(encode(x)), the SAE spliced in; with `error="keep"` this is the identity."""
+    """x ← decode(encode(x)), the SAE spliced in; the identity with `error="keep"`."""
     return _through(sae, (), error)
 
 
 def composed(edits: Sequence[Edit]) -> list[Edit]:
-    """The edits in order, consecutive ones through the same SAE merged into one encode and decode.
+    """The edits in order, with consecutive ones through the same SAE merged into one.
 
-    Raises InputError if two edits name the same feature of an SAE.
+    Raises InputError if two edits change the same feature of an SAE.
     """
     _refuse_doubles([edit for edit in edits if isinstance(edit, SAEEdit)])
     groups = groupby(edits, key=lambda e: e.kind if isinstance(e, SAEEdit) else id(e))
@@ -125,14 +125,14 @@ def _merged(group: list[Edit]) -> Edit:
 
 
 def _through(sae: SAE[Any], changes: tuple[Change, ...], error: ErrorTerm) -> SAEEdit:
-    """The edit that makes these changes to z. Raises InputError without an encoder."""
+    """The edit with these changes to z. Raises InputError if the SAE has no encoder."""
     if error not in ("keep", "drop"):
         raise InputError(f"error must be keep or drop, not {error!r}")
     check_encoder(sae)
 
     def act(resid: Resid) -> Resid:
         if resid.shape[-1] != sae.cfg.d_in:
-            raise InputError(f"the SAE reads {sae.cfg.d_in} entries, the hook {resid.shape[-1]}")
+            raise InputError(f"the SAE has d_in {sae.cfg.d_in}, but the hook {resid.shape[-1]}")
         parts = resid.flatten(0, 1).split(CHUNK)
         return torch.cat([_acted(sae, changes, error, x) for x in parts]).view_as(resid)
 
@@ -143,7 +143,7 @@ def _through(sae: SAE[Any], changes: tuple[Change, ...], error: ErrorTerm) -> SA
 
 @torch.no_grad()
 def _acted(sae: SAE[Any], changes: tuple[Change, ...], error: ErrorTerm, x: Tensor) -> Tensor:
-    """x′ of vectors x [n, d_model], in their dtype."""
+    """The edited vectors [n, d_model], in their dtype."""
     z = z_new = encode(sae, x)
     for change in changes:
         z_new = change.fn(z_new)
@@ -154,7 +154,7 @@ def _acted(sae: SAE[Any], changes: tuple[Change, ...], error: ErrorTerm, x: Tens
 
 
 def _put(z: Latents, rows: tuple[int, ...], value: float | Tensor) -> Latents:
-    """A copy of z with the features' activations replaced."""
+    """A copy of z with z_f = value for these features."""
     z = z.clone()
     z[:, list(rows)] = torch.as_tensor(value).to(z)
     return z
@@ -165,14 +165,16 @@ def _features(sae: SAE[Any], features: int | Sequence[int]) -> tuple[int, ...]:
     if not rows:
         raise InputError("an edit of features needs at least one feature")
     if len(set(rows)) < len(rows):
-        raise InputError(f"a feature is named twice in one edit: {', '.join(map(str, rows))}")
+        raise InputError(f"an edit names a feature twice: {', '.join(map(str, rows))}")
     return tuple(check_feature(sae, int(f)) for f in rows)
 
 
 def _values(what: str, value: float | Sequence[float], rows: tuple[int, ...]) -> Tensor:
     values = torch.as_tensor(value, dtype=torch.float32)
     if values.ndim and len(values) != len(rows):
-        raise InputError(f"{len(values)} numbers as {what} for {len(rows)} features: give one each")
+        raise InputError(
+            f"{what} has {len(values)} numbers for {len(rows)} features: give one each"
+        )
     _check_finite(what, values)
     return values
 
@@ -182,7 +184,7 @@ def _check_finite(what: str, value: float | Tensor) -> None:
         raise InputError(f"{what} must be a finite number, not {value}")
 
 
-def _said(values: Tensor) -> str:
+def _numbers(values: Tensor) -> str:
     return ",".join(f"{v:.3g}" for v in torch.atleast_1d(values).tolist())
 
 
@@ -190,6 +192,4 @@ def _refuse_doubles(edits: Sequence[SAEEdit]) -> None:
     named = [(id(e.sae), f) for e in edits for c in e.changes for f in c.features]
     doubled = {feature for place, feature in named if named.count((place, feature)) > 1}
     if doubled:
-        raise InputError(
-            f"feature {min(doubled)} is named by two edits at one hook, which conflict: keep one"
-        )
+        raise InputError(f"two edits at one hook change feature {min(doubled)}: keep one")

@@ -1,4 +1,4 @@
-"""Variants of a model: named lists of edits, at one hook or several, as a config states them."""
+"""Variants of a model: named lists of edits, at one or more hooks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from saelens_steer.steering.sae_edits import SAEEdit, composed
 
 @dataclass(frozen=True)
 class Variant:
-    """Named edits: hook → edits in order, and the features they name."""
+    """A name, edits in order by hook, and the features they change."""
 
     name: str
     edits: Mapping[str, tuple[Edit, ...]]
@@ -36,7 +36,7 @@ class Variant:
 
     @contextlib.contextmanager
     def applied(self, model: Any, **where: Any) -> Iterator[None]:
-        """Steer at every hook of the variant, as `steered` does with `where`."""
+        """Steer at every hook of the variant; `where` are keywords of `steered`."""
         with contextlib.ExitStack() as stack:
             for hook_name, edits in self.edits.items():
                 stack.enter_context(steered(model, edits, hook_name, **where))
@@ -44,18 +44,18 @@ class Variant:
 
 
 def variant_of(name: str, edits: Edit | Sequence[Edit], hook_name: str) -> Variant:
-    """Edits at one hook as a variant. Raises InputError if there are none or they conflict."""
-    given = (edits,) if isinstance(edits, Edit) else tuple(edits)
-    if not given:
+    """A variant with edits at one hook. Raises InputError without edits, or if they conflict."""
+    in_order = (edits,) if isinstance(edits, Edit) else tuple(edits)
+    if not in_order:
         raise InputError(f"variant {name!r} has no edit")
-    changes = [c for edit in composed(given) if isinstance(edit, SAEEdit) for c in edit.changes]
+    changes = [c for edit in composed(in_order) if isinstance(edit, SAEEdit) for c in edit.changes]
     features = dict.fromkeys(f for change in changes for f in change.features)
-    return Variant(name, {hook_name: given}, tuple(features))
+    return Variant(name, {hook_name: in_order}, tuple(features))
 
 
 @dataclass(frozen=True)
 class EditInputs:
-    """What a config's edits refer to: the SAE, the run's hook, its candidates and its scale."""
+    """What the edits of a config refer to."""
 
     sae: SAE[Any]
     hook_name: str
@@ -63,22 +63,20 @@ class EditInputs:
     """Domain → candidate features, best first."""
     scale: Scale = NO_SCALE
     context: EditContext | None = None
-    """None: the SAE alone."""
+    """None if edits read only the SAE."""
 
-    def features(self, given: str | Sequence[int], top: int) -> list[int]:
-        """The features a spec means. Raises InputError for an unknown domain or feature."""
-        if not isinstance(given, str):
-            return [check_feature(self.sae, f) for f in given]
-        if given not in self.candidates:
-            raise InputError(
-                f"there are no candidates of {given!r}; {or_known(given, self.candidates)}"
-            )
-        if not (found := list(self.candidates[given][:top])):
-            raise InputError(f"selection found no feature for {given!r}: name features by index")
+    def features(self, named: str | Sequence[int], top: int) -> list[int]:
+        """Features by index, or a domain's best. Raises InputError if one is unknown."""
+        if not isinstance(named, str):
+            return [check_feature(self.sae, f) for f in named]
+        if named not in self.candidates:
+            raise InputError(f"no candidates for {named!r}; {or_known(named, self.candidates)}")
+        if not (found := list(self.candidates[named][:top])):
+            raise InputError(f"selection found no feature for {named!r}: name features by index")
         return found
 
     def build(self, spec: EditSpec, features: Sequence[int]) -> Edit:
-        """The edit at the strength that the spec states."""
+        """The edit at the strength in the spec."""
         options, rows = spec.options, self.sae.W_dec[list(features)].detach().float()
         amount = getattr(options, options.GIVEN_AS) if options.GIVEN_AS else 1.0
         if options.strength == "push":
@@ -89,22 +87,22 @@ class EditInputs:
         return build_edit(spec, target, amount, self.context or EditContext(self.sae))
 
 
-def build_variant(name: str, specs: Sequence[EditSpec], known: EditInputs) -> Variant:
-    """The variant of a config; edits at one hook apply in order. Raises InputError on conflicts."""
+def build_variant(name: str, specs: Sequence[EditSpec], inputs: EditInputs) -> Variant:
+    """Build a variant; edits at one hook apply in order. Raises InputError if they conflict."""
     edits: dict[str, tuple[Edit, ...]] = {}
     features: list[int] = []
     for spec in specs:
         options = spec.options
-        named = known.features(options.features, options.top) if options.features else []
-        hook_name = _place(options.hook_name or known.hook_name, known.hook_name, edits)
-        edits[hook_name] = (*edits.get(hook_name, ()), known.build(spec, named))
+        named = inputs.features(options.features, options.top) if options.features else []
+        hook_name = _place(options.hook_name or inputs.hook_name, inputs.hook_name, edits)
+        edits[hook_name] = (*edits.get(hook_name, ()), inputs.build(spec, named))
         features += named
     for at_hook in edits.values():
-        composed(at_hook)  # conflicts are found before any forward pass
+        composed(at_hook)  # raises on conflicts, before any forward pass
     in_order = dict(sorted(edits.items(), key=lambda item: hook_layer(item[0])))
     return Variant(name, in_order, tuple(dict.fromkeys(features)))
 
 
-def _place(hook_name: str, own: str, used: Iterable[str]) -> str:
-    """One name for one place: the run's hook, that of an earlier edit, or the name itself."""
-    return next((name for name in (own, *used) if name in same_places(hook_name)), hook_name)
+def _place(hook_name: str, run_hook: str, used: Iterable[str]) -> str:
+    """The name already in use for this place (the run's hook or an earlier edit's), or its own."""
+    return next((name for name in (run_hook, *used) if name in same_places(hook_name)), hook_name)

@@ -1,4 +1,4 @@
-"""Steering vectors in files: safetensors, and GGUF control vectors for llama.cpp and repeng."""
+"""Save and load steering vectors: safetensors, or GGUF control vectors for llama.cpp and repeng."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
-from saelens_steer.errors import InputError
+from saelens_steer.errors import InputError, one_line
 from saelens_steer.files import write_with
 from saelens_steer.model import hook_layer
 from saelens_steer.steering.gguf import (
@@ -26,20 +25,20 @@ from saelens_steer.tensors import Direction, VectorLike, as_floats
 
 SUFFIXES = (".safetensors", ".gguf")
 KEY = "saelens_steer"
-"""The key of a safetensors file's metadata: JSON with hook_names, model and about."""
+"""Metadata key in a safetensors file: JSON with hook_names, model and about."""
 
 
 @dataclass(frozen=True)
 class SteeringVectors:
-    """The content of a file of steering vectors; its dictionaries share their keys."""
+    """The contents of a file of steering vectors, by name."""
 
     vectors: dict[str, Direction]
     """Name → float32 [d_model]."""
     hook_names: dict[str, str]
-    """Name → the hook it is to be added at."""
+    """Name → the hook at which it is added."""
     model: str = "unknown"
     about: dict[str, Any] = field(default_factory=dict)
-    """Name → notes such as its feature and α; may lack names."""
+    """Name → notes, such as feature and α; optional."""
 
 
 def save_vectors(
@@ -50,31 +49,29 @@ def save_vectors(
     model: str = "unknown",
     about: Mapping[str, object] | None = None,
 ) -> Path:
-    """Write vectors [d_model] in float32 to a .safetensors or .gguf file, all or nothing.
+    """Write vectors [d_model] in float32 to a .safetensors or .gguf file, atomically.
 
-    vectors: name → vector. hook_name: where all of them belong; left out, each name is its hook.
-    about: name → anything that JSON holds. A .gguf file is a control vector: one vector a layer,
-    no names; `gguf.direction_layer` names the hooks it can express. Raises InputError
-    for another suffix, no vectors, widths that differ, entries that are not finite, a hook outside
-    the layers.
+    vectors: name → vector. hook_name: the hook of all vectors; by default each name is a hook.
+    about: name → JSON data. A .gguf file holds one vector per layer, at the hooks that
+    `gguf.direction_layer` accepts. Raises InputError for another suffix, no vectors, unequal
+    widths, entries that are not finite, or a hook outside the layers.
     """
     path, about = Path(path), dict(about or {})
     kind = file_kind(path)
     if strangers := set(about) - set(vectors):
-        raise InputError(f"about names {min(strangers)!r}, which is none of the vectors")
-    given = {name: as_floats(name, vector).clone() for name, vector in vectors.items()}
-    held = SteeringVectors(given, {name: hook_name or name for name in given}, model, about)
-    _check(held, "the vectors")
+        raise InputError(f"about has notes on {min(strangers)!r}, which is not one of the vectors")
+    floats = {name: as_floats(name, vector).clone() for name, vector in vectors.items()}
+    held = SteeringVectors(floats, {name: hook_name or name for name in floats}, model, about)
+    _check(held, "save_vectors")
     write = _write_gguf if kind == ".gguf" else _write_safetensors
     return write_with(path, lambda temporary: write(temporary, held))
 
 
 def load_vectors(path: str | Path) -> SteeringVectors:
-    """The vectors of a .safetensors file of `save_vectors`, or of any GGUF control vector.
+    """Read a .safetensors file written by `save_vectors`, or any GGUF control vector.
 
-    Names and hooks come back as they were saved. `direction.L` of another tool's control vector
-    gets the name and the hook `blocks.L.hook_resid_post`, where it is added. Raises InputError for
-    another suffix, for a damaged file and one that holds something else.
+    `direction.L` of another tool's control vector gets its hook, `blocks.L.hook_resid_post`, as
+    its name. Raises InputError for another suffix, a damaged file, or other contents.
     """
     path = Path(path)
     kind = file_kind(path)
@@ -86,20 +83,20 @@ def load_vectors(path: str | Path) -> SteeringVectors:
 
 
 def file_kind(path: Path) -> str:
-    """The suffix of a file of vectors; InputError for any other."""
+    """The suffix of a file of vectors. Raises InputError for any other."""
     if path.suffix not in SUFFIXES:
-        raise InputError(f"{path}: vectors are in files that end in {' or '.join(SUFFIXES)}")
+        raise InputError(f"{path}: a file of vectors should end in {' or '.join(SUFFIXES)}")
     return path.suffix
 
 
 def _check(held: SteeringVectors, where: str) -> None:
-    """Raise InputError unless there are vectors, of one width, finite and each at a hook."""
+    """Raise InputError unless there are finite vectors, of one width and each at a hook."""
     if not held.vectors:
-        raise InputError(f"{where}: there are none")
+        raise InputError(f"{where}: there are no vectors")
     shapes = {tuple(vector.shape) for vector in held.vectors.values()}
     if len(shapes) > 1 or len(min(shapes)) != 1 or min(shapes) == (0,):
         raise InputError(
-            f"{where} should be one-dimensional and of one width, not {sorted(shapes)}"
+            f"{where}: vectors should be one-dimensional and of one width, not {sorted(shapes)}"
         )
     for name, vector in held.vectors.items():
         hook_layer(held.hook_names[name])
@@ -115,40 +112,39 @@ def _write_safetensors(path: Path, held: SteeringVectors) -> None:
 def _read_safetensors(path: Path) -> SteeringVectors:
     try:
         with safe_open(path, framework="pt") as file:
-            said = json.loads((file.metadata() or {}).get(KEY, "null"))
+            notes = json.loads((file.metadata() or {}).get(KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-        hook_names = {name: str(said["hook_names"][name]) for name in tensors}
-        held = SteeringVectors(_singles(tensors), hook_names, str(said["model"]), said["about"])
+        for name, tensor in tensors.items():
+            if tensor.dtype != torch.float32 or tensor.ndim != 1:
+                raise ValueError(f"{name} is not a float32 vector")
+        hook_names = {name: str(notes["hook_names"][name]) for name in tensors}
+        held = SteeringVectors(tensors, hook_names, str(notes["model"]), notes["about"])
     except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} holds no steering vectors, or is damaged: {why}") from None
+        raise InputError(
+            f"{path} is damaged, or holds no steering vectors: {one_line(error)}"
+        ) from None
     return held
-
-
-def _singles(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors, if each is one vector in float32."""
-    for name, tensor in tensors.items():
-        if tensor.dtype != torch.float32 or tensor.ndim != 1:
-            raise ValueError(f"{name} is not one vector in float32")
-    return dict(tensors)
 
 
 def _write_gguf(path: Path, held: SteeringVectors) -> None:
     layers = {name: direction_layer(hook) for name, hook in held.hook_names.items()}
     directions = {layers[name]: vector for name, vector in held.vectors.items()}
     if len(directions) < len(layers):
-        raise InputError("a control vector holds one vector a layer, and here a layer has several")
+        raise InputError(
+            "a GGUF control vector holds one vector per layer, but two vectors share a layer: "
+            "write a .safetensors file"
+        )
     names = {str(layer): name for name, layer in layers.items()}
-    said = {"names": names, "hook_names": held.hook_names, "about": held.about}
-    write_control_vectors(path, directions, held.model, _json(said))
+    notes = {"names": names, "hook_names": held.hook_names, "about": held.about}
+    write_control_vectors(path, directions, held.model, _json(notes))
 
 
 def _read_gguf(path: Path) -> SteeringVectors:
     directions, model, text = read_control_vectors(path)
     try:
-        said = json.loads(text)
-        names = {layer: said["names"][str(layer)] for layer in directions} if said else {}
-        hook_names = {layer: said["hook_names"][name] for layer, name in names.items()}
+        notes = json.loads(text)
+        names = {layer: notes["names"][str(layer)] for layer in directions} if notes else {}
+        hook_names = {layer: notes["hook_names"][name] for layer, name in names.items()}
         if any(direction_layer(hook) != layer for layer, hook in hook_names.items()):
             raise ValueError("its hooks belong to other layers")
     except (ValueError, TypeError, LookupError, AttributeError, InputError) as error:
@@ -156,7 +152,7 @@ def _read_gguf(path: Path) -> SteeringVectors:
     names = names or {layer: direction_place(layer) for layer in directions}
     vectors = {names[layer]: vector for layer, vector in directions.items()}
     places = {name: hook_names.get(layer, name) for layer, name in names.items()}
-    return SteeringVectors(vectors, places, model, said.get("about", {}))
+    return SteeringVectors(vectors, places, model, notes.get("about", {}))
 
 
 def _json(data: Any) -> str:

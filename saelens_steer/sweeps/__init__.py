@@ -1,4 +1,4 @@
-"""Directions × strengths × prompts: planned, run in batches, kept in shards."""
+"""Measure directions × strengths × prompts, in batches kept as shards."""
 
 from saelens_steer.sweeps.cells import grid
 from saelens_steer.sweeps.compare_edits import (
@@ -7,13 +7,8 @@ from saelens_steer.sweeps.compare_edits import (
     check_comparable,
     edits_table,
 )
-from saelens_steer.sweeps.edits import UNEDITED, amount_of, target_of
-from saelens_steer.sweeps.logits import (
-    LogitSweep,
-    measure,
-    measured_batches,
-    rows_of,
-)
+from saelens_steer.sweeps.edits import UNEDITED, amount_of
+from saelens_steer.sweeps.logits import LogitSweep, measure, measured_batches, rows_of
 from saelens_steer.sweeps.measurement import Measurement
 from saelens_steer.sweeps.plan import BatchSplitter
 from saelens_steer.sweeps.store import NO_STORE, Store

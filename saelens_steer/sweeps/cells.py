@@ -1,4 +1,4 @@
-"""Cells, each a direction at a strength: what logit sweeps and completion sweeps share."""
+"""What logit sweeps and completion sweeps share: prompts × cells (a direction at a strength)."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from saelens_steer.sweeps.unsteered_pass import UnsteeredPass
 from saelens_steer.tensors import PerRow, Vectors
 
 RowSteer = Callable[[Rows, Vectors, Bool[Tensor, " row"]], Vectors]
-"""(rows, their activations [row, d_model], where) ↦ their activations, edited there."""
+"""(rows, their activations [row, d_model], mask [row]) ↦ activations, edited under the mask."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepCells:
-    """Prompts under cells: each cell is a direction at a strength."""
+    """Prompts × cells; each cell is a direction at a strength."""
 
     unsteered_pass: UnsteeredPass
     directions: Directions
     cells: Sequence[Cell]
     """(index of the direction, α); α = 0 adds nothing."""
     steps: Sequence[float] | None = None
-    """The multiple of its direction that each cell adds, if that is not α itself (unit kl)."""
+    """The multiple of its direction that each cell adds; None: α."""
     edits: Sequence[Edit] | None = None
-    """The edit of each cell, with its key, in place of adding the direction."""
+    """The edit of each cell, with its key; None: each adds its direction."""
 
     @property
     def model(self) -> Any:
@@ -43,21 +43,20 @@ class SweepCells:
 
     @property
     def prompts(self) -> Sequence[Sequence[int]]:
-        """Token ids of each prompt, unpadded."""
         return self.unsteered_pass.prompts
 
     @cached_property
-    def why_whole(self) -> str | None:
-        """Why rows take whole forward passes; None if they start at the hook."""
+    def full_pass_reason(self) -> str | None:
+        """Why rows need full forward passes; None if they start at the hook."""
         if self.edits is None or all(edit.pointwise for edit in self.edits):
-            return self._why_whole_here
-        why = "an edit looks at more than one position"
-        say(f"every row of the sweep takes a whole forward pass: {why}")
-        return why
+            return self._pass_reason
+        reason = "an edit reads more than one position"
+        say(f"every row of the sweep needs a full forward pass: {reason}")
+        return reason
 
     @property
-    def _why_whole_here(self) -> str | None:
-        return self.unsteered_pass.why_whole
+    def _pass_reason(self) -> str | None:
+        return self.unsteered_pass.full_pass_reason
 
     @cached_property
     def vectors(self) -> Vectors:
@@ -79,14 +78,14 @@ class SweepCells:
         resid: Float[Tensor, "one_or_cell node d_model"],
         chosen: Bool[Tensor, " node"],
     ) -> Float[Tensor, "cell node d_model"]:
-        """The activation under each cell's edit at the chosen nodes."""
+        """The activations, edited by each cell at the chosen nodes."""
         if self.edits is not None:
             return edited([self.edits[cell] for cell in cells], resid, chosen)
         pushed = resid + self.pushes(cells).to(resid.dtype)[:, None]
         return pushed if bool(chosen.all()) else torch.where(chosen[:, None], pushed, resid)
 
     def row_steer(self, batch: Batch) -> RowSteer:
-        """Steers any of a batch's rows at the chosen ones."""
+        """The function that edits chosen rows of a batch."""
         if self.edits is not None:
             edits = [self.edits[cell] for cell in batch.row_cells]
 
@@ -103,19 +102,19 @@ class SweepCells:
         return pushed
 
     def row_edit(self, batch: Batch) -> Edit:
-        """One edit for a batch, which gives each row the edit of its cell."""
+        """The edit of a batch, which applies to each row the edit of its cell."""
         if self.edits is not None:
             return per_row([self.edits[cell] for cell in batch.row_cells])
         return add(self.pushes(batch.row_cells))
 
     def sizes(self, cells: Sequence[int]) -> PerRow:
-        """The norm of the vector that each cell adds; NaN for `edits`."""
+        """The norm of the vector that each cell adds; NaN if cells have edits."""
         if self.edits is not None:
             return torch.full((len(cells),), torch.nan)
         return self.pushes(cells).norm(dim=-1)
 
     def identity(self, cell: int) -> str:
-        """A digest of what decides the cell's rows: its vector, its strength and its feature."""
+        """Digest of what determines a cell's rows: its edit or vector, strength and feature."""
         direction, alpha = self.cells[cell]
         feature = self.directions.features[direction]
         if (alpha if self.edits is not None else self.step(cell)) == 0:
@@ -126,10 +125,9 @@ class SweepCells:
         return digest(vector, self.step(cell), feature)
 
     def identities(self, cells: Sequence[int]) -> list[str]:
-        """The identity of each of some cells."""
         return [self.identity(cell) for cell in cells]
 
 
 def grid(n_directions: int, alphas: Sequence[float]) -> list[Cell]:
-    """(direction, α) for every direction and every α but 0, which all directions share."""
+    """(direction, α) for every direction and every α except 0, which all directions share."""
     return [(d, a) for d in range(n_directions) for a in alphas if a != 0]

@@ -1,4 +1,4 @@
-"""Comparing edits: completions and logits under each variant of a model, beside the original."""
+"""Compare edits: completions and logits of each variant of a model and of the original."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from saelens_steer.steering import Variant, row_rel_norm
 from saelens_steer.tensors import Logits, Mask, Resid, Tokens
 
 ORIGINAL = Variant("original", {})
-"""The model as it is."""
+"""The unedited model."""
 
 
 @dataclass(frozen=True)
 class EditComparison:
-    """Prompts for the original model and for each variant of it."""
+    """Inputs of `edits_table`."""
 
     model: Any
     prompts: Sequence[Encoded]
@@ -39,7 +39,7 @@ class EditComparison:
     metrics: Sequence[Metric]
     spec: CompareEditsSettings
     sae: SAE[Any] | None = None
-    """If given, activations of the named features are recorded before and after."""
+    """If given, activations of the edited features are recorded before and after."""
 
     @property
     def n_rows(self) -> int:
@@ -48,7 +48,7 @@ class EditComparison:
 
     @property
     def where(self) -> dict[str, Any]:
-        """The settings of `steered`."""
+        """Keywords of `steered`."""
         keys = ("positions", "exclude_special_tokens", "max_norm")
         return {key: getattr(self.spec, key) for key in keys}
 
@@ -58,9 +58,9 @@ def edits_table(job: EditComparison, note: Note = unnoted) -> pd.DataFrame:
     """One row per prompt × variant, the original first.
 
     Columns: prompt_id, domain, prompt, variant, edits, hook_name, completion, truncated, n_tokens,
-    each metric, and the receipt of the prompt's pass: positions that the edits changed, mean
-    ‖Δx‖/‖x‖ over them and, for the features that a variant names, the largest activation in the
-    prompt before the edit and after re-encoding (their mean if it names several).
+    each metric, and the receipt of the prompt's pass: the number of positions changed, their mean
+    ‖Δx‖/‖x‖ and, averaged over the variant's features, the largest activation in the prompt before
+    the edit and after re-encoding.
     """
     parts = []
     for start in range(0, len(job.prompts), job.spec.batch_size):
@@ -70,20 +70,20 @@ def edits_table(job: EditComparison, note: Note = unnoted) -> pd.DataFrame:
 
 
 def check_comparable(model: Any, prompts: Sequence[Encoded], spec: CompareEditsSettings) -> None:
-    """Raise InputError if there is no prompt, or one is too long for the model to complete."""
+    """Raise InputError if there are no prompts, or if one leaves no room for its completion."""
     if not prompts:
-        raise InputError("there is no prompt to compare edits on: the prompt set is empty")
+        raise InputError("no prompts to compare edits on: the prompt set is empty")
     longest, n_new = max(len(e.head) for e in prompts), spec.max_new_tokens
     if longest + n_new > model.cfg.n_ctx:
         raise InputError(
-            f"compare_edits: the longest prompt has {longest} tokens and {n_new} are to be "
-            f"generated, but the model's n_ctx is {model.cfg.n_ctx}: shorten one of them"
+            f"compare_edits: the longest prompt ({longest} tokens) plus max_new_tokens ({n_new}) "
+            f"exceeds the model's n_ctx ({model.cfg.n_ctx}): shorten one of them"
         )
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Some prompts, and their last-token logits and completions by the original model."""
+    """Prompts with the original model's last-token logits and completions."""
 
     tokens: Tokens
     real: Mask
@@ -91,13 +91,13 @@ class _Batch:
     new: Int[Tensor, "batch new_pos"]
 
 
-def _batch_rows(job: EditComparison, few: Sequence[Encoded]) -> pd.DataFrame:
-    """The rows of some prompts, those of one prompt together."""
-    rows, model = [e.head for e in few], job.model
+def _batch_rows(job: EditComparison, prompts: Sequence[Encoded]) -> pd.DataFrame:
+    """Rows of a batch of prompts, grouped by prompt."""
+    rows, model = [e.head for e in prompts], job.model
     tokens, real = pad_left(rows, model.tokenizer, device=model.cfg.device)
     new = generate(model, tokens, real, job.spec.max_new_tokens)
     batch = _Batch(tokens, real, last_token_logits(model, tokens, real), new)
-    asked = pd.DataFrame([(e.prompt.id, e.prompt.domain, e.prompt.text) for e in few])
+    asked = pd.DataFrame([(e.prompt.id, e.prompt.domain, e.prompt.text) for e in prompts])
     asked.columns = ["prompt_id", "domain", "prompt"]
     parts = [
         pd.concat([asked, _variant_rows(job, variant, batch)], axis=1)
@@ -108,42 +108,39 @@ def _batch_rows(job: EditComparison, few: Sequence[Encoded]) -> pd.DataFrame:
 
 def _variant_rows(job: EditComparison, variant: Variant, batch: _Batch) -> pd.DataFrame:
     seen, logits, new = _Seen(variant), batch.logits, batch.new
-    if variant.edits and job.spec.positions != "generated":  # or the prompt is left as it is
+    if variant.edits and job.spec.positions != "generated":  # else the prompt is not edited
         with (
             seen.noting(seen.before, job.model),
             variant.applied(job.model, **job.where),
             seen.noting(seen.after, job.model),
         ):
             logits = last_token_logits(job.model, batch.tokens, batch.real)
-    nothing_read = job.spec.positions == "generated" and batch.new.shape[1] <= 1
-    if variant.edits and not nothing_read:  # or there is no generated position to edit
+    nothing_edited = job.spec.positions == "generated" and batch.new.shape[1] <= 1
+    if variant.edits and not nothing_edited:  # the last new token is never read
         with variant.applied(job.model, **job.where):
             new = generate(job.model, batch.tokens, batch.real, job.spec.max_new_tokens)
     stops = stop_token_ids(job.model)
     texts = [read_completion(job.model.tokenizer, i, stops, job.metrics) for i in new.tolist()]
-    table = pd.DataFrame(texts).assign(**_logit_values(job, logits, batch.logits))
+    metrics = [m for m in job.metrics if isinstance(m, LogitMetric)]
+    values = {m.name: m.of(logits, baseline=batch.logits).double().cpu().numpy() for m in metrics}
+    table = pd.DataFrame(texts).assign(**values)
     about = (variant.name, variant.label, ", ".join(variant.edits))
     front = pd.DataFrame([about] * len(table), columns=["variant", "edits", "hook_name"])
     return pd.concat([front, table, seen.receipt(job.sae, batch.real)], axis=1)
 
 
-def _logit_values(job: EditComparison, logits: Logits, baseline: Logits) -> dict[str, np.ndarray]:
-    metrics = [m for m in job.metrics if isinstance(m, LogitMetric)]
-    return {m.name: m.of(logits, baseline=baseline).double().cpu().numpy() for m in metrics}
-
-
 @dataclass
 class _Seen:
-    """The activations at a variant's hooks, before its edits and after."""
+    """Activations at a variant's hooks, before and after its edits."""
 
     variant: Variant
     before: dict[str, Resid] = field(default_factory=dict)
     after: dict[str, Resid] = field(default_factory=dict)
-    """Hook → its activations."""
+    """Both: hook → activations."""
 
     @contextlib.contextmanager
     def noting(self, store: dict[str, Resid], model: Any) -> Iterator[None]:
-        """Note activations in `before` if entered before the edits, in `after` if entered after."""
+        """Record activations in `store`; enter it before or after the edits."""
 
         def note(name: str, resid: Resid, hook: Any) -> None:  # noqa: ARG001 (passed as hook=)
             store[name] = resid.detach()
@@ -152,7 +149,7 @@ class _Seen:
             yield
 
     def receipt(self, sae: SAE[Any] | None, real: Mask) -> pd.DataFrame:
-        """One row per prompt; zeros for the original. Summed over hooks, norms averaged."""
+        """One row per prompt; zeros for the original. Sums counts over hooks, averages norms."""
         n_rows = len(real)
         columns: dict[str, np.ndarray] = {
             "receipt_changed": np.zeros(n_rows, dtype=int),
@@ -171,13 +168,13 @@ class _Seen:
         return pd.DataFrame(columns)
 
     def _read_by(self, sae: SAE[Any]) -> str | None:
-        """The first of the hooks that the SAE reads; a decoder reads none."""
+        """The variant's hook that the SAE reads; None without one, or without an encoder."""
         about = sae.cfg.metadata
         places = self.before if about.hook_name is None else same_places(about.hook_name)
         return next((n for n in self.before if n in places and not about.decoder_only), None)
 
     def _activations(self, sae: SAE[Any], name: str, real: Mask) -> dict[str, np.ndarray]:
-        """The named features' largest activation in each prompt, their mean if several."""
+        """The largest activation in each prompt, averaged over the variant's features."""
         rows = list(self.variant.features)
         pair = [encode(sae, x)[..., rows].float() for x in (self.before[name], self.after[name])]
         padding = ~real.to(pair[0].device)[..., None]

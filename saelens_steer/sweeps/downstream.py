@@ -27,12 +27,12 @@ Last = Float[Tensor, "cell row d_model"]
 SteerNodes = Callable[
     [Float[Tensor, "one_or_cell node d_model"], Bool[Tensor, " node"]], DownstreamNodes
 ]
-"""The activation at the hook, one for all cells or each its own, and where to edit ↦ edited."""
+"""(activations at the hook, mask [node]) ↦ edited activations."""
 
 
 @dataclass
 class Steered:
-    """What steering did at the hook: activations [cell, node, d_model] before and after."""
+    """Activations at the hook, before and after steering."""
 
     before: Float[Tensor, "one_or_cell node d_model"]
     after: DownstreamNodes
@@ -40,22 +40,22 @@ class Steered:
 
 @dataclass(frozen=True, kw_only=True)
 class Downstream:
-    """Some prompts, and the layers they have yet to go through."""
+    """Prompts as a tree, and the layers from the hook on."""
 
     layers: list[Layer]
     tree: Tree
     prefix: Float[Tensor, "node d_model"]
-    """The unsteered residual before the first of the layers."""
+    """The unsteered residual entering the first layer."""
     chosen: Bool[Tensor, " node"]
-    """Where edits act."""
+    """The nodes that edits act on."""
     touched: str | None
-    """The hook inside the first layer that is steered; None: its beginning."""
+    """The steered hook inside the first layer; None: its input."""
     last_only: bool
-    """Only last tokens are steered."""
+    """Whether only last tokens are steered."""
 
     @property
     def kept_bytes(self) -> int:
-        """The memory it takes, once its keys and values are computed."""
+        """Memory in bytes, once keys and values are computed."""
         held = self.prefix.nbytes
         if self.last_only:
             vectors = sum(group.nodes.numel() for group in self.tree.groups)
@@ -64,12 +64,12 @@ class Downstream:
         return held
 
     def unsteered(self) -> Float[Tensor, "row d_model"]:
-        """The final residual at each prompt's last token, by the layers that steered rows take."""
+        """The unsteered final residual at each prompt's last token, computed as in `run`."""
         return self._rest(self.prefix[self._nodes][None], untouched)[0]
 
     def run(self, steer: SteerNodes) -> tuple[Last, Steered]:
-        """The final residual at each prompt's last token for every cell, and the activations at the
-        hook (at last tokens alone, with `last_only`)."""
+        """The final residual at each prompt's last token for every cell, and the activations at
+        the hook (only those of last tokens if `last_only`)."""
         before, chosen = self.prefix[self._nodes][None], self.chosen[self._nodes]
         if self.touched is None:
             after = steer(before, chosen)
@@ -86,16 +86,16 @@ class Downstream:
 
     @property
     def _nodes(self) -> Tensor | slice:
-        """The nodes that go through the layers for each cell."""
+        """The nodes that are recomputed for each cell."""
         return self.tree.last if self.last_only else slice(None)
 
     def _rest(self, x: Entering, touch: HookEdit) -> Last:
         return self._last_positions(x, touch) if self.last_only else self._all_positions(x, touch)
 
     def _all_positions(self, x: Entering, touch: HookEdit) -> Last:
-        """All nodes through the layers, and through the last layer last tokens alone."""
+        """Run all nodes through the layers, but only last tokens through the last layer."""
         at = self.tree.positions
-        # a touch inside the only layer changes all positions of it
+        # an edit inside the only layer changes all of its positions
         whole = len(self.layers) == 1 and touch is not untouched
         for layer in self.layers if whole else self.layers[:-1]:
             x, touch = layer.run(x, at, self.tree.attend(layer), touch), untouched
@@ -113,7 +113,7 @@ class Downstream:
 
     @cached_property
     def _keys(self) -> list[list[SharedKeys]]:
-        """Keys and values of everything before the last tokens, for each layer and group."""
+        """Keys and values of all tokens before the last ones, by layer and group."""
         x, kept = self.prefix[None], []
         for layer in self.layers:
             q, k, v = layer.qkv(x, self.tree.positions)
@@ -124,17 +124,17 @@ class Downstream:
 
 @dataclass(frozen=True)
 class SharedKeys:
-    """One layer's keys and values of the tokens before each prompt's last; prompts of like
-    length."""
+    """One layer's keys and values of the tokens before each prompt's last, for one group."""
 
     group: Group
     keys: Float[Tensor, "row n_kv d_head pos"]
     values: Float[Tensor, "row n_kv pos d_head"]
     hidden: Bool[Tensor, "row 1 1 pos"]
-    """Padding, the last token itself, and positions beyond the window."""
+    """True on padding, the last token and positions outside the window."""
 
     def read(self, layer: Layer, q: PerHead, k: PerHead, v: PerHead) -> PerHead:
-        """q [cell, row, n_heads, d_head]; k and v [cell, row, n_kv, d_head] are the tokens' own."""
+        """Attend from last tokens: q [cell, row, n_heads, d_head], their k and v [cell, row, n_kv,
+        d_head]."""
         n_cells, shared = len(q), layer.n_heads // layer.n_kv
         own_k, own_v = (_by_row(x.repeat_interleave(shared, dim=2), layer.n_kv) for x in (k, v))
         q = _by_row(q, layer.n_kv) * layer.scale
@@ -145,12 +145,12 @@ class SharedKeys:
 
 
 def _by_row(x: PerHead, n_kv: int) -> Float[Tensor, "row n_kv cell_share d_head"]:
-    """[cell, row, heads, d_head] with the cells beside each other under each row's heads."""
+    """[cell, row, heads, d_head] regrouped by row and key-value head."""
     return x.unflatten(2, (n_kv, -1)).permute(1, 2, 0, 3, 4).flatten(2, 3)
 
 
 def attend_shared(groups: Sequence[SharedKeys], layer: Layer) -> AttentionFn:
-    """What last tokens [cell, row, heads, d_head] read: all before them, and themselves."""
+    """Attention of last tokens to themselves and to the shared tokens before them."""
 
     def each(q: PerHead, k: PerHead, v: PerHead) -> PerHead:
         z = torch.empty_like(q)
@@ -168,7 +168,7 @@ def shared_keys(
     k: Float[Tensor, "node n_kv d_head"],
     v: Float[Tensor, "node n_kv d_head"],
 ) -> SharedKeys:
-    """The keys and values of a layer, by node, as the last tokens of a group will read them."""
+    """A layer's keys and values [node, n_kv, d_head], arranged for the last tokens of a group."""
     n_pos = group.nodes.shape[1]
     seen = visible(group.lengths, n_pos, layer.window)
     seen &= torch.arange(n_pos, device=seen.device) != group.lengths[:, None] - 1

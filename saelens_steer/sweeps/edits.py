@@ -1,4 +1,4 @@
-"""The edits of a sweep's cells: a candidate's own, and pushes of controls that match their size."""
+"""The edits of a sweep's cells: the edit itself for candidates, matched pushes for controls."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ UNEDITED = Edit("none", lambda x: x, key="unsteered")
 def cell_edits(
     spec: SweepSpec, context: EditContext, directions: Directions, cells: Sequence[Cell]
 ) -> list[Edit] | None:
-    """The edit of each cell; None if all add their direction.
+    """The edit of each cell; None if every cell just adds its direction.
 
-    A control moves each activation as far as its candidate's edit does there, along the control and
-    towards the sign of α. Raises InputError if the edit does not apply to a direction.
+    A control's push has the ‖Δx‖ of its candidate's edit at each activation, and the sign of α.
+    Raises InputError if the edit does not apply to a direction.
     """
     if spec.edit.is_push:
         return None
-    of = {n: d for d, n in enumerate(directions.names) if directions.families[d] == CANDIDATE}
+    place = {n: d for d, n in enumerate(directions.names) if directions.families[d] == CANDIDATE}
     built: dict[Cell, Edit] = {}
 
     def tested(d: int, alpha: float) -> Edit:
@@ -54,13 +54,13 @@ def cell_edits(
             return tested(d, alpha)
         vector = directions.vectors[d]
         unit = vector / vector.norm() * (1 if alpha > 0 else -1)
-        return MatchedPush.of(unit, tested(of[str(directions.matched_to[d])], alpha))
+        return MatchedPush.of(unit, tested(place[str(directions.matched_to[d])], alpha))
 
     return [each(d, alpha) for d, alpha in cells]
 
 
 def target_of(directions: Directions, d: int) -> Target:
-    """One of the directions as what an edit acts along."""
+    """One direction as the target of an edit."""
     feature = directions.features[d]
     features = () if feature is None else (feature,)
     return Target(directions.names[d], directions.vectors[d : d + 1], features)
@@ -69,10 +69,10 @@ def target_of(directions: Directions, d: int) -> Target:
 def amount_of(
     edit: EditSpec, target: Target, alpha: float, unit: str, context: EditContext
 ) -> float:
-    """What α means to an edit: the multiple of its vector, a factor, or a value of z.
+    """α as an edit's amount: a multiple of its vector, a factor, or a value of z.
 
-    A value z_f is such that z_f · W_dec[f] is as long as the push α would be: α itself if the unit
-    is raw.
+    A value z_f is chosen so that z_f · W_dec[f] has the norm of the push α: z_f = α if the unit is
+    raw.
     """
     if edit.options.strength == "factor":
         return 1 + alpha
@@ -85,15 +85,13 @@ def amount_of(
 
 @dataclass(frozen=True, kw_only=True)
 class MatchedPush(Edit):
-    """A push along `unit`, at each activation as long as the step of another edit there."""
+    """A push along `unit` with the ‖Δx‖ of another edit at each activation."""
 
     unit: Direction
     matched: Edit
 
     @classmethod
     def of(cls, unit: Direction, matched: Edit) -> MatchedPush:
-        """The push along this unit vector that matches an edit's ‖Δx‖."""
-
         def act(x: Resid) -> Resid:
             return pushed_by(x, step_size(matched, x), unit)
 
@@ -112,10 +110,10 @@ def edited(
     resid: Float[Tensor, "one_or_cell node d_model"],
     chosen: Bool[Tensor, " node"],
 ) -> Float[Tensor, "cell node d_model"]:
-    """The activation under each edit at the chosen nodes.
+    """The activations under each edit, at the chosen nodes.
 
-    Pushes are one operation. If all cells start from one activation, so are the controls that match
-    one edit, whose size is computed once.
+    All pushes are one operation. If the cells share one activation, so are all controls matched to
+    the same edit, whose ‖Δx‖ is then computed once.
     """
     after = resid.new_empty(len(edits), *resid.shape[1:])
     pushes, matching = list[int](), dict[int, list[int]]()
@@ -125,12 +123,12 @@ def edited(
         elif isinstance(edit, MatchedPush) and len(resid) == 1:
             matching.setdefault(id(edit.matched), []).append(i)
         else:
-            own = resid if len(resid) == 1 else resid[i : i + 1]
-            after[i] = edit_where([edit], own, chosen[None])[0]
+            before = resid if len(resid) == 1 else resid[i : i + 1]
+            after[i] = edit_where([edit], before, chosen[None])[0]
     if pushes:
-        own = resid if len(resid) == 1 else resid[pushes]
+        before = resid if len(resid) == 1 else resid[pushes]
         steps = torch.stack([cast(Tensor, edits[i].push) for i in pushes]).to(resid)
-        after[pushes] = torch.where(chosen[:, None], own + steps[:, None], own)
+        after[pushes] = torch.where(chosen[:, None], before + steps[:, None], before)
     for places in matching.values():
         same = [cast(MatchedPush, edits[i]) for i in places]
         units = torch.stack([edit.unit for edit in same])
@@ -142,5 +140,5 @@ def edited(
 def pushed_by(
     x: Float[Tensor, "*one node d_model"], size: Float[Tensor, "*one node"], units: Tensor
 ) -> Float[Tensor, "cell node d_model"]:
-    """x + size · unit for each of some unit vectors, computed in float32."""
+    """x + size · unit for each unit vector, computed in float32."""
     return (x.float() + size[..., None] * units.to(x.device)).to(x.dtype)

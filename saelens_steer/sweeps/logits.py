@@ -1,7 +1,7 @@
-"""The logit sweep: every cell under every prompt, measured in batches and kept in shards.
+"""The logit sweep: every cell × prompt, measured in batches and kept in shards.
 
-Rows that can start at the hook do so (`Downstream`); all others take whole forward passes, and
-`LogitSweep.why_whole` gives the reason.
+Rows start at the hook (`Downstream`), unless `LogitSweep.full_pass_reason` gives a reason for full
+forward passes.
 """
 
 from __future__ import annotations
@@ -29,41 +29,41 @@ from saelens_steer.sweeps.store import NO_STORE, Store
 from saelens_steer.tensors import Logits, PerRow, Resid
 
 AT_ONCE = 256
-"""Rows whose metrics are computed at once: some hold several copies of the vocabulary's logits."""
+"""Rows whose metrics are computed at once: some metrics copy all logits several times."""
 UNSTEERED = -1
-"""The cell of the α = 0 rows, which all directions share."""
+"""Cell number of the α = 0 rows, which all directions share."""
 Found = dict[str, Tensor]
-"""A batch's rows before metrics: cell, prompt, logits (of `columns` alone) and receipts."""
+"""A batch's rows before metrics: cell, prompt, logits (only of `columns`) and receipts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogitSweep(SweepCells):
-    """Everything that decides the rows of a logit sweep; no cell has α = 0."""
+    """Everything that determines the rows of a logit sweep; no cell has α = 0."""
 
     metrics: Sequence[LogitMetric]
     sae: SAE[Any] | None = None
     """If given, the activation of each cell's feature after the edit is recorded."""
     all_logits: bool = False
-    """Compute the whole vocabulary even if the metrics read a few tokens of it."""
+    """Compute the logits of all tokens even if the metrics read only some."""
 
     @cached_property
     def columns(self) -> Tensor | None:
-        """The only tokens that the metrics read; None if one reads all."""
+        """The tokens that the metrics read; None: all."""
         read = [metric.reads for metric in self.metrics]
         if self.all_logits or any(ids is None for ids in read):
             return None
         return torch.cat([ids for ids in read if ids is not None]).unique()
 
     def plan(self, cells: Sequence[int], whole: bool) -> list[Batch]:
-        """The batches of some cells, in whole passes or from the hook on.
+        """Split cells into batches, for full passes (`whole`) or from the hook on.
 
-        A row costs its prompt's tokens, or one if the others' keys are shared; if all of its logits
-        are computed, it costs these too.
+        A row costs its prompt's tokens, or one if it shares the earlier tokens' keys, plus an
+        allowance for logits of the full vocabulary.
         """
         unsteered_pass, cfg = self.unsteered_pass, self.model.cfg
         logits = cfg.d_vocab // (2 * cfg.d_model) if self.columns is None else 0
-        alone = unsteered_pass.positions == "last" and not whole
-        sizes = [(1 if alone else n) + logits for n in unsteered_pass.lengths]
+        shared = unsteered_pass.positions == "last" and not whole
+        sizes = [(1 if shared else n) + logits for n in unsteered_pass.lengths]
         return batches(cells, self.prompts, unsteered_pass.batch_tokens, sizes, padded=whole)
 
 
@@ -77,7 +77,7 @@ def run_logits(sweep: LogitSweep, store: Store = NO_STORE) -> pd.DataFrame:
 def unsteered_rows(
     sweep: LogitSweep, store: Store, logits: Store = NO_STORE, note: Note = unnoted
 ) -> pd.DataFrame:
-    """The α = 0 rows, one for each prompt, through the store: prompt, each logit metric, cell."""
+    """The α = 0 rows, one per prompt, from the store: prompt, each logit metric, cell."""
 
     def compute() -> pd.DataFrame:
         baseline = _baseline(sweep, logits)
@@ -97,9 +97,9 @@ def logit_shards(
     splitter: BatchSplitter | None = None,
     note: Note = unnoted,
 ) -> Iterator[tuple[range, pd.DataFrame]]:
-    """Each shard's cells and rows, in order; `note` is called with the number of rows of each.
+    """Each shard's cells and rows, in order; `note` gets the number of rows of each shard.
 
-    `logits` keeps last-token logits and receipts, so that other metrics need no forward pass.
+    `logits` keeps last-token logits and receipts, so that new metrics need no forward pass.
     """
     kept = _KeptLogits(sweep, logits, splitter or BatchSplitter())
     for shard in shards(sweep.cells, sweep.directions.groups, len(sweep.prompts)):
@@ -111,7 +111,7 @@ def logit_shards(
 
 @dataclass(frozen=True)
 class _KeptLogits:
-    """The rows of shards, from logits that are read if they were kept, and else computed."""
+    """Rows of shards, from stored logits if there are any."""
 
     sweep: LogitSweep
     logits: Store
@@ -123,15 +123,15 @@ class _KeptLogits:
 
     @cached_property
     def whole(self) -> bool:
-        """Whether rows take whole passes; kept with the logits, since finding out takes a pass."""
+        """Whether rows need full passes; stored with the logits, since the check runs a pass."""
 
         def found() -> dict[str, Tensor]:
-            return {"whole": torch.tensor(self.sweep.why_whole is not None)}
+            return {"whole": torch.tensor(self.sweep.full_pass_reason is not None)}
 
         return bool(self.logits.tensors("path", found)["whole"])
 
     def rows(self, shard: range, name: str) -> pd.DataFrame:
-        """Rows of a shard, its cells counted from 0: the same in every sweep that has them."""
+        """Rows of a shard, with cells numbered from 0, so that all sweeps can share them."""
         sweep, frames = self.sweep, []
         for number, batch in enumerate(sweep.plan(shard, self.whole)):
             run = partial(self._batch, batch, shard.start)
@@ -140,7 +140,7 @@ class _KeptLogits:
         return pd.concat(frames, ignore_index=True)
 
     def _batch(self, batch: Batch, first: int) -> Found:
-        """A batch, its parts in order if it had to be halved; cells counted from `first`."""
+        """A measured batch, rejoined if it had to be split; cells numbered from `first`."""
         parts = self.splitter.run(batch, partial(measure, self.sweep, self.whole))
         found, *more = parts
         if more:
@@ -149,21 +149,21 @@ class _KeptLogits:
 
 
 def _baseline(sweep: LogitSweep, logits: Store) -> Logits:
-    """Unsteered last-token logits [n_prompts, d_vocab], kept with the others."""
+    """Unsteered last-token logits [n_prompts, d_vocab], from the store."""
     found = logits.tensors("unsteered", lambda: {"logits": sweep.unsteered_pass.baseline})["logits"]
     return found.to(sweep.unsteered_pass.device)
 
 
 def measured_batches(sweep: LogitSweep, splitter: BatchSplitter | None = None) -> Iterator[Found]:
-    """Every cell under every prompt, a batch (or what fits of one) after the other."""
-    whole, splitter = sweep.why_whole is not None, splitter or BatchSplitter()
+    """Measure every cell × prompt, batch by batch (or by parts that fit into memory)."""
+    whole, splitter = sweep.full_pass_reason is not None, splitter or BatchSplitter()
     for batch in sweep.plan(range(len(sweep.cells)), whole):
         yield from splitter.run(batch, partial(measure, sweep, whole))
 
 
 @torch.no_grad()
 def measure(sweep: LogitSweep, whole: bool, batch: Batch) -> Found:
-    """Run the rows of a batch, in whole passes or from the hook on."""
+    """Run the rows of a batch, in full passes or from the hook on."""
     found = _whole(sweep, batch) if whole else _from_hook(sweep, batch)
     places = {"cell": batch.row_cells, "prompt": batch.row_prompts}
     return {**{name: torch.tensor(numbers) for name, numbers in places.items()}, **found}
@@ -185,7 +185,7 @@ def _from_hook(sweep: LogitSweep, batch: Batch) -> Found:
 
 
 def _whole(sweep: LogitSweep, batch: Batch) -> Found:
-    """Left-padded rows through the whole model, the edit in a hook."""
+    """Left-padded rows through the full model, edited in a hook."""
     unsteered_pass = sweep.unsteered_pass
     tokens, real = unsteered_pass.padded_rows(batch)
     mask = unsteered_pass.chosen[batch.row_prompts, -tokens.shape[1] :]
@@ -205,7 +205,7 @@ def _whole(sweep: LogitSweep, batch: Batch) -> Found:
 def _receipt(
     sweep: LogitSweep, batch: Batch, counts: Tensor, changed: PerRow, acts: PerRow
 ) -> dict[str, Tensor]:
-    """`counts` [prompt]; the others by row."""
+    """Receipt columns; `counts` is per prompt, the others per row."""
     return {
         "receipt_positions": counts.long().repeat(len(batch.cells)),
         "receipt_push": sweep.sizes(batch.cells).repeat_interleave(len(batch.prompts)),
@@ -220,8 +220,8 @@ def _feature_acts(
     after: Float[Tensor, "cell pos d_model"],
     weights: Float[Tensor, "cell pos *prompt"],
 ) -> PerRow:
-    """Mean activation of each cell's own feature over steered positions; NaN for controls, and
-    without an SAE that can encode."""
+    """Mean activation of each cell's feature over steered positions; NaN for controls, or without
+    an encoder."""
     acts = torch.full((len(cells), *weights.shape[2:]), torch.nan, device=after.device)
     if sweep.sae is not None and not sweep.sae.cfg.metadata.decoder_only:
         for place, cell in enumerate(cells):
@@ -232,13 +232,13 @@ def _feature_acts(
 
 
 def rows_of(sweep: LogitSweep, found: Found, baseline: Logits) -> pd.DataFrame:
-    """Measured rows as a table: cell, prompt, each logit metric, and the receipt."""
+    """Measured rows as a table: cell, prompt, each logit metric and the receipt."""
     kept = dict(found)
     logits, places = kept.pop("logits"), {name: kept.pop(name) for name in ("cell", "prompt")}
     parts = []
-    for some, prompts in zip(*(x.split(AT_ONCE) for x in (logits, places["prompt"])), strict=True):
-        here, own = some.to(baseline.device), baseline[prompts.to(baseline.device)]
-        parts.append(_metric_values(sweep.metrics, here, own, sweep.columns))
+    for part, prompts in zip(*(x.split(AT_ONCE) for x in (logits, places["prompt"])), strict=True):
+        here, unsteered = part.to(baseline.device), baseline[prompts.to(baseline.device)]
+        parts.append(_metric_values(sweep.metrics, here, unsteered, sweep.columns))
     values = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return pd.DataFrame(_as_columns(places | values | kept))
 
@@ -249,13 +249,13 @@ def _metric_values(
     baseline: Float[Tensor, "batch all_vocab"],
     columns: Tensor | None,
 ) -> dict[str, PerRow]:
-    """Each metric of some rows; `columns` are the tokens that the logits are of (None: all)."""
+    """Each metric of each row; `columns`: the tokens that the logits cover (None: all)."""
     if columns is not None:
         baseline = baseline[:, columns.to(baseline.device)]
     return {m.name: m.of(logits, baseline=baseline, columns=columns) for m in metrics}
 
 
 def _as_columns(values: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    """Columns of a table: float64, so that means over prompts are not rounded again."""
+    """Table columns, in float64 so that means over prompts are not rounded again."""
     wide = {name: v.double() if v.is_floating_point() else v for name, v in values.items()}
     return {name: value.cpu().numpy() for name, value in wide.items()}

@@ -1,4 +1,4 @@
-"""A sweep from its inputs to its rows: directions, controls, strengths, logits, completions."""
+"""A sweep from inputs to tables: strengths, logits and completions."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from saelens_steer.sweeps.texts import CompletionSweep, run_completions
 from saelens_steer.sweeps.unsteered_pass import UnsteeredPass
 
 BATCH_TOKENS = {"cpu": 2048, "gpu": 16_384}
-"""Tokens in a batch unless the config sets them: enough to fill the CPU's caches, or a GPU."""
+"""Default tokens per batch: enough to fill the CPU's caches, or a GPU."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A sweep's inputs, and the tables that come from them."""
+    """A sweep's inputs, and the tables computed from them."""
 
     model: Any
     sae: SAE[Any] | None
@@ -44,25 +44,23 @@ class Measurement:
     metric_specs: tuple[MetricSpec, ...]
     prompt_spec: PromptSpec
     context: EditContext | None = None
-    """What the sweep's edit reads besides its direction; None: the SAE alone."""
+    """Inputs of the edit besides its direction; None if it reads only the SAE."""
     steps: tuple[float, ...] | None = None
-    """The multiple of its direction that each cell adds, once `calibrated` has found it."""
+    """The multiple of its direction that each cell adds, if found by `calibrated`."""
 
     @cached_property
     def encoded(self) -> list[Encoded]:
-        """The prompts' tokens up to the assistant start; answers are not part of a sweep."""
+        """The prompts as tokens up to the assistant start; sweeps ignore answers."""
         bare = [replace(p, answer=None) for p in self.prompts]
         spec = self.prompt_spec
         return encode_prompts(self.model.tokenizer, bare, system=spec.system, chat=spec.chat)
 
     @cached_property
     def ids(self) -> list[list[int]]:
-        """Token ids of each prompt."""
         return [list(e.ids) for e in self.encoded]
 
     @cached_property
     def metrics(self) -> list[LogitMetric | TextMetric]:
-        """The metrics as functions."""
         return resolve_metrics(self.metric_specs, self.model.tokenizer, self.model.cfg.d_vocab)
 
     @property
@@ -78,17 +76,17 @@ class Measurement:
         return [c for m in self.text_metrics for c in m.columns]
 
     def check(self) -> None:
-        """Everything that can be wrong and needs no forward pass; raises InputError."""
+        """Raise InputError for errors that can be found without a forward pass."""
         if not self.logit_metrics:
-            raise InputError("metrics needs at least one logit metric, such as kl or a margin")
+            raise InputError("metrics should include a logit metric, such as kl or a margin")
         if not self.prompts:
-            raise InputError("there is no prompt to steer: the prompt set is empty")
+            raise InputError("no prompts to steer: the prompt set is empty")
         longest = max(len(ids) for ids in self.ids)
         new_tokens = self.spec.completions.max_new_tokens if self.text_metrics else 0
         if longest + new_tokens > self.model.cfg.n_ctx:
             raise InputError(
-                f"the longest prompt has {longest} tokens and {new_tokens} are to be generated, "
-                f"but the model's n_ctx is {self.model.cfg.n_ctx}: shorten one of them"
+                f"the longest prompt ({longest} tokens) plus max_new_tokens ({new_tokens}) exceeds "
+                f"the model's n_ctx ({self.model.cfg.n_ctx}): shorten one of them"
             )
 
     def calibrated(
@@ -99,7 +97,7 @@ class Measurement:
         splitter: BatchSplitter | None = None,
         note: Note = unnoted,
     ) -> Measurement:
-        """The same measurement with the steps that KL decides; itself if it decides none."""
+        """The measurement with steps found by KL; unchanged if strengths do not depend on KL."""
         if not self.spec.calibrated:
             return self
         if scale.resid_norm is None:
@@ -109,15 +107,14 @@ class Measurement:
         return replace(self, steps=tuple(steps))
 
     def n_rows(self, directions: Directions) -> int:
-        """Rows of the logit sweep."""
         return len(self.prompts) * (1 + len(grid(len(directions), self.spec.alphas)))
 
     def n_texts(self, directions: Directions, chosen: Sequence[int]) -> int:
-        """Completions of the sweep if these directions are chosen for them."""
+        """Number of completions if these directions are chosen."""
         if not self.text_metrics:
             return 0
-        few = generating(directions, chosen, self.spec.completions.n_controls)
-        cells = 1 + len(grid(len(few), self.spec.alphas))
+        which = generating(directions, chosen, self.spec.completions.n_controls)
+        cells = 1 + len(grid(len(which), self.spec.alphas))
         return len(self.prompts) * cells * self.spec.completions.samples
 
     def logit_tables(
@@ -128,9 +125,9 @@ class Measurement:
         splitter: BatchSplitter | None = None,
         note: Note = unnoted,
     ) -> Iterator[pd.DataFrame]:
-        """The logit metrics of every direction × α × prompt, some directions at a time, in order.
+        """Logit metrics of every direction × α × prompt, in order, a shard of directions at a time.
 
-        Rows that `store` holds are read, and so are rows whose logits `logits` holds.
+        Rows in `store` are read back; rows with logits in `logits` need no forward pass.
         """
         sweep = self._logit_sweep(directions, every_token=logits.folder is not None)
         zero = unsteered_rows(sweep, store, logits, note)
@@ -138,7 +135,7 @@ class Measurement:
             yield logit_table(sweep, shard, rows, zero, self.prompts, self.spec)
 
     def logit_rows(self, directions: Directions, note: Note = unnoted) -> pd.DataFrame:
-        """The logit metrics as one table, kept nowhere."""
+        """The logit metrics as one table, without a store."""
         return pd.concat(self.logit_tables(directions, note=note), ignore_index=True)
 
     def _logit_sweep(self, directions: Directions, every_token: bool = False) -> LogitSweep:
@@ -159,7 +156,7 @@ class Measurement:
 
     @cached_property
     def unsteered_pass(self) -> UnsteeredPass:
-        """The pass that logits and completions both start from."""
+        """The unsteered pass that logits and completions start from."""
         spec = self.spec
         device = "cpu" if torch.device(self.model.cfg.device).type == "cpu" else "gpu"
         return UnsteeredPass(
@@ -181,15 +178,14 @@ class Measurement:
         splitter: BatchSplitter | None = None,
         note: Note = unnoted,
     ) -> pd.DataFrame:
-        """Completions of the chosen directions and of the first controls; none without metrics."""
+        """Completions of the chosen directions and first controls; empty without text metrics."""
         which = generating(directions, chosen, self.spec.completions.n_controls)
         if not self.text_metrics or not which:
             return pd.DataFrame()
-        few = directions.take(which)
-        cells = [(0, 0.0), *grid(len(few), self.spec.alphas)]
+        cells = [(0, 0.0), *grid(len(which), self.spec.alphas)]
         run = CompletionSweep(
             unsteered_pass=self.unsteered_pass,
-            directions=few,
+            directions=directions.take(which),
             cells=cells,
             steps=self._steps_of(which),
             edits=self._edits(directions, [(which[d], alpha) for d, alpha in cells]),
@@ -201,14 +197,14 @@ class Measurement:
         return completion_table(run, rows, self.prompts, self.spec)
 
     def _steps_of(self, which: Sequence[int]) -> list[float] | None:
-        """The steps of some directions' cells, after that of the unsteered cell."""
+        """The unsteered cell's step 0, then the steps of these directions' cells."""
         if self.steps is None:
             return None
         n_alphas = len(grid(1, self.spec.alphas))
         return [0.0, *(self.steps[d * n_alphas + j] for d in which for j in range(n_alphas))]
 
     def joined(self, rows: pd.DataFrame, completions: pd.DataFrame) -> pd.DataFrame:
-        """Rows with the text metrics of those that have completions."""
+        """The rows with text metrics added."""
         if completions.empty:
             return rows
         return with_text_metrics(rows, completions, self.text_columns)
@@ -220,15 +216,15 @@ class Measurement:
 
 
 def generating(directions: Directions, chosen: Sequence[int], n_controls: int) -> list[int]:
-    """Indices of the directions that get completions: the chosen ones, and their first controls.
+    """Indices of directions that get completions: the chosen ones, then their first controls.
 
-    These are of the family that claims are held against; if no direction is chosen, of the first
-    size or candidate.
+    Controls are of the family that claims are tested against. If no direction is chosen, they are
+    those of the first size or candidate.
     """
     families, sets = directions.families, dict[tuple[float, str | None], list[int]]()
     controls = [i for i, family in enumerate(families) if family != CANDIDATE]
     for i in (i for i in controls if families[i] == families[controls[0]]):
         sets.setdefault((directions.sizes[i], directions.matched_to[i]), []).append(i)
-    pairs = {(directions.sizes[i], whose) for i in chosen for whose in (None, directions.names[i])}
+    pairs = {(directions.sizes[i], name) for i in chosen for name in (None, directions.names[i])}
     kept = [key for key in sets if key in pairs] if chosen else list(sets)[:1]
     return [*chosen, *(i for key in kept for i in sets[key][:n_controls])]

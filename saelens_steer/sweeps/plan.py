@@ -1,4 +1,4 @@
-"""The packing plan: shards, batches within a token budget, and batches that had to be halved."""
+"""The packing plan: shards, batches within a token budget, and batches halved for memory."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from saelens_steer.files import digest
 from saelens_steer.progress import say
 
 ROWS_PER_SHARD = 4096
-"""A shard is committed after about this many rows."""
+"""Approximate rows per shard."""
 SHARED = 8
-"""Prompts that rows share may have up to this multiple of a batch's tokens."""
+"""Prompts shared by rows may have up to this multiple of a batch's tokens."""
 Cell = tuple[int, float]
 """(index of the direction, α)"""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Every one of some cells under every one of some prompts; rows are cell by cell."""
+    """Cells × prompts; rows are ordered by cell, then prompt."""
 
     cells: tuple[int, ...]
     prompts: tuple[int, ...]
@@ -31,21 +31,19 @@ class Batch:
 
     @property
     def shape(self) -> str:
-        """How many cells, under which prompts."""
+        """Digest of the number of cells and of the prompts."""
         return digest(len(self.cells), self.prompts)
 
     @property
     def row_cells(self) -> list[int]:
-        """The cell of each row."""
         return [cell for cell in self.cells for _ in self.prompts]
 
     @property
     def row_prompts(self) -> list[int]:
-        """The prompt of each row."""
         return [*self.prompts] * len(self.cells)
 
     def halves(self) -> tuple[Batch, Batch]:
-        """Two batches of half the cells, or of half the prompts if there is one cell."""
+        """Two batches with half the cells each, or half the prompts if there is one cell."""
         cells, prompts = self.cells, self.prompts
         if len(cells) > 1:
             middle = len(cells) // 2
@@ -57,11 +55,10 @@ class Batch:
 def shards(
     cells: Sequence[Cell], kinds: Sequence[str], n_prompts: int, rows: int = ROWS_PER_SHARD
 ) -> list[range]:
-    """Consecutive cells in groups of about `rows` rows: the unit of commitment.
+    """Consecutive cells in groups of about `rows` rows, each written to the store as one file.
 
-    A direction's cells stay together, and so do directions of one kind (`kinds`, by direction:
-    `Directions.groups`): another number of candidates leaves the groups of the controls as they
-    are.
+    A direction's cells stay together. A shard holds directions of one kind (`kinds`: each
+    direction's `Directions.groups`), so the number of candidates does not change controls' shards.
     """
     groups: list[range] = []
     for number, (direction, _) in enumerate(cells):
@@ -83,23 +80,23 @@ def batches(
 ) -> list[Batch]:
     """Every (cell, prompt) once, in rectangles of at most about `batch_tokens` tokens.
 
-    `tokens_per_row` [n_prompts]: the cost of a row of each prompt, its length unless given. Prompts
-    that begin alike stay together or, if rows are `padded` to the longest, those of like length. A
-    single row beyond the budget is a batch by itself.
+    `tokens_per_row` [n_prompts]: cost of a row of each prompt (default: its length). Prompts with a
+    common prefix stay together or, if rows are `padded` to the longest, prompts of similar length.
+    A single row over budget gets its own batch.
     """
     sizes = list(tokens_per_row or [len(prompt) for prompt in prompts])
     chunked = padded_chunks(sizes, batch_tokens) if padded else None
     found = []
     for chunk in chunked or prompt_chunks(prompts, sizes, batch_tokens):
-        own = [sizes[row] for row in chunk]
-        at_once = max(1, batch_tokens // (len(own) * max(own) if padded else sum(own)))
+        costs = [sizes[row] for row in chunk]
+        at_once = max(1, batch_tokens // (len(costs) * max(costs) if padded else sum(costs)))
         for start in range(0, len(cells), at_once):
             found.append(Batch(tuple(cells[start : start + at_once]), chunk))
     return found
 
 
 def padded_chunks(sizes: Sequence[int], batch_tokens: int) -> list[tuple[int, ...]]:
-    """Prompts of like size, at most `batch_tokens` tokens with their padding."""
+    """Chunks of prompts of similar size, at most `batch_tokens` tokens with padding."""
     chunks: list[list[int]] = []
     for row in sorted(range(len(sizes)), key=lambda row: sizes[row]):
         if not chunks or (len(chunks[-1]) + 1) * sizes[row] > batch_tokens:
@@ -111,9 +108,10 @@ def padded_chunks(sizes: Sequence[int], batch_tokens: int) -> list[tuple[int, ..
 def prompt_chunks(
     prompts: Sequence[Sequence[int]], sizes: Sequence[int], batch_tokens: int
 ) -> list[tuple[int, ...]]:
-    """Prompts that begin alike, in chunks of rows that cost at most `batch_tokens` (`sizes`).
+    """Chunks of prompts, sorted so that common prefixes share a chunk.
 
-    The prompts of a chunk have at most SHARED × `batch_tokens` tokens, even if rows cost less.
+    A chunk's rows cost at most `batch_tokens` (`sizes`), and its prompts have at most SHARED ×
+    `batch_tokens` tokens.
     """
     chunks: list[list[int]] = []
     left = left_shared = 0
@@ -129,24 +127,24 @@ def prompt_chunks(
 
 T = TypeVar("T")
 FULL = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""Messages of torch's plain RuntimeErrors when memory is full."""
+"""Parts of torch's RuntimeError messages when memory is full."""
 
 
 @dataclass
 class BatchSplitter:
-    """Halves batches that do not fit into memory, and remembers them for after a restart."""
+    """Halves batches that do not fit into memory, and remembers them across restarts."""
 
     halved: dict[str, int] = field(default_factory=dict)
-    """The shape of each batch that did not fit, and its rows."""
+    """Shape of each batch that did not fit → its number of rows."""
     note: Callable[[Mapping[str, int]], object] = len
-    """Called at once with `halved` when another one did not."""
+    """Called with `halved` each time it grows."""
 
     def run(self, batch: Batch, compute: Callable[[Batch], T]) -> list[T]:
-        """The batch's answer, or those of its parts, in order, if it does not fit whole.
+        """[compute(batch)], or the results of its parts in order if it does not fit.
 
-        Every batch is tried unless one of its shape did not fit, so which ones are halved depends
-        on neither order nor restarts. Sums come out in another order in batches of another shape: a
-        few last digits may differ. Raises what torch raises if a single row does not fit.
+        Every batch is tried unless its shape has failed before, so which ones are halved depends on
+        neither order nor restarts. Halving changes the order of sums, and so the last digits.
+        Raises torch's error if a single row does not fit.
         """
         if batch.shape in self.halved:
             return self._parts(batch, compute)
@@ -157,7 +155,7 @@ class BatchSplitter:
                 raise
         self.halved[batch.shape] = len(batch)
         self.note(self.halved)
-        say(f"a batch of {len(batch)} rows did not fit into memory: halved")
+        say(f"a batch of {len(batch)} rows did not fit into memory and was halved")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return self._parts(batch, compute)

@@ -1,4 +1,4 @@
-"""The record store: answers kept under a hash of everything that decides them."""
+"""The record store: results keyed by a hash of everything that determines them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from saelens_steer.files import write_with
 
 
 class Store:
-    """Shards in a folder, committed by atomic rename; without a folder nothing is kept.
+    """Shards in a folder, written atomically; without a folder nothing is kept.
 
-    `key` is a digest of everything that decides all answers, a shard's name of what decides its
-    own: under another key or name these shards are never seen.
+    `key` is a digest of everything that determines all shards, a shard's name of what determines
+    that shard. A shard is only read under the key and name it was written with.
     """
 
     def __init__(self, folder: Path | None, key: str) -> None:
@@ -24,7 +24,7 @@ class Store:
         self.key = key
 
     def frame(self, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        """The shard's rows, a Parquet file: read if they were committed, else computed."""
+        """The shard's rows, read from its Parquet file or else computed and written."""
         path = self._path(name, "parquet")
         if path is None:
             return compute()
@@ -34,7 +34,7 @@ class Store:
         return pd.read_parquet(path)
 
     def tensors(self, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The same of named tensors, in a safetensors file; on the CPU once they are kept."""
+        """The same for named tensors in a safetensors file; stored tensors are on the CPU."""
         path = self._path(name, "safetensors")
         if path is None:
             return compute()

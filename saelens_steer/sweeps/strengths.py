@@ -1,4 +1,4 @@
-"""Strengths found by the KL they give, for α in nats or for controls matched by KL."""
+"""Find strengths by their KL, for α in nats or controls matched by KL."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from saelens_steer.sweeps.store import NO_STORE, Store
 TOLERANCE = 0.02
 """Largest relative error of a mean KL."""
 ROUNDING = 1e-6
-"""Error in nats that is allowed however small the target: float32 logits are no more precise."""
+"""Error in nats allowed for any target: float32 logits are no more precise."""
 FIRST_STEP = 0.05
-"""Norm of the first push of the search, in multiples of mean ‖x‖."""
+"""Norm of the first push, in multiples of mean ‖x‖."""
 LONGEST = 100.0
-"""Norm at which the search ends in an error, in multiples of mean ‖x‖."""
+"""Norm beyond which the search fails, in multiples of mean ‖x‖."""
 ROUNDS = 60
 
 
@@ -38,23 +38,23 @@ def matched_steps(
 ) -> list[float]:
     """The multiple of its direction that each cell adds.
 
-    Directions under test, and controls that all share, are pushed until the mean KL is |α| if α
-    counts nats (`in_nats`), else by α. A candidate's own controls are matched in the other way: if
-    α counts nats they are pushed as far as the candidate, else to its mean KL at the same α.
-    `mean_norm` as in `kl_steps`, which raises InputError for a KL that cannot be reached.
+    Candidates and shared controls are pushed until the mean KL is |α| if α is in nats (`in_nats`),
+    otherwise by α. Per-candidate controls match the other quantity of their candidate: its step if
+    α is in nats, otherwise its mean KL at the same α. `mean_norm` as in `kl_steps`, which raises
+    InputError for a KL that cannot be reached.
     """
-    names, whose = sweep.directions.names, sweep.directions.matched_to
-    first = [i for i, (d, _) in enumerate(sweep.cells) if whose[d] is None]
-    rest = [i for i, (d, _) in enumerate(sweep.cells) if whose[d] is not None]
-    leading, own = _only(sweep, first), _only(sweep, rest)
+    names, candidate = sweep.directions.names, sweep.directions.matched_to
+    first = [i for i, (d, _) in enumerate(sweep.cells) if candidate[d] is None]
+    rest = [i for i, (d, _) in enumerate(sweep.cells) if candidate[d] is not None]
+    leading, matched = _only(sweep, first), _only(sweep, rest)
     kept = mean_norm, store, splitter, note
     steps = calibrated_steps(leading, *kept) if in_nats else [alpha for _, alpha in leading.cells]
     if not rest:
         return steps
-    known = steps if in_nats else _mean_kls(leading, store, splitter, note)
-    placed = {(names[d], alpha): x for (d, alpha), x in zip(leading.cells, known, strict=True)}
-    wanted = [placed[str(whose[d]), alpha] for d, alpha in own.cells]
-    found = wanted if in_nats else calibrated_steps(own, *kept, targets=wanted)
+    values = steps if in_nats else _mean_kls(leading, store, splitter, note)
+    by_name = {(names[d], alpha): x for (d, alpha), x in zip(leading.cells, values, strict=True)}
+    targets = [by_name[str(candidate[d]), alpha] for d, alpha in matched.cells]
+    found = targets if in_nats else calibrated_steps(matched, *kept, targets=targets)
     by_cell = dict(zip([*first, *rest], [*steps, *found], strict=True))
     return [by_cell[cell] for cell in range(len(sweep.cells))]
 
@@ -67,14 +67,14 @@ def calibrated_steps(
     note: Note = unnoted,
     targets: Sequence[float] | None = None,
 ) -> list[float]:
-    """`kl_steps` shard by shard, through the store."""
+    """`kl_steps`, one stored shard at a time."""
     splitter, found = splitter or BatchSplitter(), list[float]()
-    for shard, few in _shards(sweep):
-        wanted = _targets(few) if targets is None else list(targets[shard.start : shard.stop])
-        name = digest(mean_norm, wanted, few.identities(range(len(shard))))
+    for shard, part in _shards(sweep):
+        wanted = _targets(part) if targets is None else list(targets[shard.start : shard.stop])
+        name = digest(mean_norm, wanted, part.identities(range(len(shard))))
 
-        def compute(few: LogitSweep = few, wanted: list[float] = wanted) -> pd.DataFrame:
-            return pd.DataFrame({"step": kl_steps(few, mean_norm, splitter, note, wanted)})
+        def compute(part: LogitSweep = part, wanted: list[float] = wanted) -> pd.DataFrame:
+            return pd.DataFrame({"step": kl_steps(part, mean_norm, splitter, note, wanted)})
 
         found += store.frame(name, compute)["step"].tolist()
     return found
@@ -83,33 +83,32 @@ def calibrated_steps(
 def _mean_kls(
     sweep: LogitSweep, store: Store, splitter: BatchSplitter | None, note: Note
 ) -> list[float]:
-    """Mean KL over the prompts of each cell as it stands, in nats, through the store."""
+    """Each cell's mean KL over the prompts, in nats, one stored shard at a time."""
     splitter, found = splitter or BatchSplitter(), list[float]()
-    for shard, few in _shards(sweep):
+    for shard, part in _shards(sweep):
         cells = range(len(shard))
 
-        def compute(few: LogitSweep = few, cells: range = cells) -> pd.DataFrame:
-            steps = [few.step(cell) for cell in cells]
-            return pd.DataFrame({"kl": _mean_kl(few, cells, steps, splitter, note)})
+        def compute(part: LogitSweep = part, cells: range = cells) -> pd.DataFrame:
+            steps = [part.step(cell) for cell in cells]
+            return pd.DataFrame({"kl": _mean_kl(part, cells, steps, splitter, note)})
 
-        name = digest("mean kl", few.identities(cells))
+        name = digest("mean kl", part.identities(cells))
         found += store.frame(name, compute)["kl"].tolist()
     return found
 
 
 def _shards(sweep: LogitSweep) -> Iterator[tuple[range, LogitSweep]]:
-    """The sweep of the cells of each shard."""
+    """Each shard, and the sweep of its cells."""
     for shard in shards(sweep.cells, sweep.directions.groups, len(sweep.prompts)):
         yield shard, _only(sweep, shard)
 
 
 def _only(sweep: LogitSweep, cells: Sequence[int]) -> LogitSweep:
-    """The sweep of some of the cells."""
     return replace(sweep, cells=[sweep.cells[cell] for cell in cells])
 
 
 def _targets(sweep: LogitSweep) -> list[float]:
-    """The mean KL of each cell, |α|, if α counts nats."""
+    """The target KL of each cell if α is in nats: |α|."""
     return [abs(alpha) for _, alpha in sweep.cells]
 
 
@@ -120,11 +119,11 @@ def kl_steps(
     note: Note = unnoted,
     targets: Sequence[float] | None = None,
 ) -> list[float]:
-    """For each cell (direction, α), the multiple of the direction, of the sign of α, whose mean KL
-    is the cell's target: |α| unless `targets` are given.
+    """The multiple of its direction at which each cell reaches its target mean KL, signed like α.
 
-    The mean is over the sweep's prompts; `mean_norm` (mean ‖x‖ at the hook) sets the scale of the
-    search. Raises InputError if a push of 100 times that norm does not reach the target.
+    `targets`: mean KL over the sweep's prompts, by default |α|. `mean_norm` (mean ‖x‖ at the hook)
+    sets the scale of the search. Raises InputError if a push of 100 times that norm misses the
+    target.
     """
     sizes = [float(sweep.directions.vectors[d].norm()) for d, _ in sweep.cells]
     searches = [_Search(t) for t in (_targets(sweep) if targets is None else targets)]
@@ -138,7 +137,7 @@ def kl_steps(
         pushes = [step * sizes[i] for i, step in zip(left, steps, strict=True)]
         if max(pushes) > LONGEST * mean_norm:
             far = pushes.index(max(pushes))
-            why = f"a push of norm {pushes[far]:.3g} is not enough; choose smaller strengths"
+            why = f"a push of norm {pushes[far]:.3g} is too weak; choose smaller strengths"
             raise InputError(f"{_named(sweep, left[far], searches)}: {why}")
         signs = [np.sign(sweep.cells[i][1]) for i in left]
         signed = [float(s * sign) for s, sign in zip(steps, signs, strict=True)]
@@ -148,15 +147,13 @@ def kl_steps(
                 found[i] = float(step * sign)
     if len(found) < len(searches):
         stuck = next(i for i in range(len(searches)) if i not in found)
-        raise InputError(
-            f"{_named(sweep, stuck, searches)}: no strength gives that KL; choose another α"
-        )
+        raise InputError(f"{_named(sweep, stuck, searches)} at any strength; choose another α")
     return [found[i] for i in range(len(searches))]
 
 
 @dataclass
 class _Search:
-    """Bracket of one cell: KL at `low` is too small, at `high` too large."""
+    """A cell's bracket: the KL is too small at `low`, too large at `high`."""
 
     target: float
     low: float = 0.0
@@ -177,7 +174,7 @@ class _Search:
         return float(guess) if inside else (self.low + self.high) / 2
 
     def note(self, step: float, kl: float) -> bool:
-        """Narrow the bracket; whether this step is close enough."""
+        """Narrow the bracket; True if this step is close enough."""
         if kl < self.target:
             self.low, self.kl_low = step, kl
         else:
@@ -192,7 +189,7 @@ def _mean_kl(
     splitter: BatchSplitter,
     note: Note,
 ) -> list[float]:
-    """Mean KL over the prompts for each of some cells at these steps."""
+    """Mean KL over the prompts of each cell at these steps."""
     kl = resolve_metrics(["kl"], sweep.model.tokenizer, sweep.model.cfg.d_vocab)
     metrics = [m for m in kl if isinstance(m, LogitMetric)]
     trial = replace(_only(sweep, cells), steps=steps, metrics=metrics, sae=None)

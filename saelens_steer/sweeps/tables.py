@@ -1,4 +1,4 @@
-"""From numbers of cells and prompts to the table of rows that everything else reads."""
+"""Tables of rows, with names in place of numbers of cells and prompts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def logit_table(
     prompts: Sequence[Prompt],
     spec: SweepSpec,
 ) -> pd.DataFrame:
-    """One row per direction × α × prompt of a shard's cells, in their order; each has its α = 0."""
+    """One row per direction × α × prompt of a shard, α = 0 included for each direction."""
     nothing = {"receipt_positions": 0, "receipt_push": 0.0, "receipt_rel_norm": 0.0}
     zero = unsteered.assign(alpha=0.0, **nothing)
     moved = _placed(rows, sweep.cells)
@@ -36,7 +36,7 @@ def logit_table(
 def completion_table(
     sweep: CompletionSweep, rows: pd.DataFrame, prompts: Sequence[Prompt], spec: SweepSpec
 ) -> pd.DataFrame:
-    """One row per direction × α × prompt × sample; the unsteered text stands under each."""
+    """One row per direction × α × prompt × sample; the unsteered text is repeated."""
     placed = _placed(rows, sweep.cells)
     zero, moved = placed.query("alpha == 0"), placed.query("alpha != 0")
     return _assembled(sweep, zero, moved, range(len(sweep.directions)), prompts, spec)
@@ -45,7 +45,7 @@ def completion_table(
 def with_text_metrics(
     rows: pd.DataFrame, completions: pd.DataFrame, columns: Sequence[str]
 ) -> pd.DataFrame:
-    """Add each text metric to the rows that have completions: the mean over samples, else NaN."""
+    """Add text metrics, averaged over samples; NaN for rows without completions."""
     keys = ["direction", "alpha", "prompt_id"]
     grouped: Any = completions.groupby(keys, sort=False)[[*columns]]
     means = grouped.mean().reset_index()
@@ -53,7 +53,7 @@ def with_text_metrics(
 
 
 def _placed(rows: pd.DataFrame, cells: Sequence[Cell]) -> pd.DataFrame:
-    """Rows with their cell spelt out: the direction's number and α."""
+    """Rows with the direction's number and α of their cell."""
     which = rows["cell"].to_numpy()
     directions, alphas = (np.array(column) for column in zip(*cells, strict=True))
     return rows.assign(direction=directions[which], alpha=alphas[which].astype(float))
@@ -67,7 +67,7 @@ def _assembled(
     prompts: Sequence[Prompt],
     spec: SweepSpec,
 ) -> pd.DataFrame:
-    """The steered rows of some directions, each with the unsteered ones, in order and named."""
+    """Steered rows, the unsteered rows repeated for each direction, sorted and named."""
     repeated = [zero.assign(direction=d) for d in which]
     table = pd.concat([*repeated, moved], ignore_index=True)
     order = [c for c in ("direction", "alpha", "prompt", "sample") if c in table]
@@ -80,7 +80,7 @@ def _assembled(
 def _front(
     table: pd.DataFrame, sweep: SweepCells, prompts: Sequence[Prompt], spec: SweepSpec
 ) -> pd.DataFrame:
-    """The columns that identify each row, with names in place of numbers."""
+    """The columns that identify each row."""
     which, prompt = table["direction"].to_numpy(), table["prompt"].to_numpy()
     directions = sweep.directions
     columns: dict[str, Any] = {
@@ -97,8 +97,8 @@ def _front(
         "matched_norm": np.array(directions.sizes)[which],
     }
     if any(directions.matched_to):
-        whose = [directions.matched_to[d] for d in which]
-        columns["matched_to"] = pd.array(whose, dtype="string")
+        matched_to = [directions.matched_to[d] for d in which]
+        columns["matched_to"] = pd.array(matched_to, dtype="string")
     return pd.DataFrame(columns)
 
 

@@ -1,4 +1,4 @@
-"""Steered completions: written in batches, kept in shards, judged, one row each."""
+"""Steered completions: generated in batches, kept in shards and scored."""
 
 from __future__ import annotations
 
@@ -21,15 +21,7 @@ from saelens_steer.metrics import (
     latex_validity,
     text_values,
 )
-from saelens_steer.model import (
-    Rows,
-    Steer,
-    check_length,
-    decode,
-    generate,
-    prefill,
-    stop_token_ids,
-)
+from saelens_steer.model import Rows, Steer, check_length, decode, generate, prefill, stop_token_ids
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.steering import steered
 from saelens_steer.sweeps.cells import SweepCells
@@ -37,21 +29,21 @@ from saelens_steer.sweeps.plan import Batch, BatchSplitter, batches
 from saelens_steer.sweeps.store import NO_STORE, Store
 
 COMPLETION_BATCH_FACTOR = 8
-"""Completions take one token at a time, so a batch holds this many times the rows of others."""
+"""Generation runs one token at a time, so its batches hold this multiple of `batch_tokens`."""
 NewTokens = Int[Tensor, "row new_pos"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionSweep(SweepCells):
-    """Everything that decides the completions; cell 0 is the unsteered one, shared by all."""
+    """Everything that determines the completions; cell 0 is unsteered, shared by all directions."""
 
     metrics: Sequence[TextMetric]
     spec: CompletionSpec
     seed: int = 0
 
     @property
-    def _why_whole_here(self) -> str | None:
-        return self.unsteered_pass.why_whole_texts
+    def _pass_reason(self) -> str | None:
+        return self.unsteered_pass.full_pass_reason_texts
 
 
 def run_completions(
@@ -60,7 +52,7 @@ def run_completions(
     splitter: BatchSplitter | None = None,
     note: Note = unnoted,
 ) -> pd.DataFrame:
-    """Write every (cell, prompt) out and judge it; a shard for each batch, since texts take long.
+    """Generate and score a completion of every cell × prompt; each batch is a shard.
 
     Columns: cell, prompt, sample, completion, truncated, n_tokens, and those of `judged`.
     """
@@ -77,7 +69,7 @@ def run_completions(
 
 
 def judged(sweep: CompletionSweep, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with `code` and `latex`, whether they are valid, and with the sweep's metrics."""
+    """The rows with validity of code and LaTeX (`code`, `latex`) and the sweep's metrics."""
     texts = list(zip(rows["completion"], rows["truncated"], strict=True))
     verdicts = {
         "code": [code_validity(text, cut) for text, cut in texts],
@@ -88,7 +80,7 @@ def judged(sweep: CompletionSweep, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _written(sweep: CompletionSweep, batch: Batch, splitter: BatchSplitter) -> pd.DataFrame:
-    """A batch written out, its cells counted from 0."""
+    """A batch's completions, with cells numbered from 0."""
     parts = splitter.run(batch, partial(write_batch, sweep))
     rows = pd.concat(parts, ignore_index=True)
     return rows.assign(cell=[batch.cells.index(cell) for cell in rows["cell"]])
@@ -96,7 +88,7 @@ def _written(sweep: CompletionSweep, batch: Batch, splitter: BatchSplitter) -> p
 
 def write_batch(sweep: CompletionSweep, batch: Batch) -> pd.DataFrame:
     """Rows of a batch: cell, prompt, sample, completion, truncated, n_tokens."""
-    write = _from_hook if sweep.why_whole is None else _through_the_model
+    write = _from_hook if sweep.full_pass_reason is None else _through_the_model
     stops, tokenizer, rows = stop_token_ids(sweep.model), sweep.model.tokenizer, []
     for sample in range(sweep.spec.samples):
         new = write(sweep, batch, _seeds(sweep, batch, sample)).tolist()
@@ -107,7 +99,7 @@ def write_batch(sweep: CompletionSweep, batch: Batch) -> pd.DataFrame:
 
 
 def _seeds(sweep: CompletionSweep, batch: Batch, sample: int) -> list[int]:
-    """A seed for each row, decided by what the row is; none is needed at temperature 0."""
+    """A seed for each row, derived from its content; 0 at temperature 0."""
     if sweep.spec.temperature == 0:
         return [0] * len(batch)
     cells = dict(zip(batch.cells, sweep.identities(batch.cells), strict=True))
@@ -117,7 +109,7 @@ def _seeds(sweep: CompletionSweep, batch: Batch, sample: int) -> list[int]:
 
 
 def _through_the_model(sweep: CompletionSweep, batch: Batch, seeds: Sequence[int]) -> NewTokens:
-    """New tokens by `model.generate` under a steering context, drawn from the first row's seed."""
+    """Generate with the model itself inside a steering context, from the first row's seed."""
     unsteered_pass, spec = sweep.unsteered_pass, sweep.spec
     tokens, mask = unsteered_pass.padded_rows(batch)
     with steered(
@@ -132,11 +124,12 @@ def _through_the_model(sweep: CompletionSweep, batch: Batch, seeds: Sequence[int
 
 
 def _from_hook(sweep: CompletionSweep, batch: Batch, seeds: Sequence[int]) -> NewTokens:
-    """New tokens by the plain layers, padding after a row's stop token; each row draws from its
-    own seed."""
+    """Generate with the plain layers, padding after stop tokens; each row has its own seed."""
     unsteered_pass, model, n_tokens = sweep.unsteered_pass, sweep.model, sweep.spec.max_new_tokens
     if n_tokens > unsteered_pass.new_tokens:
-        raise ValueError(f"this pass allows for {unsteered_pass.new_tokens} new tokens a prompt")
+        raise ValueError(
+            f"this pass has room for {unsteered_pass.new_tokens} new tokens per prompt"
+        )
     check_length(model, max(unsteered_pass.lengths) + n_tokens)
     downstream, site = unsteered_pass.downstream(batch.prompts), unsteered_pass.site
     cache, last = prefill(
@@ -163,7 +156,7 @@ def _from_hook(sweep: CompletionSweep, batch: Batch, seeds: Sequence[int]) -> Ne
 
 
 def _steering(sweep: CompletionSweep, batch: Batch) -> Callable[[Rows, Rows], Steer]:
-    """How new tokens are steered as they are read: not at all unless all positions are."""
+    """How new tokens are steered as they are read; only `positions: all` steers them."""
     unsteered_pass = sweep.unsteered_pass
     change = sweep.row_steer(batch)
     prompts = torch.tensor(batch.row_prompts, device=unsteered_pass.device)
@@ -190,7 +183,7 @@ def _steering(sweep: CompletionSweep, batch: Batch) -> Callable[[Rows, Rows], St
 def _choosing(
     spec: CompletionSpec, seeds: Sequence[int], device: torch.device
 ) -> Callable[[Tensor, Rows, int], Rows]:
-    """The most likely token, or a draw that does not depend on what else is in the batch."""
+    """Pick the likeliest token, or draw one independently of the other rows in the batch."""
     if spec.temperature == 0:
         return lambda logits, rows, step: logits.argmax(-1)  # noqa: ARG005
     uniform = torch.stack([_uniform(seed, spec.max_new_tokens) for seed in seeds]).to(device)

@@ -1,4 +1,4 @@
-"""The unsteered pass over the prompts, which every cell of a sweep starts from."""
+"""The unsteered pass over the prompts, from which every cell of a sweep starts."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ from saelens_steer.sweeps.plan import Batch, prompt_chunks
 from saelens_steer.tensors import Logits, Mask, PerRow, Resid, Tokens
 
 PROMPT_BATCH = 16
-"""Prompts in one pass through the lower layers."""
+"""Prompts per pass through the lower layers."""
 PROBED = 4
-"""Prompts on which the plain layers are held against the model's own."""
+"""Prompts on which the plain layers are compared with the model's."""
 KEPT_BYTES = 1 << 31
-"""Bytes of trees that are kept: residuals and, if last tokens are steered, keys and values."""
+"""Memory for trees kept between batches: residuals, and keys and values for last tokens."""
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
-"""Largest difference between the two, as a share of the norm."""
+"""Largest allowed relative difference between the two."""
 HALF_TOLERANCE = 0.05
-"""The same in 16 bits."""
+"""The same for 16-bit dtypes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnsteeredPass:
-    """Prompts in a model, and which of their positions are steered at which hook."""
+    """Prompts, and the hook and positions at which they are steered."""
 
     model: Any
     hook_name: str
@@ -55,21 +55,21 @@ class UnsteeredPass:
     positions: Positions = "all"
     exclude_special_tokens: bool = False
     max_norm: float | None = None
-    """Attention sinks, over this multiple of their prompt's median norm, are left alone."""
+    """Attention sinks, above this multiple of their prompt's median norm, are not steered."""
     whole_passes: bool = False
-    """Run whole forward passes even if the rows could start at the hook."""
+    """Run full forward passes even if rows could start at the hook."""
     batch_tokens: int = 2048
-    """Tokens in one batch of rows; part of the packing plan."""
+    """Tokens per batch of rows; part of the packing plan."""
     new_tokens: int = 0
-    """The most tokens that may be written after a prompt."""
+    """The most tokens generated after a prompt."""
 
     @cached_property
     def padded(self) -> tuple[Tokens, Mask]:
-        """All prompts left-padded: tokens and mask [n_prompts, pos]."""
+        """All prompts, left-padded: tokens and mask [n_prompts, pos]."""
         return pad_left(self.prompts, self.model.tokenizer, device=self.model.cfg.device)
 
     def padded_rows(self, batch: Batch) -> tuple[Tokens, Mask]:
-        """The batch's rows, left-padded to its own longest prompt: tokens and mask [row, pos]."""
+        """The batch's rows, left-padded to its longest prompt: tokens and mask [row, pos]."""
         width, rows = max(self.lengths[p] for p in batch.prompts), batch.row_prompts
         return self.padded[0][rows, -width:], self.padded[1][rows, -width:]
 
@@ -79,23 +79,22 @@ class UnsteeredPass:
 
     @cached_property
     def lengths(self) -> list[int]:
-        """Tokens of each prompt."""
         return [len(prompt) for prompt in self.prompts]
 
     @cached_property
-    def why_whole(self) -> str | None:
-        """Why rows take whole forward passes; None if they start at the hook."""
-        return self._why_not(self.site.layer, "every row of the sweep takes a whole forward pass")
+    def full_pass_reason(self) -> str | None:
+        """Why rows need full forward passes; None if they start at the hook."""
+        return self._why_not(self.site.layer, "every row of the sweep needs a full forward pass")
 
     @cached_property
-    def why_whole_texts(self) -> str | None:
-        """Why texts are written by the model itself; None if the plain layers write them."""
-        return self._why_not(0, "texts are written by the model itself")
+    def full_pass_reason_texts(self) -> str | None:
+        """Why the model itself generates texts; None if the plain layers do."""
+        return self._why_not(0, "the model itself generates texts")
 
     def _why_not(self, first: int, consequence: str) -> str | None:
-        """Why the plain layers from `first` on do not serve, announced with its consequence."""
+        """Why the plain layers from `first` on cannot be used, announced on stderr."""
         if self.whole_passes:
-            why = "whole passes were asked for"
+            why = "full passes were requested"
         else:
             hooked = min(first, hook_layer(self.hook_name))
             why = why_not(self.model, hooked) or self._mismatch(first)
@@ -105,7 +104,7 @@ class UnsteeredPass:
 
     @cached_property
     def site(self) -> EditSite:
-        """The layer that steered rows start at, and the hook inside it if they part there."""
+        """The layer where steered rows start, and the steered hook if it lies inside that layer."""
         layer, in_block = hook_layer(self.hook_name), self.hook_name.split(".", 2)[2]
         if in_block == "hook_resid_post" and layer + 1 < self.model.cfg.n_layers:
             return EditSite(layer + 1, None)  # resid_post(L) is resid_pre(L + 1)
@@ -113,24 +112,24 @@ class UnsteeredPass:
 
     @cached_property
     def all_layers(self) -> list[Layer]:
-        """All layers as plain arithmetic, for prompts and the tokens written after them."""
+        """All layers as plain arithmetic, long enough for prompts and new tokens."""
         return plain_layers(self.model, max(self.lengths) + self.new_tokens)
 
     @cached_property
     def layers(self) -> list[Layer]:
-        """The layers from the start on."""
+        """The layers from the one where rows start."""
         if self.new_tokens:
             return self.all_layers[self.site.layer :]
         return plain_layers(self.model, max(self.lengths), self.site.layer)
 
     @cached_property
     def prefix(self) -> Resid:
-        """The unsteered residual where rows start, [n_prompts, pos, d_model], left-padded."""
+        """The unsteered residual where rows start: [n_prompts, pos, d_model], left-padded."""
         return self._read(f"blocks.{self.site.layer}.hook_resid_pre")
 
     @cached_property
     def limits(self) -> PerRow | None:
-        """The norm above which each prompt's positions are attention sinks."""
+        """Each prompt's norm above which positions are attention sinks."""
         if self.max_norm is None:
             return None
         return norm_limits(self._at_hook, self.padded[1], self.max_norm)
@@ -138,15 +137,15 @@ class UnsteeredPass:
     @cached_property
     def _at_hook(self) -> Resid:
         """The unsteered activation at the hook."""
-        at_start = self.why_whole is None and self.site.hook is None
+        at_start = self.full_pass_reason is None and self.site.hook is None
         return self.prefix if at_start else self._read(self.hook_name)
 
     @cached_property
     def chosen(self) -> Mask:
-        """Where the edits act [n_prompts, pos]: not on padding, nor on what the settings exclude.
+        """The steered positions, [n_prompts, pos].
 
-        Special tokens and attention sinks are found in the unsteered pass, once for all rows.
-        Raises InputError if a prompt has no position left.
+        Special tokens and attention sinks are found once, in the unsteered pass. Raises InputError
+        if a prompt has no steered position.
         """
         tokens, real = self.padded
         width = tokens.shape[1]
@@ -157,9 +156,9 @@ class UnsteeredPass:
             chosen = chosen & within(self._at_hook, self.limits)
         if not bool(chosen.any(1).all()):
             raise InputError(
-                f"no position of some prompt is steered by positions: {self.positions} with "
+                f"some prompt has no steered position with positions: {self.positions}, "
                 f"exclude_special_tokens: {self.exclude_special_tokens} and max_norm: "
-                f"{self.max_norm}"
+                f"{self.max_norm}: relax one of them"
             )
         return chosen
 
@@ -167,7 +166,7 @@ class UnsteeredPass:
     @torch.no_grad()
     def baseline(self) -> Logits:
         """Unsteered last-token logits [n_prompts, d_vocab], float32."""
-        if self.why_whole is not None:
+        if self.full_pass_reason is not None:
             return torch.cat([last_token_logits(self.model, t, m) for t, m in self._pairs()])
         chunks = prompt_chunks(self.prompts, self.lengths, self.batch_tokens)
         last = torch.cat([self._downstream(rows).unsteered() for rows in chunks])
@@ -175,7 +174,7 @@ class UnsteeredPass:
         return unembed(self.model, last[order.argsort().to(last.device)])
 
     def downstream(self, rows: tuple[int, ...]) -> Downstream:
-        """The layers from the hook on over some prompts; kept for the next batch while they fit."""
+        """These prompts from the hook on; kept for later batches up to KEPT_BYTES."""
         found = self._kept.get(rows) or self._downstream(rows)
         if found.kept_bytes + sum(d.kept_bytes for d in self._kept.values()) <= KEPT_BYTES:
             self._kept[rows] = found
@@ -186,14 +185,13 @@ class UnsteeredPass:
         return {}
 
     def _downstream(self, rows: Sequence[int]) -> Downstream:
-        own = list(rows)
-        return self._over_tree(own, self.chosen[own], self.prefix[own])
+        which = list(rows)
+        return self._over_tree(which, self.chosen[which], self.prefix[which])
 
     def _over_tree(self, rows: Sequence[int], chosen: Mask, prefix: Resid) -> Downstream:
-        """Some prompts as one tree; their choices and residuals are left-padded."""
+        """Prompts as one tree; `chosen` and `prefix` are left-padded."""
         starts = [chosen.shape[1] - self.lengths[row] for row in rows]
-        shown = chosen.cpu()
-        marks = [own[at:].tolist() for own, at in zip(shown, starts, strict=True)]
+        marks = [row[at:].tolist() for row, at in zip(chosen.cpu(), starts, strict=True)]
         tree = tree_of([self.prompts[row] for row in rows], marks, self.device)
         place = tree.rows, torch.tensor(starts, device=self.device)[tree.rows] + tree.positions
         return Downstream(
@@ -208,10 +206,10 @@ class UnsteeredPass:
     def node_tokens(self, rows: tuple[int, ...]) -> Int[Tensor, " node"]:
         """The token of each node of `downstream(rows)`."""
         tree = self.downstream(rows).tree
-        own = torch.tensor(rows, device=self.device)[tree.rows]
-        lengths = torch.tensor(self.lengths, device=self.device)[own]
+        prompts = torch.tensor(rows, device=self.device)[tree.rows]
+        lengths = torch.tensor(self.lengths, device=self.device)[prompts]
         tokens = self.padded[0].to(self.device)
-        return tokens[own, tokens.shape[1] - lengths + tree.positions]
+        return tokens[prompts, tokens.shape[1] - lengths + tree.positions]
 
     def _read(self, hook_name: str) -> Resid:
         return torch.cat([run_to_hook(self.model, t, m, hook_name) for t, m in self._pairs()])
@@ -222,14 +220,14 @@ class UnsteeredPass:
 
     @torch.no_grad()
     def _mismatch(self, first: int) -> str | None:
-        """How the plain layers from `first` on differ from the model's, on the longest prompts."""
-        few = sorted(range(len(self.prompts)), key=lambda row: -self.lengths[row])[:PROBED]
-        tokens, real = (x[few] for x in self.padded)
+        """How the plain layers from `first` on differ from the model's; None if they agree."""
+        longest = sorted(range(len(self.prompts)), key=lambda row: -self.lengths[row])[:PROBED]
+        tokens, real = (x[longest] for x in self.padded)
         x = run_to_hook(self.model, tokens, real, f"blocks.{first}.hook_resid_pre")
         want = resid_to_last(self.model, x, real, first).float()
         layers = self.all_layers if first < self.site.layer else self.layers
-        found = replace(self._over_tree(few, real, x), layers=layers).unsteered().float()
+        found = replace(self._over_tree(longest, real, x), layers=layers).unsteered().float()
         off = (found - want).norm() / want.norm()
         if off <= TOLERANCE.get(self.model.cfg.dtype, HALF_TOLERANCE):
             return None
-        return f"the model's layers compute something else, off by {float(off):.1g}"
+        return f"the model's layers differ from plain ones by {float(off):.1g}"

@@ -119,7 +119,7 @@ def test_answer_keeps_the_tokens_of_answers_alone(random_model, acts):
 
 def test_answers_that_are_not_there_are_refused_before_any_forward_pass(random_model, monkeypatch):
     forbid_forward(random_model, monkeypatch)
-    with pytest.raises(InputError, match="no prompt has one: give prompts with an answer"):
+    with pytest.raises(InputError, match="no prompt has one: give prompts with answers"):
         cache_activations(random_model, ["add", "x"], hook_name=HOOK, tokens="answer")
 
 
@@ -252,7 +252,7 @@ def test_a_folder_that_is_not_whole_is_refused(acts, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "SHARD_BYTES", 7 * 4 * acts.d_model)
     folder = acts.save(tmp_path / "activations")
     (folder / "shard-00001.safetensors").unlink()
-    with pytest.raises(InputError, match="not whole"):
+    with pytest.raises(InputError, match="is incomplete"):
         Activations.load(folder)
 
 

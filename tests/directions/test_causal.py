@@ -44,7 +44,7 @@ def test_direct_logit_takes_a_margin(scoring):
     first = LogitMetric("other", lambda logits, baseline: logits[:, 0])
     measurement = replace(scoring.measurement, metric_specs=("kl",))
     assert first.sets is None
-    with pytest.raises(InputError, match="kl is none"):
+    with pytest.raises(InputError, match="kl is not a margin"):
         direct_logit(replace(scoring, measurement=measurement), [5])
 
 

@@ -111,12 +111,12 @@ def test_covariance_controls_do_not_depend_on_the_mean_of_the_vectors():
         ("covariance", 3, torch.ones(1, 6), "at least two residual vectors"),
         ("covariance", 3, torch.ones(9, 6), "all equal"),
         ("covariance", 3, torch.ones(9, 5), "it should be"),
-        ("covariance", 3, torch.full((9, 6), float("nan")), "must be finite"),
+        ("covariance", 3, torch.full((9, 6), float("nan")), "not all finite"),
         ("token_difference", 3, None, "token_difference controls need at least two residual"),
         ("token_difference", 3, torch.ones(9, 5), "it should be"),
         ("token_difference", 3, torch.ones(9, 6), "need tokens that differ"),
-        ("permuted", 3, torch.ones(9, 6), "need the directions under test"),
-        ("feature", 3, torch.ones(9, 6), "need features under test and how often each"),
+        ("permuted", 3, torch.ones(9, 6), "need directions under test"),
+        ("feature", 3, torch.ones(9, 6), "need features under test and the firing rates"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_in_one_sentence(family, n, vectors, message, monkeypatch):

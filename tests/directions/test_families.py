@@ -50,7 +50,7 @@ def test_candidates_take_turns_and_share_what_there_is():
 def test_where_fewer_features_are_live_all_are_taken_and_it_is_said(capsys):
     known = feature_known([0.1, 0.2, 0.3, 0.0], (0,))
     assert sorted(drawn_features(known, 9)) == [1, 2]
-    assert "only 2 of the 9 feature controls asked for" in capsys.readouterr().err
+    assert "only 2 of 9 feature controls exist" in capsys.readouterr().err
 
 
 def test_a_seed_decides_between_features_that_fire_equally_often_and_nothing_else():

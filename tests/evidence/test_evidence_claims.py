@@ -169,9 +169,9 @@ def test_several_families_of_controls_are_never_pooled():
     other = rows[rows["family"] == "covariance"].copy()
     other["direction"] = other["direction"].str.replace("covariance", "isotropic")
     both = pd.concat([rows, other.assign(family="isotropic")])
-    with pytest.raises(InputError, match="controls of covariance, isotropic: name one"):
+    with pytest.raises(InputError, match=r"families \(covariance, isotropic\): choose one"):
         claims(both, [M])
-    with pytest.raises(InputError, match="no 'feature' controls, only covariance, isotropic"):
+    with pytest.raises(InputError, match="no 'feature' controls; known: covariance, isotropic"):
         claims(both, [M], controls="feature")
     table = claims(both, [M], controls="isotropic")
     assert set(table["controls"]) == {"isotropic"}

@@ -83,13 +83,16 @@ def test_a_direction_without_some_strength_has_no_row_for_it(rows):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.drop(columns="prompt_id"), "lacks the column 'prompt_id'"),
+        (lambda t: t.drop(columns="prompt_id"), "has no column 'prompt_id'"),
         (lambda t: t.rename(columns={M: "math_margins"}), "did you mean 'math_margins'"),
-        (lambda t: t.astype({M: str}), "must hold numbers"),
+        (lambda t: t.astype({M: str}), "must be numeric"),
         (lambda t: t[t["alpha"] != 0], "no rows at alpha = 0"),
         (lambda t: t.iloc[:0], "has no rows"),
         (lambda t: t.assign(alpha=np.nan), "'alpha' has empty entries"),
-        (lambda t: t.assign(edit=["add", "set"] * (len(t) // 2)), "mixes edit add, set"),
+        (
+            lambda t: t.assign(edit=["add", "set"] * (len(t) // 2)),
+            r"mixes values of edit \(add, set\)",
+        ),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused_in_one_sentence(rows, change, message):

@@ -136,7 +136,7 @@ def test_a_transformer_bridge_passes_and_says_why_its_rows_take_whole_passes():
 def test_every_self_test_passes_on_a_random_model_of_either_class(case):
     verdicts = {name: test(case).verdict for name, test in SELFTESTS.items()}
     whole = verdicts.pop("engine")
-    assert whole == ("pass" if case.measurement.unsteered_pass.why_whole is None else "note")
+    assert whole == ("pass" if case.measurement.unsteered_pass.full_pass_reason is None else "note")
     assert set(verdicts.values()) == {"pass"}
 
 

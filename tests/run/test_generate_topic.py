@@ -77,6 +77,6 @@ def test_select_chat_can_differ_from_the_chat_template_of_steered_prompts():
 
 
 def test_answer_tokens_do_not_fit_selection_at_the_assistant_start():
-    with pytest.raises(InputError, match=r"drops the assistant start: give select\.at: answer"):
+    with pytest.raises(InputError, match=r"drops the assistant start: set select\.at: answer"):
         parse_config({"activations": {"tokens": "answer"}})
     assert spec_of("x.jsonl", activations={"tokens": "answer"}).activations.tokens == "answer"

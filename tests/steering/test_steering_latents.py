@@ -162,9 +162,9 @@ def test_rows_and_edits_must_be_of_one_number(push, x):
 
 
 def test_a_feature_named_by_two_edits_at_one_hook_is_refused(sae):
-    with pytest.raises(InputError, match="feature 5 is named by two edits"):
+    with pytest.raises(InputError, match="two edits at one hook change feature 5"):
         composed([ablate(sae, F), set_to(sae, F, 1.0)])
-    with pytest.raises(InputError, match="twice in one edit"):
+    with pytest.raises(InputError, match="names a feature twice"):
         ablate(sae, [F, F])
     with pytest.raises(InputError, match="out of range"):
         scale(sae, 64, 2.0)
@@ -175,7 +175,7 @@ def test_numbers_that_are_not_finite_or_too_few_are_refused(sae):
         set_to(sae, F, float("nan"))
     with pytest.raises(InputError, match="finite"):
         scale(sae, F, float("inf"))
-    with pytest.raises(InputError, match="3 numbers as value for 2 features"):
+    with pytest.raises(InputError, match="value has 3 numbers for 2 features"):
         set_to(sae, [F, G], [1.0, 2.0, 3.0])
     with pytest.raises(InputError, match="zero"):
         project_out(torch.zeros(WIDTH))

@@ -180,22 +180,22 @@ def test_the_same_feature_may_be_edited_at_two_hooks_and_in_two_variants():
 
 def test_a_feature_named_by_number_and_by_domain_is_refused_before_any_pass(known):
     given = [{"ablate": {"features": "code"}}, {"set_to": {"features": [5], "value": 1}}]
-    with pytest.raises(InputError, match="feature 5 is named by two edits at one hook"):
+    with pytest.raises(InputError, match="two edits at one hook change feature 5"):
         build_variant("v", specs(*given), known)
     own = [{"ablate": {"features": [5], "hook_name": h}} for h in (None, HOOK)]
-    with pytest.raises(InputError, match="feature 5 is named by two edits at one hook"):
+    with pytest.raises(InputError, match="two edits at one hook change feature 5"):
         build_variant("v", specs(*own), known)
 
 
 def test_a_place_with_two_names_is_one_place(known):
     baseline = {"ablate": {"features": [5], "hook_name": "blocks.1.hook_resid_post"}}
-    with pytest.raises(InputError, match="feature 5 is named by two edits"):
+    with pytest.raises(InputError, match="two edits at one hook change feature 5"):
         build_variant("v", specs({"set_to": {"features": [5], "value": 1.0}}, baseline), known)
     assert list(build_variant("v", specs(baseline), known).edits) == [HOOK]
 
 
 def test_what_a_config_refers_to_and_is_not_there_is_refused_with_the_nearest(sae, known):
-    with pytest.raises(InputError, match="no candidates of 'cod'; did you mean 'code'"):
+    with pytest.raises(InputError, match="no candidates for 'cod'; did you mean 'code'"):
         build_variant("v", specs({"ablate": {"features": "cod"}}), known)
     with pytest.raises(InputError, match="feature 64 is out of range: the SAE has 0 to 63"):
         build_variant("v", specs({"add": {"features": [64]}}), known)
@@ -219,9 +219,9 @@ REFUSED = {
     "no variants": ({}, "should not be empty"),
     "an edit of two keys": (
         {"v": [{"ablate": {"features": [1]}, "add": {"features": [1]}}]},
-        "an edit is one of add, project_out, ablate",
+        "an edit should be one of add, project_out, ablate",
     ),
-    "an edit of no key": ({"v": [{}]}, "an edit is one of add"),
+    "an edit of no key": ({"v": [{}]}, "an edit should be one of add"),
     "an unknown edit": ({"v": [{"ablat": {"features": [1]}}]}, "did you mean 'ablate'"),
     "an unknown bare name": ({"v": ["reconstuct"]}, "did you mean 'reconstruct'"),
     "an edit without features": ({"v": ["ablate"]}, "features"),

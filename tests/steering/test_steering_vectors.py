@@ -139,9 +139,9 @@ def test_vectors_in_half_precision_are_written_in_float32(tmp_path):
 @pytest.mark.parametrize(
     "hook_name, complaint",
     [
-        ("blocks.4.hook_resid_mid", "between layers, which blocks.4.hook_resid_mid is not"),
-        ("blocks.4.hook_attn_out", "between layers"),
-        ("blocks.4.mlp.hook_out", "between layers"),
+        ("blocks.4.hook_resid_mid", "cannot be added at blocks.4.hook_resid_mid"),
+        ("blocks.4.hook_attn_out", "cannot be added at"),
+        ("blocks.4.mlp.hook_out", "cannot be added at"),
         ("blocks.1.hook_resid_pre", "before the output of layer 1"),
         ("blocks.0.hook_resid_post", "before the output of layer 1"),
         ("hook_embed", "not in a layer"),
@@ -154,10 +154,10 @@ def test_hooks_that_a_control_vector_cannot_express_are_refused(tmp_path, hook_n
 
 
 def test_two_vectors_of_one_layer_are_no_control_vector(tmp_path):
-    with pytest.raises(InputError, match="one vector a layer"):
+    with pytest.raises(InputError, match="one vector per layer"):
         ss.save_vectors(tmp_path / "v.gguf", vectors(), PRE)
     one, other = vectors().values()
-    with pytest.raises(InputError, match="one vector a layer"):
+    with pytest.raises(InputError, match="one vector per layer"):
         ss.save_vectors(tmp_path / "v.gguf", {PRE: one, "blocks.3.hook_mlp_out": other})
 
 
@@ -169,7 +169,7 @@ def test_two_vectors_of_one_layer_are_no_control_vector(tmp_path):
         (lambda v: v | {"b": torch.full((WIDTH,), 1e39, dtype=torch.float64)}, "not finite"),
         (lambda v: v | {"b": torch.ones(WIDTH + 1)}, "of one width"),
         (lambda v: v | {"b": torch.ones(1, WIDTH)}, "one-dimensional"),
-        (lambda v: {}, "there are none"),
+        (lambda v: {}, "there are no vectors"),
     ],
 )
 def test_vectors_that_are_none_are_refused(tmp_path, suffix, change, complaint):
@@ -184,7 +184,7 @@ def test_other_suffixes_missing_files_and_strange_notes_are_refused(tmp_path):
             act(tmp_path / "v.pt")
     with pytest.raises(InputError, match="there is no file"):
         ss.load_vectors(tmp_path / "v.gguf")
-    with pytest.raises(InputError, match="'other', which is none of the vectors"):
+    with pytest.raises(InputError, match="'other', which is not one of the vectors"):
         ss.save_vectors(tmp_path / "v.safetensors", vectors(), PRE, about={"other": 1})
 
 
@@ -208,20 +208,28 @@ def test_safetensors_of_others_are_refused(tmp_path):
     said = {"hook_names": {"a": PRE}, "model": "m", "about": {}}
     for tensor in (torch.ones(2, 3), torch.ones(3, dtype=torch.int64)):
         save_file({"a": tensor}, path, metadata={"saelens_steer": json.dumps(said)})
-        with pytest.raises(InputError, match="a is not one vector in float32"):
+        with pytest.raises(InputError, match="a is not a float32 vector"):
             ss.load_vectors(path)
 
 
 @pytest.mark.parametrize(
     "kind, tensors, complaint",
     [
-        ("llama", {"direction.1": np.ones(3, np.float32)}, "no control vector: it holds llama"),
-        ("controlvector", {"output.weight": np.ones(3, np.float32)}, "no direction of a layer"),
-        ("controlvector", {"direction.0": np.ones(3, np.float32)}, "no direction of a layer"),
-        ("controlvector", {"direction.1": np.ones((2, 3), np.float32)}, "not one vector"),
-        ("controlvector", {"direction.1": np.ones(3, np.float16)}, "not one vector in float32"),
+        (
+            "llama",
+            {"direction.1": np.ones(3, np.float32)},
+            "not a control vector: its architecture is llama",
+        ),
+        (
+            "controlvector",
+            {"output.weight": np.ones(3, np.float32)},
+            r"should be named direction\.L",
+        ),
+        ("controlvector", {"direction.0": np.ones(3, np.float32)}, r"should be named direction\.L"),
+        ("controlvector", {"direction.1": np.ones((2, 3), np.float32)}, "not a float32 vector"),
+        ("controlvector", {"direction.1": np.ones(3, np.float16)}, "not a float32 vector"),
         ("controlvector", {"direction.1": np.full(3, np.inf, np.float32)}, "not finite"),
-        ("controlvector", {}, "there are none"),
+        ("controlvector", {}, "there are no vectors"),
     ],
 )
 def test_gguf_files_that_are_no_control_vector_are_refused(tmp_path, kind, tensors, complaint):
@@ -257,7 +265,7 @@ def test_control_vectors_as_repeng_writes_them_are_read(tmp_path):
 def test_counts_that_no_file_could_hold_are_refused_at_once(tmp_path):
     path = tmp_path / "v.gguf"
     path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1 << 62, 1 << 62))
-    with pytest.raises(InputError, match="no GGUF file, or damaged"):
+    with pytest.raises(InputError, match="is damaged, or not a GGUF file"):
         ss.load_vectors(path)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -24,15 +26,16 @@ from saelens_steer.sweeps import (
 from saelens_steer.sweeps.logits import run_logits
 
 
-def edits_of(sae) -> list[tuple[str, Edit]]:
-    return [
-        ("project_out", project_out(sae.W_dec[3])),
-        ("ablate", ablate(sae, 3)),
-        ("scale", scale(sae, 5, 3.0)),
-        ("set", set_to(sae, 3, 2.0)),
-        ("boost", suppress_and_boost(sae, 5, 4.0)),
-        ("splice", reconstruct(sae)),
-    ]
+def edits_of(sae) -> list[Edit]:
+    edits = {
+        "project_out": project_out(sae.W_dec[3]),
+        "ablate": ablate(sae, 3),
+        "scale": scale(sae, 5, 3.0),
+        "set": set_to(sae, 3, 2.0),
+        "boost": suppress_and_boost(sae, 5, 4.0),
+        "splice": reconstruct(sae),
+    }
+    return [replace(edit, key=key) for key, edit in edits.items()]
 
 
 def sweep_of(model, edits, **settings) -> LogitSweep:
@@ -56,7 +59,7 @@ def sweep_of(model, edits, **settings) -> LogitSweep:
 @pytest.mark.parametrize("positions", ["all", "last"])
 def test_rows_of_every_edit_are_those_of_whole_passes(random_model, small_sae, positions):
     sweep = sweep_of(random_model, edits_of(small_sae), positions=positions)
-    assert sweep.why_whole is None
+    assert sweep.full_pass_reason is None
     fast, whole = (
         run_logits(s).sort_values(["cell", "prompt"])
         for s in (sweep, based(sweep, whole_passes=True))
@@ -70,11 +73,11 @@ def test_rows_of_every_edit_are_those_of_whole_passes(random_model, small_sae, p
 def test_an_edit_that_looks_at_other_positions_takes_whole_passes_and_says_so(
     random_model, small_sae, capsys
 ):
-    averaged = Edit("mean", lambda x: x.mean(1, keepdim=True).expand_as(x), pointwise=False)
-    sweep = sweep_of(random_model, [*edits_of(small_sae)[:1], ("mean", averaged)])
+    averaged = Edit("mean", lambda x: x.mean(1, keepdim=True).expand_as(x), False)
+    sweep = sweep_of(random_model, [*edits_of(small_sae)[:1], averaged])
     assert len(run_logits(sweep)) == 3 * len(sweep.prompts)
-    assert "more than one position" in (sweep.why_whole or "")
-    assert "whole forward pass" in capsys.readouterr().err
+    assert "more than one position" in (sweep.full_pass_reason or "")
+    assert "full forward pass" in capsys.readouterr().err
 
 
 def test_two_edits_of_one_direction_are_two_answers_in_a_store(random_model, small_sae, tmp_path):

@@ -62,8 +62,8 @@ def test_every_row_equals_a_hugging_face_hook_on_that_prompt_alone(sweep, random
 def test_the_plain_path_agrees_with_the_prefix_path(sweep, random_bridge):
     fast = run_logits(sweep)
     plain = run_logits(based(sweep, model=random_bridge))
-    assert sweep.why_whole is None
-    assert "TransformerBridge" in (based(sweep, model=random_bridge).why_whole or "")
+    assert sweep.full_pass_reason is None
+    assert "TransformerBridge" in (based(sweep, model=random_bridge).full_pass_reason or "")
     fast = fast.sort_values(["cell", "prompt"])
     plain = plain.sort_values(["cell", "prompt"])
     for column in ("m", "kl", "receipt_positions", "receipt_rel_norm", "receipt_feature_act"):

@@ -91,7 +91,7 @@ def sweep_of(model, layer: int, hook: str, positions: str, **settings) -> LogitS
 )
 def test_rows_from_the_hook_on_are_rows_of_whole_passes(model, layer, hook, positions):
     fast = sweep_of(model, layer, hook, positions)
-    assert fast.why_whole is None
+    assert fast.full_pass_reason is None
     tables = [
         run_logits(s).sort_values(["cell", "prompt"])
         for s in (fast, based(fast, whole_passes=True))
@@ -135,7 +135,7 @@ def test_texts_are_those_that_the_model_writes_by_itself(model, where):
         metrics=[],
         spec=CompletionSpec(max_new_tokens=20),
     )
-    assert sweep.why_whole is None
+    assert sweep.full_pass_reason is None
     if "max_norm" in where:
         assert sinks_and_special_tokens_left(sweep)
     ours, theirs = (

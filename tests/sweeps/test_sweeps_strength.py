@@ -268,14 +268,14 @@ HOOKS = ("hook_mlp_out", "hook_attn_out", "hook_resid_mid", "hook_resid_post", "
 @pytest.mark.parametrize("hook", HOOKS)
 def test_rows_at_each_hook_equal_one_prompt_at_a_time(random_model, hook, layer):
     sweep = logit_sweep(random_model, f"blocks.{layer}.{hook}")
-    assert sweep.why_whole is None
+    assert sweep.full_pass_reason is None
     assert_same(measured(sweep), one_at_a_time(sweep))
 
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_a_bridge_gives_the_same_rows_where_it_can_be_edited(random_model, random_bridge, hook):
     plain = logit_sweep(random_bridge, f"blocks.2.{hook}")
-    assert "TransformerBridge" in (plain.why_whole or "")
+    assert "TransformerBridge" in (plain.full_pass_reason or "")
     if hook == "hook_resid_mid":
         with pytest.raises(ss.InputError, match="do not take effect in a TransformerBridge"):
             measured(plain)
@@ -312,7 +312,7 @@ def test_what_a_sweep_leaves_alone_is_what_a_context_does(request, model, hook_n
 def test_a_prompt_with_nothing_left_to_steer_is_refused(random_model):
     ending = [[5, 6, 7], [8, 9, SPECIAL]]
     sweep = logit_sweep(random_model, prompts=ending, positions="last", exclude_special_tokens=True)
-    with pytest.raises(ss.InputError, match="no position of some prompt is steered by positions"):
+    with pytest.raises(ss.InputError, match="some prompt has no steered position"):
         measured(sweep)
     fine = based(sweep, prompts=ending[:1])
     assert set(measured(fine)["receipt_positions"]) == {1}

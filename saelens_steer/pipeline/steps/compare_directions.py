@@ -1,4 +1,4 @@
-"""Ways to choose features, compared by what the chosen ones do to the steered prompts."""
+"""Ways to find directions, compared by their effects on the steered prompts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from saelens_steer.progress import progress
 
 
 def compare_directions(run: RunContext) -> None:
-    """comparison.csv: a row per way to choose directions and side."""
+    """Write comparison.csv: one row per way to find directions and side."""
     spec = run.spec.compare_directions
     assert spec is not None
     finder = direction_finder(run)

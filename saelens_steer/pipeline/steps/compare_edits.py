@@ -1,13 +1,7 @@
-"""Original and patched outputs side by side."""
+"""Outputs of the original and the edited model, side by side."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from sae_lens import SAE
-
-from saelens_steer.config import CompareEditsSpec
-from saelens_steer.features import Scale
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.pipeline.outputs import write_compared_edits
 from saelens_steer.pipeline.steps.select import edit_context
@@ -17,19 +11,15 @@ from saelens_steer.sweeps import EditComparison, edits_table
 
 
 def compare_edits(run: RunContext) -> None:
-    """compare_edits.csv and .json: what each variant of the model writes."""
+    """Write compare_edits.csv and .json, with the outputs of each variant of the model."""
     spec = run.spec.compare_edits
     assert spec is not None
     sae, measurement = run.sae, run.measurement()
     context = edit_context(run, sae, spec.edits)
-    known = EditInputs(sae, run.hook_name, run.candidates, _scale(run, spec, sae), context)
-    variants = [build_variant(name, edits, known) for name, edits in spec.variants.items()]
+    scale = run.scale_of(sae, spec.named) if spec.needs_a_max else run.scale
+    inputs = EditInputs(sae, run.hook_name, run.candidates, scale, context)
+    variants = [build_variant(name, edits, inputs) for name, edits in spec.variants.items()]
     prompts = measurement.encoded[: spec.limit]
     job = EditComparison(run.model, prompts, variants, measurement.metrics, spec, sae)
     with progress("compare_edits", job.n_rows) as note:
         write_compared_edits(run.folder.root, edits_table(job, note))
-
-
-def _scale(run: RunContext, spec: CompareEditsSpec, sae: SAE[Any]) -> Scale:
-    """What selection measured, and A_max of the features that only the edits name."""
-    return run.scale_of(sae, spec.named) if spec.needs_a_max else run.scale

@@ -1,4 +1,4 @@
-"""Activations of the selection prompts, and the features chosen on them."""
+"""Cache activations of the selection prompts, and select features on them."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from saelens_steer.steering import EditContext
 
 
 def cache(run: RunContext) -> None:
-    """Activations of the selection prompts, with their answers."""
+    """Cache activations of the selection prompts, answers included if they are read."""
     options = {**run.spec.activations.model_dump(), **run.spec.template}
     options |= {"hook_name": run.hook_name, "out": run.folder.path("activations")}
     cache_activations(run.model, answered(run), **options)
 
 
 def answered(run: RunContext) -> tuple[Prompt, ...]:
-    """The selection prompts, with answers of the model's own where they are read and missing."""
+    """The selection prompts; if answers are read, the model writes missing ones."""
     if not run.spec.reads_answers:
         return run.selection_prompts
     size, n_tokens = run.spec.activations.batch_size, run.spec.select.answer_tokens
@@ -43,7 +43,7 @@ def answered(run: RunContext) -> tuple[Prompt, ...]:
 
 
 def select(run: RunContext) -> None:
-    """Candidates of both sides."""
+    """Write features.json with the candidates of both sides."""
     s, sae, named = run.spec.select, run.sae, run.spec.sweep.named
     if sae.cfg.metadata.decoder_only and run.spec.sweep.named:
         write_json(run.folder.path("features.json"), _unselected(run, sae))
@@ -55,47 +55,42 @@ def select(run: RunContext) -> None:
 
 
 def direction_finder(run: RunContext, sae: SAE[Any] | None = None) -> DirectionFinder:
-    """Everything that ways of choosing directions read: the SAE (the run's own unless another is
-    given), activations, and the causal scoring."""
+    """The finder of a run, for its SAE unless another is given."""
     select = run.spec.select
     sides = (select.positive, select.negative)
-    few = [
-        [p for p in run.selection_prompts if p.domain == side][: select.push_prompts]
-        for side in sides
-    ]
-    measurement = replace(
-        run.measurement(),
-        prompts=tuple(p for own in few for p in own),
-        prompt_spec=PromptSpec(**run.spec.template),
-    )
+    prompts: list[Prompt] = []
+    for side in sides:
+        prompts += [p for p in run.selection_prompts if p.domain == side][: select.push_prompts]
+    prompt_spec = PromptSpec(**run.spec.template)
+    measurement = replace(run.measurement(), prompts=tuple(prompts), prompt_spec=prompt_spec)
     sae = sae if sae is not None else run.sae
     return DirectionFinder(sae, run.activations, select, CausalScoring(measurement, sae, *sides))
 
 
 def edit_context(run: RunContext, sae: SAE[Any], edits: Iterable[EditSpec]) -> EditContext:
-    """What some edits read: the SAE, a probe between steered and selection prompts, and where the
-    other selection domains lie."""
+    """Inputs of edits: the SAE and, if needed, a probe between steered and selection prompts and
+    directions towards the other selection domains."""
     needs = {need for edit in edits for need in edit.options.needs}
     sides = [run.spec.select.positive, run.spec.select.negative]
     probe = domains = None
     if not needs & {"probe", "domains"}:
         return EditContext(sae)
     activations = run.activations
-    known = sorted(set(activations.index["domain"]))
+    all_domains = sorted(set(activations.index["domain"]))
     if "probe" in needs:
         prompts = run.spec.prompts
         options = {"tokens": "last", "system": prompts.system, "chat": prompts.chat}
-        own = cache_activations(run.model, list(run.prompts), hook_name=run.hook_name, **options)
-        probe = probe_between(own.vectors, vectors_of(activations, known))
+        last = cache_activations(run.model, list(run.prompts), hook_name=run.hook_name, **options)
+        probe = probe_between(last.vectors, vectors_of(activations, all_domains))
     if "domains" in needs:
-        others = [domain for domain in known if domain not in sides]
+        others = [domain for domain in all_domains if domain not in sides]
         led = [difference_of_means(activations, [domain], sides) for domain in others]
         domains = torch.stack(led) if led else None
     return EditContext(sae, probe, domains)
 
 
 def _unselected(run: RunContext, sae: SAE[Any]) -> dict[str, Any]:
-    """features.json for an SAE without an encoder, whose features the config names."""
+    """features.json for an SAE without an encoder, with features named in the config."""
     s = run.spec.select
     sides = {"positive": s.positive, "negative": s.negative, "at": s.at, "score": s.score}
     nothing = {f"{s.positive}_candidates": [], f"{s.negative}_candidates": [], "scores": {}}
@@ -104,7 +99,7 @@ def _unselected(run: RunContext, sae: SAE[Any]) -> dict[str, Any]:
 
 
 def _size(scale: Scale) -> dict[str, Any]:
-    """Mean ‖x‖ at the hook, and A_max of the features that may be steered."""
+    """Mean ‖x‖ at the hook, and A_max of features that may be steered."""
     max_act = {str(feature): value for feature, value in scale.max_act.items()}
     return {"resid_norm": scale.resid_norm, "max_act": max_act}
 

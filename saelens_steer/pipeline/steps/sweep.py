@@ -16,11 +16,7 @@ from saelens_steer.files import digest
 from saelens_steer.metrics import LogitMetric, metrics_version
 from saelens_steer.model import hook_layer
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.pipeline.outputs import (
-    read_rows,
-    write_result,
-    write_rows,
-)
+from saelens_steer.pipeline.outputs import read_rows, write_result, write_rows
 from saelens_steer.pipeline.result import Result
 from saelens_steer.pipeline.steps.select import direction_finder, edit_context
 from saelens_steer.progress import Note, progress, say, unnoted
@@ -28,12 +24,12 @@ from saelens_steer.steering import CANDIDATE, Directions
 from saelens_steer.sweeps import NO_STORE, Measurement, Store
 
 STORE = ".store"
-"""The record store: what was measured stays, so that a changed config measures what is new."""
+"""The record store, so that a changed config measures only what is new."""
 WRITING = {"max_new_tokens", "temperature", "samples"}
 
 
 def sweep(run: RunContext) -> None:
-    """Rows of every direction × α × prompt, completions, interference and claims."""
+    """Write rows of every direction × α × prompt, completions, interference and claims."""
     sae = run.sae
     context = edit_context(run, sae, [run.spec.sweep.edit])
     measurement = replace(run.measurement(sae), context=context)
@@ -44,7 +40,7 @@ def sweep(run: RunContext) -> None:
     tables = partial(_tables, run, measurement, everything)
     with progress("sweep", measurement.n_rows(everything)) as note:
         for _ in tables(note):
-            pass  # every shard is committed now
+            pass  # computes and stores every shard
     with progress("completions", measurement.n_texts(everything, chosen)) as note:
         store = store_of(run, "texts", measurement)
         texts = measurement.completion_rows(
@@ -59,7 +55,7 @@ def sweep(run: RunContext) -> None:
 def kept_rows(
     run: RunContext, measurement: Measurement, everything: Directions, note: Note
 ) -> list[pd.DataFrame]:
-    """Rows of other directions under the same settings, through the same store."""
+    """Rows of other directions under the same settings, from the same store."""
     return list(_tables(run, _calibrated(run, measurement, everything), everything, note))
 
 
@@ -78,7 +74,7 @@ def _tables(
 
 
 def _say_size(measurement: Measurement, everything: Directions) -> None:
-    """Say how much room the logits will take, where they are to be kept."""
+    """Announce the size of the logits if they are kept."""
     if measurement.spec.cache_logits:
         size = 4 * measurement.n_rows(everything) * measurement.model.cfg.d_vocab / 2**30
         say(f"sweep.cache_logits: {size:.2g} GiB of logits will be kept in {STORE}/logits")
@@ -88,23 +84,19 @@ def _tested(run: RunContext, sae: SAE[Any]) -> Directions:
     spec = run.spec.sweep
     if spec.directions is not None:
         return direction_finder(run, sae).under_test(spec.directions, spec.top, spec.alpha_unit)
-    features = run.spec.sweep.features
-    chosen = (
-        [f for side in run.candidates.values() for f in side]
-        if isinstance(features, str)
-        else features
-    )
-    if not chosen:
+    features = spec.features
+    if isinstance(features, str):
+        features = tuple(f for side in run.candidates.values() for f in side)
+    if not features:
         raise InputError(
-            "selection found no live feature that tells the domains apart: "
-            "train the SAE longer or name sweep.features"
+            "selection found no live feature that separates the domains: "
+            "train the SAE longer or set sweep.features"
         )
-    sweep = run.spec.sweep.model_copy(update={"features": tuple(chosen)})
-    return tested_directions(sae, sweep, scale=run.scale)
+    return tested_directions(sae, spec.model_copy(update={"features": features}), scale=run.scale)
 
 
 def _chosen(run: RunContext, everything: Directions) -> list[int]:
-    """Positions, among the directions under test, of those that get completions."""
+    """Indices of the directions under test that get completions."""
     top, features = run.spec.sweep.completions.top, run.spec.sweep.features
     n_tested = everything.families.count(CANDIDATE)
     if not isinstance(features, str) or run.spec.sweep.directions is not None:
@@ -114,8 +106,8 @@ def _chosen(run: RunContext, everything: Directions) -> list[int]:
 
 
 def store_of(run: RunContext, name: str, measurement: Measurement) -> Store:
-    """Shards under a key of all that decides their answers, but directions and strengths: those
-    are in the shards' own names."""
+    """A store whose key covers everything that determines its shards except directions and
+    strengths, which are in the shards' names."""
     spec = measurement.spec
     parts: list[object] = [run.model_key, run.hook_name, measurement.ids, run.keys["train"]]
     parts += [spec.edit.label, spec.positions, spec.exclude_special_tokens, spec.norm_limit]
@@ -123,12 +115,12 @@ def store_of(run: RunContext, name: str, measurement: Measurement) -> Store:
     if name == "rows":
         measured = zip(run.spec.metrics, measurement.metrics, strict=True)
         parts += [metrics_version([spec for spec, m in measured if isinstance(m, LogitMetric)])]
-        parts += [spec.cache_logits]  # all logits are computed then: other products, other digits
+        parts += [spec.cache_logits]  # computes all logits, which changes the last digits
     if name == "texts":
         parts += [spec.seed, spec.completions.model_dump(include=WRITING)]
     return Store(run.folder.path(STORE) / name, digest(name, *parts))
 
 
 def _logits(run: RunContext, measurement: Measurement) -> Store:
-    """Where last-token logits are kept; nowhere unless the config asks for it."""
+    """The store of last-token logits; NO_STORE unless sweep.cache_logits is set."""
     return store_of(run, "logits", measurement) if run.spec.sweep.cache_logits else NO_STORE

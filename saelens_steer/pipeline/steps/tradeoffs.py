@@ -1,4 +1,4 @@
-"""What directions and edits do to one domain and to all others."""
+"""The effects of directions and edits on one domain and on all others."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def tradeoffs(run: RunContext) -> None:
     ]
     if not treatments:
         raise InputError(
-            "tradeoffs has no pair to measure: no direction was found towards "
-            f"{target}, or the edits are for features alone"
+            f"tradeoffs: nothing to measure, since no direction was found towards {target} or the "
+            "edits apply only to features: change tradeoffs.directions or tradeoffs.edits"
         )
     measurement = replace(run.measurement(finder.sae), prompts=prompts)
     sign = outcome_sign if target == finder.sides[0] else -outcome_sign
@@ -60,20 +60,12 @@ def _write(run: RunContext, job: TradeoffInputs, rows: pd.DataFrame) -> None:
 
 
 def _directions(finder: DirectionFinder, spec: TradeoffsSpec, target: str) -> list[NamedDirection]:
-    """Every direction once, with the ways that found it."""
+    """Each direction once, with the ways that found it."""
     found: dict[str, NamedDirection] = {}
-    for given in spec.directions:
-        for direction in _found(finder, given, spec.top, target):
-            known = found.get(direction.name)
-            ways = f"{known.found_by} {direction.found_by}" if known else direction.found_by
-            found[direction.name] = replace(direction, found_by=ways)
+    for source in spec.directions:
+        best = next(r for r in finder.directions_by(source, spec.top) if r.side == target)
+        way = "config" if isinstance(source, int) else source
+        for name, vector, feature in zip(best.names, best.vectors, best.features, strict=True):
+            ways = f"{found[name].found_by} {way}" if name in found else way
+            found[name] = NamedDirection(name, vector, feature, ways)
     return list(found.values())
-
-
-def _found(
-    finder: DirectionFinder, given: str | int, top: int, target: str
-) -> list[NamedDirection]:
-    found = next(r for r in finder.directions_by(given, top) if r.side == target)
-    parts = zip(found.names, found.vectors, found.features, strict=True)
-    source = "config" if isinstance(given, int) else given
-    return [NamedDirection(name, vector, feature, source) for name, vector, feature in parts]
