@@ -30,7 +30,6 @@ from benchmarks.rates import mean_share, rate
 from benchmarks.side_by_side import hooked, say
 from saelens_steer.activations import Activations
 from saelens_steer.config import PromptSpec, SweepSpec
-from saelens_steer.config.sweep import Family
 from saelens_steer.data import Prompt
 from saelens_steer.directions import with_controls
 from saelens_steer.evidence import PASSES, headline
@@ -51,8 +50,8 @@ CLAIM = re.compile(r"do as much \(p = |do more than random directions \(q < ")
 class Null:
     """A run in which nothing is to be found, but for what its seeds decide."""
 
-    candidates: Family = "covariance"
-    controls: Family = "covariance"
+    candidates: str = "covariance"
+    controls: str = "covariance"
     n_candidates: int = 10
     n_controls: int = 256
     n_prompts: int = 8

@@ -11,7 +11,13 @@ from pydantic import Field, model_validator
 
 from saelens_steer.config.base import Spec
 from saelens_steer.config.compare_edits import CompareEditsSpec
-from saelens_steer.config.directions import CompareDirectionsSpec, SelectSpec, TradeoffsSpec
+from saelens_steer.config.directions import (
+    CompareDirectionsSpec,
+    SelectSpec,
+    TradeoffsSpec,
+    is_custom,
+    is_file,
+)
 from saelens_steer.config.inputs import (
     DEFAULT_METRICS,
     TINY,
@@ -66,6 +72,16 @@ class RunSpec(Spec):
         compared = self.compare_directions.methods if self.compare_directions else ()
         traded = self.tradeoffs.directions if self.tradeoffs else ()
         return (*(self.sweep.directions or ()), *compared, *traded)
+
+    @property
+    def from_elsewhere(self) -> tuple[str, ...]:
+        """Functions and files that the config names and that may change under their names: custom
+        edits, sources of directions and families of controls; files of vectors."""
+        compared = self.compare_edits.edits if self.compare_edits else []
+        edits = [self.sweep.edit, *compared, *(self.tradeoffs.edits if self.tradeoffs else ())]
+        functions = [edit.custom.function for edit in edits if edit.custom]
+        names = [*map(str, self.sources), *self.sweep.families]
+        return (*functions, *(name for name in names if is_custom(name) or is_file(name)))
 
     @property
     def template(self) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from saelens_steer.directions.causal import CausalScoring, margin_sets, rank_by
 from saelens_steer.directions.controls import (
-    FAMILIES_NEEDING_ACTIVATIONS,
     draw_controls,
+    needs_activations,
     with_controls,
 )
 from saelens_steer.directions.means_and_probes import (

@@ -280,6 +280,8 @@ FAMILIES: dict[str, ControlFamily] = {
     "permuted": permuted,
     "token_difference": token_difference,
 }
-FAMILIES_NEEDING_ACTIVATIONS = frozenset(
-    family for family in FAMILIES if "activations" in SOURCES[family].needs
-)
+
+
+def needs_activations(family: str) -> bool:
+    """Whether a family reads cached activations; one of your own may."""
+    return is_custom(family) or "activations" in SOURCES[family].needs

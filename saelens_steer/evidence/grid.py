@@ -142,9 +142,9 @@ def summarise(
     """One row per direction × α, directions in order of appearance and α ascending.
 
     Columns: direction, family, feature, alpha, alpha_unit, n (prompts), matched_norm and matched_to
-    if present, the edit if it is not plain `add`, and for each metric M: its mean M, M_delta (minus the mean at α = 0), M_ci_low and
-    M_ci_high (95 % bootstrap interval of M_delta over prompts). Samples of a prompt are averaged
-    first. Raises InputError for a malformed table.
+    if present, the edit unless it is plain `add`, and for each metric M: its mean M, M_delta (minus
+    the mean at α = 0), M_ci_low and M_ci_high (95 % bootstrap interval of M_delta over prompts).
+    Samples of a prompt are averaged first. Raises InputError for a malformed table.
     """
     check_metrics(rows, metrics)
     grid = RowGrid.of(rows)

@@ -33,6 +33,7 @@ def checked_context(spec: RunSpec, out: str | Path) -> RunContext:
     """
     run = RunContext.load(spec, out)
     run.measurement().check()
+    _ = run.custom_version  # raises if a function or a file of vectors is missing
     _check_domains(run)
     _check_text_files(run)
     _check_topic(run)

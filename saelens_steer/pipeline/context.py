@@ -12,7 +12,7 @@ from typing import Any
 from sae_lens import SAE
 
 from saelens_steer.activations import Activations
-from saelens_steer.config import LabelSpec, RunSpec, dump_config
+from saelens_steer.config import LabelSpec, RunSpec, dump_config, is_file
 from saelens_steer.config.base import Spec
 from saelens_steer.data import (
     Prompt,
@@ -25,7 +25,7 @@ from saelens_steer.data import (
 from saelens_steer.errors import InputError
 from saelens_steer.features import Scale, measured_scale
 from saelens_steer.files import digest, file_digest, read_json, write_json, write_text
-from saelens_steer.metrics import metrics_version
+from saelens_steer.metrics import imported, metrics_version, source_of
 from saelens_steer.model import check_stream, default_hook_name, load_model, model_fingerprint
 from saelens_steer.pipeline.provenance import library_versions, provenance
 from saelens_steer.pipeline.run_folder import RunFolder
@@ -40,6 +40,7 @@ from saelens_steer.sae import (
     sae_fingerprint,
     source_version,
 )
+from saelens_steer.steering import vectors_version
 from saelens_steer.sweeps import BatchSplitter, Measurement
 
 HALVED = ".store/halved.json"
@@ -122,6 +123,14 @@ class RunContext:
     def metrics_version(self) -> object:
         """A digest of the metrics' settings, and of the source code of custom metrics."""
         return metrics_version(self.spec.metrics)
+
+    @property
+    def custom_version(self) -> list[str]:
+        """The content of each function and file that the config names. Raises InputError."""
+        return [
+            vectors_version(name) if is_file(name) else source_of(imported(name, "config"))
+            for name in self.spec.from_elsewhere
+        ]
 
     @cached_property
     def corpus_version(self) -> str | None:

@@ -23,8 +23,8 @@ from saelens_steer.config import (
 )
 from saelens_steer.data import Prompt, encode_prompts
 from saelens_steer.directions import (
-    FAMILIES_NEEDING_ACTIVATIONS,
     CausalScoring,
+    needs_activations,
     probe_between,
     rank_by,
     tested_directions,
@@ -114,7 +114,7 @@ def sweep(
     measurement.check()
     if was_given := activations is not None:
         check_activations(activations, model.cfg.d_model, hook_name)
-    elif _measured(spec) or FAMILIES_NEEDING_ACTIVATIONS & set(spec.families):
+    elif _measured(spec) or any(needs_activations(family) for family in spec.families):
         where: dict[str, Any] = {"hook_name": hook_name, "system": system, "chat": chat}
         activations = cache_activations(model, steered, **where)
     context = _context(measurement, activations if was_given else None)

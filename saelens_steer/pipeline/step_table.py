@@ -16,6 +16,7 @@ BASELINE = "frozen_decoder_baseline"
 """Step, and folder, of the SAE whose decoder stays random."""
 
 MODEL, HOOK, METRICS = RunInput("model_key"), RunInput("hook_name"), RunInput("metrics_version")
+CUSTOM = RunInput("custom_version")
 STEERED, SELECTION = PromptsInput("prompts"), PromptsInput("selection_prompts")
 
 NAMING = {"provider", "server", "neuronpedia"}
@@ -50,7 +51,7 @@ def _select(spec: RunSpec) -> list[object]:
 
 
 def _compared_directions(spec: RunSpec) -> list[object]:
-    return [STEERED, spec.prompts, spec.select, spec.where_steered, METRICS]
+    return [STEERED, spec.prompts, spec.select, spec.where_steered, METRICS, CUSTOM]
 
 
 def _feature_data(spec: RunSpec) -> list[object]:
@@ -184,7 +185,7 @@ STEPS: tuple[Step, ...] = (
         "Compare what the model writes with and without each edit.",
         build=f"{STEPS_PACKAGE}.compare_edits:compare_edits",
         writes=files("compare_edits.json", "compare_edits.csv"),
-        reads=lambda s: [STEERED, s.prompts, s.compare_edits, METRICS],
+        reads=lambda s: [STEERED, s.prompts, s.compare_edits, METRICS, CUSTOM],
         after=("select",),
         section="compare_edits",
         section_hint="the variants to compare",
@@ -219,7 +220,7 @@ STEPS: tuple[Step, ...] = (
         "Steer along the candidates and random controls, and measure the effects.",
         build=f"{STEPS_PACKAGE}.sweep:sweep",
         writes=_sweep_files,
-        reads=lambda s: [STEERED, s.prompts, s.sweep, METRICS],
+        reads=lambda s: [STEERED, s.prompts, s.sweep, METRICS, CUSTOM],
         after=("select",),
         section="sweep",
     ),

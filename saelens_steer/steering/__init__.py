@@ -26,4 +26,4 @@ from saelens_steer.steering.sae_edits import (
     suppress_and_boost,
 )
 from saelens_steer.steering.variants import EditInputs, Variant, build_variant, variant_of
-from saelens_steer.steering.vectors import file_kind, load_vectors, save_vectors
+from saelens_steer.steering.vectors import file_kind, load_vectors, save_vectors, vectors_version

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from saelens_steer.errors import InputError, one_line
-from saelens_steer.files import write_with
+from saelens_steer.files import file_digest, write_with
 from saelens_steer.model import hook_layer
 from saelens_steer.steering.gguf import (
     direction_layer,
@@ -80,6 +80,12 @@ def load_vectors(path: str | Path) -> SteeringVectors:
     held = _read_gguf(path) if kind == ".gguf" else _read_safetensors(path)
     _check(held, str(path))
     return held
+
+
+def vectors_version(path: str | Path) -> str:
+    """A digest of a file of vectors. Raises InputError unless it holds some."""
+    load_vectors(path)
+    return file_digest(Path(path))
 
 
 def file_kind(path: Path) -> str:

@@ -7,15 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from saelens_steer.config import RunSpec, parse_config
+from saelens_steer.errors import InputError
 from saelens_steer.pipeline import step_table
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.pipeline.run import carry_out
 from saelens_steer.pipeline.run_folder import RunFolder
 from saelens_steer.pipeline.step import RunInput, Step
-from saelens_steer.pipeline.step_table import STEPS, dependants, needed, step
+from saelens_steer.pipeline.step_table import CUSTOM, STEPS, dependants, needed, step
+from saelens_steer.steering import save_vectors
 
 INPUTS = {"model", "hook_name", "prompts", "metrics"}
 """Config sections that several steps share."""
@@ -193,3 +196,31 @@ def test_a_rerun_step_removes_what_the_table_says_depends_on_it(tmp_path: Path):
         folder.do(name, [1], [f"{name}.txt"], lambda n=name: (tmp_path / f"{n}.txt").touch())
     folder.do("select", [2], ["select.txt"], lambda: (tmp_path / "select.txt").touch())
     assert sorted(p.name for p in tmp_path.glob("*.txt")) == ["select.txt"]
+
+
+def test_code_and_files_that_a_config_names_enter_the_keys_of_the_steps_that_use_them(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    module = tmp_path / "my_own_edit.py"
+    module.write_text("def turn(target, amount, context):\n    return None\n")
+    path = save_vectors(tmp_path / "v.safetensors", {"a": torch.ones(4)}, "blocks.1.hook_resid_pre")
+    spec = parse_config(
+        {
+            "sweep": {"edit": {"custom": {"function": "my_own_edit:turn"}}},
+            "tradeoffs": {"directions": [str(path), "linear_probe"]},
+        }
+    )
+    assert spec.from_elsewhere == ("my_own_edit:turn", str(path))
+    context = RunContext.__new__(RunContext)
+    context.spec = spec
+    before = context.custom_version
+    save_vectors(path, {"a": 2 * torch.ones(4)}, "blocks.1.hook_resid_pre")
+    module.write_text("def turn(target, amount, context):\n    return 3\n")
+    after = context.custom_version
+    assert all(old != new for old, new in zip(before, after, strict=True))
+    reading = {step.name for step in STEPS if step.is_wanted(spec) and CUSTOM in step.reads(spec)}
+    assert {"sweep", "tradeoffs"} <= reading
+    path.unlink()
+    with pytest.raises(InputError, match="there is no file|No such file|not a file"):
+        _ = context.custom_version
