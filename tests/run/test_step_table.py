@@ -222,5 +222,5 @@ def test_code_and_files_that_a_config_names_enter_the_keys_of_the_steps_that_use
     reading = {step.name for step in STEPS if step.is_wanted(spec) and CUSTOM in step.reads(spec)}
     assert {"sweep", "tradeoffs"} <= reading
     path.unlink()
-    with pytest.raises(InputError, match="there is no file|No such file|not a file"):
+    with pytest.raises(InputError, match="there is no file"):
         _ = context.custom_version
