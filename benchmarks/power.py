@@ -109,7 +109,7 @@ class Lab:
         measurement = self.measurement(prompts)
         tokens, mask = measurement.unsteered_pass.padded
         of = measurement.logit_metrics[0].of
-        found = resid_gradient(hooked(), tokens, mask, self.hook_name, lambda x: of(x, x))
+        found = resid_gradient(hooked(), tokens, mask, self.hook_name, lambda x: of(x, baseline=x))
         return normalize(found[:, -1].mean(0), dim=0)
 
     @cached_property

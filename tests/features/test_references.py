@@ -78,5 +78,5 @@ def test_two_equal_sides_are_refused():
 
 
 def test_a_part_that_was_not_kept_is_named():
-    with pytest.raises(InputError, match="was kept at assistant_start"):
+    with pytest.raises(InputError, match="at assistant_start is cached"):
         vectors_of(planted(at="answer"), ["code"])

@@ -22,7 +22,7 @@ PATCH = {
     "limit": 2,
     "variants": {
         "without": [{"ablate": {"features": "code"}}],
-        "both": [{"set": {"features": [3], "value": 2, "unit": "max_act"}}, "reconstruct"],
+        "both": [{"set_to": {"features": [3], "value": 2, "unit": "max_act"}}, "reconstruct"],
     },
 }
 

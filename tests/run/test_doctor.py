@@ -273,7 +273,7 @@ def test_a_prompt_file_that_holds_the_template_already_fails_with_the_prompts_id
 
 def test_selection_prompts_are_held_against_the_template_too(hooked):
     marked = Prompt("s1", "<|im_end|>")
-    found = chat_template(replace(hooked, run=replace(hooked.run, selecting=(marked,))))
+    found = chat_template(replace(hooked, run=replace(hooked.run, selection_prompts=(marked,))))
     assert found.failed
     assert "'s1'" in found.detail
 

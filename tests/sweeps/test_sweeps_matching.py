@@ -188,10 +188,10 @@ def test_without_controls_there_is_no_family_to_compare_with(random_model, small
     none = {**SMALL, "n_controls": 0, "controls": ["permuted", "isotropic"], "match": "kl"}
     found = ss.sweep(random_model, small_sae, TEXTS, alphas=[1.0], **none)
     assert found.by_family.empty and (found.claims["n_controls"] == 0).all()
-    assert "not testable" in found.headline
+    assert "the effect cannot be tested" in found.headline
 
 
 def test_feature_controls_of_vectors_of_ones_own_are_refused(random_model, small_sae):
-    settings = {**SMALL, "features": "candidates", "controls": "feature", "alphas": [1.0]}
+    settings = {**SMALL, "features": None, "controls": "feature", "alphas": [1.0]}
     with pytest.raises(ss.InputError, match="sweep features of an SAE"):
         ss.sweep(random_model, small_sae, TEXTS, directions=torch.eye(32)[:1], **settings)

@@ -250,7 +250,7 @@ def test_a_kl_that_no_push_reaches_is_refused_in_a_sentence(random_model, small_
 
 
 def test_vectors_of_ones_own_are_not_swept_in_units_of_a_max(random_model, small_sae):
-    settings = KL | {"features": "candidates", "alpha_unit": "max_act"}
+    settings = KL | {"features": None, "alpha_unit": "max_act"}
     with pytest.raises(ss.InputError, match="a vector has no A_max"):
         ss.sweep(random_model, small_sae, TEXTS, directions=torch.eye(32)[:1], **settings)
 
