@@ -169,7 +169,7 @@ REFUSED = {
     ),
     "texts longer than the model": (
         {"compare_edits": {**PATCH, "max_new_tokens": 500}},
-        r"max_new_tokens \(500\) exceeds the model's n_ctx \(512\)",
+        r"max_new_tokens (500) exceeds the model's n_ctx (512)",
     ),
     "files of texts that nothing reads": ({"metrics": ["kl"]}, "sweep.completions.files"),
 }
