@@ -29,7 +29,8 @@ SMALL = [
     "compare_directions.k=2",
     "tradeoffs.directions=[direct_logit,difference_of_means]",
     "tradeoffs.top=1",
-    "tradeoffs.edits=[add,keep_norm@last,where@last,clamp]",
+    "tradeoffs.edits=[add,{add: {keep_norm: true}, positions: last},"
+    "{add: {gate: probe}, positions: last},set_to]",
     "tradeoffs.alphas=[0.25]",
     "tradeoffs.limit=2",
     "tradeoffs.max_new_tokens=6",
@@ -89,7 +90,7 @@ def test_the_comparison_holds_every_way_and_asking(run):
 def test_the_front_has_a_row_for_each_pair_and_strength(run):
     front = pd.read_csv(run / "tradeoffs.csv")
     pairs = front.groupby(["direction", "edit"])
-    assert len(pairs) == 7  # clamp is for features alone
+    assert len(pairs) == 7  # set_to is for features alone
     assert all(set(own["kind"]) == {"grid", "equal_effect"} for _, own in pairs)
     assert set(pd.read_csv(run / "tradeoffs_by_domain.csv")["domain"]) == {
         "mixed",
@@ -151,7 +152,7 @@ def test_unknown_ways_and_edits_name_what_would_be_right():
             "only mean_difference, auroc",
         ),
         ({"tradeoffs": {"edits": ["addd"]}}, "did you mean 'add'"),
-        ({"tradeoffs": {"edits": ["where"]}}, "write where@last"),
+        ({"tradeoffs": {"edits": [{"add": {"gate": "probe"}}]}}, "positions: last"),
         ({"tradeoffs": {"alphas": [-1]}}, "above 0"),
     ):
         with pytest.raises(ValueError, match=said):
