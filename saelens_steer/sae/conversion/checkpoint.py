@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import pickle
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError  # raised by torch.load; nothing is unpickled here
 from typing import Any
 
 import torch
@@ -85,7 +85,7 @@ def refusing(what: str, damage: tuple[type[Exception], ...]) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except pickle.UnpicklingError:
+    except UnpicklingError:
         raise InputError(
             f"{what}: it is not a pickle of tensors alone, and unpickling anything else could run "
             "code; save its state_dict as safetensors"
