@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, get_args
 from pydantic import Field, ValidationError, field_validator, model_serializer, model_validator
 
 from saelens_steer.config.base import Spec
+from saelens_steer.errors import or_known
 
 ErrorTerm = Literal["keep", "drop"]
 Strength = Literal["push", "factor", "value"]
@@ -234,12 +235,15 @@ class EditSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _bare_names(cls, value: Any) -> Any:
-        """Read `reconstruct` as `reconstruct: {}`."""
+        """Read `reconstruct` as `reconstruct: {}`, and name the edit nearest to an unknown one."""
         if isinstance(value, str):
-            return {value: {}}
-        if isinstance(value, dict):
-            return {key: {} if inner is None else inner for key, inner in value.items()}
-        return value
+            value = {value: {}}
+        if not isinstance(value, dict):
+            return value
+        for name in value:
+            if name not in EDITS:
+                raise ValueError(f"there is no edit {name!r}; {or_known(str(name), EDITS)}")
+        return {name: {} if options is None else options for name, options in value.items()}
 
     @model_validator(mode="after")
     def _exactly_one(self) -> EditSpec:
