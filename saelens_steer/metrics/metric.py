@@ -66,6 +66,9 @@ def kl(logits: Logits, *, baseline: Logits) -> PerRow:
     return terms.sum(-1).clamp(min=0)
 
 
+KL = LogitMetric("kl", kl)
+
+
 def logit_margin(
     logits: Logits, target_ids: Sequence[int] | Tensor, other_ids: Sequence[int] | Tensor
 ) -> PerRow:

@@ -25,7 +25,7 @@ from saelens_steer.errors import InputError, or_known
 from saelens_steer.metrics.code import Validity, code_validity
 from saelens_steer.metrics.custom import custom_metric
 from saelens_steer.metrics.latex import latex_first, latex_validity
-from saelens_steer.metrics.metric import LogitMetric, Metric, TextMetric, kl, logit_margin
+from saelens_steer.metrics.metric import KL, LogitMetric, Metric, TextMetric, logit_margin
 from saelens_steer.metrics.text import distinct_words, mentions
 from saelens_steer.tensors import Logits, PerRow
 
@@ -196,7 +196,7 @@ def _text_metric(name: str, of: Callable[[str], float]) -> TextMetric:
 SHIPPED: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
-        LogitMetric("kl", kl),
+        KL,
         _rates("code", code_validity),
         _rates("latex", latex_validity),
         _text_metric("latex_first", latex_first),

@@ -11,7 +11,7 @@ import torch
 
 from saelens_steer.errors import InputError
 from saelens_steer.files import digest
-from saelens_steer.metrics import LogitMetric, resolve_metrics
+from saelens_steer.metrics import KL
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.sweeps.logits import LogitSweep, measured_batches, rows_of
 from saelens_steer.sweeps.plan import BatchSplitter, shards
@@ -190,9 +190,7 @@ def _mean_kl(
     note: Note,
 ) -> list[float]:
     """Mean KL over the prompts of each cell at these steps."""
-    kl = resolve_metrics(["kl"], sweep.model.tokenizer, sweep.model.cfg.d_vocab)
-    metrics = [m for m in kl if isinstance(m, LogitMetric)]
-    trial = replace(_only(sweep, cells), steps=steps, metrics=metrics, sae=None)
+    trial = replace(_only(sweep, cells), steps=steps, metrics=[KL], sae=None)
     sums = torch.zeros(len(cells), dtype=torch.float64)
     for found in measured_batches(trial, splitter):
         rows = rows_of(trial, found, sweep.unsteered_pass.baseline)
