@@ -105,7 +105,7 @@ class _Reader:
         """(what closes it, whether mathematics is inside), innermost last."""
         self.present = False
         self.argument_is_text = False
-        """The mark before was a command such as `\\text`."""
+        """The previous mark was a command such as `\\text`."""
 
     def read(self) -> bool:
         """Read to the end or to the first mark out of place; False in the second case."""

@@ -31,6 +31,11 @@ class LogitMetric:
     sets: tuple[Int[Tensor, " target"], Int[Tensor, " other"]] | None = None
     """A margin's target and other tokens."""
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The column that it writes in the result tables: its name."""
+        return (self.name,)
+
     def of(
         self, logits: Logits, *, baseline: Logits, columns: Int[Tensor, " column"] | None = None
     ) -> PerRow:

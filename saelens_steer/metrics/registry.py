@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import torch
@@ -77,13 +76,8 @@ def resolve_metrics(
     if two metrics would write the same column.
     """
     found = [_resolve(spec, tokenizer, d_vocab) for spec in metric_specs(metrics)]
-    _refuse_clashes(list(chain.from_iterable(columns(metric) for metric in found)))
+    _refuse_clashes([column for metric in found for column in metric.columns])
     return found
-
-
-def columns(metric: Metric) -> tuple[str, ...]:
-    """The columns that a metric writes in the result tables."""
-    return metric.columns if isinstance(metric, TextMetric) else (metric.name,)
 
 
 def metric_provenance(
