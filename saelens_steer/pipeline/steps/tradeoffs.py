@@ -52,7 +52,7 @@ def _write(run: RunContext, job: TradeoffInputs, rows: pd.DataFrame) -> None:
     seed = run.spec.sweep.seed
     effects, first = job.effects, job.spec.edits[0].label
     metrics = [*(m.name for m in job.measurement.logit_metrics), *effects.text_columns]
-    damage = Damage(effects.outcome.name, job.sign, job.spec.domain, job.rates, first)
+    damage = Damage(job.measurement.outcome.name, job.sign, job.spec.domain, job.rates, first)
     write_table(run.folder.path("tradeoffs.csv"), tradeoffs_table(rows, damage, seed))
     by_domain = by_domain_table(rows, metrics, seed)
     write_table(run.folder.path("tradeoffs_by_domain.csv"), by_domain)
