@@ -16,10 +16,7 @@ from saelens_steer.sae import check_feature, check_sae
 
 
 def hook_of(model: Model, sae: SAE[Any], hook_name: str | None) -> str:
-    """The hook that is given, or the SAE's own, or the middle layer's.
-
-    Raises InputError unless the SAE fits there.
-    """
+    """The given hook, or the SAE's, or the middle layer's. InputError unless the SAE fits there."""
     if not isinstance(sae, SAE):
         raise InputError(f"sae should be a SAELens SAE, not {type(sae).__name__}: use load_sae")
     named = hook_name or sae.cfg.metadata.hook_name or default_hook_name(model)
@@ -29,9 +26,8 @@ def hook_of(model: Model, sae: SAE[Any], hook_name: str | None) -> str:
 
 
 def given_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
-    """The prompts. Raises InputError if there is none, or one without text."""
-    found = as_prompts(prompts)
-    if not found:
+    """The prompts. Raises InputError if there are none, or if one has no text."""
+    if not (found := as_prompts(prompts)):
         raise InputError("prompts is empty: give at least one Prompt or string")
     for number, prompt in enumerate(found):
         if not isinstance(prompt, Prompt):
@@ -43,7 +39,7 @@ def given_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
 
 
 def given_features(sae: SAE[Any], features: int | Sequence[int]) -> list[int]:
-    """The features as indices of the SAE; integers of numpy and torch count. Raises InputError."""
+    """The features as Python integers. Raises InputError if one is not an index of the SAE."""
     listed: Any = features.tolist() if hasattr(features, "tolist") else features  # type: ignore[union-attr]
     return [_index(sae, f) for f in (listed if isinstance(listed, Sequence) else [listed])]
 
@@ -51,8 +47,7 @@ def given_features(sae: SAE[Any], features: int | Sequence[int]) -> list[int]:
 def _index(sae: SAE[Any], feature: Any) -> int:
     plain = feature.tolist() if hasattr(feature, "tolist") else feature
     if not isinstance(plain, int) or isinstance(plain, bool):
-        kind = type(plain).__name__
-        raise InputError(f"features: {plain!r} is a {kind}, and a feature is given by its index")
+        raise InputError(f"features: {plain!r} is a {type(plain).__name__}, not an index")
     return check_feature(sae, plain)
 
 

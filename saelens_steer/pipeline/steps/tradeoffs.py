@@ -1,4 +1,4 @@
-"""The effects of directions and edits on one domain and on all others."""
+"""Effects of directions and edits on one domain and on all others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from saelens_steer.progress import progress
 
 
 def tradeoffs(run: RunContext) -> None:
-    """tradeoffs.csv and tradeoffs_by_domain.csv."""
+    """Write tradeoffs.csv and tradeoffs_by_domain.csv."""
     spec = run.spec.tradeoffs
     assert spec is not None
     prompts = run.tradeoff_prompts
@@ -60,7 +60,7 @@ def _write(run: RunContext, job: TradeoffInputs, rows: pd.DataFrame) -> None:
 
 
 def _directions(finder: DirectionFinder, spec: TradeoffsSpec, target: str) -> list[NamedDirection]:
-    """Each direction once, with the ways that found it."""
+    """Each direction once, with all the ways that found it."""
     found: dict[str, NamedDirection] = {}
     for source in spec.directions:
         best = next(r for r in finder.directions_by(source, spec.top) if r.side == target)
