@@ -41,6 +41,14 @@ def chart(name: str, plot: go.Figure) -> dict[str, Any]:
     return {"id": name, "title": title, "height": height, "plot": drawn}
 
 
+def small_chart(name: str, plot: go.Figure, title: str, against: str) -> dict[str, Any]:
+    """A figure of one panel for the macro `small_figures`, which writes the heading."""
+    plot.layout.annotations = ()
+    plot.update_layout(title_text=f"{title} against {against}", showlegend=False, height=236)
+    plot.update_layout(margin={"l": 48, "r": 14, "b": 48})
+    return chart(name, plot)
+
+
 def order(value: Any, missing: float = -1.0) -> float:
     """The number by which a table cell sorts; anything but a finite number sorts as `missing`."""
     known = isinstance(value, int | float) and math.isfinite(value)
@@ -59,7 +67,7 @@ ENVIRONMENT.filters |= {
     name: getattr(theme, name)
     for name in (
         *("number", "short", "percent", "estimate", "quoted", "one_line", "slug"),
-        *("name_label", "direction_label", "metric_unit", "token_text", "running_text"),
+        *("name_label", "direction_label", "with_unit", "token_text", "running_text"),
     )
 }
 ENVIRONMENT.filters |= {"exp": math.exp}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -140,7 +140,7 @@ def read_labels(path: Path) -> dict[int, dict[str, Any]]:
     """Feature → its entry, over all layers; empty if the file is missing."""
     found: dict[int, dict[str, Any]] = {}
     for own in read_mapping(path).values():
-        if not isinstance(own, dict) or not all(map(_is_label, own.items())):
+        if not isinstance(own, dict) or not all(_is_label(f, entry) for f, entry in own.items()):
             raise InputError(f"{path} should map layers to features to labels with their scores")
         if again := sorted(found.keys() & set(map(int, own))):
             raise InputError(f"{path} has feature {again[0]} in two layers; a run has only one")
@@ -148,24 +148,24 @@ def read_labels(path: Path) -> dict[int, dict[str, Any]]:
     return found
 
 
-def _is_label(named: tuple[str, Any]) -> bool:
+def _is_label(feature: str, entry: Any) -> bool:
     """Whether a feature's number and its entry have the form that the report reads."""
-    feature, entry = named
-    scores = entry.get("scores") if isinstance(entry, dict) else None
-    if not isinstance(scores, dict) or not (feature.isdecimal() and len(feature) < 16):
+    if not isinstance(entry, dict) or not (feature.isdecimal() and len(feature) < 16):
         return False
-    text, place = entry.get("interpretation"), entry.get("neuronpedia")
-    if not isinstance(text, str | None) or not isinstance(place, dict | None):
-        return False
-    own = [scores.get(kind) for kind in ("detection", "causal")]
-    return all(
-        isinstance(score, dict)
-        and (
-            score.get("status") != SCORED
-            or all(isinstance(score.get(key), int | float) for key in MEASURED)
-        )
-        for score in own
+    scores = entry.get("scores")
+    return (
+        isinstance(entry.get("interpretation"), str | None)
+        and isinstance(entry.get("neuronpedia"), dict | None)
+        and isinstance(scores, dict)
+        and all(_is_score(scores.get(kind)) for kind in ("detection", "causal"))
     )
+
+
+def _is_score(score: Any) -> bool:
+    if not isinstance(score, dict):
+        return False
+    measured = all(isinstance(score.get(key), int | float) for key in MEASURED)
+    return measured or score.get("status") != SCORED
 
 
 def _read_sentences(path: Path) -> list[str]:
@@ -182,12 +182,12 @@ def _parse(text: str, path: Path) -> Any:
         raise InputError(f"{path} is not valid JSON: {error}") from None
 
 
-def side_names(features: dict[str, Any]) -> list[str]:
+def side_names(features: Mapping[str, Any]) -> list[str]:
     """The names of the two sides that features.json gives, positive first."""
     return [str(features[key]) for key in ("positive", "negative") if features.get(key)]
 
 
-def direction_sides(features: dict[str, Any]) -> dict[str, str]:
+def direction_sides(features: Mapping[str, Any]) -> dict[str, str]:
     """`feature_12` → the name of its side."""
     return {
         f"feature_{feature}": side
@@ -226,12 +226,10 @@ def controls(summary: pd.DataFrame) -> pd.DataFrame:
     return summary.loc[summary["family"] != CANDIDATE]
 
 
-def compared(summary: pd.DataFrame, claims: pd.DataFrame | None) -> pd.DataFrame:
+def compared(summary: pd.DataFrame, claims: pd.DataFrame) -> pd.DataFrame:
     """Rows of the controls that the claims use; of all controls if the claims name no family."""
     own = controls(summary)
-    if claims is None or "controls" not in claims:
-        return own
-    named = list(claims["controls"].dropna().unique())
+    named = list(claims["controls"].dropna().unique()) if "controls" in claims else []
     return own.loc[own["family"].isin(named)] if named else own
 
 
