@@ -79,7 +79,8 @@ def add_candidates(
     counts = Counter(own.group for own in style.values())
     named: set[str] = set()
     measured = table.dropna(subset=[f"{metric}_delta"]).sort_values(by="alpha")
-    for direction, own in sorted(style.items(), key=lambda item: _layer(item[1])):
+    by_layer = sorted(style.items(), key=lambda item: 2 * item[1].strong + (item[1].colour != NULL))
+    for direction, own in by_layer:
         points = measured.loc[measured["direction"] == direction]
         trace = _line(points, metric, own, quoted(labels.get(direction, "")))
         trace.update(name=plain(f"{own.group} ({counts[own.group]})"), legendgroup=own.group)
@@ -96,11 +97,6 @@ def add_candidates(
                 **end,
             )
     _spread(figure)
-
-
-def _layer(style: Style) -> int:
-    """Larger values are drawn later, on top."""
-    return 2 * style.strong + (style.colour != NULL)
 
 
 def _line(points: pd.DataFrame, metric: str, style: Style, said: str) -> go.Scatter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import inspect
 import json
 import math
 from typing import Any
@@ -62,14 +63,8 @@ ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-ENVIRONMENT.filters |= {"script_json": script_json, "order": order, "float": float}
-ENVIRONMENT.filters |= {
-    name: getattr(theme, name)
-    for name in (
-        *("number", "short", "percent", "estimate", "quoted", "one_line", "slug"),
-        *("name_label", "direction_label", "with_unit", "token_text", "running_text"),
-    )
-}
-ENVIRONMENT.filters |= {"exp": math.exp}
+ENVIRONMENT.filters |= {name: f for name, f in vars(theme).items() if inspect.isfunction(f)}
+ENVIRONMENT.filters |= {"script_json": script_json, "order": order, "float": float, "exp": math.exp}
 ENVIRONMENT.tests["finite"] = math.isfinite
+ENVIRONMENT.globals["m"] = ENVIRONMENT.get_template("macros.html").module
 ENVIRONMENT.globals["plotly"] = lambda: Markup(get_plotlyjs())

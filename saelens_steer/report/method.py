@@ -11,51 +11,6 @@ from saelens_steer.report.markup import chart, render
 from saelens_steer.report.run_folder import RunTables, controls, side_names
 from saelens_steer.report.theme import decimals
 
-FAMILIES = {
-    "covariance": "drawn with the covariance of the activations; they move the model further than "
-    "isotropic directions, which makes for a harder test",
-    "isotropic": "drawn uniformly over all directions",
-    "feature": "decoder rows of other features that fire about as often as the candidates",
-    "permuted": "the candidates' directions with shuffled coordinates",
-    "token_difference": "differences between the activations of two tokens, which the model itself "
-    "distinguishes; some are concepts, which makes this the strictest test",
-}
-"""How the controls of each family are drawn."""
-
-CONTROLS = {
-    "size": "Random directions scaled to the norm of the steered vector and applied at the same "
-    "hook and positions.",
-    "‖Δx‖": "Random directions at the same hook and positions. At each token, a control moves the "
-    "activation as far as the candidate's own edit does there.",
-    "KL": "Random directions applied at the same hook and positions, scaled until their mean KL to "
-    "the unsteered model equals that of the steered vector.",
-}
-"""What controls are, by the quantity in which they match the steered vector."""
-
-STRENGTH = (
-    "α is the size of a push, the factor of scale minus 1, or the value that set_to gives the "
-    "feature. Edits without a strength have α = 1. α = 0 is the unsteered model."
-)
-METHOD = {
-    "Steering": "At the hook, the residual x of every steered position becomes x + α · direction.",
-    "Patching": "Other edits of x. Feature edits encode x, change the activations z and decode. "
-    "They either add the resulting change to x (keep) or replace x by the decoded vector (drop).",
-    "Effect Δ": "A metric's mean over prompts at α minus its mean over the same prompts at α = 0. "
-    "Intervals are 95 % bootstrap intervals over prompts.",
-    "T": "A direction's largest |Δ| over the strengths. Taking the maximum favours large values, "
-    "so T of each control is the same maximum.",
-    "p": "(1 + the number of controls whose T is at least as large) / (K + 1), with K controls. It "
-    "cannot be smaller than 1 / (K + 1).",
-    "p for the best": "In the headline: how often the best of an equal number of random directions "
-    "reaches the T of the best candidate.",
-    "q": "p after Benjamini–Hochberg correction over the directions of this report: among claims "
-    "with q < 0.05, no more than about one in twenty is expected to be false.",
-    "Opposite sign": "The share of prompts on which Δ has the opposite sign to the mean effect.",
-    "Verdict": "“More than random” means q < 0.05. “Not testable” means that K is too small for "
-    "any p to reach significance: claims about m directions need at least 20 · m controls.",
-}
-"""Definitions; `method_section` puts that of the controls before p."""
-
 
 def selection_section(run: RunTables) -> str:
     """The candidates, and the scores that chose them."""
@@ -105,14 +60,10 @@ def _token_set(own: Mapping[str, Any], limit: int = 60) -> dict[str, Any]:
 
 def method_section(run: RunTables) -> str:
     """Definitions of T, p, q, the controls and the verdicts."""
-    names = sorted(set(controls(run.summary)["family"]))
-    families = [f"{name}: {FAMILIES[name]}" for name in names if name in FAMILIES]
-    here = f" Here, {'; '.join(families)}." if families else ""
-    rows = list(METHOD.items())
-    if (edit := edit_of(run.summary)) not in PUSHES:
-        rows[0] = (
-            "Steering",
-            f"At the hook, {edit} is applied at every steered position. {STRENGTH}",
-        )
-    rows[4:4] = [("Controls", CONTROLS[matched_by(run.summary)] + here)]
-    return render("method.html", rows=rows)
+    edit = edit_of(run.summary)
+    return render(
+        "method.html",
+        edit="" if edit in PUSHES else edit,
+        matched_by=matched_by(run.summary),
+        names=sorted(set(controls(run.summary)["family"])),
+    )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -20,91 +20,10 @@ from saelens_steer.report.theme import one_line
 from saelens_steer.steering import CANDIDATE
 
 EDIT_TEXTS = ("prompt_id", "domain", "prompt", "variant", "edits", "hook_name", "completion")
-"""The columns of compare_edits.csv that hold text."""
+GRID_TEXTS, METHOD_TEXTS = ("name", "architecture", "options"), ("method", "directions")
+"""The columns of compare_edits.csv, grid.csv and comparison.csv that hold text."""
 MEASURED = ("accuracy", "ci_low", "ci_high", "correct", "n")
 """The numbers of a score that was measured."""
-
-
-@dataclass(frozen=True)
-class RunTables:
-    """The parts of a run folder that the report reads; `read_run` names the file of each."""
-
-    path: Path
-    summary: pd.DataFrame
-    claims: pd.DataFrame
-    completions: list[dict[str, Any]]
-    features: dict[str, Any]
-    provenance: dict[str, Any]
-    config: str
-    training: pd.DataFrame
-    quality: dict[str, Any]
-    grid: pd.DataFrame
-    compared_edits: pd.DataFrame
-    by_family: pd.DataFrame
-    baseline: pd.DataFrame
-    comparison: pd.DataFrame
-    tradeoffs_by_domain: pd.DataFrame
-    tradeoffs: pd.DataFrame
-    feature_pages: dict[str, Any]
-    labels: dict[int, dict[str, Any]]
-    warnings: list[str]
-
-    @cached_property
-    def spec(self) -> dict[str, Any]:
-        """The resolved config as a mapping."""
-        data = yaml.safe_load(self.config)
-        return data if isinstance(data, dict) else {}
-
-    @cached_property
-    def sides(self) -> dict[str, str]:
-        """Direction name → its side, for candidates that have one."""
-        return direction_sides(self.features)
-
-    @cached_property
-    def label_texts(self) -> dict[str, str]:
-        """Direction name → its label, for directions that have one."""
-        texts = {f: one_line(own.get("interpretation")) for f, own in self.labels.items()}
-        return {f"feature_{feature}": text for feature, text in texts.items() if text}
-
-    @cached_property
-    def text_metrics(self) -> list[str]:
-        """Metrics of completions: stored with the texts, or missing for most directions."""
-        beside = {key for record in self.completions[:100] for key in record}
-        names, half = metric_names(self.summary), 0.5 * len(set(self.summary["direction"].dropna()))
-        return [m for m in names if m in beside or len(largest_effect(self.summary, m)) < half]
-
-    @cached_property
-    def logit_metrics(self) -> list[str]:
-        """Metrics measured for every direction."""
-        return [m for m in metric_names(self.summary) if m not in self.text_metrics]
-
-
-def read_run(folder: Path) -> RunTables:
-    """Read a run folder. Raises InputError if it has no summary or a file is broken."""
-    folder = Path(folder)
-    if not (folder / "interference.csv").is_file():
-        raise InputError(f"{folder} has no interference.csv: run the sweep there first")
-    return RunTables(
-        path=folder,
-        summary=read_table(folder / "interference.csv"),
-        claims=read_table(folder / "claims.csv"),
-        completions=read_lines(folder / "completions.jsonl"),
-        features=read_mapping(folder / "features.json"),
-        provenance=read_mapping(folder / "provenance.json"),
-        config=read_text(folder / "config.yaml"),
-        training=pd.DataFrame(read_lines(folder / "sae" / "metrics.jsonl")),
-        quality=read_mapping(folder / "sae" / "quality.json"),
-        grid=read_table(folder / "grid" / "grid.csv", ("name", "architecture", "options")),
-        compared_edits=read_table(folder / "compare_edits.csv", EDIT_TEXTS),
-        by_family=read_table(folder / "controls.csv"),
-        baseline=read_table(folder / "frozen_decoder_baseline" / "claims.csv"),
-        comparison=read_table(folder / "comparison.csv", ("method", "directions")),
-        tradeoffs_by_domain=read_table(folder / "tradeoffs_by_domain.csv"),
-        tradeoffs=read_table(folder / "tradeoffs.csv"),
-        feature_pages=read_mapping(folder / "feature_pages.json"),
-        labels=read_labels(folder / "labels.json"),
-        warnings=_read_sentences(folder / "warnings.json"),
-    )
 
 
 def read_text(path: Path) -> str:
@@ -134,6 +53,10 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """JSON objects, one per line; empty if the file is missing."""
     return [_parse(line, path) for line in read_text(path).split("\n") if line.strip()]
+
+
+def _read_log(path: Path) -> pd.DataFrame:
+    return pd.DataFrame(read_lines(path))
 
 
 def read_labels(path: Path) -> dict[int, dict[str, Any]]:
@@ -180,6 +103,76 @@ def _parse(text: str, path: Path) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON: {error}") from None
+
+
+def _from(name: str, read: Callable[..., Any] = read_table, *options: Any) -> dict[str, Any]:
+    """What `read_run` needs to know of a field: its file in the run folder, and how to read it."""
+    return {"read": lambda folder: read(folder / name, *options)}
+
+
+@dataclass(frozen=True)
+class RunTables:
+    """The parts of a run folder that the report reads."""
+
+    path: Path
+    summary: pd.DataFrame = field(metadata=_from("interference.csv"))
+    claims: pd.DataFrame = field(metadata=_from("claims.csv"))
+    completions: list[dict[str, Any]] = field(metadata=_from("completions.jsonl", read_lines))
+    features: dict[str, Any] = field(metadata=_from("features.json", read_mapping))
+    provenance: dict[str, Any] = field(metadata=_from("provenance.json", read_mapping))
+    config: str = field(metadata=_from("config.yaml", read_text))
+    training: pd.DataFrame = field(metadata=_from("sae/metrics.jsonl", _read_log))
+    quality: dict[str, Any] = field(metadata=_from("sae/quality.json", read_mapping))
+    grid: pd.DataFrame = field(metadata=_from("grid/grid.csv", read_table, GRID_TEXTS))
+    compared_edits: pd.DataFrame = field(
+        metadata=_from("compare_edits.csv", read_table, EDIT_TEXTS)
+    )
+    by_family: pd.DataFrame = field(metadata=_from("controls.csv"))
+    baseline: pd.DataFrame = field(metadata=_from("frozen_decoder_baseline/claims.csv"))
+    comparison: pd.DataFrame = field(metadata=_from("comparison.csv", read_table, METHOD_TEXTS))
+    tradeoffs_by_domain: pd.DataFrame = field(metadata=_from("tradeoffs_by_domain.csv"))
+    tradeoffs: pd.DataFrame = field(metadata=_from("tradeoffs.csv"))
+    feature_pages: dict[str, Any] = field(metadata=_from("feature_pages.json", read_mapping))
+    labels: dict[int, dict[str, Any]] = field(metadata=_from("labels.json", read_labels))
+    warnings: list[str] = field(metadata=_from("warnings.json", _read_sentences))
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """The resolved config as a mapping."""
+        data = yaml.safe_load(self.config)
+        return data if isinstance(data, dict) else {}
+
+    @cached_property
+    def sides(self) -> dict[str, str]:
+        """Direction name → its side, for candidates that have one."""
+        return direction_sides(self.features)
+
+    @cached_property
+    def label_texts(self) -> dict[str, str]:
+        """Direction name → its label, for directions that have one."""
+        texts = {f: one_line(own.get("interpretation")) for f, own in self.labels.items()}
+        return {f"feature_{feature}": text for feature, text in texts.items() if text}
+
+    @cached_property
+    def text_metrics(self) -> list[str]:
+        """Metrics of completions: stored with the texts, or missing for most directions."""
+        beside = {key for record in self.completions[:100] for key in record}
+        names, half = metric_names(self.summary), 0.5 * len(set(self.summary["direction"].dropna()))
+        return [m for m in names if m in beside or len(largest_effect(self.summary, m)) < half]
+
+    @cached_property
+    def logit_metrics(self) -> list[str]:
+        """Metrics measured for every direction."""
+        return [m for m in metric_names(self.summary) if m not in self.text_metrics]
+
+
+def read_run(folder: Path) -> RunTables:
+    """Read a run folder. Raises InputError if it has no summary or a file is broken."""
+    folder = Path(folder)
+    if not (folder / "interference.csv").is_file():
+        raise InputError(f"{folder} has no interference.csv: run the sweep there first")
+    files = {f.name: f.metadata["read"](folder) for f in fields(RunTables) if f.metadata}
+    return RunTables(path=folder, **files)
 
 
 def side_names(features: Mapping[str, Any]) -> list[str]:

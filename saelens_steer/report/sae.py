@@ -16,44 +16,6 @@ from saelens_steer.report.markup import chart, render, small_chart
 from saelens_steer.report.run_folder import RunTables
 from saelens_steer.report.theme import SIDE_COLOURS, name_label, plain, short
 
-QUALITY = {
-    "l0": ("L0", "mean number of active features per token"),
-    "l1": ("L1", "mean over tokens of the summed feature activations"),
-    "explained_variance": (
-        "Explained variance",
-        "share of the activations' variance that the SAE reconstructs; 1 is perfect",
-    ),
-    "cosine": ("Cosine", "mean cosine between an activation and its reconstruction"),
-    "mse": ("Squared error", "mean squared distance between the two, summed over coordinates"),
-    "l2_ratio": ("Shrinkage", "norm of the reconstruction over the norm of the activation"),
-    "ce_loss": ("Loss, unmodified", "next-token loss of the unmodified model, in nats"),
-    "ce_loss_sae": ("Loss, through the SAE", "the same with activations replaced by the SAE's"),
-    "ce_loss_zero": ("Loss, zeroed", "the same with the activations set to zero"),
-    "loss_recovered": (
-        "Loss recovered",
-        "how far the SAE brings the loss back from zeroed (0) to unmodified (1)",
-    ),
-    "kl_sae": ("KL, through the SAE", "from the unmodified model's predictions, in nats"),
-    "kl_zero": ("KL, zeroed", "the same with the activations set to zero"),
-    "kl_recovered": ("KL recovered", "share of the KL of zeroing that the SAE avoids; 1 is all"),
-    "dead_share": ("Dead features", "share of features that never fired on these tokens"),
-    "dense_share": ("Dense features", "share of features that fire on over a tenth of the tokens"),
-    "d_in": ("Width", "dimension of the activations"),
-    "d_sae": ("Features", "number of features of the SAE"),
-    "epochs": ("Epochs", "passes over the cached activations"),
-    "stopped_early": ("Stopped early", "whether training ended because it stopped improving"),
-    "n_tokens": ("Tokens", "number of tokens measured"),
-    "sinks_dropped": (
-        "Sinks left out",
-        "tokens with norms many times the median (attention sinks)",
-    ),
-}
-"""Label and meaning of each number in quality.json."""
-QUALITY_FIRST = (
-    *("loss_recovered", "kl_recovered", "explained_variance", "cosine"),
-    *("l0", "dead_share", "dense_share"),
-)
-"""The numbers that are shown without unfolding."""
 CURVES = {
     "loss": "Loss",
     "l0": "L0 (active features)",
@@ -66,16 +28,12 @@ def sae_section(run: RunTables) -> str:
     """The SAE's quality, firing rates, training curves and grid."""
     quality = run.quality
     numbers = {k: v for k, v in quality.items() if isinstance(v, int | float)}
-    known = [k for k in QUALITY if k in numbers]
-    measures = {k: _measure(k, numbers[k]) for k in dict.fromkeys([*known, *numbers])}
     logged = {c: title for c, title in CURVES.items() if c in run.training}
     return render(
         "sae.html",
         verdict=quality.get("verdict"),
         warnings=quality.get("warnings") or [],
-        n_figures=len(numbers),
-        first=[measures[k] for k in QUALITY_FIRST if k in measures],
-        rest=[measure for k, measure in measures.items() if k not in QUALITY_FIRST],
+        numbers=numbers,
         density=chart("density", density_figure(quality)) if counted(quality) else None,
         curves=[
             (
@@ -95,15 +53,6 @@ def sae_section(run: RunTables) -> str:
 def counted(quality: Mapping[str, Any]) -> bool:
     """Whether any feature was counted in the histogram of firing rates."""
     return any((quality.get("density") or {}).get("counts", []))
-
-
-def _measure(name: str, value: int | float) -> tuple[str, int | float, str, str]:
-    """Label, value, text and meaning of a measure: counts in full, others to three digits."""
-    title, meaning = QUALITY.get(name, (name_label(name), ""))
-    text = (
-        short(value) if float(value).is_integer() else theme.number(value, theme.decimals([value]))
-    )
-    return title, value, text, meaning
 
 
 def training_figure(metrics: pd.DataFrame, columns: Iterable[str] = tuple(CURVES)) -> go.Figure:

@@ -62,8 +62,9 @@ def completions_data(run: RunTables) -> dict[str, Any]:
     unsteered: dict[str, list[dict[str, Any]]] = {}
     for (prompt, _), shown in samples.items():
         unsteered.setdefault(str(prompt), []).append(shown)
+    full_texts = [str(r.get("prompt", r["prompt_id"])) for r in prompts.values()]
     return {
-        "prompts": [_prompt_option(r) for r in prompts.values()],
+        "prompts": [{"label": _brief(text, 80), "text": text} for text in full_texts],
         "directions": [_direction_option(d, family, run) for d, family in directions.items()],
         "alphas": [{"value": a, "label": f"α = {short(a)}"} for a in alphas],
         "unsteered": unsteered,
@@ -142,11 +143,6 @@ def segments(text: str) -> list[list[str]]:
 def _length(record: dict[str, Any]) -> str:
     cut = ", cut at the token limit" if record.get("truncated") else ""
     return f"{short(record['n_tokens'])} tokens{cut}"
-
-
-def _prompt_option(record: dict[str, Any]) -> dict[str, str]:
-    text = str(record.get("prompt", record["prompt_id"]))
-    return {"label": _brief(text, 80), "text": text, "domain": str(record.get("domain", ""))}
 
 
 def _brief(text: str, most: int) -> str:

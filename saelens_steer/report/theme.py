@@ -165,6 +165,11 @@ def number(value: Any, places: int = 3, signed: bool = False) -> str:
     return format(value, f"{sign},.{places}f").replace(",", "\u202f").replace("-", "−")
 
 
+def measure(value: int | float) -> str:
+    """A measure of the SAE: counts in full, others to three digits."""
+    return short(value) if float(value).is_integer() else number(value, decimals([value]))
+
+
 def percent(share: float) -> str:
     """A share in percent, to about two digits."""
     if share == 0:
