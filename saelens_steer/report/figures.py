@@ -181,7 +181,7 @@ def _alpha_axis(figure: go.Figure, summary: pd.DataFrame) -> None:
 def _quantile_line(figure: go.Figure, claims: pd.DataFrame, of_controls: pd.Series) -> None:
     """Mark the controls' 95th percentile: one line, or a tick per candidate if they differ."""
     given = claims.dropna(subset=["control_quantile"])
-    ends = given["control_quantile"]
+    ends = given.loc[:, "control_quantile"]
     if given.empty and of_controls.empty:
         return
     if len(given) and ends.max() > ends.min() * (1 + 1e-9):

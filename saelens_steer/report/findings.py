@@ -69,7 +69,7 @@ def _controls(summary: pd.DataFrame) -> tuple[str, str]:
         return "none", ""
     below = f"random directions of the same {matched_by(summary)}"
     if sets > 1:
-        below += f", at each of {sets} sizes" if kind == "sizes" else f", for each of {sets}"
+        below += f", at each of {sets} sizes" if kind == "sizes" else f", drawn for each of {sets}"
     return ", ".join(f"{short(n)} {family}" for family, n in families.items()), below
 
 
@@ -161,7 +161,7 @@ def baseline_section(run: RunTables) -> str:
         return ""
     rows = []
     for metric in dict.fromkeys(run.baseline["metric"]):
-        both = [claims_on(claims, metric) for claims in (run.claims, run.baseline)]
+        both: list[Any] = [claims_on(claims, metric) for claims in (run.claims, run.baseline)]
         if both[0].empty:
             continue
         verdicts = [list(own["verdict"]) for own in both]

@@ -47,9 +47,7 @@ def styles(sizes: pd.Series, claims: pd.DataFrame, sides: Sides) -> dict[str, St
 
     claims: of one metric; a direction that is not in them has no verdict.
     """
-    verdicts = (
-        {} if claims.empty else dict(zip(claims["direction"], claims["verdict"], strict=True))
-    )
+    verdicts = dict(claims[["direction", "verdict"]].to_numpy()) if len(claims) else {}
     found: dict[str, Style] = {}
     drawn: Counter[int] = Counter()
     for direction in map(str, sizes.sort_values(ascending=False).index):
@@ -88,13 +86,13 @@ def add_candidates(
         named.add(own.group)
         figure.add_trace(trace)
         if own.strong:
-            end = {"x": 1, "xref": "paper", "xanchor": "left", "xshift": 6, "y": trace.y[-1]}
             figure.add_annotation(
                 name="end-label",
                 text=plain(direction_label(direction)),
                 font={"color": own.colour, "size": 12},
                 showarrow=False,
-                **end,
+                y=float(points[f"{metric}_delta"].iloc[-1]),
+                **{"x": 1, "xref": "paper", "xanchor": "left", "xshift": 6},
             )
     _spread(figure)
 
@@ -127,12 +125,11 @@ def _line(points: pd.DataFrame, metric: str, style: Style, said: str) -> go.Scat
     )
 
 
-def _spread(figure: go.Figure, gap: float = 0.055) -> None:
-    """Move the labels at the ends of lines apart, by at least `gap` of the figure's height."""
-    layout: Any = figure.layout
+def _spread(figure: Any) -> None:
+    """Move the labels at the ends of lines apart, by at least a share of the figure's height."""
     values = [v for trace in figure.data for v in trace.y]
-    step = gap * (max(values) - min(values)) if values else 0
-    for below, label in pairwise(sorted(layout.annotations, key=lambda a: a.y)):
+    step = 0.055 * (max(values) - min(values)) if values else 0
+    for below, label in pairwise(sorted(figure.layout.annotations, key=lambda a: a.y)):
         label.y = max(label.y, below.y + step)
 
 
@@ -177,7 +174,8 @@ def rate_styles(table: pd.DataFrame, sides: Sides) -> dict[str, dict[str, Any]]:
 
 def claim_dots(claims: pd.DataFrame, sides: Sides) -> Iterator[go.Scatter]:
     """One dot for each candidate at its T, grouped for the legend as in the dose-response."""
-    style = styles(claims.set_index("direction")["T"], claims, sides)
+    sizes = pd.Series(list(claims["T"]), index=list(claims["direction"]), dtype=float)
+    style = styles(sizes, claims, sides)
     rows = claims.assign(group=[style[d].group for d in claims["direction"]])
     for group, own in rows.groupby("group", sort=False):
         first = style[own["direction"].iloc[0]]

@@ -61,7 +61,7 @@ def training_figure(metrics: pd.DataFrame, columns: Iterable[str] = tuple(CURVES
     Solid: the batches trained on; dotted: held-out activations, at the steps that measured them.
     """
     columns = [c for c in columns if c in metrics]
-    figure = theme.panels([CURVES[c] for c in columns], "SAE training")
+    figure: Any = theme.panels([CURVES[c] for c in columns], "SAE training")
     for i, name in enumerate(columns, start=1):
         figure.add_trace(_curve(metrics, name, name_label(name)), row=1, col=i)
         if (held_out := f"held_out_{name}") in metrics:
@@ -78,7 +78,7 @@ def training_figure(metrics: pd.DataFrame, columns: Iterable[str] = tuple(CURVES
 def _curve(metrics: pd.DataFrame, column: str, label: str, dotted: bool = False) -> go.Scatter:
     own = metrics.dropna(subset=[column])
     return go.Scatter(
-        x=list(own.get("tokens", own.index)),
+        x=list(own["tokens"] if "tokens" in own.columns else own.index),
         y=list(own[column]),
         mode="lines",
         line={"color": SIDE_COLOURS[dotted], "width": 2, "dash": "dot" if dotted else None},

@@ -83,7 +83,7 @@ def bars_caption(data: Data) -> str:
         "categories": (MOST_CATEGORIES, len(data["topic"]["categories"])),
     }
     left = [f"the {most} strongest of {n} {what}" for what, (most, n) in counts.items() if n > most]
-    shown = f" Shown are {' and '.join(left)}." if left else ""
+    shown = f" Only {' and '.join(left)} are drawn." if left else ""
     return (
         "Features run from weakest (front) to strongest (back); hover over the top of a bar for "
         f"its value.{shown}"
