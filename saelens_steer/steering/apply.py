@@ -15,7 +15,7 @@ from saelens_steer.config import SPLICE_MAX_NORM
 from saelens_steer.data import special_ids
 from saelens_steer.errors import InputError
 from saelens_steer.model import check_editable
-from saelens_steer.model.model_class import Model
+from saelens_steer.model.model_class import Model, tokenizer_of
 from saelens_steer.sae import check_sae
 from saelens_steer.steering.edits import Edit
 from saelens_steer.steering.positions import Positions, Tracker, norm_limits, within
@@ -102,7 +102,7 @@ def steered(
     for edit in chain:
         if isinstance(edit, SAEEdit) and edit.sae is not None:
             check_sae(edit.sae, model, hook_name)
-    excluded = tuple(special_ids(model.tokenizer)) if exclude_special_tokens else ()
+    excluded = tuple(special_ids(tokenizer_of(model))) if exclude_special_tokens else ()
     tracker = Tracker(positions, excluded)
     sinks = _Sinks(tracker, _limit(max_norm, chain))
     receipt = Receipt()
