@@ -153,3 +153,32 @@ def test_the_settings_of_a_config_that_only_transformers_reads_are_kept(folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "pretraining_tp": 2}))
     load_model(folder)
+
+
+def _pickle(folder: Path, weights: object) -> Path:
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    return folder
+
+
+def test_pickled_tensors_are_read_where_there_are_no_safetensors(folder):
+    plain, weights = load_model(folder), load_file(folder / "model.safetensors")
+    model = load_model(_pickle(folder, weights))
+    assert all(torch.equal(w, model.state_dict()[k]) for k, w in plain.state_dict().items())
+
+
+class _Evil:
+    def __reduce__(self):
+        return Path.touch, (Path(ran),)
+
+
+ran = ""
+
+
+def test_code_in_a_pickle_is_never_run(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "ran", str(tmp_path / "ran"))
+    weights = load_file(folder / "model.safetensors")
+    with pytest.raises(InputError, match="pickled weights") as error:
+        load_model(_pickle(folder, {**weights, "model.norm.weight": _Evil()}))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "ran").exists()
