@@ -10,25 +10,29 @@ import json
 import re
 from pathlib import Path
 
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub import errors as hub
-from huggingface_hub import snapshot_download
 
 from saelens_steer.config import TINY
 from saelens_steer.errors import InputError, first_line
 from saelens_steer.files import inside
+from saelens_steer.model.names import hub_ids, only_in_transformer_lens
 
 TINY_WEIGHTS = Path(__file__).parent / "tiny" / "weights"
 EXAMPLE_ID = "Qwen/Qwen3-4B-Instruct-2507"
 FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model"]
 TEXT_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 """Config, tokenizer, chat template and generation settings."""
+PICKLED_FILES = ["pytorch_model*.bin"]
+"""Read where there are no safetensors, and as tensors only: torch runs no code in them."""
 INDEX = "model.safetensors.index.json"
+PICKLED_INDEX = "pytorch_model.bin.index.json"
 
 
 def find_snapshot(name: str, revision: str | None = None) -> Path:
-    """The folder with the config.json and safetensors weights of a model.
+    """The folder with the config.json and weights of a model.
 
-    `name` is the shipped model's, a local folder, or a hub id, which is downloaded unless cached.
+    `name` is the shipped model's, a local folder, or a hub id or alias, downloaded unless cached.
     """
     local = Path(name).expanduser()
     if name == TINY:
@@ -42,13 +46,28 @@ def find_snapshot(name: str, revision: str | None = None) -> Path:
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
-    """Download a hub model unless it is cached."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    """Download a hub model unless it is cached, under whichever of its ids."""
+    if not (ids := hub_ids(name)):
         raise InputError(_not_a_model(name))
+    if only_in_transformer_lens(ids[0]):
+        raise InputError(
+            f"The model {name} is in TransformerLens's own format: give "
+            f"HookedTransformer.from_pretrained({name!r}) where a model is expected."
+        )
+    hub_id = next((i for i in ids if _is_cached(i)), ids[0])
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=FILES))
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=FILES))
+        if not any(folder.glob("*.safetensors*")):
+            more = [*FILES, *PICKLED_FILES]
+            folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=more))
+        return folder
     except Exception as e:  # hub, network and disk errors share no base class
         raise InputError(_download_failure(name, revision, e)) from e
+
+
+def _is_cached(hub_id: str) -> bool:
+    """Whether the hub cache has a folder for this id."""
+    return (Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}").is_dir()
 
 
 def _not_a_model(name: str) -> str:
@@ -87,14 +106,14 @@ def _download_failure(name: str, revision: str | None, error: Exception) -> str:
 
 
 def _check_complete(folder: Path, name: str) -> None:
-    """InputError for a folder without config.json or without all of its safetensors weights."""
+    """InputError for a folder without config.json or without all of its weights."""
     if not (folder / "config.json").is_file():
         raise InputError(f"The model {name!r} has no config.json in {folder}; give another folder.")
     files = weight_files(folder)
     if not files:
         raise InputError(
-            f"The model {name!r} has no safetensors weights in {folder}; convert it: pickled "
-            "weights (.bin, .pt) are never read."
+            f"The model {name!r} has no safetensors weights in {folder}, and no "
+            "pytorch_model.bin; save it with save_pretrained."
         )
     missing = [file.name for file in files if not file.is_file()]
     if missing:
@@ -102,12 +121,18 @@ def _check_complete(folder: Path, name: str) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The checkpoint's safetensors files, sorted by name; some may be missing."""
-    index = folder / INDEX
+    """The checkpoint's weight files, sorted by name; some that an index lists may be missing."""
+    kinds = ((INDEX, "*.safetensors"), (PICKLED_INDEX, *PICKLED_FILES))
+    found = (_listed(folder / index) or sorted(folder.glob(pattern)) for index, pattern in kinds)
+    return next((files for files in found if files), [])
+
+
+def _listed(index: Path) -> list[Path]:
+    """The files that an index lists; empty without an index."""
     if not index.is_file():
-        return sorted(folder.glob("*.safetensors"))
+        return []
     names = json.loads(index.read_text())["weight_map"].values()
-    return [inside(folder, name) for name in sorted(set(names))]
+    return [inside(index.parent, name) for name in sorted(set(names))]
 
 
 def snapshot_fingerprint(folder: Path) -> str:
