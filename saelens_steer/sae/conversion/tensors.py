@@ -63,6 +63,11 @@ Tensors = dict[str, tuple[str, Tensor]]
 def tensors_by_role(checkpoint: Checkpoint) -> Tensors:
     """Role → tensor. Raises InputError for a missing, duplicate, unknown or non-finite one."""
     found: Tensors = {}
+    for name in checkpoint.weights:
+        if other := next((what for pattern, what in OTHERS if pattern.search(name)), None):
+            raise InputError(
+                f"{checkpoint.file} holds {name}, {other}: it is not an SAE of one hook"
+            )
     for name, tensor in checkpoint.weights.items():
         if (role := NAMES.get(name)) is None:
             _check_irrelevant(checkpoint, name, tensor)
@@ -93,8 +98,6 @@ def _shaped(checkpoint: Checkpoint, name: str, tensor: Tensor) -> Tensor:
 
 def _check_irrelevant(checkpoint: Checkpoint, name: str, tensor: Tensor) -> None:
     """Raise InputError for an unknown tensor that may affect what the SAE computes."""
-    if other := next((what for pattern, what in OTHERS if pattern.search(name)), None):
-        raise InputError(f"{checkpoint.file} holds {name}, {other}: it is not an SAE of one hook")
     known = name in (*MEANS, *SCALES) or name in SIZES or RECORDS.search(name)
     known = known or name.startswith(DATASET_NORM)
     single = tensor.ndim == 0 and not CHANGING.search(name)
