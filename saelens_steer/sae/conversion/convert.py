@@ -28,7 +28,7 @@ from saelens_steer.sae.codec import RUN_TIME
 from saelens_steer.sae.conversion.checkpoint import Checkpoint, read_checkpoint
 from saelens_steer.sae.conversion.hooks import Hooks, hooks_of, names_of, qwen_scope
 from saelens_steer.sae.conversion.kinds import (
-    Kind,
+    SAEKind,
     check_input_norm,
     check_supported,
     kind_of,
@@ -64,7 +64,7 @@ class CheckpointSAE:
     """Subtracted from the normalised input."""
     after: Float[Tensor, " d_in"]
     """Added to the output; the same object as `before` if they are one parameter."""
-    kind: Kind
+    kind: SAEKind
     normalisation: Normalisation
 
 
@@ -134,7 +134,7 @@ def _parts(checkpoint: Checkpoint, d_model: int | None) -> CheckpointSAE:
     W_dec, W_enc = _matrices(checkpoint, tensors, normalisation, d_model)
     d_sae, d_in = W_dec.shape
     scale = normalisation.folded(d_in)[1]
-    kind = Kind("standard")
+    kind = SAEKind("standard")
     if W_enc is not None:
         kind = kind_of(checkpoint, tensors, d_sae, float(scale[0]))
         if check_input_norm(checkpoint, kind, normalisation):
@@ -177,7 +177,7 @@ def _more_evidence(checkpoint: Checkpoint, d_model: int | None) -> Sequence[Shap
 
 
 def _biases(
-    checkpoint: Checkpoint, tensors: Tensors, sizes: LayerSizes, kind: Kind, subtracts: bool
+    checkpoint: Checkpoint, tensors: Tensors, sizes: LayerSizes, kind: SAEKind, subtracts: bool
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """The encoder's biases, the bias subtracted from the input, and the one added to the output."""
     d_in, d_sae = sizes

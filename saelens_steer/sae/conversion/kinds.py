@@ -69,7 +69,7 @@ WRITE = "into a config.json beside it"
 
 
 @dataclass(frozen=True)
-class Kind:
+class SAEKind:
     """Architecture of a SAELens SAE with what it needs."""
 
     architecture: str
@@ -96,7 +96,7 @@ def check_supported(checkpoint: Checkpoint) -> None:
         raise InputError(f"{file} has postact_fn: {settings['postact_fn']}: only ReLU is supported")
 
 
-def kind_of(checkpoint: Checkpoint, tensors: Tensors, d_sae: int, scale: float) -> Kind:
+def kind_of(checkpoint: Checkpoint, tensors: Tensors, d_sae: int, scale: float) -> SAEKind:
     """The kind in the settings, or else the one that k, thresholds and gates belong to.
 
     `scale` divides a threshold in the units of x. Raises InputError for a kind that stays unknown,
@@ -115,8 +115,8 @@ def kind_of(checkpoint: Checkpoint, tensors: Tensors, d_sae: int, scale: float) 
         raise InputError(f"{checkpoint.file} says it is {kind}, but holds no {_needs(kind)}")
     _check_consistent(checkpoint, kind, held)
     if kind == "jumprelu":
-        return Kind(kind, threshold=threshold)
-    return Kind(kind, _checked_k(checkpoint, k, d_sae)) if kind == "topk" else Kind(kind)
+        return SAEKind(kind, threshold=threshold)
+    return SAEKind(kind, _checked_k(checkpoint, k, d_sae)) if kind == "topk" else SAEKind(kind)
 
 
 def subtracts_of(checkpoint: Checkpoint, tensors: Tensors) -> bool:
@@ -142,7 +142,7 @@ def subtracts_of(checkpoint: Checkpoint, tensors: Tensors) -> bool:
     )
 
 
-def check_input_norm(checkpoint: Checkpoint, kind: Kind, normalisation: Normalisation) -> bool:
+def check_input_norm(checkpoint: Checkpoint, kind: SAEKind, normalisation: Normalisation) -> bool:
     """Whether to apply OpenAI's LayerNorm, which its TopK files do not state.
 
     Raises InputError for a TopK SAE that only resembles OpenAI's.
