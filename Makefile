@@ -1,4 +1,4 @@
-# make demo       the whole story on the shipped model, ending with the path of report.html
+# make demo       runs the default config on the shipped model and prints the path of report.html
 # make test       the tests, at most eight minutes on two cores
 # make test-slow  those that take longer, at most twenty
 # make check      formatting, lint, types, import contract

@@ -2,12 +2,12 @@
 
 Random weights in bfloat16, steered at blocks.18.hook_resid_pre. Prints one JSON line with medians:
  sweep     the logits of 112 prompts × 9 strengths × 17 directions, steered at all tokens and at the
-           last, by our engine (f), our whole passes (e) and the loops people write (a, b)
- generate  64 new tokens after each of these rows, beside Hugging Face's `generate` with a hook
+           last, with our engine (f), our full forward passes (e) and common loops (a, b)
+ generate  64 new tokens after each of these rows; also Hugging Face's `generate` with a hook
  cache     `cache_activations` of 3,000 texts
  train     steps of an SAE (BatchTopK, 4,096 features, k 32) in batches of 4,096 cached activations
-Loops, whole passes and `generate` are timed on some rows and scaled to all; `floors` in the JSON is
-what the figures are held against. Without a CUDA GPU it ends with status 2.
+Loops, full passes and `generate` are timed on some rows and scaled to all. `floors` in the JSON has
+the bounds for the figures. Without a CUDA GPU the exit status is 2.
 """
 
 from __future__ import annotations

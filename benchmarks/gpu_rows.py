@@ -24,7 +24,7 @@ from saelens_steer.sweeps.logits import run_logits
 from saelens_steer.sweeps.texts import judged
 
 FEW = 2
-"""Whole passes are timed on so many directions, and logits are compared on them."""
+"""Directions on which full forward passes are timed and logits compared."""
 TEXT_METRICS = ("code_validity", "latex_validity", "latex_first")
 
 

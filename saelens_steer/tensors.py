@@ -31,12 +31,13 @@ VectorLike = Tensor | np.ndarray
 """Vectors as a caller gives them: [d_model] or [n, d_model], of any floating-point type."""
 
 
-def as_floats(name: str, given: VectorLike) -> Tensor:
-    """The argument `name` as a float32 tensor. Raises InputError for integers."""
+def as_floats(name: str, given: VectorLike, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The argument `name` as a tensor of floats. Raises InputError for integers."""
     if isinstance(given, np.ndarray) and given.dtype.kind == "f":
-        given = torch.from_numpy(given.astype(np.float32))
+        wide = dtype == torch.float64
+        given = torch.from_numpy(given.astype(np.float64 if wide else np.float32))
     if isinstance(given, Tensor) and given.is_floating_point():
-        return given.detach().float()
+        return given.detach().to(dtype)
     if isinstance(given, Tensor | np.ndarray):
         raise InputError(f"{name} has dtype {given.dtype}: convert it to floats")
     raise InputError(
@@ -44,12 +45,14 @@ def as_floats(name: str, given: VectorLike) -> Tensor:
     )
 
 
-def as_vectors(name: str, given: VectorLike, d_model: int) -> Vectors:
-    """The argument `name` as [n, d_model], float32, CPU; one vector [d_model] becomes [1, d_model].
+def as_vectors(
+    name: str, given: VectorLike, d_model: int, dtype: torch.dtype = torch.float32
+) -> Vectors:
+    """The argument `name` as [n, d_model] on the CPU; one vector [d_model] becomes [1, d_model].
 
     Raises InputError for another shape or for integers.
     """
-    vectors = as_floats(name, given)
+    vectors = as_floats(name, given, dtype)
     if vectors.ndim not in (1, 2) or vectors.shape[-1] != d_model or not len(vectors):
         raise InputError(
             f"{name} has shape {list(vectors.shape)}: it should be [n, {d_model}], or [{d_model}]"

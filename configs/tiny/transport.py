@@ -1,4 +1,4 @@
-"""A validator of one's own, named in transport_vs_prose.yaml."""
+"""A custom text metric, named in transport_vs_prose.yaml."""
 
 import re
 

@@ -1,12 +1,11 @@
-"""The base of all specs, and the wording of config errors."""
+"""The base of all specs, and how config errors are worded."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
 
 from saelens_steer.errors import or_known
 
@@ -33,10 +32,12 @@ def sentence(error: ValidationError, spec: type[BaseModel]) -> str:
     """The first error in the data for `spec`, as a sentence; unknown keys take precedence."""
     found = error.errors()
     first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
-    where = ".".join(str(part) for part in first["loc"] if not is_tag(part))
+    where = ".".join(str(part) for part in first["loc"] if not str(part).startswith("<"))
     if first["type"] == "extra_forbidden":
-        return f"unknown key {where!r}; {_nearest(str(first['loc'][-1]), spec, first['loc'][:-1])}"
-    return f"{where}: {_message(first)}" if where else _message(first)
+        *path, key = first["loc"]
+        return f"unknown key {where!r}; {or_known(str(key), list(_keys_at(spec, path)))}"
+    message = PLAINER.get(first["type"]) or first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
 
 
 def tag(name: str) -> str:
@@ -44,25 +45,12 @@ def tag(name: str) -> str:
     return f"<{name}>"
 
 
-def is_tag(part: object) -> bool:
-    """Whether a part of pydantic's error location is such a tag."""
-    return str(part).startswith("<")
-
-
-def _message(error: ErrorDetails) -> str:
-    return PLAINER.get(error["type"]) or error["msg"].removeprefix("Value error, ")
-
-
-def _nearest(key: str, spec: type[BaseModel], path: Sequence[int | str]) -> str:
-    """The nearest key of the spec at `path`, or all of its keys."""
-    return or_known(key, list(_fields(_spec_at(spec, path))))
-
-
-def _spec_at(spec: type[BaseModel], path: Sequence[int | str]) -> type[BaseModel]:
+def _keys_at(spec: type[BaseModel], path: Sequence[int | str]) -> Iterable[str]:
+    """The keys of the spec at `path`."""
     for key in path:
         if field := _fields(spec).get(str(key)):
             spec = next(iter(_specs_in(field.annotation)), spec)
-    return spec
+    return _fields(spec)
 
 
 def _fields(spec: type[BaseModel]) -> dict[str, Any]:

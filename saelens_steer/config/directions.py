@@ -64,7 +64,7 @@ PARTS = ("assistant_start", "answer")
 
 
 class SourceFacts(NamedTuple):
-    """Inputs of a source of directions, and what kind of evidence its effect is."""
+    """The inputs of a source of directions, and the kind of evidence that its effect is."""
 
     evidence: Literal["selection", "tokens", "ceiling", "without SAE", "control", "given"]
     """selection: does not use the outcome. tokens: uses the metric's tokens. ceiling: uses the
@@ -242,7 +242,7 @@ class TradeoffsSpec(Spec):
     )
     """The first is the baseline of the others."""
     alphas: tuple[float, ...] = (0.25, 0.5)
-    effect: float | None = 1.0
+    effect: float | None = Field(default=1.0, gt=0)
     """Also find the strength with this effect; null: do not."""
     max_new_tokens: int = Field(default=40, ge=0)
     """Length of the texts for validity and perplexity; 0: generate none."""
@@ -253,13 +253,6 @@ class TradeoffsSpec(Spec):
         if not alphas or min(alphas) <= 0:
             raise ValueError("strengths must be above 0: `target` sets the direction")
         return tuple(sorted(set(alphas)))
-
-    @field_validator("effect")
-    @classmethod
-    def _some_effect(cls, effect: float | None) -> float | None:
-        if effect is not None and not effect > 0:
-            raise ValueError("must be above 0: `target` sets the direction")
-        return effect
 
     @model_validator(mode="after")
     def _known(self) -> TradeoffsSpec:

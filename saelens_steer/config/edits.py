@@ -46,7 +46,6 @@ class EditOptions(Spec):
 
     @property
     def strength(self) -> Strength | None:
-        """How the edit uses a sweep's α."""
         return self.STRENGTH
 
     @property

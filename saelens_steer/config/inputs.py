@@ -110,7 +110,7 @@ class TokenSetSpec(Spec):
     def _short_forms(cls, value: Any) -> Any:
         if isinstance(value, str):
             return {"name": value}
-        if isinstance(value, Sequence) and not isinstance(value, str):
+        if isinstance(value, Sequence):
             return {"ids" if all(isinstance(v, int) for v in value) else "strings": value}
         return value
 

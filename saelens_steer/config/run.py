@@ -75,8 +75,8 @@ class RunSpec(Spec):
 
     @property
     def from_elsewhere(self) -> tuple[str, ...]:
-        """Functions and files that the config names and that may change under their names: custom
-        edits, sources of directions and families of controls; files of vectors."""
+        """Functions and files that the config names, whose contents may change: custom edits,
+        sources of directions, families of controls, files of vectors."""
         compared = self.compare_edits.edits if self.compare_edits else []
         edits = [self.sweep.edit, *compared, *(self.tradeoffs.edits if self.tradeoffs else ())]
         functions = [edit.custom.function for edit in edits if edit.custom]
@@ -102,14 +102,12 @@ class RunSpec(Spec):
         model = data.get("model") if isinstance(data, dict) else None
         if not isinstance(model, dict) or model.get("name", TINY) == TINY:
             return data
-        sweep, prompts = data.get("sweep", {}), data.get("prompts")
-        if isinstance(features := data.get("features", {}), dict):
-            data = {**data, "features": {"topic": None, **features}}
-        if isinstance(sweep, dict):
-            data = {**data, "sweep": {"n_controls": 1000, **sweep}}
-        return (
-            {**data, "prompts": {"limit": None, **prompts}} if isinstance(prompts, dict) else data
-        )
+        defaults = {"features": {"topic": None}, "sweep": {"n_controls": 1000}}
+        defaults |= {"prompts": {"limit": None}} if "prompts" in data else {}
+        for section, keys in defaults.items():
+            if isinstance(given := data.get(section, {}), dict):
+                data = {**data, section: {**keys, **given}}
+        return data
 
     @model_validator(mode="after")
     def _answers_are_kept(self) -> RunSpec:
@@ -127,7 +125,7 @@ class RunSpec(Spec):
         return self
 
     @model_validator(mode="after")
-    def _a_twin_has_candidates(self) -> RunSpec:
+    def _baseline_has_candidates(self) -> RunSpec:
         given = self.sweep.features != "candidates" or self.sweep.directions
         if self.sae.frozen_decoder_baseline and given:
             raise ValueError(

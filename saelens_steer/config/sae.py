@@ -136,14 +136,8 @@ class GridSpec(Spec):
         found = {}
         for values in itertools.product(*self.vary.values()):
             varied = dict(zip(self.vary, values, strict=True))
-            name = "-".join(
-                [self.name or self.architecture, *(f"{key}{v}" for key, v in varied.items())]
-            )
-            changes: dict[str, Any] = {"architecture": self.architecture}
-            changes |= {"options": self.options | varied, "normalize": self.normalize}
-            changes |= {"lr": self.lr} if self.lr else {}
-            changes["cached_tokens"] = train.cached_tokens or train.training_tokens
-            name = re.sub(r"[^\w.-]+", "_", name)
+            settings = [f"{key}{value}" for key, value in varied.items()]
+            name = re.sub(r"[^\w.-]+", "_", "-".join([self.name or self.architecture, *settings]))
             if RESERVED.fullmatch(name):
                 raise ValueError(
                     f"an SAE of the grid would be named {name!r}, which is hidden or "
@@ -153,6 +147,13 @@ class GridSpec(Spec):
                 raise ValueError(
                     f"two SAEs of the grid would be named {name!r}: give vary distinct values"
                 )
+            changes = {
+                "architecture": self.architecture,
+                "options": self.options | varied,
+                "normalize": self.normalize,
+                "lr": self.lr or train.lr,
+                "cached_tokens": train.cached_tokens or train.training_tokens,
+            }
             found[name] = TrainSpec.model_validate(train.model_dump() | changes)
         return found
 
@@ -189,16 +190,12 @@ class SAESpec(Spec):
             raise ValueError("frozen_decoder_baseline needs train, not load: it retrains the SAE")
         if self.grid and self.train is None:
             raise ValueError("grid needs train, not load: it trains SAEs")
-        if self.grid:
-            self._check_grid()
-        return self
-
-    def _check_grid(self) -> None:
         names = [name for entry in self.grid for name in self._specs_of(entry)]
         if doubled := [name for name in names if names.count(name) > 1]:
             raise ValueError(
                 f"two SAEs of the grid are named {doubled[0]!r}: give one of the two entries a name"
             )
+        return self
 
     def _specs_of(self, entry: GridSpec) -> dict[str, TrainSpec]:
         assert self.train is not None

@@ -1,4 +1,4 @@
-"""Specs of the sweep."""
+"""The specs of the sweep and its completions."""
 
 from __future__ import annotations
 

@@ -53,10 +53,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunSpec:
 def as_config(
     given: RunSpec | Mapping[str, object] | str | Path, overrides: Sequence[str] = ()
 ) -> RunSpec:
-    """The RunSpec of a spec, a mapping, or the path of a YAML file, after overrides.
+    """The RunSpec given as a spec, a mapping, or the path of a YAML file, after overrides.
 
-    An override of a RunSpec acts on what it states; what it leaves to defaults is decided anew.
-    Raises InputError.
+    Overriding a RunSpec keeps the fields it states and derives its defaults again. Raises
+    InputError.
     """
     if isinstance(overrides, str):
         raise InputError(f"overrides should be a list of strings: write overrides=[{overrides!r}]")
@@ -72,7 +72,7 @@ def as_config(
 
 
 def _stated(spec: Spec) -> dict[str, Any]:
-    """The fields that were given to a spec, by the keys of a config."""
+    """The fields that a spec states, by the keys of a config."""
     return spec.model_dump(by_alias=True, exclude_unset=True)
 
 
@@ -89,7 +89,7 @@ AnySpec = TypeVar("AnySpec", bound=Spec)
 
 
 def checked(spec: type[AnySpec], data: dict[str, Any], source: str) -> AnySpec:
-    """The spec described by `data`; InputError says in one sentence what is wrong."""
+    """The spec described by `data`. Raises InputError with the first mistake in one sentence."""
     try:
         return spec.model_validate(data)
     except ValidationError as error:
@@ -97,7 +97,7 @@ def checked(spec: type[AnySpec], data: dict[str, Any], source: str) -> AnySpec:
 
 
 def dump_config(spec: RunSpec) -> str:
-    """The resolved spec as YAML; `load_config` reads it back to an equal spec."""
+    """The spec as YAML, with all defaults; `load_config` reads it back to an equal spec."""
     data = spec.model_dump(mode="json", by_alias=True)
     data["sae"] = {k: v for k, v in data["sae"].items() if v is not None}
     return yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True)

@@ -56,11 +56,6 @@ class CausalScoring:
             self._seen[key] = pushed_scores(self, features, push)
         return self._seen[key]
 
-    @property
-    def metric(self) -> LogitMetric:
-        """The outcome: the first logit metric."""
-        return self.measurement.logit_metrics[0]
-
     @cached_property
     def outcome_sign(self) -> int:
         """1 if the unsteered outcome is larger on the positive side's prompts, −1 if smaller.
@@ -68,15 +63,16 @@ class CausalScoring:
         Raises InputError if both are equal.
         """
         logits = self.measurement.unsteered_pass.baseline
-        values = self.metric.of(logits, baseline=logits).double().cpu()
+        metric = self.measurement.outcome
+        values = metric.of(logits, baseline=logits).double().cpu()
         domains = [p.domain for p in self.measurement.prompts]
         positive, negative = (
             float(values[[d == s for d in domains]].mean()) for s in (self.positive, self.negative)
         )
         if not math.isfinite(positive - negative) or positive == negative:
             raise InputError(
-                f"{self.metric.name} does not separate {self.positive} from {self.negative}: "
-                "put a metric that does first"
+                f"{metric.name} does not separate {self.positive} from {self.negative}: "
+                "list a metric that does first"
             )
         return 1 if positive > negative else -1
 
@@ -116,7 +112,7 @@ def direct_logit(scoring: CausalScoring, features: Sequence[int]) -> PerRow:
     first logit metric is a margin.
     """
     model = scoring.measurement.model
-    target, other = margin_sets(scoring.metric)
+    target, other = margin_sets(scoring.measurement.outcome)
     read = reading_direction(model, target) - reading_direction(model, other)
     return (_decoder_rows(scoring, features).to(read.device) @ read).cpu()
 
@@ -136,16 +132,17 @@ def attribution(scoring: CausalScoring, features: Sequence[int]) -> PerRow:
 
     It differentiates the outcome itself, so it is an upper bound for other scores, not evidence.
     """
-    unsteered, gradients = scoring.measurement.unsteered_pass, []
+    measurement, gradients = scoring.measurement, []
+    unsteered, outcome = measurement.unsteered_pass, measurement.outcome
     tokens, mask = unsteered.padded
     for rows in torch.arange(len(tokens)).split(PROMPT_BATCH):
         baseline = unsteered.baseline[rows.to(unsteered.device)]
         gradient = resid_gradient(
-            scoring.measurement.model,
+            measurement.model,
             tokens[rows],
             mask[rows],
             unsteered.hook_name,
-            lambda logits, baseline=baseline: scoring.metric.of(logits, baseline=baseline),
+            lambda logits, baseline=baseline: outcome.of(logits, baseline=baseline),
         )
         gradients.append((gradient * unsteered.chosen[rows][..., None]).sum(1))
     mean = torch.cat(gradients).mean(0)

@@ -6,7 +6,6 @@ A family is a function of `ControlInputs` and a random generator that yields blo
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from saelens_steer.activations import Activations
 from saelens_steer.config import SOURCES, is_custom
-from saelens_steer.errors import InputError
+from saelens_steer.errors import InputError, or_known
 from saelens_steer.features import firing_rates
 from saelens_steer.metrics import imported
 from saelens_steer.progress import say
@@ -100,7 +99,7 @@ def draw_controls(
     if isinstance(vectors, Activations) and vectors.d_model != d_model:
         raise InputError(f"vectors should have width d_model = {d_model}, not {vectors.d_model}")
     if vectors is not None and not isinstance(vectors, Activations):
-        vectors = as_vectors("vectors", vectors, d_model)
+        vectors = as_vectors("vectors", vectors, d_model, torch.float64)
     return controls_of(family, n, ControlInputs(d_model, vectors), seed)
 
 
@@ -113,8 +112,7 @@ def controls_of(
     random state. Raises InputError for an unknown family, or one whose inputs are missing.
     """
     if family not in FAMILIES and not is_custom(family):
-        near = difflib.get_close_matches(family, FAMILIES, n=1, cutoff=0.0)[0]
-        raise InputError(f"unknown control family {family!r}; did you mean {near!r}?")
+        raise InputError(f"unknown control family {family!r}; {or_known(family, FAMILIES)}")
     draw = FAMILIES[family] if family in FAMILIES else imported(family, "family of controls")
     if n <= 0:
         raise InputError(f"the number of controls must be positive, not {n}")
@@ -283,5 +281,5 @@ FAMILIES: dict[str, ControlFamily] = {
 
 
 def needs_activations(family: str) -> bool:
-    """Whether a family reads cached activations; one of your own may."""
+    """Whether a family reads cached activations; a custom one may."""
     return is_custom(family) or "activations" in SOURCES[family].needs

@@ -21,17 +21,17 @@ from saelens_steer.config import PlacedEditSpec
 from saelens_steer.data import token_ids
 from saelens_steer.directions.equal_effect import equal_effect_steps
 from saelens_steer.directions.text_loss import text_losses
-from saelens_steer.evidence import LOSS
-from saelens_steer.metrics import LogitMetric, resolve_metrics
+from saelens_steer.evidence import EQUAL_EFFECT, LOSS
+from saelens_steer.metrics import KL, LogitMetric
 from saelens_steer.progress import Note, unnoted
-from saelens_steer.steering import Edit, EditContext, Target, build_edit, plain_directions
+from saelens_steer.steering import Edit, EditContext, Target, plain_directions
 from saelens_steer.sweeps import (
     UNEDITED,
     CompletionSweep,
     LogitSweep,
     Measurement,
     UnsteeredPass,
-    amount_of,
+    edit_at,
     kl_steps,
     measured_batches,
     rows_of,
@@ -69,8 +69,7 @@ class Treatment:
         """The edit with a push of `step` times the direction, or a factor of 1 + step."""
         found, feature = self.direction, self.direction.feature
         target = Target(found.name, found.vector[None], () if feature is None else (feature,))
-        amount = amount_of(self.edit, target, step, "unit", context)
-        return build_edit(self.edit, target, amount, context)
+        return edit_at(self.edit, target, step, "unit", context)
 
 
 class Dose(NamedTuple):
@@ -109,11 +108,6 @@ class EffectMeasurement:
     """Length of the texts to generate; 0: none."""
 
     @property
-    def outcome(self) -> LogitMetric:
-        """The metric of effects: the first logit metric."""
-        return self.measurement.logit_metrics[0]
-
-    @property
     def text_columns(self) -> list[str]:
         """Columns of text metrics; empty if no texts are generated."""
         if not (self.measurement.text_metrics and self.max_new_tokens):
@@ -136,11 +130,8 @@ class EffectMeasurement:
     def metrics(self) -> list[LogitMetric]:
         """The logit metrics, with KL added if missing."""
         metrics = self.measurement.logit_metrics
-        if any(metric.name == "kl" for metric in metrics):
-            return metrics
-        cfg = self.measurement.model.cfg
-        kl = resolve_metrics(["kl"], self.measurement.model.tokenizer, cfg.d_vocab)
-        return [*metrics, *(metric for metric in kl if isinstance(metric, LogitMetric))]
+        named = any(metric.name == KL.name for metric in metrics)
+        return metrics if named else [*metrics, KL]
 
     def kl_cells(self, treatments: Sequence[Treatment], kl: float, mean_norm: float) -> list[Dose]:
         """Each push at a mean KL of `kl` nats. Raises InputError if one does not reach it."""
@@ -162,26 +153,25 @@ class EffectMeasurement:
         sign: int,
         domain: str,
         unit: float,
-        rule: str,
-        note: Note = unnoted,
+        note: Note,
     ) -> list[Dose]:
         """Each treatment at the smallest strength found with this mean effect on the domain.
 
         α is NaN if none is found. `unit`: the step of α = 1.
         """
-        prompts = self.measurement.prompts
+        prompts, outcome = self.measurement.prompts, self.measurement.outcome.name
         wanted = np.array([p.domain == domain for p in prompts])
-        zero = self.unsteered_rows()[self.outcome.name].to_numpy()[wanted]
+        zero = self.unsteered_rows()[outcome].to_numpy()[wanted]
         in_domain = tuple(p for p in prompts if p.domain == domain)
         here = replace(self, measurement=replace(self.measurement, prompts=in_domain))
 
         def cell(i: int, alpha: float) -> Dose:
-            return cell_at(treatments[i], alpha, unit, rule)
+            return cell_at(treatments[i], alpha, unit, EQUAL_EFFECT)
 
         def effects_of(which: Sequence[int], alphas: Sequence[float]) -> list[float]:
             cells = [cell(i, a) for i, a in zip(which, alphas, strict=True)]
             rows = here.logit_rows(cells, note)
-            delta = rows[self.outcome.name].to_numpy() - zero[rows["prompt"].to_numpy()]
+            delta = rows[outcome].to_numpy() - zero[rows["prompt"].to_numpy()]
             means: Any = pd.Series(sign * delta).groupby(rows["cell"].to_numpy()).mean()
             return means.tolist()
 

@@ -23,7 +23,7 @@ from saelens_steer.directions.measure import (
 from saelens_steer.directions.sources import FoundDirections
 from saelens_steer.evidence import ASKING
 from saelens_steer.features import Scale
-from saelens_steer.metrics import LogitMetric, kl
+from saelens_steer.metrics import kl
 from saelens_steer.steering import EditContext, scaled_vectors
 from saelens_steer.sweeps import Measurement
 from saelens_steer.tensors import Vectors
@@ -38,10 +38,6 @@ class ComparisonInputs:
     scale: Scale
     signs: Mapping[str, int]
     """Side → 1 if the outcome rises towards it, −1 if it falls."""
-
-    @property
-    def metric(self) -> LogitMetric:
-        return self.measurement.logit_metrics[0]
 
 
 def comparison_rows(job: ComparisonInputs, found: Sequence[FoundDirections]) -> pd.DataFrame:
@@ -79,7 +75,7 @@ def comparison_rows(job: ComparisonInputs, found: Sequence[FoundDirections]) -> 
                 }
             )
             parts.append(about.merge(measured, on=["side", "direction"], how="left"))
-    rows = pd.concat(parts, ignore_index=True).assign(metric=job.metric.name)
+    rows = pd.concat(parts, ignore_index=True).assign(metric=job.measurement.outcome.name)
     return rows.reindex(columns=COLUMNS)
 
 
@@ -104,7 +100,7 @@ def _measured(
     rows, zero = effects.logit_rows(cells), effects.unsteered_rows()
     prompts = [job.measurement.prompts[prompt] for prompt in rows["prompt"]]
     side = pd.Series([names[cell][0] for cell in rows["cell"]])
-    outcome = job.metric.name
+    outcome = job.measurement.outcome.name
     delta = rows[outcome].to_numpy() - zero[outcome].to_numpy()[rows["prompt"].to_numpy()]
     return pd.DataFrame(
         {
@@ -127,7 +123,8 @@ def _asked(job: ComparisonInputs, side: str, words: str) -> pd.DataFrame:
         job.measurement, prompts=tuple(replace(p, text=f"{p.text} {words}") for p in prompts)
     )
     before, after = job.measurement.unsteered_pass.baseline, asked.unsteered_pass.baseline
-    effect = job.metric.of(after, baseline=before) - job.metric.of(before, baseline=before)
+    outcome = job.measurement.outcome
+    effect = outcome.of(after, baseline=before) - outcome.of(before, baseline=before)
     return pd.DataFrame(
         {
             "method": ASKING,

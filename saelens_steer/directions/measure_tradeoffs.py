@@ -13,7 +13,7 @@ import pandas as pd
 
 from saelens_steer.config import TradeoffsSpec
 from saelens_steer.directions.measure import Dose, EffectMeasurement, Treatment, cell_at
-from saelens_steer.evidence import EQUAL_EFFECT, GRID
+from saelens_steer.evidence import GRID
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.steering import EditContext
 from saelens_steer.sweeps import Measurement
@@ -63,7 +63,11 @@ def tradeoff_rows(job: TradeoffInputs, note: Note = unnoted) -> pd.DataFrame:
     effect has one row with kind equal_effect and alpha NaN.
     """
     effects = job.effects
-    at_equal_effect = _equal_effect_cells(job, effects, note)
+    at_equal_effect = list[Dose]()
+    if job.spec.effect is not None:
+        able = [one for one in job.treatments if one.edit.options.strength]
+        wanted = job.spec.effect, job.sign, job.spec.domain
+        at_equal_effect = effects.effect_cells(able, *wanted, job.mean_norm, note)
     cells = [
         cell_at(one, alpha, job.mean_norm, GRID)
         for one in job.treatments
@@ -85,12 +89,3 @@ def tradeoff_rows(job: TradeoffInputs, note: Note = unnoted) -> pd.DataFrame:
     if missed.empty:
         return table
     return pd.concat([table, missed.astype({"feature": "Int64"})], ignore_index=True)
-
-
-def _equal_effect_cells(job: TradeoffInputs, effects: EffectMeasurement, note: Note) -> list[Dose]:
-    """Each treatment with a strength, at equal effect; α is NaN if it is not reached."""
-    if job.spec.effect is None:
-        return []
-    able = [one for one in job.treatments if one.edit.options.strength]
-    wanted = job.spec.effect, job.sign, job.spec.domain
-    return effects.effect_cells(able, *wanted, job.mean_norm, EQUAL_EFFECT, note)

@@ -95,10 +95,11 @@ class DirectionFinder:
         """
         if isinstance(source, int):
             return _same(self, str(source), *_features(self.sae, [source]))
-        name = source.partition("@")[0]
         if is_custom(source):
             return _by_function(self, source, k)
-        return _of_file(self, source, k) if is_file(source) else FINDERS[name](self, source, k)
+        if is_file(source):
+            return _of_file(self, source, k)
+        return FINDERS[source.partition("@")[0]](self, source, k)
 
     def under_test(self, sources: Sequence[str | int], k: int, alpha_unit: str) -> Directions:
         """The directions of these sources for a sweep, scaled to the unit.

@@ -1,4 +1,4 @@
-"""What self-tests run on: a run, a few of its prompts, and random directions."""
+"""The case of the self-tests: a run, a few of its prompts, and random directions."""
 
 from __future__ import annotations
 
@@ -28,13 +28,12 @@ def spread(measurement: Measurement, n: int) -> Measurement:
     """The same measurement on up to n of its prompts, from the shortest to the longest."""
     order = sorted(range(len(measurement.ids)), key=lambda row: len(measurement.ids[row]))
     places = sorted({round(i * (len(order) - 1) / (n - 1)) for i in range(n)})
-    return replace(
-        measurement, prompts=tuple(measurement.prompts[order[place]] for place in places)
-    )
+    prompts = tuple(measurement.prompts[order[place]] for place in places)
+    return replace(measurement, prompts=prompts)
 
 
 def pushes(measurement: Measurement, n: int) -> Vectors:
-    """n random directions with norm RELATIVE_NORM × median ‖x‖; float32, on the CPU."""
+    """n random directions with norm RELATIVE_NORM × median ‖x‖, float32, CPU."""
     tokens, real = measurement.unsteered_pass.padded
     x = run_to_hook(measurement.model, tokens, real, measurement.hook_name)[real]
     norms = x.float().norm(dim=-1)
@@ -94,7 +93,7 @@ class SelfTestCase:
 
     @property
     def own_pushes(self) -> Vectors:
-        """One for each prompt."""
+        """Exactly one for each prompt."""
         return self.pushes[: len(self.measurement.prompts)]
 
     @property
@@ -110,14 +109,8 @@ class SelfTestCase:
     def under(self, edit: Edit, tokens: Tokens, mask: Mask) -> Pass:
         """Run a pass under an edit at the positions that the config's sweep steers."""
         spec = self.measurement.spec
-        steering = steered(
-            self.model,
-            edit,
-            self.hook_name,
-            spec.positions,
-            exclude_special_tokens=spec.exclude_special_tokens,
-            max_norm=spec.max_norm,
-        )
+        where = spec.model_dump(include={"positions", "exclude_special_tokens", "max_norm"})
+        steering = steered(self.model, edit, self.hook_name, **where)
         with steering as receipt, captured(self.model, self.hook_name) as seen:
             logits = last_token_logits(self.model, tokens, mask)
         return Pass(logits, seen[0][mask], receipt.positions)

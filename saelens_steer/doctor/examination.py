@@ -19,8 +19,8 @@ def examine(spec: RunSpec) -> Iterator[Finding]:
     """Check everything that `run` checks, run the self-tests, and estimate what a run needs.
 
     A model that differs from its checkpoint fails the first self-test and ends the examination. A
-    self-test that cannot steer at the config's positions fails. InputError for anything else that
-    `run` would refuse.
+    self-test that cannot steer at the config's positions fails. Raises InputError for anything else
+    that `run` would refuse.
     """
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -57,13 +57,8 @@ class WorkSizes:
         chosen = min(tested, 2 * write.top)
         few = chosen + min(write.n_controls * (chosen if sets > 1 else 1), controls)
         texts = n * (1 + len(grid(few, sweep.alphas))) * write.samples
-        return cls(
-            [len(ids) for ids in measurement.ids],
-            tested,
-            controls,
-            rows,
-            texts if measurement.text_metrics and few else 0,
-        )
+        lengths, written = [len(ids) for ids in measurement.ids], measurement.text_metrics and few
+        return cls(lengths, tested, controls, rows, texts if written else 0)
 
     @property
     def mean_length(self) -> float:

@@ -170,19 +170,15 @@ def chat_template(case: SelfTestCase) -> Finding:
         *_wrong(tokenizer, case.run.selection_prompts, **spec.template),
     ]
     n = len(case.run.prompts) + len(case.run.selection_prompts)
-    detail = f"{n} prompts, {_as_rendered(tokenizer, spec.prompts.chat or spec.template['chat'])}"
     if wrong:
         detail = wrong[0] + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else "")
+    elif not (spec.prompts.chat or spec.template["chat"]):
+        detail = f"{n} prompts, without a template (chat: false); no BOS is repeated"
+    elif not generation_prompt(tokenizer):
+        detail = f"{n} prompts, each rendered once; this template does not mark the answer's start"
+    else:
+        detail = f"{n} prompts, each rendered once, up to the assistant start"
     return judged("chat template", float(len(wrong)), 0.0, detail)
-
-
-def _as_rendered(tokenizer: PreTrainedTokenizerBase, chat: bool) -> str:
-    """The detail if nothing is wrong."""
-    if not chat:
-        return "without a template (chat: false); no BOS is repeated"
-    if not generation_prompt(tokenizer):
-        return "each rendered once; this template does not mark where the answer starts"
-    return "each rendered once, up to the assistant start"
 
 
 def _wrong(

@@ -56,7 +56,7 @@ def claims(
         tested = matching.candidates
         effects = _effects(grid, cube[tested], delta[tested], weights)
         judged = effects.join(_judged(matching, delta, effects["T"].to_numpy()))
-        about = matching.about(grid).assign(metric=metric, controls=matching.family)
+        about = matching.about(grid, metric)
         tables.append(about.join(judged)[COLUMNS])
     table = pd.concat(tables) if tables else pd.DataFrame()
     return table.sort_index(kind="stable").reset_index(drop=True)
@@ -75,7 +75,7 @@ def by_family(rows: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
         delta = deltas_of(grid, grid.cube(rows, metric))
         for matching in matchings:
             statistic = statistics.max_statistic(delta[matching.candidates])
-            about = matching.about(grid).assign(metric=metric, controls=matching.family)
+            about = matching.about(grid, metric)
             tables.append(about.join(_judged(matching, delta, statistic))[FAMILY_COLUMNS])
     table = pd.concat(tables) if tables else pd.DataFrame(columns=FAMILY_COLUMNS)
     return table.sort_index(kind="stable").reset_index(drop=True)

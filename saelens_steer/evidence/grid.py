@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from saelens_steer.errors import InputError
+from saelens_steer.errors import InputError, or_known
 from saelens_steer.evidence.statistics import (
     bootstrap_interval,
     bootstrap_weights,
@@ -105,9 +104,8 @@ def check_metrics(rows: pd.DataFrame, metrics: Sequence[str]) -> None:
     """Raise InputError unless each metric is a numeric column."""
     for metric in metrics:
         if metric not in rows:
-            near = difflib.get_close_matches(metric, [str(c) for c in rows.columns], n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"the table has no metric {metric!r}{hint}")
+            numeric = map(str, rows.select_dtypes("number").columns)
+            raise InputError(f"the table has no metric {metric!r}; {or_known(metric, numeric)}")
         if not pd.api.types.is_numeric_dtype(rows[metric]):
             raise InputError(f"metric {metric!r} must be numeric, not {rows[metric].dtype}")
 

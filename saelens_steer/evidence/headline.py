@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from typing import Any
 
 import pandas as pd
 
 from saelens_steer.config import EDITS
-from saelens_steer.errors import InputError
+from saelens_steer.errors import InputError, or_known
 from saelens_steer.evidence import statistics
 from saelens_steer.evidence.claims import LEVEL, PASSES, least_controls, steered_only
 from saelens_steer.evidence.grid import KL, RowGrid
@@ -31,8 +30,7 @@ def headline(claims: pd.DataFrame, summary: pd.DataFrame, metric: str | None = N
     known = list(dict.fromkeys(claims["metric"]))
     metric = str(known[0]) if metric is None else metric
     if metric not in known:
-        near = difflib.get_close_matches(metric, known, n=1, cutoff=0.0)[0]
-        raise InputError(f"there are no claims on {metric!r}; did you mean {near!r}?")
+        raise InputError(f"there are no claims on {metric!r}; {or_known(metric, known)}")
     ours = claims.loc[(claims["metric"] == metric) & claims["T"].notna()]
     if ours.empty:
         return f"No tested direction was measured on {metric}."

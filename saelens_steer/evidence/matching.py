@@ -50,10 +50,10 @@ class Matching:
             )
         return cls(candidates, controls, comparable, family)
 
-    def about(self, grid: RowGrid) -> pd.DataFrame:
-        """direction and feature of each candidate."""
-        named = grid.directions[["direction", "feature"]]
-        return named.iloc[self.candidates].reset_index(drop=True)
+    def about(self, grid: RowGrid, metric: str) -> pd.DataFrame:
+        """The first columns of each claim: direction, feature, metric and controls (the family)."""
+        named = grid.directions[["direction", "feature"]].iloc[self.candidates]
+        return named.reset_index(drop=True).assign(metric=metric, controls=self.family)
 
     def groups(
         self, delta: Float[np.ndarray, "directions alphas"]
@@ -96,8 +96,8 @@ PUSHES = (PUSH, "add(orthogonal_to=domains)")
 def matched_by(table: pd.DataFrame) -> str:
     """The property that controls share with their candidates: `size`, `KL` or `‖Δx‖`.
 
-    For a push it is what α counts, unless candidates have separate controls: then it is the other
-    one. Controls of any other edit move each activation as far as the edit does.
+    For a push, it is the quantity that α measures; separate controls of each candidate match the
+    other quantity. Controls of any other edit move each activation as far as the edit does.
     """
     if edit_of(table) not in PUSHES:
         return "‖Δx‖"

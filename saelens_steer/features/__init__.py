@@ -1,6 +1,6 @@
 """Select features, measure their activations, and collect what each responds to."""
 
-from saelens_steer.features.activity import FeatureActivity, TokenOrigins, feature_activity
+from saelens_steer.features.activity import FeatureActivity, feature_activity
 from saelens_steer.features.contexts import Context, best_rows, contexts_at, shown_tokens
 from saelens_steer.features.contrast import At, Selection, select_features
 from saelens_steer.features.decoder import WrittenToken, written_tokens

@@ -74,6 +74,8 @@ class FeatureActivity:
 
     features: tuple[int, ...]
     origins: TokenOrigins
+    shown: Bool[Tensor, " n"]
+    """The cached tokens that `peak` and `row` may refer to."""
     fired: Int[Tensor, " d_sae"]
     """Number of tokens on which each feature of the SAE fires."""
     fired_in: Int[Tensor, "domain feature"]
@@ -81,7 +83,7 @@ class FeatureActivity:
     largest: Float[Tensor, "prompt feature"]
     """The largest activation in each prompt; 0 if the feature does not fire."""
     peak: Float[Tensor, "prompt feature"]
-    """The largest activation among tokens that may be shown; 0 if none fires."""
+    """The largest activation among shown tokens; 0 if none fires."""
     row: Int[Tensor, "prompt feature"]
     """The first row with the peak activation; -1 if none."""
     histograms: tuple[Histogram, ...]
@@ -92,26 +94,25 @@ class FeatureActivity:
         tokens = torch.bincount(self.origins.domain_of, minlength=len(self.origins.domains))
         return (self.fired_in.double() / tokens[:, None]).T
 
+    def shown_rows(self, prompt: int) -> Int[Tensor, " m"]:
+        """The rows of a prompt's shown tokens, in order."""
+        rows = self.origins.rows_of(prompt)
+        return rows[self.shown[rows]]
+
 
 @torch.no_grad()
 def feature_activity(
-    sae: SAE[Any],
-    activations: Activations,
-    features: Sequence[int],
-    shown: Bool[Tensor, " n"] | None = None,
+    sae: SAE[Any], activations: Activations, features: Sequence[int], shown: Bool[Tensor, " n"]
 ) -> FeatureActivity:
     """Firing statistics of the features from one pass over the cached tokens.
 
-    `shown`: the tokens that `peak` and `row` may refer to; None for all. Memory grows with tokens
-    and with prompts × features, but not with tokens × features.
+    Memory grows with tokens and with prompts × features, but not with tokens × features.
     """
     origins, columns = TokenOrigins.of(activations), list(features)
     n, shape = len(columns), (len(origins.prompts), len(columns))
     fired = torch.zeros(sae.cfg.d_sae, dtype=torch.int64)
     fired_in = torch.zeros(len(origins.domains), n, dtype=torch.int64)
-    overall = among_shown = _LargestPerPrompt(*shape)
-    if shown is not None:
-        among_shown = _LargestPerPrompt(*shape)
+    overall, among_shown = _LargestPerPrompt(*shape), _LargestPerPrompt(*shape)
     histograms, start = [_GrowingHistogram() for _ in columns], 0
     for x in activations.chunks(rows_at_once(sae)):
         z, rows = feature_activations(sae, x), torch.arange(start, start + len(x))
@@ -120,14 +121,14 @@ def feature_activity(
         z, prompts = z[:, columns], origins.prompt_of[rows]
         fired_in.index_add_(0, origins.domain_of[rows], (z > 0).long())
         overall.add(z, prompts, rows)
-        if shown is not None:
-            kept = shown[rows]
-            among_shown.add(z[kept], prompts[kept], rows[kept])
+        kept = shown[rows]
+        among_shown.add(z[kept], prompts[kept], rows[kept])
         for histogram, own in zip(histograms, z.T, strict=True):
             histogram.add(own[own > 0])
     return FeatureActivity(
         tuple(columns),
         origins,
+        shown,
         fired,
         fired_in,
         overall.value,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from saelens_steer.activations import Activations
 from saelens_steer.data import special_ids, token_texts
-from saelens_steer.features.activity import FeatureActivity, TokenOrigins
+from saelens_steer.features.activity import FeatureActivity
 from saelens_steer.features.scale import feature_activations
 from saelens_steer.sae import rows_at_once
 
@@ -46,34 +46,16 @@ def shown_tokens(tokenizer: Any, activations: Activations) -> Bool[Tensor, " n"]
     return torch.from_numpy(~np.isin(activations.index["token"].to_numpy(), special))
 
 
-def top_contexts(
-    tokenizer: Any,
-    sae: SAE[Any],
-    activations: Activations,
-    found: FeatureActivity,
-    shown: Bool[Tensor, " n"],
-    contexts: int,
-    window: int,
-) -> list[tuple[Context, ...]]:
-    """For each feature, contexts from the prompts with the largest activations, largest first.
-
-    Up to `contexts` prompts per feature, with up to `window` tokens on either side of the peak.
-    """
-    chosen = [best_rows(found, column, contexts) for column in range(len(found.features))]
-    return contexts_at(tokenizer, sae, activations, found, shown, chosen, window)
-
-
 def contexts_at(
     tokenizer: Any,
     sae: SAE[Any],
     activations: Activations,
     found: FeatureActivity,
-    shown: Bool[Tensor, " n"],
     chosen: Sequence[Sequence[int]],
     window: int,
 ) -> list[tuple[Context, ...]]:
-    """For each feature, the contexts around its chosen rows, all of shown tokens."""
-    windows = {row: _window(found.origins, shown, row, window) for own in chosen for row in own}
+    """For each feature, the shown tokens around its chosen rows, up to `window` on either side."""
+    windows = {row: _window(found, row, window) for own in chosen for row in own}
     none = torch.zeros(0, dtype=torch.int64)
     rows = torch.cat([none, *(w.rows for w in windows.values())]).unique()
     z = _activations_at(sae, activations, rows, found.features)
@@ -86,11 +68,10 @@ def contexts_at(
     return [tuple(context(row, column) for row in own) for column, own in enumerate(chosen)]
 
 
-def best_rows(found: FeatureActivity, column: int, most: int | None = None) -> list[int]:
+def best_rows(found: FeatureActivity, column: int) -> list[int]:
     """Rows of a feature's peaks, one per prompt, largest first; ties in row order."""
     peak, row = found.peak[:, column].numpy(), found.row[:, column].numpy()
-    order = np.lexsort((row, -peak))[:most]
-    return [int(row[prompt]) for prompt in order if row[prompt] >= 0]
+    return [int(row[prompt]) for prompt in np.lexsort((row, -peak)) if row[prompt] >= 0]
 
 
 @dataclass(frozen=True)
@@ -104,9 +85,8 @@ class _Window:
     more: tuple[bool, bool]
 
 
-def _window(origins: TokenOrigins, shown: Bool[Tensor, " n"], row: int, window: int) -> _Window:
-    rows = origins.rows_of(int(origins.prompt_of[row]))
-    rows = rows[shown[rows]]
+def _window(found: FeatureActivity, row: int, window: int) -> _Window:
+    rows = found.shown_rows(int(found.origins.prompt_of[row]))
     at = int((rows == row).nonzero())
     start, end = max(0, at - window), min(len(rows), at + window + 1)
     lead = rows[max(0, start - LEAD) : start]

@@ -184,7 +184,6 @@ def _scores(positive: DomainStatistics, negative: DomainStatistics) -> pd.DataFr
             "firing_rate_positive": positive.rate[alive],
             "firing_rate_negative": negative.rate[alive],
             "firing_difference": (positive.rate - negative.rate)[alive],
-            "max_act": torch.maximum(positive.highest, negative.highest).numpy()[alive],
         },
         index=pd.Index(alive, name="feature"),
     ).astype(float)
@@ -197,7 +196,6 @@ class DomainStatistics:
         self.n = 0
         self.total = torch.zeros(d_sae, dtype=torch.float64)
         self.fired = torch.zeros(d_sae, dtype=torch.int64)
-        self.highest = torch.full((d_sae,), -torch.inf)
         self.kept: list[Tensor] = []
         self.counts = None if exact else torch.zeros(d_sae * BINS, dtype=torch.int32)
 
@@ -208,7 +206,6 @@ class DomainStatistics:
         self.n += len(z)
         self.total += z.sum(0, dtype=torch.float64)
         self.fired += (z > 0).sum(0)
-        self.highest = torch.maximum(self.highest, z.amax(0))
         if self.counts is None:
             self.kept.append(z)
             return

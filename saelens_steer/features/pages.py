@@ -20,7 +20,7 @@ from saelens_steer.features.activity import (
     TokenOrigins,
     feature_activity,
 )
-from saelens_steer.features.contexts import Context, shown_tokens, top_contexts
+from saelens_steer.features.contexts import Context, best_rows, contexts_at, shown_tokens
 from saelens_steer.features.decoder import Neighbour, WrittenToken, neighbours, written_tokens
 from saelens_steer.sae import DENSE, check_feature, check_sae_at
 
@@ -124,8 +124,9 @@ def pages_of(
     if not sae.cfg.metadata.decoder_only:
         shown = shown_tokens(model.tokenizer, activations)
         found = feature_activity(sae, activations, features, shown)
-        given = model.tokenizer, sae, activations, found, shown
-        firing = _firing(found, top_contexts(*given, spec.contexts, spec.window), n_tokens)
+        top = [best_rows(found, column)[: spec.contexts] for column in range(len(features))]
+        contexts = contexts_at(model.tokenizer, sae, activations, found, top, spec.window)
+        firing = _firing(found, contexts, n_tokens)
         live, n_dense = found.fired > 0, int((found.fired > DENSE * n_tokens).sum())
         n_alive = int(live.sum())
         strengths = None if topic is None else topic_strengths(sae, topic, features)

@@ -13,7 +13,7 @@ from saelens_steer.files import digest, write_json
 
 @dataclass(frozen=True)
 class Answers:
-    """A folder with one file per question: its text, its answer, whether that was readable."""
+    """A folder with one file per question: its text, its answer, and whether that was readable."""
 
     folder: Path | None
     """None: nothing is cached."""

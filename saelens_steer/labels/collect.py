@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
-from operator import add
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -18,7 +17,7 @@ from saelens_steer.directions import draw_controls
 from saelens_steer.errors import InputError
 from saelens_steer.features import Scale, written_tokens
 from saelens_steer.labels.contexts import cached_texts, firing_contexts
-from saelens_steer.labels.evidence import (
+from saelens_steer.labels.labeller import (
     HeldOutExamples,
     LabelCase,
     LabelEvidence,
@@ -30,7 +29,6 @@ from saelens_steer.labels.scores import steering_effect
 from saelens_steer.model import hook_layer
 from saelens_steer.steering import Directions, feature_directions, per_candidate_controls
 from saelens_steer.sweeps import Measurement
-from saelens_steer.tensors import Vectors
 
 CONTROLS = "covariance"
 """The family of the random directions in the causal score."""
@@ -139,7 +137,10 @@ class EvidenceCollector:
         options = {"d_model": d_model, "seed": self.spec.seed, "vectors": self.activations}
         drawn = draw_controls(CONTROLS, len(self.prompts), **options)
         tables = [
-            write(self.measurement([prompt], strongest), _with_norms_of(tested, drawn[i : i + 1]))
+            write(
+                self.measurement([prompt], strongest),
+                per_candidate_controls(CONTROLS, drawn[i : i + 1], tested),
+            )
             for i, prompt in enumerate(self.prompts)
             if prompt in self._held_out
         ]
@@ -168,14 +169,6 @@ class EvidenceCollector:
             tuple(cached_texts(tokenizer, self.activations)),
             getattr(self.sae.cfg.metadata, "neuronpedia_id", None),
         )
-
-
-def _with_norms_of(tested: Directions, direction: Vectors) -> Directions:
-    """One direction, scaled to the norm of each tested one and matched to it by name."""
-    each = [
-        per_candidate_controls(CONTROLS, direction, tested.take([i])) for i in range(len(tested))
-    ]
-    return reduce(add, each)
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,13 @@ from itertools import cycle
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
 from sae_lens import SAE
-from torch import Tensor
 
 from saelens_steer.activations import Activations
 from saelens_steer.config import LabelSpec
 from saelens_steer.features import (
     Context,
     FeatureActivity,
-    TokenOrigins,
     best_rows,
     contexts_at,
     feature_activity,
@@ -55,11 +52,10 @@ def firing_contexts(
     """Each feature's contexts, in two passes: all cached tokens, then those of the contexts."""
     if sae.cfg.metadata.decoder_only:
         return [FiringContexts()] * len(features)
-    shown = shown_tokens(tokenizer, activations)
-    found = feature_activity(sae, activations, features, shown)
-    rows = [_rows(found, shown, column, spec) for column in range(len(features))]
+    found = feature_activity(sae, activations, features, shown_tokens(tokenizer, activations))
+    rows = [_rows(found, column, spec) for column in range(len(features))]
     kinds = [
-        contexts_at(tokenizer, sae, activations, found, shown, own, WINDOW)
+        contexts_at(tokenizer, sae, activations, found, own, WINDOW)
         for own in zip(*rows, strict=True)
     ]
     contexts = []
@@ -71,7 +67,7 @@ def firing_contexts(
 
 
 def _rows(
-    found: FeatureActivity, shown: Bool[Tensor, " n"], column: int, spec: LabelSpec
+    found: FeatureActivity, column: int, spec: LabelSpec
 ) -> tuple[list[int], list[int], list[int]]:
     """Rows of the top contexts, of other firing ones, and of candidates for silent ones."""
     ranked = best_rows(found, column)
@@ -79,41 +75,30 @@ def _rows(
     n = min(spec.detection, len(rest))
     firing = [rest[i] for i in np.linspace(0, len(rest) - 1, n).round().astype(int)]
     used = {int(found.origins.prompt_of[row]) for row in (*top, *firing)}
-    return top, firing, _maybe_silent(found, shown, column, spec.seed, firing, used)
+    return top, firing, _maybe_silent(found, column, spec.seed, firing, used)
 
 
 def _maybe_silent(
-    found: FeatureActivity,
-    shown: Bool[Tensor, " n"],
-    column: int,
-    seed: int,
-    firing: list[int],
-    used: set[int],
+    found: FeatureActivity, column: int, seed: int, firing: list[int], used: set[int]
 ) -> list[int]:
     """Rows of unused prompts whose context may be silent; prompts without a firing token first.
 
     They lie as far into their prompts as the firing rows, so that position gives nothing away.
     """
-    origins = found.origins
-    draws = [digest(seed, found.features[column], name) for name in origins.prompts]
+    draws = [digest(seed, found.features[column], name) for name in found.origins.prompts]
     order = sorted({*range(len(draws))} - used, key=lambda prompt: draws[prompt])
     fires = (found.peak[:, column] > 0).tolist()
     silent = [prompt for prompt in order if not fires[prompt]][: len(firing)]
     others = [prompt for prompt in order if fires[prompt]]
     chosen = silent + others[: TRIES * (len(firing) - len(silent))]
-    depths = cycle(_depth(origins, shown, row) for row in firing)
-    rows = [(_shown_rows(origins, shown, prompt), next(depths)) for prompt in chosen]
+    depths = cycle(_depth(found, row) for row in firing)
+    rows = [(found.shown_rows(prompt), next(depths)) for prompt in chosen]
     return [int(own[round(depth * (len(own) - 1))]) for own, depth in rows if len(own)]
 
 
-def _shown_rows(origins: TokenOrigins, shown: Bool[Tensor, " n"], prompt: int) -> Tensor:
-    rows = origins.rows_of(prompt)
-    return rows[shown[rows]]
-
-
-def _depth(origins: TokenOrigins, shown: Bool[Tensor, " n"], row: int) -> float:
+def _depth(found: FeatureActivity, row: int) -> float:
     """A row's relative position in its prompt: 0 for the first shown token, 1 for the last."""
-    rows = _shown_rows(origins, shown, int(origins.prompt_of[row]))
+    rows = found.shown_rows(int(found.origins.prompt_of[row]))
     return int((rows == row).nonzero()) / max(1, len(rows) - 1)
 
 

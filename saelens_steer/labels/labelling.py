@@ -12,8 +12,7 @@ from threading import Thread
 from saelens_steer.config import LabelSpec
 from saelens_steer.errors import InputError
 from saelens_steer.labels.answers import Answers
-from saelens_steer.labels.evidence import LabelCase, LabelInputs
-from saelens_steer.labels.labeller import LabelError, Labeller
+from saelens_steer.labels.labeller import LabelCase, LabelError, LabelInputs, Labeller
 from saelens_steer.labels.neuronpedia import published_labels
 from saelens_steer.labels.offline import OfflineLabeller
 from saelens_steer.labels.results import LABELLED, FeatureLabels, Label
@@ -57,8 +56,7 @@ def _labeller(spec: LabelSpec, answers: Answers, inputs: LabelInputs) -> Labelle
     if spec.provider == "offline":
         return OfflineLabeller.of(inputs.ordinary)
     assert spec.server is not None
-    from saelens_steer.labels.client import Client
-    from saelens_steer.labels.server_labeller import ServerLabeller
+    from saelens_steer.labels.client import Client, ServerLabeller
 
     return ServerLabeller(Client(spec.server, answers))
 

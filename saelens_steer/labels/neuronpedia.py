@@ -16,7 +16,7 @@ from saelens_steer.labels.labeller import writable
 
 TIMEOUT = 10.0
 MOST_BYTES = 8 << 20
-"""Bytes read of a response. It holds a feature's contexts too, but is hardly longer than this."""
+"""Bytes read of a response, which also holds the feature's contexts but is seldom longer."""
 KNOWN_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from math import log1p
 
 from saelens_steer.files import digest
-from saelens_steer.labels.evidence import LabelEvidence
-from saelens_steer.labels.labeller import BlindPair, LabelError, Labeller, Name
+from saelens_steer.labels.labeller import BlindPair, LabelError, LabelEvidence, Labeller, Name
 from saelens_steer.labels.offline_words import (
     WordCounts,
     analysis,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from unicodedata import combining
 
 from saelens_steer.features import Context, WrittenToken
-from saelens_steer.labels.evidence import LabelEvidence, SteeredTexts
+from saelens_steer.labels.labeller import LabelEvidence, SteeredTexts
 
 PARTS = re.compile(
     r"\\?[^\W\d_]+(?:['’][^\W\d_]+)*"  # a word, or a LaTeX command
@@ -153,7 +153,7 @@ def firing_scores(contexts: Sequence[Context], background: WordCounts) -> dict[s
         n = sum(key in weights for weights in own)
         support = sum(size * w.get(key, 0.0) for size, w in zip(sizes, own, strict=True))
         chance = background.chance(key, n_words)
-        share = (n + chance) / (len(own) + 1)  # as if one context more were ordinary text
+        share = (n + chance) / (len(own) + 1)  # as if one more context were ordinary text
         scores[key] = support / (sum(sizes) or 1.0) * max(log(share / chance), COMMON_WORD)
     return scores
 

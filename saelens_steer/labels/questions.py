@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from saelens_steer.features import Context, WrittenToken
-from saelens_steer.labels.evidence import LabelEvidence, SteeredTexts
 from saelens_steer.labels.labeller import (
     MOST_LETTERS,
     MOST_WORDS,
     BlindPair,
     LabelError,
+    LabelEvidence,
     Name,
+    SteeredTexts,
     writable,
 )
 from saelens_steer.labels.server import Answer, Question

@@ -9,8 +9,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from saelens_steer.files import digest
-from saelens_steer.labels.evidence import HeldOutExamples
-from saelens_steer.labels.labeller import BlindPair, LabelError, Labeller, Name
+from saelens_steer.labels.labeller import BlindPair, HeldOutExamples, LabelError, Labeller, Name
 
 SCORED = "scored"
 CHANCE = 0.5

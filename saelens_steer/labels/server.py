@@ -24,12 +24,12 @@ LONGEST_MESSAGE = 300
 """Characters kept of a server's error message."""
 NO_KEY = "none"
 """A placeholder, since the client requires a key. It is never sent."""
-HEADERS = {"host", "accept", "accept-encoding", "connection", "content-type", "content-length"} | {
-    "user-agent",
-    "authorization",
-    "x-stainless-raw-response",  # read by the client itself
-}
-"""The headers that are sent. The client would add others that it finds in the environment."""
+HEADERS = {
+    "host", "accept", "accept-encoding", "connection", "content-type", "content-length",
+    "user-agent", "authorization", "x-stainless-raw-response",
+}  # fmt: skip
+"""The headers that are sent; the client itself reads the last. It would add others that it finds
+in the environment."""
 LEAST_SECRET = 8
 """Shorter keys are not masked: they may be words such as `test`, which texts contain."""
 UNREACHED = ("ConnectError", "ConnectTimeout")
@@ -168,10 +168,11 @@ class Server:
         where = f"model {self._spec.model} at {self._spec.base_url}"
         if status == 404 and not self._spec.base_url.rstrip("/").endswith("/v1"):
             return f"{where}; base_url usually ends in /v1"
-        key = (
-            f"the key of {self._spec.key_env}" if self._key else "no key: set label.server.key_env"
-        )
-        return where if status == 404 else f"{where}, with {key}"
+        if status == 404:
+            return where
+        if self._key:
+            return f"{where}, with the key of {self._spec.key_env}"
+        return f"{where}, with no key: set label.server.key_env"
 
     def _message(self, error: Exception) -> str:
         """An error's message on one line; for a connection error, that of its cause."""
@@ -187,12 +188,8 @@ class Server:
         text = writable(text)
         if self._key is None or len(self._key) < LEAST_SECRET:
             return text
-        for form in (
-            self._key,
-            self._key.replace("/", "\\/"),
-        ):  # some servers escape the slash in JSON
-            text = text.replace(form, "[key]")
-        return text
+        escaped = self._key.replace("/", "\\/")  # some servers escape the slash in JSON
+        return text.replace(self._key, "[key]").replace(escaped, "[key]")
 
     def _drop_other_headers(self, request: Any) -> None:
         """Drop headers that the client took from the environment, such as organisations."""

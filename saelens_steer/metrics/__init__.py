@@ -3,7 +3,7 @@
 from saelens_steer.metrics.code import code_validity
 from saelens_steer.metrics.custom import imported, metrics_version, source_of
 from saelens_steer.metrics.latex import latex_validity
-from saelens_steer.metrics.metric import LogitMetric, Metric, TextMetric, kl
+from saelens_steer.metrics.metric import KL, LogitMetric, Metric, TextMetric, kl
 from saelens_steer.metrics.registry import (
     MetricLike,
     margin,

@@ -55,7 +55,7 @@ def custom_metric(path: str, d_vocab: int) -> Metric:
 def metrics_version(specs: Sequence[MetricSpec]) -> str:
     """Digest of the specs and of the source of the modules that define users' metrics.
 
-    What those modules import is not covered.
+    Modules that these import are not covered.
     """
     own = [imported(spec) for spec in specs if isinstance(spec, str) and ":" in spec]
     plain = [spec if isinstance(spec, str) else spec.model_dump() for spec in specs]

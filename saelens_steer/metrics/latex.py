@@ -1,10 +1,10 @@
 r"""Is the LaTeX of a completion balanced, and does the completion begin with it?
 
-Mathematics stands between `$`, `$$`, `\( \)`, `\[ \]` or in an environment. Not every dollar is a
-delimiter: `\$` is a character and `$5` may be a price. A `$` before a digit (spaces between them
-allowed) is a price if nothing mathematical follows the number (`$2^n`, `$2x` are none) and the
-next dollar in its paragraph cannot close it, by the rule that Pandoc uses: no space before it and
-no digit after it. `$ 5 $`, with a space at both ends, is no price.
+Mathematics is delimited by `$`, `$$`, `\( \)`, `\[ \]` or an environment. Not every dollar is a
+delimiter: `\$` is a character and `$5` may be a price. A `$` before a digit, with or without spaces
+between them, is a price if nothing mathematical follows the number (as in `$2^n` or `$2x`) and the
+next dollar in its paragraph cannot close it. A closing dollar, as in Pandoc, has no space before it
+and no digit after it. `$ 5 $`, with a space at both ends, is not a price.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def latex_validity(text: str, truncated: bool = False) -> Validity:
 def latex_first(text: str) -> bool:
     r"""Whether the completion, after white space, begins with `$`, `$$`, `\(` or `\[`.
 
-    A price such as `$5` is no delimiter.
+    The dollar of a price such as `$5` is not a delimiter.
     """
     match = _DELIMITER.match(text)
     if match is None:
@@ -105,7 +105,7 @@ class _Reader:
         """(what closes it, whether mathematics is inside), innermost last."""
         self.present = False
         self.argument_is_text = False
-        """The mark before was a command such as `\\text`."""
+        """The previous mark was a command such as `\\text`."""
 
     def read(self) -> bool:
         """Read to the end or to the first mark out of place; False in the second case."""

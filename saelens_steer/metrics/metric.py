@@ -31,6 +31,11 @@ class LogitMetric:
     sets: tuple[Int[Tensor, " target"], Int[Tensor, " other"]] | None = None
     """A margin's target and other tokens."""
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The column that it writes in the result tables: its name."""
+        return (self.name,)
+
     def of(
         self, logits: Logits, *, baseline: Logits, columns: Int[Tensor, " column"] | None = None
     ) -> PerRow:
@@ -64,6 +69,9 @@ def kl(logits: Logits, *, baseline: Logits) -> PerRow:
     log_q = logits.float().log_softmax(-1)
     terms = torch.where(log_p.isneginf(), 0.0, log_p.exp() * (log_p - log_q))
     return terms.sum(-1).clamp(min=0)
+
+
+KL = LogitMetric("kl", kl)
 
 
 def logit_margin(

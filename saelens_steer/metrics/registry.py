@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from saelens_steer.errors import InputError, or_known
 from saelens_steer.metrics.code import Validity, code_validity
 from saelens_steer.metrics.custom import custom_metric
 from saelens_steer.metrics.latex import latex_first, latex_validity
-from saelens_steer.metrics.metric import LogitMetric, Metric, TextMetric, kl, logit_margin
+from saelens_steer.metrics.metric import KL, LogitMetric, Metric, TextMetric, logit_margin
 from saelens_steer.metrics.text import distinct_words, mentions
 from saelens_steer.tensors import Logits, PerRow
 
@@ -77,13 +76,8 @@ def resolve_metrics(
     if two metrics would write the same column.
     """
     found = [_resolve(spec, tokenizer, d_vocab) for spec in metric_specs(metrics)]
-    _refuse_clashes(list(chain.from_iterable(columns(metric) for metric in found)))
+    _refuse_clashes([column for metric in found for column in metric.columns])
     return found
-
-
-def columns(metric: Metric) -> tuple[str, ...]:
-    """The columns that a metric writes in the result tables."""
-    return metric.columns if isinstance(metric, TextMetric) else (metric.name,)
 
 
 def metric_provenance(
@@ -196,7 +190,7 @@ def _text_metric(name: str, of: Callable[[str], float]) -> TextMetric:
 SHIPPED: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
-        LogitMetric("kl", kl),
+        KL,
         _rates("code", code_validity),
         _rates("latex", latex_validity),
         _text_metric("latex_first", latex_first),

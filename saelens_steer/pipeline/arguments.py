@@ -31,9 +31,8 @@ def hook_of(model: Model, sae: SAE[Any], hook_name: str | None) -> str:
 
 
 def given_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
-    """The prompts. Raises InputError if there is none, or one without text."""
-    found = as_prompts(prompts)
-    if not found:
+    """The prompts. Raises InputError if there are none, or if one has no text."""
+    if not (found := as_prompts(prompts)):
         raise InputError("prompts is empty: give at least one Prompt or string")
     for number, prompt in enumerate(found):
         if not isinstance(prompt, Prompt):
@@ -45,7 +44,7 @@ def given_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
 
 
 def given_features(sae: SAE[Any], features: int | Sequence[int]) -> list[int]:
-    """The features as indices of the SAE; integers of numpy and torch count. Raises InputError."""
+    """The features as Python integers. Raises InputError if one is not an index of the SAE."""
     listed: Any = features.tolist() if hasattr(features, "tolist") else features  # type: ignore[union-attr]
     return [_index(sae, f) for f in (listed if isinstance(listed, Sequence) else [listed])]
 
@@ -53,8 +52,7 @@ def given_features(sae: SAE[Any], features: int | Sequence[int]) -> list[int]:
 def _index(sae: SAE[Any], feature: Any) -> int:
     plain = feature.tolist() if hasattr(feature, "tolist") else feature
     if not isinstance(plain, int) or isinstance(plain, bool):
-        kind = type(plain).__name__
-        raise InputError(f"features: {plain!r} is a {kind}, and a feature is given by its index")
+        raise InputError(f"features: {plain!r} is a {type(plain).__name__}, not an index")
     return check_feature(sae, plain)
 
 

@@ -1,11 +1,11 @@
-"""Checks that reject a bad run before it does any work."""
+"""Checks that refuse a bad run before it does any work."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-from saelens_steer.config import RunSpec
+from saelens_steer.config import RunSpec, TrainSpec
 from saelens_steer.data import check_disjoint, encode_prompts, load_corpus
 from saelens_steer.directions import margin_sets
 from saelens_steer.errors import InputError, or_known
@@ -27,7 +27,7 @@ def check_step(spec: RunSpec, name: str) -> None:
 
 
 def checked_context(spec: RunSpec, out: str | Path) -> RunContext:
-    """Load everything, check it, and only then make `out` a run folder.
+    """Load model and prompts, check everything, and only then make `out` a run folder.
 
     Raises InputError for anything in the config, prompts, SAE or folder that would stop the run.
     """
@@ -39,7 +39,8 @@ def checked_context(spec: RunSpec, out: str | Path) -> RunContext:
     _check_topic(run)
     _check_compare_edits(run)
     _check_sae(run)
-    _check_direct_logit(run)
+    if "direct_logit" in {spec.select.score, *spec.sources}:
+        margin_sets(run.measurement().logit_metrics[0])  # raises unless it is a margin
     _check_compare_directions(run)
     _check_label(run)
     _check_tradeoffs(run)
@@ -91,39 +92,36 @@ def _check_compare_edits(run: RunContext) -> None:
 
 def _check_sae(run: RunContext) -> None:
     """Named features exist, and the SAE fits the model wherever it is used."""
-    edits = run.spec.compare_edits.edits if run.spec.compare_edits else []
-    encoded_at = {
-        edit.options.hook_name or run.hook_name for edit in edits if "encoder" in edit.options.needs
-    }
-    if train := run.spec.sae.train:
-        load_corpus(train.corpus, run.model.tokenizer, 1, train.seed)  # raises if it has no text
-        for feature in run.spec.named_features:
-            if not 0 <= feature < train.d_sae:
-                raise InputError(
-                    f"feature {feature} is out of range: the SAE will have 0 to {train.d_sae - 1}"
-                )
-        for hook_name in encoded_at - {*same_places(run.hook_name)}:
-            raise InputError(
-                f"compare_edits: the SAE will be trained at {run.hook_name}, so it cannot encode "
-                f"at {hook_name}: leave hook_name out, or use add or project_out there"
-            )
+    spec = run.spec
+    edits = spec.compare_edits.edits if spec.compare_edits else []
+    encoding = [edit for edit in edits if "encoder" in edit.options.needs]
+    encoded_at = {edit.options.hook_name or run.hook_name for edit in encoding}
+    if spec.sae.train:
+        _check_future_sae(run, spec.sae.train, encoded_at)
         return
-    sae = run.load_sae()
+    sae, sweep = run.load_sae(), spec.sweep
     check_sae(sae, run.model, run.hook_name)
-    for feature in run.spec.named_features:
+    for feature in spec.named_features:
         check_feature(sae, feature)
     for hook_name in sorted(encoded_at):
         check_sae(sae, run.model, hook_name)
-    sweep = run.spec.sweep
     encodes = not sweep.named or sweep.alpha_unit == "max_act" or "feature" in sweep.families
     if encodes or any(edit.needs_encoder for edit in (*edits, sweep.edit)):
         check_encoder(sae)
 
 
-def _check_direct_logit(run: RunContext) -> None:
-    """direct_logit needs a margin as the first logit metric."""
-    if "direct_logit" in {run.spec.select.score, *run.spec.sources}:
-        margin_sets(run.measurement().logit_metrics[0])
+def _check_future_sae(run: RunContext, train: TrainSpec, encoded_at: set[str]) -> None:
+    load_corpus(train.corpus, run.model.tokenizer, 1, train.seed)  # raises if it has no text
+    for feature in run.spec.named_features:
+        if not 0 <= feature < train.d_sae:
+            raise InputError(
+                f"feature {feature} is out of range: the SAE will have 0 to {train.d_sae - 1}"
+            )
+    for hook_name in encoded_at - {*same_places(run.hook_name)}:
+        raise InputError(
+            f"compare_edits: the SAE will be trained at {run.hook_name}, so it cannot encode "
+            f"at {hook_name}: leave hook_name out, or use add or project_out there"
+        )
 
 
 def _check_compare_directions(run: RunContext) -> None:
@@ -144,14 +142,14 @@ def _check_label(run: RunContext) -> None:
     spec = run.spec.label
     if spec is None:
         return
-    if not run.folder.path("labels.json").exists():  # a finished run may need no server any more
+    if not run.folder.path("labels.json").exists():  # a finished run needs no server
         check_labeller(spec)
     try:
         check_disjoint(run.label_prompts, run.selection_prompts)
     except InputError as error:
         raise InputError(f"label.prompts: {error}") from None
-    how = run.spec.sweep, spec.prompts or run.spec.prompts
-    text_study(run.model, run.hook_name, run.label_prompts, spec, *how).check()
+    prompts = run.label_prompts, spec, run.spec.sweep, spec.prompts or run.spec.prompts
+    text_study(run.model, run.hook_name, *prompts).check()
 
 
 def _check_tradeoffs(run: RunContext) -> None:
@@ -160,14 +158,12 @@ def _check_tradeoffs(run: RunContext) -> None:
         return
     if spec.target not in (None, *sides):
         raise InputError(f"tradeoffs.target must be {sides[0]} or {sides[1]}, not {spec.target!r}")
-    prompts = run.tradeoff_prompts
+    prompts, sweep = run.tradeoff_prompts, run.spec.sweep
     check_disjoint(prompts, run.selection_prompts)
     check_disjoint(prompts, run.prompts)
-    texts = run.spec.sweep.completions.model_copy(
-        update={"max_new_tokens": max(1, spec.max_new_tokens)}
-    )
-    sweep = run.spec.sweep.model_copy(update={"completions": texts})
-    measurement = replace(run.measurement(), prompts=prompts, spec=sweep)
+    length = {"max_new_tokens": max(1, spec.max_new_tokens)}
+    texts = {"completions": sweep.completions.model_copy(update=length)}
+    measurement = replace(run.measurement(), prompts=prompts, spec=sweep.model_copy(update=texts))
     measurement.check()
     if not any(m.name == "kl" for m in measurement.logit_metrics):
         raise InputError("tradeoffs measures damage by kl: add kl to metrics")

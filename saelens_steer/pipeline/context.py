@@ -1,8 +1,7 @@
-"""What the steps of a run share: spec, folder, model, prompts, and the output of earlier steps."""
+"""The inputs that all steps of a run share."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,7 +11,7 @@ from typing import Any
 from sae_lens import SAE
 
 from saelens_steer.activations import Activations
-from saelens_steer.config import LabelSpec, RunSpec, dump_config, is_file
+from saelens_steer.config import RunSpec, dump_config, is_file
 from saelens_steer.config.base import Spec
 from saelens_steer.data import (
     Prompt,
@@ -37,7 +36,6 @@ from saelens_steer.sae import (
     check_train_spec,
     load_sae,
     read_quality,
-    sae_fingerprint,
     source_version,
 )
 from saelens_steer.steering import vectors_version
@@ -48,20 +46,20 @@ HALVED = ".store/halved.json"
 
 @dataclass
 class RunContext:
-    """Spec, folder, model and prompts of a run, and access to what earlier steps wrote."""
+    """Spec, folder, model and prompts of a run, and the output of earlier steps."""
 
     spec: RunSpec
     folder: RunFolder
     model: Any
     hook_name: str
     prompts: tuple[Prompt, ...]
-    """The prompts that are steered."""
+    """The steered prompts."""
     selection_prompts: tuple[Prompt, ...]
     """The prompts on which features are chosen."""
     topic_prompts: tuple[Prompt, ...] = ()
-    """The prompts of `features.topic`; their domains are the categories of the topic."""
+    """The prompts of `features.topic`; their domains are the topic's categories."""
     label_prompts: tuple[Prompt, ...] = ()
-    """The prompts that are steered for the labels."""
+    """The prompts steered for the labels."""
     keys: dict[str, str] = field(default_factory=dict)
     """Step → the digest of its inputs, which later steps depend on."""
 
@@ -80,8 +78,12 @@ class RunContext:
         m = spec.model
         model = load_model(m.name, model_class=m.class_, dtype=m.dtype, device=m.device)
         hook_name = check_stream(model, spec.hook_name or default_hook_name(model))
-        label = tuple(_label_prompts(spec.label, steered)) if spec.label else ()
-        return cls(spec, folder, model, hook_name, steered, selection, topic, label)
+        label: list[Prompt] = []
+        if spec.label and spec.label.prompts:
+            label = steered_prompts(spec.label.prompts)
+        elif spec.label:
+            label = some_prompts(steered, spec.label.n_prompts, spec.label.seed)
+        return cls(spec, folder, model, hook_name, steered, selection, topic, tuple(label))
 
     def mark(self) -> None:
         """Make the folder a run folder, with config.yaml and provenance.json."""
@@ -110,14 +112,9 @@ class RunContext:
     @property
     def model_key(self) -> list[str]:
         """What decides the model's arithmetic: weights, class, dtype, device, library versions."""
-        m, device = self.spec.model, str(self.model.cfg.device).split(":")[0]
-        return [
-            model_fingerprint(self.model),
-            m.class_,
-            m.dtype,
-            device,
-            digest(library_versions()),
-        ]
+        spec, device = self.spec.model, str(self.model.cfg.device).split(":")[0]
+        weights, versions = model_fingerprint(self.model), digest(library_versions())
+        return [weights, spec.class_, spec.dtype, device, versions]
 
     @property
     def metrics_version(self) -> object:
@@ -126,7 +123,10 @@ class RunContext:
 
     @property
     def custom_version(self) -> list[str]:
-        """The content of each function and file that the config names. Raises InputError."""
+        """The content of each function and file that the config names.
+
+        Raises InputError if one is missing.
+        """
         return [
             vectors_version(name) if is_file(name) else source_of(imported(name, "config"))
             for name in self.spec.from_elsewhere
@@ -137,8 +137,9 @@ class RunContext:
         """A digest of the corpus if it is a local file, since its content may change."""
         sae = self.spec.sae.train or self.spec.sae.load
         assert sae is not None
-        local = sae.corpus is not None and Path(sae.corpus).is_file()
-        return file_digest(Path(str(sae.corpus))) if local else None
+        if sae.corpus is None or not Path(sae.corpus).is_file():
+            return None
+        return file_digest(Path(sae.corpus))
 
     @cached_property
     def sae_source(self) -> str | None:
@@ -154,9 +155,9 @@ class RunContext:
 
     @property
     def source_with_figures(self) -> Path | None:
-        """The folder of a loaded SAE if this package trained it and so wrote its quality figures.
+        """The folder of a loaded SAE if this package trained it, and so wrote its quality figures.
 
-        Files of the same name beside another library's checkpoint mean something else.
+        Beside another library's checkpoint, files of these names have other contents.
         """
         load = self.spec.sae.load
         source = Path(load.source).expanduser() if load else Path()
@@ -219,7 +220,7 @@ class RunContext:
     @property
     def features(self) -> dict[str, Any]:
         """The content of features.json."""
-        return json.loads(self.folder.path("features.json").read_text(encoding="utf-8"))
+        return read_json(self.folder.path("features.json"))
 
     @property
     def candidates(self) -> Mapping[str, list[int]]:
@@ -229,7 +230,7 @@ class RunContext:
 
     @property
     def scale(self) -> Scale:
-        """What selection measured: mean ‖x‖, and A_max of each feature that may be swept."""
+        """Mean ‖x‖, and A_max of each feature that may be swept, as selection measured them."""
         found = self.features
         return Scale({int(f): v for f, v in found["max_act"].items()}, found["resid_norm"])
 
@@ -249,18 +250,16 @@ class RunContext:
         These are the features that get pages and labels.
         """
         sides = {f: side for side, own in self.candidates.items() for f in own}
-        named = [*self.spec.sweep.named, *self.spec.features.also]
-        return {**sides, **{f: sides.get(f, "") for f in named}}
+        named = (*self.spec.sweep.named, *self.spec.features.also)
+        return sides | {f: "" for f in named if f not in sides}
 
     def measurement(self, sae: SAE[Any] | None = None) -> Measurement:
-        """The measurement that the sweep of this run makes."""
-        spec = self.spec
-        return Measurement(
-            self.model, sae, self.hook_name, self.prompts, spec.sweep, spec.metrics, spec.prompts
-        )
+        """What the sweep of this run measures."""
+        place, spec = (self.model, sae, self.hook_name, self.prompts), self.spec
+        return Measurement(*place, spec.sweep, spec.metrics, spec.prompts)
 
     def splitter(self, key: str) -> BatchSplitter:
-        """Halves the batches of a store that do not fit into memory, and records each at once."""
+        """A splitter that halves batches too large for memory, and records each at once."""
 
         def note(halved: Mapping[str, int]) -> None:
             write_json(self.folder.path(HALVED), self.halved | {key: dict(halved)})
@@ -270,26 +269,10 @@ class RunContext:
 
     @property
     def halved(self) -> dict[str, dict[str, int]]:
-        """Store → batch shape → rows, for every batch of this folder that did not fit so far."""
+        """Store → batch shape → rows, for every batch that has not fitted into memory."""
         return read_json(self.folder.path(HALVED))
 
     def write_provenance(self) -> None:
-        """Write provenance.json; the SAE's digest is in it once the SAE is made."""
-        sae = self.folder.path("sae")
-        trained = sae.is_dir() and self.is_current(step("train"))
-        sae_hash = sae_fingerprint(sae) if trained else None
-        about = provenance(
-            self.spec, self.model, self.hook_name, self.prompts, self.selection_prompts
-        )
-        about["sae"]["hash"] = sae_hash
-        if resumed := read_quality(sae).get("resumed_at_tokens"):
-            about["sae"]["resumed_at_tokens"] = resumed
-        about["halved_batches"] = [n for own in self.halved.values() for n in own.values()]
-        write_json(self.folder.path("provenance.json"), about)
-
-
-def _label_prompts(spec: LabelSpec, steered: Sequence[Prompt]) -> list[Prompt]:
-    """The prompts of `label.prompts`, or some of the run's steered prompts."""
-    if spec.prompts is not None:
-        return steered_prompts(spec.prompts)
-    return some_prompts(steered, spec.n_prompts, spec.seed)
+        """Write provenance.json."""
+        made = self.folder.path("sae").is_dir() and self.is_current(step("train"))
+        write_json(self.folder.path("provenance.json"), provenance(self, made))

@@ -1,4 +1,4 @@
-"""What features are, as single calls for notebooks and scripts: labels and pages."""
+"""Labels and pages of features as single calls, for notebooks and scripts."""
 
 from __future__ import annotations
 
@@ -10,32 +10,17 @@ import pandas as pd
 from sae_lens import SAE
 
 from saelens_steer.activations import Activations
-from saelens_steer.config import (
-    FeaturesSpec,
-    LabelSpec,
-    PromptSpec,
-    ServerSpec,
-    SweepSpec,
-    checked,
-)
+from saelens_steer.config import FeaturesSpec, LabelSpec, PromptSpec, ServerSpec, SweepSpec, checked
 from saelens_steer.data import Prompt, some_prompts
 from saelens_steer.features import NO_SCALE, measured_scale, pages_of
 from saelens_steer.labels import EvidenceCollector, check_labeller, make_labels
 from saelens_steer.model.model_class import Model
-from saelens_steer.pipeline.arguments import (
-    check_activations,
-    given_features,
-    given_prompts,
-)
+from saelens_steer.pipeline.arguments import check_activations, given_features, given_prompts
 from saelens_steer.progress import progress
 from saelens_steer.report import FeaturePages
 from saelens_steer.sae import check_sae_at
-from saelens_steer.steering import (
-    Directions,
-)
-from saelens_steer.sweeps import (
-    Measurement,
-)
+from saelens_steer.steering import Directions
+from saelens_steer.sweeps import Measurement
 
 
 def label_features(
@@ -61,13 +46,13 @@ def label_features(
     neuronpedia: str | None = "https://www.neuronpedia.org",
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Names for features, with scores of each name: the rows of labels.csv.
+    """Name features and score each name; returns the rows of labels.csv.
 
-    `activations`: of all tokens of the prompts that features were selected on. `prompts`: others,
-    `n_prompts` of which are steered. `answers`: a folder for a server's answers, so that the same
-    call asks only for missing ones. The other arguments are the fields of LabelSpec, which
-    documents them; `server` such as {"base_url": …, "model": …}. Raises InputError before any
-    steering; a feature that could not be named has a row with its status.
+    `activations`: of all tokens of the prompts that features were selected on. `prompts`: other
+    prompts, of which `n_prompts` are steered. `answers`: a folder that keeps a server's answers, so
+    that the same call asks only for missing ones. `server`: such as {"base_url": …, "model": …}.
+    LabelSpec documents the other arguments. Raises InputError before any steering. A feature that
+    could not be named has a row with its status.
     """
     given = {
         "provider": provider, "server": server, "evidence": evidence, "alphas": alphas,
@@ -80,9 +65,8 @@ def label_features(
     check_activations(activations, model.cfg.d_model, activations.hook_name)
     check_sae_at(sae, activations.d_model, activations.hook_name)
     chosen = list(dict.fromkeys(given_features(sae, features)))
-    scale = NO_SCALE
-    if not sae.cfg.metadata.decoder_only:
-        scale = measured_scale(activations, sae, chosen)
+    decoder_only = sae.cfg.metadata.decoder_only
+    scale = NO_SCALE if decoder_only else measured_scale(activations, sae, chosen)
     prompt_spec = PromptSpec(system=system, chat=chat)
     steered = some_prompts(given_prompts(prompts), spec.n_prompts, spec.seed)
     where = (model, sae, activations.hook_name, activations, steered, spec)
@@ -112,12 +96,11 @@ def feature_pages(
 ) -> FeaturePages:
     """When features fire and what they write, and how many features of the SAE are alive.
 
-    `topic`: activations of prompts whose domains are the categories of one topic. The other
-    arguments are the fields of FeaturesSpec, which documents them. Notebooks display the result;
-    `save` writes it as a page. Raises InputError for an unknown feature or another hook.
+    `topic`: activations of prompts whose domains are the categories of one topic. FeaturesSpec
+    documents the other arguments. Notebooks display the result; `save` writes it as a page. Raises
+    InputError for an unknown feature or another hook.
     """
-    given = {"topic": None, "contexts": contexts, "window": window}
-    given |= {"tokens": tokens, "neighbours": neighbours}
-    spec = checked(FeaturesSpec, given, "feature_pages")
+    given = {"contexts": contexts, "window": window, "tokens": tokens, "neighbours": neighbours}
+    spec = checked(FeaturesSpec, {"topic": None, **given}, "feature_pages")
     chosen = given_features(sae, features)
     return FeaturePages(**vars(pages_of(model, sae, activations, chosen, spec, topic)))

@@ -32,7 +32,7 @@ from saelens_steer.directions import (
     with_controls,
 )
 from saelens_steer.errors import InputError
-from saelens_steer.features import NO_SCALE, Scale, Selection, measured_scale
+from saelens_steer.features import NO_SCALE, Selection, measured_scale
 from saelens_steer.metrics import MetricLike, metric_specs, resolve_metrics
 from saelens_steer.model import check_stream
 from saelens_steer.model.model_class import Model, tokenizer_of
@@ -112,14 +112,17 @@ def sweep(
     prompt_spec = PromptSpec(system=system, chat=chat)
     measurement = Measurement(model, sae, hook_name, steered, spec, asked, prompt_spec)
     measurement.check()
-    if was_given := activations is not None:
+    if activations is not None:
         check_activations(activations, model.cfg.d_model, hook_name)
-    elif _measured(spec) or any(needs_activations(family) for family in spec.families):
-        where: dict[str, Any] = {"hook_name": hook_name, "system": system, "chat": chat}
-        activations = cache_activations(model, steered, **where)
-    context = _context(measurement, activations if was_given else None)
-    measurement = replace(measurement, context=context)
-    scale = _scale(spec, activations, sae)
+    measurement = replace(measurement, context=_context(measurement, activations))
+    scaled = spec.calibrated or spec.alpha_unit in UNITS_NEEDING_ACTIVATIONS
+    if activations is None and (scaled or any(map(needs_activations, spec.families))):
+        options: dict[str, Any] = {"hook_name": hook_name, "system": system, "chat": chat}
+        activations = cache_activations(model, steered, **options)
+    scale = NO_SCALE
+    if scaled and activations is not None:
+        named = spec.named if spec.alpha_unit == "max_act" else ()
+        scale = measured_scale(activations, sae, named)
     tested = tested_directions(sae, spec, directions, scale)
     everything = with_controls(measurement, tested, activations)
     chosen = list(range(min(len(tested), 2 * spec.completions.top)))
@@ -133,17 +136,17 @@ def sweep(
 
 
 def _context(measurement: Measurement, activations: Activations | None) -> EditContext:
-    """Inputs of the edit: the SAE, and a probe between the prompts and `activations`."""
-    model, edit = measurement.model, measurement.spec.edit
-    if "encoder" in edit.options.needs and measurement.sae is not None:
-        check_encoder(measurement.sae)
-    if "probe" not in edit.options.needs or activations is None:
-        return EditContext(measurement.sae)
-    spec, hook_name = measurement.prompt_spec, measurement.hook_name
-    where: dict[str, Any] = {"hook_name": hook_name, "system": spec.system, "chat": spec.chat}
-    last = cache_activations(model, measurement.prompts, tokens="last", **where)
+    """Inputs of the edit: the SAE, and a probe between the prompts and the given activations."""
+    sae, needs, spec = measurement.sae, measurement.spec.edit.options.needs, measurement.prompt_spec
+    if "encoder" in needs and sae is not None:
+        check_encoder(sae)
+    if "probe" not in needs or activations is None:
+        return EditContext(sae)
+    options: dict[str, Any] = {"tokens": "last", "system": spec.system, "chat": spec.chat}
+    prompts, hook_name = measurement.prompts, measurement.hook_name
+    last = cache_activations(measurement.model, prompts, hook_name=hook_name, **options)
     others = vectors_of(activations, sorted(set(activations.index["domain"])))
-    return EditContext(measurement.sae, probe_between(last.vectors, others))
+    return EditContext(sae, probe_between(last.vectors, others))
 
 
 def rank_features(
@@ -174,32 +177,16 @@ def rank_features(
     spec = checked(SelectSpec, given, "rank_features")
     hook_name = hook_of(model, sae, hook_name)
     check_feature(sae, max(map(int, found.scores.index)))
-    listed = given_prompts(prompts)
-    first = [p for s in (found.positive, found.negative) for p in _of(listed, s, spec.push_prompts)]
+    listed, pushed = given_prompts(prompts), []
+    for side in (found.positive, found.negative):
+        if not (own := [prompt for prompt in listed if prompt.domain == side]):
+            raise InputError(f"no prompt has the domain {side!r}")
+        pushed += own[: spec.push_prompts]
     asked, unswept = metric_specs(metrics), SweepSpec(n_controls=0)
-    measurement = Measurement(model, sae, hook_name, tuple(first), unswept, asked, PromptSpec())
+    measurement = Measurement(model, sae, hook_name, tuple(pushed), unswept, asked, PromptSpec())
     measurement.check()
     scoring = CausalScoring(measurement, sae, found.positive, found.negative)
     return rank_by(found, score, scoring, spec, spec.push * found.scale.mean_norm)
-
-
-def _of(prompts: Sequence[Prompt], domain: str, most: int) -> list[Prompt]:
-    """The first prompts of a domain. Raises InputError if it has none."""
-    if not (found := [prompt for prompt in prompts if prompt.domain == domain]):
-        raise InputError(f"no prompt has the domain {domain!r}")
-    return found[:most]
-
-
-def _measured(spec: SweepSpec) -> bool:
-    """Whether strengths depend on cached activations."""
-    return spec.alpha_unit in UNITS_NEEDING_ACTIVATIONS or spec.calibrated
-
-
-def _scale(spec: SweepSpec, activations: Activations | None, sae: SAE[Any]) -> Scale:
-    """A_max and mean ‖x‖, if strengths depend on them."""
-    if not _measured(spec) or activations is None:
-        return NO_SCALE
-    return measured_scale(activations, sae, spec.named if spec.alpha_unit == "max_act" else ())
 
 
 def compare_edits(

@@ -1,4 +1,4 @@
-"""Result files of a run folder, in formats that other tools read."""
+"""The tables and texts of a run folder, in formats that other tools read."""
 
 from __future__ import annotations
 
@@ -28,17 +28,19 @@ def write_result(
 
     With `texts_of_layer`, also the files of `write_generated_texts` for that layer.
     """
-    summary, claims = result.summary, result.claims
-    write_jsonl(folder / "completions.jsonl", _texts(result.completions, prompts))
-    write_table(folder / "interference.csv", summary)
-    write_json(folder / "interference.json", _records(summary))
-    write_table(folder / "claims.csv", claims)
+    texts, completions = {prompt.id: prompt.text for prompt in prompts}, result.completions
+    constant = ["edit", "hook_name", "positions", "matched_norm"]
+    rows = _records(completions.drop(columns=constant, errors="ignore"))
+    lines = [{**row, "prompt": texts[row["prompt_id"]]} for row in rows]
+    write_jsonl(folder / "completions.jsonl", lines)
+    write_table(folder / "interference.csv", result.summary)
+    write_json(folder / "interference.json", _records(result.summary))
+    write_table(folder / "claims.csv", result.claims)
     write_json(folder / "warnings.json", result.warnings)
     if len(by_family := result.by_family):
         write_table(folder / "controls.csv", by_family)
     if texts_of_layer is not None:
-        texts = {prompt.id: prompt.text for prompt in prompts}
-        write_generated_texts(folder / TEXTS, result.completions, texts, texts_of_layer)
+        write_generated_texts(folder / TEXTS, completions, texts, texts_of_layer)
 
 
 def write_rows(folder: Path, tables: Iterable[pd.DataFrame]) -> Path:
@@ -54,18 +56,14 @@ def write_rows(folder: Path, tables: Iterable[pd.DataFrame]) -> Path:
 
 def read_rows(place: Path, metrics: Sequence[str]) -> pd.DataFrame:
     """The columns of sweep/*.parquet that `evidence` reads: 50 bytes a row, plus 8 a metric."""
-    schema = pq.ParquetDataset(place).schema
+    schema, strings = pq.ParquetDataset(place).schema, (pa.string(), pa.large_string())
     columns = [name for name in (*ROW_COLUMNS, *metrics) if name in schema.names]
-    texts = [name for name in columns if _is_text(schema.field(name).type)]
+    texts = [name for name in columns if schema.field(name).type in strings]
     table = pq.read_table(place, columns=columns, read_dictionary=texts, use_threads=False)
     rows = table.to_pandas(split_blocks=True, self_destruct=True)
     del table
     pa.default_memory_pool().release_unused()
     return rows
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def write_generated_texts(
@@ -116,15 +114,6 @@ def write_compared_edits(folder: Path, table: pd.DataFrame) -> None:
         outputs = prompt if name == "original" else prompt["variants"]
         outputs[name] = row
     write_json(folder / "compare_edits.json", list(prompts.values()))
-
-
-def _texts(completions: pd.DataFrame, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
-    """The lines of completions.jsonl, each with its prompt's text."""
-    if len(completions) == 0:
-        return []
-    texts = {prompt.id: prompt.text for prompt in prompts}
-    table = completions.drop(columns=["edit", "hook_name", "positions", "matched_norm"])
-    return [{**row, "prompt": texts[row["prompt_id"]]} for row in _records(table)]
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

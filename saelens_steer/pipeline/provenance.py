@@ -1,28 +1,24 @@
-"""What a run is made from: versions, hashes, seeds, token sets."""
+"""The origin of a run: versions, hashes, seeds, token sets."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from saelens_steer.config import RunSpec
 from saelens_steer.data import Prompt, prompts_hash
 from saelens_steer.metrics import metric_provenance
 from saelens_steer.model import model_provenance
+from saelens_steer.sae import read_quality, sae_fingerprint
 from saelens_steer.version import __version__
 
+if TYPE_CHECKING:
+    from saelens_steer.pipeline.context import RunContext
+
 LIBRARIES = (
-    "torch",
-    "transformer-lens",
-    "sae-lens",
-    "transformers",
-    "tokenizers",
-    "datasets",
-    "numpy",
-    "scipy",
-    "pandas",
+    *("torch", "transformer-lens", "sae-lens", "transformers", "tokenizers", "datasets"),
+    *("numpy", "scipy", "pandas"),
 )
 
 
@@ -31,28 +27,27 @@ def library_versions() -> dict[str, str]:
     return {"saelens-steer": __version__, **{name: version(name) for name in LIBRARIES}}
 
 
-def provenance(
-    spec: RunSpec,
-    model: Any,
-    hook_name: str,
-    steered: Sequence[Prompt],
-    selection: Sequence[Prompt],
-) -> dict[str, Any]:
-    """The content of provenance.json."""
-    versions = library_versions()
-    train = spec.sae.train
+def provenance(run: RunContext, sae_is_made: bool) -> dict[str, Any]:
+    """The content of provenance.json, with the SAE's hash once the SAE is made."""
+    spec, model, versions = run.spec, run.model, library_versions()
+    train, folder = spec.sae.train, run.folder.path("sae")
+    sae = spec.sae.model_dump(exclude_none=True)
+    sae["hash"] = sae_fingerprint(folder) if sae_is_made else None
+    if resumed := read_quality(folder).get("resumed_at_tokens"):
+        sae["resumed_at_tokens"] = resumed
     return {
         "saelens_steer": versions.pop("saelens-steer"),
         "python": platform.python_version(),
         "packages": versions,
         "device": str(model.cfg.device),
         "model": model_provenance(model),
-        "hook_name": hook_name,
-        "sae": spec.sae.model_dump(exclude_none=True),
-        "prompts": _about(spec.prompts.source, steered),
-        "selection_prompts": _about(spec.select.prompts, selection),
+        "hook_name": run.hook_name,
+        "sae": sae,
+        "prompts": _about(spec.prompts.source, run.prompts),
+        "selection_prompts": _about(spec.select.prompts, run.selection_prompts),
         "token_sets": metric_provenance(spec.metrics, model.tokenizer, model.cfg.d_vocab),
         "seeds": {"sweep": spec.sweep.seed, **({"sae": train.seed} if train else {})},
+        "halved_batches": [n for own in run.halved.values() for n in own.values()],
     }
 
 

@@ -20,7 +20,7 @@ def run(
     until: str = "report",
     overrides: Sequence[str] = (),
 ) -> Path:
-    """Run the steps that lead to `until` in the folder `out`; returns the path of its output.
+    """Run the step `until`, and all it depends on, in the folder `out`; returns its output's path.
 
     `config`: a RunSpec, a mapping such as {"sweep": {"n_controls": 64}}, or the path of a YAML
     file. `overrides`: as --set on the command line, such as ["sweep.n_controls=64"]. Steps whose
@@ -29,7 +29,7 @@ def run(
     """
     spec = as_config(config, overrides)
     check_step(spec, until)
-    context = checked_context(spec, out)  # config → model → prompts, all checked
+    context = checked_context(spec, out)
     if until == "report":
         context.drop_stale_grid()
     for one in needed(until):
@@ -52,12 +52,3 @@ def carry_out(step: Step, run: RunContext) -> None:
     run.keys[step.name] = run.folder.do(step.name, inputs, outputs, make, step.derived)
     if step.in_provenance:
         run.write_provenance()
-
-
-def train_grid(spec: RunSpec, out: str | Path) -> Path:
-    """Train every SAE of `sae.grid` on one stream of activations; returns the path of grid.csv.
-
-    Each SAE gets a folder grid/NAME in `out`. The same call resumes an interrupted grid. Raises
-    InputError for what `run` would refuse.
-    """
-    return run(spec, out, until="grid")

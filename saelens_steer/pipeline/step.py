@@ -24,8 +24,6 @@ class Step:
     """One step: what it depends on, what it writes and who builds it."""
 
     name: str
-    help: str
-    """Help text of its command; a step without one has no command."""
     build: str
     """`module:function`. The function gets the RunContext and writes the files (but see
     `returns_writer`)."""
@@ -34,8 +32,10 @@ class Step:
     the first."""
     reads: Callable[[RunSpec], list[object]]
     """What decides its output, besides earlier steps: parts of the config, and RunInputs."""
+    help: str = ""
+    """Help text of its command; a step without one has no command."""
     after: tuple[str, ...] = ()
-    """The steps whose output it reads; for a chain of steps, only the last."""
+    """The steps whose output it reads; of a chain of steps, only the last."""
     section: str | None = None
     """The config section that asks for it; None: every run has the step."""
     section_hint: str = ""
@@ -43,7 +43,7 @@ class Step:
     part_of: str | None = None
     """The step whose command also runs this one."""
     repeated_after: tuple[str, ...] = ()
-    """Later steps whose output it also shows, so it runs again after each."""
+    """Later steps whose output it also shows; it runs again after each."""
     leftovers: tuple[str, ...] = ()
     """Further paths to remove once the config no longer asks for the step."""
     derived: tuple[str, ...] = ()
@@ -56,7 +56,6 @@ class Step:
 
     @property
     def command(self) -> str:
-        """The name of its command."""
         return self.name.replace("_", "-")
 
     def is_wanted(self, spec: RunSpec) -> bool:

@@ -16,7 +16,7 @@ BASELINE = "frozen_decoder_baseline"
 """Step, and folder, of the SAE whose decoder stays random."""
 
 MODEL, HOOK, METRICS = RunInput("model_key"), RunInput("hook_name"), RunInput("metrics_version")
-CUSTOM = RunInput("custom_version")
+CUSTOM, SAE_SOURCE = RunInput("custom_version"), RunInput("sae_source")
 STEERED, SELECTION = PromptsInput("prompts"), PromptsInput("selection_prompts")
 
 NAMING = {"provider", "server", "neuronpedia"}
@@ -42,7 +42,7 @@ def _train(spec: RunSpec) -> list[object]:
     # Resuming does not change the SAE, and load.corpus only changes its quality figures.
     unrelated = {"train": {"resume"}, "load": {"corpus"}}
     sae = spec.sae.model_dump(include={"train", "load"}, exclude=unrelated)
-    return [MODEL, HOOK, sae, RunInput("sae_source")]
+    return [MODEL, HOOK, sae, SAE_SOURCE]
 
 
 def _select(spec: RunSpec) -> list[object]:
@@ -55,16 +55,15 @@ def _compared_directions(spec: RunSpec) -> list[object]:
 
 
 def _feature_data(spec: RunSpec) -> list[object]:
-    pages = [spec.features, PromptsInput("topic_prompts"), spec.template, spec.sweep.named]
-    return [*pages, spec.activations]
+    topic, named = PromptsInput("topic_prompts"), spec.sweep.named
+    return [spec.features, topic, spec.template, named, spec.activations]
 
 
 def _label_evidence(spec: RunSpec) -> list[object]:
     assert spec.label is not None
     contexts = [spec.sweep.named, spec.features.also, spec.activations, spec.template]
-    prompts = spec.label.prompts or spec.prompts
-    texts = [PromptsInput("label_prompts"), prompts, spec.where_steered]
-    return [*contexts, *texts, spec.label.model_dump(exclude=NAMING)]
+    prompts = [PromptsInput("label_prompts"), spec.label.prompts or spec.prompts]
+    return [*contexts, *prompts, spec.where_steered, spec.label.model_dump(exclude=NAMING)]
 
 
 def _label(spec: RunSpec) -> list[object]:
@@ -87,7 +86,7 @@ def files(*names: str) -> Callable[[RunSpec], tuple[str, ...]]:
 STEPS: tuple[Step, ...] = (
     Step(
         "cache",
-        "Cache the activations of the selection prompts.",
+        help="Cache the activations of the selection prompts.",
         build=f"{STEPS_PACKAGE}.select:cache",
         writes=files("activations"),
         reads=_cache,
@@ -95,7 +94,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         "train",
-        "Train the SAE, or load it.",
+        help="Train the SAE, or load it.",
         build=f"{STEPS_PACKAGE}.sae:train",
         writes=files("sae"),
         reads=_train,
@@ -104,7 +103,6 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         "quality",
-        "",
         build=f"{STEPS_PACKAGE}.sae:quality",
         writes=files("sae/quality.json"),
         reads=lambda s: [
@@ -117,23 +115,17 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         "grid",
-        "Train every SAE of sae.grid on one stream of activations; grid/grid.csv compares them.",
+        help="Train every SAE of sae.grid on one stream of activations; compare them in grid.csv.",
         build=f"{STEPS_PACKAGE}.sae:grid",
         writes=files("grid/grid.csv", "grid/frontier.html"),
-        reads=lambda s: [
-            MODEL,
-            HOOK,
-            grid_specs(s),
-            RunInput("sae_source"),
-            RunInput("grid_missing"),
-        ],
+        reads=lambda s: [MODEL, HOOK, grid_specs(s), SAE_SOURCE, RunInput("grid_missing")],
         section="sae.grid",
         section_hint="the architectures and sparsities to train",
         returns_writer=True,
     ),
     Step(
         "select",
-        "Choose the candidate features.",
+        help="Choose the candidate features.",
         build=f"{STEPS_PACKAGE}.select:select",
         writes=files("features.json"),
         reads=_select,
@@ -142,7 +134,6 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         "feature_data",
-        "",
         build=f"{STEPS_PACKAGE}.features:feature_data",
         writes=files("feature_pages.json"),
         reads=_feature_data,
@@ -151,7 +142,6 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         "features",
-        "",
         build=f"{STEPS_PACKAGE}.features:features",
         writes=files("features.html"),
         reads=lambda _: [RunInput("labels_digest")],
@@ -161,7 +151,6 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         "label_evidence",
-        "",
         build=f"{STEPS_PACKAGE}.label:label_evidence",
         writes=files("label_evidence.json", "label_texts"),
         reads=_label_evidence,
@@ -171,7 +160,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         "label",
-        "Name the features and test the names; exits with 1 while answers are missing.",
+        help="Name the features and test the names; exits with 1 while answers are missing.",
         build=f"{STEPS_PACKAGE}.label:label",
         writes=files("labels.json", "labels.csv"),
         reads=_label,
@@ -182,7 +171,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         "compare_edits",
-        "Compare what the model writes with and without each edit.",
+        help="Compare what the model writes with and without each edit.",
         build=f"{STEPS_PACKAGE}.compare_edits:compare_edits",
         writes=files("compare_edits.json", "compare_edits.csv"),
         reads=lambda s: [STEERED, s.prompts, s.compare_edits, METRICS, CUSTOM],
@@ -192,7 +181,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         "compare_directions",
-        "Compare selection methods by the effect of the directions they choose.",
+        help="Compare selection methods by the effect of the directions they choose.",
         build=f"{STEPS_PACKAGE}.compare_directions:compare_directions",
         writes=files("comparison.csv", "comparison_rows.parquet"),
         reads=lambda s: [*_compared_directions(s), s.compare_directions],
@@ -202,7 +191,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         "tradeoffs",
-        "Measure directions and edits on every domain: wanted effect against damage.",
+        help="Measure directions and edits on every domain: wanted effect against damage.",
         build=f"{STEPS_PACKAGE}.tradeoffs:tradeoffs",
         writes=files("tradeoffs.csv", "tradeoffs_by_domain.csv", "tradeoffs_rows.parquet"),
         reads=lambda s: [
@@ -217,7 +206,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         "sweep",
-        "Steer along the candidates and random controls, and measure the effects.",
+        help="Steer along the candidates and random controls, and measure the effects.",
         build=f"{STEPS_PACKAGE}.sweep:sweep",
         writes=_sweep_files,
         reads=lambda s: [STEERED, s.prompts, s.sweep, METRICS, CUSTOM],
@@ -226,7 +215,6 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         f"{BASELINE}_sae",
-        "",
         build=f"{STEPS_PACKAGE}.{BASELINE}:train",
         writes=files(f"{BASELINE}/sae"),
         reads=_train,
@@ -235,7 +223,6 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         BASELINE,
-        "",
         build=f"{STEPS_PACKAGE}.{BASELINE}:sweep",
         writes=files(
             *(f"{BASELINE}/{name}" for name in ("claims.csv", "features.json", "rows.parquet"))
@@ -247,7 +234,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         "report",
-        "Write the report, and run every step it needs.",
+        help="Write the report, and run every step it needs.",
         build=f"{STEPS_PACKAGE}.report:report",
         writes=files("report.html", "plots"),
         reads=lambda s: [s, RunInput("grid_digest")],

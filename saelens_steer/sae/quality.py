@@ -15,6 +15,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from saelens_steer.activations import keep_ordinary, without_sinks
 from saelens_steer.errors import InputError
 from saelens_steer.model import run_to_hook, unembed
+from saelens_steer.model.model_class import Model
 from saelens_steer.sae.codec import check_encoder, decode, encode, rows_at_once, through
 from saelens_steer.sae.load import check_sae_at
 from saelens_steer.tensors import Mask, Resid, Tokens, Vectors
@@ -31,7 +32,7 @@ DENSITY_EDGES = np.arange(-6, 0.01, 0.25)
 
 @torch.no_grad()
 def sae_quality(
-    model: Any,
+    model: Model,
     sae: SAE[Any],
     hook_name: str,
     texts: Iterable[str],

@@ -15,6 +15,7 @@ from saelens_steer.config import SPLICE_MAX_NORM
 from saelens_steer.data import special_ids
 from saelens_steer.errors import InputError
 from saelens_steer.model import check_editable
+from saelens_steer.model.model_class import Model
 from saelens_steer.sae import check_sae
 from saelens_steer.steering.edits import Edit
 from saelens_steer.steering.positions import Positions, Tracker, norm_limits, within
@@ -77,7 +78,7 @@ def edit_where(edits: Sequence[Edit], resid: Resid, mask: Mask) -> Resid:
 
 @contextlib.contextmanager
 def steered(
-    model: Any,
+    model: Model,
     edits: Edit | Sequence[Edit],
     hook_name: str,
     positions: Positions | Mask = "all",

@@ -20,7 +20,7 @@ from saelens_steer.tensors import Vectors
 UNITS_NEEDING_ACTIVATIONS = ("max_act", "resid_norm", "kl")
 """Units that need cached activations."""
 CANDIDATE = "candidate"
-"""Family of the directions under test; controls carry the name of theirs."""
+"""Family of the directions under test."""
 SAME_SIZE = 1e-3
 """Relative distance below which norms count as equal: half-precision rows are no closer to 1."""
 CONTROL_PREFIX = {"feature": "feature_control"}
@@ -44,14 +44,9 @@ class Directions:
         return len(self.names)
 
     def __add__(self, other: Directions) -> Directions:
-        return Directions(
-            self.names + other.names,
-            self.families + other.families,
-            self.features + other.features,
-            torch.cat([self.vectors, other.vectors]),
-            self.sizes + other.sizes,
-            self.matched_to + other.matched_to,
-        )
+        one, two = vars(self), vars(other)
+        joined = {name: one[name] + two[name] for name in one if name != "vectors"}
+        return Directions(**joined, vectors=torch.cat([self.vectors, other.vectors]))
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -61,14 +56,9 @@ class Directions:
 
     def take(self, rows: Sequence[int]) -> Directions:
         """The directions at these indices, in that order."""
-        return Directions(
-            tuple(self.names[i] for i in rows),
-            tuple(self.families[i] for i in rows),
-            tuple(self.features[i] for i in rows),
-            self.vectors[list(rows)],
-            tuple(self.sizes[i] for i in rows),
-            tuple(self.matched_to[i] for i in rows),
-        )
+        columns = {name: column for name, column in vars(self).items() if name != "vectors"}
+        taken = {name: tuple(column[i] for i in rows) for name, column in columns.items()}
+        return Directions(**taken, vectors=self.vectors[list(rows)])
 
 
 def feature_directions(
@@ -137,20 +127,15 @@ def matched_controls(family: str, unit_vectors: Vectors, sizes: Sequence[float])
     Each size has a full set of controls. Unit-norm decoder rows have one size and share one set.
     """
     distinct = sorted(set(sizes))
-    suffixes = [""] if len(distinct) == 1 else [f"_size{j}" for j in range(len(distinct))]
-    sets = [
-        _controls(family, unit_vectors, size, suffix)
-        for size, suffix in zip(distinct, suffixes, strict=True)
-    ]
-    return reduce(add, sets)
+    suffixes = [f"_size{j}" for j in range(len(distinct))] if len(distinct) > 1 else [""]
+    sized = zip(distinct, suffixes, strict=True)
+    return reduce(add, [_controls(family, unit_vectors, *each) for each in sized])
 
 
 def per_candidate_controls(family: str, unit_vectors: Vectors, tested: Directions) -> Directions:
     """A full set of controls for each direction under test, of its size and named after it."""
-    sets = [
-        _controls(family, unit_vectors, size, f"_of_{name}", name)
-        for name, size in zip(tested.names, tested.sizes, strict=True)
-    ]
+    named = zip(tested.sizes, tested.names, strict=True)
+    sets = [_controls(family, unit_vectors, size, f"_of_{name}", name) for size, name in named]
     return reduce(add, sets)
 
 
@@ -169,7 +154,7 @@ def _controls(
 
 
 def same_sizes(norms: Sequence[float]) -> tuple[float, ...]:
-    """Each norm replaced by the mean of the norms that count as equal to it (see SAME_SIZE)."""
+    """Replace each norm by the mean of the norms that count as equal to it (see SAME_SIZE)."""
     groups: list[list[float]] = []
     for norm in sorted(norms):
         if not groups or norm > groups[-1][0] * (1 + SAME_SIZE):

@@ -121,7 +121,8 @@ def project_out(direction: VectorLike) -> Edit:
     norms = vectors.norm(dim=-1)
     if not bool((norms > 0).all() and norms.isfinite().all()):
         raise InputError("a direction to project out is zero or has entries that are not finite")
-    basis = _orthonormal(vectors / norms[:, None])
+    _, sizes, rows = torch.linalg.svd((vectors / norms[:, None]).double(), full_matrices=False)
+    basis = rows[sizes > 1e-6 * sizes[0]].float()  # orthonormal
 
     def project(resid: Resid) -> Resid:
         _check_width(basis, resid)
@@ -149,12 +150,6 @@ def per_row(edits: Sequence[Edit]) -> Edit:
         return edited
 
     return Edit("per row", each, pointwise=False)
-
-
-def _orthonormal(units: Vectors) -> Float[Tensor, "k d_model"]:
-    """An orthonormal basis of the span of `units`."""
-    _, sizes, rows = torch.linalg.svd(units.double(), full_matrices=False)
-    return rows[sizes > 1e-6 * sizes[0]].float()
 
 
 def _check_width(vectors: Tensor, resid: Resid) -> None:

@@ -86,7 +86,13 @@ def read_control_vectors(path: Path) -> tuple[dict[int, Tensor], str, str]:
         raise InputError(f"{path} is damaged, or not a GGUF file: {one_line(error)}") from None
     if (kind := texts["general.architecture"]) != KIND:
         raise InputError(f"{path} is not a control vector: its architecture is {kind or 'unnamed'}")
-    directions = {_layer(path, name): _vector(path, name, data) for name, data in tensors.items()}
+    directions = {}
+    for name, data in tensors.items():
+        if (found := re.fullmatch(r"direction\.([1-9]\d{0,4})", name)) is None:
+            raise InputError(f"{path}: tensor {name!r} should be named direction.L, with L from 1")
+        if data.dtype != np.float32 or data.ndim != 1:
+            raise InputError(f"{path}: {name} is not a float32 vector")
+        directions[int(found[1])] = torch.from_numpy(data.astype(np.float32))
     return dict(sorted(directions.items())), texts[HINT], texts[ABOUT] or "{}"
 
 
@@ -94,19 +100,6 @@ def _text(reader: Any, key: str) -> str:
     """The text under a key; empty if the key is missing."""
     field = reader.get_field(key)
     return bytes(field.parts[-1]).decode() if field else ""
-
-
-def _layer(path: Path, name: str) -> int:
-    found = re.fullmatch(r"direction\.([1-9]\d{0,4})", name)
-    if found is None:
-        raise InputError(f"{path}: tensor {name!r} should be named direction.L, with L from 1")
-    return int(found[1])
-
-
-def _vector(path: Path, name: str, data: np.ndarray) -> Tensor:
-    if data.dtype != np.float32 or data.ndim != 1:
-        raise InputError(f"{path}: {name} is not a float32 vector")
-    return torch.from_numpy(data.astype(np.float32))
 
 
 def _gguf() -> Any:

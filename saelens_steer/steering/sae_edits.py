@@ -41,6 +41,11 @@ class SAEEdit(Edit):
     error: ErrorTerm = "keep"
 
     @property
+    def features(self) -> list[int]:
+        """The features it changes, in order."""
+        return [feature for change in self.changes for feature in change.features]
+
+    @property
     def kind(self) -> tuple[int, str]:
         """Consecutive edits of the same kind share one encode and decode."""
         return id(self.sae), self.error
@@ -106,7 +111,9 @@ def composed(edits: Sequence[Edit]) -> list[Edit]:
 
     Raises InputError if two edits change the same feature of an SAE.
     """
-    _refuse_doubles([edit for edit in edits if isinstance(edit, SAEEdit)])
+    changed = [(e.kind[0], f) for e in edits if isinstance(e, SAEEdit) for f in e.features]
+    if doubled := {f for sae, f in changed if changed.count((sae, f)) > 1}:
+        raise InputError(f"two edits at one hook change feature {min(doubled)}: keep one")
     groups = groupby(edits, key=lambda e: e.kind if isinstance(e, SAEEdit) else id(e))
     return [_merged(list(group)) for _, group in groups]
 
@@ -186,10 +193,3 @@ def _check_finite(what: str, value: float | Tensor) -> None:
 
 def _numbers(values: Tensor) -> str:
     return ",".join(f"{v:.3g}" for v in torch.atleast_1d(values).tolist())
-
-
-def _refuse_doubles(edits: Sequence[SAEEdit]) -> None:
-    named = [(id(e.sae), f) for e in edits for c in e.changes for f in c.features]
-    doubled = {feature for place, feature in named if named.count((place, feature)) > 1}
-    if doubled:
-        raise InputError(f"two edits at one hook change feature {min(doubled)}: keep one")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,14 +48,13 @@ def variant_of(name: str, edits: Edit | Sequence[Edit], hook_name: str) -> Varia
     in_order = (edits,) if isinstance(edits, Edit) else tuple(edits)
     if not in_order:
         raise InputError(f"variant {name!r} has no edit")
-    changes = [c for edit in composed(in_order) if isinstance(edit, SAEEdit) for c in edit.changes]
-    features = dict.fromkeys(f for change in changes for f in change.features)
-    return Variant(name, {hook_name: in_order}, tuple(features))
+    changed = [f for edit in composed(in_order) if isinstance(edit, SAEEdit) for f in edit.features]
+    return Variant(name, {hook_name: in_order}, tuple(dict.fromkeys(changed)))
 
 
 @dataclass(frozen=True)
 class EditInputs:
-    """What the edits of a config refer to."""
+    """What the edits of a config refer to: features by domain, their scale, further inputs."""
 
     sae: SAE[Any]
     hook_name: str
@@ -94,15 +93,12 @@ def build_variant(name: str, specs: Sequence[EditSpec], inputs: EditInputs) -> V
     for spec in specs:
         options = spec.options
         named = inputs.features(options.features, options.top) if options.features else []
-        hook_name = _place(options.hook_name or inputs.hook_name, inputs.hook_name, edits)
+        places = same_places(options.hook_name or inputs.hook_name)
+        known = (inputs.hook_name, *edits)  # one place may have several names
+        hook_name = next((name for name in known if name in places), options.hook_name)
         edits[hook_name] = (*edits.get(hook_name, ()), inputs.build(spec, named))
         features += named
     for at_hook in edits.values():
         composed(at_hook)  # raises on conflicts, before any forward pass
     in_order = dict(sorted(edits.items(), key=lambda item: hook_layer(item[0])))
     return Variant(name, in_order, tuple(dict.fromkeys(features)))
-
-
-def _place(hook_name: str, run_hook: str, used: Iterable[str]) -> str:
-    """The name already in use for this place (the run's hook or an earlier edit's), or its own."""
-    return next((name for name in (run_hook, *used) if name in same_places(hook_name)), hook_name)

@@ -16,7 +16,7 @@ from saelens_steer.model import Rows
 from saelens_steer.progress import say
 from saelens_steer.steering import Directions, Edit, add, edit_where, per_row
 from saelens_steer.sweeps.edits import edited
-from saelens_steer.sweeps.plan import Batch, Cell
+from saelens_steer.sweeps.plan import Batch, Cell, shards
 from saelens_steer.sweeps.unsteered_pass import UnsteeredPass
 from saelens_steer.tensors import PerRow, Vectors
 
@@ -126,6 +126,11 @@ class SweepCells:
 
     def identities(self, cells: Sequence[int]) -> list[str]:
         return [self.identity(cell) for cell in cells]
+
+    @property
+    def shards(self) -> list[range]:
+        """The cells of each shard (see `plan.shards`)."""
+        return shards(self.cells, self.directions.groups, len(self.prompts))
 
 
 def grid(n_directions: int, alphas: Sequence[float]) -> list[Cell]:

@@ -42,9 +42,10 @@ def cell_edits(
 
     def tested(d: int, alpha: float) -> Edit:
         if (d, alpha) not in built:
-            target = target_of(directions, d)
-            amount = amount_of(spec.edit, target, alpha, spec.alpha_unit, context)
-            built[d, alpha] = build_edit(spec.edit, target, amount, context)
+            feature = directions.features[d]
+            features = () if feature is None else (feature,)
+            target = Target(directions.names[d], directions.vectors[d : d + 1], features)
+            built[d, alpha] = edit_at(spec.edit, target, alpha, spec.alpha_unit, context)
         return built[d, alpha]
 
     def each(d: int, alpha: float) -> Edit:
@@ -59,28 +60,20 @@ def cell_edits(
     return [each(d, alpha) for d, alpha in cells]
 
 
-def target_of(directions: Directions, d: int) -> Target:
-    """One direction as the target of an edit."""
-    feature = directions.features[d]
-    features = () if feature is None else (feature,)
-    return Target(directions.names[d], directions.vectors[d : d + 1], features)
-
-
-def amount_of(
-    edit: EditSpec, target: Target, alpha: float, unit: str, context: EditContext
-) -> float:
-    """α as an edit's amount: a multiple of its vector, a factor, or a value of z.
+def edit_at(edit: EditSpec, target: Target, alpha: float, unit: str, context: EditContext) -> Edit:
+    """The edit at strength α: a multiple of its vector, a factor of 1 + α, or a value of z.
 
     A value z_f is chosen so that z_f · W_dec[f] has the norm of the push α: z_f = α if the unit is
     raw.
     """
-    if edit.options.strength == "factor":
-        return 1 + alpha
-    if edit.options.strength != "value" or unit == "raw" or not target.features:
-        return alpha
-    row = context.sae.W_dec[target.features[0]].detach().float().cpu()
-    size = float(row.norm())
-    return alpha / size if unit == "unit" else alpha * float(target.vectors[0].norm()) / size
+    strength, amount = edit.options.strength, alpha
+    if strength == "factor":
+        amount = 1 + alpha
+    elif strength == "value" and unit != "raw" and target.features:
+        row = context.sae.W_dec[target.features[0]].detach().float().cpu()
+        pushed = 1.0 if unit == "unit" else float(target.vectors[0].norm())
+        amount = alpha * pushed / float(row.norm())
+    return build_edit(edit, target, amount, context)
 
 
 @dataclass(frozen=True, kw_only=True)

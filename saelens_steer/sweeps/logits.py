@@ -24,7 +24,7 @@ from saelens_steer.model import last_token_logits, unembed
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.steering import Edit, activation_of, edit_where, relative_norms, steered
 from saelens_steer.sweeps.cells import SweepCells
-from saelens_steer.sweeps.plan import Batch, BatchSplitter, batches, shards
+from saelens_steer.sweeps.plan import Batch, BatchSplitter, batches
 from saelens_steer.sweeps.store import NO_STORE, Store
 from saelens_steer.tensors import Logits, PerRow, Resid
 
@@ -102,7 +102,7 @@ def logit_shards(
     `logits` keeps last-token logits and receipts, so that new metrics need no forward pass.
     """
     kept = _KeptLogits(sweep, logits, splitter or BatchSplitter())
-    for shard in shards(sweep.cells, sweep.directions.groups, len(sweep.prompts)):
+    for shard in sweep.shards:
         name = digest(sweep.identities(shard))
         rows = store.frame(name, partial(kept.rows, shard, name))
         note(len(rows))

@@ -68,6 +68,11 @@ class Measurement:
         return [m for m in self.metrics if isinstance(m, LogitMetric)]
 
     @property
+    def outcome(self) -> LogitMetric:
+        """The metric that effects and causal scores are about: the first logit metric."""
+        return self.logit_metrics[0]
+
+    @property
     def text_metrics(self) -> list[TextMetric]:
         return [m for m in self.metrics if isinstance(m, TextMetric)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,10 +11,10 @@ import torch
 
 from saelens_steer.errors import InputError
 from saelens_steer.files import digest
-from saelens_steer.metrics import LogitMetric, resolve_metrics
+from saelens_steer.metrics import KL
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.sweeps.logits import LogitSweep, measured_batches, rows_of
-from saelens_steer.sweeps.plan import BatchSplitter, shards
+from saelens_steer.sweeps.plan import BatchSplitter
 from saelens_steer.sweeps.store import NO_STORE, Store
 
 TOLERANCE = 0.02
@@ -69,7 +69,8 @@ def calibrated_steps(
 ) -> list[float]:
     """`kl_steps`, one stored shard at a time."""
     splitter, found = splitter or BatchSplitter(), list[float]()
-    for shard, part in _shards(sweep):
+    for shard in sweep.shards:
+        part = _only(sweep, shard)
         wanted = _targets(part) if targets is None else list(targets[shard.start : shard.stop])
         name = digest(mean_norm, wanted, part.identities(range(len(shard))))
 
@@ -85,8 +86,8 @@ def _mean_kls(
 ) -> list[float]:
     """Each cell's mean KL over the prompts, in nats, one stored shard at a time."""
     splitter, found = splitter or BatchSplitter(), list[float]()
-    for shard, part in _shards(sweep):
-        cells = range(len(shard))
+    for shard in sweep.shards:
+        part, cells = _only(sweep, shard), range(len(shard))
 
         def compute(part: LogitSweep = part, cells: range = cells) -> pd.DataFrame:
             steps = [part.step(cell) for cell in cells]
@@ -95,12 +96,6 @@ def _mean_kls(
         name = digest("mean kl", part.identities(cells))
         found += store.frame(name, compute)["kl"].tolist()
     return found
-
-
-def _shards(sweep: LogitSweep) -> Iterator[tuple[range, LogitSweep]]:
-    """Each shard, and the sweep of its cells."""
-    for shard in shards(sweep.cells, sweep.directions.groups, len(sweep.prompts)):
-        yield shard, _only(sweep, shard)
 
 
 def _only(sweep: LogitSweep, cells: Sequence[int]) -> LogitSweep:
@@ -190,9 +185,7 @@ def _mean_kl(
     note: Note,
 ) -> list[float]:
     """Mean KL over the prompts of each cell at these steps."""
-    kl = resolve_metrics(["kl"], sweep.model.tokenizer, sweep.model.cfg.d_vocab)
-    metrics = [m for m in kl if isinstance(m, LogitMetric)]
-    trial = replace(_only(sweep, cells), steps=steps, metrics=metrics, sae=None)
+    trial = replace(_only(sweep, cells), steps=steps, metrics=[KL], sae=None)
     sums = torch.zeros(len(cells), dtype=torch.float64)
     for found in measured_batches(trial, splitter):
         rows = rows_of(trial, found, sweep.unsteered_pass.baseline)

@@ -1,1 +1,1 @@
-"""Hooks of the documentation site (mkdocs.yml): pages made while it is built."""
+"""Hooks of the documentation site (mkdocs.yml), which generate pages when it is built."""

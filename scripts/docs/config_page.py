@@ -21,9 +21,10 @@ def config_page() -> str:
     """Every section of a config with its keys, types, defaults and meanings."""
     lines = [
         "# Config\n",
-        "A config states only what differs from these defaults. They describe the tiny run: for "
-        "another model, `hook_name`, `sae`, `prompts.source`, `select.prompts`, `metrics` and, if "
-        "you train, `sae.train.corpus` must be stated. Unknown keys are refused.\n",
+        "A config states only what differs from these defaults. They are for `tiny-qwen3`. For "
+        "any other model the config must state `hook_name`, `sae`, `prompts.source`, "
+        "`select.prompts`, `metrics` and, if the run has those steps, `sae.train.corpus` and "
+        "`tradeoffs.prompts`. An unknown key is an error.\n",
     ]
     places = _places()
     for spec in sorted(places, key=lambda s: _order(places[s])):
@@ -38,7 +39,7 @@ def config_page() -> str:
 
 
 def _places() -> dict[type[BaseModel], str]:
-    """Each spec and the dotted key under which a config first mentions it."""
+    """Each spec, and the first dotted key under which a config can contain it."""
     places: dict[type[BaseModel], str] = {RunSpec: ""}
     for spec in (waiting := [RunSpec]):  # grows while it is read
         for name, field in spec.model_fields.items():
@@ -62,7 +63,7 @@ def _specs_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _field_docs(spec: type[BaseModel]) -> dict[str, str]:
-    """Field → the string below it, of the class and of those it inherits from."""
+    """Field → the string below it, in the class and its bases."""
     found: dict[str, str] = {}
     for base in reversed(spec.__mro__):
         if issubclass(base, BaseModel) and base is not BaseModel:
@@ -76,7 +77,7 @@ def _field_docs(spec: type[BaseModel]) -> dict[str, str]:
 
 
 def _type(annotation: Any, places: dict[type[BaseModel], str]) -> str:
-    """A type in words, with links to the sections it mentions."""
+    """A type in words, with links to the sections of the specs in it."""
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation in places and len(annotation.model_fields) == 1:
         ((name, field),) = annotation.model_fields.items()
@@ -107,7 +108,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _given(value: Any) -> Any:
-    """The value without keys that are null."""
+    """The value without null entries."""
     if isinstance(value, dict):
         return {k: _given(v) for k, v in value.items() if v is not None}
     return [_given(v) for v in value] if isinstance(value, list) else value

@@ -1,7 +1,7 @@
-"""MkDocs hook: the notebooks as pages, executed, with figures that need no other host.
+"""MkDocs hook: notebooks as executed pages, with figures that load nothing from other hosts.
 
-An executed notebook is kept in build/notebooks until the notebook or the package changes; the
-tests of the notebooks leave theirs there.
+Executed notebooks are cached in build/notebooks until the notebook or the package changes; the
+tests of the notebooks fill the same cache.
 """
 
 import html
@@ -24,11 +24,11 @@ ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "build" / "notebooks"
 FIGURE = "application/vnd.plotly.v1+json"
 OUTPUTS: dict[str, str] = {}
-"""Placeholder → HTML of an output, put in its place once Markdown is done."""
+"""Placeholder → HTML of an output, which replaces it after Markdown is rendered."""
 
 
 def execute(path: Path) -> nbformat.NotebookNode:
-    """Run a notebook beside a link to configs/, on one thread, and keep it with its outputs."""
+    """Run a notebook on one thread, next to a link to configs/, and cache it with its outputs."""
     book: Any = nbformat.read(path, as_version=4)
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     env["PLOTLY_RENDERER"] = "plotly_mimetype"
@@ -43,7 +43,7 @@ def execute(path: Path) -> nbformat.NotebookNode:
 
 
 def executed(path: Path) -> nbformat.NotebookNode:
-    """The notebook with its outputs: the kept ones if nothing has changed since."""
+    """The notebook with its outputs, from the cache if nothing has changed."""
     kept = _kept(path)
     return nbformat.read(kept, as_version=4) if kept.is_file() else execute(path)
 
@@ -54,7 +54,7 @@ def _kept(path: Path) -> Path:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add a page for each notebook, and plotly.js beside them."""
+    """Add a page for each notebook, and plotly.js for their figures."""
     books = sorted((ROOT / "notebooks").glob("*.ipynb"))
     with ThreadPoolExecutor(2) as pool:
         for path, book in zip(books, pool.map(executed, books), strict=True):
@@ -67,7 +67,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Put outputs in the places that `_page` left for them."""
+    """Replace the placeholders of `_page` by outputs."""
     return re.sub(r"<p>(output-[\w-]+)</p>", lambda found: OUTPUTS[found[1]], content)
 
 
@@ -86,7 +86,7 @@ def _page(name: str, book: Any) -> str:
 
 
 def _html(output: Any, name: str) -> str:
-    """An output as HTML; progress bars and other messages on stderr are left out."""
+    """An output as HTML, without progress bars and other messages on stderr."""
     if output.output_type == "stream":
         return _plain(output.text) if output.name == "stdout" else ""
     data = output.get("data", {})

@@ -1,4 +1,4 @@
-"""MkDocs hook: the generated pages, and a check of the built site."""
+"""MkDocs hook: generated pages, and a check of the built site."""
 
 import ast
 import re
@@ -22,14 +22,14 @@ GROUPS = {
     "pipeline": "Studies and runs", "directions": "Directions", "evidence": "Evidence",
     "metrics": "Metrics", "config": "Configs", "report": "Report", "errors": "Errors",
 }  # fmt: skip
-"""The package a public name comes from → its heading, in the order of the page."""
+"""Package of a public name → its heading, in the order of the page."""
 LOADED = re.compile(
     r"""<(?:script|img|iframe|source)\b[^>]*?\ssrc=["']?((?:https?:)?//[^"'\s>]+)"""
     r"""|<link\b[^>]*?rel=["']?(?:stylesheet|preconnect|preload|icon)["']?[^>]*?"""
     r"""href=["']?((?:https?:)?//[^"'\s>]+)"""
     r"""|@import[^;]*?((?:https?:)?//[^"'\s;)]+)"""
 )
-"""What a browser fetches from another host when it opens a page; plain links are not."""
+"""Addresses that a browser loads when it opens a page; plain links do not count."""
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -59,7 +59,7 @@ def external(text: str) -> list[str]:
 
 
 def cli_page() -> str:
-    """Every command with its arguments and options; those that most commands share come first."""
+    """Every command with its arguments and options; options of most commands come first."""
     group: Any = typer.main.get_command(app)
     shown = {
         name: [(_label(p), p.help or "") for p in c.params] for name, c in group.commands.items()
@@ -68,8 +68,9 @@ def cli_page() -> str:
     shared = {both for both, n in counts.items() if 2 * n > len(shown)}
     lines = [
         "# Command line\n",
-        "The last line a command prints is the path of what it made. Exit status: 0 done, "
-        "2 bad input (one sentence on stderr), 1 anything else.\n",
+        "The last line that a command prints on stdout is the path of its output. The exit status "
+        "is 0 if it is done, 2 for bad input (with one sentence on stderr) and 1 for anything "
+        "else.\n",
         "Most commands accept:\n",
         *(_defined(both) for both in counts if both in shared),
     ]
@@ -93,7 +94,7 @@ def _label(parameter: Any) -> str:
 
 
 def python_page() -> str:
-    """The public names, by the package they come from; mkdocstrings writes their entries."""
+    """The public names, grouped by package; mkdocstrings writes their entries."""
     stub = ast.parse((ROOT / "saelens_steer" / "__init__.pyi").read_text(encoding="utf-8"))
     names: dict[str, list[str]] = defaultdict(list)
     for node in stub.body:
@@ -110,5 +111,5 @@ def _entry(public: Any) -> str:
     """The entry of a function or class, under the module that defines it."""
     entry = f"::: {public.__module__}.{public.__qualname__}\n"
     if isinstance(public, type) and issubclass(public, BaseModel):
-        return f"{entry}    options: {{members: false}}\n\nFields: see [Config](config.md).\n"
+        return f"{entry}    options: {{members: false}}\n\nFields: [Config](config.md).\n"
     return entry

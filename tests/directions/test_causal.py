@@ -23,7 +23,7 @@ def margins(scoring, vector=None):
     else:
         with steered(model, add(vector), HOOK, mask):
             logits = last_token_logits(model, tokens, mask)
-    return scoring.metric.of(logits, baseline=logits), logits
+    return scoring.measurement.outcome.of(logits, baseline=logits), logits
 
 
 def test_attribution_is_the_slope_of_the_outcome_along_the_decoder_row(scoring, sae):
@@ -34,7 +34,7 @@ def test_attribution_is_the_slope_of_the_outcome_along_the_decoder_row(scoring, 
 
 
 def test_direct_logit_reads_the_unembedding_of_the_decoder_row(scoring, sae):
-    target, other = scoring.metric.sets
+    target, other = scoring.measurement.outcome.sets
     lens = direct_logits(scoring.measurement.model, sae.W_dec[[5]].detach())[0]
     want = lens[target].mean() - lens[other].mean()
     assert torch.allclose(direct_logit(scoring, [5])[0], want)
@@ -97,7 +97,7 @@ def test_a_planted_row_is_found_first_by_what_it_does(find, scoring, sae):
     from saelens_steer.directions import DirectionFinder
 
     model = scoring.measurement.model
-    (target, rest), W_U = scoring.metric.sets, model.unembed.W_U
+    (target, rest), W_U = scoring.measurement.outcome.sets, model.unembed.W_U
     planted = (model.ln_final.w * (W_U[:, target].mean(1) - W_U[:, rest].mean(1))).detach()
     other, live = copy.deepcopy(sae), int(find.selection("mean_difference", 1).scores.index[4])
     other.W_dec.data[live] = planted / planted.norm()

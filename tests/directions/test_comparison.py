@@ -57,7 +57,8 @@ def test_an_effect_is_the_shift_of_the_outcome_towards_the_side(job, found_direc
         job, job.measurement.prompts, SPEC.norm * job.scale.resid_norm * found.vectors[0]
     )
     want = job.signs["code"] * (
-        job.metric.of(after, baseline=after) - job.metric.of(before, baseline=before)
+        job.measurement.outcome.of(after, baseline=after)
+        - job.measurement.outcome.of(before, baseline=before)
     )
     own = rows.query(
         "method == 'direct_logit' and side == 'code' and equal == 'norm' and rank == 1"
@@ -82,7 +83,8 @@ def test_asking_is_the_prompt_with_the_words_behind_it(job, rows):
     asked = [replace(p, text=f"{p.text} {SPEC.ask['math']}") for p in job.measurement.prompts]
     before, after = margins(job, job.measurement.prompts), margins(job, asked)
     want = job.signs["math"] * (
-        job.metric.of(after, baseline=after) - job.metric.of(before, baseline=before)
+        job.measurement.outcome.of(after, baseline=after)
+        - job.measurement.outcome.of(before, baseline=before)
     )
     own = rows[rows["method"] == "asking"]
     torch.testing.assert_close(

@@ -6,14 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from saelens_steer.features import Context, WrittenToken
-from saelens_steer.labels.evidence import (
+from saelens_steer.labels.labeller import (
+    BlindPair,
     HeldOutExamples,
     LabelCase,
     LabelEvidence,
+    Labeller,
+    Name,
     SteeredTexts,
     TextPair,
 )
-from saelens_steer.labels.labeller import BlindPair, Labeller, Name
 
 
 def context(text: str, domain: str = "food", peak: int = 0) -> Context:

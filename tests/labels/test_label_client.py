@@ -377,8 +377,8 @@ def test_a_key_in_a_config_is_refused_and_not_quoted(given):
 def test_an_interrupt_does_not_wait_for_a_hanging_server(tmp_path):
     from cases import case
 
+    from saelens_steer.labels.client import ServerLabeller
     from saelens_steer.labels.labelling import label_all
-    from saelens_steer.labels.server_labeller import ServerLabeller
 
     def interrupt(_: int) -> None:
         raise KeyboardInterrupt

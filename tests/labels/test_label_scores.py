@@ -8,8 +8,7 @@ import pytest
 from cases import Judge, case
 from scipy.stats import beta
 
-from saelens_steer.labels.evidence import HeldOutExamples, TextPair
-from saelens_steer.labels.labeller import LabelError, Name
+from saelens_steer.labels.labeller import HeldOutExamples, LabelError, Name, TextPair
 from saelens_steer.labels.labelling import label_all
 from saelens_steer.labels.scores import (
     against_chance,

@@ -156,7 +156,7 @@ def test_position_does_not_give_silent_contexts_away(random_model, cached):
     found = feature_activity(sae, cached, FEATURES, shown)
     spec = LabelSpec(contexts=2, detection=6)
     for column in range(len(FEATURES)):
-        top, firing, tried = _rows(found, shown, column, spec)
+        top, firing, tried = _rows(found, column, spec)
         where = [int(cached.index["position"].iloc[row]) for row in (*firing, *tried)]
         n = len(firing)
         means = torch.tensor(where[:n]).float().mean(), torch.tensor(where[n:]).float().mean()

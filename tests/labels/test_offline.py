@@ -12,8 +12,14 @@ from cases import case, context
 
 from saelens_steer.config import FeaturesSpec, TrainSpec
 from saelens_steer.features import Context, WrittenToken
-from saelens_steer.labels.evidence import LabelEvidence, SteeredTexts
-from saelens_steer.labels.labeller import MOST_WORDS, BlindPair, LabelError, Name
+from saelens_steer.labels.labeller import (
+    MOST_WORDS,
+    BlindPair,
+    LabelError,
+    LabelEvidence,
+    Name,
+    SteeredTexts,
+)
 from saelens_steer.labels.offline import OfflineLabeller
 
 HOOK = "blocks.4.hook_resid_pre"

@@ -13,7 +13,6 @@ from saelens_steer.config import DEFAULT_METRICS, MarginMetric, MarginSpec, Toke
 from saelens_steer.errors import InputError
 from saelens_steer.metrics import LogitMetric, TextMetric, kl, metric_provenance, resolve_metrics
 from saelens_steer.metrics.metric import logit_margin
-from saelens_steer.metrics.registry import columns
 
 TOKENIZER = small_tokenizer()
 D_VOCAB = len(TOKENIZER) + 8
@@ -34,7 +33,7 @@ def noise(seed: int, rows: int = 4) -> torch.Tensor:
 
 def test_the_default_metrics_resolve_in_order():
     metrics = resolve_metrics(DEFAULT_METRICS, TOKENIZER, D_VOCAB)
-    assert [c for m in metrics for c in columns(m)] == [
+    assert [c for m in metrics for c in m.columns] == [
         *("math_margin", "kl", "code_valid", "code_valid_present"),
         *("latex_valid", "latex_valid_present", "latex_first"),
     ]

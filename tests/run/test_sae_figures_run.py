@@ -10,7 +10,7 @@ from stopping import stop_at
 
 from saelens_steer.config import parse_config
 from saelens_steer.errors import InputError
-from saelens_steer.pipeline.run import run, train_grid
+from saelens_steer.pipeline.run import run
 from saelens_steer.pipeline.run_folder import RunFolder
 
 QUICK = {"d_sae": 64, "options": {"k": 4}, "training_tokens": 8192, "context_size": 64}
@@ -34,7 +34,7 @@ def quality(folder):
 
 def test_a_grid_writes_its_saes_a_table_and_a_figure(tmp_path):
     grid = [{"vary": {"k": [2, 4]}}, {"architecture": "topk", "vary": {"k": [4]}}]
-    table = train_grid(spec(grid=grid), tmp_path / "run")
+    table = run(spec(grid=grid), tmp_path / "run", until="grid")
     assert table == tmp_path / "run/grid/grid.csv"
     rows = pd.read_csv(table)
     assert list(rows["name"]) == ["batchtopk-k2", "batchtopk-k4", "topk-k4"]
@@ -49,28 +49,28 @@ def test_a_grid_writes_its_saes_a_table_and_a_figure(tmp_path):
 
 def test_a_grid_resumes_and_removes_saes_that_are_no_longer_asked_for(tmp_path):
     both = spec(grid=[{"vary": {"k": [2, 4]}}])
-    train_grid(both, tmp_path / "run")
+    run(both, tmp_path / "run", until="grid")
     weights = tmp_path / "run/grid/batchtopk-k2/sae_weights.safetensors"
     before = weights.stat().st_mtime_ns
-    table = train_grid(spec(grid=[{"vary": {"k": [2, 8]}}]), tmp_path / "run")
+    table = run(spec(grid=[{"vary": {"k": [2, 8]}}]), tmp_path / "run", until="grid")
     assert weights.stat().st_mtime_ns == before
     assert list(pd.read_csv(table)["name"]) == ["batchtopk-k2", "batchtopk-k8"]
     assert not (tmp_path / "run/grid/batchtopk-k4").exists()
 
 
 def test_a_grid_removes_nothing_that_it_did_not_make(tmp_path):
-    train_grid(spec(grid=[{"vary": {"k": [2]}}]), tmp_path / "run")
+    run(spec(grid=[{"vary": {"k": [2]}}]), tmp_path / "run", until="grid")
     mine = tmp_path / "run/grid/wandb/offline-run-1/notes.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("keep me")
-    train_grid(spec(grid=[{"vary": {"k": [4]}}]), tmp_path / "run")
+    run(spec(grid=[{"vary": {"k": [4]}}]), tmp_path / "run", until="grid")
     assert mine.read_text() == "keep me"
     assert not (tmp_path / "run/grid/batchtopk-k2").exists()
 
 
 def test_a_grid_removes_nothing_by_the_name_of_a_step_alone(tmp_path):
     asked = spec(grid=[{"vary": {"k": [2]}}])
-    train_grid(asked, tmp_path / "run")
+    run(asked, tmp_path / "run", until="grid")
     for mine in ("notes.txt", "run/grid/tensorboard/mine", "run/grid/.mine", "run/grid/x/mine"):
         (tmp_path / mine).parent.mkdir(exist_ok=True)
         (tmp_path / mine).write_text("mine")
@@ -79,17 +79,17 @@ def test_a_grid_removes_nothing_by_the_name_of_a_step_alone(tmp_path):
         for state in ("{}", "", '{"key": "0", "outputs": []}'):
             (tmp_path / f"run/.steps/grid-{name}.json").write_text(state)
             (tmp_path / "run/grid/grid.csv").unlink()  # or there is nothing to do
-            train_grid(asked, tmp_path / "run")
+            run(asked, tmp_path / "run", until="grid")
             assert {p for p in tmp_path.rglob("*") if p.name != "grid.json"} == before
 
 
 def test_a_missing_sae_of_a_finished_grid_is_trained_again(tmp_path):
     asked = spec(grid=[{"vary": {"k": [2]}}])
-    train_grid(asked, tmp_path / "run")
+    run(asked, tmp_path / "run", until="grid")
     made = tmp_path / "run/grid/batchtopk-k2"
     weights = (made / "sae_weights.safetensors").read_bytes()
     shutil.rmtree(made)
-    train_grid(asked, tmp_path / "run")
+    run(asked, tmp_path / "run", until="grid")
     assert (made / "sae_weights.safetensors").read_bytes() == weights
 
 
@@ -105,7 +105,7 @@ def test_a_grid_with_a_recorded_sae_outside_its_folder_is_refused(tmp_path, outp
     (tmp_path / "run/.steps/grid-old.json").write_text(json.dumps(state))
     before = set(tmp_path.rglob("*"))
     with pytest.raises(InputError, match=r"grid-old\.json is damaged .*: delete it and run again"):
-        train_grid(asked, tmp_path / "run")
+        run(asked, tmp_path / "run", until="grid")
     assert set(tmp_path.rglob("*")) == before
 
 
@@ -114,7 +114,7 @@ def test_a_grid_folder_that_links_elsewhere_is_refused(tmp_path):
     (tmp_path / "away/batchtopk-k2").mkdir(parents=True)
     (tmp_path / "run/grid").symlink_to(tmp_path / "away")
     with pytest.raises(InputError, match="is not a path inside"):
-        train_grid(spec(grid=[{"vary": {"k": [2]}}]), tmp_path / "run")
+        run(spec(grid=[{"vary": {"k": [2]}}]), tmp_path / "run", until="grid")
     assert [p.name for p in (tmp_path / "away").rglob("*")] == ["batchtopk-k2"]
 
 
@@ -122,7 +122,7 @@ def test_a_run_drops_the_table_of_a_grid_with_other_settings(tmp_path):
     from saelens_steer.pipeline.checks import checked_context
 
     grid = spec(grid=[{"vary": {"k": [2]}}])
-    table = train_grid(grid, tmp_path / "run")
+    table = run(grid, tmp_path / "run", until="grid")
     checked_context(grid, tmp_path / "run").drop_stale_grid()
     assert table == tmp_path / "run/grid/grid.csv" and table.exists()
     other = grid.model_copy(update={"hook_name": "blocks.2.hook_resid_pre"})
@@ -134,7 +134,7 @@ def test_a_grid_keeps_the_hash_of_the_runs_own_sae_in_the_provenance(tmp_path):
     own = spec(grid=[{"vary": {"k": [2]}}])
     run(own, tmp_path / "run", until="train")
     before = json.loads((tmp_path / "run/provenance.json").read_text())["sae"]["hash"]
-    train_grid(own, tmp_path / "run")
+    run(own, tmp_path / "run", until="grid")
     assert json.loads((tmp_path / "run/provenance.json").read_text())["sae"]["hash"] == before
     assert before
 
@@ -152,8 +152,8 @@ def test_an_interrupted_grid_resumes_the_sae_in_training(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         stop_at(patch, 25)
         with pytest.raises(KeyboardInterrupt):
-            train_grid(asked, tmp_path / "run")
-    train_grid(asked, tmp_path / "run")
+            run(asked, tmp_path / "run", until="grid")
+    run(asked, tmp_path / "run", until="grid")
     assert quality(tmp_path / "run/grid/batchtopk-k2")["resumed_at_tokens"][0] > 0
     assert "resumed_at_tokens" not in quality(tmp_path / "run/grid/batchtopk-k4")
     assert not list((tmp_path / "run/grid").glob("*-checkpoints"))

@@ -1,11 +1,11 @@
-"""Feature pages: which features are alive, and what each feature shown responds to."""
+"""Feature pages: which features are alive, and what each one shown responds to."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,18 @@ TEMPORARY = f".{os.getpid()}.tmp"
 
 
 def feature_data(run: RunContext) -> None:
-    """Write feature_pages.json: the candidates, and the features named in the config."""
+    """Write feature_pages.json for the candidates and the features named in the config."""
     spec, sae, sides = run.spec.features, run.sae, run.shown_features
-    with all_tokens(run, sae) as own, _topic(run, sae) as topic:
+    wanted = run.topic_prompts and not sae.cfg.metadata.decoder_only
+    cached_topic = _cached(run, run.topic_prompts) if wanted else nullcontext()
+    with all_tokens(run, sae) as own, cached_topic as topic:
         found = pages_of(run.model, sae, own, list(sides), spec, topic, sides)
     about = {"sides": list(run.candidates), "topic_source": spec.topic if topic else None}
     write_json(run.folder.path("feature_pages.json"), found.to_json() | about)
 
 
 def features(run: RunContext) -> None:
-    """Write features.html from feature_pages.json, with the labels if they are made."""
+    """Write features.html from feature_pages.json, and labels.json if it exists."""
     data = read_mapping(run.folder.path("feature_pages.json"))
     labels = read_labels(run.folder.path("labels.json"))
     name = run.folder.root.resolve().name
@@ -50,15 +52,9 @@ def all_tokens(run: RunContext, sae: SAE[Any]) -> Iterator[Activations]:
             yield activations
 
 
-def _topic(run: RunContext, sae: SAE[Any]) -> AbstractContextManager[Activations | None]:
-    """Activations of the topic's prompts; None without a topic or without an encoder."""
-    wanted = run.topic_prompts and not sae.cfg.metadata.decoder_only
-    return _cached(run, run.topic_prompts) if wanted else nullcontext()
-
-
 @contextmanager
 def _cached(run: RunContext, prompts: Sequence[Prompt]) -> Iterator[Activations]:
-    """Activations of all tokens of some prompts, in a temporary folder of the store."""
+    """Activations of all tokens of the prompts, in a temporary folder of the store."""
     options = {**run.spec.activations.model_dump(), **run.spec.template, "tokens": "all"}
     store = run.folder.path(".store")
     store.mkdir(exist_ok=True)

@@ -1,10 +1,9 @@
-"""Labels for the features on the pages, each with scores for how far it can be believed."""
+"""Labels for the features on the pages, with scores of how far each can be believed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 
 import pandas as pd
 from pydantic import TypeAdapter
@@ -20,8 +19,8 @@ from saelens_steer.labels import (
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.pipeline.outputs import write_generated_texts, write_table
 from saelens_steer.pipeline.steps.features import all_tokens
-from saelens_steer.pipeline.steps.sweep import store_of
-from saelens_steer.progress import Note, progress, say
+from saelens_steer.pipeline.steps.sweep import kept_texts
+from saelens_steer.progress import progress, say
 from saelens_steer.steering import Directions
 from saelens_steer.sweeps import Measurement
 
@@ -30,7 +29,7 @@ ANSWERS = ".store/answers"
 
 
 def label_evidence(run: RunContext) -> None:
-    """Write label_evidence.json and label_texts/: what features are named from and tested on.
+    """Write label_evidence.json and label_texts/, which name the features and test the names.
 
     A step apart from `label`, so that naming needs no model.
     """
@@ -51,25 +50,21 @@ def label_evidence(run: RunContext) -> None:
             prompt_spec=spec.prompts or run.spec.prompts,
         )
         with progress("steered texts", collector.n_texts) as note:
-            texts = collector.texts(partial(_completions, run, note))
+
+            def written(measurement: Measurement, directions: Directions) -> pd.DataFrame:
+                return kept_texts(run, measurement, directions, range(len(directions)), note)
+
+            texts = collector.texts(written)
         inputs = collector.collect(texts)
     prompts = {prompt.id: prompt.text for prompt in run.label_prompts}
     write_generated_texts(run.folder.path("label_texts"), texts.features, prompts, inputs.layer)
     write_json(run.folder.path("label_evidence.json"), asdict(inputs))
 
 
-def _completions(
-    run: RunContext, note: Note, measurement: Measurement, directions: Directions
-) -> pd.DataFrame:
-    """The completions of all directions; those in the store are not generated again."""
-    store, every = store_of(run, "texts", measurement), list(range(len(directions)))
-    return measurement.completion_rows(directions, every, store, run.splitter(store.key), note)
-
-
 def label(run: RunContext) -> Callable[[], None]:
     """Name the features; the writer makes labels.json and labels.csv.
 
-    The step stays unfinished if a server left questions open, so the next run asks them again.
+    The step stays unfinished if a server left questions unanswered; the next run asks them again.
     """
     assert run.spec.label is not None
     evidence = run.folder.path("label_evidence.json").read_bytes()

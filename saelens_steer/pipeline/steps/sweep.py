@@ -1,8 +1,8 @@
-"""The sweep of a run: rows, completions, interference and claims."""
+"""The sweep of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -42,10 +42,7 @@ def sweep(run: RunContext) -> None:
         for _ in tables(note):
             pass  # computes and stores every shard
     with progress("completions", measurement.n_texts(everything, chosen)) as note:
-        store = store_of(run, "texts", measurement)
-        texts = measurement.completion_rows(
-            everything, chosen, store, run.splitter(store.key), note
-        )
+        texts = kept_texts(run, measurement, everything, chosen, note)
     place = write_rows(run.folder.root, (measurement.joined(table, texts) for table in tables()))
     result = Result.of(measurement, read_rows(place, measurement.metric_columns(texts)), texts)
     layer = hook_layer(run.hook_name) if run.spec.sweep.completions.files else None
@@ -59,6 +56,18 @@ def kept_rows(
     return list(_tables(run, _calibrated(run, measurement, everything), everything, note))
 
 
+def kept_texts(
+    run: RunContext,
+    measurement: Measurement,
+    directions: Directions,
+    chosen: Sequence[int],
+    note: Note,
+) -> pd.DataFrame:
+    """Completions of the chosen directions; those in the store are not generated again."""
+    store = store_of(run, "texts", measurement)
+    return measurement.completion_rows(directions, chosen, store, run.splitter(store.key), note)
+
+
 def _calibrated(run: RunContext, measurement: Measurement, everything: Directions) -> Measurement:
     with progress("strengths", None if measurement.spec.calibrated else 0) as note:
         store = store_of(run, "strengths", measurement)
@@ -69,8 +78,8 @@ def _tables(
     run: RunContext, measurement: Measurement, everything: Directions, note: Note = unnoted
 ) -> Iterator[pd.DataFrame]:
     store = store_of(run, "rows", measurement)
-    kept = store, _logits(run, measurement), run.splitter(store.key)
-    return measurement.logit_tables(everything, *kept, note)
+    logits = store_of(run, "logits", measurement) if run.spec.sweep.cache_logits else NO_STORE
+    return measurement.logit_tables(everything, store, logits, run.splitter(store.key), note)
 
 
 def _say_size(measurement: Measurement, everything: Directions) -> None:
@@ -106,8 +115,8 @@ def _chosen(run: RunContext, everything: Directions) -> list[int]:
 
 
 def store_of(run: RunContext, name: str, measurement: Measurement) -> Store:
-    """A store whose key covers everything that determines its shards except directions and
-    strengths, which are in the shards' names."""
+    """A store whose key covers all that determines its shards, except directions and strengths,
+    which are in the shards' names."""
     spec = measurement.spec
     parts: list[object] = [run.model_key, run.hook_name, measurement.ids, run.keys["train"]]
     parts += [spec.edit.label, spec.positions, spec.exclude_special_tokens, spec.norm_limit]
@@ -119,8 +128,3 @@ def store_of(run: RunContext, name: str, measurement: Measurement) -> Store:
     if name == "texts":
         parts += [spec.seed, spec.completions.model_dump(include=WRITING)]
     return Store(run.folder.path(STORE) / name, digest(name, *parts))
-
-
-def _logits(run: RunContext, measurement: Measurement) -> Store:
-    """The store of last-token logits; NO_STORE unless sweep.cache_logits is set."""
-    return store_of(run, "logits", measurement) if run.spec.sweep.cache_logits else NO_STORE

@@ -1,4 +1,4 @@
-"""The effects of directions and edits on one domain and on all others."""
+"""Effects of directions and edits on one domain and on all others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from saelens_steer.progress import progress
 
 
 def tradeoffs(run: RunContext) -> None:
-    """tradeoffs.csv and tradeoffs_by_domain.csv."""
+    """Write tradeoffs.csv and tradeoffs_by_domain.csv."""
     spec = run.spec.tradeoffs
     assert spec is not None
     prompts = run.tradeoff_prompts
@@ -52,7 +52,7 @@ def _write(run: RunContext, job: TradeoffInputs, rows: pd.DataFrame) -> None:
     seed = run.spec.sweep.seed
     effects, first = job.effects, job.spec.edits[0].label
     metrics = [*(m.name for m in job.measurement.logit_metrics), *effects.text_columns]
-    damage = Damage(effects.outcome.name, job.sign, job.spec.domain, job.rates, first)
+    damage = Damage(job.measurement.outcome.name, job.sign, job.spec.domain, job.rates, first)
     write_table(run.folder.path("tradeoffs.csv"), tradeoffs_table(rows, damage, seed))
     by_domain = by_domain_table(rows, metrics, seed)
     write_table(run.folder.path("tradeoffs_by_domain.csv"), by_domain)
@@ -60,7 +60,7 @@ def _write(run: RunContext, job: TradeoffInputs, rows: pd.DataFrame) -> None:
 
 
 def _directions(finder: DirectionFinder, spec: TradeoffsSpec, target: str) -> list[NamedDirection]:
-    """Each direction once, with the ways that found it."""
+    """Each direction once, with all the ways that found it."""
     found: dict[str, NamedDirection] = {}
     for source in spec.directions:
         best = next(r for r in finder.directions_by(source, spec.top) if r.side == target)

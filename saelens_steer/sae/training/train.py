@@ -20,6 +20,7 @@ from saelens_steer.data import load_corpus, token_ids
 from saelens_steer.errors import InputError
 from saelens_steer.files import replacing, write_json, write_jsonl
 from saelens_steer.model import check_stream, model_fingerprint
+from saelens_steer.model.model_class import Model
 from saelens_steer.sae.load import canonicalise, load_sae
 from saelens_steer.sae.quality import sae_quality
 from saelens_steer.sae.training.activation_stream import Cache
@@ -41,7 +42,7 @@ SPARE = {"all": 1.5, "diagnostic": 50.0}
 
 
 def train_sae(
-    model: Any,
+    model: Model,
     spec: TrainSpec,
     hook_name: str,
     out: str | Path,
