@@ -241,7 +241,7 @@ class EditSpec(Spec):
         if not isinstance(value, dict):
             return value
         for name in value:
-            if name not in EDITS:
+            if name not in cls.model_fields:
                 raise ValueError(f"there is no edit {name!r}; {or_known(str(name), EDITS)}")
         return {name: {} if options is None else options for name, options in value.items()}
 
