@@ -201,7 +201,8 @@ class UnsteeredPass:
             rows = torch.arange(len(self.prompts), device=self.device).split(PROMPT_BATCH)
             return torch.cat([unembed(self.model, self.last_from_hook(some)) for some in rows])
         chunks = prompt_chunks(self.prompts, self.lengths, self.batch_tokens)
-        last = torch.cat([self._downstream(rows).unsteered() for rows in chunks])
+        chunked = self.downstream if len(chunks) == 1 else self._downstream
+        last = torch.cat([chunked(rows).unsteered() for rows in chunks])
         order = torch.tensor([row for rows in chunks for row in rows])
         return unembed(self.model, last[order.argsort().to(last.device)])
 
