@@ -3,13 +3,15 @@
 import importlib.util
 import json
 from dataclasses import replace
+from functools import cache
 
 import pandas as pd
 import pytest
 import torch
 from saes import random_sae
+from transformer_lens import HookedTransformerConfig
 
-from benchmarks import calibration, generate, power, scale, sweep
+from benchmarks import calibration, generate, power, scale, shapes, sweep
 from benchmarks.rates import mean_share, rate
 from benchmarks.side_by_side import Bench, strengths
 
@@ -133,3 +135,27 @@ def test_runs_that_miss_the_planted_feature_are_counted_as_missing_it():
     assert found["more_than_random"]["count"] == 0
     assert found["median_effect_over_control_quantile"] == 0.5
     json.dumps(found)
+
+
+@pytest.mark.parametrize("shape", list(shapes.SHAPES))
+def test_rows_of_other_shapes_agree_with_a_loop_of_run_with_hooks(shape, monkeypatch):
+    tiny = {"d_model": 32, "n_heads": 4, "d_head": 8, "d_mlp": 48, "d_vocab": 300, "n_layers": 2}
+    less = {"attn_types": ["local", "global"]} if "attn_types" in shapes.SHAPES[shape] else {}
+    monkeypatch.setitem(shapes.SHAPES, shape, {**shapes.SHAPES[shape], **tiny, **less})
+    monkeypatch.setattr(shapes, "random_model", cache(shapes.random_model.__wrapped__))
+    bench = shapes.ShapeBench(2, 2, strengths(4), shape)
+    for positions in ("all", "last"):
+        with torch.no_grad():
+            found = shapes.measured(bench, positions, 4, repeats=1)
+        assert found["agreement"]["max_abs_delta"] < 2e-5
+        assert found["rows_computed"] == 2 * (1 + 2 * 4)
+        assert found["own_layers_of_transformerlens"] == ("bloom" in shape)
+
+
+def test_the_bound_of_shared_work_is_that_of_gpt2s_shape():
+    """Of 12 layers of 12 d², new are 5, keys and values of the last, and the rest of one token."""
+    d, n = 768, 100
+    full, own = 12 * 12 * d**2 + d * 50_257, 62 * d**2 + (10 * d**2 + d * 50_257) / n
+    cfg = HookedTransformerConfig(**shapes.SHAPES["gpt2"], n_ctx=2 * n)
+    assert shapes.bound(cfg, padded=False) == pytest.approx(full / own)
+    assert 3.3 < full / own < 3.4
