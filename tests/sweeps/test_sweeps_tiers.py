@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
-from sweeps.test_sweeps_families import LOCAL, MADE, PROMPTS, ROTARY, made, sweep_of
+from sweeps.test_sweeps_families import LOCAL, MADE, ROTARY, made, sweep_of
 from torch import Tensor
 
-from saelens_steer.model import engine
+from saelens_steer.config import CompletionSpec
+from saelens_steer.metrics import completion_of
+from saelens_steer.model import engine, stop_token_ids
 from saelens_steer.steering import plain_directions
-from saelens_steer.sweeps import LogitSweep, measured_batches, unsteered_pass
+from saelens_steer.sweeps import (
+    CompletionSweep,
+    LogitSweep,
+    measured_batches,
+    run_completions,
+    unsteered_pass,
+)
 from saelens_steer.sweeps.logits import run_logits
 
 GATED = {"normalization_type": "RMS", "act_fn": "silu", "gated_mlp": True, **ROTARY}
@@ -42,6 +51,7 @@ HOOKS = {
     "blocks.2.hook_mlp_out": "last",
     "blocks.1.hook_resid_mid": "all",
 }
+N_NEW = 6
 
 
 @pytest.fixture(params=[*OWN_LAYERS, *PLAIN])
@@ -57,7 +67,7 @@ def sweep_at(model, hook_name: str, positions: str) -> LogitSweep:
     return replace(sweep_of(model, int(layer), hook, positions), sae=None)
 
 
-def alone(sweep: LogitSweep, prompt: int, cell: int | None) -> Tensor:
+def alone(sweep: LogitSweep, prompt: Sequence[int], cell: int | None) -> Tensor:
     """The logits of one unpadded prompt in a full pass, with a hook that any user would write."""
     last_only = sweep.unsteered_pass.positions == "last"
 
@@ -66,7 +76,7 @@ def alone(sweep: LogitSweep, prompt: int, cell: int | None) -> Tensor:
         return torch.cat([x[:, :-1], moved[:, -1:]], dim=1) if last_only else moved
 
     hooks = [] if cell is None else [(sweep.unsteered_pass.hook_name, push)]
-    tokens = torch.tensor([sweep.prompts[prompt]])
+    tokens = torch.tensor([prompt])
     return sweep.model.run_with_hooks(tokens, fwd_hooks=hooks)[0, -1]
 
 
@@ -75,9 +85,9 @@ def assert_rows_are_full_passes(sweep: LogitSweep) -> None:
     """Every row, and the unsteered pass, against `alone`."""
     for found in measured_batches(sweep):
         places = zip(found["cell"].tolist(), found["prompt"].tolist(), strict=True)
-        want = torch.stack([alone(sweep, prompt, cell) for cell, prompt in places])
+        want = torch.stack([alone(sweep, sweep.prompts[prompt], cell) for cell, prompt in places])
         assert (found["logits"] - want).norm() < 1e-5 * want.norm()
-    unsteered = torch.stack([alone(sweep, prompt, None) for prompt in range(len(PROMPTS))])
+    unsteered = torch.stack([alone(sweep, prompt, None) for prompt in sweep.prompts])
     off = sweep.unsteered_pass.baseline - unsteered
     assert off.norm() < 1e-5 * unsteered.norm()
     assert (want - unsteered[-1]).norm() > 0.01 * want.norm()
@@ -92,6 +102,30 @@ def test_rows_from_the_hook_on_are_full_passes_of_each_prompt_alone(model):
         assert sweep.full_pass_reason is None
         assert sweep.padded
         assert_rows_are_full_passes(sweep)
+
+
+@pytest.mark.parametrize("name", ["bloom", "mixtral", "sinks"])
+@torch.no_grad()
+def test_texts_are_greedy_full_passes_of_each_prompt_alone(name):
+    plain = sweep_of(made(**OWN_LAYERS[name]), 2, "hook_resid_pre", "all", new_tokens=N_NEW)
+    sweep = CompletionSweep(
+        unsteered_pass=plain.unsteered_pass,
+        directions=plain.directions,
+        cells=[(0, 0.0), (1, 2.0)],
+        metrics=[],
+        spec=CompletionSpec(max_new_tokens=N_NEW),
+    )
+    assert sweep.full_pass_reason is not None
+    stops, texts = stop_token_ids(sweep.model), set()
+    for row in run_completions(sweep).itertuples():
+        ids = list(sweep.prompts[row.prompt])
+        while len(ids) < len(sweep.prompts[row.prompt]) + N_NEW and ids[-1] not in stops:
+            ids.append(int(alone(replace(plain, cells=sweep.cells), ids, row.cell).argmax()))
+        new = ids[len(sweep.prompts[row.prompt]) :]
+        want = completion_of(sweep.model.tokenizer, new, stops)
+        assert (row.completion, row.n_tokens) == (want["completion"], want["n_tokens"])
+        texts.add(row.completion)
+    assert len(texts) > 3
 
 
 @pytest.mark.parametrize("hook", ["mlp.hook_post", "mlp.hook_pre"])
