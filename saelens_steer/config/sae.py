@@ -162,10 +162,12 @@ class LoadSpec(Spec):
     """An existing SAE to load."""
 
     source: str
-    """A folder in SAELens's format, a checkpoint in another format (.pt or .safetensors; a file or
-    a folder with one), a SAELens release, or `owner/name` on the Hugging Face hub."""
+    """A folder in SAELens's format, a checkpoint in another format (a .pt, .safetensors or .npz
+    file, or a folder with one), a SAELens release, or `owner/name` on the Hugging Face hub."""
     sae_id: str | None = None
     """The id in a release, or the folder or file in a hub repository."""
+    model_name: str | None = None
+    """The model the SAE was trained on, if SAELens names two for the release."""
     corpus: str | None = None
     """Text to measure quality on, as in train; null: the selection prompts."""
 

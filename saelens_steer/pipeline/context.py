@@ -214,8 +214,8 @@ class RunContext:
         """The SAE that the config loads, from its source."""
         assert self.spec.sae.load is not None
         load, cfg = self.spec.sae.load, self.model.cfg
-        fitting = {"d_model": cfg.d_model, "hook_name": self.hook_name}
-        return load_sae(load.source, load.sae_id, device=str(cfg.device), **fitting)
+        known = {"d_model": cfg.d_model, "hook_name": self.hook_name, "model_name": load.model_name}
+        return load_sae(load.source, load.sae_id, device=str(cfg.device), **known)
 
     @property
     def features(self) -> dict[str, Any]:

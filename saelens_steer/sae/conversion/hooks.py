@@ -154,16 +154,25 @@ def _of_place(settings: dict[str, Any]) -> str | None:
 
 
 def _of_names(file: Path) -> str | None:
-    """The hook in the names: one name that says all, or the nearest layer and nearest place."""
+    """The hook in the names: one name that says all, or neighbours with a layer and a place."""
     names = names_of(file)
     whole = (hook_of_word(name) for name in names if OWN.match(name) or MODULE.fullmatch(name))
     if found := next((hook for hook in whole if hook), None):
         return found
-    table, pattern = (GEMMA_SCOPE, GEMMA_PLACE) if file.stem == "params" else (PLACES, PLACE)
-    place = next((table[p[0]] for name in names if (p := pattern.search(name))), None)
-    layer = next((n[1] for name in names if (n := LAYER.search(name))), None)
-    if place is None and qwen_scope(file):
-        place = "hook_resid_post"
-    if layer is None and place and file.stem.isdigit() and "autoencoders" in names:
-        layer = file.stem  # OpenAI's `resid_post_mlp_v5_32k/autoencoders/8.pt`
-    return None if place is None or layer is None else f"blocks.{layer}.{place}"
+    if file.stem == "params":
+        place, layer = _first(GEMMA_PLACE, names), _first(LAYER, names)
+        return f"blocks.{layer[1][1]}.{GEMMA_SCOPE[place[1][0]]}" if place and layer else None
+    place, layer = _first(PLACE, names), _first(LAYER, names)
+    if qwen_scope(file) and layer:
+        return f"blocks.{layer[1][1]}.hook_resid_post"
+    if place and file.stem.isdigit() and "autoencoders" in names:  # OpenAI's `…/autoencoders/8.pt`
+        return f"blocks.{file.stem}.{PLACES[place[1][0]]}"
+    if place is None or layer is None or abs(place[0] - layer[0]) > 1:
+        return None
+    return f"blocks.{layer[1][1]}.{PLACES[place[1][0]]}"
+
+
+def _first(pattern: re.Pattern[str], names: list[str]) -> tuple[int, re.Match[str]] | None:
+    """The first name that matches: its number and the match."""
+    found = ((i, match) for i, name in enumerate(names) if (match := pattern.search(name)))
+    return next(found, None)
