@@ -21,6 +21,7 @@ from saelens_steer.errors import InputError
 from saelens_steer.model import parity
 from saelens_steer.model.architectures import hooked_config, why_bridge
 from saelens_steer.model.checkpoint import Checkpoint, from_folder, from_memory
+from saelens_steer.model.gguf import find_gguf, from_gguf
 from saelens_steer.model.model_class import Model, ModelClass
 from saelens_steer.model.proof import REMEMBERED, WHOLE, float32_twin
 from saelens_steer.model.provenance import ModelOrigin, reader_of, set_origin
@@ -93,6 +94,8 @@ def find_checkpoint(
             f"load_model takes a name, a folder or a transformers model, not {type(name).__name__};"
             " a TransformerLens model needs no loading: pass it where a model is expected."
         )
+    if file := find_gguf(str(name), revision):
+        return from_gguf(str(name), file, tokenizer)
     return from_folder(str(name), find_snapshot(str(name), revision), tokenizer)
 
 

@@ -16,7 +16,7 @@ from tokenizers import decoders, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from saelens_steer.errors import InputError, one_line
-from saelens_steer.model.gguf import DAMAGE, GgufFile
+from saelens_steer.model.gguf.header import DAMAGE, GgufFile
 
 LLAMA3 = ("llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral")
 WHOLE_WORDS = (*LLAMA3, "tekken")
@@ -39,7 +39,9 @@ def gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerBase:
         raise InputError(f"{file.path} holds {_unreadable(kind)}: {ELSEWHERE}")
     known = (*SPLIT, *DIGITS, *GPT2, *UNNAMED)
     if kind == "gpt2" and pre not in known:
-        raise InputError(f"{file.path} splits text as {pre!r}, which is not known here: {ELSEWHERE}")
+        raise InputError(
+            f"{file.path} splits text as {pre!r}, which is not known here: {ELSEWHERE}"
+        )
     adds_bos = kind == "llama" or pre in WHOLE_WORDS  # unless the file says
     tokenizer = _from_transformers(file, adds_bos)
     if len(tokenizer) > (rows := file.shapes["token_embd.weight"][0]):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from saelens_steer.errors import InputError
+from saelens_steer.model.gguf.keys import Keys
 
 Rope = dict[str, Any]
 FACTORS = "rope_freqs.weight"
@@ -16,7 +17,7 @@ ORIGINAL = 8192
 """Llama 3's first context. Any will do: multiplied together with both factors, it cancels."""
 
 
-def rope_of_file(keys: Any, width: int) -> Rope:
+def rope_of_file(keys: Keys, width: int) -> Rope:
     """`rope_parameters` for `width` rotated dimensions; InputError for scaling beyond these."""
     theta = keys.take("rope.freq_base", 10_000.0)
     kind = keys.take("rope.scaling.type", "linear")
@@ -37,11 +38,11 @@ def rope_of_file(keys: Any, width: int) -> Rope:
     return rope | _llama3(keys, theta, width)
 
 
-def _yarn(keys: Any, factor: float) -> Rope:
+def _yarn(keys: Keys, factor: float) -> Rope:
     keys.expect("rope.scaling.yarn_ext_factor", -1.0, 1.0)
     keys.expect("rope.scaling.yarn_attn_factor", 1.0)
     keys.expect("rope.scaling.yarn_log_multiplier", 0.0)
-    context = keys.file.values[keys.prefix + "context_length"]
+    context = keys.file.values[f"{keys.prefix}context_length"]
     return {
         "rope_type": "yarn",
         "factor": factor,
@@ -53,9 +54,9 @@ def _yarn(keys: Any, factor: float) -> Rope:
     }
 
 
-def _llama3(keys: Any, theta: float, width: int) -> Rope:
+def _llama3(keys: Keys, theta: float, width: int) -> Rope:
     """The parameters of Llama 3's scaling that give exactly the file's divisors."""
-    divisors = keys.file.small.get(FACTORS)
+    divisors = keys.file.vectors.get(FACTORS)
     if divisors is None or divisors.shape != (width // 2,):
         raise InputError(f"{FACTORS} of {keys.file.path} is not a float32 vector of {width // 2}")
     given = divisors.astype(np.float64)
@@ -71,9 +72,7 @@ def _llama3(keys: Any, theta: float, width: int) -> Rope:
 
 def llama3_divisors(rope: Rope, turns: np.ndarray) -> np.ndarray:
     """What each frequency is divided by, from its turns in the original context."""
-    factor, low, high = (
-        rope[name] for name in ("factor", "low_freq_factor", "high_freq_factor")
-    )
+    factor, low, high = (rope[name] for name in ("factor", "low_freq_factor", "high_freq_factor"))
     kept = np.clip((turns - low) / (high - low), 0, 1)
     return 1 / ((1 - kept) / factor + kept)
 
