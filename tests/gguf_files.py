@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
+from transformers.pytorch_utils import Conv1D
 
 ARCHITECTURES = {
     "gemma2": "gemma2",
@@ -26,32 +29,52 @@ NORMAL, CONTROL, UNUSED = 1, 3, 5
 Tensors = dict[str, np.ndarray]
 
 
-def write_gguf(
-    folder: Path,
-    path: Path,
-    *,
-    quantize: str = "F32",
-    keys: Mapping[str, Any] | None = None,
-    change: Callable[[Tensors], Any] | None = None,
-    pre: str | None = "gpt-2",
-) -> Path:
-    """Write the checkpoint in `folder` as a GGUF file.
+@dataclass(frozen=True)
+class Contents:
+    """What a GGUF file holds: keys, and tensors before they are quantised."""
 
-    keys: further or other keys, None to leave one out. change: edits the tensors in place.
-    quantize: the type of the matrices. pre: how the tokenizer is said to split text.
-    """
+    keys: dict[str, Any]
+    tensors: Tensors
+
+    def but(
+        self, keys: Mapping[str, Any] | None = None, tensors: Mapping[str, Any] | None = None
+    ) -> Contents:
+        """With other keys and tensors; None leaves one out."""
+        changed = ({**self.keys, **(keys or {})}, {**self.tensors, **(tensors or {})})
+        kept = ({k: v for k, v in part.items() if v is not None} for part in changed)
+        return Contents(*kept)
+
+    def write(self, path: Path, quantize: str = "F32") -> Path:
+        """Write the file; matrices that fit the blocks of the type are quantised."""
+        return write_file(path, self.keys, self.tensors, quantize)
+
+
+def contents_of(folder: Path, pre: str | None = None) -> Contents:
+    """A checkpoint as llama.cpp's converter writes it; `pre` says how its tokenizer splits text."""
     hf = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     architecture = ARCHITECTURES[hf.config.model_type]
-    tensors = _tensors(hf, architecture)
-    if change:
-        change(tensors)
-    stated = {
-        **_keys(hf.config, architecture),
-        **_vocabulary(tokenizer, hf.config.vocab_size, pre),
-        **(keys or {}),
-    }
-    return write_file(path, stated, tensors, quantize)
+    pre = pre or ("qwen2" if isinstance(tokenizer, Qwen2Tokenizer) else "gpt-2")
+    vocabulary = _vocabulary(tokenizer, hf.config.vocab_size, pre)
+    keys = {**_keys(hf.config, architecture), **vocabulary}
+    return Contents(keys, _tensors(hf, architecture)).but()
+
+
+def rounded(hf: Any, kind: str) -> Any:
+    """The model with its matrices rounded as `write` rounds them."""
+    quantization = gguf.GGMLQuantizationType[kind]
+    turned = {f"{n}.weight" for n, part in hf.named_modules() if isinstance(part, Conv1D)}
+    for name, weight in hf.named_parameters():
+        values = weight.detach().numpy()
+        values = values.T if name in turned else values
+        if values.ndim > 1 and values.shape[-1] % BLOCK == 0:
+            packed = gguf.quants.quantize(np.ascontiguousarray(values), quantization)
+            values = gguf.quants.dequantize(packed, quantization)
+            weight.data = torch.from_numpy(values.T if name in turned else values).contiguous()
+    return hf
+
+
+BLOCK = 32
 
 
 def write_file(
@@ -64,8 +87,8 @@ def write_file(
             _add(writer, key, value)
     kind = gguf.GGMLQuantizationType[quantize]
     for name, values in tensors.items():
-        if values.ndim > 1 and quantize != "F32" and values.shape[-1] % 32 == 0:
-            packed = gguf.quants.quantize(values, kind)
+        if values.ndim > 1 and quantize != "F32" and values.shape[-1] % BLOCK == 0:
+            packed = gguf.quants.quantize(np.ascontiguousarray(values), kind)
             writer.add_tensor(name, packed, raw_dtype=kind)
         else:
             writer.add_tensor(name, np.ascontiguousarray(values, dtype=np.float32))
@@ -128,8 +151,6 @@ def _vocabulary(tokenizer: Any, rows: int, pre: str | None) -> dict[str, Any]:
     words = {i: word for word, i in backend.get_vocab().items()}
     special = set(tokenizer.all_special_ids)
     ids = range(rows)
-    import json
-
     merges = json.loads(backend.to_str())["model"]["merges"]
     pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in merges]
     kind = [CONTROL if i in special else NORMAL if i in words else UNUSED for i in ids]

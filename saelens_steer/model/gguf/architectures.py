@@ -82,7 +82,7 @@ def _gemma(keys: Keys, sizes: Sizes, period: int, largest: int) -> Settings:
     return {
         **settings,
         "query_pre_attn_scalar": scalar,
-        "sliding_window": window or None,
+        "sliding_window": window or sizes.n_ctx,  # transformers needs one even if no layer slides
         "layer_types": [SLIDING if s else FULL for s in sliding or [False] * sizes.n_layers],
     }
 
@@ -97,6 +97,10 @@ def _sliding(keys: Keys, pattern: int | list[Any], n_layers: int) -> list[bool]:
 
 
 def _gemma2(keys: Keys, sizes: Sizes) -> Settings:
+    if "attention.sliding_window" not in keys.left:
+        raise InputError(
+            f"{keys.file.path} lacks gemma2.attention.sliding_window: convert it again"
+        )
     settings = _gemma(keys, sizes, period=2, largest=46)
     rope = _rotated(keys, settings["head_dim"])
     keys.expect("rope.freq_base_swa", rope["rope_theta"])

@@ -60,42 +60,50 @@ def _llama3(keys: Keys, theta: float, width: int) -> Rope:
     if divisors is None or divisors.shape != (width // 2,):
         raise InputError(f"{FACTORS} of {keys.file.path} is not a float32 vector of {width // 2}")
     given = divisors.astype(np.float64)
+    if np.all(given == 1):
+        return {}
     turns = ORIGINAL * theta ** (-np.arange(0, width, 2) / width) / (2 * math.pi)
-    for rope in _candidates(given, turns):
-        if np.allclose(llama3_divisors(rope, turns), given, rtol=1e-5, atol=0):
-            return rope
+    factor = float(given.max())
+    for low, high in _bounds(given, turns) if factor > 1 and given.min() > 0 else ():
+        if np.allclose(_divisors(factor, low, high, turns), given, rtol=1e-5, atol=0):
+            return {
+                "rope_type": "llama3",
+                "factor": factor,
+                "low_freq_factor": low,
+                "high_freq_factor": high,
+                "original_max_position_embeddings": ORIGINAL,
+            }
     raise InputError(
         f"{FACTORS} of {keys.file.path} scales rotary frequencies otherwise than Llama 3: use the "
         "checkpoint in Hugging Face format"
     )
 
 
-def llama3_divisors(rope: Rope, turns: np.ndarray) -> np.ndarray:
-    """What each frequency is divided by, from its turns in the original context."""
-    factor, low, high = (rope[name] for name in ("factor", "low_freq_factor", "high_freq_factor"))
+def _divisors(factor: float, low: float, high: float, turns: np.ndarray) -> np.ndarray:
+    """What Llama 3 divides each frequency by, from its turns in the original context."""
     kept = np.clip((turns - low) / (high - low), 0, 1)
     return 1 / ((1 - kept) / factor + kept)
 
 
-def _candidates(given: np.ndarray, turns: np.ndarray) -> list[Rope]:
-    """Llama 3's own bounds, then those on the line through the partly scaled frequencies."""
-    factor = float(given.max())
-    bounds = [(1.0, 4.0)]
-    if factor > 1:
-        kept = (1 / given - 1 / factor) / (1 - 1 / factor)
-        partly = np.flatnonzero((kept > 1e-6) & (kept < 1 - 1e-6))
-        if len(partly) > 1:
-            first, last = partly[0], partly[-1]
-            slope = (kept[first] - kept[last]) / (turns[first] - turns[last])
-            low = turns[first] - kept[first] / slope
-            bounds.append((low, low + 1 / slope))
-    return [
-        {
-            "rope_type": "llama3",
-            "factor": factor,
-            "low_freq_factor": float(low),
-            "high_freq_factor": float(high),
-            "original_max_position_embeddings": ORIGINAL,
-        }
-        for low, high in bounds
-    ]
+def _bounds(given: np.ndarray, turns: np.ndarray) -> list[tuple[float, float]]:
+    """Candidates for the turns below which all and above which nothing is scaled.
+
+    Llama 3's own, then those of the line through the partly scaled frequencies. If there are fewer
+    than two, any bounds between their neighbours give the same divisors.
+    """
+    factor = given.max()
+    kept = (1 / given - 1 / factor) / (1 - 1 / factor)
+    partly = np.flatnonzero((kept > 1e-6) & (kept < 1 - 1e-6))
+    padded = np.concatenate([[4 * turns[0]], turns, [0.0]])  # frequency i is entry i + 1
+    if len(partly) > 1:
+        first, last = partly[0], partly[-1]
+        slope = (kept[first] - kept[last]) / (turns[first] - turns[last])
+        low = turns[first] - kept[first] / slope
+    elif len(partly) == 1:
+        i, t, k = partly[0], turns[partly[0]], kept[partly[0]]
+        slope = 2 * max(k / (t - padded[i + 2]), (1 - k) / (padded[i] - t))
+        low = t - k / slope
+    else:
+        i = int(np.argmax(kept < 0.5))
+        slope, low = 2 / (padded[i] - padded[i + 1]), padded[i + 1]
+    return [(1.0, 4.0), (float(low), float(low + 1 / slope))]
