@@ -19,6 +19,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from saelens_steer.errors import InputError
 from saelens_steer.model import parity
+from saelens_steer.model.adapters import is_adapter, merged, read_adapter
 from saelens_steer.model.architectures import hooked_config, why_bridge
 from saelens_steer.model.checkpoint import Checkpoint, from_folder, from_memory
 from saelens_steer.model.gguf import find_gguf, from_gguf
@@ -96,7 +97,11 @@ def find_checkpoint(
         )
     if file := find_gguf(str(name), revision):
         return from_gguf(str(name), file, tokenizer)
-    return from_folder(str(name), find_snapshot(str(name), revision), tokenizer)
+    folder = find_snapshot(str(name), revision)
+    if is_adapter(folder):
+        adapter = read_adapter(str(name), folder)
+        return merged(adapter, from_folder(adapter.base, adapter.find_base()), tokenizer)
+    return from_folder(str(name), folder, tokenizer)
 
 
 def _class_that_fits(checkpoint: Checkpoint, asked: ModelClass) -> ModelClass:
