@@ -72,7 +72,7 @@ def read_gguf_weights(
 ) -> PreTrainedModel:
     """The de-quantised model on the CPU; InputError for weights that transformers cannot read."""
     try:
-        hf, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             file.path.parent,
             gguf_file=file.path.name,
             config=copy.deepcopy(config),
@@ -83,6 +83,7 @@ def read_gguf_weights(
         )
     except (*DAMAGE, RuntimeError, ImportError) as error:
         raise InputError(f"transformers cannot read {file.path}: {one_line(error)}") from error
+    hf, info = loaded
     if left_out := sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]])):
         raise InputError(f"transformers found no tensor for {left_out[0]} in {file.path}")
     _forget_quantization(hf)
