@@ -39,7 +39,7 @@ FAMILY_WORDS = ("llama", "gemma", "olmo")
 def hooked_config(config: PretrainedConfig, dtype: torch.dtype) -> HookedTransformerConfig:
     """TransformerLens's config for a checkpoint without a `why_bridge`."""
     architecture = (config.architectures or ["none"])[0]
-    base = OWN[architecture] if architecture in OWN else _librarys
+    base = OWN.get(architecture, _librarys)
     settings = {**base(config), **_rotary(config), **_windows(config)}
     return HookedTransformerConfig.from_dict(
         {
@@ -273,7 +273,7 @@ def _variants(config: Any, architecture: str) -> dict[str, bool]:
 
 
 def _unsupported_scaling(config: Any) -> bool:
-    """TransformerLens scales sliding layers by yarn and llama3 alone, and spares them yarn alone."""
+    """TransformerLens scales sliding layers by yarn and llama3 only, and spares them yarn only."""
     rope, full = rope_of(config), rope_type(config)
     if full not in ("default", "linear", "llama3", "yarn"):
         return True

@@ -1,4 +1,4 @@
-"""A text model in Hugging Face format, from a folder or from memory, that can be read repeatedly."""
+"""A text model in Hugging Face format, from a folder or from memory, that can be read again."""
 
 from __future__ import annotations
 

@@ -22,21 +22,22 @@ def read_config(folder: Path, name: str | None = None) -> PretrainedConfig:
     InputError if TransformerLens does not know the architecture, if a variant of it would be
     ignored, or if transformers could read the checkpoint only by running code that comes with it.
     """
-    raw = _raw(folder)
+    raw, error = _raw(folder), needs_own_code(name or str(folder))
     if raw.get("auto_map") and str(raw.get("model_type")) not in CONFIG_MAPPING:
-        raise needs_own_code(name or str(folder))
+        raise error
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, KeyError, TypeError) as e:
         raise _unsupported((raw.get("architectures") or ["none"])[0]) from e
+    if raw.get("auto_map") and _text_class(config) is None:
+        raise error
     return text_config(config)
 
 
 def text_config(config: PretrainedConfig) -> PretrainedConfig:
     """The part of a config that describes the text model, checked as `read_config` says."""
     named = (config.architectures or ["none"])[0]
-    text = config.get_text_config(decoder=True)
-    expected = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(text.model_type)
+    text, expected = config.get_text_config(decoder=True), _text_class(config)
     if text is config and named != expected:
         raise _unsupported(named)
     if expected not in SUPPORTED_ARCHITECTURES or not expected.endswith(("CausalLM", "HeadModel")):
@@ -46,6 +47,11 @@ def text_config(config: PretrainedConfig) -> PretrainedConfig:
         text.architectures = [expected]
     _refuse(config, text)
     return text
+
+
+def _text_class(config: PretrainedConfig) -> str | None:
+    """transformers' class for the text model; None if it has none that writes text."""
+    return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.get_text_config(decoder=True).model_type)
 
 
 def _raw(folder: Path) -> dict[str, Any]:

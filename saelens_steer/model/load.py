@@ -180,8 +180,9 @@ def _hooked_transformer(hf: PreTrainedModel, spec: LoadRequest) -> HookedTransfo
         warnings.simplefilter("ignore", DeprecationWarning)
         model = HookedTransformer(cfg)
     weights = get_pretrained_state_dict(os.sep, cfg, hf, dtype=hf.dtype)
-    if "pos_embed.W_pos" in weights:
-        weights["pos_embed.W_pos"] = weights["pos_embed.W_pos"][: spec.n_ctx]
+    if cfg.positional_embedding_type != "rotary":  # with ALiBi, TransformerLens makes an unused one
+        positions = weights.get("pos_embed.W_pos", torch.zeros(spec.n_ctx, cfg.d_model))
+        weights["pos_embed.W_pos"] = positions[: spec.n_ctx]
     model.load_and_process_state_dict(
         weights,
         fold_ln=False,

@@ -1,4 +1,4 @@
-"""The hub ids that a model's name may stand for: ids, TransformerLens's aliases, moved repositories."""
+"""The hub ids that a model's name may stand for: aliases, and repositories that moved."""
 
 from __future__ import annotations
 

@@ -129,16 +129,19 @@ def _hugging_face(
 
 @torch.no_grad()
 def read_loaded(model: Model, config: PretrainedConfig) -> Reading:
-    """The loaded model's outputs, through the calls that the rest of the toolkit uses."""
+    """The loaded model's outputs, at last positions through what the rest of the toolkit calls."""
     return _read(config, model.cfg.n_ctx, partial(_loaded, model))
 
 
 def _loaded(model: Model, tokens: Tokens, mask: Mask, last_only: bool) -> tuple[Tensor, Tensor]:
     tokens, mask = tokens.to(model.cfg.device), mask.to(model.cfg.device)
     resid = run_to_hook(model, tokens, mask, default_hook_name(model))
+    last = last_token_logits(model, tokens, mask)
     if last_only:
-        return last_token_logits(model, tokens, mask), resid
-    return model(tokens, attention_mask=mask.long()), resid
+        return last, resid
+    logits = model(tokens, attention_mask=mask.long())
+    logits[:, -1] = last
+    return logits, resid
 
 
 @torch.no_grad()

@@ -79,9 +79,11 @@ def _set_padding(tokenizer: Any, d_vocab: int) -> None:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(last)
 
 
-def stop_ids(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> tuple[int, ...]:
-    """The tokenizer's EOS, then the others in generation_config.json; empty if none is named."""
-    declared = getattr(hf.generation_config, "eos_token_id", None)
+def stop_ids(
+    hf: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase | None
+) -> tuple[int, ...]:
+    """The tokenizer's EOS, then others that the generation config names; empty if none is named."""
+    declared = getattr(getattr(hf, "generation_config", None), "eos_token_id", None)
     more = declared if isinstance(declared, list) else [declared]
     ids: list[Any] = [getattr(tokenizer, "eos_token_id", None), *more]
     return tuple(dict.fromkeys(int(i) for i in ids if i is not None))
