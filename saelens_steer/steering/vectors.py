@@ -56,8 +56,8 @@ def save_vectors(
     """Write vectors [d_model] in float32 to a .safetensors or .gguf file, atomically.
 
     vectors: name → vector. hook_name: the hook of all vectors; by default each name is a hook.
-    architecture: the model's class, such as LlamaForCausalLM, for which a .gguf file has llama.cpp's
-    name. about: name → JSON data. A .gguf file holds one vector per layer, at the hooks that
+    architecture: the model's class, such as LlamaForCausalLM; a .gguf file gets llama.cpp's name of
+    it. about: name → JSON data. A .gguf file holds one vector per layer, at the hooks that
     `gguf.direction_layer` accepts. Raises InputError for another suffix, no vectors, unequal
     widths, entries that are not finite, or a hook outside the layers.
     """
