@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 from saelens_steer.errors import InputError, first_line
 from saelens_steer.model.adapters import refuse_adapter_weights
 from saelens_steer.model.configs import needs_own_code, quantization_of, read_config, text_config
-from saelens_steer.model.snapshot import snapshot_commit, snapshot_fingerprint
+from saelens_steer.model.snapshot import snapshot_commit, snapshot_fingerprint, weight_files
 from saelens_steer.model.tokenizer import WANTS_CODE, read_tokenizer
 
 Reader = Callable[[torch.dtype], PreTrainedModel]
@@ -103,6 +104,7 @@ def read_weights(
 ) -> PreTrainedModel:
     """The checkpoint's text model; InputError if weights are damaged, missing or left over."""
     options: dict[str, Any] = {"key_mapping": TEXT_MODEL} if _has_other_parts(folder) else {}
+    pickled = weight_files(folder)[0].suffix == ".bin"
     if quantization_of(config):
         options["quantization_config"] = Mxfp4Config(dequantize=True)
     try:
@@ -111,15 +113,21 @@ def read_weights(
                 folder,
                 config=copy.deepcopy(config),
                 dtype=dtype,
-                use_safetensors=True,
+                use_safetensors=not pickled,
+                weights_only=True,
                 trust_remote_code=False,
                 attn_implementation="eager",
                 output_loading_info=True,
                 **options,
             )
-    except (SafetensorError, OSError, RuntimeError, ValueError) as e:
+    except (SafetensorError, UnpicklingError, OSError, RuntimeError, ValueError) as e:
         if WANTS_CODE in str(e):
             raise needs_own_code(name) from e
+        if pickled:
+            raise InputError(
+                f"The pickled weights of {name} cannot be read without running the code in them "
+                f"({first_line(e)}); use a checkpoint in safetensors."
+            ) from e
         raise InputError(
             f"The weights of {name} cannot be read ({first_line(e)}); download them again."
         ) from e

@@ -23,12 +23,15 @@ EXAMPLE_ID = "Qwen/Qwen3-4B-Instruct-2507"
 FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model"]
 TEXT_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 """Config, tokenizer, chat template and generation settings."""
+PICKLED_FILES = ["pytorch_model*.bin"]
+"""Read where there are no safetensors, and as tensors only: torch runs no code in them."""
 INDEX = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
+PICKLED_INDEX = "pytorch_model.bin.index.json"
 
 
 def find_snapshot(name: str, revision: str | None = None) -> Path:
-    """The folder with the config.json and safetensors weights of a model.
+    """The folder with the config.json and weights of a model.
 
     `name` is the shipped model's, a local folder, or a hub id or alias, downloaded unless cached.
     """
@@ -54,7 +57,11 @@ def _from_hub(name: str, revision: str | None) -> Path:
         )
     hub_id = next((i for i in ids if _is_cached(i)), ids[0])
     try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=FILES))
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=FILES))
+        if not any(folder.glob("*.safetensors*")):
+            more = [*FILES, *PICKLED_FILES]
+            folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=more))
+        return folder
     except Exception as e:  # hub, network and disk errors share no base class
         raise InputError(download_failure(name, revision, e)) from e
 
@@ -100,7 +107,7 @@ def download_failure(name: str, revision: str | None, error: Exception) -> str:
 
 
 def _check_complete(folder: Path, name: str) -> None:
-    """InputError for a folder without config.json or without all of its safetensors weights."""
+    """InputError for a folder without config.json or without all of its weights."""
     if (folder / ADAPTER_CONFIG).is_file():  # its base has a config.json
         return
     if not (folder / "config.json").is_file():
@@ -110,8 +117,8 @@ def _check_complete(folder: Path, name: str) -> None:
     files = weight_files(folder)
     if not files:
         raise InputError(
-            f"The model {name!r} has no safetensors weights in {folder}; convert it: pickled "
-            "weights (.bin, .pt) are never read."
+            f"The model {name!r} has no safetensors weights in {folder}, and no "
+            "pytorch_model.bin; save it with save_pretrained."
         )
     missing = [file.name for file in files if not file.is_file()]
     if missing:
@@ -119,12 +126,18 @@ def _check_complete(folder: Path, name: str) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The checkpoint's safetensors files, sorted by name; some may be missing."""
-    index = folder / INDEX
+    """The checkpoint's weight files, sorted by name; some that an index lists may be missing."""
+    kinds = ((INDEX, "*.safetensors"), (PICKLED_INDEX, *PICKLED_FILES))
+    found = (_listed(folder / index) or sorted(folder.glob(pattern)) for index, pattern in kinds)
+    return next((files for files in found if files), [])
+
+
+def _listed(index: Path) -> list[Path]:
+    """The files that an index lists; empty without an index."""
     if not index.is_file():
-        return sorted(folder.glob("*.safetensors"))
+        return []
     names = json.loads(index.read_text())["weight_map"].values()
-    return [inside(folder, name) for name in sorted(set(names))]
+    return [inside(index.parent, name) for name in sorted(set(names))]
 
 
 def snapshot_fingerprint(folder: Path) -> str:

@@ -1,0 +1,130 @@
+"""A loaded model has its checkpoint's own tokenizer, and padding that no text begins with."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from checkpoints import small_tokenizer
+from checkpoints_any import random_checkpoint
+from model_batches import left_padded, rows
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from saelens_steer.model import generate, last_token_logits, load_model, stop_token_ids
+from saelens_steer.model.tokenizer import PADDING
+
+CLASSES = ["HookedTransformer", "TransformerBridge"]
+TEXTS = ["the sum of two numbers", " def add(a, b):", "$x$<|im_start|>user", "ÿ"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tokenizers")
+    return {name: random_checkpoint(name, root / name) for name in ("gpt2", "opt", "llama3")}
+
+
+def _with_tokenizer(folder, target, change):
+    """The checkpoint with a changed tokenizer."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), small_tokenizer()
+    change(tokenizer)
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    return target
+
+
+def _knows_bos(tokenizer):
+    """As SmolLM2's: a BOS token that it does not write."""
+    tokenizer.bos_token = "<|im_start|>"
+
+
+def _gpt2s(tokenizer):
+    """BOS and EOS are one token, and there is no padding."""
+    tokenizer.pad_token, tokenizer.bos_token = None, "<|im_end|>"
+
+
+def _nothing(tokenizer):
+    """No BOS, EOS, padding or chat template."""
+    tokenizer.pad_token = tokenizer.eos_token = tokenizer.chat_template = None
+
+
+def _padding_outside(tokenizer):
+    tokenizer.add_tokens([f"<extra{i}>" for i in range(8)])
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+
+
+def _full_of_words(tokenizer):
+    """GPT-2's: as many rows as tokens, too."""
+    _gpt2s(tokenizer)
+    tokenizer.add_tokens([f"<extra{i}>" for i in range(8)])
+
+
+CHANGES = [_knows_bos, _gpt2s, _nothing, _padding_outside, _full_of_words]
+
+
+@pytest.mark.parametrize("model_class", CLASSES)
+@pytest.mark.parametrize("kind", ["gpt2", "opt", "llama3"])
+def test_to_tokens_gives_the_ids_of_the_checkpoints_own_tokenizer(folders, kind, model_class):
+    own = AutoTokenizer.from_pretrained(folders[kind])
+    model = load_model(folders[kind], model_class=model_class)
+    for text in TEXTS:
+        assert model.to_tokens(text)[0].tolist() == own(text)["input_ids"]
+    begins = kind != "gpt2"
+    assert model.cfg.default_prepend_bos is model.cfg.tokenizer_prepends_bos is begins
+    without = model.to_tokens(TEXTS[0], prepend_bos=False)[0].tolist()
+    assert without == own(TEXTS[0], add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("model_class", CLASSES)
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_a_tokenizer_lacks_texts_are_encoded_padded_and_continued(
+    folders, tmp_path, change, model_class
+):
+    folder = _with_tokenizer(folders["gpt2"], tmp_path / "m", change)
+    own = AutoTokenizer.from_pretrained(folder)
+    model = load_model(folder, model_class=model_class)
+    for text in TEXTS:
+        assert model.to_tokens(text)[0].tolist() == own(text)["input_ids"]
+    pad = model.tokenizer.pad_token_id
+    assert 0 <= pad < model.cfg.d_vocab
+    assert pad != own.bos_token_id
+    assert model.tokenizer.padding_side == "left"
+    padded = model.to_tokens([TEXTS[0], TEXTS[0] * 2])
+    assert padded[0, 0] == pad
+    alone = generate(model, model.to_tokens(TEXTS[0]), model.to_tokens(TEXTS[0]) >= 0, 4)
+    assert torch.equal(generate(model, padded, padded != pad, 4)[:1], alone)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", [_gpt2s, _full_of_words])
+def test_a_leading_bos_is_read_and_not_taken_for_padding(folders, tmp_path, change):
+    folder = _with_tokenizer(folders["gpt2"], tmp_path / "m", change)
+    hf = AutoModelForCausalLM.from_pretrained(folder).eval()
+    model = load_model(folder)
+    tokens = model.to_tokens(TEXTS[0], prepend_bos=True)
+    assert tokens[0, 0] == model.tokenizer.bos_token_id
+    assert (model(tokens) - hf(tokens).logits).abs().max() <= 1e-4
+
+
+def test_a_padding_token_that_was_added_is_in_a_free_row(folders, tmp_path):
+    model = load_model(_with_tokenizer(folders["gpt2"], tmp_path / "m", _gpt2s))
+    assert model.tokenizer.pad_token == PADDING
+    assert model.tokenizer.pad_token_id == len(small_tokenizer())
+
+
+@pytest.mark.parametrize("model_class", CLASSES)
+def test_without_stop_tokens_completions_end_at_their_limit(folders, tmp_path, model_class):
+    folder = _with_tokenizer(folders["gpt2"], tmp_path / "m", _nothing)
+    (folder / "generation_config.json").unlink()
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(config.replace('"eos_token_id": 2', '"eos_token_id": null'))
+    model = load_model(folder, model_class=model_class)
+    assert stop_token_ids(model) == []
+    assert generate(model, *left_padded(rows()), 5).shape == (4, 5)
+
+
+@torch.no_grad()
+def test_masked_padding_of_any_id_changes_nothing(folders):
+    model = load_model(folders["llama3"])
+    tokens, mask = left_padded(rows())
+    other, _ = left_padded(rows(), pad=9)
+    ours, theirs = (last_token_logits(model, t, mask) for t in (tokens, other))
+    assert torch.equal(ours, theirs)
