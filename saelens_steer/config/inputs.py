@@ -16,7 +16,7 @@ class ModelSpec(Spec):
     """The model, its class, precision and device."""
 
     name: str = TINY
-    """`tiny-qwen3`, a Hugging Face id, or a local folder."""
+    """`tiny-qwen3`, a Hugging Face id, a local folder, or a GGUF file."""
     class_: Literal["HookedTransformer", "TransformerBridge"] = Field(
         default="HookedTransformer", alias="class"
     )

@@ -26,6 +26,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from saelens_steer.errors import InputError, first_line
+from saelens_steer.model.adapters import refuse_adapter_weights
 from saelens_steer.model.configs import needs_own_code, quantization_of, read_config, text_config
 from saelens_steer.model.snapshot import snapshot_commit, snapshot_fingerprint, weight_files
 from saelens_steer.model.tokenizer import WANTS_CODE, read_tokenizer
@@ -65,6 +66,7 @@ def from_folder(
 ) -> Checkpoint:
     """The checkpoint in a folder, with its own tokenizer unless another is given."""
     config = read_config(folder, name)
+    refuse_adapter_weights(name, folder)
     return Checkpoint(
         name=name,
         source=str(folder),

@@ -19,8 +19,10 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from saelens_steer.errors import InputError
 from saelens_steer.model import parity
+from saelens_steer.model.adapters import is_adapter, merged, read_adapter
 from saelens_steer.model.architectures import hooked_config, why_bridge
 from saelens_steer.model.checkpoint import Checkpoint, from_folder, from_memory
+from saelens_steer.model.gguf import find_gguf, from_gguf
 from saelens_steer.model.model_class import Model, ModelClass
 from saelens_steer.model.proof import REMEMBERED, WHOLE, float32_twin
 from saelens_steer.model.provenance import ModelOrigin, reader_of, set_origin
@@ -93,7 +95,13 @@ def find_checkpoint(
             f"load_model takes a name, a folder or a transformers model, not {type(name).__name__};"
             " a TransformerLens model needs no loading: pass it where a model is expected."
         )
-    return from_folder(str(name), find_snapshot(str(name), revision), tokenizer)
+    if file := find_gguf(str(name), revision):
+        return from_gguf(str(name), file, tokenizer)
+    folder = find_snapshot(str(name), revision)
+    if is_adapter(folder):
+        adapter = read_adapter(str(name), folder)
+        return merged(adapter, from_folder(adapter.base, adapter.find_base()), tokenizer)
+    return from_folder(str(name), folder, tokenizer)
 
 
 def _class_that_fits(checkpoint: Checkpoint, asked: ModelClass) -> ModelClass:

@@ -66,5 +66,9 @@ def model_provenance(model: Model) -> dict[str, Any]:
     """The facts that identify a model in a run's records."""
     origin = origin_of(model)
     about = asdict(origin) if origin else {"fingerprint": model_fingerprint(model)}
-    settings = {"class": type(model).__name__, "dtype": str(model.cfg.dtype).removeprefix("torch.")}
+    settings = {
+        "class": type(model).__name__,
+        "architecture": getattr(model.cfg, "original_architecture", None),
+        "dtype": str(model.cfg.dtype).removeprefix("torch."),
+    }
     return {"name": model.cfg.model_name, **about, **settings, "n_ctx": model.cfg.n_ctx}

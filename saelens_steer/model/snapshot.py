@@ -26,6 +26,7 @@ TEXT_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 PICKLED_FILES = ["pytorch_model*.bin"]
 """Read where there are no safetensors, and as tensors only: torch runs no code in them."""
 INDEX = "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
 PICKLED_INDEX = "pytorch_model.bin.index.json"
 
 
@@ -62,7 +63,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
             folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=more))
         return folder
     except Exception as e:  # hub, network and disk errors share no base class
-        raise InputError(_download_failure(name, revision, e)) from e
+        raise InputError(download_failure(name, revision, e)) from e
 
 
 def _is_cached(hub_id: str) -> bool:
@@ -79,7 +80,7 @@ def _not_a_model(name: str) -> str:
     return f"There is no model {name!r}; give {TINY!r}, a folder, or a hub id such as {EXAMPLE_ID}."
 
 
-def _download_failure(name: str, revision: str | None, error: Exception) -> str:
+def download_failure(name: str, revision: str | None, error: Exception) -> str:
     """The message for a failed download; the most specific errors are tested first."""
     if isinstance(error, hub.HFValidationError):
         return _not_a_model(name)
@@ -107,7 +108,11 @@ def _download_failure(name: str, revision: str | None, error: Exception) -> str:
 
 def _check_complete(folder: Path, name: str) -> None:
     """InputError for a folder without config.json or without all of its weights."""
+    if (folder / ADAPTER_CONFIG).is_file():  # its base has a config.json
+        return
     if not (folder / "config.json").is_file():
+        if files := sorted(folder.glob("*.gguf")):
+            raise InputError(f"The folder {name!r} holds GGUF files; give one, such as {files[0]}.")
         raise InputError(f"The model {name!r} has no config.json in {folder}; give another folder.")
     files = weight_files(folder)
     if not files:
@@ -139,7 +144,7 @@ def snapshot_fingerprint(folder: Path) -> str:
     """sha256 over the names and contents of the weights and all `TEXT_FILES`."""
     text = [file for pattern in TEXT_FILES for file in folder.glob(pattern)]
     files = [*sorted(text), *weight_files(folder)]
-    lines = [f"{file.name} {_digest(file)}\n" for file in files]
+    lines = [f"{file.name} {content_hash(file)}\n" for file in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -148,7 +153,7 @@ def snapshot_commit(folder: Path) -> str | None:
     return folder.name if re.fullmatch(r"[0-9a-f]{40}", folder.name) else None
 
 
-def _digest(file: Path) -> str:
+def content_hash(file: Path) -> str:
     """sha256 of one file, taken from its name if it is a large file in the hub cache."""
     real = file.resolve()
     if real.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", real.name):

@@ -47,12 +47,14 @@ def export_vectors(
     if not (folder / "sae").is_dir():
         raise InputError(f"{folder} holds no SAE: there is no folder {folder / 'sae'}")
     sae, about = load_sae(folder / "sae"), read_mapping(folder / "provenance.json")
+    model = about.get("model", {})
     rows = {f"feature_{f}": sae.W_dec[check_feature(sae, f)].detach().float() for f in chosen}
     return save_vectors(
         file,
         {name: row * alpha for name, row in rows.items()},
         _hook_name(known, about, sae),
-        model=str(about.get("model", {}).get("name") or "unknown"),
+        model=str(model.get("name") or "unknown"),
+        architecture=model.get("architecture"),
         about={f"feature_{f}": {"feature": f, "alpha": alpha} for f in chosen},
     )
 

@@ -18,10 +18,35 @@ import torch
 from torch import Tensor
 
 from saelens_steer.errors import InputError, one_line
-from saelens_steer.model import hook_layer
+from saelens_steer.model import gguf_package, hook_layer
 
 KIND = "controlvector"
 HINT = f"{KIND}.model_hint"
+LLAMA_CPP = {
+    "BloomForCausalLM": "bloom",
+    "GPT2LMHeadModel": "gpt2",
+    "GPTJForCausalLM": "gptj",
+    "GPTNeoXForCausalLM": "gptneox",
+    "Gemma2ForCausalLM": "gemma2",
+    "Gemma3ForCausalLM": "gemma3",
+    "GemmaForCausalLM": "gemma",
+    "GptOssForCausalLM": "gpt-oss",
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "llama",
+    "MixtralForCausalLM": "llama",
+    "Olmo2ForCausalLM": "olmo2",
+    "Olmo3ForCausalLM": "olmo2",
+    "OlmoForCausalLM": "olmo",
+    "OlmoeForCausalLM": "olmoe",
+    "Phi3ForCausalLM": "phi3",
+    "PhiForCausalLM": "phi2",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen2MoeForCausalLM": "qwen2moe",
+    "Qwen3ForCausalLM": "qwen3",
+    "Qwen3MoeForCausalLM": "qwen3moe",
+    "SmolLM3ForCausalLM": "smollm3",
+}
+"""transformers' class → llama.cpp's architecture, which its own tools write as the hint."""
 ABOUT = "saelens_steer.about"
 """Key of our metadata, which other tools ignore."""
 LAYERS_BACK = {"hook_resid_pre": 1, "hook_resid_post": 0, "hook_mlp_out": 0}
@@ -55,12 +80,12 @@ def direction_place(layer: int) -> str:
 
 
 def write_control_vectors(
-    path: Path, directions: Mapping[int, Tensor], model: str, about: str
+    path: Path, directions: Mapping[int, Tensor], hint: str, about: str
 ) -> None:
     """Write float32 vectors [d_model] by layer. Raises InputError if gguf is not installed."""
-    writer = _gguf().GGUFWriter(path, KIND)
+    writer = gguf_package().GGUFWriter(path, KIND)
     try:
-        writer.add_string(HINT, model)
+        writer.add_string(HINT, hint)
         writer.add_uint32(f"{KIND}.layer_count", len(directions))
         writer.add_string(ABOUT, about)
         for layer, vector in sorted(directions.items()):
@@ -73,11 +98,11 @@ def write_control_vectors(
 
 
 def read_control_vectors(path: Path) -> tuple[dict[int, Tensor], str, str]:
-    """Vectors by layer, the model's name and our notes as JSON (`{}` in files of other tools).
+    """Vectors by layer, the model's hint and our notes as JSON (`{}` in files of other tools).
 
     Raises InputError for a damaged file, or one that is not a control vector.
     """
-    gguf = _gguf()
+    gguf = gguf_package()
     try:
         reader = gguf.GGUFReader(path)
         texts = {key: _text(reader, key) for key in ("general.architecture", HINT, ABOUT)}
@@ -100,11 +125,3 @@ def _text(reader: Any, key: str) -> str:
     """The text under a key; empty if the key is missing."""
     field = reader.get_field(key)
     return bytes(field.parts[-1]).decode() if field else ""
-
-
-def _gguf() -> Any:
-    try:
-        import gguf
-    except ImportError:
-        raise InputError("GGUF files need the package gguf: install saelens-steer[gguf]") from None
-    return gguf

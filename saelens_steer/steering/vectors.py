@@ -16,6 +16,7 @@ from saelens_steer.errors import InputError, one_line
 from saelens_steer.files import file_digest, write_with
 from saelens_steer.model import hook_layer
 from saelens_steer.steering.gguf import (
+    LLAMA_CPP,
     direction_layer,
     direction_place,
     read_control_vectors,
@@ -39,6 +40,8 @@ class SteeringVectors:
     model: str = "unknown"
     about: dict[str, Any] = field(default_factory=dict)
     """Name → notes, such as feature and α; optional."""
+    architecture: str | None = None
+    """The model's class in transformers, such as LlamaForCausalLM, or llama.cpp's name for it."""
 
 
 def save_vectors(
@@ -47,12 +50,14 @@ def save_vectors(
     hook_name: str | None = None,
     *,
     model: str = "unknown",
+    architecture: str | None = None,
     about: Mapping[str, object] | None = None,
 ) -> Path:
     """Write vectors [d_model] in float32 to a .safetensors or .gguf file, atomically.
 
     vectors: name → vector. hook_name: the hook of all vectors; by default each name is a hook.
-    about: name → JSON data. A .gguf file holds one vector per layer, at the hooks that
+    architecture: the model's class, such as LlamaForCausalLM; a .gguf file gets llama.cpp's name of
+    it. about: name → JSON data. A .gguf file holds one vector per layer, at the hooks that
     `gguf.direction_layer` accepts. Raises InputError for another suffix, no vectors, unequal
     widths, entries that are not finite, or a hook outside the layers.
     """
@@ -61,7 +66,9 @@ def save_vectors(
     if strangers := set(about) - set(vectors):
         raise InputError(f"about has notes on {min(strangers)!r}, which is not one of the vectors")
     floats = {name: as_floats(name, vector).clone() for name, vector in vectors.items()}
-    held = SteeringVectors(floats, {name: hook_name or name for name in floats}, model, about)
+    held = SteeringVectors(
+        floats, {name: hook_name or name for name in floats}, model, about, architecture
+    )
     _check(held, "save_vectors")
     write = _write_gguf if kind == ".gguf" else _write_safetensors
     return write_with(path, lambda temporary: write(temporary, held))
@@ -142,11 +149,12 @@ def _write_gguf(path: Path, held: SteeringVectors) -> None:
         )
     names = {str(layer): name for name, layer in layers.items()}
     notes = {"names": names, "hook_names": held.hook_names, "about": held.about}
-    write_control_vectors(path, directions, held.model, _json(notes))
+    hint = LLAMA_CPP.get(held.architecture or "", held.architecture or held.model)
+    write_control_vectors(path, directions, hint, _json({**notes, "model": held.model}))
 
 
 def _read_gguf(path: Path) -> SteeringVectors:
-    directions, model, text = read_control_vectors(path)
+    directions, hint, text = read_control_vectors(path)
     try:
         notes = json.loads(text)
         names = {layer: notes["names"][str(layer)] for layer in directions} if notes else {}
@@ -158,7 +166,7 @@ def _read_gguf(path: Path) -> SteeringVectors:
     names = names or {layer: direction_place(layer) for layer in directions}
     vectors = {names[layer]: vector for layer, vector in directions.items()}
     places = {name: hook_names.get(layer, name) for layer, name in names.items()}
-    return SteeringVectors(vectors, places, model, notes.get("about", {}))
+    return SteeringVectors(vectors, places, notes.get("model", hint), notes.get("about", {}))
 
 
 def _json(data: Any) -> str:

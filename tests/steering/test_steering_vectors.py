@@ -10,11 +10,13 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from checkpoints_any import random_checkpoint
+from gguf_files import contents_of
 from safetensors.torch import save_file
 
 import saelens_steer as ss
 from saelens_steer.errors import InputError
-from saelens_steer.steering.gguf import direction_layer, direction_place
+from saelens_steer.steering.gguf import LLAMA_CPP, direction_layer, direction_place
 
 WIDTH = 8
 PRE = "blocks.4.hook_resid_pre"
@@ -69,6 +71,24 @@ def test_a_control_vector_has_the_keys_names_types_and_bits_that_llama_cpp_reads
         assert tensor.tensor_type == gguf.GGMLQuantizationType.F32
         assert tensor.shape.tolist() == [WIDTH]
         assert tensor.data.tobytes() == vector.numpy().tobytes()
+
+
+@pytest.mark.parametrize("architecture", ["llama3", "qwen2", "qwen3", "gemma2", "gemma3", "gpt2"])
+def test_a_control_vector_names_the_architecture_of_the_models_own_gguf_file(
+    tmp_path, architecture
+):
+    folder = random_checkpoint(architecture, tmp_path / "hf")
+    keys = contents_of(folder).keys
+    name = json.loads((folder / "config.json").read_text())["architectures"][0]
+    given = {PRE: vectors()["feature_0"]}
+    path = ss.save_vectors(tmp_path / "v.gguf", given, model="mine", architecture=name)
+    hint = text_of(gguf.GGUFReader(path), "controlvector.model_hint")
+    assert hint == keys["general.architecture"]
+    assert ss.load_vectors(path).model == "mine"
+
+
+def test_every_architecture_that_a_control_vector_may_name_is_one_of_llama_cpps():
+    assert set(LLAMA_CPP.values()) <= set(gguf.MODEL_ARCH_NAMES.values())
 
 
 def test_a_control_vector_comes_back_the_same(tmp_path):

@@ -1,0 +1,214 @@
+"""A LoRA adapter is merged into the base that it names, or refused; never ignored."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import random_qwen3
+from checkpoints_any import random_checkpoint
+from hugging import hugging_face
+from safetensors.torch import load_file, save_file
+
+from saelens_steer.errors import InputError
+from saelens_steer.model import checkpoint_of, load_model, model_provenance
+
+with_peft = pytest.mark.skipif(
+    importlib.util.find_spec("peft") is None, reason="needs the package peft"
+)
+CLOSE = 1e-4
+
+
+def write_adapter(folder: Path, base: str, rank: int = 2, **changes: Any) -> Path:
+    """A LoRA for the values of all layers of a random Qwen 3, in peft's format."""
+    folder.mkdir()
+    config = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": base,
+        "task_type": "CAUSAL_LM",
+        "r": rank,
+        "lora_alpha": 8,
+        "target_modules": ["v_proj"],
+        **changes,
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    generator = torch.Generator().manual_seed(0)
+    place = "base_model.model.model.layers.{}.self_attn.v_proj.lora_{}.weight"
+    shapes = {"A": (rank, 32), "B": (32, rank)}
+    weights = {
+        place.format(layer, part): torch.randn(shape, generator=generator) * 0.1
+        for layer in range(4)
+        for part, shape in shapes.items()
+    }
+    save_file(weights, folder / "adapter_model.safetensors")
+    return folder
+
+
+def added_by_hand(hf: Any, folder: Path, scale: float) -> Any:
+    """The base with scale · B A added to the values of each layer."""
+    weights = load_file(folder / "adapter_model.safetensors")
+    for layer, block in enumerate(hf.model.layers):
+        place = f"base_model.model.model.layers.{layer}.self_attn.v_proj.lora_"
+        change = weights[f"{place}B.weight"] @ weights[f"{place}A.weight"]
+        block.self_attn.v_proj.weight.data += scale * change
+    return hf
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_qwen3(tmp_path_factory.mktemp("base"))
+
+
+TOKENS = torch.arange(3, 43).reshape(2, 20)
+
+
+@torch.no_grad()
+def relative_error(model: Any, hf: Any) -> float:
+    theirs, ours = hf(TOKENS).logits, model(TOKENS)
+    return float((ours - theirs).norm() / theirs.norm())
+
+
+@with_peft
+@pytest.mark.parametrize(
+    ("changes", "scale"),
+    [({}, 4.0), ({"use_rslora": True}, 8 / 2**0.5), ({"alpha_pattern": {"v_proj": 1}}, 0.5)],
+    ids=["plain", "rank-stabilised", "its own alpha"],
+)
+def test_an_adapter_is_merged_into_its_base(
+    tmp_path: Path, base: Path, changes: dict[str, Any], scale: float
+) -> None:
+    adapter = write_adapter(tmp_path / "adapter", str(base), **changes)
+    model = load_model(adapter)
+    assert relative_error(model, added_by_hand(hugging_face(base), adapter, scale)) < CLOSE
+    assert relative_error(model, hugging_face(base)) > 100 * CLOSE
+    assert relative_error(model, checkpoint_of(model)) < CLOSE
+
+
+@with_peft
+def test_a_merged_model_is_known_by_its_base_and_its_adapter(tmp_path: Path, base: Path) -> None:
+    one = write_adapter(tmp_path / "one", str(base))
+    two = write_adapter(tmp_path / "two", str(base), lora_alpha=16)
+    found = [model_provenance(load_model(folder)) for folder in (base, one, two)]
+    assert len({about["fingerprint"] for about in found}) == 3
+    assert found[1]["name"] == found[1]["folder"] == str(one)
+
+
+@with_peft
+def test_an_adapter_of_a_tied_embedding_is_refused(tmp_path: Path, base: Path) -> None:
+    adapter = write_adapter(tmp_path / "adapter", str(base), target_modules=["lm_head"])
+    rows = hugging_face(base).config.vocab_size
+    place = "base_model.model.lm_head.lora_"
+    weights = {f"{place}A.weight": torch.randn(2, 32), f"{place}B.weight": torch.randn(rows, 2)}
+    save_file(weights, adapter / "adapter_model.safetensors")
+    with pytest.raises(InputError, match=r"cannot be merged.*tied embeddings"):
+        load_model(adapter)
+
+
+@with_peft
+@pytest.mark.parametrize("layers", [3, 5])
+def test_an_adapter_for_another_base_is_refused(tmp_path: Path, layers: int) -> None:
+    other = random_qwen3(tmp_path / "base", num_hidden_layers=layers)
+    with pytest.raises(InputError, match=r"does not fit .*in only one of the adapter and its base"):
+        load_model(write_adapter(tmp_path / "adapter", str(other)))
+
+
+@with_peft
+def test_an_adapter_of_another_width_is_refused(tmp_path: Path) -> None:
+    other = random_qwen3(tmp_path / "base", hidden_size=48)
+    with pytest.raises(InputError, match="does not fit"):
+        load_model(write_adapter(tmp_path / "adapter", str(other)))
+
+
+@with_peft
+def test_the_base_of_an_adapter_is_never_guessed(tmp_path: Path, base: Path) -> None:
+    adapter = write_adapter(tmp_path / "adapter", str(tmp_path / "elsewhere"))
+    with pytest.raises(InputError, match=r"needs its base: There is no folder .*elsewhere"):
+        load_model(adapter)
+    stacked = write_adapter(tmp_path / "stacked", str(adapter))
+    with pytest.raises(InputError, match="is an adapter itself"):
+        load_model(stacked)
+
+
+def test_without_peft_the_line_that_installs_it_is_named(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "peft" else find(name, *a)
+    )
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(InputError, match=r"pip install saelens-steer\[peft\]"):
+        load_model(write_adapter(tmp_path / "adapter", str(base)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"peft_type": "PROMPT_TUNING"}, "of the kind PROMPT_TUNING"),
+        ({"peft_type": "IA3"}, "of the kind IA3"),
+        ({"alora_invocation_tokens": [1, 2]}, "LORA with alora_invocation_tokens"),
+        ({"megatron_config": {"a": 1}}, "LORA with megatron_config"),
+        ({"base_model_name_or_path": None}, "names no base"),
+        ({"base_model_name_or_path": ""}, "names no base"),
+    ],
+)
+def test_an_adapter_that_cannot_be_merged_is_refused_by_its_kind(
+    tmp_path: Path, base: Path, changes: dict[str, Any], words: str
+) -> None:
+    adapter = write_adapter(tmp_path / "adapter", str(base))
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(InputError, match=words):
+        load_model(adapter)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"peft_type": "LORA"}'])
+def test_a_damaged_config_of_an_adapter_is_named(tmp_path: Path, base: Path, text: str) -> None:
+    adapter = write_adapter(tmp_path / "adapter", str(base))
+    (adapter / "adapter_config.json").write_text(text)
+    with pytest.raises(InputError, match="does not describe an adapter"):
+        load_model(adapter)
+
+
+def test_pickled_weights_of_an_adapter_are_never_read(tmp_path: Path, base: Path) -> None:
+    adapter = write_adapter(tmp_path / "adapter", str(base))
+    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
+    with pytest.raises(InputError, match="pickled weights"):
+        load_model(adapter)
+
+
+def test_an_adapter_beside_whole_weights_is_not_ignored(tmp_path: Path) -> None:
+    folder = random_qwen3(tmp_path / "model")
+    adapter = write_adapter(tmp_path / "adapter", str(folder))
+    for file in adapter.iterdir():
+        file.rename(folder / file.name)
+    with pytest.raises(InputError, match=r"an adapter and also model\.safetensors"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"{}.lora_A.weight": (2, 32), "{}.lora_B.weight": (32, 2)},
+        {"{}.lora_A.default.weight": (2, 32), "{}.lora_B.default.weight": (32, 2)},
+        {"{}.lora_magnitude_vector": (32,)},
+        {"{}.base_layer.weight": (32, 32)},
+    ],
+    ids=["saved", "named", "DoRA", "attached"],
+)
+@pytest.mark.parametrize("architecture", ["qwen3", "llama2"])
+def test_adapter_weights_among_whole_weights_are_refused_by_name(
+    tmp_path: Path, architecture: str, names: dict[str, tuple[int, ...]]
+) -> None:
+    folder = random_checkpoint(architecture, tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    place = "model.layers.1.self_attn.v_proj"
+    extra = {name.format(place): torch.ones(shape) for name, shape in names.items()}
+    save_file({**weights, **extra}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"model\.layers\.1\..*a part of a LoRA adapter"):
+        load_model(folder)
