@@ -164,7 +164,9 @@ def _copied(
         raise InputError("The transformers model that this model was loaded from is gone.")
     if any(weight.is_meta for weight in hf.parameters()):
         raise InputError("Some weights are not in memory: load the model without offloading.")
-    return rebuilt(type(hf).__name__, hf.state_dict(), config, dtype)
+    copied = rebuilt(type(hf).__name__, hf.state_dict(), config, dtype)
+    copied.generation_config = copy.deepcopy(hf.generation_config)
+    return copied
 
 
 def rebuilt(
@@ -177,6 +179,7 @@ def rebuilt(
     named = {_text_name(key): w for key, w in state.items() if not OTHER_PARTS.search(key)}
     config = copy.deepcopy(config)
     config._attn_implementation = "eager"
+    vars(config).pop("quantization_config", None)  # these weights are no longer quantised
     with _quiet(), torch.random.fork_rng(devices=[]):
         hf = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     try:

@@ -218,7 +218,7 @@ def resid_gradient(
 ) -> Resid:
     """The gradient of `of`(last-token logits) at every position of a hook, float32, 0 at padding.
 
-    Weights get no gradients. InputError if `of` is not differentiable.
+    Weights get no gradients. InputError if `of` is not differentiable or a gradient not finite.
     """
     check_hook_name(model, hook_name)
     check_length(model, tokens.shape[1])
@@ -241,4 +241,9 @@ def resid_gradient(
                 "attribution needs a metric that torch can differentiate; choose another metric"
             )
         (gradient,) = torch.autograd.grad(value.sum(), seen["x"])
+    if not gradient[mask.to(gradient.device)].isfinite().all():
+        raise InputError(
+            "Attribution found no finite gradient, as in bridges in compatibility mode with padded "
+            "rows: load the model with load_model, or use prompts of one length."
+        )
     return torch.where(mask[..., None].to(gradient.device), gradient.float(), 0.0)

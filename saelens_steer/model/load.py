@@ -191,6 +191,7 @@ def _hooked_transformer(hf: PreTrainedModel, spec: LoadRequest) -> HookedTransfo
         fold_value_biases=False,
     )
     set_own_tokenizer(model, spec.tokenizer)
+    cfg.tokenizer_name = spec.tokenizer.name_or_path or None
     return model.eval()
 
 

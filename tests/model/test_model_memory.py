@@ -115,6 +115,7 @@ def test_weights_untied_by_hand_are_refused(folders):
         load_model(hf, tokenizer=tokenizer)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_is_no_transformers_model_is_refused(random_model):
     with pytest.raises(InputError, match="needs no loading"):
         load_model(random_model)  # pyright: ignore[reportArgumentType]
