@@ -215,11 +215,13 @@ def engine(case: SelfTestCase) -> Finding:
         all_logits=True,
     )
     worst = 0.0
-    plan = sweep.plan(range(len(sweep.cells)), whole=False)
+    padded = sweep.padded
+    plan = sweep.plan(range(len(sweep.cells)), padded)
     for batch in plan:
         rows = zip(batch.row_cells, batch.row_prompts, strict=True)
         plain = [case.under(add(sweep.pushes([c])[0]), *case.alone(p)).logits for c, p in rows]
-        worst = max(worst, relative_error(measure(sweep, False, batch)["logits"], torch.cat(plain)))
+        found = measure(sweep, padded, batch)["logits"]
+        worst = max(worst, relative_error(found, torch.cat(plain)))
     detail = f"{sum(map(len, plan))} rows from the hook on vs. full passes with a hook"
     return judged("engine", worst, case.allowed, detail)
 

@@ -2,6 +2,7 @@
 
 from saelens_steer.model.engine.decode import EditSite, Rows, Steer, decode, prefill
 from saelens_steer.model.engine.layers import (
+    EDITABLE,
     AttentionFn,
     HookEdit,
     Layer,
@@ -28,10 +29,12 @@ from saelens_steer.model.hooks import (
     check_stream,
     default_hook_name,
     hook_layer,
+    hooked_module,
     same_places,
     writes_to_stream,
 )
 from saelens_steer.model.load import checkpoint_of, load_model
+from saelens_steer.model.model_class import is_bridge
 from saelens_steer.model.parity import ParityError, compare_on, tolerance
 from saelens_steer.model.provenance import (
     model_fingerprint,

@@ -41,6 +41,17 @@ def same_places(hook_name: str) -> tuple[str, ...]:
     return (hook_name, f"blocks.{layer}.{twin}") if layer >= 0 else (hook_name,)
 
 
+def hooked_module(model: Model, from_layer: int | None = None) -> str | None:
+    """The first module with a hook attached: anywhere, or in the layers from `from_layer` on."""
+    for name, module in model.named_modules():
+        inside = from_layer is None
+        if from_layer is not None and name.startswith("blocks."):
+            inside = int(name.split(".")[1]) >= from_layer
+        if inside and (module._forward_hooks or module._forward_pre_hooks):
+            return name or "the whole model"
+    return None
+
+
 def check_hook_name(model: Model, hook_name: str) -> str:
     """Return the name if this model has such a hook and it fires; InputError otherwise.
 

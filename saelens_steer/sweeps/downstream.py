@@ -138,8 +138,9 @@ class SharedKeys:
         n_cells, shared = len(q), layer.n_heads // layer.n_kv
         own_k, own_v = (_by_row(x.repeat_interleave(shared, dim=2), layer.n_kv) for x in (k, v))
         q = _by_row(q, layer.n_kv) * layer.scale
-        before = (q @ self.keys).masked_fill_(self.hidden, -torch.inf)
-        seen = torch.cat([before, (q * own_k).sum(-1, keepdim=True)], dim=-1).softmax(-1)
+        before = layer.capped(q @ self.keys).masked_fill_(self.hidden, -torch.inf)
+        own = layer.capped((q * own_k).sum(-1, keepdim=True))
+        seen = torch.cat([before, own], dim=-1).softmax(-1)
         z = seen[..., :-1] @ self.values + seen[..., -1:] * own_v
         return z.unflatten(2, (n_cells, shared)).permute(2, 0, 1, 3, 4).flatten(2, 3)
 

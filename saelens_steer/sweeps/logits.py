@@ -1,7 +1,8 @@
 """The logit sweep: every cell × prompt, measured in batches and kept in shards.
 
-Rows start at the hook (`Downstream`), unless `LogitSweep.full_pass_reason` gives a reason for full
-forward passes.
+Rows start at the hook: as nodes of a tree of tokens (`Downstream`) or, if plain layers cannot run
+the model, left-padded through TransformerLens's own. `LogitSweep.full_pass_reason` says why they
+need full forward passes instead.
 """
 
 from __future__ import annotations
@@ -54,17 +55,22 @@ class LogitSweep(SweepCells):
             return None
         return torch.cat([ids for ids in read if ids is not None]).unique()
 
-    def plan(self, cells: Sequence[int], whole: bool) -> list[Batch]:
-        """Split cells into batches, for full passes (`whole`) or from the hook on.
+    @property
+    def padded(self) -> bool:
+        """Whether rows are left-padded, for the model itself, and not nodes of a tree of tokens."""
+        return (self.full_pass_reason or self.unsteered_pass.padded_reason) is not None
+
+    def plan(self, cells: Sequence[int], padded: bool) -> list[Batch]:
+        """Split cells into batches of left-padded rows, or of prompts as a tree.
 
         A row costs its prompt's tokens, or one if it shares the earlier tokens' keys, plus an
         allowance for logits of the full vocabulary.
         """
         unsteered_pass, cfg = self.unsteered_pass, self.model.cfg
         logits = cfg.d_vocab // (2 * cfg.d_model) if self.columns is None else 0
-        shared = unsteered_pass.positions == "last" and not whole
+        shared = unsteered_pass.positions == "last" and not padded
         sizes = [(1 if shared else n) + logits for n in unsteered_pass.lengths]
-        return batches(cells, self.prompts, unsteered_pass.batch_tokens, sizes, padded=whole)
+        return batches(cells, self.prompts, unsteered_pass.batch_tokens, sizes, padded)
 
 
 def run_logits(sweep: LogitSweep, store: Store = NO_STORE) -> pd.DataFrame:
@@ -122,18 +128,18 @@ class _KeptLogits:
         return _baseline(self.sweep, self.logits)
 
     @cached_property
-    def whole(self) -> bool:
-        """Whether rows need full passes; stored with the logits, since the check runs a pass."""
+    def padded(self) -> bool:
+        """`LogitSweep.padded`; stored with the logits, since the check runs a pass."""
 
         def found() -> dict[str, Tensor]:
-            return {"whole": torch.tensor(self.sweep.full_pass_reason is not None)}
+            return {"padded": torch.tensor(self.sweep.padded)}
 
-        return bool(self.logits.tensors("path", found)["whole"])
+        return bool(self.logits.tensors("rows", found)["padded"])
 
     def rows(self, shard: range, name: str) -> pd.DataFrame:
         """Rows of a shard, with cells numbered from 0, so that all sweeps can share them."""
         sweep, frames = self.sweep, []
-        for number, batch in enumerate(sweep.plan(shard, self.whole)):
+        for number, batch in enumerate(sweep.plan(shard, self.padded)):
             run = partial(self._batch, batch, shard.start)
             found = self.logits.tensors(f"{name}-{number:04d}", run)
             frames.append(rows_of(sweep, found, self.baseline))
@@ -141,7 +147,7 @@ class _KeptLogits:
 
     def _batch(self, batch: Batch, first: int) -> Found:
         """A measured batch, rejoined if it had to be split; cells numbered from `first`."""
-        parts = self.splitter.run(batch, partial(measure, self.sweep, self.whole))
+        parts = self.splitter.run(batch, partial(measure, self.sweep, self.padded))
         found, *more = parts
         if more:
             found = {key: torch.cat([part[key] for part in parts]) for key in found}
@@ -156,20 +162,20 @@ def _baseline(sweep: LogitSweep, logits: Store) -> Logits:
 
 def measured_batches(sweep: LogitSweep, splitter: BatchSplitter | None = None) -> Iterator[Found]:
     """Measure every cell × prompt, batch by batch (or by parts that fit into memory)."""
-    whole, splitter = sweep.full_pass_reason is not None, splitter or BatchSplitter()
-    for batch in sweep.plan(range(len(sweep.cells)), whole):
-        yield from splitter.run(batch, partial(measure, sweep, whole))
+    padded, splitter = sweep.padded, splitter or BatchSplitter()
+    for batch in sweep.plan(range(len(sweep.cells)), padded):
+        yield from splitter.run(batch, partial(measure, sweep, padded))
 
 
 @torch.no_grad()
-def measure(sweep: LogitSweep, whole: bool, batch: Batch) -> Found:
-    """Run the rows of a batch, in full passes or from the hook on."""
-    found = _whole(sweep, batch) if whole else _from_hook(sweep, batch)
+def measure(sweep: LogitSweep, padded: bool, batch: Batch) -> Found:
+    """Run the rows of a batch, through the model itself or over a tree of tokens."""
+    found = _padded(sweep, batch) if padded else _over_tree(sweep, batch)
     places = {"cell": batch.row_cells, "prompt": batch.row_prompts}
     return {**{name: torch.tensor(numbers) for name, numbers in places.items()}, **found}
 
 
-def _from_hook(sweep: LogitSweep, batch: Batch) -> Found:
+def _over_tree(sweep: LogitSweep, batch: Batch) -> Found:
     downstream, cells = sweep.unsteered_pass.downstream(batch.prompts), batch.cells
     last, done = downstream.run(lambda resid, chosen: sweep.steer(cells, resid, chosen))
     logits = unembed(sweep.model, last.flatten(0, 1), sweep.columns)
@@ -184,16 +190,21 @@ def _from_hook(sweep: LogitSweep, batch: Batch) -> Found:
     return {"logits": logits, **_receipt(sweep, batch, counts, changed.flatten(), acts)}
 
 
-def _whole(sweep: LogitSweep, batch: Batch) -> Found:
-    """Left-padded rows through the full model, edited in a hook."""
-    unsteered_pass = sweep.unsteered_pass
+def _padded(sweep: LogitSweep, batch: Batch) -> Found:
+    """Left-padded rows, edited in a hook of the model, in full passes or from the hook on."""
+    unsteered_pass, whole = sweep.unsteered_pass, sweep.full_pass_reason is not None
     tokens, real = unsteered_pass.padded_rows(batch)
     mask = unsteered_pass.chosen[batch.row_prompts, -tokens.shape[1] :]
     edit = sweep.row_edit(batch)
     seen: list[Resid] = []
     recorded = Edit(edit.name, lambda x: seen.append(x) or edit(x), pointwise=False)
-    with steered(sweep.model, recorded, unsteered_pass.hook_name, mask, max_norm=None):
-        logits = last_token_logits(sweep.model, tokens, real, sweep.columns)
+    name = unsteered_pass.hook_name if whole else unsteered_pass.site.hook_name
+    with steered(sweep.model, recorded, name, mask, max_norm=None):
+        if whole:
+            logits = last_token_logits(sweep.model, tokens, real, sweep.columns)
+        else:
+            last = unsteered_pass.last_from_hook(batch.row_prompts)
+            logits = unembed(sweep.model, last, sweep.columns)
     after = edit_where([edit], seen[0], mask)
     counts = mask[: len(batch.prompts)].sum(1)
     weights = mask / mask.sum(1, keepdim=True)

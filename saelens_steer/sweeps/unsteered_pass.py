@@ -8,16 +8,19 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from saelens_steer.activations import keep_ordinary
 from saelens_steer.data import pad_left
 from saelens_steer.errors import InputError
 from saelens_steer.model import (
+    EDITABLE,
     EditSite,
     Layer,
     hook_layer,
+    hooked_module,
+    is_bridge,
     last_token_logits,
     plain_layers,
     resid_to_last,
@@ -81,26 +84,52 @@ class UnsteeredPass:
     def lengths(self) -> list[int]:
         return [len(prompt) for prompt in self.prompts]
 
-    @cached_property
+    @property
     def full_pass_reason(self) -> str | None:
         """Why rows need full forward passes; None if they start at the hook."""
-        return self._why_not(self.site.layer, "every row of the sweep needs a full forward pass")
+        return self._tier[1]
+
+    @property
+    def padded_reason(self) -> str | None:
+        """Why rows are left-padded, for the model's own layers; None if plain layers run them."""
+        return self._tier[0]
+
+    @cached_property
+    def _tier(self) -> tuple[str | None, str | None]:
+        """Why not the plain layers, and why not the model's own from the hook on."""
+        site = self.site
+        full = self._needs_full_passes(min(site.layer, hook_layer(self.hook_name)))
+        not_plain = full or self._not_plain(site.layer)
+        if not_plain is not None:
+            full = full or self._off_at_hook()
+        if full is not None:
+            say(f"every row of the sweep needs a full forward pass: {full}")
+        elif not_plain is not None:
+            say(f"rows run through TransformerLens's layers from the hook on: {not_plain}")
+        return full or not_plain, full
 
     @cached_property
     def full_pass_reason_texts(self) -> str | None:
         """Why the model itself generates texts; None if the plain layers do."""
-        return self._why_not(0, "the model itself generates texts")
-
-    def _why_not(self, first: int, consequence: str) -> str | None:
-        """Why the plain layers from `first` on cannot be used, announced on stderr."""
-        if self.whole_passes:
-            why = "full passes were requested"
-        else:
-            hooked = min(first, hook_layer(self.hook_name))
-            why = why_not(self.model, hooked) or self._mismatch(first)
+        why = self._needs_full_passes(None) or self._not_plain(0)
         if why is not None:
-            say(f"{consequence}: {why}")
+            say(f"the model itself generates texts: {why}")
         return why
+
+    def _needs_full_passes(self, from_layer: int | None) -> str | None:
+        """Why nothing but a full pass will do if the layers from `from_layer` on are replaced."""
+        if self.whole_passes:
+            return "full passes were requested"
+        if is_bridge(self.model):
+            return "a TransformerBridge runs the Hugging Face module as a whole"
+        hooked = hooked_module(self.model, from_layer)
+        return f"the model has hooks attached, at {hooked}" if hooked else None
+
+    def _not_plain(self, first: int) -> str | None:
+        """Why the plain layers from `first` on cannot be used."""
+        if self.site.hook not in (None, *EDITABLE):
+            return f"{self.hook_name} lies inside attention or the MLP"
+        return why_not(self.model) or self._mismatch(first)
 
     @cached_property
     def site(self) -> EditSite:
@@ -168,10 +197,23 @@ class UnsteeredPass:
         """Unsteered last-token logits [n_prompts, d_vocab], float32."""
         if self.full_pass_reason is not None:
             return torch.cat([last_token_logits(self.model, t, m) for t, m in self._pairs()])
+        if self.padded_reason is not None:
+            rows = torch.arange(len(self.prompts), device=self.device).split(PROMPT_BATCH)
+            return torch.cat([unembed(self.model, self.last_from_hook(some)) for some in rows])
         chunks = prompt_chunks(self.prompts, self.lengths, self.batch_tokens)
         last = torch.cat([self._downstream(rows).unsteered() for rows in chunks])
         order = torch.tensor([row for rows in chunks for row in rows])
         return unembed(self.model, last[order.argsort().to(last.device)])
+
+    def last_from_hook(self, rows: Sequence[int] | Tensor) -> Float[Tensor, "row d_model"]:
+        """The final residual at the last token of these prompts, by the model's own layers.
+
+        They start at `site.hook_name`, where hooks edit the activation as in a full pass.
+        """
+        real = self.padded[1][rows]
+        width = int(real.sum(1).max())
+        prefix = self.prefix[rows][:, -width:]
+        return resid_to_last(self.model, prefix, real[:, -width:], self.site.layer)
 
     def downstream(self, rows: tuple[int, ...]) -> Downstream:
         """These prompts from the hook on; kept for later batches up to KEPT_BYTES."""
@@ -221,13 +263,34 @@ class UnsteeredPass:
     @torch.no_grad()
     def _mismatch(self, first: int) -> str | None:
         """How the plain layers from `first` on differ from the model's; None if they agree."""
-        longest = sorted(range(len(self.prompts)), key=lambda row: -self.lengths[row])[:PROBED]
-        tokens, real = (x[longest] for x in self.padded)
-        x = run_to_hook(self.model, tokens, real, f"blocks.{first}.hook_resid_pre")
-        want = resid_to_last(self.model, x, real, first).float()
+        rows = self._probed
+        real = self.padded[1][rows]
+        x = self.prefix[rows]
+        if first != self.site.layer:
+            x = run_to_hook(
+                self.model, *(x[rows] for x in self.padded), f"blocks.{first}.hook_resid_pre"
+            )
+        want = resid_to_last(self.model, x, real, first)
         layers = self.all_layers if first < self.site.layer else self.layers
-        found = replace(self._over_tree(longest, real, x), layers=layers).unsteered().float()
-        off = (found - want).norm() / want.norm()
-        if off <= TOLERANCE.get(self.model.cfg.dtype, HALF_TOLERANCE):
-            return None
-        return f"the model's layers differ from plain ones by {float(off):.1g}"
+        found = replace(self._over_tree(rows, real, x), layers=layers).unsteered()
+        off = self._off(found, want)
+        return off and f"the model's layers differ from plain ones by {off}"
+
+    @torch.no_grad()
+    def _off_at_hook(self) -> str | None:
+        """How the model's own layers from the hook on differ from full passes; None if not."""
+        rows = self._probed
+        want = last_token_logits(self.model, *(x[rows] for x in self.padded))
+        off = self._off(unembed(self.model, self.last_from_hook(rows)), want)
+        return off and f"starting at the hook differs from a full pass by {off}"
+
+    @property
+    def _probed(self) -> list[int]:
+        """The longest prompts."""
+        return sorted(range(len(self.prompts)), key=lambda row: -self.lengths[row])[:PROBED]
+
+    def _off(self, found: Tensor, want: Tensor) -> str | None:
+        """The relative difference if it is too large."""
+        off = (found.float() - want.float()).norm() / want.float().norm()
+        allowed = TOLERANCE.get(self.model.cfg.dtype, HALF_TOLERANCE)
+        return None if off <= allowed else f"{float(off):.1g}"

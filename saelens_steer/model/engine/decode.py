@@ -39,6 +39,10 @@ class EditSite:
     layer: int
     hook: str | None
 
+    @property
+    def hook_name(self) -> str:
+        return f"blocks.{self.layer}.{self.hook or 'hook_resid_pre'}"
+
 
 @dataclass
 class KVCache:

@@ -17,8 +17,10 @@ from torch import Tensor
 
 Norm = Callable[[Tensor], Tensor]
 PerHead = Float[Tensor, "*batch _ _ d_head"]
+EDITABLE = ("hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post")
+"""The hooks inside a layer at which `Layer` calls a `HookEdit`."""
 HookEdit = Callable[[str, Tensor], Tensor]
-"""(hook_attn_out, hook_resid_mid, hook_mlp_out or hook_resid_post; its value) ↦ the new value."""
+"""(one of EDITABLE, its value) ↦ the new value."""
 AttentionFn = Callable[[PerHead, PerHead, PerHead], PerHead]
 """A layer's queries, keys (both rotated) and values ↦ the heads' outputs z."""
 
@@ -51,8 +53,12 @@ class Layer:
     eps: float
     scale: float
     """Factor on attention scores."""
+    soft_cap: float | None
+    """Scores s become soft_cap · tanh(s / soft_cap)."""
     window: int | None
     """Length of the sliding window; None for full attention."""
+    parallel: bool
+    """Whether the MLP reads the layer's input, as attention does, rather than hook_resid_mid."""
 
     def qkv(
         self, x: Float[Tensor, "*batch pos d_model"], positions: Int[Tensor, " pos"]
@@ -99,8 +105,10 @@ class Layer:
         attn_out = linear(z.flatten(-2), self.W_O, self.b_O)
         if self.ln1_post is not None:
             attn_out = self.ln1_post(attn_out)
-        resid_mid = edit("hook_resid_mid", x + edit("hook_attn_out", attn_out))
-        mlp_out = self.mlp(self.ln2(resid_mid))
+        resid_mid = x + edit("hook_attn_out", attn_out)
+        if not self.parallel:
+            x = resid_mid = edit("hook_resid_mid", resid_mid)
+        mlp_out = self.mlp(self.ln2(x))
         if self.ln2_post is not None:
             mlp_out = self.ln2_post(mlp_out)
         return edit("hook_resid_post", resid_mid + edit("hook_mlp_out", mlp_out))
@@ -115,6 +123,12 @@ class Layer:
         """The whole layer."""
         return self.after_attention(x, attend(*self.qkv(x, positions)), edit)
 
+    def capped(self, scores: Tensor) -> Tensor:
+        """Attention scores under the soft cap, in place."""
+        if self.soft_cap is None:
+            return scores
+        return scores.div_(self.soft_cap).tanh_().mul_(self.soft_cap)
+
 
 def attention(
     layer: Layer,
@@ -128,10 +142,13 @@ def attention(
     If each row has one query, heads that share keys are passed as positions of one head, so that no
     kernel repeats the keys.
     """
-    causal = mask is None and q.shape[1] > 1
-    if causal and layer.window is not None and layer.window < k.shape[1]:
-        lengths = torch.arange(1, k.shape[1] + 1, device=q.device)
-        mask, causal = visible(lengths, k.shape[1], layer.window)[None, None], False
+    n_pos, causal = k.shape[1], mask is None and q.shape[1] > 1
+    windowed = layer.window is not None and layer.window < n_pos
+    if causal and (windowed or layer.soft_cap is not None):
+        lengths = torch.arange(1, n_pos + 1, device=q.device)
+        mask, causal = visible(lengths, n_pos, layer.window)[None, None], False
+    if layer.soft_cap is not None:
+        return _capped_attention(layer, q, k, v, mask)
     single = q.shape[1] == 1 and layer.n_kv < layer.n_heads
     queries = q[:, 0].unflatten(1, (layer.n_kv, -1)) if single else q.transpose(1, 2)
     z = F.scaled_dot_product_attention(
@@ -144,6 +161,20 @@ def attention(
         enable_gqa=layer.n_kv < layer.n_heads and not single,
     )
     return z.flatten(1, 2)[:, None] if single else z.transpose(1, 2)
+
+
+def _capped_attention(
+    layer: Layer, q: PerHead, k: PerHead, v: PerHead, mask: Tensor | None
+) -> PerHead:
+    """`attention` with soft caps, which torch's kernels lack."""
+    keys, values = (x.transpose(1, 2) for x in (k, v))  # [batch, n_kv, k_pos, d_head]
+    queries = q.unflatten(2, (layer.n_kv, -1)).permute(0, 2, 3, 1, 4)  # batch kv share q_pos d_head
+    scores = layer.capped((queries.flatten(2, 3) * layer.scale) @ keys.transpose(-1, -2))
+    scores = scores.unflatten(2, queries.shape[2:4])
+    if mask is not None:
+        scores.masked_fill_(~mask[:, :, None], -torch.inf)
+    z = scores.softmax(-1).flatten(2, 3) @ values
+    return z.unflatten(2, queries.shape[2:4]).permute(0, 3, 1, 2, 4).flatten(2, 3)
 
 
 def visible(
