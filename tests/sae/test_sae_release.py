@@ -140,14 +140,14 @@ def test_a_repository_that_saelens_knows_is_read_as_its_release(hub):
 
 def test_other_repositories_hold_saes_of_saelens_and_checkpoints(hub, tmp_path):
     top = hub("someone/saes.v2")
-    old.saved(top / "layer_3/sae.pt", OWN | {"k": 4})
-    old.saved(top / "layer_4/sae.pt", OWN)
+    old.saved(top / "layer_3/sae.pt", OWN | {"k": 4} | old.SUBTRACTED)
+    old.saved(top / "layer_4/sae.pt", OWN | old.RELU)
     save_sae(load_sae(top / "layer_3"), top / "converted/layer_3")
     for part in ("layer_3", "layer_3/sae.pt", "converted/layer_3"):
         sae = load_sae("someone/saes.v2", part, hook_name="blocks.1.hook_resid_pre")
         assert sae.cfg.k == 4
         equal(sae, **OWN)
-    old.saved(hub("someone/one") / "sae.safetensors", OWN)
+    old.beside(old.saved(hub("someone/one") / "sae.safetensors", OWN), old.RELU)
     equal(load_sae("someone/one"), **OWN)
     assert source_version("someone/one") is None
 
@@ -157,7 +157,7 @@ def test_only_the_files_of_one_sae_are_asked_for(tmp_path, monkeypatch):
 
     asked = {}
     snapshot = lambda name, **given: asked.update(given) or str(tmp_path)  # noqa: E731
-    monkeypatch.setattr("saelens_steer.sae.load.snapshot_download", snapshot)
+    monkeypatch.setattr("saelens_steer.sae.sources.snapshot_download", snapshot)
     files = [
         "sae.pt",
         "config.json",
@@ -169,9 +169,9 @@ def test_only_the_files_of_one_sae_are_asked_for(tmp_path, monkeypatch):
     ]
     wanted = {
         None: ["sae.pt", "config.json"],
-        "a": ["a/sae.pt", "a/cfg.json"],
-        "a/sae.pt": ["a/sae.pt", "a/cfg.json"],
-        "a/b": ["a/b/sae.pt"],
+        "a": ["config.json", "a/sae.pt", "a/cfg.json"],
+        "a/sae.pt": ["config.json", "a/sae.pt", "a/cfg.json"],
+        "a/b": ["a/cfg.json", "a/b/sae.pt"],
     }
     for part, expected in wanted.items():
         with pytest.raises(InputError):
@@ -190,7 +190,7 @@ UNFOUND = {
     "no such id of a known repository": ((LLAMA_FILES[0], "layer_77"), "not in the cache"),
     "no id": (
         (LLAMA_FILES[0], None),
-        f"is SAELens's release {LLAMA[0]}: give a sae_id like resid_post",
+        rf"is SAELens's release {LLAMA[0]} \(sae_id like resid_post",
     ),
     "no name": (("someone/one/more", None), "not an existing file or folder, a SAELens release"),
 }
@@ -207,9 +207,9 @@ def test_what_is_not_there_is_refused_in_one_sentence(hub, case):
 
 def test_what_is_on_this_machine_goes_before_a_release_and_the_hub(hub, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    old.saved(hub("runs/sae") / "sae.pt", OWN | {"k": 4})
+    old.saved(hub("runs/sae") / "sae.pt", OWN | {"k": 4} | old.SUBTRACTED)
     assert load_sae("runs/sae").cfg.architecture() == "topk"
-    save_sae(load_sae(old.saved(Path("mine.pt"), OWN)), Path("runs/sae"))
+    save_sae(load_sae(old.saved(Path("mine.pt"), OWN | old.RELU)), Path("runs/sae"))
     save_sae(load_sae("mine.pt"), Path(LLAMA[0]))
     assert load_sae("runs/sae").cfg.architecture() == load_sae(LLAMA[0]).cfg.architecture()
     with pytest.raises(InputError, match="leave out sae_id"):
