@@ -36,11 +36,35 @@ FAMILIES = {
     "gemma3": random_gemma3,
     "qwen3-window": partial(random_qwen3, **WINDOW),
 }
+LOCAL = {"use_local_attn": True, "window_size": 5, "attn_types": ["local", "global"] * 2}
+ROTARY = {"positional_embedding_type": "rotary"}
+PARALLEL = {"normalization_type": "LN", "parallel_attn_mlp": True, **ROTARY}
 MADE = {
     "gpt2": {"normalization_type": "LN", "act_fn": "gelu_new"},
     "gpt2-folded": {"normalization_type": "LNPre", "act_fn": "relu"},
+    "gemma2": {
+        "normalization_type": "RMS",
+        "use_normalization_before_and_after": True,
+        "act_fn": "gelu_pytorch_tanh",
+        "gated_mlp": True,
+        "n_key_value_heads": 2,
+        "attn_scale": 4.0,
+        "attn_scores_soft_cap": 1.5,
+        "output_logits_soft_cap": 3.0,
+        **ROTARY,
+        **LOCAL,
+    },
+    "neox": {**PARALLEL, "act_fn": "gelu", "d_head": 16, "rotary_dim": 4},
+    "gptj": {**PARALLEL, "act_fn": "gelu_new", "rotary_dim": 6, "rotary_adjacent_pairs": True},
+    "gpt-neo": {
+        "normalization_type": "LN",
+        "act_fn": "gelu_new",
+        "use_attn_scale": False,
+        **LOCAL,
+    },
 }
-"""Models that come from elsewhere: learned positions, biases, no gate."""
+"""Models that come from elsewhere: learned positions, biases and no gate; soft caps that bite,
+windows and norms on both sides; heads that are rotated in part, and parallel layers."""
 
 
 @pytest.fixture(scope="module", params=[*FAMILIES, *MADE])
@@ -54,7 +78,7 @@ def model(request, tmp_path_factory):
 def made(**settings) -> HookedTransformer:
     torch.manual_seed(3)
     sizes = {"n_layers": 4, "d_model": 32, "d_head": 8, "n_heads": 4, "d_mlp": 48, "n_ctx": 64}
-    cfg = HookedTransformerConfig(**sizes, d_vocab=512, seed=3, **settings)
+    cfg = HookedTransformerConfig(**{**sizes, **settings}, d_vocab=512, seed=3)
     model = HookedTransformer(cfg, tokenizer=small_tokenizer())
     for name, weight in model.named_parameters():
         scale = 0.3 if "W_" in name else 0.1
@@ -92,6 +116,7 @@ def sweep_of(model, layer: int, hook: str, positions: str, **settings) -> LogitS
 def test_rows_from_the_hook_on_are_rows_of_whole_passes(model, layer, hook, positions):
     fast = sweep_of(model, layer, hook, positions)
     assert fast.full_pass_reason is None
+    assert not fast.padded
     tables = [
         run_logits(s).sort_values(["cell", "prompt"])
         for s in (fast, based(fast, whole_passes=True))
