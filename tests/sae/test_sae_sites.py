@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from saes import random_sae
 from sae_lens.saes.temporal_sae import TemporalSAE, TemporalSAEConfig
+from saes import random_sae
 from transcoders import KINDS, random_transcoder
 
 import saelens_steer as ss
@@ -110,7 +110,9 @@ def test_a_saved_transcoder_loads_with_either_hook(tmp_path):
 
 
 def test_kinds_that_nothing_was_tested_with_are_refused_by_name(random_model):
-    temporal = TemporalSAE(TemporalSAEConfig(d_in=32, d_sae=32, n_heads=1, bottleneck_factor=1, kval_topk=4))
+    temporal = TemporalSAE(
+        TemporalSAEConfig(d_in=32, d_sae=32, n_heads=1, bottleneck_factor=1, kval_topk=4)
+    )
     crossing = random_transcoder(32, 2)
     crossing.W_dec = torch.nn.Parameter(torch.randn(64, 4, 32))
     for sae, name in ((temporal, "temporal"), (crossing, "cross-layer transcoder")):
