@@ -105,7 +105,7 @@ def test_a_saved_transcoder_loads_with_either_hook(tmp_path):
     for hook_name in (None, IN, OUT):
         loaded = load_sae(tmp_path / "t", hook_name=hook_name)
         assert (reads_at(loaded), steers_at(loaded)) == (IN, OUT)
-    with pytest.raises(InputError, match="blocks.2.mlp.hook_in"):
+    with pytest.raises(InputError, match=r"blocks\.2\.mlp\.hook_in"):
         load_sae(tmp_path / "t", hook_name="blocks.1.hook_mlp_out")
 
 

@@ -153,7 +153,7 @@ def test_padding_and_company_change_nothing(family, where):
 
 
 def test_hooks_at_the_heads_are_gone_after_an_error(family):
-    tokens, mask = batch = left_padded(rows())
+    batch = left_padded(rows())
     for model in family[1]:
         clean = last_token_logits(model, *batch)
         with pytest.raises(InputError, match="entries"), steered(model, ss.add(torch.ones(7)), Z):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from checkpoints import random_gemma3
-from plain_edits import firing_sae
+from steering.plain_edits import firing_sae
 from sweeps.passes import based
 from transcoders import random_transcoder
 
