@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from checkpoints import random_gemma3
@@ -18,8 +19,9 @@ from saelens_steer.steering import plain_directions
 from saelens_steer.sweeps import CompletionSweep, LogitSweep, UnsteeredPass, grid, run_completions
 from saelens_steer.sweeps.logits import run_logits
 
-LAYER, FEATURE, ALPHAS = 1, 5, (-2.0, 0.0, 2.0)
+LAYER, FEATURE, ALPHAS = 1, 5, (-8.0, 0.0, 8.0)
 Z, OUT, READ = (f"blocks.{LAYER}.{name}" for name in ("attn.hook_z", "hook_mlp_out", "mlp.hook_in"))
+SIDES = ["Write a Python function", "Let x be", "show your work", "the sum of two numbers"]
 PROMPTS = ["Write a Python function", "Let x be a real number", "answer"]
 IDS = [[50, 60, 70, 80, 90], [50, 60, 70], [200, 210], [210, *range(40, 60)]]
 
@@ -142,7 +144,7 @@ def test_controls_of_a_transcoder_have_the_covariance_of_what_it_writes(random_m
 
 def test_features_of_a_transcoder_are_selected_on_what_it_reads(random_model):
     transcoder = random_transcoder(random_model.cfg.d_model, LAYER)
-    prompts = [ss.Prompt(str(i), text, "ab"[i % 2]) for i, text in enumerate(PROMPTS * 2)]
+    prompts = [ss.Prompt(str(i), text, "ab"[i % 2]) for i, text in enumerate(SIDES)]
     read, out = (ss.cache_activations(random_model, prompts, hook_name=h) for h in (READ, OUT))
     found = ss.select_features(transcoder, read, "a", "b", k=2)
     with pytest.raises(InputError, match=f"hook_name='{READ}'"):
@@ -172,13 +174,15 @@ def test_what_a_transcoder_cannot_do_is_refused_before_any_pass(random_model):
 
 def test_logits_are_not_read_off_rows_of_the_heads(random_model):
     sae = firing_sae(width_of(random_model), 1.0, Z)
-    prompts = [ss.Prompt(str(i), text, "ab"[i % 2]) for i, text in enumerate(PROMPTS * 2)]
+    prompts = [ss.Prompt(str(i), text, "ab"[i % 2]) for i, text in enumerate(SIDES)]
     acts = ss.cache_activations(random_model, prompts, hook_name=Z)
     found = ss.select_features(sae, acts, "a", "b", k=2)
     for score in ("direct_logit", "output_score", "token_confidence"):
         with pytest.raises(InputError, match="does not write to the residual stream"):
             ss.rank_features(random_model, sae, found, prompts, score=score)
-    ranked = ss.rank_features(random_model, sae, found, prompts, score="attribution", k=2)
+    metrics = [ss.margin(target=[300], other=[301], name="m")]
+    options = {"score": "attribution", "metrics": metrics, "k": 2}
+    ranked = ss.rank_features(random_model, sae, found, prompts, **options)
     assert ranked.scores["attribution"].abs().max() > 0
 
 
@@ -203,7 +207,7 @@ def test_rows_and_texts_from_the_heads_on_are_those_of_whole_passes(gemma, layer
     tables = [run_logits(sweep).sort_values(["cell", "prompt"]) for sweep in (fast, slow)]
     ours, theirs = (table.drop(columns="receipt_feature_act").to_numpy() for table in tables)
     assert tables[1]["kl"].max() > 1e-2
-    torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), atol=1e-5, rtol=1e-4)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-4)
     texts = [
         run_completions(
             CompletionSweep(
