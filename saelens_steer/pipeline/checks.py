@@ -13,7 +13,7 @@ from saelens_steer.data import check_disjoint, encode_prompts, load_corpus
 from saelens_steer.directions import check_causal, margin_sets
 from saelens_steer.errors import InputError, or_known
 from saelens_steer.labels import check_labeller, text_study
-from saelens_steer.model import check_length, check_steerable, same_places
+from saelens_steer.model import check_length, check_steerable, hook_width, same_places
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.pipeline.step_table import STEPS, step
 from saelens_steer.sae import (
@@ -108,11 +108,14 @@ def _check_sae(run: RunContext) -> None:
     edits = spec.compare_edits.edits if spec.compare_edits else []
     encoding = [edit for edit in edits if "encoder" in edit.options.needs]
     encoded_at = {edit.options.hook_name or run.hook_name for edit in encoding}
+    pushed_at = {edit.options.hook_name for edit in edits if edit.kind in ("add", "project_out")}
     if spec.sae.train:
         _check_future_sae(run, spec.sae.train, encoded_at)
+        _check_widths(run, run.model.cfg.d_model, pushed_at)
         return
     sae, sweep = run.load_sae(), spec.sweep
     _refuse_transcoder(sae)
+    _check_widths(run, sae.W_dec.shape[1], pushed_at)
     check_sae(sae, run.model, run.hook_name)
     for feature in spec.named_features:
         check_feature(sae, feature)
@@ -131,6 +134,16 @@ def _refuse_transcoder(sae: SAE[Any]) -> None:
             f"{steers_at(sae)}, and a run works at one hook: use the Python functions "
             "(cache_activations and select_features at the first, sweep at the second)"
         )
+
+
+def _check_widths(run: RunContext, width: int, pushed_at: set[str | None]) -> None:
+    """Decoder rows fit the hooks at which they are added or projected out."""
+    for hook_name in pushed_at - {None, run.hook_name}:
+        if (at_hook := hook_width(run.model, str(hook_name))) != width:
+            raise InputError(
+                f"compare_edits: the SAE's directions have {width} entries, but {hook_name} has "
+                f"{at_hook}: leave hook_name out"
+            )
 
 
 def _check_future_sae(run: RunContext, train: TrainSpec, encoded_at: set[str]) -> None:

@@ -70,11 +70,9 @@ class HeldActivations:
                 "the transcoder does not say which hook it reads, which A_max and firing rates "
                 'need: write "hook_name" into the metadata of its cfg.json'
             )
-        return (
-            self._cached(self._other_hook)
-            if self.given in (None, self.given_steered)
-            else self.given
-        )
+        if self.given is not None and self.given_steered is None:
+            return self.given
+        return self._cached(self._other_hook)
 
     def scale(self) -> Scale:
         """Mean ‖x‖ where the sweep steers, and A_max of the features if they are α's unit."""
