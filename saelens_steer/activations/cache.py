@@ -25,7 +25,7 @@ from saelens_steer.data import (
 )
 from saelens_steer.errors import InputError
 from saelens_steer.files import replacing
-from saelens_steer.model import check_hook_name, default_hook_name, generate, run_to_hook
+from saelens_steer.model import check_readable, default_hook_name, generate, run_to_hook
 from saelens_steer.model.model_class import Model, tokenizer_of
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.tensors import Mask, Tokens, Vectors
@@ -50,6 +50,7 @@ def cache_activations(
 ) -> Activations:
     """Residuals of prompts at `hook_name` (default blocks.{n_layers // 2}.hook_resid_pre).
 
+    At `attn.hook_z`, a position's heads are one vector; `mlp.hook_in` is what the MLP reads.
     Prompts are put in the chat template (`chat=False`: left unchanged); a prompt's answer follows
     the assistant start. `tokens`: all, last (the assistant start), diagnostic (assistant start,
     code fences, math delimiters), or answer. Drops special tokens other than the assistant start,
@@ -58,7 +59,7 @@ def cache_activations(
     Raises InputError before any forward pass for an unknown hook or missing answers, and later if
     no vector is kept or a kept one is not finite.
     """
-    hook_name = check_hook_name(model, hook_name or default_hook_name(model))
+    hook_name = check_readable(model, hook_name or default_hook_name(model))
     encoded = encode_prompts(tokenizer_of(model), prompts, system=system, chat=chat)
     if tokens == "answer" and encoded and not any(e.answer for e in encoded):
         raise InputError(

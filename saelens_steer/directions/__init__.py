@@ -1,6 +1,12 @@
 """Find directions, draw controls, and measure the effects of edits along them."""
 
-from saelens_steer.directions.causal import CausalScoring, margin_sets, rank_by
+from saelens_steer.directions.causal import (
+    SIGNED,
+    CausalScoring,
+    check_causal,
+    margin_sets,
+    rank_by,
+)
 from saelens_steer.directions.controls import (
     draw_controls,
     needs_activations,

@@ -22,7 +22,7 @@ from saelens_steer.config import CausalScore, SelectSpec
 from saelens_steer.errors import InputError
 from saelens_steer.features import Selection
 from saelens_steer.metrics import LogitMetric
-from saelens_steer.model import direct_logits, reading_direction, resid_gradient
+from saelens_steer.model import direct_logits, reading_direction, resid_gradient, writes_to_stream
 from saelens_steer.steering import feature_directions
 from saelens_steer.sweeps import LogitSweep, Measurement, measured_batches
 from saelens_steer.tensors import Logits, PerRow
@@ -35,6 +35,8 @@ UNEMBED_BATCH = 256
 PROMPT_BATCH = 8
 """Prompts per pass with gradients."""
 SIGNED = ("direct_logit", "attribution")
+READ_LOGITS = ("direct_logit", "output_score", "token_confidence")
+"""Scores computed with `direct_logits` of decoder rows."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,15 @@ def rank_by(
     }
     scores = found.scores.assign(**{score: values.reindex(found.scores.index)})
     return replace(found, score=score, candidates=best, scores=scores)
+
+
+def check_causal(score: str, hook_name: str) -> None:
+    """Raise InputError if a score reads decoder rows as logits, but the hook has other ones."""
+    if score in READ_LOGITS and not writes_to_stream(hook_name):
+        raise InputError(
+            f"{score} reads the logits that a decoder row writes, but {hook_name} does not write "
+            "to the residual stream: use attribution, or a contrast score such as auroc"
+        )
 
 
 def direct_logit(scoring: CausalScoring, features: Sequence[int]) -> PerRow:

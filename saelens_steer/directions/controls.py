@@ -62,13 +62,20 @@ ControlFamily = Callable[[ControlInputs, torch.Generator], Iterator[Tensor]]
 
 
 def with_controls(
-    measurement: Measurement, tested: Directions, activations: Activations | None
+    measurement: Measurement,
+    tested: Directions,
+    activations: Activations | None,
+    encoded: Activations | None = None,
 ) -> Directions:
-    """The directions under test, followed by the controls of each family of the sweep."""
+    """The directions under test, followed by the controls of each family of the sweep.
+
+    `activations` are of the steered hook; `encoded`, of the hook that the SAE reads if it differs.
+    """
     spec, sae, rates = measurement.spec, measurement.sae, None
-    if "feature" in spec.families and sae is not None and activations is not None:
-        rates = firing_rates(activations, sae)
-    d_model = measurement.model.cfg.d_model
+    read = activations if encoded is None else encoded
+    if "feature" in spec.families and sae is not None and read is not None:
+        rates = firing_rates(read, sae)
+    d_model = measurement.width
     tested = _pushed_along(measurement, tested)
     inputs = ControlInputs(d_model, activations, tested.vectors, tested.features, sae, rates)
     everything = tested

@@ -46,8 +46,9 @@ def tested_directions(
 ) -> Directions:
     """The directions under test: `vectors`, or else the features in the spec."""
     if vectors is not None:
-        if vectors.ndim != 2 or vectors.shape[1] != sae.cfg.d_in:
-            raise InputError(f"directions must have shape [n, {sae.cfg.d_in}]")
+        width = sae.W_dec.shape[1]
+        if vectors.ndim != 2 or vectors.shape[1] != width:
+            raise InputError(f"directions must have shape [n, {width}]")
         if spec.features != "candidates":
             raise InputError("give either features or directions, not both")
         return plain_directions(vectors, spec.alpha_unit, scale)

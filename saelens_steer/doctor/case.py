@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saelens_steer.model import last_token_logits, run_to_hook
+from saelens_steer.model import flat, last_token_logits, run_to_hook
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.steering import Edit, add, steered
 from saelens_steer.sweeps import HALF_TOLERANCE, Measurement
@@ -38,7 +38,7 @@ def pushes(measurement: Measurement, n: int) -> Vectors:
     x = run_to_hook(measurement.model, tokens, real, measurement.hook_name)[real]
     norms = x.float().norm(dim=-1)
     seeded = torch.Generator().manual_seed(0)
-    drawn = torch.randn(n, measurement.model.cfg.d_model, generator=seeded)
+    drawn = torch.randn(n, measurement.width, generator=seeded)
     return RELATIVE_NORM * norms.median().cpu() * drawn / drawn.norm(dim=-1, keepdim=True)
 
 
@@ -48,7 +48,7 @@ def captured(model: Any, hook_name: str) -> Iterator[list[Tensor]]:
     seen: list[Tensor] = []
 
     def keep(activation: Tensor, hook: Any) -> None:  # noqa: ARG001 (TransformerLens passes hook=)
-        seen.append(activation.detach().clone())
+        seen.append(flat(hook_name, activation.detach().clone()))
 
     with model.hooks(fwd_hooks=[(hook_name, keep)]):
         yield seen

@@ -28,7 +28,7 @@ from saelens_steer.model import (
     tolerance,
     unembed,
 )
-from saelens_steer.sae import check_sae
+from saelens_steer.sae import check_sae, reads_at
 from saelens_steer.steering import add, plain_directions
 from saelens_steer.sweeps import LogitSweep, grid, measure
 from saelens_steer.tensors import Logits
@@ -149,7 +149,7 @@ def sae_hook(case: SelfTestCase) -> Finding:
     if case.run.spec.sae.load:
         sae = case.run.load_sae()
         check_sae(sae, case.model, case.hook_name)
-        made_for = sae.cfg.metadata.hook_name
+        made_for = reads_at(sae)
         read, origin = made_for or read, f"made for {made_for or 'an unnamed hook'}"
     tokens, mask = case.batch
     before, sae_in = (run_to_hook(case.model, tokens, mask, at) for at in (case.hook_name, read))

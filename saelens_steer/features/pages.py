@@ -22,7 +22,7 @@ from saelens_steer.features.activity import (
 )
 from saelens_steer.features.contexts import Context, best_rows, contexts_at, shown_tokens
 from saelens_steer.features.decoder import Neighbour, WrittenToken, neighbours, written_tokens
-from saelens_steer.sae import DENSE, check_feature, check_sae_at
+from saelens_steer.sae import DENSE, check_feature, check_sae_at, steers_at
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,9 @@ def pages_of(
         live, n_dense = found.fired > 0, int((found.fired > DENSE * n_tokens).sum())
         n_alive = int(live.sum())
         strengths = None if topic is None else topic_strengths(sae, topic, features)
-    tokens = written_tokens(model, sae, features, activations.hook_name, spec.tokens)
+    tokens = written_tokens(
+        model, sae, features, steers_at(sae) or activations.hook_name, spec.tokens
+    )
     near = neighbours(sae, features, live, spec.neighbours, sides)
     pages = tuple(
         FeaturePage(feature, sides.get(feature, ""), own, *written, others)

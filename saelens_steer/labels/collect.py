@@ -84,6 +84,8 @@ class EvidenceCollector:
     sweep: SweepSpec
     """Where and how to steer; strengths and lengths are those of `spec`."""
     prompt_spec: PromptSpec
+    steered_activations: Activations | None = None
+    """Activations at `hook_name`, for random directions; None if `activations` are of that hook."""
 
     def check_prompts(self) -> None:
         """Raise InputError if a steered prompt is among the cached ones."""
@@ -133,8 +135,9 @@ class EvidenceCollector:
         if not self.steerable:
             return LabelTexts(pd.DataFrame(), pd.DataFrame(), self.spec.example_chars)
         tested = feature_directions(self.sae, self.steerable, "max_act", self.scale)
-        d_model, strongest = self.model.cfg.d_model, max(self.spec.strengths)
-        options = {"d_model": d_model, "seed": self.spec.seed, "vectors": self.activations}
+        at_hook = self.steered_activations or self.activations
+        d_model, strongest = at_hook.d_model, max(self.spec.strengths)
+        options = {"d_model": d_model, "seed": self.spec.seed, "vectors": at_hook}
         drawn = draw_controls(CONTROLS, len(self.prompts), **options)
         tables = [
             write(

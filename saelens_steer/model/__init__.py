@@ -14,6 +14,7 @@ from saelens_steer.model.engine.plain_layers import plain_layers, why_not
 from saelens_steer.model.engine.token_tree import Group, Tree, tree_of
 from saelens_steer.model.forward import (
     check_length,
+    check_readable,
     direct_logits,
     last_token_logits,
     reading_direction,
@@ -26,12 +27,17 @@ from saelens_steer.model.generation import generate, stop_token_ids
 from saelens_steer.model.gguf import gguf_package
 from saelens_steer.model.given import Processing, processing_of
 from saelens_steer.model.hooks import (
+    MLP_INPUT,
     check_editable,
     check_hook_name,
+    check_steerable,
     check_stream,
     default_hook_name,
+    flat,
     hook_layer,
+    hook_width,
     hooked_module,
+    in_block,
     same_places,
     writes_to_stream,
 )

@@ -15,7 +15,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from saelens_steer.errors import InputError
-from saelens_steer.model.hooks import check_hook_name, hook_layer
+from saelens_steer.model.hooks import (
+    MLP_INPUT,
+    check_hook_name,
+    flat,
+    hook_layer,
+    in_block,
+)
 from saelens_steer.model.model_class import Model, is_bridge
 from saelens_steer.tensors import Logits, Mask, PerRow, Resid, Tokens
 
@@ -34,15 +40,48 @@ def check_length(model: Model, n_tokens: int) -> None:
 
 @torch.no_grad()
 def run_to_hook(model: Model, tokens: Tokens, mask: Mask, hook_name: str) -> Resid:
-    """The activation at a hook, arbitrary at padding; layers above the hook are not run."""
-    check_hook_name(model, hook_name)
-    activation = _read(model, tokens, mask, hook_name)
+    """The activation at a hook, arbitrary at padding; layers above the hook are not run.
+
+    At `attn.hook_z`, the heads of a position are one vector, n_heads · d_head wide. At
+    `mlp.hook_in`, a HookedTransformer without that hook gives what its MLP reads.
+    """
+    check_readable(model, hook_name)
+    activation = flat(hook_name, _read(model, tokens, mask, hook_name))
     if activation.ndim != 3:
         raise InputError(
             f"The hook {hook_name!r} holds one vector for each head; use a residual-stream hook, "
-            "such as hook_resid_pre."
+            "such as hook_resid_pre, or attn.hook_z."
         )
     return activation
+
+
+def check_readable(model: Model, hook_name: str) -> str:
+    """`check_hook_name`, for a hook that `run_to_hook` can read: `mlp.hook_in` in both classes."""
+    if in_block(hook_name) != MLP_INPUT or is_bridge(model):
+        return check_hook_name(model, hook_name)
+    layer = hook_layer(hook_name)
+    check_hook_name(model, f"blocks.{layer}.hook_mlp_out")
+    if str(model.cfg.normalization_type).endswith("Pre"):
+        raise InputError(
+            f"What the MLP reads at {hook_name!r} lacks the norm's weights, which are folded into "
+            "other weights; load the model with load_model, or with fold_ln=False."
+        )
+    return hook_name
+
+
+def _mlp_input(model: Model, tokens: Tokens, mask: Mask, layer: int) -> Resid:
+    """What the MLP of a layer of a HookedTransformer reads."""
+    seen: list[Tensor] = []
+
+    def note(module: Any, args: tuple[Any, ...]) -> None:  # noqa: ARG001 (torch passes it)
+        seen.append(args[0])
+
+    handle = model.blocks[layer].mlp.register_forward_pre_hook(note)
+    try:
+        model(tokens, attention_mask=mask.long(), stop_at_layer=layer + 1)
+    finally:
+        handle.remove()
+    return seen[0]
 
 
 def _read(model: Model, tokens: Tokens, mask: Mask, hook_name: str) -> Tensor:
@@ -52,6 +91,8 @@ def _read(model: Model, tokens: Tokens, mask: Mask, hook_name: str) -> Tensor:
     if not is_bridge(model) and hook_name == f"blocks.{layer}.hook_resid_pre":
         resid = model(tokens, attention_mask=mask.long(), stop_at_layer=layer)
         return model.blocks[layer].hook_resid_pre(resid)
+    if not is_bridge(model) and in_block(hook_name) == MLP_INPUT:
+        return _mlp_input(model, tokens, mask, layer)
     # A bridge that runs its last layer also unembeds: restrict that to one position.
     _, cache = model.run_with_cache(
         tokens,
@@ -246,4 +287,5 @@ def resid_gradient(
             "Attribution found no finite gradient, as in bridges in compatibility mode with padded "
             "rows: load the model with load_model, or use prompts of one length."
         )
+    gradient = flat(hook_name, gradient)
     return torch.where(mask[..., None].to(gradient.device), gradient.float(), 0.0)

@@ -6,6 +6,8 @@ import difflib
 import re
 from typing import Any
 
+from torch import Tensor
+
 from saelens_steer.errors import InputError
 from saelens_steer.model.model_class import Model, is_bridge
 
@@ -107,24 +109,53 @@ BEFORE_NORM = ("mlp.hook_out", "attn.hook_out")
 """The module outputs before those norms, as Hugging Face hooks see them; TransformerBridge only."""
 
 
+HEADS = "attn.hook_z"
+"""The outputs of all heads, before W_O. Here a position's heads are one vector, n_heads · d_head
+wide, as Hugging Face's output projection reads them."""
+
+MLP_INPUT = "mlp.hook_in"
+"""What the MLP reads: after the norm and its weights. A HookedTransformer has no hook there, but
+`run_to_hook` reads it in both classes."""
+
+
 def check_stream(model: Model, hook_name: str) -> str:
     """`check_editable`, for a hook with one d_model vector for each position."""
+    return _check_among(model, hook_name, STREAM, "one d_model vector")
+
+
+def check_steerable(model: Model, hook_name: str) -> str:
+    """`check_editable`, for a hook with one vector for each position; heads count as one vector."""
+    return _check_among(model, hook_name, (*STREAM, HEADS), "one vector")
+
+
+def _check_among(model: Model, hook_name: str, hooks: tuple[str, ...], what: str) -> str:
     check_editable(model, hook_name)
-    allowed = (*STREAM, *BEFORE_NORM) if is_bridge(model) else STREAM
-    if _in_block(hook_name) not in allowed:
+    allowed = (*hooks, *BEFORE_NORM) if is_bridge(model) else hooks
+    if in_block(hook_name) not in allowed:
         raise InputError(
-            f"The hook {hook_name!r} does not hold one d_model vector for each position; use one "
-            f"of {', '.join(allowed)}."
+            f"The hook {hook_name!r} does not hold {what} for each position; use one of "
+            f"{', '.join(allowed)}."
         )
     return hook_name
 
 
+def hook_width(model: Model, hook_name: str) -> int:
+    """The width of a position's vector at a hook that can be steered."""
+    cfg = model.cfg
+    return cfg.n_heads * cfg.d_head if in_block(hook_name) == HEADS else cfg.d_model
+
+
+def flat(hook_name: str, activation: Tensor) -> Tensor:
+    """The activation with the heads of `attn.hook_z` joined: [batch, pos, n_heads · d_head]."""
+    return activation.flatten(2) if in_block(hook_name) == HEADS else activation
+
+
 def writes_to_stream(hook_name: str) -> bool:
     """Whether the hook holds the residual stream or something added to it unchanged."""
-    return _in_block(hook_name) in STREAM
+    return in_block(hook_name) in STREAM
 
 
-def _in_block(hook_name: str) -> str:
+def in_block(hook_name: str) -> str:
     """The hook's name within its layer: `mlp.hook_out` for `blocks.4.mlp.hook_out`."""
     found = BLOCK.fullmatch(hook_name)
     return found[2] if found else hook_name
@@ -132,8 +163,8 @@ def _in_block(hook_name: str) -> str:
 
 def _instead(model: Model, hook_name: str) -> str:
     """What to use instead of a hook that this model does not have."""
-    if _in_block(hook_name) in BEFORE_NORM and not is_bridge(model):
-        part = _in_block(hook_name).split(".")[0]
+    if in_block(hook_name) in BEFORE_NORM and not is_bridge(model):
+        part = in_block(hook_name).split(".")[0]
         return f"use hook_{part}_out, or load the model with class TransformerBridge."
     prefix = f"blocks.{hook_layer(hook_name)}."
     here = [name for name in model.hook_dict if name.startswith(prefix)]

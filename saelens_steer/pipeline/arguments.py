@@ -10,22 +10,26 @@ from sae_lens import SAE
 from saelens_steer.activations import Activations
 from saelens_steer.data import Prompt, as_prompts
 from saelens_steer.errors import InputError
-from saelens_steer.model import check_stream, default_hook_name, same_places
+from saelens_steer.model import check_steerable, default_hook_name, hook_width, same_places
 from saelens_steer.model.model_class import Model
-from saelens_steer.sae import check_feature, check_sae
+from saelens_steer.sae import check_feature, check_sae, is_transcoder, steers_at
 
 
 def hook_of(model: Model, sae: SAE[Any], hook_name: str | None) -> str:
-    """The hook that is given, or the SAE's own. Raises InputError unless the SAE fits there."""
+    """The hook to steer: the given one, or the one that the SAE's decoder writes at.
+
+    Raises InputError unless the SAE fits there.
+    """
     if not isinstance(sae, SAE):
         raise InputError(f"sae should be a SAELens SAE, not {type(sae).__name__}: use load_sae")
-    named = hook_name or sae.cfg.metadata.hook_name
+    named = hook_name or steers_at(sae)
     if named is None:
+        what = "where it writes" if is_transcoder(sae) else "which hook it reads"
         raise InputError(
-            "the SAE does not say which hook it reads: give hook_name=, such as "
+            f"the SAE does not say {what}: give hook_name=, such as "
             f"{default_hook_name(model)!r}, if it was trained there"
         )
-    found = check_stream(model, str(named))
+    found = check_steerable(model, str(named))
     check_sae(sae, model, found)
     return found
 
@@ -56,14 +60,14 @@ def _index(sae: SAE[Any], feature: Any) -> int:
     return check_feature(sae, plain)
 
 
-def check_activations(activations: Activations, d_model: int, hook_name: str) -> None:
-    """Raise InputError unless these are activations of this hook, d_model wide."""
+def check_activations(activations: Activations, model: Model, hook_name: str) -> None:
+    """Raise InputError unless these are activations of this hook of the model."""
     if activations.hook_name not in same_places(hook_name):
         raise InputError(
             f"the activations are of {activations.hook_name}, not of {hook_name}: cache them there"
         )
-    if activations.d_model != d_model:
+    if activations.d_model != (width := hook_width(model, hook_name)):
         raise InputError(
-            f"the activations are {activations.d_model} wide, and the model's d_model is {d_model}:"
-            " cache them on this model"
+            f"the activations are {activations.d_model} wide, and the model's are {width} wide at "
+            f"{hook_name}: cache them on this model"
         )

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from sae_lens import SAE
 
 from saelens_steer.config import RunSpec, TrainSpec
 from saelens_steer.data import check_disjoint, encode_prompts, load_corpus
-from saelens_steer.directions import margin_sets
+from saelens_steer.directions import check_causal, margin_sets
 from saelens_steer.errors import InputError, or_known
 from saelens_steer.labels import check_labeller, text_study
-from saelens_steer.model import check_length, check_stream, same_places
+from saelens_steer.model import check_length, check_steerable, hook_width, same_places
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.pipeline.step_table import STEPS, step
-from saelens_steer.sae import check_encoder, check_feature, check_sae
+from saelens_steer.sae import (
+    check_encoder,
+    check_feature,
+    check_sae,
+    is_transcoder,
+    reads_at,
+    steers_at,
+)
 from saelens_steer.sweeps import check_comparable
 
 
@@ -39,6 +49,8 @@ def checked_context(spec: RunSpec, out: str | Path) -> RunContext:
     _check_topic(run)
     _check_compare_edits(run)
     _check_sae(run)
+    for score in {spec.select.score, *spec.sources}:
+        check_causal(str(score), run.hook_name)
     if "direct_logit" in {spec.select.score, *spec.sources}:
         margin_sets(run.measurement().logit_metrics[0])  # raises unless it is a margin
     _check_compare_directions(run)
@@ -87,7 +99,7 @@ def _check_compare_edits(run: RunContext) -> None:
                 f"compare_edits: no candidates are chosen for {given!r}; "
                 f"{or_known(given, _sides(run))}"
             )
-        check_stream(run.model, edit.options.hook_name or run.hook_name)
+        check_steerable(run.model, edit.options.hook_name or run.hook_name)
 
 
 def _check_sae(run: RunContext) -> None:
@@ -96,10 +108,14 @@ def _check_sae(run: RunContext) -> None:
     edits = spec.compare_edits.edits if spec.compare_edits else []
     encoding = [edit for edit in edits if "encoder" in edit.options.needs]
     encoded_at = {edit.options.hook_name or run.hook_name for edit in encoding}
+    pushed_at = {edit.options.hook_name for edit in edits if edit.kind in ("add", "project_out")}
     if spec.sae.train:
         _check_future_sae(run, spec.sae.train, encoded_at)
+        _check_widths(run, run.model.cfg.d_model, pushed_at)
         return
     sae, sweep = run.load_sae(), spec.sweep
+    _refuse_transcoder(sae)
+    _check_widths(run, sae.W_dec.shape[1], pushed_at)
     check_sae(sae, run.model, run.hook_name)
     for feature in spec.named_features:
         check_feature(sae, feature)
@@ -108,6 +124,26 @@ def _check_sae(run: RunContext) -> None:
     encodes = not sweep.named or sweep.alpha_unit == "max_act" or "feature" in sweep.families
     if encodes or any(edit.needs_encoder for edit in (*edits, sweep.edit)):
         check_encoder(sae)
+
+
+def _refuse_transcoder(sae: SAE[Any]) -> None:
+    """Raise InputError: a run caches one hook, and selects, steers and measures there."""
+    if is_transcoder(sae):
+        raise InputError(
+            f"sae.load is a transcoder, which reads {reads_at(sae)} and writes at "
+            f"{steers_at(sae)}, and a run works at one hook: use the Python functions "
+            "(cache_activations and select_features at the first, sweep at the second)"
+        )
+
+
+def _check_widths(run: RunContext, width: int, pushed_at: set[str | None]) -> None:
+    """Decoder rows fit the hooks at which they are added or projected out."""
+    for hook_name in pushed_at - {None, run.hook_name}:
+        if (at_hook := hook_width(run.model, str(hook_name))) != width:
+            raise InputError(
+                f"compare_edits: the SAE's directions have {width} entries, but {hook_name} has "
+                f"{at_hook}: leave hook_name out"
+            )
 
 
 def _check_future_sae(run: RunContext, train: TrainSpec, encoded_at: set[str]) -> None:

@@ -25,7 +25,14 @@ from saelens_steer.errors import InputError
 from saelens_steer.features import Scale, measured_scale
 from saelens_steer.files import digest, file_digest, read_json, write_json, write_text
 from saelens_steer.metrics import imported, metrics_version, source_of
-from saelens_steer.model import check_stream, default_hook_name, load_model, model_fingerprint
+from saelens_steer.model import (
+    check_steerable,
+    check_stream,
+    default_hook_name,
+    hook_width,
+    load_model,
+    model_fingerprint,
+)
 from saelens_steer.pipeline.provenance import library_versions, provenance
 from saelens_steer.pipeline.run_folder import RunFolder
 from saelens_steer.pipeline.step import PromptsInput, RunInput, Step
@@ -77,7 +84,8 @@ class RunContext:
         topic = tuple(load_prompts(spec.features.topic)) if spec.features.topic else ()
         m = spec.model
         model = load_model(m.name, model_class=m.class_, dtype=m.dtype, device=m.device)
-        hook_name = check_stream(model, spec.hook_name or default_hook_name(model))
+        check = check_stream if spec.sae.train else check_steerable
+        hook_name = check(model, spec.hook_name or default_hook_name(model))
         label: list[Prompt] = []
         if spec.label and spec.label.prompts:
             label = steered_prompts(spec.label.prompts)
@@ -214,7 +222,8 @@ class RunContext:
         """The SAE that the config loads, from its source."""
         assert self.spec.sae.load is not None
         load, cfg = self.spec.sae.load, self.model.cfg
-        known = {"d_model": cfg.d_model, "hook_name": self.hook_name, "model_name": load.model_name}
+        width = hook_width(self.model, self.hook_name)
+        known = {"d_model": width, "hook_name": self.hook_name, "model_name": load.model_name}
         return load_sae(load.source, load.sae_id, device=str(cfg.device), **known)
 
     @property

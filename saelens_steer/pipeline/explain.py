@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 from sae_lens import SAE
 
-from saelens_steer.activations import Activations
+from saelens_steer.activations import Activations, cache_activations
 from saelens_steer.config import FeaturesSpec, LabelSpec, PromptSpec, ServerSpec, SweepSpec, checked
 from saelens_steer.data import Prompt, some_prompts
 from saelens_steer.features import NO_SCALE, measured_scale, pages_of
 from saelens_steer.labels import EvidenceCollector, check_labeller, make_labels
 from saelens_steer.model.model_class import Model
-from saelens_steer.pipeline.arguments import check_activations, given_features, given_prompts
+from saelens_steer.pipeline.arguments import given_features, given_prompts, hook_of
 from saelens_steer.progress import progress
 from saelens_steer.report import FeaturePages
-from saelens_steer.sae import check_sae_at
+from saelens_steer.sae import check_sae_at, is_transcoder
 from saelens_steer.steering import Directions
 from saelens_steer.sweeps import Measurement
 
@@ -48,7 +49,8 @@ def label_features(
 ) -> pd.DataFrame:
     """Name features and score each name; returns the rows of labels.csv.
 
-    `activations`: of all tokens of the prompts that features were selected on. `prompts`: other
+    `activations`: of all tokens of the prompts that features were selected on, at the hook that the
+    SAE reads. `prompts`: other
     prompts, of which `n_prompts` are steered. `answers`: a folder that keeps a server's answers, so
     that the same call asks only for missing ones. `server`: such as {"base_url": …, "model": …}.
     LabelSpec documents the other arguments. Raises InputError before any steering. A feature that
@@ -62,16 +64,19 @@ def label_features(
     }  # fmt: skip
     spec = checked(LabelSpec, given, "label_features")
     check_labeller(spec)
-    check_activations(activations, model.cfg.d_model, activations.hook_name)
     check_sae_at(sae, activations.d_model, activations.hook_name)
+    hook_name = hook_of(model, sae, None if is_transcoder(sae) else activations.hook_name)
     chosen = list(dict.fromkeys(given_features(sae, features)))
     decoder_only = sae.cfg.metadata.decoder_only
     scale = NO_SCALE if decoder_only else measured_scale(activations, sae, chosen)
     prompt_spec = PromptSpec(system=system, chat=chat)
     steered = some_prompts(given_prompts(prompts), spec.n_prompts, spec.seed)
-    where = (model, sae, activations.hook_name, activations, steered, spec)
+    where = (model, sae, hook_name, activations, steered, spec)
     job = EvidenceCollector(*where, chosen, {}, scale, SweepSpec(), prompt_spec)
     job.measurement(steered).check()
+    if is_transcoder(sae):
+        options: dict[str, Any] = {"hook_name": hook_name, "system": system, "chat": chat}
+        job = replace(job, steered_activations=cache_activations(model, steered, **options))
     job.check_prompts()
     with progress("steered texts", job.n_texts) as note:
 

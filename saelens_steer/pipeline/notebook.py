@@ -23,8 +23,9 @@ from saelens_steer.config import (
 )
 from saelens_steer.data import Prompt, encode_prompts
 from saelens_steer.directions import (
+    SIGNED,
     CausalScoring,
-    needs_activations,
+    check_causal,
     probe_between,
     rank_by,
     tested_directions,
@@ -32,21 +33,16 @@ from saelens_steer.directions import (
     with_controls,
 )
 from saelens_steer.errors import InputError
-from saelens_steer.features import NO_SCALE, Selection, measured_scale
+from saelens_steer.features import Selection, measured_scale
 from saelens_steer.metrics import MetricLike, metric_specs, resolve_metrics
-from saelens_steer.model import check_stream
+from saelens_steer.model import check_steerable, hook_width
 from saelens_steer.model.model_class import Model, tokenizer_of
-from saelens_steer.pipeline.arguments import (
-    check_activations,
-    given_features,
-    given_prompts,
-    hook_of,
-)
+from saelens_steer.pipeline.arguments import given_features, given_prompts, hook_of
+from saelens_steer.pipeline.held import HeldActivations
 from saelens_steer.pipeline.result import Result
 from saelens_steer.progress import progress
-from saelens_steer.sae import check_encoder, check_feature, check_sae
+from saelens_steer.sae import check_feature, check_sae, check_splice, reads_where_it_steers
 from saelens_steer.steering import (
-    UNITS_NEEDING_ACTIVATIONS,
     Edit,
     EditContext,
     SAEEdit,
@@ -92,9 +88,11 @@ def sweep(
 
     Pass either `features` by index or `directions` [n, d_model] (or [d_model]). `edit`: a name, or
     a name and options as in a config, such as {"scale": {"error": "drop"}}. `metrics`: names, or
-    `margin(…)`. `activations` at the hook determine controls, A_max and mean ‖x‖; by default those
-    of the prompts are cached. The hook is the SAE's; if it has none, `hook_name` or the middle
-    layer's. SweepSpec documents the other arguments. Raises InputError before any forward pass.
+    `margin(…)`. The hook is the one that the SAE's decoder writes at; give `hook_name` if it names
+    none. `activations` there determine controls, A_max and mean ‖x‖; by default those of the
+    prompts are cached. A transcoder's A_max comes from the hook it reads, and `activations` may be
+    of either hook. SweepSpec documents the other arguments. Raises InputError before any forward
+    pass.
     """
     given: dict[str, object] = {
         "edit": edit, "alphas": alphas, "alpha_unit": alpha_unit, "positions": positions,
@@ -106,25 +104,17 @@ def sweep(
     if features is not None:
         given["features"] = given_features(sae, features)
     if directions is not None:
-        directions = as_vectors("directions", directions, model.cfg.d_model)
+        directions = as_vectors("directions", directions, hook_width(model, hook_name))
     spec = checked(SweepSpec, given, "sweep")
     steered, asked = tuple(given_prompts(prompts)), metric_specs(metrics)
     prompt_spec = PromptSpec(system=system, chat=chat)
     measurement = Measurement(model, sae, hook_name, steered, spec, asked, prompt_spec)
     measurement.check()
-    if activations is not None:
-        check_activations(activations, model.cfg.d_model, hook_name)
-    measurement = replace(measurement, context=_context(measurement, activations))
-    scaled = spec.calibrated or spec.alpha_unit in UNITS_NEEDING_ACTIVATIONS
-    if activations is None and (scaled or any(map(needs_activations, spec.families))):
-        options: dict[str, Any] = {"hook_name": hook_name, "system": system, "chat": chat}
-        activations = cache_activations(model, steered, **options)
-    scale = NO_SCALE
-    if scaled and activations is not None:
-        named = spec.named if spec.alpha_unit == "max_act" else ()
-        scale = measured_scale(activations, sae, named)
+    held = HeldActivations(measurement, activations)
+    measurement = replace(measurement, context=_context(measurement, held.given_steered))
+    scale = held.scale()
     tested = tested_directions(sae, spec, directions, scale)
-    everything = with_controls(measurement, tested, activations)
+    everything = with_controls(measurement, tested, *held.for_controls())
     chosen = list(range(min(len(tested), 2 * spec.completions.top)))
     with progress("strengths", None if spec.calibrated else 0) as note:
         measurement = measurement.calibrated(everything, scale, note=note)
@@ -139,7 +129,7 @@ def _context(measurement: Measurement, activations: Activations | None) -> EditC
     """Inputs of the edit: the SAE, and a probe between the prompts and the given activations."""
     sae, needs, spec = measurement.sae, measurement.spec.edit.options.needs, measurement.prompt_spec
     if "encoder" in needs and sae is not None:
-        check_encoder(sae)
+        check_splice(sae)
     if "probe" not in needs or activations is None:
         return EditContext(sae)
     options: dict[str, Any] = {"tokens": "last", "system": spec.system, "chat": spec.chat}
@@ -176,6 +166,7 @@ def rank_features(
     }  # fmt: skip
     spec = checked(SelectSpec, given, "rank_features")
     hook_name = hook_of(model, sae, hook_name)
+    check_causal(score, hook_name)
     check_feature(sae, max(map(int, found.scores.index)))
     listed, pushed = given_prompts(prompts), []
     for side in (found.positive, found.negative):
@@ -186,7 +177,10 @@ def rank_features(
     measurement = Measurement(model, sae, hook_name, tuple(pushed), unswept, asked, PromptSpec())
     measurement.check()
     scoring = CausalScoring(measurement, sae, found.positive, found.negative)
-    return rank_by(found, score, scoring, spec, spec.push * found.scale.mean_norm)
+    norm = found.scale.mean_norm
+    if not reads_where_it_steers(sae) and score not in SIGNED:
+        norm = measured_scale(cache_activations(model, pushed, hook_name=hook_name)).mean_norm
+    return rank_by(found, score, scoring, spec, spec.push * norm)
 
 
 def compare_edits(
@@ -215,7 +209,7 @@ def compare_edits(
         "max_norm": max_norm, "max_new_tokens": max_new_tokens, "batch_size": batch_size,
     }  # fmt: skip
     spec = checked(CompareEditsSettings, given, "compare_edits")
-    check_stream(model, hook_name)
+    check_steerable(model, hook_name)
     if ORIGINAL.name in variants:
         raise InputError("a variant cannot be called 'original', the name of the unedited model")
     named = [variant_of(name, edits, hook_name) for name, edits in variants.items()]

@@ -4,8 +4,6 @@ from saelens_steer.sae.centring import expects_centred, fold_centring
 from saelens_steer.sae.codec import check_encoder, decode, decode_change, encode, rows_at_once
 from saelens_steer.sae.load import (
     check_feature,
-    check_sae,
-    check_sae_at,
     convert_sae,
     load_sae,
     sae_fingerprint,
@@ -13,6 +11,15 @@ from saelens_steer.sae.load import (
     source_version,
 )
 from saelens_steer.sae.quality import DENSE, sae_quality
+from saelens_steer.sae.sites import (
+    check_sae,
+    check_sae_at,
+    check_splice,
+    is_transcoder,
+    reads_at,
+    reads_where_it_steers,
+    steers_at,
+)
 from saelens_steer.sae.training import (
     SAEGrid,
     check_loggers,

@@ -10,6 +10,8 @@ An SAE with `centring_folded` reconstructs x minus its mean over d_in, which is 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -25,6 +27,8 @@ CHUNK, ENCODED = 4096, 1 << 25
 TINY_NORM = 1e-12
 ZERO = torch.tensor(0.0)
 _MEANS: WeakKeyDictionary[SAE[Any], tuple[Any, Tensor]] = WeakKeyDictionary()
+RESHAPING = ("reshape_fn_in", "reshape_fn_out", "d_head", "hook_z_reshaping_mode")
+"""What SAELens sets on an SAE that reshapes heads."""
 RUN_TIME = ("layer_norm", "constant_norm_rescale")
 
 Features = Float[Tensor, "... d_sae"]
@@ -48,15 +52,17 @@ def encode(sae: SAE[Any], x: Inputs) -> Features:
     Raises InputError for an SAE without an encoder.
     """
     check_encoder(sae)
-    return sae.encode(_normalised(sae, x.to(sae.device, sae.dtype)))
+    with _heads_joined(sae):
+        return sae.encode(_normalised(sae, x.to(sae.device, sae.dtype)))
 
 
 def decode(sae: SAE[Any], z: Features, x: Inputs) -> Inputs:
     """The SAE's output for z, in the units of x, the activations that z was encoded from."""
     x = x.to(sae.device, sae.dtype)
     if sae.cfg.normalize_activations in RUN_TIME:
-        sae.encode(_normalised(sae, x))  # decode undoes the last encode's normalisation
-    x_hat = sae.decode(z)
+        encode(sae, x)  # decode undoes the last encode's normalisation
+    with _heads_joined(sae):
+        x_hat = sae.decode(z)
     if sae.cfg.metadata.centring_folded:  # see centring.py: the decoder knows nothing of x's mean
         return x_hat + x.mean(dim=-1, keepdim=True)
     if not _per_token(sae):
@@ -80,6 +86,24 @@ def decode_change(sae: SAE[Any], z: Features, z_new: Features, x: Inputs) -> Inp
         rows = rows / rows.norm(dim=-1, keepdim=True)
     delta = change[..., changed] @ rows
     return delta * _norm(x.to(delta) - _mean(sae)) if _per_token(sae) else delta
+
+
+@contextlib.contextmanager
+def _heads_joined(sae: SAE[Any]) -> Iterator[None]:
+    """Stop an SAE of attn.hook_z from expecting [..., n_heads, d_head], inside the context.
+
+    SAELens switches that on for `reshape_activations: hook_z`; here heads are one vector.
+    """
+    if not getattr(sae, "hook_z_reshaping_mode", False):
+        yield
+        return
+    kept = {name: getattr(sae, name) for name in RESHAPING}
+    sae.turn_off_forward_pass_hook_z_reshaping()
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(sae, name, value)
 
 
 def check_encoder(sae: SAE[Any]) -> None:

@@ -10,14 +10,11 @@ from sae_lens import SAE
 
 from saelens_steer.errors import InputError
 from saelens_steer.files import file_digest, write_with
-from saelens_steer.model import same_places
 from saelens_steer.progress import say
 from saelens_steer.sae.conversion import checkpoint_in, load_checkpoint, settings_files
 from saelens_steer.sae.saelens_format import SAELENS, is_saelens, load_folder, settings_of
+from saelens_steer.sae.sites import check_hook, is_transcoder
 from saelens_steer.sae.sources import from_elsewhere
-
-MODULE_OUTPUTS = ("mlp", "self_attn", "attn", "attention")
-"""Modules of transformers whose output a norm may follow before the residual stream."""
 
 
 def load_sae(
@@ -81,52 +78,9 @@ def _at(sae: SAE[Any], hook_name: str | None) -> SAE[Any]:
     """The SAE at the given hook. Raises InputError if it was made for another."""
     if hook_name is not None:
         check_hook(sae, hook_name)
-        if sae.cfg.metadata.hook_name is None:
+        if sae.cfg.metadata.hook_name is None and not is_transcoder(sae):
             sae.cfg.metadata.hook_name = hook_name
     return sae
-
-
-def check_sae(sae: SAE[Any], model: Any, hook_name: str) -> None:
-    """Raise InputError unless the SAE has the model's width and was made for this hook."""
-    check_sae_at(sae, model.cfg.d_model, hook_name)
-    word = str(sae.cfg.metadata.hf_hook_name or "")
-    module = word.removesuffix(".output").split(".")[-1]
-    if module in MODULE_OUTPUTS and _normalises_outputs(model) and not _is_raw(hook_name):
-        raise InputError(
-            f"the SAE was trained on the output of {word}, which a norm follows in this model: "
-            f"{hook_name} comes after it; use a TransformerBridge and its {_raw(module)}"
-        )
-
-
-def _raw(module: str) -> str:
-    return "mlp.hook_out" if module == "mlp" else "attn.hook_out"
-
-
-def _is_raw(hook_name: str) -> bool:
-    return hook_name.endswith(("mlp.hook_out", "attn.hook_out"))
-
-
-def _normalises_outputs(model: Any) -> bool:
-    """Whether norms follow the MLP and attention, as in Gemma 2 and 3 and OLMo 2."""
-    return bool(getattr(model.cfg, "use_normalization_before_and_after", False))
-
-
-def check_sae_at(sae: SAE[Any], d_model: int, hook_name: str) -> None:
-    """Raise InputError unless the SAE has d_in = d_model and, if it records a hook, this one."""
-    check_hook(sae, hook_name)
-    if sae.cfg.d_in != d_model:
-        raise InputError(
-            f"the SAE reads {sae.cfg.d_in} dimensions, but activations have {d_model}: "
-            "choose an SAE of this model"
-        )
-
-
-def check_hook(sae: SAE[Any], hook_name: str) -> None:
-    """Raise InputError if the SAE records another hook."""
-    made_for = sae.cfg.metadata.hook_name
-    if made_for is not None and hook_name not in (places := same_places(made_for)):
-        right = " or ".join(places)
-        raise InputError(f"the SAE was made for {made_for}, not for {hook_name}: use {right}")
 
 
 def check_feature(sae: SAE[Any], feature: int) -> int:

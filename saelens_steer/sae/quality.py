@@ -14,10 +14,10 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from saelens_steer.activations import keep_ordinary, without_sinks
 from saelens_steer.errors import InputError
-from saelens_steer.model import run_to_hook, unembed
+from saelens_steer.model import flat, run_to_hook, unembed
 from saelens_steer.model.model_class import Model
-from saelens_steer.sae.codec import check_encoder, decode, encode, rows_at_once, through
-from saelens_steer.sae.load import check_sae_at
+from saelens_steer.sae.codec import decode, encode, rows_at_once, through
+from saelens_steer.sae.sites import check_sae, check_splice
 from saelens_steer.tensors import Mask, Resid, Tokens, Vectors
 
 BATCH = 16
@@ -50,8 +50,8 @@ def sae_quality(
     `max_norm` × the median; sinks_dropped), on which SAEs are not trained, are left intact.
     Contexts start with BOS if the model uses it. Raises InputError if the texts fill no context.
     """
-    check_encoder(sae)
-    check_sae_at(sae, model.cfg.d_model, hook_name)
+    check_splice(sae)
+    check_sae(sae, model, hook_name)
     sums = _ReconstructionSums(sae)
     predictions = _PreservationSums(model, sae, hook_name)
     contexts = packed_contexts(model, texts, context_size)
@@ -185,9 +185,9 @@ class _PreservationSums:
     def _final(self, tokens: Tokens, replace: Callable[[Resid], Resid] | None) -> Resid:
         """The final residual, with the activations at the hook passed through `replace`."""
 
-        def hook(resid: Resid, hook: Any) -> Resid:  # noqa: ARG001 (TransformerLens passes hook=)
+        def hook(x: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 (TransformerLens passes hook=)
             assert replace is not None
-            return replace(resid)
+            return replace(flat(self.hook_name, x)).reshape(x.shape)
 
         last = f"blocks.{self.model.cfg.n_layers - 1}.hook_resid_post"
         with self.model.hooks(fwd_hooks=[(self.hook_name, hook)] if replace else []):

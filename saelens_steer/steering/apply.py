@@ -14,7 +14,7 @@ from torch import Tensor
 from saelens_steer.config import SPLICE_MAX_NORM
 from saelens_steer.data import special_ids
 from saelens_steer.errors import InputError
-from saelens_steer.model import check_editable
+from saelens_steer.model import check_editable, flat
 from saelens_steer.model.model_class import Model, tokenizer_of
 from saelens_steer.sae import check_sae
 from saelens_steer.steering.edits import Edit
@@ -89,7 +89,8 @@ def steered(
     """Steer every forward pass inside the context, and yield a Receipt.
 
     Edits apply in order; consecutive edits through the same SAE share one encode and decode. Open
-    one context per hook. `positions`: `all`, `prompt`, `generated`, `last` (the last prompt token),
+    one context per hook. At `attn.hook_z` they act on all heads of a position as one vector.
+    `positions`: `all`, `prompt`, `generated`, `last` (the last prompt token),
     or a boolean mask [batch, pos] over the left-padded prompt. The first pass is the prompt, with
     or without a KV cache. Padding is never steered. `exclude_special_tokens` skips special tokens;
     `max_norm` skips attention sinks, positions whose norm exceeds this multiple of their prompt's
@@ -107,12 +108,13 @@ def steered(
     sinks = _Sinks(tracker, _limit(max_norm, chain))
     receipt = Receipt()
 
-    def hook(resid: Resid, hook: Any) -> Resid:  # noqa: ARG001 (TransformerLens passes hook=)
+    def hook(given: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 (TransformerLens passes hook=)
+        resid = flat(hook_name, given)
         mask = tracker.steered(resid.shape[0], resid.shape[1]).to(resid.device)
         mask = sinks.left_alone(resid, mask)
         after = edit_where(chain, resid, mask)
         receipt.note(resid, after, mask)
-        return after
+        return after.reshape(given.shape)
 
     def embedding(module: Any, args: tuple[Any, ...]) -> None:  # noqa: ARG001
         _check_still_there(model, hook_name, ours)

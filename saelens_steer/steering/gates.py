@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from sae_lens import SAE
 from torch import Tensor
 
-from saelens_steer.sae import check_encoder, check_feature, encode
+from saelens_steer.sae import check_feature, check_splice, encode
 from saelens_steer.tensors import Vectors
 
 ENCODED = 4096
@@ -44,12 +44,12 @@ class FeatureGate:
 def as_gate(gate: Gate | tuple[SAE[Any], int | Sequence[int]]) -> Gate:
     """A gate as it is, (SAE, features) as a FeatureGate.
 
-    Raises InputError for an unknown feature, or an SAE without an encoder.
+    Raises InputError for an unknown feature, or an SAE that does not read where it steers.
     """
     if not isinstance(gate, tuple):
         return gate
     sae, wanted = gate
-    check_encoder(sae)
+    check_splice(sae)
     features = (wanted,) if isinstance(wanted, int) else tuple(wanted)
     return FeatureGate(sae, tuple(check_feature(sae, feature) for feature in features))
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from saelens_steer.config import ErrorTerm
 from saelens_steer.errors import InputError
-from saelens_steer.sae import check_encoder, check_feature, decode, decode_change, encode
+from saelens_steer.sae import check_feature, check_splice, decode, decode_change, encode
 from saelens_steer.steering.edits import Edit
 from saelens_steer.tensors import Resid
 
@@ -132,10 +132,10 @@ def _merged(group: list[Edit]) -> Edit:
 
 
 def _through(sae: SAE[Any], changes: tuple[Change, ...], error: ErrorTerm) -> SAEEdit:
-    """The edit with these changes to z. Raises InputError if the SAE has no encoder."""
+    """The edit with these changes to z. Raises InputError if the SAE cannot be spliced in."""
     if error not in ("keep", "drop"):
         raise InputError(f"error must be keep or drop, not {error!r}")
-    check_encoder(sae)
+    check_splice(sae)
 
     def act(resid: Resid) -> Resid:
         if resid.shape[-1] != sae.cfg.d_in:

@@ -19,7 +19,7 @@ from saelens_steer.config import CompareEditsSettings
 from saelens_steer.data import Encoded, pad_left
 from saelens_steer.errors import InputError
 from saelens_steer.metrics import LogitMetric, Metric, read_completion
-from saelens_steer.model import generate, last_token_logits, same_places, stop_token_ids
+from saelens_steer.model import flat, generate, last_token_logits, same_places, stop_token_ids
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.sae import encode
 from saelens_steer.steering import Variant, row_rel_norm
@@ -142,8 +142,8 @@ class _Seen:
     def noting(self, store: dict[str, Resid], model: Any) -> Iterator[None]:
         """Record activations in `store`; enter it before or after the edits."""
 
-        def note(name: str, resid: Resid, hook: Any) -> None:  # noqa: ARG001 (passed as hook=)
-            store[name] = resid.detach()
+        def note(name: str, resid: Tensor, hook: Any) -> None:  # noqa: ARG001 (passed as hook=)
+            store[name] = flat(name, resid.detach())
 
         with model.hooks(fwd_hooks=[(name, partial(note, name)) for name in self.variant.edits]):
             yield

@@ -23,6 +23,7 @@ from saelens_steer.files import digest
 from saelens_steer.metrics import LogitMetric
 from saelens_steer.model import last_token_logits, unembed
 from saelens_steer.progress import Note, unnoted
+from saelens_steer.sae import reads_where_it_steers
 from saelens_steer.steering import Edit, activation_of, edit_where, relative_norms, steered
 from saelens_steer.sweeps.cells import SweepCells
 from saelens_steer.sweeps.plan import Batch, BatchSplitter, batches
@@ -232,9 +233,9 @@ def _feature_acts(
     weights: Float[Tensor, "cell pos *prompt"],
 ) -> PerRow:
     """Mean activation of each cell's feature over steered positions; NaN for controls, or without
-    an encoder."""
+    an encoder of what is steered."""
     acts = torch.full((len(cells), *weights.shape[2:]), torch.nan, device=after.device)
-    if sweep.sae is not None and not sweep.sae.cfg.metadata.decoder_only:
+    if sweep.sae is not None and reads_where_it_steers(sweep.sae):
         for place, cell in enumerate(cells):
             feature = sweep.directions.features[sweep.cells[cell][0]]
             if feature is not None:

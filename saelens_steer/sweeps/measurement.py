@@ -16,6 +16,7 @@ from saelens_steer.data import Encoded, Prompt, encode_prompts
 from saelens_steer.errors import InputError
 from saelens_steer.features import Scale
 from saelens_steer.metrics import LogitMetric, TextMetric, resolve_metrics
+from saelens_steer.model import hook_width
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.steering import CANDIDATE, Directions, Edit, EditContext
 from saelens_steer.sweeps.cells import grid
@@ -62,6 +63,11 @@ class Measurement:
     @cached_property
     def metrics(self) -> list[LogitMetric | TextMetric]:
         return resolve_metrics(self.metric_specs, self.model.tokenizer, self.model.cfg.d_vocab)
+
+    @property
+    def width(self) -> int:
+        """The width of the steered vectors."""
+        return hook_width(self.model, self.hook_name)
 
     @property
     def logit_metrics(self) -> list[LogitMetric]:

@@ -254,3 +254,31 @@ def test_what_cannot_be_labelled_is_refused_before_any_steering(
     refused("above 0", alphas=[-1])
     refused("wide", alphas="widest")
     refused("n_ctx", max_new_tokens=10**6)
+
+
+def test_a_transcoder_is_named_from_what_it_reads_and_from_texts_steered_where_it_writes(
+    random_model, tmp_path, monkeypatch
+):
+    from transcoders import random_transcoder
+
+    import saelens_steer as ss
+    from saelens_steer.errors import InputError
+    from saelens_steer.labels import collect
+
+    transcoder = random_transcoder(random_model.cfg.d_model, 1)
+    read, out = "blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out"
+    acts = ss.cache_activations(random_model, ["Let x be", "show your work"], hook_name=read)
+    seen, drawn = [], collect.draw_controls
+
+    def draw(*args, vectors, **options):
+        seen.append(vectors.hook_name)
+        return drawn(*args, vectors=vectors, **options)
+
+    monkeypatch.setattr(collect, "draw_controls", draw)
+    prompts = [f"sum {i} now" for i in range(4)]
+    options = {"max_new_tokens": 3, "n_prompts": 4}
+    table = ss.label_features(random_model, transcoder, acts, [5], prompts, **options)
+    assert seen == [out] and table["steering_effect"][0] > 0
+    wrong = ss.cache_activations(random_model, ["Let x be"], hook_name=out)
+    with pytest.raises(InputError, match=f"hook_name='{read}'"):
+        ss.label_features(random_model, transcoder, wrong, [5], prompts, **options)

@@ -111,4 +111,4 @@ def test_what_does_not_fit_is_refused(model, random_folder):
         last_token_logits(model, long, torch.ones_like(long).bool())
     tokens, mask = left_padded(rows())
     with pytest.raises(InputError, match="one vector for each head"):
-        run_to_hook(model, tokens, mask, "blocks.1.attn.hook_z")
+        run_to_hook(model, tokens, mask, "blocks.1.attn.hook_q")

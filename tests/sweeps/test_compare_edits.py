@@ -238,7 +238,7 @@ def untouched(random_model, monkeypatch):
         ({"variants": {"v": ablate(firing_sae(16), F)}}, "16 dimensions"),
         ({"hook_name": "blocks.2.hook_resid_pr"}, "hook_resid_pre"),
         ({"hook_name": "blocks.9.hook_resid_pre"}, "0 to 3"),
-        ({"hook_name": "blocks.2.attn.hook_z"}, "one d_model vector for each position"),
+        ({"hook_name": "blocks.2.attn.hook_q"}, "one vector for each position"),
         ({"prompts": []}, "prompts is empty"),
         ({"max_new_tokens": 600}, r"max_new_tokens \(600\) exceeds the model's n_ctx \(512\)"),
         ({"max_norm": -1.0}, "max_norm: should be a positive number"),

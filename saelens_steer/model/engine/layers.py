@@ -17,7 +17,10 @@ from torch import Tensor
 
 Norm = Callable[[Tensor], Tensor]
 PerHead = Float[Tensor, "*batch _ _ d_head"]
-EDITABLE = ("hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post")
+EDITABLE = (
+    *("attn.hook_z", "hook_attn_out"),
+    *("hook_resid_mid", "hook_mlp_out", "hook_resid_post"),
+)
 """The hooks inside a layer at which `Layer` calls a `HookEdit`."""
 HookEdit = Callable[[str, Tensor], Tensor]
 """(one of EDITABLE, its value) ↦ the new value."""
@@ -102,7 +105,7 @@ class Layer:
         self, x: Float[Tensor, "*batch pos d_model"], z: PerHead, edit: HookEdit = untouched
     ) -> Float[Tensor, "*steered pos d_model"]:
         """The residual stream after the layer, given the heads' outputs z."""
-        attn_out = linear(z.flatten(-2), self.W_O, self.b_O)
+        attn_out = linear(edit("attn.hook_z", z.flatten(-2)), self.W_O, self.b_O)
         if self.ln1_post is not None:
             attn_out = self.ln1_post(attn_out)
         resid_mid = x + edit("hook_attn_out", attn_out)
