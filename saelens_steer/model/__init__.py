@@ -22,6 +22,7 @@ from saelens_steer.model.forward import (
     unembed,
 )
 from saelens_steer.model.generation import generate, stop_token_ids
+from saelens_steer.model.given import Processing, processing_of
 from saelens_steer.model.hooks import (
     check_editable,
     check_hook_name,

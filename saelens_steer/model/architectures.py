@@ -1,217 +1,288 @@
-"""The supported architectures, and how to build TransformerLens's config for a checkpoint.
+"""TransformerLens's config for each architecture that loads as a HookedTransformer.
 
-To add an architecture, add an entry to `ARCHITECTURES` that says how it differs from a plain
-decoder with RMS norms, rotary embeddings and a gated MLP; the parity check then tests it.
-TransformerLens picks a config by words in the path: it gives a small Llama the sizes of the 8B, and
-a folder of Gemma 3 no config. So the configs are built here.
+TransformerLens's own config is used where it is right (`LIBRARY`), and one built here where it is
+not (`OWN`). Rotary embeddings, windows and head widths are always read from the checkpoint, since
+TransformerLens ignores most of their variants in silence. `why_bridge` names the rest.
 """
 
 from __future__ import annotations
 
-import json
+import math
+import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformer_lens.config.hooked_transformer_config import HookedTransformerConfig
+from transformer_lens.loading_from_pretrained import convert_hf_model_config
 from transformer_lens.utilities.activation_functions import SUPPORTED_ACTIVATIONS
-from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
+from transformers import PretrainedConfig
 
 from saelens_steer.errors import InputError
+from saelens_steer.model.settings import (
+    FULL,
+    SLIDING,
+    activation,
+    attention_types,
+    d_head,
+    rope_of,
+    rope_theta,
+    rope_type,
+    window,
+)
 
-MAX_DEFAULT_N_CTX = 4096
-FULL, SLIDING = "full_attention", "sliding_attention"
 Settings = dict[str, Any]
+FAMILY_WORDS = ("llama", "gemma", "olmo")
+"""Words in a path by which TransformerLens picks a config, whatever the folder holds."""
 
 
 def hooked_config(config: PretrainedConfig, dtype: torch.dtype) -> HookedTransformerConfig:
-    """TransformerLens's config for a checkpoint whose config `read_config` accepted."""
+    """TransformerLens's config for a checkpoint without a `why_bridge`."""
     architecture = (config.architectures or ["none"])[0]
-    settings = {**_decoder(config), **_rotary(config), **_windows(config)}
-    return HookedTransformerConfig(
-        **{**settings, **ARCHITECTURES[architecture](config)},
-        original_architecture=architecture,
-        dtype=dtype,
-        init_weights=False,
+    base = OWN.get(architecture, _librarys)
+    settings = {**base(config), **_rotary(config), **_windows(config)}
+    return HookedTransformerConfig.from_dict(
+        {
+            **settings,
+            "original_architecture": architecture,
+            "d_vocab": config.vocab_size,
+            "dtype": dtype,
+            "init_weights": False,
+            "tokenizer_name": None,
+            "trust_remote_code": False,
+        }
     )
 
 
+def _librarys(config: PretrainedConfig) -> Settings:
+    """TransformerLens's own settings, from a folder whose name gives nothing away."""
+    with tempfile.TemporaryDirectory(prefix="config-") as folder:
+        if any(word in folder.lower() for word in FAMILY_WORDS):
+            raise InputError(
+                f"The folder for temporary files, {tempfile.gettempdir()}, has the name of a model "
+                "family, which misleads TransformerLens; set TMPDIR to another."
+            )
+        config.save_pretrained(folder)
+        return convert_hf_model_config(folder)
+
+
 def _decoder(config: Any) -> Settings:
-    """Sizes and settings common to all supported architectures."""
+    """A decoder with RMS norms, a gated MLP and grouped heads."""
     n_kv = config.num_key_value_heads
     return {
         "n_layers": config.num_hidden_layers,
         "d_model": config.hidden_size,
         "d_mlp": config.intermediate_size,
-        "d_vocab": config.vocab_size,
         "d_head": d_head(config),
         "n_heads": config.num_attention_heads,
         "n_key_value_heads": None if n_kv == config.num_attention_heads else n_kv,
         "n_ctx": config.max_position_embeddings,
         "act_fn": activation(config),
-        "eps": config.rms_norm_eps,
-        "initializer_range": config.initializer_range,
+        "eps": getattr(config, "rms_norm_eps", 1e-5),
         "normalization_type": "RMS",
         "final_rms": True,
         "gated_mlp": True,
-        "use_attn_scale": True,
     }
 
 
-def _rotary(config: Any) -> Settings:
-    """Rotary embeddings; TransformerLens applies a linear factor to full-attention layers only."""
-    rope = rope_of(config)
-    settings = {
-        "positional_embedding_type": "rotary",
-        "rotary_adjacent_pairs": False,
-        "rotary_dim": d_head(config),
-        "rotary_base": rope_theta(config),
-    }
-    if rope_type(config) == "linear":
-        settings["rotary_scaling_factor"] = float(rope["factor"])
-    if rope_type(config) == "llama3":
-        settings["use_NTK_by_parts_rope"] = True
-        settings["NTK_by_parts_factor"] = rope["factor"]
-        settings["NTK_by_parts_low_freq_factor"] = rope["low_freq_factor"]
-        settings["NTK_by_parts_high_freq_factor"] = rope["high_freq_factor"]
-        settings["NTK_original_ctx_len"] = rope["original_max_position_embeddings"]
-    return settings
-
-
-def _windows(config: Any) -> Settings:
-    """Which layers use sliding-window attention; empty if none does."""
-    kinds = layer_types(config)
-    if SLIDING not in kinds:
-        return {}
-    return {
-        "use_local_attn": True,
-        "window_size": config.sliding_window,
-        "attn_types": ["local" if kind == SLIDING else "global" for kind in kinds],
-        "rotary_base_local": float(rope_of(config, SLIDING)["rope_theta"]),
-    }
-
-
-def _gemma3(config: Any) -> Settings:
-    """Norms before and after attention and MLP, norms on queries and keys, an attention scale.
+def _gemma(config: Any) -> Settings:
+    """Grouped even if every group is one head, because that is how its weights are converted.
 
     The embedding scale and the 1 that Gemma adds to norm weights are folded into the weights.
     """
-    cap = config.final_logit_softcapping
+    return {**_decoder(config), "n_key_value_heads": config.num_key_value_heads}
+
+
+def _gemma2(config: Any) -> Settings:
+    """Norms before and after attention and MLP, an attention scale, soft caps."""
+    caps = {
+        "attn_scores_soft_cap": getattr(config, "attn_logit_softcapping", None),
+        "output_logits_soft_cap": config.final_logit_softcapping,
+    }
     return {
-        "n_key_value_heads": config.num_key_value_heads,
-        "use_qk_norm": True,
+        **_gemma(config),
+        **{name: float(cap) for name, cap in caps.items() if cap is not None},
         "use_normalization_before_and_after": True,
         "attn_scale": float(config.query_pre_attn_scalar) ** 0.5,
-        "output_logits_soft_cap": -1.0 if cap is None else float(cap),
     }
 
 
-ARCHITECTURES: dict[str, Callable[[Any], Settings]] = {
-    "Qwen3ForCausalLM": lambda _: {"use_qk_norm": True},
-    # grouped even if every group is one head, because that is how its weights are converted
-    "Qwen2ForCausalLM": lambda config: {"n_key_value_heads": config.num_key_value_heads},
-    "Gemma3ForCausalLM": _gemma3,
-    "LlamaForCausalLM": lambda _: {},
+def _olmo(config: Any) -> Settings:
+    """LayerNorms without weights, which the converter fills in, and clipped queries and keys."""
+    layer_norms = {"normalization_type": "LN", "final_rms": False, "eps": 1e-5}
+    return {**_decoder(config), **layer_norms, "clip_qkv": config.clip_qkv}
+
+
+def _layer_norms(config: Any) -> Settings:
+    """A decoder with LayerNorms and a plain MLP: GPT-2 and Phi, by transformers' common names."""
+    return {
+        "n_layers": config.num_hidden_layers,
+        "d_model": config.hidden_size,
+        "d_head": config.hidden_size // config.num_attention_heads,
+        "n_heads": config.num_attention_heads,
+        "n_ctx": config.max_position_embeddings,
+        "normalization_type": "LN",
+    }
+
+
+def _gpt2(config: Any) -> Settings:
+    return {
+        **_layer_norms(config),
+        "d_mlp": config.n_inner or 4 * config.n_embd,
+        "act_fn": config.activation_function,
+        "eps": config.layer_norm_epsilon,
+        "use_attn_scale": config.scale_attn_weights,
+        "scale_attn_by_inverse_layer_idx": config.scale_attn_by_inverse_layer_idx,
+    }
+
+
+def _phi(config: Any) -> Settings:
+    return {
+        **_layer_norms(config),
+        "d_mlp": config.intermediate_size,
+        "act_fn": config.hidden_act,
+        "eps": config.layer_norm_eps,
+        "parallel_attn_mlp": True,
+    }
+
+
+OWN: dict[str, Callable[[Any], Settings]] = {
+    "GPT2LMHeadModel": _gpt2,
+    "PhiForCausalLM": _phi,
+    "LlamaForCausalLM": _decoder,
+    "Qwen2ForCausalLM": _gemma,  # grouped in the same way
+    "Qwen3ForCausalLM": lambda config: {**_decoder(config), "use_qk_norm": True},
+    "GemmaForCausalLM": _gemma,
+    "Gemma2ForCausalLM": _gemma2,
+    "Gemma3ForCausalLM": lambda config: {**_gemma2(config), "use_qk_norm": True},
+    "OlmoForCausalLM": _olmo,
+    "Olmo2ForCausalLM": _decoder,
 }
 
-
-def read_config(folder: Path, name: str | None = None) -> PretrainedConfig:
-    """The checkpoint's config.
-
-    InputError if the architecture or variant is not supported, or if transformers could read the
-    checkpoint only by running code that comes with it, which never happens here.
-    """
-    try:
-        raw = json.loads((folder / "config.json").read_text())
-        architecture = (raw.get("architectures") or ["none"])[0]
-    except (ValueError, AttributeError) as e:
-        raise InputError(
-            f"{folder / 'config.json'} is not a model config; download the checkpoint again."
-        ) from e
-    if raw.get("auto_map") and str(raw.get("model_type")) not in CONFIG_MAPPING:
-        raise needs_own_code(name or str(folder))
-    if architecture == "Gemma3ForConditionalGeneration":
-        raise InputError(
-            "Multimodal Gemma 3 checkpoints are not supported; use a text-only one "
-            "(Gemma3ForCausalLM), such as google/gemma-3-1b-it."
-        )
-    if architecture not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise InputError(f"The architecture {architecture} is not supported; use one of: {known}.")
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    _refuse_variants(config)
-    return config
+LIBRARY = (
+    "GPTNeoXForCausalLM",
+    "GPTNeoForCausalLM",
+    "GPTJForCausalLM",
+    "OPTForCausalLM",
+    "BloomForCausalLM",
+    "Phi3ForCausalLM",
+    "MistralForCausalLM",
+    "MixtralForCausalLM",
+    "Olmo3ForCausalLM",
+    "OlmoeForCausalLM",
+    "GptOssForCausalLM",
+)
 
 
-def needs_own_code(name: str) -> InputError:
-    """The error for a checkpoint that transformers can load only by running its code."""
-    return InputError(
-        f"The model {name} needs its own Python code, which is never run here; use a checkpoint "
-        "that transformers supports natively."
-    )
+def _rotary(config: Any) -> Settings:
+    """Rotary embeddings as the checkpoint has them; nothing for architectures without."""
+    rope = rope_of(config)
+    if not rope:
+        return {}
+    width = d_head(config)
+    settings = {
+        "d_head": width,
+        "positional_embedding_type": "rotary",
+        "rotary_dim": int(width * rope.get("partial_rotary_factor", 1.0)),
+        "rotary_base": rope_theta(config),
+        "rotary_base_local": rope_theta(config, SLIDING),
+    }
+    return {**settings, **_scaling(rope, rope_type(config, SLIDING) == "default")}
 
 
-def _refuse_variants(config: Any) -> None:
-    """Refuse variants that loading would silently ignore."""
-    unsupported = {
-        "quantized weights": getattr(config, "quantization_config", None) is not None,
-        "attention biases": bool(getattr(config, "attention_bias", False)),
-        "MLP biases": bool(getattr(config, "mlp_bias", False)),
-        "bidirectional attention": bool(getattr(config, "use_bidirectional_attention", False)),
+def _scaling(rope: dict[str, Any], sliding_unscaled: bool) -> Settings:
+    """Linear, llama3 and yarn scaling, as TransformerLens's settings."""
+    kind = rope.get("rope_type")
+    if kind == "linear":
+        return {"rotary_scaling_factor": float(rope["factor"])}
+    if kind == "llama3":
+        return {
+            "use_NTK_by_parts_rope": True,
+            "NTK_by_parts_factor": rope["factor"],
+            "NTK_by_parts_low_freq_factor": rope["low_freq_factor"],
+            "NTK_by_parts_high_freq_factor": rope["high_freq_factor"],
+            "NTK_original_ctx_len": rope["original_max_position_embeddings"],
+        }
+    if kind == "yarn":
+        factor = float(rope["factor"])
+        return {
+            "use_yarn_rope": True,
+            "yarn_factor": factor,
+            "yarn_attention_factor": rope.get("attention_factor") or 0.1 * math.log(factor) + 1.0,
+            "yarn_beta_fast": float(rope.get("beta_fast") or 32),
+            "yarn_beta_slow": float(rope.get("beta_slow") or 1),
+            "yarn_original_max_position_embeddings": rope["original_max_position_embeddings"],
+            "yarn_truncate": rope.get("truncate", True),
+            "yarn_global_attn_only": sliding_unscaled,
+        }
+    return {}
+
+
+def _windows(config: Any) -> Settings:
+    """Which layers use sliding-window attention; none unless the config says so."""
+    kinds = attention_types(config)
+    if SLIDING not in kinds:
+        return {"use_local_attn": False, "attn_types": None}
+    return {
+        "use_local_attn": True,
+        "window_size": window(config),
+        "attn_types": ["local" if kind == SLIDING else "global" for kind in kinds],
+    }
+
+
+def why_bridge(config: Any) -> str | None:
+    """What no HookedTransformer can represent of this checkpoint; None if it can all of it."""
+    architecture = (config.architectures or ["none"])[0]
+    if architecture not in OWN and architecture not in LIBRARY:
+        return f"TransformerLens has no HookedTransformer of {architecture}"
+    found = [what for what, present in _variants(config, architecture).items() if present]
+    return f"a HookedTransformer of {architecture} would ignore {found[0]}" if found else None
+
+
+def _variants(config: Any, architecture: str) -> dict[str, bool]:
+    """Variants that TransformerLens's modules or converters would silently ignore."""
+    given: Callable[[str], Any] = lambda name: getattr(config, name, None)  # noqa: E731
+    heads, grouped = given("num_attention_heads"), given("num_key_value_heads")
+    kinds = set(attention_types(config))
+    return {
+        "attention biases": bool(given("attention_bias"))
+        and architecture not in ("GPTNeoXForCausalLM", "GptOssForCausalLM"),
+        "attention without biases": given("attention_bias") is False
+        and architecture in ("GPTNeoXForCausalLM", "GptOssForCausalLM"),
+        "MLP biases": bool(given("mlp_bias")),
+        "norms on queries and keys": bool(given("qk_layernorm")),
+        "norms after the layers": given("do_layer_norm_before") is False,
+        "the projected embedding": architecture == "OPTForCausalLM"
+        and given("word_embed_proj_dim") != config.hidden_size,
+        "layers without biases": given("enable_bias") is False,
+        "norms without weights": given("layer_norm_elementwise_affine") is False,
+        "the residual taken after the norm": bool(
+            given("apply_residual_connection_post_layernorm")
+        ),
+        "the width of its MLP": architecture in ("GPTJForCausalLM", "GPTNeoForCausalLM")
+        and (given("n_inner") or given("intermediate_size") or 4 * config.hidden_size)
+        != 4 * config.hidden_size,
+        "grouped queries": architecture in ("Olmo2ForCausalLM", "OlmoForCausalLM", "PhiForCausalLM")
+        and grouped not in (None, heads),
         f"the activation {activation(config)}": activation(config) not in SUPPORTED_ACTIVATIONS,
+        f"attention of the kind {', '.join(sorted(kinds - {FULL, SLIDING}))}": bool(
+            kinds - {FULL, SLIDING}
+        ),
         f"scaled rotary embeddings ({rope_type(config)})": _unsupported_scaling(config),
     }
-    for what, present in unsupported.items():
-        if present:
-            raise InputError(
-                f"This checkpoint has {what}, which is not supported; use one without."
-            )
 
 
 def _unsupported_scaling(config: Any) -> bool:
-    """TransformerLens cannot scale sliding layers by a factor, or spare them llama3 scaling."""
-    if SLIDING not in layer_types(config):
-        return rope_type(config) not in ("default", "linear", "llama3")
-    return rope_type(config, SLIDING) != "default" or rope_type(config) not in ("default", "linear")
-
-
-def layer_types(config: Any) -> list[str]:
-    """Each layer's kind of attention; full attention unless the config lists others."""
-    return getattr(config, "layer_types", None) or [FULL] * config.num_hidden_layers
-
-
-def rope_of(config: Any, kind: str = FULL) -> dict[str, Any]:
-    """Rotary settings for layers of this kind; Gemma 3 has separate ones for sliding layers."""
-    rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
-    return rope.get(kind) or rope
-
-
-def rope_type(config: Any, kind: str = FULL) -> str:
-    """How these layers scale rotary embeddings; `default` means not at all."""
-    return rope_of(config, kind).get("rope_type") or "default"
-
-
-def rope_theta(config: PretrainedConfig) -> float:
-    """The rotary base, which transformers 5 keeps in `rope_parameters`."""
-    return float(rope_of(config).get("rope_theta", getattr(config, "rope_theta", 10_000.0)))
-
-
-def d_head(config: Any) -> int:
-    """The width of one head: the config's head_dim, else hidden_size / num_attention_heads."""
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-
-
-def activation(config: Any) -> str:
-    """The MLP's activation function, which Gemma configs store under another key."""
-    return getattr(config, "hidden_activation", None) or config.hidden_act
-
-
-def context_length(config: PretrainedConfig, n_ctx: int | None) -> int:
-    """`n_ctx` if given, else the model's maximum, capped at 4,096."""
-    longest = int(config.max_position_embeddings)
-    if n_ctx is None:
-        return min(longest, MAX_DEFAULT_N_CTX)
-    if not 0 < n_ctx <= longest:
-        raise InputError(f"n_ctx={n_ctx} is out of range; choose 1 to {longest} for this model.")
-    return n_ctx
+    """TransformerLens scales sliding layers by yarn and llama3 only, and spares them yarn only."""
+    rope, full = rope_of(config), rope_type(config)
+    if full not in ("default", "linear", "llama3", "yarn"):
+        return True
+    if full == "yarn" and (rope.get("mscale") or rope.get("factor") is None):
+        return True
+    if SLIDING not in attention_types(config):
+        return False
+    sliding = rope_of(config, SLIDING)
+    alike = {**sliding, "rope_theta": None} == {**rope, "rope_theta": None}
+    if rope_type(config, SLIDING) == "default":
+        return full == "llama3"
+    return full == "linear" or not alike

@@ -6,6 +6,7 @@ the final norm and the unembedding, which are computed here, in float32.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -52,16 +53,23 @@ def _read(model: Model, tokens: Tokens, mask: Mask, hook_name: str) -> Tensor:
         resid = model(tokens, attention_mask=mask.long(), stop_at_layer=layer)
         return model.blocks[layer].hook_resid_pre(resid)
     # A bridge that runs its last layer also unembeds: restrict that to one position.
-    extra: dict[str, Any] = {"logits_to_keep": 1} if is_bridge(model) else {}
     _, cache = model.run_with_cache(
         tokens,
         attention_mask=mask.long(),
         names_filter=lambda name: name == hook_name,
         stop_at_layer=layer + 1,
         return_cache_object=False,
-        **extra,
+        **_one_position(model),
     )
     return cache[hook_name]
+
+
+def _one_position(model: Model) -> dict[str, Any]:
+    """The option by which a bridge unembeds the last position alone, if its module has it."""
+    if not is_bridge(model):
+        return {}
+    taken = inspect.signature(model.original_model.forward).parameters
+    return {"logits_to_keep": 1} if "logits_to_keep" in taken else {}
 
 
 @torch.no_grad()
@@ -146,7 +154,7 @@ def reading_direction(model: Model, ids: Columns) -> Float[Tensor, " d_model"]:
     subtracts the mean over the vocabulary.
     """
     mean = model.unembed.W_U[:, ids.to(model.unembed.W_U.device)].float().mean(1)
-    return mean * _norm_weight(model)
+    return _centred(model, mean * _norm_weight(model))
 
 
 @torch.no_grad()
@@ -156,7 +164,7 @@ def direct_logits(model: Model, vectors: Float[Tensor, "n d_model"]) -> Logits:
     The final norm's division is left out, so logits are known up to a common factor. This is the
     logit lens (nostalgebraist 2020) of a direction.
     """
-    x = vectors.float().to(model.unembed.W_U.device) * _norm_weight(model)
+    x = _centred(model, vectors.float().to(model.unembed.W_U.device)) * _norm_weight(model)
     pieces = [x @ W.float() for W in model.unembed.W_U.split(VOCAB_CHUNK, dim=1)]
     logits = torch.cat(pieces, dim=1)
     return logits - logits.mean(dim=1, keepdim=True)
@@ -169,22 +177,39 @@ def _capped(model: Model, logits: Logits) -> Logits:
 
 def _norm_weight(model: Model) -> Tensor:
     """The final norm's weights, float32; 1 if it has none."""
-    weight = getattr(model.ln_final, "w", None)
-    if weight is None:
-        return torch.ones((), device=model.unembed.W_U.device)
-    return weight.float() + float(getattr(model.cfg, "rmsnorm_uses_offset", False))
+    weight = weight_of_norm(getattr(model, "ln_final", None))
+    return torch.ones((), device=model.unembed.W_U.device) if weight is None else weight
+
+
+def weight_of_norm(norm: Any) -> Tensor | None:
+    """What a norm multiplies by, float32; None if it has no weights.
+
+    Some modules in a bridge multiply by 1 + their weights, which their output on ones shows.
+    """
+    weight, module = getattr(norm, "w", None), getattr(norm, "original_component", None)
+    if weight is None or module is None or isinstance(module, torch.nn.LayerNorm):
+        return None if weight is None else weight.float()
+    with torch.no_grad():
+        offset = (module(torch.ones_like(weight)[None])[0] - weight).float().mean().round()
+    return weight.float() + offset
+
+
+def _centred(model: Model, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+    """x minus its mean over d_model if the final norm is a LayerNorm; x itself otherwise."""
+    layer_norm = (model.cfg.normalization_type or "").startswith("LN")
+    if layer_norm and not getattr(model.cfg, "final_rms", False):
+        return x - x.mean(dim=-1, keepdim=True)
+    return x
 
 
 def _final_norm(model: Model, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_model"]:
     """The model's RMSNorm or LayerNorm before the unembedding, with weights if it has them."""
-    kind, cfg = model.cfg.normalization_type, model.cfg
-    if kind is None:
+    if model.cfg.normalization_type is None:
         return x
-    if kind.startswith("LN") and not getattr(cfg, "final_rms", False):
-        x = x - x.mean(dim=-1, keepdim=True)
-    x = x / (x.pow(2).mean(dim=-1, keepdim=True) + cfg.eps).sqrt()
+    x = _centred(model, x)
+    x = x / (x.pow(2).mean(dim=-1, keepdim=True) + model.cfg.eps).sqrt()
     x = x * _norm_weight(model)
-    bias = getattr(model.ln_final, "b", None)
+    bias = getattr(getattr(model, "ln_final", None), "b", None)
     return x if bias is None else x + bias.float()
 
 
@@ -207,9 +232,7 @@ def resid_gradient(
         seen["final"] = x
 
     top = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
-    end: dict[str, Any] = (
-        {"logits_to_keep": 1} if is_bridge(model) else {"stop_at_layer": model.cfg.n_layers}
-    )
+    end = _one_position(model) if is_bridge(model) else {"stop_at_layer": model.cfg.n_layers}
     with torch.enable_grad(), model.hooks(fwd_hooks=[(hook_name, enter), (top, leave)]):
         model(tokens, attention_mask=mask.long(), **end)
         value = of(unembed_with_gradients(model, seen["final"][:, -1]))

@@ -15,13 +15,18 @@ from saelens_steer.errors import InputError
 from saelens_steer.model.forward import check_length
 from saelens_steer.model.model_class import Model, is_bridge
 from saelens_steer.model.provenance import origin_of
+from saelens_steer.model.tokenizer import stop_ids
 from saelens_steer.tensors import Mask, Tokens
 
 
 def stop_token_ids(model: Model) -> list[int]:
-    """Tokens that end a completion: the checkpoint's, or else the tokenizer's EOS."""
-    origin = origin_of(model)
-    return list(origin.stop_ids) if origin else [_tokenizer(model).eos_token_id]
+    """Tokens that end a completion: the tokenizer's EOS and others that the checkpoint names.
+
+    Empty if neither names one: completions then end at their length limit.
+    """
+    if origin := origin_of(model):
+        return list(origin.stop_ids)
+    return list(stop_ids(getattr(model, "original_model", None), _tokenizer(model)))
 
 
 @torch.no_grad()
@@ -46,7 +51,8 @@ def generate(
         out = run(
             prompt,
             max_new_tokens=max_new_tokens,
-            eos_token_id=stops,
+            stop_at_eos=bool(stops),
+            eos_token_id=stops or None,
             do_sample=temperature > 0,
             temperature=temperature or 1.0,
             prepend_bos=False,
@@ -54,7 +60,7 @@ def generate(
             verbose=False,
             **options,
         )
-    return _pad_after_stop(out[:, tokens.shape[1] :], stops, _tokenizer(model).pad_token_id)
+    return _pad_after_stop(out[:, tokens.shape[1] :], stops, _padding(model))
 
 
 def _tokenizer(model: Model) -> Any:
@@ -62,6 +68,13 @@ def _tokenizer(model: Model) -> Any:
     if model.tokenizer is None:
         raise InputError("Generation needs a tokenizer: load the model with load_model.")
     return model.tokenizer
+
+
+def _padding(model: Model) -> int:
+    """The id of padding, inside the embedding: the tokenizer's, else its EOS, else 0."""
+    tokenizer = _tokenizer(model)
+    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(i for i in ids if i is not None and i < model.cfg.d_vocab)
 
 
 def _check_left_padded(mask: Mask) -> None:
@@ -83,7 +96,7 @@ def _mask_kept(model: Model, tokens: Tokens, mask: Mask) -> Iterator[tuple[Token
         return
     tokenizer = _tokenizer(model)
     first = set(tokens[torch.arange(len(tokens)), mask.long().argmax(dim=1)].tolist())
-    pad = next(i for i in (tokenizer.pad_token_id, *range(model.cfg.d_vocab)) if i not in first)
+    pad = next(i for i in (_padding(model), *range(model.cfg.d_vocab)) if i not in first)
     if pad != tokenizer.pad_token_id:
         model.tokenizer = copy.deepcopy(tokenizer)
         model.tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from typing import Any
 
 from saelens_steer.errors import InputError
 from saelens_steer.model.model_class import Model, is_bridge
@@ -44,8 +45,10 @@ def same_places(hook_name: str) -> tuple[str, ...]:
 def check_hook_name(model: Model, hook_name: str) -> str:
     """Return the name if this model has such a hook and it fires; InputError otherwise.
 
-    A TransformerBridge would silently ignore an unknown name.
+    A TransformerBridge would silently ignore an unknown name. Every model that is read or steered
+    comes through here, so models with SAEs attached are refused here.
     """
+    _refuse_attached_saes(model)
     layer = hook_layer(hook_name)
     if layer >= model.cfg.n_layers:
         raise InputError(
@@ -56,6 +59,16 @@ def check_hook_name(model: Model, hook_name: str) -> str:
         raise InputError(f"There is no hook {hook_name!r}; {_instead(model, hook_name)}")
     _refuse_switched_off(model, hook_name)
     return hook_name
+
+
+def _refuse_attached_saes(model: Any) -> None:
+    """InputError for a model with SAEs attached: its hooks read what the SAEs put out."""
+    attached = sorted(getattr(model, "acts_to_saes", None) or {})
+    if attached:
+        raise InputError(
+            f"The model has an SAE attached at {attached[0]}, which changes what hooks read; call "
+            "model.reset_saes() first."
+        )
 
 
 def check_editable(model: Model, hook_name: str) -> str:

@@ -4,14 +4,16 @@ Both models run on one fixed left-padded batch of token ids. If layers have a sl
 also run on one longer row, whose end is compared. The error at a position is
 ‖ours − theirs‖ / ‖theirs‖. In float32 the *largest* error over real positions may be 1e-4. In half
 precision rounding alone reaches a few per cent at single positions, so the *median* may be 10 % (a
-wrong model is off by about 100 %), and the first layers (at least two, with every kind of
-attention) are also proved in float32. Proofs are remembered per snapshot, dtype, model class,
-device and library versions.
+wrong model is off by about 100 %), and the model is proved in float32 too: the whole of it up to
+1 billion parameters; above that the first layers (at least two, with one of each kind), the last
+layer, the final norm and the unembedding. Proofs are remembered per snapshot, dtype, model class,
+device, versions of the libraries and version of this package.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Callable
@@ -29,15 +31,15 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from saelens_steer.errors import InputError
 from saelens_steer.files import write_json
-from saelens_steer.model.architectures import SLIDING, layer_types
 from saelens_steer.model.forward import last_token_logits, run_to_hook
 from saelens_steer.model.hooks import default_hook_name
 from saelens_steer.model.model_class import Model
+from saelens_steer.model.settings import window
 from saelens_steer.tensors import Mask, Tokens
+from saelens_steer.version import __version__
 
 FLOAT32_TOLERANCE = 1e-4
 HALF_TOLERANCE = 0.1
-SHALLOW_LAYERS = 2
 LENGTHS = (48, 29, 11)
 BEYOND = 16
 """Positions compared at the end of the long row, all past the sliding window."""
@@ -77,7 +79,7 @@ class Parity:
 def probe_lengths(config: Any, n_ctx: int) -> list[int]:
     """The length of each row of the batch, then of the row longer than a sliding window, if any."""
     near = [min(n, n_ctx) for n in LENGTHS]
-    far = min(config.sliding_window + BEYOND, n_ctx) if SLIDING in layer_types(config) else 0
+    far = min(window(config) + BEYOND, n_ctx) if window(config) else 0
     return [*near, far] if far > max(near) else near
 
 
@@ -111,13 +113,15 @@ def _hugging_face(
     hf: PreTrainedModel, tokens: Tokens, mask: Mask, last_only: bool
 ) -> tuple[Tensor, Tensor]:
     positions = (mask.long().cumsum(1) - 1).clamp(min=0)  # from each row's first real token
-    options: dict[str, Any] = {"logits_to_keep": 1} if last_only else {}
+    options: dict[str, Any] = {"logits_to_keep": 1, "position_ids": positions.to(hf.device)}
+    taken = inspect.signature(hf.forward).parameters
+    if not last_only:
+        del options["logits_to_keep"]
     out = hf(
         tokens.to(hf.device),
         attention_mask=mask.long().to(hf.device),
-        position_ids=positions.to(hf.device),
         output_hidden_states=True,
-        **options,
+        **{name: value for name, value in options.items() if name in taken},
     )
     logits = out.logits[:, -1] if last_only else out.logits
     return logits, out.hidden_states[hf.config.num_hidden_layers // 2]
@@ -125,16 +129,19 @@ def _hugging_face(
 
 @torch.no_grad()
 def read_loaded(model: Model, config: PretrainedConfig) -> Reading:
-    """The loaded model's outputs, through the calls that the rest of the toolkit uses."""
+    """The loaded model's outputs, at last positions through what the rest of the toolkit calls."""
     return _read(config, model.cfg.n_ctx, partial(_loaded, model))
 
 
 def _loaded(model: Model, tokens: Tokens, mask: Mask, last_only: bool) -> tuple[Tensor, Tensor]:
     tokens, mask = tokens.to(model.cfg.device), mask.to(model.cfg.device)
     resid = run_to_hook(model, tokens, mask, default_hook_name(model))
+    last = last_token_logits(model, tokens, mask)
     if last_only:
-        return last_token_logits(model, tokens, mask), resid
-    return model(tokens, attention_mask=mask.long()), resid
+        return last, resid
+    logits = model(tokens, attention_mask=mask.long())
+    logits[:, -1] = last
+    return logits, resid
 
 
 @torch.no_grad()
@@ -148,11 +155,6 @@ def compare_on(model: Model, hf: PreTrainedModel, tokens: Tokens, mask: Mask) ->
         )
     )
     return compare(ours, theirs)
-
-
-def shallow_layers(kinds: list[str]) -> int:
-    """The fewest first layers with every kind of attention; two if the model has them."""
-    return max(*(kinds.index(kind) + 1 for kind in set(kinds)), min(SHALLOW_LAYERS, len(kinds)))
 
 
 def compare(ours: Reading, theirs: Reading) -> Parity:
@@ -191,6 +193,7 @@ def parity_key(
 ) -> str:
     """Hash of everything that a proof depends on."""
     versions = [f"{library}=={version(library)}" for library in LIBRARIES]
+    versions.append(f"saelens_steer=={__version__}")
     kind = torch.device(device).type
     parts = [fingerprint, str(dtype), model_class, kind, str(lengths), *versions]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

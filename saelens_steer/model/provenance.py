@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from transformers import PreTrainedModel
 
 from saelens_steer.model.model_class import Model
 from saelens_steer.model.parity import Parity
@@ -23,19 +25,27 @@ class ModelOrigin:
     fingerprint: str
     stop_ids: tuple[int, ...]
     parity: Parity
+    proof: str
+    """What was proved, and in which dtype; `remembered` if an earlier load proved it."""
 
 
-_ORIGINS: WeakKeyDictionary[Any, ModelOrigin] = WeakKeyDictionary()
+Reader = Callable[[torch.dtype], PreTrainedModel]
+_ORIGINS: WeakKeyDictionary[Any, tuple[ModelOrigin, Reader]] = WeakKeyDictionary()
 
 
-def set_origin(model: Model, origin: ModelOrigin) -> None:
+def set_origin(model: Model, origin: ModelOrigin, read: Reader) -> None:
     """Record where a model came from, for as long as the model exists."""
-    _ORIGINS[model] = origin
+    _ORIGINS[model] = origin, read
 
 
 def origin_of(model: Model) -> ModelOrigin | None:
     """What `load_model` recorded; None for a model created elsewhere."""
-    return _ORIGINS.get(model)
+    return _ORIGINS[model][0] if model in _ORIGINS else None
+
+
+def reader_of(model: Model) -> Reader | None:
+    """What reads the checkpoint of a model again; None for a model created elsewhere."""
+    return _ORIGINS[model][1] if model in _ORIGINS else None
 
 
 def model_fingerprint(model: Model) -> str:

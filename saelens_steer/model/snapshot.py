@@ -10,12 +10,13 @@ import json
 import re
 from pathlib import Path
 
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub import errors as hub
-from huggingface_hub import snapshot_download
 
 from saelens_steer.config import TINY
 from saelens_steer.errors import InputError, first_line
 from saelens_steer.files import inside
+from saelens_steer.model.names import hub_ids, only_in_transformer_lens
 
 TINY_WEIGHTS = Path(__file__).parent / "tiny" / "weights"
 EXAMPLE_ID = "Qwen/Qwen3-4B-Instruct-2507"
@@ -28,7 +29,7 @@ INDEX = "model.safetensors.index.json"
 def find_snapshot(name: str, revision: str | None = None) -> Path:
     """The folder with the config.json and safetensors weights of a model.
 
-    `name` is the shipped model's, a local folder, or a hub id, which is downloaded unless cached.
+    `name` is the shipped model's, a local folder, or a hub id or alias, downloaded unless cached.
     """
     local = Path(name).expanduser()
     if name == TINY:
@@ -42,13 +43,24 @@ def find_snapshot(name: str, revision: str | None = None) -> Path:
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
-    """Download a hub model unless it is cached."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    """Download a hub model unless it is cached, under whichever of its ids."""
+    if not (ids := hub_ids(name)):
         raise InputError(_not_a_model(name))
+    if only_in_transformer_lens(ids[0]):
+        raise InputError(
+            f"The model {name} is in TransformerLens's own format: give "
+            f"HookedTransformer.from_pretrained({name!r}) where a model is expected."
+        )
+    hub_id = next((i for i in ids if _is_cached(i)), ids[0])
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=FILES))
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=FILES))
     except Exception as e:  # hub, network and disk errors share no base class
         raise InputError(_download_failure(name, revision, e)) from e
+
+
+def _is_cached(hub_id: str) -> bool:
+    """Whether the hub cache has a folder for this id."""
+    return (Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}").is_dir()
 
 
 def _not_a_model(name: str) -> str:

@@ -115,16 +115,34 @@ def steered(
         return after
 
     def embedding(module: Any, args: tuple[Any, ...]) -> None:  # noqa: ARG001
+        _check_still_there(model, hook_name, ours)
         tracker.note_tokens(args[0], getattr(model.tokenizer, "pad_token_id", None))
 
     # the embedding sees the tokens of every pass, whatever method started it
     handle = model.embed.register_forward_pre_hook(embedding)
+    before = _hooks_at(model, hook_name)
     try:
         with model.hooks(fwd_hooks=[(hook_name, hook)]):
+            ours = next(h for h in _hooks_at(model, hook_name) if h not in before)
             yield receipt
+            _check_still_there(model, hook_name, ours)
     finally:
         handle.remove()
     _check_steered(receipt, hook_name, positions)
+
+
+def _hooks_at(model: Any, hook_name: str) -> list[Any]:
+    """The forward hooks at a hook point now."""
+    return list(model.hook_dict[hook_name].fwd_hooks)
+
+
+def _check_still_there(model: Any, hook_name: str, ours: Any) -> None:
+    """InputError once the steering hook is gone, so that no pass goes unsteered in silence."""
+    if not any(hook is ours for hook in _hooks_at(model, hook_name)):
+        raise InputError(
+            f"The steering hook at {hook_name} was removed inside the context: call reset_hooks() "
+            "before it or after it."
+        )
 
 
 class _Sinks:

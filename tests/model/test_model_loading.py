@@ -8,13 +8,13 @@ import json
 import shutil
 
 import pytest
-import torch
 from checkpoints import put_in_hub_cache, random_llama, random_qwen3
 from huggingface_hub import constants
 from transformers import AutoTokenizer
 
 from saelens_steer.errors import InputError
 from saelens_steer.model import (
+    checkpoint,
     load,
     load_model,
     model_fingerprint,
@@ -102,16 +102,13 @@ def test_the_tokenizer_pads_left_and_keeps_qwens_meaning(name, request):
     assert stop_token_ids(model) == [2, 0]
 
 
-@pytest.mark.parametrize("build", [load._hooked_transformer, load._bridge])
-def test_the_tokenizer_given_is_not_changed(random_folder, build):
-    config = load.read_config(random_folder)
+@pytest.mark.parametrize("model_class", CLASSES)
+def test_the_tokenizer_given_is_not_changed(random_folder, model_class):
     tokenizer = AutoTokenizer.from_pretrained(random_folder)
     before = copy.deepcopy(tokenizer)
-    spec = load.LoadRequest("m", random_folder, config, tokenizer, torch.float32, "cpu", 64)
-    model = build(load._hugging_face("m", random_folder, config, torch.float32), spec)
+    model = load_model(random_folder, tokenizer=tokenizer, model_class=model_class)
     assert model.tokenizer is not tokenizer
-    assert model.tokenizer.bos_token == "<|im_end|>"
-    assert tokenizer.bos_token is None
+    assert model.tokenizer.bos_token is tokenizer.bos_token is None
     assert tokenizer.padding_side == before.padding_side
     assert tokenizer.special_tokens_map == before.special_tokens_map
 
@@ -157,7 +154,9 @@ def _refused(match: str, *args, **kwargs):
 def test_names_that_stand_for_nothing_are_refused(hub, tmp_path):
     _refused("did you mean 'tiny-qwen3'", "tiny-qwen")
     _refused("did you mean 'tiny-qwen3'", "tiny_qwen3")
-    _refused("There is no model 'gpt2'", "gpt2")
+    _refused("There is no model 'gpt3'", "gpt3")
+    _refused("is not cached, and the hub is unreachable", "gpt2")
+    _refused(r"give HookedTransformer.from_pretrained\('gelu-1l'\)", "gelu-1l")
     _refused("There is no model ''", "")
     _refused("There is no folder", str(tmp_path / "absent"))
     _refused("There is no folder", "./absent")
@@ -241,12 +240,8 @@ def test_a_folder_without_tokenizer_is_refused_and_none_is_made_up(copied):
     [
         ({"architectures": ["MambaForCausalLM"]}, "MambaForCausalLM is not supported"),
         ({"architectures": None}, "none is not supported"),
-        ({"attention_bias": True}, "attention biases"),
+        ({"attention_bias": True}, "lack model.layers.0.self_attn.k_proj.bias"),
         ({"quantization_config": {"quant_method": "fp8"}}, "quantized"),
-        (
-            {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6, "factor": 2.0}},
-            "scaled rotary",
-        ),
     ],
 )
 def test_unsupported_checkpoints_are_refused(copied, changes, match):
@@ -339,9 +334,9 @@ def test_the_hugging_face_model_is_freed(random_folder, monkeypatch):
     import weakref
 
     kept = []
-    read = load._hugging_face
+    read = checkpoint.read_weights
     monkeypatch.setattr(
-        load, "_hugging_face", lambda *a: (kept.append(weakref.ref(h := read(*a))), h)[1]
+        checkpoint, "read_weights", lambda *a: (kept.append(weakref.ref(h := read(*a))), h)[1]
     )
     model = load_model(str(random_folder))
     gc.collect()

@@ -98,7 +98,14 @@ def test_a_text_begins_with_bos_once_where_the_tokenizer_has_one(folders, family
     assert model.tokenizer.padding_side == "left"
 
 
-YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 1e6,
+    "factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+DYNAMIC = {**YARN, "rope_type": "dynamic"}
+LINEAR = {"rope_type": "linear", "rope_theta": 1e6, "factor": 4.0}
 BOTH_KINDS_LLAMA3 = {
     **GEMMA_LINEAR,
     "full_attention": {
@@ -111,31 +118,53 @@ BOTH_KINDS_LLAMA3 = {
 }
 
 
+def _changed(folders, tmp_path, family, changes):
+    folder = shutil.copytree(folders[family], tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    return folder
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("family", "changes", "model_class"),
+    [
+        ("llama", {"rope_parameters": YARN}, "HookedTransformer"),
+        ("qwen2", {"rope_parameters": YARN}, "HookedTransformer"),
+        ("qwen2", {"rope_parameters": LINEAR}, "HookedTransformer"),
+        ("llama", {"rope_parameters": DYNAMIC}, "TransformerBridge"),
+        ("gemma3", {"rope_parameters": BOTH_KINDS_LLAMA3}, "TransformerBridge"),
+        ("qwen2", {"hidden_act": "laplace"}, "TransformerBridge"),
+    ],
+)
+def test_a_variant_is_computed_in_the_class_that_can(
+    folders, tmp_path, family, changes, model_class
+):
+    folder = _changed(folders, tmp_path, family, changes)
+    model = load_model(folder)
+    assert type(model).__name__ == model_class
+    tokens, mask = left_padded(rows())
+    plain, changed = (last_logits(hugging_face(f), tokens, mask) for f in (folders[family], folder))
+    assert (last_token_logits(model, tokens, mask) - changed).abs().max() <= 1e-4
+    assert (plain - changed).abs().max() > 1e-3 or changes.get("rope_parameters") is DYNAMIC
+
+
 @pytest.mark.parametrize(
     ("family", "changes", "match"),
     [
-        ("llama", {"rope_parameters": YARN}, r"scaled rotary embeddings \(yarn\)"),
-        ("qwen2", {"rope_parameters": YARN}, r"scaled rotary embeddings \(yarn\)"),
-        ("llama", {"attention_bias": True}, "attention biases"),
-        ("llama", {"mlp_bias": True}, "MLP biases"),
-        ("gemma3", {"attention_bias": True}, "attention biases"),
+        ("llama", {"attention_bias": True}, "lack model.layers.0.self_attn.k_proj.bias"),
+        ("llama", {"mlp_bias": True}, "lack model.layers.0.mlp.down_proj.bias"),
+        ("gemma3", {"attention_bias": True}, "lack model.layers.0.self_attn.k_proj.bias"),
         ("gemma3", {"use_bidirectional_attention": True}, "bidirectional attention"),
-        ("gemma3", {"rope_parameters": BOTH_KINDS_LLAMA3}, "scaled rotary"),
-        ("qwen2", {"hidden_act": "laplace"}, "activation laplace"),
-        (
-            "gemma3",
-            {"architectures": ["Gemma3ForConditionalGeneration"]},
-            "use a text-only one",
-        ),
+        ("gemma3", {"architectures": ["Gemma3ForConditionalGeneration"]}, "is not supported"),
         ("qwen2", {"architectures": ["Qwen2MoeForCausalLM"]}, "LlamaForCausalLM"),
+        ("qwen2", {"architectures": ["Qwen2ForSequenceClassification"]}, "is not supported"),
     ],
 )
 def test_what_would_be_dropped_is_refused_in_one_sentence(
     folders, tmp_path, family, changes, match
 ):
-    folder = shutil.copytree(folders[family], tmp_path / "m")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    folder = _changed(folders, tmp_path, family, changes)
     with pytest.raises(InputError, match=match) as error:
         load_model(str(folder))
     assert "\n" not in str(error.value)

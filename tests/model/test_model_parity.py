@@ -104,7 +104,7 @@ def test_wrong_weights_in_a_late_layer_are_refused_in_bfloat16(random_folder, mo
 def test_a_wrong_rotary_base_is_refused_in_every_dtype(tmp_path, monkeypatch, dtype):
     rope = {"rope_type": "default", "rope_theta": 5e6}
     folder = random_qwen3(tmp_path / "m", rope_parameters=rope)
-    monkeypatch.setattr(architectures, "rope_theta", lambda config: 1e6)
+    monkeypatch.setattr(architectures, "rope_theta", lambda *_: 1e6)
     with pytest.raises(ParityError):
         load_model(str(folder), dtype=dtype)
 

@@ -1,0 +1,36 @@
+"""The hub ids that a model's name may stand for: aliases, and repositories that moved."""
+
+from __future__ import annotations
+
+import re
+
+from transformer_lens.loading_from_pretrained import make_model_alias_map
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+MOVED = {
+    "gpt2": "openai-community/gpt2",
+    "gpt2-medium": "openai-community/gpt2-medium",
+    "gpt2-large": "openai-community/gpt2-large",
+    "gpt2-xl": "openai-community/gpt2-xl",
+    "distilgpt2": "distilbert/distilgpt2",
+}
+"""Ids from before every repository had an owner, which the hub still redirects."""
+TRANSFORMER_LENS_ONLY = ("NeelNanda/", "ArthurConmy/", "Baidicoot/")
+"""Owners of checkpoints that TransformerLens reads and transformers does not."""
+
+
+def hub_ids(name: str) -> list[str]:
+    """The hub ids under which a cache may hold the model of this name, the likeliest first."""
+    official = make_model_alias_map().get(name.lower())
+    ids = [official] if official else []
+    if HUB_ID.fullmatch(name):
+        ids.insert(0, name)
+    old = {new: short for short, new in MOVED.items()}
+    moved = [other[i] for other in (MOVED, old) for i in ids if i in other]
+    known = (i for i in [*ids, *moved] if HUB_ID.fullmatch(i) or i in MOVED)
+    return list(dict.fromkeys(known))
+
+
+def only_in_transformer_lens(hub_id: str) -> bool:
+    """Whether only `HookedTransformer.from_pretrained` can read this checkpoint."""
+    return hub_id.startswith(TRANSFORMER_LENS_ONLY)

@@ -1,0 +1,89 @@
+"""The checkpoint's own tokenizer: read it, give it a usable padding token, put it on a model.
+
+TransformerLens reads a tokenizer again by its path and makes the copy begin every text with a BOS
+token, whether or not the checkpoint's own does. Models that are loaded here keep their own.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from saelens_steer.errors import InputError
+from saelens_steer.model.configs import needs_own_code
+from saelens_steer.model.model_class import Model
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
+WANTS_CODE = "trust_remote_code=True"
+"""In every message by which transformers asks to run a checkpoint's own code."""
+PADDING = "<|padding|>"
+NEVER_TEXT = "ÿ"
+"""Byte-level BPE's name for the byte 0xFF, which no UTF-8 text contains."""
+
+
+def read_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder; without files transformers would invent one."""
+    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
+        raise InputError(f"There is no tokenizer in {folder}; add tokenizer.json.")
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as e:
+        if WANTS_CODE in str(e):
+            raise needs_own_code(name) from e
+        raise InputError(f"The tokenizer in {folder} cannot be read; replace its files.") from e
+
+
+def set_own_tokenizer(model: Model, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give the model a copy that pads on the left, and make `to_tokens` return its own ids."""
+    own = copy.deepcopy(tokenizer)
+    own.padding_side = "left"
+    own.init_kwargs["trust_remote_code"] = False  # in case TransformerLens reads it again
+    _set_padding(own, model.cfg.d_vocab)
+    model.tokenizer = own
+    begins = begins_with_bos(own)
+    model.cfg.default_prepend_bos = model.cfg.tokenizer_prepends_bos = begins
+
+
+def begins_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer itself puts its BOS token before plain text."""
+    bos = tokenizer.bos_token_id
+    return bos is not None and _ids(tokenizer, "a")[:1] == [bos]
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return tokenizer(text, verbose=False)["input_ids"]
+
+
+def _set_padding(tokenizer: Any, d_vocab: int) -> None:
+    """Keep the padding token if it is inside the embedding and begins no text.
+
+    Without a mask TransformerLens takes leading padding tokens for padding, BOS too if it has the
+    same id. The substitutes, in order: EOS, another special token for padding, a new token in a
+    free row of the embedding, the byte 0xFF, EOS in any case, the last row.
+    """
+    bos, eos, added = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.get_added_vocab()
+    candidates = [tokenizer.pad_token_id, eos, *(i for t, i in added.items() if "pad" in t.lower())]
+    usable = [i for i in candidates if i is not None and 0 <= i < d_vocab and i != bos]
+    if usable:
+        if usable[0] != tokenizer.pad_token_id:
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(usable[0])
+    elif len(tokenizer) < d_vocab:
+        tokenizer.add_special_tokens({"pad_token": PADDING})
+    elif NEVER_TEXT in (vocabulary := tokenizer.get_vocab()):
+        tokenizer.pad_token = NEVER_TEXT if vocabulary[NEVER_TEXT] < d_vocab else None
+    if not 0 <= (d_vocab if (pad := tokenizer.pad_token_id) is None else pad) < d_vocab:
+        last = bos if bos is not None and bos < d_vocab else d_vocab - 1
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(last)
+
+
+def stop_ids(
+    hf: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase | None
+) -> tuple[int, ...]:
+    """The tokenizer's EOS, then others that the generation config names; empty if none is named."""
+    declared = getattr(getattr(hf, "generation_config", None), "eos_token_id", None)
+    more = declared if isinstance(declared, list) else [declared]
+    ids: list[Any] = [getattr(tokenizer, "eos_token_id", None), *more]
+    return tuple(dict.fromkeys(int(i) for i in ids if i is not None))
