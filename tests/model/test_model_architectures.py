@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,10 @@ class Loaded:
     hf: Any
 
     def theirs(self, tokens: torch.Tensor, mask: torch.Tensor) -> Any:
-        """transformers' outputs; hidden states too."""
-        return self.hf(tokens, attention_mask=mask.long(), output_hidden_states=True)
+        """transformers' outputs, hidden states too, with positions from each row's first token."""
+        positions = {"position_ids": (mask.long().cumsum(1) - 1).clamp(min=0)}
+        taken = positions if "position_ids" in signature(self.hf.forward).parameters else {}
+        return self.hf(tokens, attention_mask=mask.long(), output_hidden_states=True, **taken)
 
     @property
     def text(self) -> Any:
