@@ -38,6 +38,7 @@ from saelens_steer.model import check_stream
 from saelens_steer.model.model_class import Model, tokenizer_of
 from saelens_steer.pipeline.arguments import (
     check_activations,
+    check_start,
     given_features,
     given_prompts,
     hook_of,
@@ -114,10 +115,12 @@ def sweep(
     measurement.check()
     if activations is not None:
         check_activations(activations, model.cfg.d_model, hook_name)
+        check_start(activations, measurement.start, tokenizer_of(model))
     measurement = replace(measurement, context=_context(measurement, activations))
     scaled = spec.calibrated or spec.alpha_unit in UNITS_NEEDING_ACTIVATIONS
     if activations is None and (scaled or any(map(needs_activations, spec.families))):
         options: dict[str, Any] = {"hook_name": hook_name, "system": system, "chat": chat}
+        options["special_tokens"] = sae
         activations = cache_activations(model, steered, **options)
     scale = NO_SCALE
     if scaled and activations is not None:
@@ -143,6 +146,7 @@ def _context(measurement: Measurement, activations: Activations | None) -> EditC
     if "probe" not in needs or activations is None:
         return EditContext(sae)
     options: dict[str, Any] = {"tokens": "last", "system": spec.system, "chat": spec.chat}
+    options["special_tokens"] = sae
     prompts, hook_name = measurement.prompts, measurement.hook_name
     last = cache_activations(measurement.model, prompts, hook_name=hook_name, **options)
     others = vectors_of(activations, sorted(set(activations.index["domain"])))
@@ -219,11 +223,12 @@ def compare_edits(
     if ORIGINAL.name in variants:
         raise InputError("a variant cannot be called 'original', the name of the unedited model")
     named = [variant_of(name, edits, hook_name) for name, edits in variants.items()]
-    tokenizer = tokenizer_of(model)
-    encoded = encode_prompts(tokenizer, given_prompts(prompts), system=system, chat=chat)
+    tokenizer, sae = tokenizer_of(model), _only_sae(named, model, hook_name)
+    how: dict[str, Any] = {"system": system, "chat": chat, "special_tokens": sae}
+    encoded = encode_prompts(tokenizer, given_prompts(prompts), **how)
     check_comparable(model, encoded, spec)
     resolved = resolve_metrics(metrics, tokenizer, model.cfg.d_vocab)
-    job = EditComparison(model, encoded, named, resolved, spec, _only_sae(named, model, hook_name))
+    job = EditComparison(model, encoded, named, resolved, spec, sae)
     with progress("compare_edits", job.n_rows) as note:
         return edits_table(job, note)
 

@@ -15,6 +15,7 @@ from saelens_steer.sae.load import (
 from saelens_steer.sae.quality import DENSE, sae_quality
 from saelens_steer.sae.training import (
     SAEGrid,
+    check_contexts,
     check_loggers,
     check_train_spec,
     remove_checkpoints,
