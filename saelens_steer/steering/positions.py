@@ -63,7 +63,9 @@ def within(resid: Resid, limits: PerRow) -> Mask:
     return resid.float().norm(dim=-1) <= limits.to(resid.device)[:, None]
 
 
-def _window(prompt: Mask, start: int, n_pos: int, *, beyond: bool) -> Mask:
+def _window(
+    prompt: Bool[Tensor, "batch prompt"], start: int, n_pos: int, *, beyond: bool
+) -> Bool[Tensor, "batch now"]:
     """Columns start … start + n_pos − 1 of a mask over the prompt, `beyond` after its end."""
     found = prompt[:, start : start + n_pos]
     after = torch.full((len(prompt), n_pos - found.shape[1]), beyond)
