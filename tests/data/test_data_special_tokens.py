@@ -1,4 +1,4 @@
-"""Plain text gets the tokenizer's own special tokens, templated text none, an SAE's text its own."""
+"""Plain text begins as its tokenizer has it or as the SAE was trained; chats are left alone."""
 
 from __future__ import annotations
 
