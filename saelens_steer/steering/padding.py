@@ -58,8 +58,8 @@ def real_tokens(tokens: Ids, padding: Padding, mask: Mask | None, ends_matter: b
     trailing = (~text & real).sum(1)
     if not padding.ends_texts:
         return real & text
-    one_each, left_padded = bool((trailing == 1).all()), not bool(real[:, 0].all())
-    if one_each or left_padded or not bool(trailing.any()):
+    said = not bool(real.all())  # by the mask, or by padding on the left
+    if said or not bool(trailing.any()) or bool((trailing == 1).all()):
         return real
     if ends_matter and not (padding.on_the_right and bool((trailing == 0).any())):
         row = int(trailing.argmax())

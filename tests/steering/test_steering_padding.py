@@ -61,9 +61,8 @@ def steered_at(model, tokens, positions, **options):
         seen.append(resid)
         return resid + 1.0
 
-    with steered(model, Edit("note", note, pointwise=False), HOOK, positions):
-        with torch.no_grad():
-            before = model.run_with_cache(tokens, names_filter=HOOK, **options)[1][HOOK]
+    with steered(model, Edit("note", note, pointwise=False), HOOK, positions), torch.no_grad():
+        before = model.run_with_cache(tokens, names_filter=HOOK, **options)[1][HOOK]
     return (before != seen[-1]).any(-1)
 
 
