@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from weakref import WeakKeyDictionary
 
 from rich.console import Console
 from rich.progress import (
@@ -18,6 +19,8 @@ from rich.progress import (
 
 Note = Callable[[int], None]
 """Call it with the number of rows just finished."""
+_said = WeakKeyDictionary[object, set[str]]()
+"""What `say_once` has printed about each object."""
 
 
 def unnoted(rows: int) -> None:
@@ -27,6 +30,14 @@ def unnoted(rows: int) -> None:
 def say(text: str) -> None:
     """Print a line to stderr."""
     _console().print(text, markup=False, soft_wrap=True)
+
+
+def say_once(about: object, text: str) -> None:
+    """Print a line to stderr, once for each object that it is about."""
+    said = _said.setdefault(about, set())
+    if text not in said:
+        said.add(text)
+        say(text)
 
 
 @contextlib.contextmanager

@@ -113,6 +113,45 @@ def small_tokenizer(vocab_size: int = 512, bos: str | None = None) -> PreTrained
     )
 
 
+TURNS = (
+    "{{ bos_token }}{% for m in messages %}<start_of_turn>{{ m['role'] }}\n{{ m['content'] }}"
+    "<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+"""Gemma's chat template, without its refusal of system messages."""
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama3": {"bos": "<|begin_of_text|>"},
+    "gemma": {"bos": "<bos>", "marks": ["<start_of_turn>", "<end_of_turn>"], "template": TURNS},
+    "smollm2": {"bos_token": "<|im_start|>"},
+    "qwen": {},
+    "gpt2": {
+        **dict.fromkeys(("bos_token", "eos_token"), "<|endoftext|>"),
+        **dict.fromkeys(("pad_token", "template")),
+    },
+}
+"""How tokenizers of model families treat special tokens, as arguments of `family_tokenizer`."""
+
+
+def family_tokenizer(family: str) -> PreTrainedTokenizerFast:
+    """A small tokenizer that begins texts, chats and padding as those of a family of models do."""
+    about = dict(FAMILIES[family])
+    tokenizer = small_tokenizer(bos=about.pop("bos", None))
+    if marks := about.pop("marks", []):
+        tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    tokenizer.chat_template = about.pop("template", tokenizer.chat_template)
+    for name, token in about.items():
+        setattr(tokenizer, name, token)
+    return tokenizer
+
+
+def random_family(folder: Path, family: str) -> Path:
+    """Write a random Qwen3 to `folder` with the tokenizer of a family."""
+    random_qwen3(folder)
+    for file in (*folder.glob("tokenizer*"), *folder.glob("*.jinja")):
+        file.unlink()
+    family_tokenizer(family).save_pretrained(folder)
+    return folder
+
+
 def random_qwen3(folder: Path, *, seed: int = 0, scale: float = 0.2, **cfg: Any) -> Path:
     """Write a random dense Qwen3 with tokenizer to `folder`; `cfg` overrides `SMALL`.
 

@@ -17,10 +17,12 @@ from saelens_steer.activations.store import Activations, ShardWriter
 from saelens_steer.data import (
     Encoded,
     Prompt,
+    SpecialTokens,
     diagnostic_positions,
     encode_prompts,
     pad_left,
     special_ids,
+    text_start,
     written_text,
 )
 from saelens_steer.errors import InputError
@@ -46,6 +48,7 @@ def cache_activations(
     batch_size: int = 32,
     system: str | None = None,
     chat: bool = True,
+    special_tokens: SpecialTokens = None,
     out: str | Path | None = None,
 ) -> Activations:
     """Residuals of prompts at `hook_name` (default blocks.{n_layers // 2}.hook_resid_pre).
@@ -54,13 +57,16 @@ def cache_activations(
     Prompts are put in the chat template (`chat=False`: left unchanged); a prompt's answer follows
     the assistant start. `tokens`: all, last (the assistant start), diagnostic (assistant start,
     code fences, math delimiters), or answer. Drops special tokens other than the assistant start,
-    and attention sinks: vectors with a norm above `max_norm` × the median of the others. `out`:
-    write vectors to this folder as they are computed and read them from there, to bound memory.
-    Raises InputError before any forward pass for an unknown hook or missing answers, and later if
-    no vector is kept or a kept one is not finite.
+    and attention sinks: vectors with a norm above `max_norm` × the median of the others.
+    `special_tokens`: whether plain text begins with BOS; None as the checkpoint's tokenizer has it,
+    an SAE as its training contexts did. `out`: write vectors to this folder as they are computed
+    and read them from there, to bound memory. Raises InputError before any forward pass for an
+    unknown hook or missing answers, and later if no vector is kept or a kept one is not finite.
     """
     hook_name = check_readable(model, hook_name or default_hook_name(model))
-    encoded = encode_prompts(tokenizer_of(model), prompts, system=system, chat=chat)
+    encoded = encode_prompts(
+        tokenizer_of(model), prompts, system=system, chat=chat, special_tokens=special_tokens
+    )
     if tokens == "answer" and encoded and not any(e.answer for e in encoded):
         raise InputError(
             "activations.tokens: answer keeps only answers, but no prompt has one: "
@@ -68,17 +74,18 @@ def cache_activations(
         )
     if not encoded:
         raise InputError("no prompts to cache: the prompt set is empty")
+    begins = None if chat else list(text_start(tokenizer_of(model), special_tokens).ids)
     found = _residuals(model, encoded, hook_name, tokens, batch_size)
     if out is None:
         held: list[Vectors] = []
         index, keep = _gather(model, encoded, found, held.append, max_norm)
         vectors = torch.cat(held)
         stay = vectors if bool(keep.all()) else vectors[keep]
-        return Activations(stay, index, hook_name, int((~keep).sum()))
+        return Activations(stay, index, hook_name, int((~keep).sum()), begins)
     with replacing(Path(out)) as temporary:
         writer = ShardWriter(temporary)
         index, keep = _gather(model, encoded, found, writer.append, max_norm)
-        writer.finish(index, hook_name, int((~keep).sum()), keep)
+        writer.finish(index, hook_name, int((~keep).sum()), begins, keep)
     return Activations.load(out)
 
 
@@ -89,6 +96,7 @@ def with_answers(
     *,
     system: str | None = None,
     chat: bool = True,
+    special_tokens: SpecialTokens = None,
     batch_size: int = 32,
     note: Note = unnoted,
 ) -> list[Prompt]:
@@ -98,11 +106,13 @@ def with_answers(
     `note` gets the number of answers in each batch.
     """
     unanswered = [p for p in prompts if not p.answer]
-    encoded = encode_prompts(tokenizer_of(model), unanswered, system=system, chat=chat)
+    encoded = encode_prompts(
+        tokenizer_of(model), unanswered, system=system, chat=chat, special_tokens=special_tokens
+    )
     written: list[str] = []
     for start in range(0, len(encoded), batch_size):
         heads = [e.head for e in encoded[start : start + batch_size]]
-        tokens, mask = pad_left(heads, model.tokenizer, model.cfg.device)
+        tokens, mask = pad_left(heads, model.tokenizer, model.cfg.device, model.cfg.d_vocab)
         new = generate(model, tokens, mask, max_new_tokens)
         written += [written_text(model.tokenizer, row) for row in new.tolist()]
         note(len(new))
@@ -150,7 +160,8 @@ def _batch(
     model: Any, batch: Sequence[Encoded], hook_name: str, choice: TokenChoice
 ) -> list[tuple[Vectors, Tensor]]:
     """Each prompt's kept vectors [n, d_model] and their positions [n]."""
-    tokens, mask = pad_left([e.ids for e in batch], model.tokenizer, device=model.cfg.device)
+    ids, cfg = [e.ids for e in batch], model.cfg
+    tokens, mask = pad_left(ids, model.tokenizer, cfg.device, cfg.d_vocab)
     resid = run_to_hook(model, tokens, mask, hook_name)
     kept = kept_tokens(tokens, mask, [len(e.answer) for e in batch], choice, model.tokenizer)
     positions = torch.arange(tokens.shape[1], device=tokens.device) - (~mask).sum(1, keepdim=True)

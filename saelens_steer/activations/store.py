@@ -38,9 +38,15 @@ class Activations:
     """
 
     def __init__(
-        self, vectors: Vectors | Shards, index: pd.DataFrame, hook_name: str, sinks_dropped: int = 0
+        self,
+        vectors: Vectors | Shards,
+        index: pd.DataFrame,
+        hook_name: str,
+        sinks_dropped: int = 0,
+        begins: list[int] | None = None,
     ) -> None:
-        self._vectors = vectors
+        """`begins`: ids put before plain texts; None if they are in the chat template."""
+        self._vectors, self.begins = vectors, begins
         self.index, self.hook_name, self.sinks_dropped = index, hook_name, sinks_dropped
 
     def __len__(self) -> int:
@@ -74,7 +80,7 @@ class Activations:
         writer = ShardWriter(folder)
         for part in self.chunks():
             writer.append(part)
-        writer.finish(self.index, self.hook_name, self.sinks_dropped)
+        writer.finish(self.index, self.hook_name, self.sinks_dropped, self.begins)
 
     @classmethod
     def load(cls, folder: str | Path) -> Activations:
@@ -162,7 +168,12 @@ class ShardWriter:
         self.waiting = [rest.clone()]
 
     def finish(
-        self, index: pd.DataFrame, hook_name: str, sinks_dropped: int, keep: Kept | None = None
+        self,
+        index: pd.DataFrame,
+        hook_name: str,
+        sinks_dropped: int,
+        begins: list[int] | None = None,
+        keep: Kept | None = None,
     ) -> None:
         """Write the rest, metadata and index; drop vectors where `keep` [n] is False."""
         if sum(map(len, self.waiting)):
@@ -171,7 +182,7 @@ class ShardWriter:
             if not kept.all():
                 self._save(number, load_file(self._path(number))[KEY][kept])
         first = load_file(self._path(0))[KEY].clone()
-        about = {"hook_name": hook_name, "sinks_dropped": sinks_dropped}
+        about = {"hook_name": hook_name, "sinks_dropped": sinks_dropped, "begins": begins}
         # a single key: safetensors writes several in an order that varies between processes
         self._save(0, first, {"about": json.dumps(about)})
         index.to_parquet(self.folder / INDEX, index=False)

@@ -11,12 +11,21 @@ from saelens_steer.data.prompts import (
     some_prompts,
     steered_prompts,
 )
+from saelens_steer.data.special_tokens import (
+    SpecialTokens,
+    TextStart,
+    begins_with_bos,
+    note_stated,
+    say_start,
+    special_ids,
+    text_start,
+    trained_with_bos,
+)
 from saelens_steer.data.token_sets import (
     complement,
     describe,
     diagnostic_positions,
     ordinary_entries,
-    special_ids,
     token_set,
     token_texts,
 )

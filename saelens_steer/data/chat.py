@@ -10,6 +10,7 @@ from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from saelens_steer.data.prompts import Prompt
+from saelens_steer.data.special_tokens import apply_template, text_start
 from saelens_steer.errors import InputError
 from saelens_steer.tensors import Mask, Tokens
 
@@ -23,17 +24,19 @@ def render(
 ) -> str:
     """The text that the model reads: the chat template up to where the assistant's answer starts.
 
-    `chat=False` gives the plain text, after a BOS token if the tokenizer adds one. InputError if
-    the chat template is missing or rejects the messages.
+    `chat=False` gives the plain text, after a BOS token if the tokenizer adds one (see
+    `special_tokens`). InputError if the chat template is missing or rejects the messages.
     """
     if not chat:
-        return _bos(tokenizer) + prompt.text
+        ids = token_ids(tokenizer, prompt.text)
+        start = text_start(tokenizer).before(ids, tokenizer.bos_token_id)
+        return "".join(tokenizer.convert_ids_to_tokens(list(start))) + prompt.text
     if not tokenizer.chat_template:
         raise InputError("this tokenizer has no chat template: set chat to false (prompts.chat)")
     messages = [{"role": "system", "content": system}] if system is not None else []
     messages.append({"role": "user", "content": prompt.text})
     try:
-        return _apply(tokenizer, messages, True)
+        return apply_template(tokenizer, messages, True)
     except TemplateError as error:
         advice = "; leave out the system message (prompts.system)" if system is not None else ""
         raise InputError(
@@ -50,16 +53,22 @@ def pad_left(
     rows: Sequence[Sequence[int]],
     tokenizer: PreTrainedTokenizerBase,
     device: str | torch.device = "cpu",
+    d_vocab: int | None = None,
 ) -> tuple[Tokens, Mask]:
     """Left-padded tokens and their mask, whichever side the tokenizer pads on.
 
-    The padding id is the tokenizer's, else its EOS id, else 0. InputError if there are no rows or
-    a row is empty.
+    The padding id is the tokenizer's, else its EOS id, else 0: the first below d_vocab. InputError
+    if there are no rows, or a row is empty or holds an id beyond the embedding.
     """
     if not rows or not all(rows):
         raise InputError("there must be at least one text, and each needs at least one token")
     ids: tuple[Any, ...] = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-    pad = next(i for i in ids if i is not None)
+    pad = next(i for i in ids if i is not None and (d_vocab is None or i < d_vocab))
+    if d_vocab is not None and (beyond := max(map(max, rows))) >= d_vocab:
+        raise InputError(
+            f"a text holds the token {tokenizer.convert_ids_to_tokens(beyond)!r} with id {beyond}, "
+            f"and the model's embedding has {d_vocab} rows: remove it from the text"
+        )
     width = max(map(len, rows))
     tokens = torch.full((len(rows), width), pad, dtype=torch.long)
     mask = torch.zeros(len(rows), width, dtype=torch.bool)
@@ -74,23 +83,5 @@ def generation_prompt(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     if not tokenizer.chat_template:
         return []
     messages = [{"role": "user", "content": "x"}]
-    closed, opened = (_apply(tokenizer, messages, generate) for generate in (False, True))
+    closed, opened = (apply_template(tokenizer, messages, generate) for generate in (False, True))
     return token_ids(tokenizer, opened[len(closed) :]) if opened.startswith(closed) else []
-
-
-def _apply(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], generate: bool
-) -> str:
-    """Apply the chat template; `enable_thinking=False` closes Qwen3's thinking block."""
-    text = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=generate, enable_thinking=False
-    )
-    return str(text)
-
-
-def _bos(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The BOS token if the tokenizer adds one; an EOS token used as BOS does not count."""
-    bos = tokenizer.bos_token_id
-    if bos is None or bos == tokenizer.eos_token_id:
-        return ""
-    return str(tokenizer.bos_token) if tokenizer("")["input_ids"][:1] == [bos] else ""

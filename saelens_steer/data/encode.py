@@ -10,7 +10,13 @@ from transformers import PreTrainedTokenizerBase
 
 from saelens_steer.data.chat import render, token_ids
 from saelens_steer.data.prompts import Prompt
-from saelens_steer.data.token_sets import special_ids
+from saelens_steer.data.special_tokens import (
+    SpecialTokens,
+    TextStart,
+    say_start,
+    special_ids,
+    text_start,
+)
 from saelens_steer.errors import InputError
 
 
@@ -27,6 +33,8 @@ class Encoded:
     """The prompt, up to and including the assistant start."""
     answer: tuple[int, ...]
     """Empty if the prompt has no answer."""
+    added: int = 0
+    """Length of a BOS put before the text that the tokenizer would not put there: never steered."""
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -40,16 +48,38 @@ def encode_prompts(
     *,
     system: str | None = None,
     chat: bool = True,
+    special_tokens: SpecialTokens = None,
 ) -> list[Encoded]:
-    """Encode each prompt in the chat template, or as plain text if `chat=False`."""
+    """Encode each prompt in the chat template, or as plain text if `chat=False`.
+
+    `special_tokens` is about plain text: as the tokenizer has it, with or without BOS, or as an SAE
+    was trained.
+    """
+    if not chat:
+        start = text_start(tokenizer, special_tokens)
+        found = [_plain(tokenizer, prompt, start) for prompt in as_prompts(prompts)]
+        if found:
+            say_start(tokenizer, start)
+        return found
     return [
         Encoded(
             prompt,
-            tuple(token_ids(tokenizer, render(tokenizer, prompt, system=system, chat=chat))),
-            tuple(token_ids(tokenizer, prompt.answer)) if prompt.answer else (),
+            tuple(token_ids(tokenizer, render(tokenizer, prompt, system=system))),
+            _answer(tokenizer, prompt),
         )
         for prompt in as_prompts(prompts)
     ]
+
+
+def _plain(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, start: TextStart) -> Encoded:
+    ids = token_ids(tokenizer, prompt.text)
+    before = start.before(ids, tokenizer.bos_token_id)
+    added = start.added if before else 0
+    return Encoded(prompt, (*before, *ids), _answer(tokenizer, prompt), added)
+
+
+def _answer(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[int, ...]:
+    return tuple(token_ids(tokenizer, prompt.answer)) if prompt.answer else ()
 
 
 def written_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:

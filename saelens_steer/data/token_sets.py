@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from saelens_steer.config import TokenSetSpec
 from saelens_steer.data.chat import generation_prompt
+from saelens_steer.data.special_tokens import special_ids
 from saelens_steer.errors import InputError, or_known
 from saelens_steer.tensors import Mask, Tokens
 
@@ -104,12 +105,6 @@ def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     found = _added(known, texts, MAX_BYTES)
     # a text may itself contain U+FFFD before a split character: then there is no limit
     return found if "".join(found) == whole else _added(known, texts, len(texts) + 1)
-
-
-def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Ids of BOS, EOS, padding, role markers and all other special tokens."""
-    added = tokenizer.added_tokens_decoder
-    return set(tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}
 
 
 def _decoded(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:

@@ -34,7 +34,7 @@ def _batch_losses(
     model: Any, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]
 ) -> Iterator[float]:
     rows = [[*prompt, *text] for prompt, text in zip(prompts, texts, strict=True)]
-    tokens, mask = pad_left(rows, model.tokenizer, device=model.cfg.device)
+    tokens, mask = pad_left(rows, model.tokenizer, model.cfg.device, model.cfg.d_vocab)
     final = run_to_hook(model, tokens, mask, f"blocks.{model.cfg.n_layers - 1}.hook_resid_post")
     for row, n in enumerate(map(len, texts)):
         if n == 0:

@@ -178,7 +178,7 @@ def _kv_heads(cfg: Any) -> int:
 def _activation_bytes(run: RunContext) -> int:
     """An upper bound: special tokens, sinks and other excluded tokens are not kept."""
     spec = run.spec
-    encoded = encode_prompts(run.model.tokenizer, run.selection_prompts, **spec.template)
+    encoded = encode_prompts(run.model.tokenizer, run.selection_prompts, **run.encoding)
     unwritten = spec.select.answer_tokens if spec.reads_answers else 0
     answers = sum(len(each.answer) or unwritten for each in encoded)
     heads = sum(len(each.head) for each in encoded)

@@ -13,7 +13,13 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from saelens_steer.data import Prompt, encode_prompts, generation_prompt, special_ids
+from saelens_steer.data import (
+    Prompt,
+    SpecialTokens,
+    encode_prompts,
+    generation_prompt,
+    special_ids,
+)
 from saelens_steer.doctor.case import SelfTestCase
 from saelens_steer.doctor.findings import Finding, judged, relative_error
 from saelens_steer.doctor.resources import free_bytes, weight_bytes
@@ -165,9 +171,10 @@ def chat_template(case: SelfTestCase) -> Finding:
     """Every steered or selection prompt is rendered once and ends at the assistant start."""
     spec, tokenizer = case.run.spec, case.model.tokenizer
     steered_as = {"system": spec.prompts.system, "chat": spec.prompts.chat}
+    steered_as |= {"special_tokens": case.run.special_tokens}
     wrong = [
         *_wrong(tokenizer, case.run.prompts, **steered_as),
-        *_wrong(tokenizer, case.run.selection_prompts, **spec.template),
+        *_wrong(tokenizer, case.run.selection_prompts, **case.run.encoding),
     ]
     n = len(case.run.prompts) + len(case.run.selection_prompts)
     if wrong:
@@ -182,18 +189,23 @@ def chat_template(case: SelfTestCase) -> Finding:
 
 
 def _wrong(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], system: str | None, chat: bool
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    system: str | None,
+    chat: bool,
+    special_tokens: SpecialTokens,
 ) -> Iterator[str]:
     """Complaints about prompts that contain the template's special tokens or end differently.
 
     Rendering a plain text shows how often each special token should occur.
     """
     plain = None if system is None else "x"
-    (once,) = encode_prompts(tokenizer, [Prompt("", "x")], system=plain, chat=chat)
+    how: dict[str, Any] = {"chat": chat, "special_tokens": special_tokens}
+    (once,) = encode_prompts(tokenizer, [Prompt("", "x")], system=plain, **how)
     marks = {i: n for i, n in Counter(once.head).items() if i in special_ids(tokenizer)}
     start = tuple(generation_prompt(tokenizer)) if chat else ()
     bare = [replace(prompt, answer=None) for prompt in prompts]
-    for each in encode_prompts(tokenizer, bare, system=system, chat=chat):
+    for each in encode_prompts(tokenizer, bare, system=system, **how):
         found, named = Counter(each.head), f"prompt {each.prompt.id!r}"
         twice = next((i for i, n in marks.items() if found[i] != n), None)
         if twice is not None:

@@ -12,7 +12,7 @@ from sae_lens import SAE
 
 from saelens_steer.activations import Activations
 from saelens_steer.config import CompletionSpec, LabelSpec, PromptSpec, SweepSpec
-from saelens_steer.data import Prompt, some_prompts
+from saelens_steer.data import Prompt, SpecialTokens, some_prompts
 from saelens_steer.directions import draw_controls
 from saelens_steer.errors import InputError
 from saelens_steer.features import Scale, written_tokens
@@ -48,6 +48,7 @@ def text_study(
     sweep: SweepSpec,
     prompt_spec: PromptSpec,
     alphas: Sequence[float] = (),
+    special_tokens: SpecialTokens = None,
 ) -> Measurement:
     """A measurement that only writes texts, at multiples of A_max (by default `spec.strengths`).
 
@@ -63,7 +64,8 @@ def text_study(
         "completions": CompletionSpec(max_new_tokens=spec.max_new_tokens, n_controls=0),
     }
     spec_of_texts = sweep.model_copy(update=changes)
-    return Measurement(model, None, hook_name, tuple(prompts), spec_of_texts, METRICS, prompt_spec)
+    given = model, None, hook_name, tuple(prompts), spec_of_texts, METRICS, prompt_spec
+    return Measurement(*given, special_tokens=special_tokens)
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class EvidenceCollector:
     def measurement(self, prompts: Sequence[Prompt], *alphas: float) -> Measurement:
         """The measurement of these prompts at multiples of A_max, by default `spec.strengths`."""
         given = self.model, self.hook_name, prompts, self.spec, self.sweep, self.prompt_spec
-        return text_study(*given, alphas)
+        return text_study(*given, alphas, self.sae)
 
     def texts(self, write: Writer) -> LabelTexts:
         """Texts of each feature, and of a random direction of the same norm after held-out prompts.

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from sae_lens import SAE
+from transformers import PreTrainedTokenizerBase
 
 from saelens_steer.activations import Activations
-from saelens_steer.data import Prompt, as_prompts
+from saelens_steer.data import Prompt, TextStart, as_prompts
 from saelens_steer.errors import InputError
 from saelens_steer.model import check_steerable, default_hook_name, hook_width, same_places
 from saelens_steer.model.model_class import Model
@@ -71,3 +72,17 @@ def check_activations(activations: Activations, model: Model, hook_name: str) ->
             f"the activations are {activations.d_model} wide, and the model's are {width} wide at "
             f"{hook_name}: cache them on this model"
         )
+
+
+def check_start(
+    activations: Activations, start: TextStart | None, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Raise InputError if plain prompts begin otherwise than those that were cached."""
+    cached = activations.begins
+    if start is None or cached is None or cached == list(start.ids):
+        return
+    had, have = (tokenizer.convert_ids_to_tokens(list(ids)) for ids in (cached, start.ids))
+    raise InputError(
+        f"the activations are of texts that begin with {had}, but the prompts begin with {have}: "
+        "cache them with cache_activations(…, special_tokens=sae)"
+    )

@@ -83,7 +83,7 @@ def _check_text_files(run: RunContext) -> None:
 
 
 def _check_topic(run: RunContext) -> None:
-    encoded = encode_prompts(run.model.tokenizer, run.topic_prompts, **run.spec.template)
+    encoded = encode_prompts(run.model.tokenizer, run.topic_prompts, **run.encoding)
     check_length(run.model, max((len(e.ids) for e in encoded), default=0))
 
 
@@ -185,7 +185,8 @@ def _check_label(run: RunContext) -> None:
     except InputError as error:
         raise InputError(f"label.prompts: {error}") from None
     prompts = run.label_prompts, spec, run.spec.sweep, spec.prompts or run.spec.prompts
-    text_study(run.model, run.hook_name, *prompts).check()
+    start = run.special_tokens
+    text_study(run.model, run.hook_name, *prompts, special_tokens=start).check()
 
 
 def _check_tradeoffs(run: RunContext) -> None:

@@ -15,11 +15,14 @@ from saelens_steer.config import RunSpec, dump_config, is_file
 from saelens_steer.config.base import Spec
 from saelens_steer.data import (
     Prompt,
+    TextStart,
     check_disjoint,
     load_prompts,
     prompts_hash,
+    say_start,
     some_prompts,
     steered_prompts,
+    text_start,
 )
 from saelens_steer.errors import InputError
 from saelens_steer.features import Scale, measured_scale
@@ -39,6 +42,7 @@ from saelens_steer.pipeline.step import PromptsInput, RunInput, Step
 from saelens_steer.pipeline.step_table import dependants, step
 from saelens_steer.sae import (
     QUALITY,
+    check_contexts,
     check_loggers,
     check_train_spec,
     load_sae,
@@ -86,6 +90,8 @@ class RunContext:
         model = load_model(m.name, model_class=m.class_, dtype=m.dtype, device=m.device)
         check = check_stream if spec.sae.train else check_steerable
         hook_name = check(model, spec.hook_name or default_hook_name(model))
+        if spec.sae.train:
+            check_contexts(model, spec.sae.train)
         label: list[Prompt] = []
         if spec.label and spec.label.prompts:
             label = steered_prompts(spec.label.prompts)
@@ -226,6 +232,32 @@ class RunContext:
         known = {"d_model": width, "hook_name": self.hook_name, "model_name": load.model_name}
         return load_sae(load.source, load.sae_id, device=str(cfg.device), **known)
 
+    @cached_property
+    def special_tokens(self) -> bool | None:
+        """Whether plain prompts begin with BOS, as the SAE's training contexts do.
+
+        None: as the tokenizer has it.
+        """
+        if train := self.spec.sae.train:
+            return train.prepend_bos
+        start = text_start(self.model.tokenizer, self.load_sae())
+        if not (self.spec.prompts.chat and self.spec.template["chat"]):
+            say_start(self.model.tokenizer, start)
+        return bool(start.ids) if start.of_sae else None
+
+    @property
+    def start(self) -> TextStart | None:
+        """What goes before plain prompts; None if they are all in the chat template."""
+        if self.spec.prompts.chat and self.spec.template["chat"]:
+            return None
+        found = text_start(self.model.tokenizer, self.special_tokens)
+        return replace(found, of_sae=found.given and self.spec.sae.load is not None)
+
+    @property
+    def encoding(self) -> dict[str, Any]:
+        """How the selection prompts become tokens: keywords of `encode_prompts`."""
+        return {**self.spec.template, "special_tokens": self.special_tokens}
+
     @property
     def features(self) -> dict[str, Any]:
         """The content of features.json."""
@@ -265,7 +297,8 @@ class RunContext:
     def measurement(self, sae: SAE[Any] | None = None) -> Measurement:
         """What the sweep of this run measures."""
         place, spec = (self.model, sae, self.hook_name, self.prompts), self.spec
-        return Measurement(*place, spec.sweep, spec.metrics, spec.prompts)
+        what = spec.sweep, spec.metrics, spec.prompts
+        return Measurement(*place, *what, special_tokens=self.special_tokens)
 
     def splitter(self, key: str) -> BatchSplitter:
         """A splitter that halves batches too large for memory, and records each at once."""

@@ -15,8 +15,13 @@ from saelens_steer.config import FeaturesSpec, LabelSpec, PromptSpec, ServerSpec
 from saelens_steer.data import Prompt, some_prompts
 from saelens_steer.features import NO_SCALE, measured_scale, pages_of
 from saelens_steer.labels import EvidenceCollector, check_labeller, make_labels
-from saelens_steer.model.model_class import Model
-from saelens_steer.pipeline.arguments import given_features, given_prompts, hook_of
+from saelens_steer.model.model_class import Model, tokenizer_of
+from saelens_steer.pipeline.arguments import (
+    check_start,
+    given_features,
+    given_prompts,
+    hook_of,
+)
 from saelens_steer.progress import progress
 from saelens_steer.report import FeaturePages
 from saelens_steer.sae import check_sae_at, is_transcoder
@@ -74,8 +79,10 @@ def label_features(
     where = (model, sae, hook_name, activations, steered, spec)
     job = EvidenceCollector(*where, chosen, {}, scale, SweepSpec(), prompt_spec)
     job.measurement(steered).check()
+    check_start(activations, job.measurement(steered).start, tokenizer_of(model))
     if is_transcoder(sae):
         options: dict[str, Any] = {"hook_name": hook_name, "system": system, "chat": chat}
+        options["special_tokens"] = sae
         job = replace(job, steered_activations=cache_activations(model, steered, **options))
     job.check_prompts()
     with progress("steered texts", job.n_texts) as note:

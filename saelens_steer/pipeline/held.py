@@ -11,7 +11,8 @@ from saelens_steer.directions import needs_activations
 from saelens_steer.errors import InputError
 from saelens_steer.features import NO_SCALE, Scale, measured_scale
 from saelens_steer.model import same_places
-from saelens_steer.pipeline.arguments import check_activations
+from saelens_steer.model.model_class import tokenizer_of
+from saelens_steer.pipeline.arguments import check_activations, check_start
 from saelens_steer.progress import say
 from saelens_steer.sae import check_sae_at, is_transcoder, reads_at
 from saelens_steer.steering import UNITS_NEEDING_ACTIVATIONS
@@ -37,6 +38,7 @@ class HeldActivations:
             check_sae_at(self._sae, self.given.d_model, self.given.hook_name)
         else:
             check_activations(self.given, self.measurement.model, self.measurement.hook_name)
+        check_start(self.given, self.measurement.start, tokenizer_of(self.measurement.model))
 
     @property
     def _sae(self) -> Any:
@@ -102,4 +104,5 @@ class HeldActivations:
             hook_name=hook_name,
             system=template.system,
             chat=template.chat,
+            special_tokens=self._sae,
         )

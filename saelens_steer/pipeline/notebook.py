@@ -133,6 +133,7 @@ def _context(measurement: Measurement, activations: Activations | None) -> EditC
     if "probe" not in needs or activations is None:
         return EditContext(sae)
     options: dict[str, Any] = {"tokens": "last", "system": spec.system, "chat": spec.chat}
+    options["special_tokens"] = sae
     prompts, hook_name = measurement.prompts, measurement.hook_name
     last = cache_activations(measurement.model, prompts, hook_name=hook_name, **options)
     others = vectors_of(activations, sorted(set(activations.index["domain"])))
@@ -213,11 +214,12 @@ def compare_edits(
     if ORIGINAL.name in variants:
         raise InputError("a variant cannot be called 'original', the name of the unedited model")
     named = [variant_of(name, edits, hook_name) for name, edits in variants.items()]
-    tokenizer = tokenizer_of(model)
-    encoded = encode_prompts(tokenizer, given_prompts(prompts), system=system, chat=chat)
+    tokenizer, sae = tokenizer_of(model), _only_sae(named, model, hook_name)
+    how: dict[str, Any] = {"system": system, "chat": chat, "special_tokens": sae}
+    encoded = encode_prompts(tokenizer, given_prompts(prompts), **how)
     check_comparable(model, encoded, spec)
     resolved = resolve_metrics(metrics, tokenizer, model.cfg.d_vocab)
-    job = EditComparison(model, encoded, named, resolved, spec, _only_sae(named, model, hook_name))
+    job = EditComparison(model, encoded, named, resolved, spec, sae)
     with progress("compare_edits", job.n_rows) as note:
         return edits_table(job, note)
 

@@ -33,6 +33,7 @@ def provenance(run: RunContext, sae_is_made: bool) -> dict[str, Any]:
     train, folder = spec.sae.train, run.folder.path("sae")
     sae = spec.sae.model_dump(exclude_none=True)
     sae["hash"] = sae_fingerprint(folder) if sae_is_made else None
+    start = run.start
     if resumed := read_quality(folder).get("resumed_at_tokens"):
         sae["resumed_at_tokens"] = resumed
     return {
@@ -43,6 +44,7 @@ def provenance(run: RunContext, sae_is_made: bool) -> dict[str, Any]:
         "model": model_provenance(model),
         "hook_name": run.hook_name,
         "sae": sae,
+        "special_tokens": None if start is None else start.record(model.tokenizer),
         "prompts": _about(spec.prompts.source, run.prompts),
         "selection_prompts": _about(spec.select.prompts, run.selection_prompts),
         "token_sets": metric_provenance(spec.metrics, model.tokenizer, model.cfg.d_vocab),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -26,14 +27,17 @@ class Result:
     seed: int = 0
     controls: str | None = None
     """The family that claims are tested against; None if the rows have at most one family."""
+    special_tokens: dict[str, Any] | None = None
+    """What went before plain prompts, how much of it is never steered, and whether the SAE decided
+    that, or the tokenizer; None for prompts in the chat template."""
 
     @classmethod
     def of(cls, measurement: Measurement, rows: pd.DataFrame, completions: pd.DataFrame) -> Result:
         """The result of a measurement, from joined rows and completions."""
         first = next(iter(measurement.spec.families), None)
-        return cls(
-            rows, completions, measurement.metric_columns(completions), measurement.spec.seed, first
-        )
+        start, columns = measurement.start, measurement.metric_columns(completions)
+        begins = None if start is None else start.record(measurement.model.tokenizer)
+        return cls(rows, completions, columns, measurement.spec.seed, first, begins)
 
     @cached_property
     def summary(self) -> pd.DataFrame:

@@ -15,7 +15,8 @@ STEPS_PACKAGE = "saelens_steer.pipeline.steps"
 BASELINE = "frozen_decoder_baseline"
 """Step, and folder, of the SAE whose decoder stays random."""
 
-MODEL, HOOK, METRICS = RunInput("model_key"), RunInput("hook_name"), RunInput("metrics_version")
+MODEL, HOOK, START = RunInput("model_key"), RunInput("hook_name"), RunInput("special_tokens")
+METRICS = RunInput("metrics_version")
 CUSTOM, SAE_SOURCE = RunInput("custom_version"), RunInput("sae_source")
 STEERED, SELECTION = PromptsInput("prompts"), PromptsInput("selection_prompts")
 
@@ -35,7 +36,7 @@ def grid_specs(spec: RunSpec) -> dict[str, object]:
 
 def _cache(spec: RunSpec) -> list[object]:
     answers = [spec.select.answer_tokens] if spec.reads_answers else []
-    return [MODEL, HOOK, SELECTION, spec.activations, spec.template, answers]
+    return [MODEL, HOOK, SELECTION, spec.activations, spec.template, START, answers]
 
 
 def _train(spec: RunSpec) -> list[object]:

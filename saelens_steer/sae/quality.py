@@ -9,13 +9,16 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from sae_lens import SAE
+from sae_lens.pretokenize_runner import get_special_token_from_cfg
+from sae_lens.tokenization_and_batching import concat_and_batch_sequences
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from saelens_steer.activations import keep_ordinary, without_sinks
+from saelens_steer.data import SpecialTokens, begins_with_bos, token_ids, trained_with_bos
 from saelens_steer.errors import InputError
 from saelens_steer.model import flat, run_to_hook, unembed
-from saelens_steer.model.model_class import Model
+from saelens_steer.model.model_class import Model, tokenizer_of
 from saelens_steer.sae.codec import decode, encode, rows_at_once, through
 from saelens_steer.sae.sites import check_sae, check_splice
 from saelens_steer.tensors import Mask, Resid, Tokens, Vectors
@@ -48,13 +51,14 @@ def sae_quality(
     = (ce_zero − ce_sae) / (ce_zero − ce_intact), and the same for KL from the intact model. With
     max_norm None they equal SAELens's evals. Special tokens and attention sinks (norm over
     `max_norm` × the median; sinks_dropped), on which SAEs are not trained, are left intact.
-    Contexts start with BOS if the model uses it. Raises InputError if the texts fill no context.
+    Contexts begin as the SAE's training contexts did (see `packed_contexts`). Raises InputError if
+    the texts fill no context.
     """
     check_splice(sae)
     check_sae(sae, model, hook_name)
     sums = _ReconstructionSums(sae)
     predictions = _PreservationSums(model, sae, hook_name)
-    contexts = packed_contexts(model, texts, context_size)
+    contexts = packed_contexts(model, texts, context_size, sae)
     for tokens in contexts.to(model.cfg.device).split(BATCH):
         resid = run_to_hook(model, tokens, torch.ones_like(tokens, dtype=torch.bool), hook_name)
         ordinary = keep_ordinary(tokens, model.tokenizer)
@@ -65,22 +69,41 @@ def sae_quality(
     return sums.figures() | predictions.figures()
 
 
-def packed_contexts(model: Any, texts: Iterable[str], context_size: int) -> Tokens:
-    """Concatenate the texts' tokens and cut them into full rows of context_size.
+def packed_contexts(
+    model: Model, texts: Iterable[str], context_size: int, special_tokens: SpecialTokens = None
+) -> Tokens:
+    """Concatenate the texts' tokens and cut them into full rows of context_size, as in training.
 
-    Rows start with BOS if the model uses it. Raises InputError if no row is filled.
+    Rows, and texts within them, begin with BOS as `special_tokens` has it: None as the checkpoint's
+    tokenizer, an SAE as its training contexts did. Raises InputError if no row is filled.
     """
-    tokenizer = model.tokenizer
-    start = [tokenizer.bos_token_id] if model.cfg.default_prepend_bos else []
-    size = context_size - len(start)
-    ids = [i for text in texts for i in tokenizer.encode(text, add_special_tokens=False)]
-    rows = [start + ids[i : i + size] for i in range(0, len(ids) - size + 1, size)]
+    tokenizer = tokenizer_of(model)
+    bos = tokenizer.bos_token_id if begins_with_bos(tokenizer, special_tokens) else None
+    ids = [torch.tensor(token_ids(tokenizer, text), dtype=torch.long) for text in texts]
+    rows = list(
+        concat_and_batch_sequences(
+            iter(ids),
+            context_size,
+            begin_batch_token_id=bos,
+            sequence_separator_token_id=_separator(tokenizer, special_tokens, bos),
+        )
+    )
     if not rows:
         raise InputError(
-            f"the texts have {len(ids)} tokens, which do not fill a context of {context_size}: "
-            "use a larger corpus or a smaller context_size"
+            f"the texts have {sum(map(len, ids))} tokens, which do not fill a context of "
+            f"{context_size}: use a larger corpus or a smaller context_size"
         )
-    return torch.tensor(rows)
+    return torch.stack(rows)
+
+
+def _separator(tokenizer: Any, special_tokens: SpecialTokens, bos: int | None) -> int | None:
+    """What stands between texts: as the SAE states it, or else BOS if contexts begin with it."""
+    known = isinstance(special_tokens, SAE) and trained_with_bos(special_tokens) is not None
+    about = special_tokens.cfg.metadata if known else {}
+    if "sequence_separator_token" not in about:
+        return bos
+    found = about["sequence_separator_token"]
+    return found if found is None else get_special_token_from_cfg(found, tokenizer)
 
 
 class _ReconstructionSums:

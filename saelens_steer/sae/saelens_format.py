@@ -20,6 +20,7 @@ from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from saelens_steer.data import note_stated
 from saelens_steer.errors import InputError
 from saelens_steer.files import read_json
 from saelens_steer.sae.conversion import SUFFIXES, from_parts, refusing
@@ -62,7 +63,7 @@ def load_folder(folder: Path, device: str) -> SAE[Any]:
             sae = SAE.load_from_disk(str(folder), device=device, converter=_read)
         else:
             sae = _inference(TrainingSAE.load_from_disk(str(folder), device=device), device)
-        return _fold_input_statistics(sae, folder)
+        return _fold_input_statistics(note_stated(sae, settings), folder)
 
 
 def check_kind(sae: SAE[Any], source: str) -> SAE[Any]:

@@ -14,10 +14,12 @@ from torch import Tensor
 from saelens_steer.config import SPLICE_MAX_NORM
 from saelens_steer.data import special_ids
 from saelens_steer.errors import InputError
-from saelens_steer.model import check_editable, flat
-from saelens_steer.model.model_class import Model, tokenizer_of
+from saelens_steer.model import check_editable, flat, hook_layer
+from saelens_steer.model.model_class import Model, is_bridge, tokenizer_of
+from saelens_steer.progress import say_once
 from saelens_steer.sae import check_sae
 from saelens_steer.steering.edits import Edit
+from saelens_steer.steering.padding import Padding
 from saelens_steer.steering.positions import Positions, Tracker, norm_limits, within
 from saelens_steer.steering.sae_edits import SAEEdit, composed, splices
 from saelens_steer.tensors import Mask, PerRow, Resid
@@ -90,21 +92,40 @@ def steered(
 
     Edits apply in order; consecutive edits through the same SAE share one encode and decode. Open
     one context per hook. At `attn.hook_z` they act on all heads of a position as one vector.
-    `positions`: `all`, `prompt`, `generated`, `last` (the last prompt token),
-    or a boolean mask [batch, pos] over the left-padded prompt. The first pass is the prompt, with
-    or without a KV cache. Padding is never steered. `exclude_special_tokens` skips special tokens;
-    `max_norm` skips attention sinks, positions whose norm exceeds this multiple of their prompt's
-    median (auto: 10 if an SAE is spliced in, otherwise no limit). Raises InputError before any
-    forward pass for an unknown hook or an SAE trained at another hook, and on exit if the hook was
-    never reached or no position was steered. Hooks are removed even after an error.
+    `positions`: `all`, `prompt`, `generated`, `last` (the last prompt token), or a boolean mask
+    [batch, pos] over the prompt. The first pass is the prompt, with or without a KV cache. Padding,
+    known by the attention mask and the padding token, is never steered. `exclude_special_tokens`
+    skips special tokens; `max_norm` skips attention sinks, positions whose norm exceeds this
+    multiple of their prompt's median (auto: 10 if an SAE is spliced in, otherwise no limit). Raises
+    InputError before any forward pass for an unknown hook or an SAE trained at another hook, in a
+    pass whose last tokens are unclear, and on exit if the hook was never reached or no position was
+    steered. Hooks are removed even after an error.
     """
+    options = {"exclude_special_tokens": exclude_special_tokens, "max_norm": max_norm}
+    with steered_rows(model, edits, hook_name, positions, **options) as receipt:
+        yield receipt
+
+
+@contextlib.contextmanager
+def steered_rows(
+    model: Model,
+    edits: Edit | Sequence[Edit],
+    hook_name: str,
+    positions: Positions | Mask = "all",
+    *,
+    exclude_special_tokens: bool = False,
+    max_norm: float | Literal["auto"] | None = "auto",
+    added: Sequence[int] = (),
+) -> Iterator[Receipt]:
+    """`steered`, leaving alone the first `added` tokens of each row: a BOS that was put there."""
     check_editable(model, hook_name)
     chain = composed([edits] if isinstance(edits, Edit) else list(edits))
     for edit in chain:
         if isinstance(edit, SAEEdit) and edit.sae is not None:
             check_sae(edit.sae, model, hook_name)
     excluded = tuple(special_ids(tokenizer_of(model))) if exclude_special_tokens else ()
-    tracker = Tracker(positions, excluded)
+    added = added if any(added) else ()
+    tracker = Tracker(positions, excluded, Padding.of(model.tokenizer), added)
     sinks = _Sinks(tracker, _limit(max_norm, chain))
     receipt = Receipt()
 
@@ -112,16 +133,23 @@ def steered(
         resid = flat(hook_name, given)
         mask = tracker.steered(resid.shape[0], resid.shape[1]).to(resid.device)
         mask = sinks.left_alone(resid, mask)
+        _say_two_bos(model, tracker)
         after = edit_where(chain, resid, mask)
         receipt.note(resid, after, mask)
         return after.reshape(given.shape)
 
     def embedding(module: Any, args: tuple[Any, ...]) -> None:  # noqa: ARG001
         _check_still_there(model, hook_name, ours)
-        tracker.note_tokens(args[0], getattr(model.tokenizer, "pad_token_id", None))
+        tracker.note_tokens(args[0])
+
+    def masked(module: Any, args: tuple[Any, ...], options: dict[str, Any]) -> None:  # noqa: ARG001
+        tracker.note_mask(options.get("attention_mask"))
 
     # the embedding sees the tokens of every pass, whatever method started it
-    handle = model.embed.register_forward_pre_hook(embedding)
+    handles = [
+        model.embed.register_forward_pre_hook(embedding),
+        _masked_module(model, hook_name).register_forward_pre_hook(masked, with_kwargs=True),
+    ]
     before = _hooks_at(model, hook_name)
     try:
         with model.hooks(fwd_hooks=[(hook_name, hook)]):
@@ -129,8 +157,26 @@ def steered(
             yield receipt
             _check_still_there(model, hook_name, ours)
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     _check_steered(receipt, hook_name, positions)
+
+
+def _masked_module(model: Any, hook_name: str) -> Any:
+    """The module that is called with the attention mask [batch, pos] before the hook is reached."""
+    return model.original_model if is_bridge(model) else model.blocks[hook_layer(hook_name)]
+
+
+def _say_two_bos(model: Any, tracker: Tracker) -> None:
+    """Say once that a prompt begins with two BOS tokens."""
+    bos = getattr(model.tokenizer, "bos_token_id", None)
+    if bos is not None and tracker.begins_with_two(bos):
+        token = model.tokenizer.convert_ids_to_tokens(bos)
+        say_once(
+            model.tokenizer,
+            f"A steered prompt begins with {token} twice, as text in a chat template does if the "
+            "tokenizer adds its own: tokenize it with add_special_tokens=False.",
+        )
 
 
 def _hooks_at(model: Any, hook_name: str) -> list[Any]:

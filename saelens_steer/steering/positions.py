@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from saelens_steer.errors import InputError
+from saelens_steer.steering.padding import (
+    Padding,
+    begins_with_two,
+    first_tokens,
+    last_tokens,
+    real_tokens,
+)
 from saelens_steer.tensors import Mask, PerRow, Resid
 
 Positions = Literal["all", "prompt", "generated", "last"]
@@ -41,13 +49,6 @@ def columns(positions: Positions, n_prompt: int, start: int, n_pos: int) -> Bool
     return torch.ones_like(absolute, dtype=torch.bool)
 
 
-def leading_padding(tokens: Int[Tensor, "batch pos"], pad_id: int | None) -> Mask:
-    """False on leading padding, True from the first other token on."""
-    if pad_id is None:
-        return torch.ones_like(tokens, dtype=torch.bool)
-    return (tokens != pad_id).long().cumsum(1) > 0
-
-
 def norm_limits(resid: Resid, real: Mask, max_norm: float) -> PerRow:
     """Norms above which positions are attention sinks: `max_norm` × each row's median over `real`.
 
@@ -62,6 +63,15 @@ def within(resid: Resid, limits: PerRow) -> Mask:
     return resid.float().norm(dim=-1) <= limits.to(resid.device)[:, None]
 
 
+def _window(
+    prompt: Bool[Tensor, "batch prompt"], start: int, n_pos: int, *, beyond: bool
+) -> Bool[Tensor, "batch now"]:
+    """Columns start … start + n_pos − 1 of a mask over the prompt, `beyond` after its end."""
+    found = prompt[:, start : start + n_pos]
+    after = torch.full((len(prompt), n_pos - found.shape[1]), beyond)
+    return torch.cat([found, after], dim=1)
+
+
 class Tracker:
     """Follows the forward passes inside a context and decides which entries each one steers.
 
@@ -70,17 +80,26 @@ class Tracker:
     otherwise it raises, since the meaning of `last` or `generated` would change.
     """
 
-    def __init__(self, positions: str | Mask, excluded: tuple[int, ...] = ()) -> None:
-        """`excluded`: token ids that are never steered, such as special tokens."""
+    def __init__(
+        self,
+        positions: str | Mask,
+        excluded: tuple[int, ...] = (),
+        padding: Padding = Padding(None),  # noqa: B008 (frozen)
+        added: Sequence[int] = (),
+    ) -> None:
+        """`excluded`: token ids that are never steered, such as special tokens. `added`: how many
+        tokens at the start of each row are never steered."""
         check_positions(positions)
-        self.positions = positions
+        self.positions, self.padding = positions, padding
+        self.added = torch.tensor(added, dtype=torch.long)
         self.excluded = torch.tensor(excluded, dtype=torch.long)
         self.read: Tensor | None = None
         """The tokens read so far, [batch, pos]. Single tokens are appended, since HookedTransformer
         embeds only the new token when it generates, with and without a cache."""
         self.noted = False
         """Whether the current pass began with an embedding of tokens."""
-        self.pad_id: int | None = None
+        self.mask: Mask | None = None
+        """The attention mask of the current pass, if it has one."""
         self.prompt: Tensor | None = None
         self.n_prompt = 0
         self.n_seen = 0
@@ -88,12 +107,17 @@ class Tracker:
         """Number of prompts begun."""
         self.real: Tensor | None = None
 
-    def note_tokens(self, tokens: Tensor, pad_id: int | None) -> None:
-        """Record the tokens [batch, pos] being embedded, and the padding id."""
+    def note_tokens(self, tokens: Tensor) -> None:
+        """Record the tokens [batch, pos] being embedded."""
         new, read = tokens.detach().cpu(), self.read
         grows = read is not None and new.shape == (read.shape[0], 1)
         self.read = torch.cat([read, new], dim=1) if read is not None and grows else new
-        self.noted, self.pad_id = True, pad_id
+        self.noted, self.mask = True, None
+
+    def note_mask(self, mask: Tensor | None) -> None:
+        """Record the attention mask [batch, pos] of the pass; others are ignored."""
+        plain = mask is not None and mask.ndim == 2
+        self.mask = mask.detach().cpu().bool() if plain and mask is not None else None
 
     def _tokens(self, batch: int, n_pos: int) -> Tensor | None:
         """The tokens [batch, n_pos] of the current pass; None if it did not begin with tokens."""
@@ -109,20 +133,32 @@ class Tracker:
         start = self._start(n_pos, tokens)
         self.n_seen = start + n_pos
         chosen = self._chosen(start, batch, n_pos) & self.real_now(batch, n_pos)
+        if len(self.added):
+            chosen = chosen & ~self._added_now(start, batch, n_pos)
         if len(self.excluded):
             chosen = chosen & self._not_excluded(tokens)
-        self.noted = False  # a pass that starts mid-model must not inherit these tokens
+        self.noted, self.mask = False, None  # a pass that starts mid-model must not inherit these
         return chosen
+
+    def _added_now(self, start: int, batch: int, n_pos: int) -> Mask:
+        """True on the tokens at the start of each row that are never steered."""
+        if len(self.added) != batch:
+            raise ValueError(f"{len(self.added)} rows were announced, not {batch}")
+        real = (
+            torch.ones(batch, self.n_prompt, dtype=torch.bool) if self.real is None else self.real
+        )
+        return _window(first_tokens(real, self.added), start, n_pos, beyond=False)
 
     def real_now(self, batch: int, n_pos: int) -> Mask:
         """False on the padding of the pass last given to `steered`."""
-        start = self.n_seen - n_pos
-        everything = torch.ones(batch, n_pos, dtype=torch.bool)
         if self.real is None or self.real.shape[0] != batch:
-            return everything
-        prompt = self.real[:, start : start + n_pos]
-        everything[:, : prompt.shape[1]] = prompt
-        return everything
+            return torch.ones(batch, n_pos, dtype=torch.bool)
+        return _window(self.real, self.n_seen - n_pos, n_pos, beyond=True)
+
+    def begins_with_two(self, bos: int) -> bool:
+        """Whether a row of the prompt begins with two BOS tokens."""
+        known = self.prompt is not None and self.real is not None
+        return known and begins_with_two(self.prompt, self.real, bos)
 
     def _start(self, n_pos: int, tokens: Tensor | None) -> int:
         """The absolute position at which this pass begins."""
@@ -144,7 +180,11 @@ class Tracker:
         self.n_prompt = n_pos
         self.begun += 1
         self.prompt = tokens
-        self.real = None if tokens is None else leading_padding(tokens, self.pad_id)
+        mask = self.mask if self.mask is not None and self.mask.shape[1] == n_pos else None
+        ends_matter = isinstance(self.positions, str) and self.positions == "last"
+        self.real = mask
+        if tokens is not None:
+            self.real = real_tokens(tokens, self.padding, mask, ends_matter)
         return 0
 
     def _repeats_prompt(self, n_pos: int, tokens: Tensor | None) -> bool:
@@ -156,15 +196,15 @@ class Tracker:
     def _chosen(self, start: int, batch: int, n_pos: int) -> Mask:
         if not isinstance(self.positions, Tensor):
             kind: Positions = self.positions  # type: ignore[assignment]
+            if kind == "last" and self.real is not None and self.real.shape[0] == batch:
+                return _window(last_tokens(self.real), start, n_pos, beyond=False)
             return columns(kind, self.n_prompt, start, n_pos).expand(batch, n_pos)
         if self.positions.shape[0] != batch or self.positions.shape[1] < self.n_prompt:
             raise InputError(
                 f"the positions mask has shape {tuple(self.positions.shape)}, "
                 f"but the first pass was [{batch}, {self.n_prompt}]"
             )
-        prompt = self.positions.cpu()[:, start : start + n_pos]
-        beyond = torch.zeros(batch, n_pos - prompt.shape[1], dtype=torch.bool)
-        return torch.cat([prompt, beyond], dim=1)
+        return _window(self.positions.cpu(), start, n_pos, beyond=False)
 
     def _not_excluded(self, tokens: Tensor | None) -> Mask:
         if tokens is None:

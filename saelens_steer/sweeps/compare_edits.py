@@ -89,14 +89,17 @@ class _Batch:
     real: Mask
     logits: Logits
     new: Int[Tensor, "batch new_pos"]
+    added: list[int]
+    """Length of each prompt's BOS that is never steered."""
 
 
 def _batch_rows(job: EditComparison, prompts: Sequence[Encoded]) -> pd.DataFrame:
     """Rows of a batch of prompts, grouped by prompt."""
     rows, model = [e.head for e in prompts], job.model
-    tokens, real = pad_left(rows, model.tokenizer, device=model.cfg.device)
+    tokens, real = pad_left(rows, model.tokenizer, model.cfg.device, model.cfg.d_vocab)
     new = generate(model, tokens, real, job.spec.max_new_tokens)
-    batch = _Batch(tokens, real, last_token_logits(model, tokens, real), new)
+    logits = last_token_logits(model, tokens, real)
+    batch = _Batch(tokens, real, logits, new, [e.added for e in prompts])
     asked = pd.DataFrame([(e.prompt.id, e.prompt.domain, e.prompt.text) for e in prompts])
     asked.columns = ["prompt_id", "domain", "prompt"]
     parts = [
@@ -108,16 +111,17 @@ def _batch_rows(job: EditComparison, prompts: Sequence[Encoded]) -> pd.DataFrame
 
 def _variant_rows(job: EditComparison, variant: Variant, batch: _Batch) -> pd.DataFrame:
     seen, logits, new = _Seen(variant), batch.logits, batch.new
+    where = {**job.where, "added": batch.added}
     if variant.edits and job.spec.positions != "generated":  # else the prompt is not edited
         with (
             seen.noting(seen.before, job.model),
-            variant.applied(job.model, **job.where),
+            variant.applied(job.model, **where),
             seen.noting(seen.after, job.model),
         ):
             logits = last_token_logits(job.model, batch.tokens, batch.real)
     nothing_edited = job.spec.positions == "generated" and batch.new.shape[1] <= 1
     if variant.edits and not nothing_edited:  # the last new token is never read
-        with variant.applied(job.model, **job.where):
+        with variant.applied(job.model, **where):
             new = generate(job.model, batch.tokens, batch.real, job.spec.max_new_tokens)
     stops = stop_token_ids(job.model)
     texts = [read_completion(job.model.tokenizer, i, stops, job.metrics) for i in new.tolist()]

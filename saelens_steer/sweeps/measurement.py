@@ -12,7 +12,7 @@ import torch
 from sae_lens import SAE
 
 from saelens_steer.config import MetricSpec, PromptSpec, SweepSpec
-from saelens_steer.data import Encoded, Prompt, encode_prompts
+from saelens_steer.data import Encoded, Prompt, SpecialTokens, TextStart, encode_prompts, text_start
 from saelens_steer.errors import InputError
 from saelens_steer.features import Scale
 from saelens_steer.metrics import LogitMetric, TextMetric, resolve_metrics
@@ -48,17 +48,36 @@ class Measurement:
     """Inputs of the edit besides its direction; None if it reads only the SAE."""
     steps: tuple[float, ...] | None = None
     """The multiple of its direction that each cell adds, if found by `calibrated`."""
+    special_tokens: SpecialTokens = None
+    """What decides how plain prompts begin; None: the SAE, or else the tokenizer."""
+
+    @property
+    def start(self) -> TextStart | None:
+        """What goes before plain prompts; None if they are in the chat template."""
+        if self.prompt_spec.chat:
+            return None
+        return text_start(self.model.tokenizer, self._decides)
+
+    @property
+    def _decides(self) -> SpecialTokens:
+        return self.sae if self.special_tokens is None else self.special_tokens
 
     @cached_property
     def encoded(self) -> list[Encoded]:
         """The prompts as tokens up to the assistant start; sweeps ignore answers."""
         bare = [replace(p, answer=None) for p in self.prompts]
         spec = self.prompt_spec
-        return encode_prompts(self.model.tokenizer, bare, system=spec.system, chat=spec.chat)
+        how = {"system": spec.system, "chat": spec.chat, "special_tokens": self._decides}
+        return encode_prompts(self.model.tokenizer, bare, **how)
 
     @cached_property
     def ids(self) -> list[list[int]]:
         return [list(e.ids) for e in self.encoded]
+
+    @property
+    def added(self) -> list[int]:
+        """Length of the BOS of each prompt that is never steered."""
+        return [e.added for e in self.encoded]
 
     @cached_property
     def metrics(self) -> list[LogitMetric | TextMetric]:
@@ -174,6 +193,7 @@ class Measurement:
             model=self.model,
             hook_name=self.hook_name,
             prompts=self.ids,
+            added=self.added,
             positions=spec.positions,
             exclude_special_tokens=spec.exclude_special_tokens,
             max_norm=spec.norm_limit,

@@ -30,7 +30,7 @@ from saelens_steer.model import (
     why_not,
 )
 from saelens_steer.progress import say
-from saelens_steer.steering import Positions, columns, norm_limits, within
+from saelens_steer.steering import Positions, columns, first_tokens, norm_limits, within
 from saelens_steer.sweeps.downstream import Downstream
 from saelens_steer.sweeps.plan import Batch, prompt_chunks
 from saelens_steer.tensors import Logits, Mask, PerRow, Resid, Tokens
@@ -55,6 +55,8 @@ class UnsteeredPass:
     hook_name: str
     prompts: Sequence[Sequence[int]]
     """Token ids of each prompt, unpadded."""
+    added: Sequence[int] = ()
+    """How many tokens at the start of each prompt are never steered; empty if none are."""
     positions: Positions = "all"
     exclude_special_tokens: bool = False
     max_norm: float | None = None
@@ -69,7 +71,8 @@ class UnsteeredPass:
     @cached_property
     def padded(self) -> tuple[Tokens, Mask]:
         """All prompts, left-padded: tokens and mask [n_prompts, pos]."""
-        return pad_left(self.prompts, self.model.tokenizer, device=self.model.cfg.device)
+        cfg = self.model.cfg
+        return pad_left(self.prompts, self.model.tokenizer, cfg.device, cfg.d_vocab)
 
     def padded_rows(self, batch: Batch) -> tuple[Tokens, Mask]:
         """The batch's rows, left-padded to its longest prompt: tokens and mask [row, pos]."""
@@ -179,6 +182,9 @@ class UnsteeredPass:
         tokens, real = self.padded
         width = tokens.shape[1]
         chosen = real & columns(self.positions, width, 0, width).to(real.device)
+        if any(self.added):
+            counts = torch.tensor(self.added, device=real.device)
+            chosen = chosen & ~first_tokens(real, counts)
         if self.exclude_special_tokens:
             chosen = chosen & keep_ordinary(tokens, self.model.tokenizer)
         if self.limits is not None:

@@ -225,9 +225,7 @@ def test_passes_that_attend_to_padding_fail_batches_and_padding(case, monkeypatc
 
 
 def test_steering_that_takes_padding_for_text_fails_by_the_positions_it_counts(case, monkeypatch):
-    monkeypatch.setattr(
-        positions, "leading_padding", lambda tokens, pad: torch.ones_like(tokens).bool()
-    )
+    monkeypatch.setattr(positions, "real_tokens", lambda tokens, *_: torch.ones_like(tokens).bool())
     for found in (batches(case), padding(case)):
         assert found.failed
         assert "positions are steered" in found.detail

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoints import random_family
 
-from saelens_steer.data import load_corpus
+from saelens_steer.data import load_corpus, special_ids
 from saelens_steer.errors import InputError
+from saelens_steer.model import load_model
 from saelens_steer.sae import sae_fingerprint, train_sae
 from saelens_steer.sae.training import runner as runner_module
 from saelens_steer.sae.training import train as module
@@ -135,22 +137,27 @@ def runner_of(model, spec, hook_name: str = HOOK) -> Runner:
     return Runner(runner_config(spec, model, hook_name, Path("unused")), texts, model, spec)
 
 
+@pytest.fixture(scope="module")
+def model_with_bos(tmp_path_factory):
+    return load_model(str(random_family(tmp_path_factory.mktemp("gpt2"), "gpt2")))
+
+
 @pytest.mark.parametrize("with_bos", [True, False])
 @pytest.mark.parametrize("name", ["mlp_out", "attn_out", "resid_mid", "resid_post", "resid_pre"])
 def test_bos_and_other_special_tokens_are_never_cached_at_any_hook(
-    random_model, small, tmp_path, monkeypatch, name, with_bos
+    model_with_bos, small, tmp_path, name, with_bos
 ):
-    monkeypatch.setattr(random_model.cfg, "default_prepend_bos", with_bos)
+    model = model_with_bos
     path, hook_name = tmp_path / "chat.txt", f"blocks.2.hook_{name}"
     path.write_text("\n\n".join(f"<|im_start|>user\nadd {i}<|im_end|>" for i in range(300)))
-    spec = small(corpus=str(path), cached_tokens=500, max_norm=None)
-    tokens = runner_of(random_model, spec, hook_name).activations_store.get_batch_tokens()
-    special = torch.isin(tokens, torch.tensor(random_model.tokenizer.all_special_ids))
+    spec = small(corpus=str(path), cached_tokens=500, max_norm=None, prepend_bos=with_bos)
+    tokens = runner_of(model, spec, hook_name).activations_store.get_batch_tokens()
+    special = torch.isin(tokens, torch.tensor(sorted(special_ids(model.tokenizer))))
     assert special.any() and special[:, 0].all().item() >= with_bos
-    stream = runner_of(random_model, spec, hook_name).stream
+    stream = runner_of(model, spec, hook_name).stream
     vectors = next(stream.kept(repeat=False))
     with torch.no_grad():
-        held = random_model.run_with_cache(tokens, names_filter=hook_name)[1][hook_name]
+        held = model.run_with_cache(tokens, names_filter=hook_name)[1][hook_name]
     torch.testing.assert_close(vectors, held[~special])
 
 

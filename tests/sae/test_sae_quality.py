@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from checkpoints import small_tokenizer
 from sae_lens import SAE
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 
@@ -243,16 +244,20 @@ def test_a_bfloat16_model_is_measured_with_a_float32_sae_in_float32(random_folde
     assert found["ce_loss"] != torch.tensor(found["ce_loss"]).bfloat16().item()
 
 
-def test_contexts_begin_with_bos_where_the_models_texts_do(random_model, texts):
+def test_contexts_and_texts_begin_with_bos_where_the_models_texts_do(random_model, texts):
     plain = packed_contexts(random_model, texts, SIZE)
     ids = [i for t in texts for i in random_model.tokenizer(t)["input_ids"]]
     assert plain.flatten().tolist() == ids[: len(ids) // SIZE * SIZE]
     with_bos = copy.copy(random_model)
-    with_bos.cfg = copy.copy(random_model.cfg)
-    with_bos.cfg.default_prepend_bos = True
-    rows = packed_contexts(with_bos, texts, SIZE)
-    assert set(rows[:, 0].tolist()) == {random_model.tokenizer.bos_token_id}
-    assert rows[:, 1:].flatten().tolist() == ids[: len(ids) // (SIZE - 1) * (SIZE - 1)]
+    with_bos.tokenizer = small_tokenizer(bos="<bos>")
+    bos, rows = with_bos.tokenizer.bos_token_id, packed_contexts(with_bos, texts, SIZE)
+    assert (rows[:, 0] == bos).all()
+    joined = [i for t in texts for i in with_bos.tokenizer(t)["input_ids"]]
+    read = rows.flatten().tolist()
+    kept = [i for i in read if i != bos]
+    assert kept == [i for i in joined if i != bos][: len(kept)]
+    starts = [len(t) - 1 for t in with_bos.tokenizer(texts)["input_ids"]]
+    assert read.count(bos) > len(rows) and read[starts[0] + 1] == bos  # before the second text
 
 
 def test_too_little_text_is_refused(random_model):

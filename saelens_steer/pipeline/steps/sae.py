@@ -77,7 +77,8 @@ def _quality_texts(run: RunContext) -> list[str]:
     if load.corpus:
         return list(load_corpus(load.corpus, tokenizer, QUALITY_TOKENS, 0)["text"])
     template, prompts = run.spec.template, run.selection_prompts
-    texts = [render(tokenizer, p, **template) + (p.answer or "") for p in prompts]
+    written = [render(tokenizer, p, **template) if template["chat"] else p.text for p in prompts]
+    texts = [text + (p.answer or "") for text, p in zip(written, prompts, strict=True)]
     lengths = [len(token_ids(tokenizer, text)) for text in texts]
     starts = itertools.accumulate(lengths, initial=0)
     return [text for text, start in zip(texts, starts, strict=False) if start < QUALITY_TOKENS]

@@ -28,7 +28,7 @@ from saelens_steer.steering import EditContext
 
 def cache(run: RunContext) -> None:
     """Cache activations of the selection prompts, with their answers if these are read."""
-    options = {**run.spec.activations.model_dump(), **run.spec.template}
+    options = {**run.spec.activations.model_dump(), **run.encoding}
     options |= {"hook_name": run.hook_name, "out": run.folder.path("activations")}
     cache_activations(run.model, answered(run), **options)
 
@@ -38,7 +38,7 @@ def answered(run: RunContext) -> tuple[Prompt, ...]:
     spec, prompts = run.spec, run.selection_prompts
     if not spec.reads_answers:
         return prompts
-    options = {**spec.template, "batch_size": spec.activations.batch_size}
+    options = {**run.encoding, "batch_size": spec.activations.batch_size}
     return tuple(with_answers(run.model, prompts, spec.select.answer_tokens, **options))
 
 
@@ -97,6 +97,7 @@ def edit_context(run: RunContext, sae: SAE[Any], edits: Iterable[EditSpec]) -> E
     if "probe" in needs:
         prompts = run.spec.prompts
         options = {"tokens": "last", "system": prompts.system, "chat": prompts.chat}
+        options |= {"special_tokens": run.special_tokens}
         last = cache_activations(run.model, list(run.prompts), hook_name=run.hook_name, **options)
         probe = probe_between(last.vectors, vectors_of(activations, all_domains))
     if "domains" in needs:

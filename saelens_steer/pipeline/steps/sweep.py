@@ -118,7 +118,8 @@ def store_of(run: RunContext, name: str, measurement: Measurement) -> Store:
     """A store whose key covers all that determines its shards, except directions and strengths,
     which are in the shards' names."""
     spec = measurement.spec
-    parts: list[object] = [run.model_key, run.hook_name, measurement.ids, run.keys["train"]]
+    parts: list[object] = [run.model_key, run.hook_name, measurement.ids, measurement.added]
+    parts += [run.keys["train"]]
     parts += [spec.edit.label, spec.positions, spec.exclude_special_tokens, spec.norm_limit]
     parts += [measurement.unsteered_pass.batch_tokens]
     if name == "rows":

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig
 from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 
 from saelens_steer.config import TrainSpec
+from saelens_steer.data import begins_with_bos
 from saelens_steer.errors import InputError, one_line, or_known
+from saelens_steer.model.model_class import Model, tokenizer_of
 from saelens_steer.sae.training.resume import PER_TRAINING, latest
 from saelens_steer.sae.training.scaling import SCALABLE
+from saelens_steer.sae.training.trial import TRIED_WIDTH, try_steps
 
 BUFFER_BATCHES = 16
 """Training batches in the mixing buffer."""
 TIED = ("matching_pursuit",)
 """Architectures whose encoder is the decoder."""
-WHITENING = "covariance_whitening"
+WHITENING, WIDTHS = "covariance_whitening", "matryoshka_widths"
 
 
 def check_train_spec(spec: TrainSpec) -> None:
@@ -32,6 +38,7 @@ def check_train_spec(spec: TrainSpec) -> None:
         if option not in fields:
             hint = or_known(option, fields)
             raise InputError(f"architecture {spec.architecture} has no option {option!r}; {hint}")
+    _check_values(spec)
     config = _sae_config(spec, d_in=1, device="cpu")
     k = getattr(config, "k", None)
     if k is not None and "k" not in spec.options:
@@ -45,6 +52,38 @@ def check_train_spec(spec: TrainSpec) -> None:
         _check_scalable(spec, config)
     if spec.frozen_decoder:
         _check_freezable(spec, config)
+    try_steps(spec, _sae_config(spec, d_in=TRIED_WIDTH, device="cpu"))
+
+
+def check_contexts(model: Model, spec: TrainSpec) -> None:
+    """Raise InputError unless the model can read contexts as the spec has them."""
+    begins_with_bos(tokenizer_of(model), spec.prepend_bos)
+    if spec.context_size > model.cfg.n_ctx:
+        raise InputError(
+            f"sae.train.context_size {spec.context_size} is more than the model's "
+            f"n_ctx={model.cfg.n_ctx}: lower it, or load the model with a larger n_ctx"
+        )
+
+
+def _check_values(spec: TrainSpec) -> None:
+    """Raise InputError for an option whose value has another type than SAELens declares."""
+    hints = get_type_hints(SAE_TRAINING_CLASS_REGISTRY[spec.architecture][1])
+    for option, value in spec.options.items():
+        kind = TypeAdapter(hints[option], config=ConfigDict(arbitrary_types_allowed=True))
+        try:
+            kind.validate_python([*value] if isinstance(value, tuple) else value, strict=True)
+        except ValidationError as error:
+            why = error.errors()[0]["msg"].removeprefix("Input ")
+            raise InputError(
+                f"architecture {spec.architecture}: option {option} {why}, not {value!r}"
+            ) from None
+
+    widths = spec.options.get(WIDTHS, ())
+    ends = [0, *widths, spec.d_sae]
+    if any(a >= b for a, b in itertools.pairwise(ends[:-1])) or (widths and ends[-2] > spec.d_sae):
+        raise InputError(
+            f"option {WIDTHS} must increase up to at most d_sae = {spec.d_sae}, not {[*widths]}"
+        )
 
 
 def _check_freezable(spec: TrainSpec, config: Any) -> None:
@@ -78,12 +117,12 @@ def _check_scalable(spec: TrainSpec, config: Any) -> None:
 def runner_config(
     spec: TrainSpec, model: Any, hook_name: str, out: Path, checkpoints: Path | None = None
 ) -> LanguageModelSAERunnerConfig[Any]:
-    """SAELens's runner config for our spec. Contexts start with BOS only if the model uses one.
+    """SAELens's runner config for our spec.
 
     checkpoints: a folder to save checkpoints in and to resume from.
     """
     resumed = latest(checkpoints) if checkpoints else None
-    bos = bool(model.cfg.default_prepend_bos)
+    bos = begins_with_bos(tokenizer_of(model), spec.prepend_bos)
     steps = spec.training_tokens // spec.batch_tokens
     epoch = (spec.cached_tokens or spec.training_tokens) // spec.batch_tokens
     return LanguageModelSAERunnerConfig(
@@ -127,7 +166,7 @@ def _sae_config(spec: TrainSpec, d_in: int, device: str) -> Any:
     config_class, unit_rows = SAE_TRAINING_CLASS_REGISTRY[spec.architecture][1], {}
     if "rescale_acts_by_decoder_norm" in {f.name for f in dataclasses.fields(config_class)}:
         unit_rows["rescale_acts_by_decoder_norm"] = True
-    options = unit_rows | spec.options
+    options = unit_rows | copy.deepcopy(spec.options)  # SAELens changes a list of widths in place
     try:
         return config_class(d_in=d_in, d_sae=spec.d_sae, device=device, **options)
     except (TypeError, ValueError) as error:

@@ -24,7 +24,7 @@ from saelens_steer.model.model_class import Model
 from saelens_steer.sae.load import canonicalise, load_sae
 from saelens_steer.sae.quality import sae_quality
 from saelens_steer.sae.training.activation_stream import Cache
-from saelens_steer.sae.training.config import check_train_spec, runner_config
+from saelens_steer.sae.training.config import check_contexts, check_train_spec, runner_config
 from saelens_steer.sae.training.log import check_loggers, open_loggers
 from saelens_steer.sae.training.resume import checkpoint_folder, remove_checkpoints, texts_digest
 from saelens_steer.sae.training.runner import Runner, gather, held_out_tokens
@@ -63,6 +63,7 @@ def train_sae(
     """
     check_stream(model, hook_name)
     check_train_spec(spec)
+    check_contexts(model, spec)
     check_loggers(tensorboard)
     texts = load_texts(model, spec)
     return Training(model, spec, hook_name, Path(out), *texts, tensorboard, wandb).run()
@@ -186,7 +187,10 @@ def split_corpus(corpus: Any, share: float = HELD_OUT_SHARE) -> tuple[Any, Any]:
     return corpus.select(range(cut)), corpus.select(range(cut, len(corpus)))
 
 
-SHARED = ("corpus", "tokens", "cached_tokens", "context_size", "max_norm", "batch_tokens", "seed")
+SHARED = (
+    *("corpus", "prepend_bos", "tokens", "cached_tokens", "context_size", "max_norm"),
+    *("batch_tokens", "seed"),
+)
 """Settings shared by all SAEs of a grid: they decide the activations and their order."""
 
 
@@ -214,6 +218,7 @@ class SAEGrid:
         first = next(iter(specs.values()))
         for spec in specs.values():
             check_train_spec(spec)
+            check_contexts(model, spec)
             if any(getattr(spec, key) != getattr(first, key) for key in SHARED):
                 raise InputError(f"the SAEs of a grid must share {', '.join(SHARED)}")
         if first.cached_tokens is None:

@@ -1,0 +1,187 @@
+"""Which special tokens text gets: three rules, for encoding, caching, training and generation.
+
+1. Plain text gets those that the checkpoint's own tokenizer puts before it.
+2. Text that holds special tokens of the chat template, or begins with BOS, gets none.
+3. If an SAE states whether its training contexts began with BOS, plain text follows the SAE. A BOS
+   that the tokenizer would not have put there is left unsteered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from jinja2.exceptions import TemplateError
+from sae_lens import SAE
+from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from saelens_steer.errors import InputError
+from saelens_steer.progress import say_once
+
+SpecialTokens = bool | SAE[Any] | None
+"""None: as the tokenizer has it. A bool: with or without BOS. An SAE: as it was trained."""
+STATED = "prepend_bos_stated"
+"""In an SAE's metadata: its file states prepend_bos, so this is no default of a loader."""
+_saved = WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, ...]]()
+"""Copies made by TransformerLens → what the tokenizer that was saved puts before text."""
+
+
+@dataclass(frozen=True)
+class TextStart:
+    """Special tokens before plain text."""
+
+    ids: tuple[int, ...]
+    added: int = 0
+    """How many of them the tokenizer itself does not put there: they are never steered."""
+    of_sae: bool = False
+    """Whether the SAE decides, and differs from the tokenizer."""
+    given: bool = False
+    """Whether a flag decides, and differs from the tokenizer."""
+    marks: frozenset[int] = frozenset()
+    """Special tokens of the chat template."""
+
+    def record(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+        """What provenance.json and results say about plain text."""
+        tokens = tokenizer.convert_ids_to_tokens(list(self.ids))
+        decided = "SAE" if self.of_sae else "config" if self.given else "tokenizer"
+        return {"begins": tokens, "unsteered": self.added, "decided_by": decided}
+
+    def before(self, ids: Sequence[int], bos: int | None) -> tuple[int, ...]:
+        """What goes before the ids of a text: nothing if it holds the chat template or BOS."""
+        own = [i for i in (bos, *self.ids[:1]) if i is not None]
+        return () if ids and (ids[0] in own or not self.marks.isdisjoint(ids)) else self.ids
+
+
+def text_start(
+    tokenizer: PreTrainedTokenizerBase, special_tokens: SpecialTokens = None
+) -> TextStart:
+    """What goes before plain text. InputError if BOS is asked for and the tokenizer has none."""
+    own, bos, marks = own_start(tokenizer), tokenizer.bos_token_id, template_marks(tokenizer)
+    of_sae = isinstance(special_tokens, SAE)
+    wanted = trained_with_bos(special_tokens) if isinstance(special_tokens, SAE) else special_tokens
+    if wanted and bos is None and not own:
+        if not of_sae:
+            raise InputError(
+                "special_tokens=True (sae.train.prepend_bos) asks for BOS, which this tokenizer "
+                "does not have"
+            )
+        wanted = None  # SAELens then puts none before contexts either
+    if wanted is None or wanted == bool(own):
+        return TextStart(own, marks=marks)
+    return TextStart((bos,) if wanted else (), int(wanted), of_sae, not of_sae, marks)
+
+
+def begins_with_bos(
+    tokenizer: PreTrainedTokenizerBase, special_tokens: SpecialTokens = None
+) -> bool:
+    """Whether contexts of plain text begin with BOS. InputError if with other special tokens."""
+    ids, bos = text_start(tokenizer, special_tokens).ids, tokenizer.bos_token_id
+    if ids not in ((), (bos,)):
+        raise InputError(
+            f"this tokenizer begins texts with {tokenizer.convert_ids_to_tokens(list(ids))}, which "
+            "contexts cannot: set prepend_bos to false (sae.train.prepend_bos)"
+        )
+    return bool(ids)
+
+
+def say_start(tokenizer: PreTrainedTokenizerBase, start: TextStart) -> None:
+    """Say once that plain texts begin as the SAE's training contexts did, not as usual."""
+    if not start.of_sae:
+        return
+    if start.added:
+        bos = tokenizer.convert_ids_to_tokens(start.ids[0])
+        text = f"begin with {bos} as the SAE's training contexts did; it is not steered"
+    else:
+        text = "begin without special tokens, as the SAE's training contexts did"
+    say_once(tokenizer, f"Raw texts {text}. The tokenizer itself would not do so.")
+
+
+def trained_with_bos(sae: SAE[Any]) -> bool | None:
+    """Whether the SAE's training contexts began with BOS; None if that is unknown.
+
+    SAELens's loaders of other libraries' SAEs set True whatever is true, and no training version.
+    """
+    about = sae.cfg.metadata
+    found = about.prepend_bos
+    if not isinstance(found, bool):
+        return None
+    known = about.sae_lens_training_version or about[STATED] or _trained_by_saelens(about)
+    return found if not found or known else None
+
+
+def _trained_by_saelens(about: Any) -> bool:
+    """Whether SAELens's directory has this SAE in SAELens's own format."""
+    name = about.neuronpedia_id
+    return name is not None and any(
+        entry.conversion_func is None and name in (entry.neuronpedia_id or {}).values()
+        for entry in get_pretrained_saes_directory().values()
+    )
+
+
+def note_stated(sae: SAE[Any], settings: dict[str, Any]) -> SAE[Any]:
+    """The SAE, with a mark if a cfg.json of SAELens 1 to 5 states prepend_bos."""
+    if isinstance(settings.get("prepend_bos"), bool):
+        sae.cfg.metadata[STATED] = True
+    return sae
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids of BOS, EOS, padding, role markers and all other special tokens."""
+    added = tokenizer.added_tokens_decoder
+    return set(tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}
+
+
+def own_start(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Special tokens that the checkpoint's own tokenizer puts before plain text.
+
+    TransformerLens reads tokenizers again with BOS switched on: for its copies, the one that was
+    saved counts.
+    """
+    if not tokenizer.init_kwargs.get("add_bos_token"):
+        return _start(tokenizer)
+    if tokenizer not in _saved:
+        name = str(tokenizer.name_or_path)
+        try:
+            saved = AutoTokenizer.from_pretrained(
+                name, local_files_only=True, trust_remote_code=False
+            )
+        except (OSError, ValueError, KeyError):
+            saved = tokenizer  # made in memory
+        _saved[tokenizer] = _start(saved)
+    return _saved[tokenizer]
+
+
+def _start(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    plain = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
+    whole = tokenizer("a", verbose=False)["input_ids"]
+    n = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
+    return tuple(whole[:n])
+
+
+def template_marks(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Special tokens that the chat template writes; empty without a template."""
+    if not tokenizer.chat_template:
+        return frozenset()
+    asked = [{"role": "user", "content": "a"}]
+    chats = asked, [*asked, {"role": "assistant", "content": "a"}]
+    written = set[int]()
+    for messages, generate in zip(chats, (True, False), strict=True):
+        try:
+            text = apply_template(tokenizer, messages, generate)
+        except TemplateError:
+            continue
+        written |= {*tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]}
+    return frozenset(written & special_ids(tokenizer))
+
+
+def apply_template(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], generate: bool
+) -> str:
+    """Apply the chat template; `enable_thinking=False` closes Qwen3's thinking block."""
+    text = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=generate, enable_thinking=False
+    )
+    return str(text)
