@@ -204,14 +204,18 @@ TABLE = (
 )
 
 
+def loads_as(kind: str) -> str:
+    """The class of TransformerLens that models of this kind load as."""
+    return type(small_model(kind)).__name__
+
+
 def _loading(kind: str, own: list[Release]) -> str:
     """How models of this kind load, and under which names."""
     ids = sorted({str(hub_id(release.model)) for release in own})
-    made = type(small_model(kind)).__name__
     gated = [name for name in ids if name.startswith(GATED)]
     access = " The hub asks to accept terms first (`HF_TOKEN`)." if gated else ""
     listed = ", ".join(f"`{name}`" for name in ids)
-    return f"Loads as a {made}: {listed}.{access}\n"
+    return f"Loads as a {loads_as(kind)}: {listed}.{access}\n"
 
 
 def _row(release: Release) -> str:

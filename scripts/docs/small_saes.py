@@ -121,7 +121,7 @@ def _settings_instead_of_downloads(release: str, sae_id: str) -> Iterator[None]:
     with TemporaryDirectory() as folder:
 
         def download(repo_id: str, filename: str, **_: Any) -> str:
-            if not found or filename.endswith("config.json") and not found.get("trainer", found):
+            if not found:
                 raise LocalEntryNotFoundError(f"{repo_id} has no {filename}")
             file = Path(folder) / Path(filename).name
             plain = file.suffix == ".json"
