@@ -18,6 +18,7 @@ from sae_lens import SAE
 from torch import Tensor
 
 from saelens_steer.errors import InputError
+from saelens_steer.progress import say
 
 CENTRED = re.compile(r"blocks\.\d+\.hook_(resid_(pre|mid|post)|mlp_out|attn_out)|hook_embed")
 """Hooks whose activations centring changes, unlike attn.hook_z, normalised inputs and logits."""
@@ -35,6 +36,26 @@ def expects_centred(sae: SAE[Any]) -> bool:
     return bool(given.get("center_writing_weights")) and CENTRED.fullmatch(hook_name) is not None
 
 
+def for_plain_weights(sae: SAE[Any]) -> SAE[Any]:
+    """The SAE, with centring folded if it expects that; it then reads centred models as before.
+
+    Left alone if nothing can be folded into it: `check_sae` then demands a centred model.
+    """
+    if not expects_centred(sae) or _unfoldable(sae):
+        return sae
+    say("the SAE was trained on a model with centred weights, which is now folded into the SAE")
+    return fold_centring(sae)
+
+
+def _unfoldable(sae: SAE[Any]) -> str | None:
+    """What kind of SAE it is, if its encoder is not linear in x."""
+    kind = sae.cfg.architecture()
+    if kind not in FOLDABLE:
+        return f"a {kind} SAE"
+    normalises = sae.cfg.normalize_activations != "none" or sae.cfg.metadata.unit_norm_per_token
+    return "an SAE that normalises its input" if normalises else None
+
+
 @torch.no_grad()
 def fold_centring(sae: SAE[Any]) -> SAE[Any]:
     """A copy of an SAE of centred activations that reads uncentred ones: z(x) = z_old(P·x).
@@ -43,14 +64,8 @@ def fold_centring(sae: SAE[Any]) -> SAE[Any]:
     W_enc with the old W_enc. metadata.centring_folded records it. Raises InputError for an
     architecture whose encoder is not linear in x, and for one that was folded before.
     """
-    kind = sae.cfg.architecture()
-    if kind not in FOLDABLE:
-        raise InputError(f"centring cannot be folded into a {kind} SAE: centre the model instead")
-    if sae.cfg.normalize_activations != "none" or sae.cfg.metadata.unit_norm_per_token:
-        raise InputError(
-            "centring cannot be folded into an SAE that normalises its input: centre the model "
-            "instead"
-        )
+    if what := _unfoldable(sae):
+        raise InputError(f"centring cannot be folded into {what}: centre the model instead")
     if sae.cfg.metadata.centring_folded:
         raise InputError("centring has been folded into this SAE already")
     folded = copy.deepcopy(sae)

@@ -11,6 +11,7 @@ from sae_lens import SAE
 from saelens_steer.errors import InputError
 from saelens_steer.files import file_digest, write_with
 from saelens_steer.progress import say
+from saelens_steer.sae.centring import for_plain_weights
 from saelens_steer.sae.conversion import checkpoint_in, load_checkpoint, settings_files
 from saelens_steer.sae.saelens_format import SAELENS, is_saelens, load_folder, settings_of
 from saelens_steer.sae.sites import check_hook, is_transcoder
@@ -75,12 +76,15 @@ def _saelens_folder(found: Path) -> Path | None:
 
 
 def _at(sae: SAE[Any], hook_name: str | None) -> SAE[Any]:
-    """The SAE at the given hook. Raises InputError if it was made for another."""
+    """The SAE at the given hook, for models whose weights are as they were trained.
+
+    Raises InputError if it was made for another hook.
+    """
     if hook_name is not None:
         check_hook(sae, hook_name)
         if sae.cfg.metadata.hook_name is None and not is_transcoder(sae):
             sae.cfg.metadata.hook_name = hook_name
-    return sae
+    return for_plain_weights(sae)
 
 
 def check_feature(sae: SAE[Any], feature: int) -> int:

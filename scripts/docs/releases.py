@@ -144,7 +144,7 @@ def _verdict(release: str, sae_ids: tuple[str, ...], model: Model) -> Verdict:
     kind = "by its cfg.json" if entry.conversion_func is None else sae.cfg.architecture()
     places = (place.split(".", 2)[2] for place in (reads, steers))
     named = str(sae.cfg.metadata.model_name)
-    return Verdict(sae_ids, kind, *places, sweeps, named, (*notes, *_notes(sae)))
+    return Verdict(sae_ids, kind, *places, sweeps, named, (*notes, *notes_on(sae)))
 
 
 def used(sae: SAE[Any], model: Model) -> tuple[str, str, str]:
@@ -178,7 +178,8 @@ def _models_named(refusal: str) -> str:
     return " or ".join(f"`{name}`" for name in re.findall(r'model_name="([^"]+)"', refusal))
 
 
-def _notes(sae: SAE[Any]) -> Iterator[str]:
+def notes_on(sae: SAE[Any]) -> Iterator[str]:
+    """What to know before using the SAE."""
     about, scaling = sae.cfg.metadata, sae.cfg.normalize_activations
     if about.centring_folded:
         yield "trained on centred weights, which is folded into the SAE"

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 import saelens_steer as ss
 from saelens_steer.errors import InputError
-from scripts.docs.releases import judged, loads_as, releases, releases_page, used
+from scripts.docs.releases import judged, loads_as, notes_on, releases, releases_page, used
 from scripts.docs.small_models import MODELS, hub_id, save_small
 from scripts.docs.small_saes import settings_of
 
@@ -101,6 +101,7 @@ def link_in_hub_cache(cache, repo_id, files):
 
 REAL = {
     ("gpt2-small-resid-mid-v5-32k", "blocks.1.hook_resid_mid"): saelens,
+    ("gpt2-small-res-jb", "blocks.1.hook_resid_pre"): saelens,
     ("gpt2-small-hook-z-kk", "blocks.0.hook_z"): heads,
     ("sae_bench_pythia70m_sweep_gated_ctx128_0730", "blocks.3.hook_resid_post__trainer_0"): (
         dictionary_learning
@@ -149,6 +150,7 @@ def test_the_verdict_is_what_loading_the_files_of_sae_and_model_gives(
         reads, steers, sweeps = used(sae, model)
         assert (reads.split(".", 2)[2], steers.split(".", 2)[2]) == (found.reads, found.steers)
         assert sweeps == found.sweeps
+    assert found.notes == tuple(notes_on(sae))
     assert found.kind in (sae.cfg.architecture(), "by its cfg.json")
     assert hub_id(found.named) == hub_id(str(sae.cfg.metadata.model_name)) == hub_id(entry.model)
 
