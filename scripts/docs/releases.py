@@ -11,6 +11,7 @@ import functools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -42,24 +43,24 @@ FAMILIES = {
     "qwen3.5-moe": "Qwen 3.5, mixture of experts",
     "gpt-oss": "gpt-oss",
 }
-GATED = ("google/gemma", "meta-llama/", "mistralai/")
+GATED = ("google/", "meta-llama/")
 """Owners whose models the hub gives only to those who accept their terms."""
 PLAIN, FROM_HOOK, WHOLE = "plain layers", "from the hook on", "full passes"
 TOKENS = [[5, 6, 7, 8, 9], [10, 11, 12]]
 INTRO = """# SAELens releases
 
-All {n} releases of SAELens's directory, of which {usable} can be used. `load_sae(release, sae_id)`
-loads an SAE. `load_model` knows its model under each name given here: the directory's, and the
-loader's if that differs. The table is generated from metadata: SAELens's own loaders read the
-config of each kind of SAE, which then is used, with small random weights, on a small random
-checkpoint of its model's architecture.
+All {n} releases of the directory of sae-lens {version}, of which {usable} can be used.
+`load_sae(release, sae_id)` loads an SAE. `load_model` knows its model under each name given here:
+the directory's, and the loader's if that differs. The table is generated from metadata: SAELens's
+own loaders read the config of each kind of SAE, which then is used, with small random weights, on a
+small random checkpoint of its model's architecture.
 
 *Reads* and *steers* are hooks of a layer, `blocks.L.…`: the encoder applies at the first, pushes
 along `W_dec` at the second. If they differ, the SAE is a transcoder, which has no edits of z.
 
 *Sweeps* run on plain layers (matrix products that share prompt prefixes), from the hook on
-(TransformerLens's own layers) or in full passes. See [Run on a GPU](../how-to/gpu.md) for what
-else decides speed.
+(TransformerLens's own layers) or in full passes, from the fastest to the slowest; see
+[Run on a GPU](../how-to/gpu.md).
 
 Releases in SAELens's format state in their `cfg.json` of which kind they are and whether training
 contexts began with BOS, and raw text follows that. With the others it begins as the model's
@@ -142,9 +143,9 @@ def _verdict(release: str, sae_ids: tuple[str, ...], model: Model) -> Verdict:
     except InputError as error:
         return Verdict(sae_ids, refusal=re.sub(rf"^{re.escape(release)}/\S+ is ", "", str(error)))
     kind = "by its cfg.json" if entry.conversion_func is None else sae.cfg.architecture()
-    places = (place.split(".", 2)[2] for place in (reads, steers))
+    read, steer = (place.split(".", 2)[2] for place in (reads, steers))
     named = str(sae.cfg.metadata.model_name)
-    return Verdict(sae_ids, kind, *places, sweeps, named, (*notes, *notes_on(sae)))
+    return Verdict(sae_ids, kind, read, steer, sweeps, named, (*notes, *notes_on(sae)))
 
 
 def used(sae: SAE[Any], model: Model) -> tuple[str, str, str]:
@@ -192,7 +193,8 @@ def notes_on(sae: SAE[Any]) -> Iterator[str]:
 def releases_page() -> str:
     """The table, one section for each family of models."""
     found = releases()
-    lines = [INTRO.format(n=len(found), usable=sum(release.usable for release in found))]
+    usable = sum(release.usable for release in found)
+    lines = [INTRO.format(n=len(found), usable=usable, version=version("sae-lens"))]
     for kind in KINDS:
         own = [release for release in found if release.family == kind]
         lines += [f"## {FAMILIES[kind]}\n", _loading(kind, own), *TABLE, *map(_row, own), ""]
@@ -213,10 +215,11 @@ def loads_as(kind: str) -> str:
 def _loading(kind: str, own: list[Release]) -> str:
     """How models of this kind load, and under which names."""
     ids = sorted({str(hub_id(release.model)) for release in own})
-    gated = [name for name in ids if name.startswith(GATED)]
-    access = " The hub asks to accept terms first (`HF_TOKEN`)." if gated else ""
+    gated = sorted({name.split("/")[0] for name in ids if name.startswith(GATED)})
+    access = f" Gated on the hub, so set `HF_TOKEN`: those of {gated[0]}." if gated else ""
     listed = ", ".join(f"`{name}`" for name in ids)
-    return f"Loads as a {loads_as(kind)}: {listed}.{access}\n"
+    kept = f"`{KINDS[kind][0]}` of transformers"
+    return f"Loads as a {loads_as(kind)} ({kept}): {listed}.{access}\n"
 
 
 def _row(release: Release) -> str:
@@ -244,5 +247,6 @@ def _usable(release: Release, good: list[Verdict]) -> str:
     notes = list(dict.fromkeys(note for verdict in good for note in verdict.notes))
     for verdict in release.verdicts:
         if verdict.refusal is not None:
-            notes.append(f"not {len(verdict.sae_ids)} of {release.n_ids}: {verdict.refusal}")
+            some = f"{len(verdict.sae_ids)} like `{verdict.sae_ids[0]}`"
+            notes.append(f"not the {some}: {verdict.refusal.split('; use ')[0]}")
     return f"yes; {'; '.join(notes)}" if notes else "yes"
