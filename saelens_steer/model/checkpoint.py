@@ -7,7 +7,7 @@ import copy
 import hashlib
 import re
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,10 +28,9 @@ from transformers.utils import logging as transformers_logging
 from saelens_steer.errors import InputError, first_line
 from saelens_steer.model.adapters import refuse_adapter_weights
 from saelens_steer.model.configs import needs_own_code, quantization_of, read_config, text_config
+from saelens_steer.model.provenance import Reader
 from saelens_steer.model.snapshot import snapshot_commit, snapshot_fingerprint, weight_files
 from saelens_steer.model.tokenizer import WANTS_CODE, read_tokenizer
-
-Reader = Callable[[torch.dtype], PreTrainedModel]
 
 TEXT_MODEL = {
     r"^(model\.)?language_model\.lm_head\.": "lm_head.",
