@@ -16,10 +16,15 @@ from saelens_steer.sae import check_feature, check_sae
 
 
 def hook_of(model: Model, sae: SAE[Any], hook_name: str | None) -> str:
-    """The given hook, or the SAE's, or the middle layer's. InputError unless the SAE fits there."""
+    """The given hook, or the SAE's own. Raises InputError unless the SAE fits there."""
     if not isinstance(sae, SAE):
         raise InputError(f"sae should be a SAELens SAE, not {type(sae).__name__}: use load_sae")
-    named = hook_name or sae.cfg.metadata.hook_name or default_hook_name(model)
+    named = hook_name or sae.cfg.metadata.hook_name
+    if named is None:
+        raise InputError(
+            "the SAE does not say which hook it reads: give hook_name=, such as "
+            f"{default_hook_name(model)!r}, if it was trained there"
+        )
     found = check_stream(model, str(named))
     check_sae(sae, model, found)
     return found

@@ -1,5 +1,6 @@
 """SAEs as SAELens objects: train or load them, encode and decode, measure their quality."""
 
+from saelens_steer.sae.centring import expects_centred, fold_centring
 from saelens_steer.sae.codec import check_encoder, decode, decode_change, encode, rows_at_once
 from saelens_steer.sae.load import (
     check_feature,

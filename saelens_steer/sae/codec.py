@@ -5,6 +5,7 @@ be folded. There are two kinds: SAELens's run-time modes (`layer_norm`, `constan
 whose decoder undoes what the encoder saw last; and the unit norm per token of some older
 checkpoints, x̂ = (x − μ) / ‖x − μ‖, which SAELens does not implement. For the latter, metadata has
 `unit_norm_per_token` true and `activation_mean` μ (a list of d_in numbers, or None for 0).
+An SAE with `centring_folded` reconstructs x minus its mean over d_in, which is added back.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ def decode(sae: SAE[Any], z: Features, x: Inputs) -> Inputs:
     if sae.cfg.normalize_activations in RUN_TIME:
         sae.encode(_normalised(sae, x))  # decode undoes the last encode's normalisation
     x_hat = sae.decode(z)
+    if sae.cfg.metadata.centring_folded:  # see centring.py: the decoder knows nothing of x's mean
+        return x_hat + x.mean(dim=-1, keepdim=True)
     if not _per_token(sae):
         return x_hat
     mean = _mean(sae)

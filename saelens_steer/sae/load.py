@@ -2,54 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
-import glob
 import json
-import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from huggingface_hub import errors as hub
-from huggingface_hub import snapshot_download
 from sae_lens import SAE
-from sae_lens.loading.pretrained_saes_directory import (
-    get_pretrained_saes_directory,
-    get_releases_for_repo_id,
-)
-from safetensors import SafetensorError
 
-from saelens_steer.errors import InputError, one_line
+from saelens_steer.errors import InputError
 from saelens_steer.files import file_digest, write_with
 from saelens_steer.model import same_places
 from saelens_steer.progress import say
-from saelens_steer.sae.conversion import (
-    SIDECARS,
-    SUFFIXES,
-    checkpoint_in,
-    load_checkpoint,
-    refusing,
-)
+from saelens_steer.sae.conversion import checkpoint_in, load_checkpoint, settings_files
+from saelens_steer.sae.saelens_format import SAELENS, is_saelens, load_folder, settings_of
+from saelens_steer.sae.sources import from_elsewhere
 
-SAELENS = ("cfg.json", "sae_weights.safetensors")
-"""The files of an SAE in SAELens's format."""
-DAMAGE = (
-    *(OSError, LookupError, TypeError, AttributeError, ValueError, RuntimeError),
-    SafetensorError,
-)
-"""What SAELens raises for files it cannot load."""
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-REASONS = (
-    (hub.GatedRepoError, "it is gated: accept its terms on the hub and set HF_TOKEN"),
-    (
-        hub.RepositoryNotFoundError,
-        "the hub has no such repository: check the name, or set HF_TOKEN if it is private",
-    ),
-    (
-        hub.LocalEntryNotFoundError,
-        "it is not in the cache, and the hub cannot be reached: go online and unset HF_HUB_OFFLINE",
-    ),
-)
-"""Exception → what it means and what to do; subclasses before their base."""
+MODULE_OUTPUTS = ("mlp", "self_attn", "attn", "attention")
+"""Modules of transformers whose output a norm may follow before the residual stream."""
 
 
 def load_sae(
@@ -59,33 +27,32 @@ def load_sae(
     device: str = "cpu",
     d_model: int | None = None,
     hook_name: str | None = None,
+    model_name: str | None = None,
 ) -> SAE[Any]:
     """Load an SAE from a folder, a file, a SAELens release or a Hugging Face repository.
 
     `source`, in order of precedence: a local folder in SAELens's format, or a checkpoint in another
     format (see `conversion/`; a file, or a folder with one); a SAELens release and its `sae_id`;
-    `owner/name` on the hub, with a folder or file in it as `sae_id`. `d_model` and `hook_name` fill
-    in for checkpoints that do not record them. Raises InputError for an unknown source or id (the
-    closest is named), for files neither cached nor reachable, and for a file that is damaged,
-    ambiguous or could run code.
+    `owner/name` on the hub, with a folder or file in it as `sae_id`. `d_model`, `hook_name` and
+    `model_name` say what the source leaves open. Raises InputError for an unknown source or id (the
+    closest is named), for a hook other than the SAE's own, for files neither cached nor reachable,
+    and for a file that is damaged, ambiguous or could run code.
     """
     found = Path(source).expanduser()
     if not found.exists():
-        found = _elsewhere(str(source), sae_id, device)
+        found = from_elsewhere(str(source), sae_id, device, model_name)
     elif sae_id is not None:
         kind = "folder" if found.is_dir() else "file"
         raise InputError(f"{found} is a {kind}, which holds one SAE: leave out sae_id")
     if isinstance(found, SAE):
-        return found
-    if found.is_dir() and _is_saelens(found):
-        if not (found / SAELENS[0]).is_file():
-            raise InputError(f"{found} has no cfg.json: it is not an SAE in SAELens's format")
-        with refusing(f"SAELens cannot load {found}", DAMAGE):
-            return SAE.load_from_disk(str(found), device=device)
+        return _at(found, hook_name)
+    folder = _saelens_folder(found)
+    if folder is not None:
+        return _at(load_folder(folder, device), hook_name)
     file = found if found.is_file() else checkpoint_in(found)
     sae = load_checkpoint(file, device=device, d_model=d_model, hook_name=hook_name)
     say(f"{file}: {_summary(sae)}")
-    return sae
+    return _at(sae, hook_name)
 
 
 def source_version(source: str) -> str | None:
@@ -93,29 +60,73 @@ def source_version(source: str) -> str | None:
     found = Path(source).expanduser()
     if not found.exists():
         return None
-    if found.is_dir() and _is_saelens(found):
-        return sae_fingerprint(found) if all((found / n).is_file() for n in SAELENS) else None
+    if (folder := _saelens_folder(found)) is not None:
+        whole = all((folder / name).is_file() for name in SAELENS)
+        more = settings_of(folder)
+        own = sae_fingerprint(folder) if whole else None
+        return file_digest(*(folder / name for name in SAELENS), *more) if own and more else own
     file = found if found.is_file() else checkpoint_in(found)
-    settings = (file.with_name(name) for name in SIDECARS)
-    return file_digest(file, *(path for path in settings if path.is_file()))
+    return file_digest(file, *settings_files(file))
+
+
+def _saelens_folder(found: Path) -> Path | None:
+    """The folder in SAELens's format that a path is, or whose weights it is."""
+    if found.is_dir():
+        return found if is_saelens(found) else None
+    beside = found.with_name(SAELENS[0]).is_file()
+    return found.parent if found.name == SAELENS[1] and beside else None
+
+
+def _at(sae: SAE[Any], hook_name: str | None) -> SAE[Any]:
+    """The SAE at the given hook. Raises InputError if it was made for another."""
+    if hook_name is not None:
+        check_hook(sae, hook_name)
+        if sae.cfg.metadata.hook_name is None:
+            sae.cfg.metadata.hook_name = hook_name
+    return sae
 
 
 def check_sae(sae: SAE[Any], model: Any, hook_name: str) -> None:
     """Raise InputError unless the SAE has the model's width and was made for this hook."""
     check_sae_at(sae, model.cfg.d_model, hook_name)
+    word = str(sae.cfg.metadata.hf_hook_name or "")
+    module = word.removesuffix(".output").split(".")[-1]
+    if module in MODULE_OUTPUTS and _normalises_outputs(model) and not _is_raw(hook_name):
+        raise InputError(
+            f"the SAE was trained on the output of {word}, which a norm follows in this model: "
+            f"{hook_name} comes after it; use a TransformerBridge and its {_raw(module)}"
+        )
+
+
+def _raw(module: str) -> str:
+    return "mlp.hook_out" if module == "mlp" else "attn.hook_out"
+
+
+def _is_raw(hook_name: str) -> bool:
+    return hook_name.endswith(("mlp.hook_out", "attn.hook_out"))
+
+
+def _normalises_outputs(model: Any) -> bool:
+    """Whether norms follow the MLP and attention, as in Gemma 2 and 3 and OLMo 2."""
+    return bool(getattr(model.cfg, "use_normalization_before_and_after", False))
 
 
 def check_sae_at(sae: SAE[Any], d_model: int, hook_name: str) -> None:
     """Raise InputError unless the SAE has d_in = d_model and, if it records a hook, this one."""
-    made_for = sae.cfg.metadata.hook_name
-    if made_for is not None and hook_name not in (places := same_places(made_for)):
-        right = " or ".join(places)
-        raise InputError(f"the SAE was made for {made_for}, not for {hook_name}: use {right}")
+    check_hook(sae, hook_name)
     if sae.cfg.d_in != d_model:
         raise InputError(
             f"the SAE reads {sae.cfg.d_in} dimensions, but activations have {d_model}: "
             "choose an SAE of this model"
         )
+
+
+def check_hook(sae: SAE[Any], hook_name: str) -> None:
+    """Raise InputError if the SAE records another hook."""
+    made_for = sae.cfg.metadata.hook_name
+    if made_for is not None and hook_name not in (places := same_places(made_for)):
+        right = " or ".join(places)
+        raise InputError(f"the SAE was made for {made_for}, not for {hook_name}: use {right}")
 
 
 def check_feature(sae: SAE[Any], feature: int) -> int:
@@ -156,94 +167,6 @@ def canonicalise(config: Path) -> None:
 def sae_fingerprint(folder: str | Path) -> str:
     """A digest of a saved SAE's config and weights."""
     return file_digest(*(Path(folder) / name for name in SAELENS))
-
-
-def _is_saelens(folder: Path) -> bool:
-    """Whether the folder is in SAELens's format, even if incomplete."""
-    others = [p for p in folder.iterdir() if p.suffix in SUFFIXES and p.name != SAELENS[1]]
-    return (folder / SAELENS[1]).is_file() or ((folder / SAELENS[0]).is_file() and not others)
-
-
-def _elsewhere(source: str, sae_id: str | None, device: str) -> SAE[Any] | Path:
-    """The SAE of a release, or the local copy of a hub repository's files."""
-    directory = get_pretrained_saes_directory()
-    if source in directory:
-        return _from_release(source, sae_id, device)
-    if not HUB_ID.fullmatch(source):
-        near = difflib.get_close_matches(source, directory, n=3, cutoff=0.5)
-        hint = f"; SAELens has {', '.join(near)}" if near else ""
-        raise InputError(
-            f"{source!r} is not an existing file or folder, a SAELens release, or a hub repository "
-            f"(owner/name){hint}"
-        )
-    known = _known_release(source, sae_id)
-    return _from_release(*known, device) if known else _from_hub(source, sae_id)
-
-
-def _known_release(repository: str, inside: str | None) -> tuple[str, str] | None:
-    """SAELens's release and id for a folder of a hub repository, if it has them.
-
-    Raises InputError if SAELens knows the repository but `inside` is None.
-    """
-    directory, releases = get_pretrained_saes_directory(), get_releases_for_repo_id(repository)
-    if releases and inside is None:
-        some = ", ".join(sorted(directory[releases[0]].saes_map)[:3])
-        raise InputError(
-            f"{repository} is SAELens's release {releases[0]}: give a sae_id like {some}"
-        )
-    ids = (
-        (release, sae_id)
-        for release in releases
-        for sae_id, path in directory[release].saes_map.items()
-        if str(inside).strip("/") in (sae_id, path)
-    )
-    return next(ids, None)
-
-
-def _from_release(release: str, sae_id: str | None, device: str) -> SAE[Any]:
-    ids = sorted(get_pretrained_saes_directory()[release].saes_map)
-    if sae_id is None or sae_id not in ids:
-        near = difflib.get_close_matches(sae_id or "", ids, n=3, cutoff=0.3) or ids[:3]
-        raise InputError(f"release {release} has no sae_id {sae_id!r}; try {', '.join(near)}")
-    with refusing(f"SAELens cannot load {release}/{sae_id}", DAMAGE):
-        try:
-            return SAE.from_pretrained(release, sae_id, device=device)
-        except OSError as error:
-            why = f"cannot fetch {release}/{sae_id}, and it is not cached: {one_line(error)}"
-            raise InputError(why) from None
-
-
-def _from_hub(repository: str, inside: str | None) -> Path:
-    """Download one SAE's weights and settings: those `inside` the repository, or at its top.
-
-    Returns the local file or folder. Raises InputError.
-    """
-    part = PurePosixPath(inside or ".")
-    if part.is_absolute() or ".." in part.parts:
-        raise InputError(f"sae_id must name a folder or file in {repository}, not {inside!r}")
-    wanted = _patterns(part)
-    deeper = glob.escape(f"{part}/") * (str(part) != ".") + "*/*"
-    try:
-        snapshot = snapshot_download(repository, allow_patterns=wanted, ignore_patterns=deeper)
-    except Exception as error:  # hub, network and disk errors share no base class
-        why = next((why for kind, why in REASONS if isinstance(error, kind)), one_line(error))
-        raise InputError(f"cannot load {repository} as an SAE: {why}") from None
-    found = Path(snapshot) / part
-    if not found.exists():
-        raise InputError(
-            f"{repository} has no {part} (or it is not cached, if the hub cannot be reached): "
-            "give one of its folders or files as sae_id"
-        )
-    return found
-
-
-def _patterns(part: PurePosixPath) -> list[str]:
-    """Patterns for a file and its settings, or for the weights and settings of a folder."""
-    if part.suffix in SUFFIXES:
-        names = [part, *(part.parent / name for name in SIDECARS)]
-        return [glob.escape(str(name)) for name in names]
-    folder = "" if str(part) == "." else glob.escape(f"{part}/")
-    return [f"{folder}*{suffix}" for suffix in (*SUFFIXES, ".json")]
 
 
 def _summary(sae: SAE[Any]) -> str:

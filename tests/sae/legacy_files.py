@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ LINEAR = {
 OWN = {"W_enc": W_ENC, "b_enc": B_ENC, "W_dec": W_DEC, "b_dec": B_DEC}
 
 
+RELU = {"architecture": "standard", "apply_b_dec_to_input": True}
+ADDED = {"apply_b_dec_to_input": False}
+SUBTRACTED = {"apply_b_dec_to_input": True}
+"""What a bare state dict leaves open."""
+
+
 def saved(path: Path, content: Any) -> Path:
     """Save as .safetensors or as a pickle, depending on the suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,9 +49,19 @@ def saved(path: Path, content: Any) -> Path:
     return path
 
 
-def load(folder: Path, content: Any, name: str = "sae.pt", **given: Any) -> SAE:
-    """Save a checkpoint and load it."""
-    return load_sae(saved(folder / name, content), **given)
+def load(
+    folder: Path, content: Any, name: str = "sae.pt", *, said: dict | None = None, **given: Any
+) -> SAE:
+    """Save a checkpoint, with a config.json of what is said about it, and load it."""
+    file = saved(folder / name, content)
+    beside(file, said or {})
+    return load_sae(file, **given)
+
+
+def beside(file: Path, said: dict) -> Path:
+    """Write a config.json beside a file."""
+    file.with_name("config.json").write_text(json.dumps(said))
+    return file
 
 
 def without(content: dict, *names: str) -> dict:

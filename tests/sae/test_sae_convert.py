@@ -26,7 +26,7 @@ def convert(monkeypatch, capsys):
 
 def test_plain_saelens_reads_what_was_converted(convert, tmp_path):
     beside = {"activation_mean": old.MEAN, "activation_norm": 7.5}
-    file = old.saved(tmp_path / "old.pt", {"state_dict": OWN, **beside})
+    file = old.saved(tmp_path / "old.pt", {"state_dict": OWN, **beside, **old.RELU})
     hook = "blocks.2.hook_resid_pre"
     status, out, err = convert(file, tmp_path / "new", "--hook-name", hook, "--d-model", old.D_IN)
     assert status == 0 and out.splitlines()[-1] == str(tmp_path / "new")
@@ -40,7 +40,7 @@ def test_plain_saelens_reads_what_was_converted(convert, tmp_path):
 
 
 def test_an_empty_folder_is_filled_and_a_full_one_left_alone(convert, tmp_path):
-    file, new = old.saved(tmp_path / "old.pt", OWN), tmp_path / "new"
+    file, new = old.saved(tmp_path / "old.pt", OWN | old.RELU), tmp_path / "new"
     new.mkdir()
     assert convert(file, new)[0] == 0
     before = {p.name: p.read_bytes() for p in new.iterdir()}

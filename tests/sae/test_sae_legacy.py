@@ -63,33 +63,37 @@ SAME_SAE = {
     "a scaling factor of ones": (OWN | {"scaling_factor": torch.ones(D_SAE)}, True),
     "b_dec said to be added only": (OWN | {"cfg": {"apply_b_dec_to_input": False}}, False),
 }
+SUBTRACTED_BY_NAME = ("an input bias", "dictionary_learning's bias", "b_dec said to be added only")
 
 
 @pytest.mark.parametrize("case", SAME_SAE)
 def test_a_relu_checkpoint_computes_what_it_did(load, case):
     content, subtract = SAME_SAE[case]
-    sae = load(content)
+    stated = {} if case in SUBTRACTED_BY_NAME else {"apply_b_dec_to_input": subtract}
+    sae = load(content, said={"architecture": "standard", **stated})
     assert type(sae).__name__ == "StandardSAE" and (sae.cfg.d_in, sae.cfg.d_sae) == (D_IN, D_SAE)
     same(sae, old.reference(X, subtract=subtract))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_weights_of_any_precision_are_read_in_float32(load, dtype):
-    sae = load({name: weight.to(dtype) for name, weight in OWN.items()})
+    sae = load({name: weight.to(dtype) for name, weight in OWN.items()}, said=old.RELU)
     for name, weight in sae.state_dict().items():
         assert weight.equal(OWN[name].to(dtype).float()) and weight.dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", ["sae.pt", "sae.pth", "sae.bin", "sae.safetensors"])
 def test_what_the_file_is_decides_how_it_is_read(load, tmp_path, name):
-    same(load(OWN, name), old.reference(X))
+    same(load(OWN, name, said=old.RELU), old.reference(X))
     file = old.saved(tmp_path / "x.safetensors", OWN).rename(tmp_path / "renamed.bin")
     same(load_sae(file), old.reference(X))
 
 
 def test_a_folder_with_one_checkpoint_is_loaded_with_its_config(tmp_path):
     old.saved(tmp_path / "ae.pt", OWN)
-    (tmp_path / "config.json").write_text(json.dumps({"trainer": {"k": 3, "hook_name": HOOK}}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"trainer": {"k": 3, "hook_name": HOOK, "apply_b_dec_to_input": True}})
+    )
     sae = load_sae(tmp_path)
     assert sae.cfg.k == 3 and sae.cfg.metadata.hook_name == HOOK
     old.saved(tmp_path / "other.pt", OWN)
@@ -107,12 +111,13 @@ def test_a_folder_of_sparsify_is_read_by_its_own_config(tmp_path):
 
 def test_weights_without_any_bias_are_an_sae_too(load):
     z = old.relu((X - MEAN) / 2 @ W_ENC)
-    same(load({"W_enc": W_ENC, "W_dec": W_DEC, "mean": MEAN, "norm": 2}), (z, 2 * z @ W_DEC + MEAN))
+    content = {"W_enc": W_ENC, "W_dec": W_DEC, "mean": MEAN, "norm": 2}
+    same(load(content, said={"activation": "relu"}), (z, 2 * z @ W_DEC + MEAN))
 
 
 def test_a_separate_input_bias_is_folded_into_the_encoder(load):
     other = old.draw(D_IN, seed=9)
-    sae = load(LINEAR | {"pre_bias": other})
+    sae = load(LINEAR | {"pre_bias": other}, said={"activation": "relu"})
     z = old.relu((X - other) @ W_ENC + B_ENC)
     same(sae, (z, z @ W_DEC + B_DEC))
 
@@ -137,7 +142,7 @@ TOPK = {
 
 @pytest.mark.parametrize("case", TOPK)
 def test_a_topk_checkpoint_keeps_the_k_largest(load, case):
-    sae = load(TOPK[case])
+    sae = load(TOPK[case], said=old.SUBTRACTED)
     assert type(sae).__name__ == "TopKSAE" and sae.cfg.k == 4
     same(sae, old.reference(X, act=old.top(4)))
 
@@ -158,17 +163,17 @@ JUMP = {
 @pytest.mark.parametrize("case", JUMP)
 def test_a_threshold_makes_a_jumprelu_sae(load, case):
     content, threshold, subtract = JUMP[case]
-    sae = load(content)
+    sae = load(content, said={} if "config" in content else {"apply_b_dec_to_input": subtract})
     assert type(sae).__name__ == "JumpReLUSAE"
     expected = old.reference(X, act=old.jump(threshold), subtract=subtract)
     same(sae, expected)
 
 
 KINDS = {
-    "relu": (OWN, True, old.relu),
-    "nn.Linear": (LINEAR, False, old.relu),
-    "topk": (OWN | {"k": 3}, True, old.top(3)),
-    "jumprelu": (OWN | {"threshold": THRESHOLD}, False, old.jump(THRESHOLD)),
+    "relu": (OWN, old.RELU, old.relu),
+    "nn.Linear": (LINEAR, old.RELU | old.ADDED, old.relu),
+    "topk": (OWN | {"k": 3}, old.SUBTRACTED, old.top(3)),
+    "jumprelu": (OWN | {"threshold": THRESHOLD}, old.ADDED, old.jump(THRESHOLD)),
 }
 NORMS = {
     "both": ({"activation_mean": MEAN, "activation_norm": torch.tensor(7.5)}, MEAN, 7.5),
@@ -187,14 +192,15 @@ NORMS = {
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_datasets_mean_and_scale_are_folded_and_z_stays_in_its_units(load, kind, norm):
-    weights, subtract, act = KINDS[kind]
+    weights, said, act = KINDS[kind]
     beside, mean, scale = NORMS[norm]
+    subtract = said["apply_b_dec_to_input"]
     expected = old.reference(X, subtract=subtract, act=act, mean=mean, scale=scale)
-    sae = load({"state_dict": weights, **beside})
+    sae = load({"state_dict": weights, **beside}, said=said)
     same(sae, expected)
     torch.testing.assert_close(sae.W_dec.data, (W_DEC.double() * scale).float())
     if "config" not in beside:
-        same(load({**weights, **beside}), expected)
+        same(load({**weights, **beside}, said=said), expected)
 
 
 PER_TOKEN = {
@@ -209,8 +215,9 @@ PER_TOKEN = {
 @pytest.mark.parametrize("case", PER_TOKEN)
 @pytest.mark.parametrize("kind", KINDS)
 def test_unit_norm_per_token_is_recorded_and_done_by_the_codec(load, tmp_path, kind, case):
-    weights, subtract, act = KINDS[kind]
-    sae = load({"state_dict": weights, "activation_mean": MEAN, **PER_TOKEN[case]})
+    weights, said, act = KINDS[kind]
+    subtract = said["apply_b_dec_to_input"]
+    sae = load({"state_dict": weights, "activation_mean": MEAN, **PER_TOKEN[case]}, said=said)
     size = (X - MEAN).norm(dim=-1, keepdim=True).double()
     expected = old.reference(X, subtract=subtract, act=act, mean=MEAN, scale=size)
     same(sae, expected)
@@ -221,7 +228,7 @@ def test_unit_norm_per_token_is_recorded_and_done_by_the_codec(load, tmp_path, k
 
 
 def test_saelenss_own_normalisation_at_run_time_is_left_to_it(load):
-    sae = load(OWN | {"normalize_activations": "layer_norm"})
+    sae = load(OWN | {"normalize_activations": "layer_norm"}, said=old.RELU)
     centred = X - X.mean(-1, keepdim=True)
     std = centred.std(-1, keepdim=True) + 1e-5
     z, rebuilt = old.reference(centred / std)
@@ -248,28 +255,37 @@ def test_a_decoder_alone_can_only_steer_and_the_user_is_told(load, tmp_path, cap
             codec.encode(loaded, X)
 
 
-HOOKS = {
-    "its own": ({"cfg": {"hook_point": HOOK}}, HOOK),
-    "its own under the newer name": ({"hook_name": HOOK}, HOOK),
-    "the one given": ({}, "blocks.0.hook_resid_pre"),
-    "the one given, where its own is no hook": (
-        {"hook_point": "layers.3"},
-        "blocks.0.hook_resid_pre",
-    ),
+GIVEN = "blocks.2.hook_resid_pre"
+OWN_HOOKS = {
+    "its own": {"cfg": {"hook_point": HOOK}},
+    "its own under the newer name": {"hook_name": HOOK},
+    "another name of the same place": {"hook_name": "blocks.1.hook_resid_post"},
+    "another library's words": {"hook_point": "layers.1"},
 }
 
 
-@pytest.mark.parametrize("case", HOOKS)
-def test_the_hook_is_the_checkpoints_or_else_the_one_given(load, case):
-    beside, hook = HOOKS[case]
-    content = {"state_dict": OWN, **beside}
-    assert load(content, hook_name="blocks.0.hook_resid_pre").cfg.metadata.hook_name == hook
-    named = load(content).cfg.metadata.hook_name
-    assert named == (HOOK if hook == HOOK else None)
+@pytest.mark.parametrize("case", OWN_HOOKS)
+def test_the_hook_is_the_checkpoints(load, case):
+    content = {"state_dict": OWN, **OWN_HOOKS[case]}
+    for given in (None, GIVEN):
+        named = load(content, said=old.RELU, hook_name=given).cfg.metadata.hook_name
+        assert named in ("blocks.1.hook_resid_post", HOOK)
+
+
+def test_without_a_hook_of_its_own_it_has_the_one_given_or_none(load):
+    assert load(OWN, said=old.RELU).cfg.metadata.hook_name is None
+    assert load(OWN, said=old.RELU, hook_name=GIVEN).cfg.metadata.hook_name == GIVEN
+
+
+@pytest.mark.parametrize("case", OWN_HOOKS)
+def test_a_given_hook_that_contradicts_the_checkpoints_is_refused(load, case):
+    content = {"state_dict": OWN, **OWN_HOOKS[case]}
+    with pytest.raises(InputError, match=r"was made for .*, not for blocks\.0\.hook_resid_pre"):
+        load(content, said=old.RELU, hook_name="blocks.0.hook_resid_pre")
 
 
 def test_the_line_says_how_a_checkpoint_was_read(load, capsys):
-    load(LINEAR)
+    load(LINEAR, said=old.RELU | old.ADDED)
     said = capsys.readouterr().err
     assert "a standard SAE, 15 features of 6 dimensions; b_dec is not subtracted" in said
     assert len(said.strip().splitlines()) == 1
@@ -279,7 +295,7 @@ def test_the_version_of_a_source_changes_with_its_files(tmp_path):
     file = old.saved(tmp_path / "old/ae.pt", OWN)
     known = source_version(str(file))
     assert known == source_version(str(file.parent)) is not None
-    file.with_name("config.json").write_text('{"k": 4}')
+    file.with_name("config.json").write_text('{"k": 4, "apply_b_dec_to_input": true}')
     assert source_version(str(file)) != known
     saved = save_sae(load_sae(file), tmp_path / "saved")
     assert source_version(str(saved)) not in (None, known)

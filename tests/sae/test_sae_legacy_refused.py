@@ -34,8 +34,8 @@ def test_the_models_width_decides_where_nothing_else_does(load):
 
 def test_names_decide_where_the_matrices_are_square(load):
     enc, dec = old.draw(5, 5, seed=1), old.draw(5, 5, seed=2)
-    own = load({"W_enc": enc, "W_dec": dec})
-    linear = load({"encoder.weight": enc.T, "decoder.weight": dec.T})
+    own = load({"W_enc": enc, "W_dec": dec}, said=old.RELU)
+    linear = load({"encoder.weight": enc.T, "decoder.weight": dec.T}, said=old.RELU)
     for sae in (own, linear):
         assert sae.W_enc.data.equal(enc) and sae.W_dec.data.equal(dec)
     assert "square (5)" in refusal(load, {"dictionary": dec}, d_model=5)
@@ -67,8 +67,9 @@ THRESHOLD = old.draw(D_SAE, seed=8).abs()
 REFUSED = {
     "no decoder": (old.without(OWN, "W_dec"), r"no decoder \(like W_dec\), only w_enc"),
     "two decoders": (OWN | {"decoder.weight": W_DEC.T}, "holds both w_dec and decoder.weight"),
-    "a gate": (OWN | {"r_mag": B_ENC}, r"holds r_mag \[15\], which no ReLU"),
-    "a gated SAE": (OWN | {"architecture": "gated"}, "is a gated SAE"),
+    "a gate": (OWN | {"r_mag": B_ENC}, "is a gated SAE, but holds no b_gate"),
+    "a gated SAE without gates": (OWN | {"architecture": "gated"}, "is gated, but holds no r_mag"),
+    "nothing said": (OWN, 'which kind of SAE it is: write "architecture": "standard"'),
     "another factor": (OWN | {"scaling_factor": 2 * torch.ones(D_SAE)}, "holds scaling_factor"),
     "k and a threshold": (OWN | {"k": 4, "threshold": THRESHOLD}, "holds both k and threshold"),
     "TopK without k": (OWN | {"activation": "topk"}, "says it is topk, but holds no k"),
@@ -98,8 +99,8 @@ REFUSED = {
 def test_an_unsupported_checkpoint_is_refused_in_one_sentence(load, case):
     content, hint = REFUSED[case]
     with pytest.raises(InputError, match=hint):
-        load(content)
-    refusal(load, content)
+        load(content, said=old.SUBTRACTED)
+    refusal(load, content, said=old.SUBTRACTED)
 
 
 def test_a_file_that_would_run_code_is_refused_and_runs_none(load, tmp_path):

@@ -140,14 +140,14 @@ def test_a_repository_that_saelens_knows_is_read_as_its_release(hub):
 
 def test_other_repositories_hold_saes_of_saelens_and_checkpoints(hub, tmp_path):
     top = hub("someone/saes.v2")
-    old.saved(top / "layer_3/sae.pt", OWN | {"k": 4})
-    old.saved(top / "layer_4/sae.pt", OWN)
+    old.saved(top / "layer_3/sae.pt", OWN | {"k": 4} | old.SUBTRACTED)
+    old.saved(top / "layer_4/sae.pt", OWN | old.RELU)
     save_sae(load_sae(top / "layer_3"), top / "converted/layer_3")
     for part in ("layer_3", "layer_3/sae.pt", "converted/layer_3"):
         sae = load_sae("someone/saes.v2", part, hook_name="blocks.1.hook_resid_pre")
         assert sae.cfg.k == 4
         equal(sae, **OWN)
-    old.saved(hub("someone/one") / "sae.safetensors", OWN)
+    old.beside(old.saved(hub("someone/one") / "sae.safetensors", OWN), old.RELU)
     equal(load_sae("someone/one"), **OWN)
     assert source_version("someone/one") is None
 
@@ -157,7 +157,7 @@ def test_only_the_files_of_one_sae_are_asked_for(tmp_path, monkeypatch):
 
     asked = {}
     snapshot = lambda name, **given: asked.update(given) or str(tmp_path)  # noqa: E731
-    monkeypatch.setattr("saelens_steer.sae.load.snapshot_download", snapshot)
+    monkeypatch.setattr("saelens_steer.sae.sources.snapshot_download", snapshot)
     files = [
         "sae.pt",
         "config.json",
@@ -169,9 +169,9 @@ def test_only_the_files_of_one_sae_are_asked_for(tmp_path, monkeypatch):
     ]
     wanted = {
         None: ["sae.pt", "config.json"],
-        "a": ["a/sae.pt", "a/cfg.json"],
-        "a/sae.pt": ["a/sae.pt", "a/cfg.json"],
-        "a/b": ["a/b/sae.pt"],
+        "a": ["config.json", "a/sae.pt", "a/cfg.json"],
+        "a/sae.pt": ["config.json", "a/sae.pt", "a/cfg.json"],
+        "a/b": ["a/cfg.json", "a/b/sae.pt"],
     }
     for part, expected in wanted.items():
         with pytest.raises(InputError):
@@ -190,7 +190,7 @@ UNFOUND = {
     "no such id of a known repository": ((LLAMA_FILES[0], "layer_77"), "not in the cache"),
     "no id": (
         (LLAMA_FILES[0], None),
-        f"is SAELens's release {LLAMA[0]}: give a sae_id like resid_post",
+        rf"is SAELens's release {LLAMA[0]} \(sae_id like resid_post",
     ),
     "no name": (("someone/one/more", None), "not an existing file or folder, a SAELens release"),
 }
@@ -207,9 +207,9 @@ def test_what_is_not_there_is_refused_in_one_sentence(hub, case):
 
 def test_what_is_on_this_machine_goes_before_a_release_and_the_hub(hub, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    old.saved(hub("runs/sae") / "sae.pt", OWN | {"k": 4})
+    old.saved(hub("runs/sae") / "sae.pt", OWN | {"k": 4} | old.SUBTRACTED)
     assert load_sae("runs/sae").cfg.architecture() == "topk"
-    save_sae(load_sae(old.saved(Path("mine.pt"), OWN)), Path("runs/sae"))
+    save_sae(load_sae(old.saved(Path("mine.pt"), OWN | old.RELU)), Path("runs/sae"))
     save_sae(load_sae("mine.pt"), Path(LLAMA[0]))
     assert load_sae("runs/sae").cfg.architecture() == load_sae(LLAMA[0]).cfg.architecture()
     with pytest.raises(InputError, match="leave out sae_id"):
@@ -241,3 +241,120 @@ def test_a_damaged_release_is_refused_in_one_sentence(hub, case):
     with pytest.raises(InputError, match=f"SAELens cannot load {LLAMA[0]}/{LLAMA[1]}: ") as said:
         load_sae(*LLAMA)
     assert "\n" not in str(said.value)
+
+
+AMBIGUOUS = {
+    ("google/gemma-scope-2-1b-it", "layer_12_width_16k_l0_small"): 4,
+    ("google/gemma-scope-2-1b-pt", "layer_13_width_16k_l0_medium"): 3,
+    ("google/gemma-scope-2-270m-pt", "layer_5_width_16k_l0_small"): 3,
+}
+
+
+@pytest.mark.parametrize("source", AMBIGUOUS)
+def test_an_id_that_fits_several_saes_of_a_repository_is_refused_with_all(monkeypatch, source):
+    never = lambda *args, **given: pytest.fail("one was taken")  # noqa: E731
+    monkeypatch.setattr("sae_lens.SAE.from_pretrained", never)
+    with pytest.raises(InputError, match="fits several SAEs") as refused:
+        load_sae(*source)
+    assert str(refused.value).count(f"/{source[1]})") >= AMBIGUOUS[source]
+
+
+def test_the_folder_of_an_ambiguous_id_chooses_its_release(monkeypatch):
+    asked = []
+
+    def noted(release, sae_id, **given):
+        asked.append((release, sae_id))
+        raise OSError("enough")
+
+    monkeypatch.setattr("sae_lens.SAE.from_pretrained", noted)
+    part = "layer_12_width_16k_l0_small"
+    with pytest.raises(InputError, match="enough"):
+        load_sae("google/gemma-scope-2-1b-it", f"resid_post_all/{part}")
+    assert asked == [("gemma-scope-2-1b-it-res-all", part)]
+
+
+def test_one_sae_under_two_ids_is_no_choice(monkeypatch):
+    def found(release, sae_id, **given):
+        raise OSError(f"{release} it is")
+
+    monkeypatch.setattr("sae_lens.SAE.from_pretrained", found)
+    with pytest.raises(InputError, match="gemma-scope-2b-pt-res it is"):
+        load_sae("google/gemma-scope-2b-pt-res", "layer_0/width_16k/average_l0_105")
+
+
+def test_a_repository_without_an_id_lists_all_its_releases():
+    with pytest.raises(InputError) as refused:
+        load_sae("google/gemma-scope-2-1b-it")
+    for part in ("res", "mlp", "att", "transcoders"):
+        assert f"gemma-scope-2-1b-it-{part}-all (sae_id like layer_" in str(refused.value)
+
+
+TEMPORAL = ("temporal-sae-gemma-2-2b", "blocks.12.hook_resid_post")
+UNSUPPORTED = {
+    TEMPORAL: "a temporal SAE",
+    ("canrager/temporalSAEs", "gemma-2-2B/layer_12/temporal"): "a temporal SAE",
+    ("mntss-gemma-2-2b-2.5m-clt-as-per-layer", "layer_3"): "one layer of a cross-layer transcoder",
+}
+
+
+@pytest.mark.parametrize("source", UNSUPPORTED)
+def test_kinds_that_do_not_work_at_one_hook_are_refused_by_name(source):
+    with pytest.raises(InputError, match=f"is {UNSUPPORTED[source]}.*: it is not supported"):
+        load_sae(*source)
+
+
+def test_a_release_whose_scale_is_missing_is_refused(hub, monkeypatch):
+    sae = JumpReLUSAE(JumpReLUSAEConfig(d_in=D_IN, d_sae=D_SAE))
+    sae.cfg.normalize_activations = "expected_average_only_in"
+    sae.save_model(hub(GEMMA_FILES[0]) / GEMMA_FILES[1])
+    with pytest.warns(UserWarning, match="norm_scaling_factor not found"):  # noqa: SIM117
+        with pytest.raises(InputError, match="has no norm_scaling_factor for it"):
+            load_sae(*GEMMA)
+
+
+TWO_MODELS = ("gemma-scope-9b-it-res", "layer_20/width_131k/average_l0_13")
+
+
+def test_two_models_for_one_release_are_asked_about_before_any_download():
+    with pytest.raises(InputError) as refused:
+        load_sae(*TWO_MODELS)
+    for name in ("gemma-2-9b", "gemma-2-9b-it"):
+        assert f'model_name="{name}"' in str(refused.value)
+    with pytest.raises(InputError, match="was trained on gemma-2-9b or gemma-2-9b-it, not on gpt2"):
+        load_sae(*TWO_MODELS, model_name="gpt2")
+
+
+def test_the_model_that_is_given_is_recorded(monkeypatch):
+    sae = JumpReLUSAE(JumpReLUSAEConfig(d_in=D_IN, d_sae=D_SAE))
+    sae.cfg.metadata.hook_name = "blocks.20.hook_resid_post"
+    monkeypatch.setattr("sae_lens.SAE.from_pretrained", lambda *args, **given: sae)
+    loaded = load_sae(*TWO_MODELS, model_name="google/gemma-2-9b-it")
+    assert loaded.cfg.metadata.model_name == "google/gemma-2-9b-it"
+    with pytest.raises(InputError, match=r"made for blocks\.20\.hook_resid_post, not for"):
+        load_sae(*TWO_MODELS, model_name="gemma-2-9b-it", hook_name="blocks.9.hook_resid_post")
+
+
+def test_both_models_of_the_distilled_release_are_named(hub):
+    release = "llama_scope_r1_distill"
+    folder = hub("fnlp/Llama-Scope-R1-Distill") / "800M-Slimpajama-0-OpenR1-Math-220k/L0R"
+    folder.mkdir(parents=True)
+    settings = {"d_model": D_IN, "expansion_factor": 8, "hook_point_in": "blocks.0.hook_resid_post"}
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(InputError, match=r'name="deepseek-ai/.*name="meta-llama/Llama-3\.1-8B"'):
+        load_sae(release, "l0r_800m_slimpajama")
+
+
+def test_all_other_releases_of_loaders_that_name_the_model_agree_with_the_directory():
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    from saelens_steer.sae import sources
+
+    offline = ("gemma_2", "gemma_2_transcoder", "qwen_scope", "goodfire", "deepseek_r1")
+    asked = []
+    for release, entry in get_pretrained_saes_directory().items():
+        if entry.conversion_func in offline:
+            try:
+                sources._model_of(release, min(entry.saes_map), None)
+            except InputError:
+                asked.append(release)
+    assert asked == ["gemma-scope-9b-it-res"]

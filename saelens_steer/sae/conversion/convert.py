@@ -1,22 +1,20 @@
 """Convert a checkpoint to a SAELens SAE.
 
-A tensor's name gives its role (`NAMES`). The orientation of matrices follows from the sizes of
+A tensor's name gives its role (`tensors.py`). The orientation of matrices follows from the sizes of
 biases, from d_in and d_sae and from the model's width, and else from the name's convention
-(nn.Linear or SAELens). Use of the decoder-side bias, unless `apply_b_dec_to_input` is set:
-
-    pre_bias, bias     subtracted from the input and added to the output
-    b_dec              the same, as in SAELens; only added if there is a threshold per feature
-    decoder.bias       only added, as in nn.Linear; also subtracted if the SAE is TopK
+(`shapes.py`). `kinds.py` decides architecture and use of biases, `normalisation.py` what is done to
+the input, `hooks.py` where it is read.
 
 A dataset-level mean μ and scale s, x̂ = (x − μ) / s, are folded as SAELens does: z keeps the
 checkpoint's units, so thresholds, top-k and published activations stay valid, and W_dec becomes
-s · W_dec, the change of x per unit of z.
+s · W_dec, the change of x per unit of z. Decoder norms that the encoder counts in
+(`rescale_acts_by_decoder_norm`, `sparsity_include_decoder_norm`) are folded before.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,55 +26,30 @@ from torch import Tensor
 from saelens_steer.errors import InputError
 from saelens_steer.sae.codec import RUN_TIME
 from saelens_steer.sae.conversion.checkpoint import Checkpoint, read_checkpoint
-from saelens_steer.sae.conversion.settings import (
-    MEANS,
-    SCALES,
-    Normalisation,
-    architecture_of,
-    normalisation_of,
+from saelens_steer.sae.conversion.hooks import Hooks, hooks_of, names_of, qwen_scope
+from saelens_steer.sae.conversion.kinds import (
+    Kind,
+    check_input_norm,
+    check_supported,
+    kind_of,
+    subtracts_of,
 )
+from saelens_steer.sae.conversion.normalisation import Normalisation, normalisation_of
 from saelens_steer.sae.conversion.shapes import (
-    Axis,
     LayerSizes,
     ShapeEvidence,
     WeightMatrix,
     oriented,
     sizes_of,
 )
+from saelens_steer.sae.conversion.tensors import MATRICES, Tensors, evidence_of, tensors_by_role
 
-MATRICES: dict[str, tuple[str, Axis | None]] = {
-    "decoder.weight": ("decoder", "d_in"),
-    "w_dec": ("decoder", "d_sae"),
-    **dict.fromkeys(("decoder", "dec", "dictionary", "decoder_weight"), ("decoder", None)),
-    "encoder.weight": ("encoder", "d_sae"),
-    "w_enc": ("encoder", "d_in"),
-    **dict.fromkeys(("encoder", "enc", "encoder_weight"), ("encoder", None)),
-}
-"""Name → role, and the axis that the rows have by convention."""
-NAMES = {
-    **{name: role for name, (role, _) in MATRICES.items()},
-    **dict.fromkeys(("encoder.bias", "b_enc", "latent_bias", "encoder_bias"), "b_enc"),
-    **dict.fromkeys(("b_dec", "decoder.bias", "decoder_bias"), "after"),
-    **dict.fromkeys(("pre_bias", "bias"), "before"),
-    **dict.fromkeys(("threshold", "log_threshold"), "threshold"),
-}
-SIZES: dict[str, Axis] = {
-    **dict.fromkeys(("d_in", "activation_dim", "act_size", "input_dim", "d_model"), "d_in"),
-    **dict.fromkeys(("d_sae", "dict_size", "num_latents", "n_latents", "n_features"), "d_sae"),
-}
-LENGTHS: dict[str, Axis] = {
-    **dict.fromkeys(("b_enc", "threshold"), "d_sae"),
-    **dict.fromkeys(("before", "after", "mean", "scale"), "d_in"),
-}
-RECORDS = re.compile(r"step|fired|active|dead|count|freq|sparsity|nonzero|epoch|(^|[._])(n|num)_")
-"""Names of training statistics, which do not affect what the SAE computes."""
-CHANGING = re.compile("scal|norm|factor")
-"""Names of single numbers that do affect it."""
-UNSUPPORTED = ("signed", "skip_connection", "transcode")
-"""Settings of models that are not ReLU, TopK or JumpReLU SAEs."""
-
-Tensors = dict[str, tuple[str, Tensor]]
-"""Role → name in the checkpoint and tensor in float32."""
+DECODER_NORMS = ("rescale_acts_by_decoder_norm", "sparsity_include_decoder_norm")
+"""Settings of SAELens and Llama Scope: pre-activations are multiplied by ‖W_dec[f]‖ before the
+activation function, and features are decoded along unit rows."""
+GATED = ("b_gate", "b_mag", "r_mag")
+OTHER_WIDTH = ("hook_z", "hook_post")
+"""Ends of hooks that are not d_model wide."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +58,13 @@ class CheckpointSAE:
 
     W_dec: Float[Tensor, "d_sae d_in"]
     W_enc: Float[Tensor, "d_in d_sae"] | None
-    b_enc: Float[Tensor, " d_sae"]
+    biases: dict[str, Float[Tensor, " d_sae"]]
+    """b_enc, or those of a gated encoder."""
     before: Float[Tensor, " d_in"]
     """Subtracted from the normalised input."""
     after: Float[Tensor, " d_in"]
     """Added to the output; the same object as `before` if they are one parameter."""
-    threshold: Float[Tensor, " d_sae"] | None
-    kind: dict[str, Any]
-    """`architecture`, and `k` for topk."""
+    kind: Kind
     normalisation: Normalisation
 
 
@@ -107,37 +79,133 @@ def load_checkpoint(
     InputError for a file that is unsafe, ambiguous, contradictory or an unsupported kind of SAE.
     """
     checkpoint = read_checkpoint(file)
-    parts = _parts(checkpoint, d_model)
-    metadata: dict[str, Any] = {"sae_lens_version": __version__}
-    hooks = (str(checkpoint.settings.get(key, "")) for key in ("hook_name", "hook_point"))
-    own_hook = next((name for name in hooks if re.match(r"blocks\.\d+\.|hook_", name)), None)
-    metadata["hook_name"] = own_hook or hook_name
+    hooks = hooks_of(checkpoint)
+    _check_one_hook(checkpoint, hooks)
+    name = hooks.name or hook_name
+    wide = d_model if name is None or not name.endswith(OTHER_WIDTH) else None
+    parts = _parts(checkpoint, wide)
+    metadata = {"sae_lens_version": __version__, **hooks.metadata(), "hook_name": name}
     if parts.W_enc is None:
         metadata["decoder_only"] = True
     norm = parts.normalisation
     if norm.mode == "per_token":
         mean = None if norm.mean is None else norm.mean[1].tolist()
         metadata |= {"unit_norm_per_token": True, "activation_mean": mean}
-    d_sae, d_in = parts.W_dec.shape
+    config = {
+        "d_in": parts.W_dec.shape[1],
+        "d_sae": parts.W_dec.shape[0],
+        "dtype": "float32",
+        "device": device,
+        "apply_b_dec_to_input": parts.before is parts.after,
+        "normalize_activations": norm.mode if norm.mode in RUN_TIME else "none",
+        "metadata": metadata,
+        **parts.kind.config,
+    }
+    return from_parts(config, _state(parts), device)
+
+
+def from_parts(config: dict[str, Any], state: dict[str, Tensor], device: str) -> SAE[Any]:
+    """The SAELens SAE of a config and state dict, as if they had been read from disk."""
 
     def convert(
-        path: str | Path,  # noqa: ARG001 (read above)
-        device: str,
+        path: str | Path,  # noqa: ARG001 (nothing is read)
+        device: str,  # noqa: ARG001
         cfg_overrides: dict[str, Any] | None,  # noqa: ARG001
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        config = {
-            "d_in": d_in,
-            "d_sae": d_sae,
-            "dtype": "float32",
-            "device": device,
-            "apply_b_dec_to_input": parts.before is parts.after,
-            "normalize_activations": norm.mode if norm.mode in RUN_TIME else "none",
-            "metadata": metadata,
-            **parts.kind,
-        }
-        return config, _state(parts)
+        return config, state
 
-    return SAE.load_from_disk(str(file), device=device, converter=convert)
+    return SAE.load_from_disk("", device=device, converter=convert)
+
+
+def _check_one_hook(checkpoint: Checkpoint, hooks: Hooks) -> None:
+    """Raise InputError for a transcoder."""
+    params = checkpoint.file.stem == "params"  # Gemma Scope
+    if hooks.differ or (params and "transcoder" in " ".join(names_of(checkpoint.file))):
+        places = f" (reads {hooks.word}, writes {hooks.out_word})" if hooks.differ else ""
+        raise InputError(
+            f"{checkpoint.file} is a transcoder{places}, not an SAE of one hook: load it from its "
+            "SAELens release"
+        )
+
+
+def _parts(checkpoint: Checkpoint, d_model: int | None) -> CheckpointSAE:
+    check_supported(checkpoint)
+    tensors, normalisation = tensors_by_role(checkpoint), normalisation_of(checkpoint)
+    W_dec, W_enc = _matrices(checkpoint, tensors, normalisation, d_model)
+    d_sae, d_in = W_dec.shape
+    scale = normalisation.folded(d_in)[1]
+    kind = Kind("standard")
+    if W_enc is not None:
+        kind = kind_of(checkpoint, tensors, d_sae, float(scale[0]))
+        if check_input_norm(checkpoint, kind, normalisation):
+            normalisation = replace(normalisation, mode="layer_norm")
+    subtracts = W_enc is None or subtracts_of(checkpoint, tensors)
+    biases = _biases(checkpoint, tensors, (d_in, d_sae), kind, subtracts)
+    parts = CheckpointSAE(W_dec, W_enc, *biases, kind, normalisation)
+    counted = any(checkpoint.settings.get(key) is True for key in DECODER_NORMS)
+    return _unit_decoder(parts) if counted and W_enc is not None else parts
+
+
+def _matrices(
+    checkpoint: Checkpoint, tensors: Tensors, normalisation: Normalisation, d_model: int | None
+) -> tuple[Float[Tensor, "d_sae d_in"], Float[Tensor, "d_in d_sae"] | None]:
+    """W_dec and W_enc in SAELens's orientation."""
+    matrices = {
+        role: WeightMatrix(name, MATRICES[name][1], tensor)
+        for role, (name, tensor) in tensors.items()
+        if role in ("decoder", "encoder")
+    }
+    try:
+        evidence = evidence_of(
+            checkpoint, tensors, normalisation, _more_evidence(checkpoint, d_model)
+        )
+        sizes = sizes_of(list(matrices.values()), evidence)
+        W_dec = oriented(matrices["decoder"], "d_sae", sizes)
+        return W_dec, oriented(
+            matrices["encoder"], "d_in", sizes
+        ) if "encoder" in matrices else None
+    except InputError as error:
+        raise InputError(f"{checkpoint.file}: {error}") from None
+
+
+def _more_evidence(checkpoint: Checkpoint, d_model: int | None) -> Sequence[ShapeEvidence]:
+    """The model's width, and the width in the name of a Qwen-Scope repository."""
+    found = [] if d_model is None else [ShapeEvidence("the model", "d_in", d_model)]
+    if named := qwen_scope(checkpoint.file):
+        found.append(ShapeEvidence(f"the name {named[0]}", "d_sae", 1024 * int(named[2])))
+    return found
+
+
+def _biases(
+    checkpoint: Checkpoint, tensors: Tensors, sizes: LayerSizes, kind: Kind, subtracts: bool
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """The encoder's biases, the bias subtracted from the input, and the one added to the output."""
+    d_in, d_sae = sizes
+    vectors = {role: tensor for role, (_, tensor) in tensors.items()}
+    if "b_enc" not in vectors and len(vectors.get("before", ())) not in (0, d_in):
+        vectors["b_enc"] = vectors.pop("before")
+    if kind.architecture == "gated":
+        missing = [name for name in GATED if name not in vectors]
+        if missing or "b_enc" in vectors:
+            fault = f"holds no {missing[0]}" if missing else f"holds {tensors['b_enc'][0]}"
+            raise InputError(f"{checkpoint.file} is a gated SAE, but {fault}")
+        encoder = {name: vectors[name] for name in GATED}
+    else:
+        encoder = {"b_enc": vectors.get("b_enc", torch.zeros(d_sae))}
+    if "before" in vectors and "after" in vectors:
+        return encoder, vectors["before"], vectors["after"]
+    single = vectors.get("after", vectors.get("before", torch.zeros(d_in)))
+    return encoder, single if subtracts else torch.zeros(d_in), single
+
+
+def _unit_decoder(parts: CheckpointSAE) -> CheckpointSAE:
+    """Move the norms of W_dec's rows into the encoder, whose activation function counts them in."""
+    assert parts.W_enc is not None
+    norms = parts.W_dec.norm(dim=-1).clamp_min(1e-8)
+    biases = {n: b if n == "r_mag" else b * norms for n, b in parts.biases.items()}
+    return replace(
+        parts, W_enc=parts.W_enc * norms, W_dec=parts.W_dec / norms[:, None], biases=biases
+    )
 
 
 def _state(parts: CheckpointSAE) -> dict[str, Tensor]:
@@ -148,122 +216,13 @@ def _state(parts: CheckpointSAE) -> dict[str, Tensor]:
     state = {
         "W_enc": W_enc / scale[:, None],
         "W_dec": parts.W_dec * scale,
-        "b_enc": parts.b_enc.clone(),
         "b_dec": parts.after * scale + mean,
+        **{name: bias.clone() for name, bias in parts.biases.items()},
     }
     if parts.W_enc is not None and parts.before is not parts.after:
-        state["b_enc"] -= (mean / scale + parts.before) @ parts.W_enc
-    if parts.kind["architecture"] == "jumprelu":
-        assert parts.threshold is not None
-        state["threshold"] = parts.threshold.clone()
+        shift = (mean / scale + parts.before) @ parts.W_enc
+        for name in {"b_enc", "b_gate", "b_mag"} & set(state):
+            state[name] -= shift * parts.biases["r_mag"].exp() if name == "b_mag" else shift
+    if parts.kind.threshold is not None:
+        state["threshold"] = parts.kind.threshold.clone()
     return {name: tensor.contiguous() for name, tensor in state.items()}
-
-
-def _parts(checkpoint: Checkpoint, d_model: int | None) -> CheckpointSAE:
-    tensors, normalisation = _tensors_by_role(checkpoint), normalisation_of(checkpoint)
-    matrices = {
-        role: WeightMatrix(name, MATRICES[name][1], tensor)
-        for role, (name, tensor) in tensors.items()
-        if role in ("decoder", "encoder")
-    }
-    try:
-        evidence = _evidence(tensors, normalisation, checkpoint.settings, d_model)
-        sizes = sizes_of(list(matrices.values()), evidence)
-        W_dec = oriented(matrices["decoder"], "d_sae", sizes)
-        W_enc = oriented(matrices["encoder"], "d_in", sizes) if "encoder" in matrices else None
-    except InputError as error:
-        raise InputError(f"{checkpoint.file}: {error}") from None
-    threshold = _threshold(tensors, sizes[1])
-    kind: dict[str, Any] = {"architecture": "standard"}
-    if W_enc is not None:
-        kind = architecture_of(checkpoint, threshold is not None, sizes[1])
-    subtracts = _subtracts(tensors, checkpoint.settings, kind["architecture"])
-    biases = _biases(tensors, sizes, subtracts)
-    return CheckpointSAE(W_dec, W_enc, *biases, threshold, kind, normalisation)
-
-
-def _tensors_by_role(checkpoint: Checkpoint) -> Tensors:
-    """Role → tensor. Raises InputError for a missing, duplicate, unknown or non-finite one."""
-    found: Tensors = {}
-    for name, tensor in checkpoint.weights.items():
-        if (role := NAMES.get(name)) is None:
-            _check_irrelevant(checkpoint, name, tensor)
-            continue
-        if role in found:
-            raise InputError(f"{checkpoint.file} holds both {found[role][0]} and {name}: keep one")
-        n_axes, kind = (2, "matrix") if name in MATRICES else (1, "vector")
-        tensor = tensor.to(torch.float32)
-        tensor = tensor if n_axes == 2 else tensor.reshape(-1)
-        if tensor.ndim != n_axes or not bool(tensor.isfinite().all()):
-            shape = list(tensor.shape)
-            raise InputError(f"{checkpoint.file}: {name} {shape} must be a finite {kind}")
-        found[role] = name, tensor
-    if "decoder" not in found:
-        names = ", ".join(list(checkpoint.weights)[:6])
-        raise InputError(f"{checkpoint.file} has no decoder (like W_dec), only {names}")
-    if other := [key for key in UNSUPPORTED if checkpoint.settings.get(key) is True]:
-        raise InputError(f"{checkpoint.file} has {other[0]}: true, which SAELens does not support")
-    return found
-
-
-def _check_irrelevant(checkpoint: Checkpoint, name: str, tensor: Tensor) -> None:
-    """Raise InputError for an unknown tensor that may affect what the SAE computes."""
-    known = name in (*MEANS, *SCALES) or name in SIZES or RECORDS.search(name)
-    single = tensor.ndim == 0 and not CHANGING.search(name)
-    ones = name == "scaling_factor" and bool((tensor == 1).all())
-    if not (known or single or ones):
-        raise InputError(
-            f"{checkpoint.file} holds {name} {list(tensor.shape)}, which no ReLU, TopK or JumpReLU "
-            "SAE has: remove it if it does not affect what the SAE computes"
-        )
-
-
-def _evidence(
-    tensors: Tensors, normalisation: Normalisation, settings: dict[str, Any], d_model: int | None
-) -> list[ShapeEvidence]:
-    """What biases, settings and the model tell of the lengths of axes."""
-    vectors = {role: pair for role, pair in tensors.items() if role in LENGTHS}
-    if vectors.get("before", ("",))[0] == "bias" and "b_enc" not in vectors:
-        vectors.pop("before")  # may belong to encoder or decoder
-    vectors |= normalisation.vectors
-    found = [
-        ShapeEvidence(name, LENGTHS[role], len(vector))
-        for role, (name, vector) in vectors.items()
-        if len(vector) > 1 or role not in ("threshold", "scale")
-    ]
-    for key, axis in SIZES.items():
-        size = settings.get(key)
-        if isinstance(size, int) and not isinstance(size, bool) and size > 0:
-            found.append(ShapeEvidence(key, axis, size))
-    return found + ([] if d_model is None else [ShapeEvidence("the model", "d_in", d_model)])
-
-
-def _threshold(tensors: Tensors, d_sae: int) -> Float[Tensor, " d_sae"] | None:
-    """A threshold per feature. dictionary_learning stores a single negative number for none."""
-    if "threshold" not in tensors:
-        return None
-    name, value = tensors["threshold"]
-    value = value.exp() if name == "log_threshold" else value
-    return None if len(value) == 1 and float(value) < 0 else value.expand(d_sae)
-
-
-def _subtracts(tensors: Tensors, settings: dict[str, Any], architecture: str) -> bool:
-    """Whether the output bias is also subtracted from the input."""
-    if isinstance(stated := settings.get("apply_b_dec_to_input"), bool):
-        return stated
-    if tensors.get("after", ("",))[0] == "b_dec":
-        return not ("threshold" in tensors and len(tensors["threshold"][1]) > 1)
-    return "after" not in tensors or architecture == "topk"
-
-
-def _biases(tensors: Tensors, sizes: LayerSizes, subtracts: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """b_enc, the bias subtracted from the input, and the bias added to the output."""
-    d_in, d_sae = sizes
-    vectors = {role: tensor for role, (_, tensor) in tensors.items()}
-    if "b_enc" not in vectors and len(vectors.get("before", ())) not in (0, d_in):
-        vectors["b_enc"] = vectors.pop("before")
-    b_enc, zeros = vectors.get("b_enc", torch.zeros(d_sae)), torch.zeros(d_in)
-    if "before" in vectors and "after" in vectors:
-        return b_enc, vectors["before"], vectors["after"]
-    single = vectors.get("after", vectors.get("before", zeros))
-    return b_enc, single if subtracts else zeros, single
