@@ -124,8 +124,9 @@ def _saturated(grid: RowGrid, cubes: Mapping[str, Cube]) -> Iterator[str]:
         if at >= SATURATED * n:
             found.append(f"{metric} at {bound} ({at} of {n} prompts)")
     if found:
+        they = "it" if len(found) == 1 else "they"
         each = ", ".join(found)
-        yield f"Already at the limit without steering, so it can only move one way: {each}."
+        yield f"Already at the limit without steering, so {they} can only move one way: {each}."
 
 
 def _dose(grid: RowGrid, own: pd.DataFrame) -> Iterator[str]:

@@ -8,21 +8,10 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from saelens_steer.report.figures import base
+from saelens_steer.report import theme
 from saelens_steer.report.markup import chart, render
 from saelens_steer.report.run_folder import RunTables
-from saelens_steer.report.theme import (
-    BAND_LINE,
-    INK,
-    NULL,
-    SIDE_COLOURS,
-    axis_label,
-    decimals,
-    estimate,
-    metric_unit,
-    name_label,
-    plain,
-)
+from saelens_steer.report.theme import SIDE_COLOURS, decimals, estimate, name_label, plain
 
 EQUAL = {"norm": "equal norm", "kl": "equal KL"}
 KINDS = {
@@ -34,6 +23,12 @@ KINDS = {
     "given": "given in the config",
     "asking": "no steering",
 }
+LOOKS = {
+    "norm": (SIDE_COLOURS[0], "circle"),
+    "kl": (SIDE_COLOURS[1], "diamond"),
+    "asking": (theme.INK, "x"),
+}
+"""Colour and symbol of the effects by what was equal."""
 
 
 def comparison_section(run: RunTables) -> str:
@@ -108,24 +103,21 @@ def _times(row: Any) -> list[str]:
 
 def comparison_figure(comparison: pd.DataFrame) -> go.Figure:
     """The effect of each method at equal norm and at equal KL, with 95 % intervals."""
-    rows = _over_sides(comparison)
-    title = name_label(str(rows["metric"].iloc[0]))
-    order = list(dict.fromkeys(rows["method"]))[::-1]
-    plot = base(go.Figure(), f"Ways to choose: {title}", 150 + 30 * len(order))
-    looks = {"norm": (SIDE_COLOURS[0], "circle"), "kl": (SIDE_COLOURS[1], "diamond")}
-    for equal, (colour, symbol) in (looks | {"asking": (INK, "x")}).items():
+    rows, plot = _over_sides(comparison), go.Figure()
+    for equal, (colour, symbol) in LOOKS.items():
         own = rows[rows["equal"] == equal]
         if not own.empty:
-            plot.add_trace(_dots(own, colour, symbol, EQUAL.get(equal, "asking")))
-    label = axis_label(f"Δ {title} towards the side", metric_unit(str(rows["metric"].iloc[0])))
-    plot.update_xaxes(title_text=label, zeroline=True, zerolinecolor=BAND_LINE)
-    plot.update_yaxes(categoryorder="array", categoryarray=[plain(m) for m in order], dtick=1)
-    legend = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}
-    return plot.update_layout(legend=legend, margin={"t": 96, "l": 262})
+            plot.add_trace(_dots(own, colour, symbol, EQUAL.get(equal, equal)))
+    metric, methods = str(rows["metric"].iloc[0]), list(dict.fromkeys(map(plain, rows["method"])))
+    label = theme.axis_label(f"Δ {name_label(metric)} towards the side", metric)
+    plot.update_xaxes(title_text=label, zeroline=True, zerolinecolor=theme.BAND_LINE)
+    plot.update_yaxes(categoryorder="array", categoryarray=methods[::-1], dtick=1)
+    plot.update_layout(legend_y=1.0, margin={"t": 96, "l": 262})
+    return theme.base(plot, f"Ways to choose: {name_label(metric)}", 150 + 30 * len(methods))
 
 
 def _dots(rows: pd.DataFrame, colour: str, symbol: str, name: str) -> go.Scatter:
-    faded = [NULL if kind == "ceiling" else colour for kind in rows["evidence"]]
+    faded = [theme.NULL if kind == "ceiling" else colour for kind in rows["evidence"]]
     return go.Scatter(
         x=list(rows["effect"]),
         y=[plain(method) for method in rows["method"]],
@@ -139,7 +131,7 @@ def _dots(rows: pd.DataFrame, colour: str, symbol: str, name: str) -> go.Scatter
         },
         mode="markers",
         marker={"color": faded, "symbol": symbol, "size": 9, "line": {"color": colour, "width": 1}},
-        name=plain(name),
+        name=name,
         customdata=list(rows["kl"]),
         hovertemplate="%{y}<br>effect %{x:.3g}, KL %{customdata:.3g}<extra>" + name + "</extra>",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,9 @@ def _summary(data: Data) -> str:
 def _page(data: Data, page: Data, entry: Entry | None) -> dict[str, Any]:
     """A feature's page with its colour, its label, and the domain it fires on most often."""
     colour, firing = SIDE_COLOURS[side_place(data, page["side"])], page["firing"] or {}
-    most = max(firing["domains"], key=_rate)["domain"] if firing.get("firing_rate") else "–"
+    most = "–"
+    if firing.get("firing_rate"):
+        most = max(firing["domains"], key=itemgetter("firing_rate"))["domain"]
     bins = firing["histogram"] if firing else {"counts": []}
     return {
         **page,
@@ -102,10 +105,6 @@ def _page(data: Data, page: Data, entry: Entry | None) -> dict[str, Any]:
         "busiest": most or "(no domain)",
         "bins": _bins(**bins) if bins["counts"] else [],
     }
-
-
-def _rate(domain: Data) -> float:
-    return domain["firing_rate"]
 
 
 def _bins(edges: Sequence[float], counts: Sequence[int]) -> list[tuple[float, float, int, float]]:

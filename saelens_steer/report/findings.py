@@ -1,16 +1,17 @@
-"""The first half of the page: key facts, claims, dose-response, metrics of completions."""
+"""The first half of the page: facts, claims and what they are compared with, effects against α."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 
-from saelens_steer.evidence import FAILS, PASSES, least_controls, matched_by
-from saelens_steer.report.control_claims import families_table
+from saelens_steer.evidence import FAILS, PASSES, UNMEASURED, least_controls, matched_by
 from saelens_steer.report.figures import claims_figure, interference_figure, validity_figure
 from saelens_steer.report.lines import rate_styles
-from saelens_steer.report.markup import chart, render
+from saelens_steer.report.markup import chart, render, small_chart
 from saelens_steer.report.run_folder import (
     RunTables,
     candidates,
@@ -20,7 +21,10 @@ from saelens_steer.report.run_folder import (
     controls,
     with_texts,
 )
-from saelens_steer.report.theme import decimals, name_label, short, slug
+from saelens_steer.report.theme import decimals, name_label, number, short, slug
+
+Sorted = tuple[float, str]
+"""The number by which a cell sorts, and what it shows."""
 
 
 def facts(run: RunTables) -> list[tuple[str, Any, Any]]:
@@ -55,10 +59,8 @@ def _sae(run: RunTables) -> tuple[str, str]:
 
 def _directions(run: RunTables) -> tuple[str, str]:
     names = set(candidates(run.summary)["direction"])
-    counts = {
-        s: sum(run.sides.get(d) == s for d in names) for s in dict.fromkeys(run.sides.values())
-    }
-    return str(len(names)), ", ".join(f"{n} {side}" for side, n in counts.items() if n)
+    counts = Counter(side for direction, side in run.sides.items() if direction in names)
+    return str(len(names)), ", ".join(f"{n} {side}" for side, n in counts.items())
 
 
 def _controls(summary: pd.DataFrame) -> tuple[str, str]:
@@ -67,7 +69,7 @@ def _controls(summary: pd.DataFrame) -> tuple[str, str]:
         return "none", ""
     below = f"random directions of the same {matched_by(summary)}"
     if sets > 1:
-        below += f", at each of {sets} sizes" if kind == "sizes" else f", for each of {sets}"
+        below += f", at each of {sets} sizes" if kind == "sizes" else f", drawn for each of {sets}"
     return ", ".join(f"{short(n)} {family}" for family, n in families.items()), below
 
 
@@ -82,10 +84,21 @@ def claims_section(run: RunTables) -> str:
     """One table of claims for each metric; the page's script turns them into tabs."""
     metrics = [] if run.claims.empty else list(dict.fromkeys(run.claims["metric"]))
     claims = {metric: claims_on(run.claims, metric) for metric in metrics}
+    panels = [
+        {
+            "metric": metric,
+            "sentence": _count_sentence(run, own, metric),
+            "signs": "sign_rate" in own and own["sign_rate"].notna().any(),
+            "places": decimals([*own["effect"], *own["control_quantile"]]),
+            "rows": own.to_dict("records"),
+        }
+        for metric, own in claims.items()
+        if len(own)
+    ]
     families = list(run.claims["controls"].dropna()) if "controls" in run.claims else []
     return render(
         "claims.html",
-        panels=[_panel(run, own, metric) for metric, own in claims.items() if len(own)],
+        panels=panels,
         missing=run.claims.empty,
         family=families[0] if families else "",
         matched_by=matched_by(run.summary),
@@ -94,16 +107,6 @@ def claims_section(run: RunTables) -> str:
         labels=run.label_texts,
         verdicts=(PASSES, FAILS),
     )
-
-
-def _panel(run: RunTables, own: pd.DataFrame, metric: str) -> dict[str, Any]:
-    return {
-        "metric": metric,
-        "sentence": _count_sentence(run, own, metric),
-        "signs": "sign_rate" in own.dropna(axis="columns", how="all"),
-        "places": decimals([*own["effect"], *own["control_quantile"]]),
-        "rows": own.to_dict("records"),
-    }
 
 
 def _count_sentence(run: RunTables, own: pd.DataFrame, metric: str) -> str:
@@ -119,37 +122,100 @@ def _count_sentence(run: RunTables, own: pd.DataFrame, metric: str) -> str:
     return f"{who}{more} of {len(own)} move {label} more than random directions do {judged}{rest}."
 
 
+def families_table(run: RunTables) -> dict[str, Any]:
+    """For each family: the number of controls, their 95th percentile of T on the main metric, and
+    how many directions exceed them on each logit metric. Empty for fewer than two families."""
+    families = list(dict.fromkeys(run.by_family["controls"])) if len(run.by_family) else []
+    if len(families) < 2 or not run.logit_metrics:
+        return {}
+    measured = run.by_family.loc[run.by_family["verdict"] != UNMEASURED]
+    on_main = measured.loc[measured["metric"] == run.logit_metrics[0]]
+    places = decimals(on_main["control_quantile"].dropna())
+    rows = []
+    for family in families:
+        main = on_main.loc[on_main["controls"] == family]
+        own = measured.loc[measured["controls"] == family]
+        verdicts = [list(own.loc[own["metric"] == m, "verdict"]) for m in run.logit_metrics]
+        spans = _span(main["n_controls"], 0), _span(main["control_quantile"].dropna(), places)
+        rows.append({"family": family, "cells": [*spans, *map(_passing, verdicts)]})
+    return {"metrics": run.logit_metrics, "rows": rows}
+
+
+def _span(values: pd.Series, places: int) -> Sorted:
+    """One number, or the smallest and the largest if candidates differ."""
+    if values.empty:
+        return float("-inf"), "–"
+    ends = dict.fromkeys(number(float(end), places) for end in (values.min(), values.max()))
+    return float(values.max()), " to ".join(ends)
+
+
+def _passing(verdicts: list[str]) -> Sorted:
+    """How many of the testable directions do more than random."""
+    more, tested = verdicts.count(PASSES), sum(verdict in (PASSES, FAILS) for verdict in verdicts)
+    return (float(more), f"{more} of {tested}") if tested else (-1.0, "not testable")
+
+
+def baseline_section(run: RunTables) -> str:
+    """The comparison with the baseline, by metric; empty if the run has none."""
+    if run.baseline.empty:
+        return ""
+    rows = []
+    for metric in dict.fromkeys(run.baseline["metric"]):
+        both: list[Any] = [claims_on(claims, metric) for claims in (run.claims, run.baseline)]
+        if both[0].empty:
+            continue
+        verdicts = [list(own["verdict"]) for own in both]
+        counts = [_passing(own if {*own} <= {PASSES, FAILS} else []) for own in verdicts]
+        reaches = [float(own["T"].mean()) for own in both]
+        rows.append((metric, counts, reaches, decimals(reaches)))
+    return render("baseline.html", rows=rows, sentence=_baseline_sentence(*rows[0]) if rows else "")
+
+
+def _baseline_sentence(metric: str, counts: list[Sorted], reaches: list[float], places: int) -> str:
+    """How many features of each SAE do more than random directions, and their mean T."""
+    far = "the mean T is {} against {}".format(*(number(reach, places) for reach in reaches))
+    if min(counts)[0] < 0:
+        return f"There are too few controls to test the counts; {far}."
+    own, baseline = (text for _, text in counts)
+    return (
+        f"{own} features move {metric} more than random directions do, and {baseline} of the "
+        f"baseline's; {far}."
+    )
+
+
 def dose_section(run: RunTables) -> str:
     """The dose-response and the distribution of T for each logit metric."""
     families, sets, kind = control_counts(compared(run.summary, run.claims))
     return render(
         "dose.html",
-        figures=[(metric, *_dose_figures(run, metric)) for metric in run.logit_metrics],
+        figures=[(metric, *_dose_charts(run, metric)) for metric in run.logit_metrics],
         matched_by=matched_by(run.summary),
         banded=bool(families),
         several=kind if families and sets > 1 else "",
     )
 
 
-def _dose_figures(run: RunTables, metric: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def _dose_charts(run: RunTables, metric: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    dose, reach = dose_figures(run, metric)
+    name = slug(metric)
+    return chart(f"dose-{name}", dose), reach and chart(f"reach-{name}", reach)
+
+
+def dose_figures(run: RunTables, metric: str) -> tuple[go.Figure, go.Figure | None]:
     """Effects against α, and each candidate's T beside the controls' if there are controls."""
     about = {"claims": run.claims, "sides": run.sides, "labels": run.label_texts}
-    dose = chart(f"dose-{slug(metric)}", interference_figure(run.summary, metric, **about))
-    if not (len(claims_on(run.claims, metric)) and len(controls(run.summary))):
+    dose = interference_figure(run.summary, metric, **about)
+    if claims_on(run.claims, metric).empty or controls(run.summary).empty:
         return dose, None
-    plot = claims_figure(run.claims, run.summary, metric, sides=run.sides)
-    return dose, chart(f"reach-{slug(metric)}", plot)
+    return dose, claims_figure(run.claims, run.summary, metric, run.sides)
 
 
 def rates_section(run: RunTables) -> str:
     """Small panels, one per metric of completions, under one legend."""
     charts = []
     for metric in run.text_metrics:
-        plot = validity_figure(run.summary, [metric], sides=run.sides)
-        plot.layout.annotations = ()
-        plot.update_layout(showlegend=False, height=236, margin={"l": 48, "r": 10, "b": 48})
-        plot.update_layout(title_text=f"{name_label(metric)} against α")
-        charts.append((name_label(metric), chart(f"rate-{slug(metric)}", plot)))
+        plot, label = validity_figure(run.summary, [metric], run.sides), name_label(metric)
+        charts.append((label, small_chart(f"rate-{slug(metric)}", plot, label, "α")))
     shown = with_texts(run.summary, run.text_metrics)
     looks = {d: look["line"] for d, look in rate_styles(shown, run.sides).items()}
     return render("rates.html", charts=charts, looks=looks, sides=run.sides, labels=run.label_texts)

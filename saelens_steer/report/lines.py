@@ -12,25 +12,14 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from saelens_steer.evidence import FAILS
-from saelens_steer.report.run_folder import (
-    candidates,
-    claims_on,
-    controls,
-    largest_effect,
-    with_texts,
-)
-from saelens_steer.report.theme import (
-    NULL,
-    SHADES,
-    SIDE_COLOURS,
-    direction_label,
-    plain,
-    quoted,
-)
+from saelens_steer.report import run_folder
+from saelens_steer.report.theme import NULL, SHADES, SIDE_COLOURS, direction_label, plain, quoted
 
 LABELLED = 2
 """Directions per side that carry error bars and a label at the end of their line."""
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
+Sides = Mapping[str, str]
+"""Direction → its side; empty if the run has no sides."""
 
 
 @dataclass(frozen=True)
@@ -45,81 +34,67 @@ class Style:
     legend_rank: int
     """Sides in order, then candidates that are no more than random; controls have 1000."""
 
-    @property
-    def order(self) -> int:
-        """Larger values are drawn later, on top."""
-        return 2 * self.strong + (self.colour != NULL)
 
-
-def side_colour(index: int) -> str:
-    """The colour of the first (positive), second (negative) or any other side."""
-    return SIDE_COLOURS[min(index, len(SIDE_COLOURS) - 1)]
-
-
-def side_index(direction: str, sides: Mapping[str, str] | None) -> int:
+def side_index(direction: str, sides: Sides) -> int:
     """0 for the positive side, 1 for the negative, 2 for neither; 0 if no sides are known."""
-    order = list(dict.fromkeys((sides or {}).values()))
-    side = (sides or {}).get(direction)
-    return order.index(side) if side in order else (2 if order else 0)
+    order = list(dict.fromkeys(sides.values()))[:2]
+    side = sides.get(direction)
+    return order.index(side) if side in order else 2 * bool(order)
 
 
-def styles(
-    sizes: pd.Series, claims: pd.DataFrame | None, sides: Mapping[str, str] | None
-) -> dict[str, Style]:
+def styles(sizes: pd.Series, claims: pd.DataFrame, sides: Sides) -> dict[str, Style]:
     """A style for each candidate in `sizes` (direction → T), strongest first.
 
-    claims: of one metric; without claims, no direction has a verdict.
+    claims: of one metric; a direction that is not in them has no verdict.
     """
-    rows = [] if claims is None else zip(claims["direction"], claims["verdict"], strict=True)
-    verdicts = {str(direction): str(verdict) for direction, verdict in rows}
+    verdicts = dict(claims[["direction", "verdict"]].to_numpy()) if len(claims) else {}
     found: dict[str, Style] = {}
-    drawn: dict[int, int] = {}
+    drawn: Counter[int] = Counter()
     for direction in map(str, sizes.sort_values(ascending=False).index):
         verdict = verdicts.get(direction, "")
         if verdict == FAILS:
-            found[direction] = Style(verdict, NULL, False, 900)
+            found[direction] = Style(verdict, NULL, strong=False, legend_rank=900)
             continue
         index = side_index(direction, sides)
-        drawn[index] = drawn.get(index, 0) + 1
-        side = (sides or {}).get(direction, "other" if sides else "")
+        drawn[index] += 1
+        side = sides.get(direction, "other" if sides else "")
         group = ", ".join(filter(None, [f"{side} candidates".strip(), verdict]))
-        colour = side_colour(index)
-        rank = 100 + SIDE_COLOURS.index(colour)
-        found[direction] = Style(group, colour, drawn[index] <= LABELLED, rank)
+        strong = drawn[index] <= LABELLED
+        found[direction] = Style(group, SIDE_COLOURS[index], strong, legend_rank=100 + index)
     return found
 
 
-def candidate_lines(
+def add_candidates(
+    figure: go.Figure,
     table: pd.DataFrame,
     metric: str,
-    claims: pd.DataFrame | None,
-    sides: Mapping[str, str] | None,
-    labels: Mapping[str, str] | None = None,
-) -> Iterator[tuple[go.Scatter, dict[str, Any] | None]]:
-    """A line for each candidate, grey ones first, with an end label for the strongest."""
-    judged = None if claims is None or claims.empty else claims_on(claims, metric)
-    style = styles(largest_effect(table, metric), judged, sides)
-    counts = pd.Series([s.group for s in style.values()]).value_counts()
+    claims: pd.DataFrame,
+    sides: Sides,
+    labels: Mapping[str, str],
+) -> None:
+    """Draw a line for each candidate, grey ones first, with an end label for the strongest."""
+    style = styles(run_folder.largest_effect(table, metric), claims, sides)
+    counts = Counter(own.group for own in style.values())
     named: set[str] = set()
-    for direction, own in sorted(style.items(), key=lambda item: item[1].order):
-        points = table.loc[table["direction"] == direction].dropna(subset=[f"{metric}_delta"])
-        points = points.sort_values(by="alpha")
-        trace = _line(points, metric, own, quoted((labels or {}).get(direction, "")))
+    measured = table.dropna(subset=[f"{metric}_delta"]).sort_values(by="alpha")
+    by_layer = sorted(style.items(), key=lambda item: 2 * item[1].strong + (item[1].colour != NULL))
+    for direction, own in by_layer:
+        points = measured.loc[measured["direction"] == direction]
+        trace = _line(points, metric, own, quoted(labels.get(direction, "")))
         trace.update(name=plain(f"{own.group} ({counts[own.group]})"), legendgroup=own.group)
         trace.update(showlegend=own.group not in named, legendrank=own.legend_rank)
         named.add(own.group)
-        end_label = {
-            "name": "end-label",
-            "x": 1,
-            "xref": "paper",
-            "xanchor": "left",
-            "xshift": 6,
-            "y": float(points[f"{metric}_delta"].iloc[-1]),
-            "text": plain(direction_label(direction)),
-            "font": {"color": own.colour, "size": 12},
-            "showarrow": False,
-        }
-        yield trace, end_label if own.strong else None
+        figure.add_trace(trace)
+        if own.strong:
+            figure.add_annotation(
+                name="end-label",
+                text=plain(direction_label(direction)),
+                font={"color": own.colour, "size": 12},
+                showarrow=False,
+                y=float(points[f"{metric}_delta"].iloc[-1]),
+                **{"x": 1, "xref": "paper", "xanchor": "left", "xshift": 6},
+            )
+    _spread(figure)
 
 
 def _line(points: pd.DataFrame, metric: str, style: Style, said: str) -> go.Scatter:
@@ -150,21 +125,17 @@ def _line(points: pd.DataFrame, metric: str, style: Style, said: str) -> go.Scat
     )
 
 
-def spread(figure: go.Figure, gap: float = 0.055) -> None:
-    """Move the labels at the ends of lines apart, by at least `gap` of the figure's height."""
-    layout: Any = figure.layout
-    labels = sorted((a for a in layout.annotations if a.name == "end-label"), key=lambda a: a.y)
+def _spread(figure: Any) -> None:
+    """Move the labels at the ends of lines apart, by at least a share of the figure's height."""
     values = [v for trace in figure.data for v in trace.y]
-    step = gap * ((max(values) - min(values)) if values else 0)
-    for below, label in pairwise(labels):
+    step = 0.055 * (max(values) - min(values)) if values else 0
+    for below, label in pairwise(sorted(figure.layout.annotations, key=lambda a: a.y)):
         label.y = max(label.y, below.y + step)
 
 
-def rate_lines(
-    summary: pd.DataFrame, metric: str, sides: Mapping[str, str] | None
-) -> Iterator[go.Scatter]:
+def rate_lines(summary: pd.DataFrame, metric: str, sides: Sides) -> Iterator[go.Scatter]:
     """A line for each direction with completions: candidates in colour, controls grey."""
-    own = with_texts(summary, [metric]).sort_values(by="alpha")
+    own = run_folder.with_texts(summary, [metric]).sort_values(by="alpha")
     for direction, look in rate_styles(own, sides).items():
         points = own.loc[own["direction"] == direction]
         label = plain(direction_label(direction))
@@ -182,7 +153,7 @@ def rate_lines(
         )
 
 
-def rate_styles(table: pd.DataFrame, sides: Mapping[str, str] | None) -> dict[str, dict[str, Any]]:
+def rate_styles(table: pd.DataFrame, sides: Sides) -> dict[str, dict[str, Any]]:
     """Direction → line and marker; within a side they differ in shade and in symbol."""
 
     def look(colour: str, nth: int, dash: str, width: float) -> dict[str, Any]:
@@ -191,29 +162,27 @@ def rate_styles(table: pd.DataFrame, sides: Mapping[str, str] | None) -> dict[st
 
     found: dict[str, dict[str, Any]] = {}
     seen: Counter[int] = Counter()
-    names = set(candidates(table)["direction"])
-    for direction in sorted(names, key=lambda d: (side_index(d, sides), d)):
-        index = min(side_index(direction, sides), len(SHADES) - 1)
-        nth = seen[index]
+    names = set(run_folder.candidates(table)["direction"])
+    for index, direction in sorted((side_index(name, sides), name) for name in names):
+        nth, shades = seen[index], SHADES[index]
         seen[index] += 1
-        found[direction] = look(SHADES[index][nth % len(SHADES[index])], nth, "solid", 2.25)
-    for nth, direction in enumerate(sorted(set(controls(table)["direction"]))):
+        found[direction] = look(shades[nth % len(shades)], nth, "solid", 2.25)
+    for nth, direction in enumerate(sorted(set(run_folder.controls(table)["direction"]))):
         found[direction] = look(NULL, nth, "dot", 1.5)
     return found
 
 
-def claim_dots(claims: pd.DataFrame, sides: Mapping[str, str] | None) -> Iterator[go.Scatter]:
+def claim_dots(claims: pd.DataFrame, sides: Sides) -> Iterator[go.Scatter]:
     """One dot for each candidate at its T, grouped for the legend as in the dose-response."""
     sizes = pd.Series(list(claims["T"]), index=list(claims["direction"]), dtype=float)
     style = styles(sizes, claims, sides)
     rows = claims.assign(group=[style[d].group for d in claims["direction"]])
     for group, own in rows.groupby("group", sort=False):
         first = style[own["direction"].iloc[0]]
-        numbers = own[["effect", "alpha", "p_value", "q_value"]].astype(float)
         yield go.Scatter(
             x=list(own["T"]),
             y=[direction_label(d) for d in own["direction"]],
-            customdata=numbers.to_numpy().tolist(),
+            customdata=own[["effect", "alpha", "p_value", "q_value"]].astype(float).values.tolist(),
             mode="markers",
             marker={"color": first.colour, "size": 9, "line": {"color": "white", "width": 1}},
             name=plain(f"{group} ({len(own)})"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import inspect
 import json
 import math
 from typing import Any
@@ -41,6 +42,14 @@ def chart(name: str, plot: go.Figure) -> dict[str, Any]:
     return {"id": name, "title": title, "height": height, "plot": drawn}
 
 
+def small_chart(name: str, plot: go.Figure, title: str, against: str) -> dict[str, Any]:
+    """A figure of one panel for the macro `small_figures`, which writes the heading."""
+    plot.layout.annotations = ()
+    plot.update_layout(title_text=f"{title} against {against}", showlegend=False, height=236)
+    plot.update_layout(margin={"l": 48, "r": 14, "b": 48})
+    return chart(name, plot)
+
+
 def order(value: Any, missing: float = -1.0) -> float:
     """The number by which a table cell sorts; anything but a finite number sorts as `missing`."""
     known = isinstance(value, int | float) and math.isfinite(value)
@@ -54,14 +63,8 @@ ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-ENVIRONMENT.filters |= {"script_json": script_json, "order": order, "float": float}
-ENVIRONMENT.filters |= {
-    name: getattr(theme, name)
-    for name in (
-        *("number", "short", "percent", "estimate", "quoted", "one_line", "slug"),
-        *("name_label", "direction_label", "metric_unit", "token_text", "running_text"),
-    )
-}
-ENVIRONMENT.filters |= {"exp": math.exp}
+ENVIRONMENT.filters |= {name: f for name, f in vars(theme).items() if inspect.isfunction(f)}
+ENVIRONMENT.filters |= {"script_json": script_json, "order": order, "float": float, "exp": math.exp}
 ENVIRONMENT.tests["finite"] = math.isfinite
+ENVIRONMENT.globals["m"] = ENVIRONMENT.get_template("macros.html").module
 ENVIRONMENT.globals["plotly"] = lambda: Markup(get_plotlyjs())

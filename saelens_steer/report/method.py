@@ -11,90 +11,6 @@ from saelens_steer.report.markup import chart, render
 from saelens_steer.report.run_folder import RunTables, controls, side_names
 from saelens_steer.report.theme import decimals
 
-QUALITY = {
-    "l0": ("L0", "mean number of active features per token"),
-    "l1": ("L1", "mean over tokens of the summed feature activations"),
-    "explained_variance": (
-        "Explained variance",
-        "share of the activations' variance that the SAE reconstructs; 1 is perfect",
-    ),
-    "cosine": ("Cosine", "mean cosine between an activation and its reconstruction"),
-    "mse": ("Squared error", "mean squared distance between the two, summed over coordinates"),
-    "l2_ratio": ("Shrinkage", "norm of the reconstruction over the norm of the activation"),
-    "ce_loss": ("Loss, unmodified", "next-token loss of the unmodified model, in nats"),
-    "ce_loss_sae": ("Loss, through the SAE", "the same with activations replaced by the SAE's"),
-    "ce_loss_zero": ("Loss, zeroed", "the same with the activations set to zero"),
-    "loss_recovered": (
-        "Loss recovered",
-        "how far the SAE brings the loss back from zeroed (0) to unmodified (1)",
-    ),
-    "kl_sae": ("KL, through the SAE", "from the unmodified model's predictions, in nats"),
-    "kl_zero": ("KL, zeroed", "the same with the activations set to zero"),
-    "kl_recovered": ("KL recovered", "share of the KL of zeroing that the SAE avoids; 1 is all"),
-    "dead_share": ("Dead features", "share of features that never fired on these tokens"),
-    "dense_share": ("Dense features", "share of features that fire on over a tenth of the tokens"),
-    "d_in": ("Width", "dimension of the activations"),
-    "d_sae": ("Features", "number of features of the SAE"),
-    "epochs": ("Epochs", "passes over the cached activations"),
-    "stopped_early": ("Stopped early", "whether training ended because it stopped improving"),
-    "n_tokens": ("Tokens", "number of tokens measured"),
-    "sinks_dropped": (
-        "Sinks left out",
-        "tokens with norms many times the median (attention sinks)",
-    ),
-}
-"""Label and meaning of each number in quality.json."""
-QUALITY_FIRST = (
-    *("loss_recovered", "kl_recovered", "explained_variance", "cosine"),
-    *("l0", "dead_share", "dense_share"),
-)
-"""The numbers that are shown without unfolding."""
-
-FAMILIES = {
-    "covariance": "drawn with the covariance of the activations; they move the model further than "
-    "isotropic directions, which makes for a harder test",
-    "isotropic": "drawn uniformly over all directions",
-    "feature": "decoder rows of other features that fire about as often as the candidates",
-    "permuted": "the candidates' directions with shuffled coordinates",
-    "token_difference": "differences between the activations of two tokens, which the model itself "
-    "distinguishes; some are concepts, which makes this the strictest test",
-}
-"""How the controls of each family are drawn."""
-
-CONTROLS = {
-    "size": "Random directions scaled to the norm of the steered vector and applied at the same "
-    "hook and positions.",
-    "‖Δx‖": "Random directions at the same hook and positions. At each token, a control moves the "
-    "activation as far as the candidate's own edit does there.",
-    "KL": "Random directions applied at the same hook and positions, scaled until their mean KL to "
-    "the unsteered model equals that of the steered vector.",
-}
-"""What controls are, by the quantity in which they match the steered vector."""
-
-STRENGTH = (
-    "α is the size of a push, the factor of scale minus 1, or the value that set_to gives the "
-    "feature. Edits without a strength have α = 1. α = 0 is the unsteered model."
-)
-METHOD = {
-    "Steering": "At the hook, the residual x of every steered position becomes x + α · direction.",
-    "Patching": "Other edits of x. Feature edits encode x, change the activations z and decode. "
-    "They either add the resulting change to x (keep) or replace x by the decoded vector (drop).",
-    "Effect Δ": "A metric's mean over prompts at α minus its mean over the same prompts at α = 0. "
-    "Intervals are 95 % bootstrap intervals over prompts.",
-    "T": "A direction's largest |Δ| over the strengths. Taking the maximum favours large values, "
-    "so T of each control is the same maximum.",
-    "p": "(1 + the number of controls whose T is at least as large) / (K + 1), with K controls. It "
-    "cannot be smaller than 1 / (K + 1).",
-    "p for the best": "In the headline: how often the best of an equal number of random directions "
-    "reaches the T of the best candidate.",
-    "q": "p after Benjamini–Hochberg correction over the directions of this report: among claims "
-    "with q < 0.05, no more than about one in twenty is expected to be false.",
-    "Opposite sign": "The share of prompts on which Δ has the opposite sign to the mean effect.",
-    "Verdict": "“More than random” means q < 0.05. “Not testable” means that K is too small for "
-    "any p to reach significance: claims about m directions need at least 20 · m controls.",
-}
-"""Definitions; `method_section` puts that of the controls before p."""
-
 
 def selection_section(run: RunTables) -> str:
     """The candidates, and the scores that chose them."""
@@ -144,14 +60,10 @@ def _token_set(own: Mapping[str, Any], limit: int = 60) -> dict[str, Any]:
 
 def method_section(run: RunTables) -> str:
     """Definitions of T, p, q, the controls and the verdicts."""
-    names = sorted(set(controls(run.summary)["family"]))
-    families = [f"{name}: {FAMILIES[name]}" for name in names if name in FAMILIES]
-    here = f" Here, {'; '.join(families)}." if families else ""
-    rows = list(METHOD.items())
-    if (edit := edit_of(run.summary)) not in PUSHES:
-        rows[0] = (
-            "Steering",
-            f"At the hook, {edit} is applied at every steered position. {STRENGTH}",
-        )
-    rows[4:4] = [("Controls", CONTROLS[matched_by(run.summary)] + here)]
-    return render("method.html", rows=rows)
+    edit = edit_of(run.summary)
+    return render(
+        "method.html",
+        edit="" if edit in PUSHES else edit,
+        matched_by=matched_by(run.summary),
+        names=sorted(set(controls(run.summary)["family"])),
+    )

@@ -11,48 +11,40 @@ from plotly.offline import get_plotlyjs
 
 from saelens_steer.evidence import PUSHES, edit_of
 from saelens_steer.files import inside, write_text
-from saelens_steer.report.compare_directions import comparison_figure, comparison_section
-from saelens_steer.report.control_claims import baseline_section
-from saelens_steer.report.feature_pages import features_section
-from saelens_steer.report.figures import (
-    claims_figure,
-    interference_figure,
-    scores_figure,
-    validity_figure,
+from saelens_steer.report import (
+    compare_directions,
+    feature_pages,
+    figures,
+    findings,
+    labels,
+    method,
+    sae,
+    texts,
+    topic_figures,
+    tradeoffs,
 )
-from saelens_steer.report.findings import (
-    claims_section,
-    dose_section,
-    facts,
-    rates_section,
-)
-from saelens_steer.report.labels import labels_section
 from saelens_steer.report.markup import render
-from saelens_steer.report.method import method_section, run_section, selection_section
-from saelens_steer.report.run_folder import RunTables, claims_on, controls, read_run
-from saelens_steer.report.sae import density_figure, frontier_figure, sae_section, training_figure
-from saelens_steer.report.texts import completions_section, edits_section
+from saelens_steer.report.run_folder import RunTables, read_run
 from saelens_steer.report.theme import slug
-from saelens_steer.report.topic_figures import topic_bars, topic_heatmap
-from saelens_steer.report.tradeoffs import by_domain_figure, tradeoffs_figure, tradeoffs_section
 
 CONFIG = {"displaylogo": False, "responsive": True}
 SECTIONS = {
-    "patches": ("Patched outputs", edits_section),
-    "claims": ("Claims", claims_section),
-    "dose": ("Dose-response", dose_section),
-    "frozen_decoder_baseline": ("Untrained decoder", baseline_section),
-    "compare_directions": ("Choosing", comparison_section),
-    "tradeoffs": ("Damage", tradeoffs_section),
-    "rates": ("Completions", rates_section),
-    "texts": ("Side by side", completions_section),
-    "sae": ("SAE", sae_section),
-    "selection": ("Selection", selection_section),
-    "labels": ("Labels", labels_section),
-    "features": ("Features", features_section),
-    "run": ("What was run", run_section),
-    "method": ("Method", method_section),
+    "patches": ("Patched outputs", texts.edits_section),
+    "claims": ("Claims", findings.claims_section),
+    "dose": ("Dose-response", findings.dose_section),
+    "frozen_decoder_baseline": ("Untrained decoder", findings.baseline_section),
+    "compare_directions": ("Choosing", compare_directions.comparison_section),
+    "tradeoffs": ("Damage", tradeoffs.tradeoffs_section),
+    "rates": ("Completions", findings.rates_section),
+    "texts": ("Side by side", texts.completions_section),
+    "sae": ("SAE", sae.sae_section),
+    "selection": ("Selection", method.selection_section),
+    "labels": ("Labels", labels.labels_section),
+    "features": ("Features", feature_pages.features_section),
+    "run": ("What was run", method.run_section),
+    "method": ("Method", method.method_section),
 }
+"""The name of each section in the page → its name in the contents, and what builds it."""
 
 
 def build_report(run_dir: Path, headline: str) -> Path:
@@ -73,7 +65,7 @@ def page(run: RunTables, headline: str) -> str:
         name=run.path.resolve().name,
         headline=headline,
         edit=None if edit_of(run.summary) in PUSHES else edit_of(run.summary),
-        facts=facts(run),
+        facts=findings.facts(run),
         warnings=[*run.warnings, *(run.quality.get("warnings") or [])],
         links=[(name, SECTIONS[name][0]) for name, section in built.items() if section],
         sections=[Markup(section) for section in built.values() if section],
@@ -95,31 +87,31 @@ def write_plots(run: RunTables) -> list[Path]:
 
 def plots(run: RunTables) -> Iterator[tuple[str, go.Figure]]:
     """The figures of a run, with their file names."""
-    about = {"claims": run.claims, "sides": run.sides, "labels": run.label_texts}
     for metric in run.logit_metrics:
-        yield f"interference_{slug(metric)}", interference_figure(run.summary, metric, **about)
-        if len(claims_on(run.claims, metric)) and len(controls(run.summary)):
-            figure = claims_figure(run.claims, run.summary, metric, sides=run.sides)
-            yield f"claims_{slug(metric)}", figure
+        dose, reach = findings.dose_figures(run, metric)
+        yield f"interference_{slug(metric)}", dose
+        if reach:
+            yield f"claims_{slug(metric)}", reach
     if run.text_metrics:
-        yield "validity", validity_figure(run.summary, run.text_metrics, sides=run.sides)
+        yield "validity", figures.validity_figure(run.summary, run.text_metrics, run.sides)
     if len(run.training):
-        yield "training", training_figure(run.training)
-    if sum((run.quality.get("density") or {}).get("counts", [])):
-        yield "density", density_figure(run.quality)
+        yield "training", sae.training_figure(run.training)
+    if sae.counted(run.quality):
+        yield "density", sae.density_figure(run.quality)
     if len(run.grid):
-        yield "frontier", frontier_figure(run.grid)
+        yield "frontier", sae.frontier_figure(run.grid)
     if len(run.comparison):
-        yield "compare_directions", comparison_figure(run.comparison)
+        yield "compare_directions", compare_directions.comparison_figure(run.comparison)
     if len(run.tradeoffs):
-        yield "tradeoffs", tradeoffs_figure(run.tradeoffs)
+        yield "tradeoffs", tradeoffs.tradeoffs_figure(run.tradeoffs)
     if len(run.tradeoffs_by_domain):
-        yield "tradeoffs_by_domain", by_domain_figure(run.tradeoffs_by_domain, run.tradeoffs)
+        figure = tradeoffs.by_domain_figure(run.tradeoffs_by_domain, run.tradeoffs)
+        yield "tradeoffs_by_domain", figure
     if run.features.get("scores"):
-        yield "scores", scores_figure(run.features)
+        yield "scores", figures.scores_figure(run.features)
     if run.feature_pages.get("pages") and run.feature_pages.get("topic"):
-        yield "topic_heatmap", topic_heatmap(run.feature_pages)
-        yield "topic_bars", topic_bars(run.feature_pages)
+        yield "topic_heatmap", topic_figures.topic_heatmap(run.feature_pages)
+        yield "topic_bars", topic_figures.topic_bars(run.feature_pages)
 
 
 def write_figure(path: Path, figure: go.Figure) -> Path:

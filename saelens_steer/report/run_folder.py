@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -20,34 +20,121 @@ from saelens_steer.report.theme import one_line
 from saelens_steer.steering import CANDIDATE
 
 EDIT_TEXTS = ("prompt_id", "domain", "prompt", "variant", "edits", "hook_name", "completion")
-"""The columns of compare_edits.csv that hold text."""
+GRID_TEXTS, METHOD_TEXTS = ("name", "architecture", "options"), ("method", "directions")
+"""The columns of compare_edits.csv, grid.csv and comparison.csv that hold text."""
 MEASURED = ("accuracy", "ci_low", "ci_high", "correct", "n")
 """The numbers of a score that was measured."""
 
 
+def read_text(path: Path) -> str:
+    """The file's text, or an empty string if there is no such file."""
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def read_table(path: Path, texts: Sequence[str] = ("direction",)) -> pd.DataFrame:
+    """A CSV file, or an empty table if it is missing. Texts such as `None` or 007 stay texts."""
+    if not read_text(path).strip():
+        return pd.DataFrame()
+    kinds: dict[Any, Any] = {"feature": "Int64", **dict.fromkeys(texts, "object")}
+    try:
+        return pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""])
+    except (ValueError, pd.errors.ParserError) as error:
+        raise InputError(f"{path} cannot be read as a table: {error}") from None
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A JSON object; empty if the file is missing."""
+    data = _parse(read_text(path) or "{}", path)
+    if not isinstance(data, dict):
+        raise InputError(f"{path} should hold a JSON object")
+    return data
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """JSON objects, one per line; empty if the file is missing."""
+    return [_parse(line, path) for line in read_text(path).split("\n") if line.strip()]
+
+
+def _read_log(path: Path) -> pd.DataFrame:
+    return pd.DataFrame(read_lines(path))
+
+
+def read_labels(path: Path) -> dict[int, dict[str, Any]]:
+    """Feature → its entry, over all layers; empty if the file is missing."""
+    found: dict[int, dict[str, Any]] = {}
+    for own in read_mapping(path).values():
+        if not isinstance(own, dict) or not all(_is_label(f, entry) for f, entry in own.items()):
+            raise InputError(f"{path} should map layers to features to labels with their scores")
+        if again := sorted(found.keys() & set(map(int, own))):
+            raise InputError(f"{path} has feature {again[0]} in two layers; a run has only one")
+        found |= {int(feature): entry for feature, entry in own.items()}
+    return found
+
+
+def _is_label(feature: str, entry: Any) -> bool:
+    """Whether a feature's number and its entry have the form that the report reads."""
+    if not isinstance(entry, dict) or not (feature.isdecimal() and len(feature) < 16):
+        return False
+    scores = entry.get("scores")
+    return (
+        isinstance(entry.get("interpretation"), str | None)
+        and isinstance(entry.get("neuronpedia"), dict | None)
+        and isinstance(scores, dict)
+        and all(_is_score(scores.get(kind)) for kind in ("detection", "causal"))
+    )
+
+
+def _is_score(score: Any) -> bool:
+    if not isinstance(score, dict):
+        return False
+    measured = all(isinstance(score.get(key), int | float) for key in MEASURED)
+    return measured or score.get("status") != SCORED
+
+
+def _read_sentences(path: Path) -> list[str]:
+    data = _parse(read_text(path) or "[]", path)
+    if not isinstance(data, list) or not all(isinstance(text, str) for text in data):
+        raise InputError(f"{path} should hold a JSON list of texts")
+    return data
+
+
+def _parse(text: str, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from None
+
+
+def _from(name: str, read: Callable[..., Any] = read_table, *options: Any) -> dict[str, Any]:
+    """What `read_run` needs to know of a field: its file in the run folder, and how to read it."""
+    return {"read": lambda folder: read(folder / name, *options)}
+
+
 @dataclass(frozen=True)
 class RunTables:
-    """The parts of a run folder that the report reads; `read_run` names the file of each."""
+    """The parts of a run folder that the report reads."""
 
     path: Path
-    summary: pd.DataFrame
-    claims: pd.DataFrame
-    completions: list[dict[str, Any]]
-    features: dict[str, Any]
-    provenance: dict[str, Any]
-    config: str
-    training: pd.DataFrame
-    quality: dict[str, Any]
-    grid: pd.DataFrame
-    compared_edits: pd.DataFrame
-    by_family: pd.DataFrame
-    baseline: pd.DataFrame
-    comparison: pd.DataFrame
-    tradeoffs_by_domain: pd.DataFrame
-    tradeoffs: pd.DataFrame
-    feature_pages: dict[str, Any]
-    labels: dict[int, dict[str, Any]]
-    warnings: list[str]
+    summary: pd.DataFrame = field(metadata=_from("interference.csv"))
+    claims: pd.DataFrame = field(metadata=_from("claims.csv"))
+    completions: list[dict[str, Any]] = field(metadata=_from("completions.jsonl", read_lines))
+    features: dict[str, Any] = field(metadata=_from("features.json", read_mapping))
+    provenance: dict[str, Any] = field(metadata=_from("provenance.json", read_mapping))
+    config: str = field(metadata=_from("config.yaml", read_text))
+    training: pd.DataFrame = field(metadata=_from("sae/metrics.jsonl", _read_log))
+    quality: dict[str, Any] = field(metadata=_from("sae/quality.json", read_mapping))
+    grid: pd.DataFrame = field(metadata=_from("grid/grid.csv", read_table, GRID_TEXTS))
+    compared_edits: pd.DataFrame = field(
+        metadata=_from("compare_edits.csv", read_table, EDIT_TEXTS)
+    )
+    by_family: pd.DataFrame = field(metadata=_from("controls.csv"))
+    baseline: pd.DataFrame = field(metadata=_from("frozen_decoder_baseline/claims.csv"))
+    comparison: pd.DataFrame = field(metadata=_from("comparison.csv", read_table, METHOD_TEXTS))
+    tradeoffs_by_domain: pd.DataFrame = field(metadata=_from("tradeoffs_by_domain.csv"))
+    tradeoffs: pd.DataFrame = field(metadata=_from("tradeoffs.csv"))
+    feature_pages: dict[str, Any] = field(metadata=_from("feature_pages.json", read_mapping))
+    labels: dict[int, dict[str, Any]] = field(metadata=_from("labels.json", read_labels))
+    warnings: list[str] = field(metadata=_from("warnings.json", _read_sentences))
 
     @cached_property
     def spec(self) -> dict[str, Any]:
@@ -84,110 +171,16 @@ def read_run(folder: Path) -> RunTables:
     folder = Path(folder)
     if not (folder / "interference.csv").is_file():
         raise InputError(f"{folder} has no interference.csv: run the sweep there first")
-    return RunTables(
-        path=folder,
-        summary=read_table(folder / "interference.csv"),
-        claims=read_table(folder / "claims.csv"),
-        completions=read_lines(folder / "completions.jsonl"),
-        features=read_mapping(folder / "features.json"),
-        provenance=read_mapping(folder / "provenance.json"),
-        config=read_text(folder / "config.yaml"),
-        training=pd.DataFrame(read_lines(folder / "sae" / "metrics.jsonl")),
-        quality=read_mapping(folder / "sae" / "quality.json"),
-        grid=read_table(folder / "grid" / "grid.csv", ("name", "architecture", "options")),
-        compared_edits=read_table(folder / "compare_edits.csv", EDIT_TEXTS),
-        by_family=read_table(folder / "controls.csv"),
-        baseline=read_table(folder / "frozen_decoder_baseline" / "claims.csv"),
-        comparison=read_table(folder / "comparison.csv", ("method", "directions")),
-        tradeoffs_by_domain=read_table(folder / "tradeoffs_by_domain.csv"),
-        tradeoffs=read_table(folder / "tradeoffs.csv"),
-        feature_pages=read_mapping(folder / "feature_pages.json"),
-        labels=read_labels(folder / "labels.json"),
-        warnings=_read_sentences(folder / "warnings.json"),
-    )
+    files = {f.name: f.metadata["read"](folder) for f in fields(RunTables) if f.metadata}
+    return RunTables(path=folder, **files)
 
 
-def read_text(path: Path) -> str:
-    """The file's text, or an empty string if there is no such file."""
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
-
-
-def read_table(path: Path, texts: Sequence[str] = ("direction",)) -> pd.DataFrame:
-    """A CSV file, or an empty table if it is missing. Texts such as `None` or 007 stay texts."""
-    if not read_text(path).strip():
-        return pd.DataFrame()
-    kinds: dict[Any, Any] = {"feature": "Int64", **dict.fromkeys(texts, "object")}
-    try:
-        return pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""])
-    except (ValueError, pd.errors.ParserError) as error:
-        raise InputError(f"{path} cannot be read as a table: {error}") from None
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
-    """A JSON object; empty if the file is missing."""
-    data = _parse(read_text(path) or "{}", path)
-    if not isinstance(data, dict):
-        raise InputError(f"{path} should hold a JSON object")
-    return data
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """JSON objects, one per line; empty if the file is missing."""
-    return [_parse(line, path) for line in read_text(path).split("\n") if line.strip()]
-
-
-def read_labels(path: Path) -> dict[int, dict[str, Any]]:
-    """Feature → its entry, over all layers; empty if the file is missing."""
-    found: dict[int, dict[str, Any]] = {}
-    for own in read_mapping(path).values():
-        if not isinstance(own, dict) or not all(map(_is_label, own.items())):
-            raise InputError(f"{path} should map layers to features to labels with their scores")
-        if again := sorted(found.keys() & set(map(int, own))):
-            raise InputError(f"{path} has feature {again[0]} in two layers; a run has only one")
-        found |= {int(feature): entry for feature, entry in own.items()}
-    return found
-
-
-def _is_label(named: tuple[str, Any]) -> bool:
-    """Whether a feature's number and its entry have the form that the report reads."""
-    feature, entry = named
-    scores = entry.get("scores") if isinstance(entry, dict) else None
-    if not isinstance(scores, dict) or not (feature.isdecimal() and len(feature) < 16):
-        return False
-    text, place = entry.get("interpretation"), entry.get("neuronpedia")
-    if not isinstance(text, str | None) or not isinstance(place, dict | None):
-        return False
-    own = [scores.get(kind) for kind in ("detection", "causal")]
-    return all(
-        isinstance(score, dict)
-        and (
-            score.get("status") != SCORED
-            or all(isinstance(score.get(key), int | float) for key in MEASURED)
-        )
-        for score in own
-    )
-
-
-def _read_sentences(path: Path) -> list[str]:
-    data = _parse(read_text(path) or "[]", path)
-    if not isinstance(data, list) or not all(isinstance(text, str) for text in data):
-        raise InputError(f"{path} should hold a JSON list of texts")
-    return data
-
-
-def _parse(text: str, path: Path) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from None
-
-
-def side_names(features: dict[str, Any]) -> list[str]:
+def side_names(features: Mapping[str, Any]) -> list[str]:
     """The names of the two sides that features.json gives, positive first."""
     return [str(features[key]) for key in ("positive", "negative") if features.get(key)]
 
 
-def direction_sides(features: dict[str, Any]) -> dict[str, str]:
+def direction_sides(features: Mapping[str, Any]) -> dict[str, str]:
     """`feature_12` → the name of its side."""
     return {
         f"feature_{feature}": side
@@ -226,12 +219,10 @@ def controls(summary: pd.DataFrame) -> pd.DataFrame:
     return summary.loc[summary["family"] != CANDIDATE]
 
 
-def compared(summary: pd.DataFrame, claims: pd.DataFrame | None) -> pd.DataFrame:
+def compared(summary: pd.DataFrame, claims: pd.DataFrame) -> pd.DataFrame:
     """Rows of the controls that the claims use; of all controls if the claims name no family."""
     own = controls(summary)
-    if claims is None or "controls" not in claims:
-        return own
-    named = list(claims["controls"].dropna().unique())
+    named = list(claims["controls"].dropna().unique()) if "controls" in claims else []
     return own.loc[own["family"].isin(named)] if named else own
 
 

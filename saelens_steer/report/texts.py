@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections import Counter
 from typing import Any
 
 from saelens_steer.report.markup import render
@@ -26,19 +27,17 @@ def completions_section(run: RunTables) -> str:
     if not any(record.get("alpha") for record in run.completions):
         return render("completions.html", data=None)
     data = completions_data(run)
-    selects = zip(
-        ("prompt", "direction", "alpha"),
-        ("Prompt", "Direction", "Strength"),
-        (data["prompts"], data["directions"], data["alphas"]),
-        opening(data),
-        strict=True,
-    )
+    prompt, direction, alpha = opening(data)
     return render(
         "completions.html",
         data=data,
         differing=differing(data),
         n_left=len({r["prompt_id"] for r in run.completions}) - len(data["prompts"]),
-        selects=list(selects),
+        selects=[
+            ("prompt", "Prompt", data["prompts"], prompt),
+            ("direction", "Direction", data["directions"], direction),
+            ("alpha", "Strength", data["alphas"], alpha),
+        ],
     )
 
 
@@ -53,19 +52,22 @@ def completions_data(run: RunTables) -> dict[str, Any]:
     direction_index = {d: i for i, d in enumerate(directions)}
     texts: dict[str, list[dict[str, Any]]] = {}
     for r in steered:
-        place = direction_index[r["direction"]], alphas.index(r["alpha"])
-        key = "|".join(map(str, (prompt_index[r["prompt_id"]], *place)))
+        prompt, direction = prompt_index[r["prompt_id"]], direction_index[r["direction"]]
+        key = f"{prompt}|{direction}|{alphas.index(r['alpha'])}"
         texts.setdefault(key, []).append(_shown(r))
-    unsteered: dict[str, dict[Any, dict[str, Any]]] = {}
+    samples: dict[tuple[int, int], dict[str, Any]] = {}
     for r in records:
         if not r.get("alpha"):
-            samples = unsteered.setdefault(str(prompt_index[r["prompt_id"]]), {})
-            samples.setdefault(r.get("sample", 0), _shown(r))
+            samples.setdefault((prompt_index[r["prompt_id"]], r.get("sample", 0)), _shown(r))
+    unsteered: dict[str, list[dict[str, Any]]] = {}
+    for (prompt, _), shown in samples.items():
+        unsteered.setdefault(str(prompt), []).append(shown)
+    full_texts = [str(r.get("prompt", r["prompt_id"])) for r in prompts.values()]
     return {
-        "prompts": [_prompt_option(r) for r in prompts.values()],
+        "prompts": [{"label": _brief(text, 80), "text": text} for text in full_texts],
         "directions": [_direction_option(d, family, run) for d, family in directions.items()],
         "alphas": [{"value": a, "label": f"α = {short(a)}"} for a in alphas],
-        "unsteered": {prompt: list(samples.values()) for prompt, samples in unsteered.items()},
+        "unsteered": unsteered,
         "texts": texts,
     }
 
@@ -78,14 +80,14 @@ def differing(data: dict[str, Any]) -> str:
 
 def opening(data: dict[str, Any]) -> tuple[int, int, int]:
     """The prompt, direction and strength shown first: the strongest push that changed a text."""
-    alphas = data["alphas"]
+    sizes = [abs(alpha["value"]) for alpha in data["alphas"]]
 
     def order(place: tuple[int, ...]) -> tuple[int, float, int]:
         prompt, direction, alpha = place
-        return direction, -abs(alphas[alpha]["value"]), prompt
+        return direction, -sizes[alpha], prompt
 
     changed = (tuple(map(int, key.split("|"))) for key in data["texts"] if _differs(data, key))
-    prompt, direction, alpha = min(changed, key=order, default=(0, 0, len(alphas) - 1))
+    prompt, direction, alpha = min(changed, key=order, default=(0, 0, len(sizes) - 1))
     return prompt, direction, alpha
 
 
@@ -96,14 +98,12 @@ def _differs(data: dict[str, Any], key: str) -> bool:
 
 def _prompts_within_budget(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Prompt id → its first record, for the first prompts that fit in the page together."""
-    sizes: dict[str, int] = {}
+    sizes: Counter[str] = Counter()
     first: dict[str, dict[str, Any]] = {}
     for record in records:
-        prompt = record["prompt_id"]
-        first.setdefault(prompt, record)
-        sizes[prompt] = sizes.get(prompt, 0) + len(json.dumps(record.get("completion", ""))) + 200
-    totals = list(itertools.accumulate(sizes.values()))
-    n_fitting = sum(total <= BUDGET for total in totals)
+        first.setdefault(record["prompt_id"], record)
+        sizes[record["prompt_id"]] += len(json.dumps(record.get("completion", ""))) + 200
+    n_fitting = sum(total <= BUDGET for total in itertools.accumulate(sizes.values()))
     return dict(itertools.islice(first.items(), max(1, n_fitting)))
 
 
@@ -111,22 +111,21 @@ def _ordered_directions(run: RunTables, records: list[dict[str, Any]]) -> dict[s
     """Direction → family: the one that moves the first metric most comes first, controls last."""
     families = {str(r["direction"]): str(r.get("family", CANDIDATE)) for r in records}
     main = metric_names(run.summary)[0]
-    rank = list(claims_on(run.claims, main)["direction"]) if len(run.claims) else []
-    place = {d: i for i, d in reversed(list(enumerate(rank)))}
-    order = sorted(families, key=lambda d: (families[d] != CANDIDATE, place.get(d, len(rank))))
-    return {d: families[d] for d in order}
+    ranked = list(claims_on(run.claims, main)["direction"]) if len(run.claims) else []
+    order = [d for d in dict.fromkeys([*ranked, *families]) if d in families]
+    return {d: families[d] for d in sorted(order, key=lambda d: families[d] != CANDIDATE)}
 
 
 def _shown(record: dict[str, Any]) -> dict[str, Any]:
     """One completion as the page's script draws it."""
-    marks = [
-        [name_label(k), v, BADGES[v]]
-        for k, v in record.items()
-        if isinstance(v, str) and v in BADGES and k not in ("completion", "prompt")
-    ]
+    judged = {k: v for k, v in record.items() if k not in ("completion", "prompt")}
     return {
         "parts": segments(str(record.get("completion", ""))),
-        "badges": marks,
+        "badges": [
+            [name_label(k), v, BADGES[v]]
+            for k, v in judged.items()
+            if isinstance(v, str) and v in BADGES
+        ],
         "length": _length(record) if record.get("n_tokens") is not None else "",
     }
 
@@ -144,11 +143,6 @@ def segments(text: str) -> list[list[str]]:
 def _length(record: dict[str, Any]) -> str:
     cut = ", cut at the token limit" if record.get("truncated") else ""
     return f"{short(record['n_tokens'])} tokens{cut}"
-
-
-def _prompt_option(record: dict[str, Any]) -> dict[str, str]:
-    text = str(record.get("prompt", record["prompt_id"]))
-    return {"label": _brief(text, 80), "text": text, "domain": str(record.get("domain", ""))}
 
 
 def _brief(text: str, most: int) -> str:
@@ -170,14 +164,13 @@ def edits_section(run: RunTables) -> str:
     groups = [own.to_dict("records") for _, own in edits.groupby("prompt_id", sort=False)]
     after_texts = list(edits.columns)[list(edits.columns).index("n_tokens") + 1 :]
     metrics = [c for c in after_texts if not c.startswith("receipt_") and edits[c].notna().any()]
-    by_variant = edits.groupby("variant", sort=False)
-    places = {m: decimals([*by_variant[m].mean()]) for m in metrics}
-    variants = [(str(name), rows) for name, rows in by_variant]
+    variants = [(str(name), rows) for name, rows in edits.groupby("variant", sort=False)]
+    rows = [_variant(name, own, variants[0][1], metrics) for name, own in variants]
     return render(
         "edits.html",
-        variants=[_variant(name, own, variants[0][1], metrics) for name, own in variants],
-        places=places,
-        prompts=[_prompt(rows) for rows in groups[:SHOWN]],
+        variants=rows,
+        places={m: decimals(row["means"][m][0] for row in rows) for m in metrics},
+        prompts=[_prompt(answers) for answers in groups[:SHOWN]],
         n_opened=OPEN,
         n_left=max(0, len(groups) - SHOWN),
     )
@@ -185,8 +178,7 @@ def edits_section(run: RunTables) -> str:
 
 def _variant(name: str, own: Any, original: Any, metrics: list[str]) -> dict[str, Any]:
     """Changes made by a variant: texts, residuals, feature activations, means of metrics."""
-    means = {m: float(own[m].mean()) for m in metrics}
-    shifts = {m: means[m] - float(original[m].mean()) for m in metrics}
+    means, before = ({m: float(rows[m].mean()) for m in metrics} for rows in (own, original))
     return {
         "name": name,
         "edits": "" if name == ORIGINAL else str(own["edits"].iloc[0]),
@@ -195,7 +187,9 @@ def _variant(name: str, own: Any, original: Any, metrics: list[str]) -> dict[str
         "norm": float(own["receipt_rel_norm"].mean()),
         "before": float(own["receipt_act_before"].mean()),
         "after": float(own["receipt_act"].mean()),
-        "means": {m: (means[m], None if own is original else shifts[m]) for m in metrics},
+        "means": {
+            m: (means[m], None if own is original else means[m] - before[m]) for m in metrics
+        },
     }
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 SIDE_COLOURS = ("#0072B2", "#D55E00", "#009E73")
 """Positive side, negative side, neither (Okabe and Ito: safe for colour-blind readers)."""
@@ -62,7 +63,8 @@ TEMPLATE = go.layout.Template(
         "yaxis": _AXIS,
         "margin": {"l": 64, "r": 24, "t": 112, "b": 56},
         "hoverlabel": {"font": {"family": FONT, "size": 13}, "bgcolor": "white", "align": "left"},
-        "legend": {"font": {"size": 12.5, "color": INK}, "itemsizing": "constant"},
+        "legend": {"font": {"size": 12.5, "color": INK}, "itemsizing": "constant"}
+        | {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
     }
 )
 
@@ -117,16 +119,16 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-") or "x"
 
 
-def metric_unit(metric: str) -> str:
-    """The unit a metric's name implies, or an empty string."""
+def with_unit(text: str, metric: str) -> str:
+    """Text, followed by the unit that the metric's name implies, if any."""
     if metric.endswith("margin"):
-        return "logits"
-    return "nats" if re.search(r"(^|_)(kl|ce|loss|entropy)($|_)", metric) else ""
+        return f"{text} (logits)"
+    return f"{text} (nats)" if re.search(r"(^|_)(kl|ce|loss|entropy)($|_)", metric) else text
 
 
-def axis_label(text: str, unit: str) -> str:
-    """Text with its unit in parentheses, safe as plotly text."""
-    return plain(f"{text} ({unit})" if unit else text)
+def axis_label(text: str, metric: str) -> str:
+    """Text with the metric's unit, safe as plotly text."""
+    return plain(with_unit(text, metric))
 
 
 def alpha_label(unit: str) -> str:
@@ -163,6 +165,11 @@ def number(value: Any, places: int = 3, signed: bool = False) -> str:
     return format(value, f"{sign},.{places}f").replace(",", "\u202f").replace("-", "−")
 
 
+def measure(value: int | float) -> str:
+    """A measure of the SAE: counts in full, others to three digits."""
+    return short(value) if float(value).is_integer() else number(value, decimals([value]))
+
+
 def percent(share: float) -> str:
     """A share in percent, to about two digits."""
     if share == 0:
@@ -175,6 +182,25 @@ def percent(share: float) -> str:
 def estimate(row: Any, name: str, places: int, signed: bool = False) -> list[str]:
     """A row's `name` and the ends of its 95 % interval, as text."""
     return [number(row[f"{name}{end}"], places, signed) for end in ("", "_ci_low", "_ci_high")]
+
+
+def base(figure: go.Figure, title: str, height: int) -> go.Figure:
+    """The figure with the shared template, a title and a height in pixels."""
+    return figure.update_layout(template=TEMPLATE, title_text=plain(title), height=height)
+
+
+def panels(titles: Sequence[str], title: str) -> go.Figure:
+    """Small panels, up to three in a row."""
+    rows = max(1, -(-len(titles) // 3))
+    figure = make_subplots(
+        rows=rows,
+        cols=max(1, min(3, len(titles))),
+        subplot_titles=[plain(t) for t in titles],
+        horizontal_spacing=0.09,
+        vertical_spacing=0.34 / rows,
+    )
+    figure.update_annotations(font={"size": 13.5, "color": INK})
+    return base(figure, title, 140 + 250 * rows).update_layout(margin_t=84)
 
 
 def legend_key(name: str, **marker: Any) -> go.Scatter:

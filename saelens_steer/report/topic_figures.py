@@ -12,17 +12,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from saelens_steer.report.figures import base, legend_on_top
-from saelens_steer.report.theme import (
-    BAND_OUTER,
-    MUTED,
-    RULE,
-    SHADES,
-    SIDE_COLOURS,
-    legend_key,
-    plain,
-    short,
-)
+from saelens_steer.report import theme
+from saelens_steer.report.theme import BAND_OUTER, MUTED, RULE, SHADES, SIDE_COLOURS, plain, short
 
 MOST_FEATURES, MOST_CATEGORIES = 40, 40
 """With more bars they would hide each other, so only the strongest are drawn."""
@@ -34,7 +25,6 @@ TALLEST = 11.0
 """Height of the highest bar, in rows."""
 ROW = 14
 """Pixels between rows."""
-LABEL = "Strength (mean largest activation, units of z)"
 Number = int | float
 Data = Mapping[str, Any]
 """The content of feature_pages.json."""
@@ -56,10 +46,11 @@ def topic_heatmap(data: Data) -> go.Figure:
         hovertemplate="%{y} on %{x}<br>strength %{z:.4g}<extra></extra>",
         colorbar={"title": {"text": "z", "font": {"color": MUTED}}, "thickness": 12},
     )
-    figure = base(go.Figure(heat), "Strength by category", 150 + 20 * len(data["pages"]))
+    figure = go.Figure(heat)
     figure.update_xaxes(type="category", tickangle=-60, ticks="", showgrid=False)
     figure.update_yaxes(type="category", autorange="reversed", ticks="", showgrid=False, dtick=1)
-    return figure.update_layout(margin={"l": 96, "r": 24, "t": 64, "b": 84})
+    figure.update_layout(margin={"l": 96, "r": 24, "t": 64, "b": 84})
+    return theme.base(figure, "Strength by category", 150 + 20 * len(data["pages"]))
 
 
 def topic_bars(data: Data) -> go.Figure:
@@ -77,26 +68,22 @@ def topic_bars(data: Data) -> go.Figure:
     figure.add_trace(_hover(rows, names, most))
     for side in sorted({side for _, side, _ in rows}, key=lambda side: side or "\uffff"):
         label = f"{side} candidates" if side else "others"
-        key = legend_key(label, symbol="square", size=11, color=_shades(data, side)[0])
-        figure.add_trace(key)
+        colour = _shades(data, side)[0]
+        figure.add_trace(theme.legend_key(label, symbol="square", size=11, color=colour))
     _label_axes(figure, rows, names, most)
-    figure.update_layout(margin={"r": 92, "b": 84}, legend=legend_on_top() | {"y": 1.0})
+    figure.update_layout(margin={"r": 92, "b": 84}, legend_y=1.0)
     height = 170 + round(ROW * (len(rows) + TALLEST))
-    return base(figure, "Strength by category, in perspective", height)
+    return theme.base(figure, "Strength by category, in perspective", height)
 
 
 def bars_caption(data: Data) -> str:
     """How to read the bars, and which features and categories are omitted."""
-    topic = data["topic"]
-    left = [
-        f"the {most} strongest of {n} {what}"
-        for n, most, what in (
-            (len(topic["strengths"]), MOST_FEATURES, "features"),
-            (len(topic["categories"]), MOST_CATEGORIES, "categories"),
-        )
-        if n > most
-    ]
-    shown = f" Shown are {' and '.join(left)}." if left else ""
+    counts = {
+        "features": (MOST_FEATURES, len(data["topic"]["strengths"])),
+        "categories": (MOST_CATEGORIES, len(data["topic"]["categories"])),
+    }
+    left = [f"the {most} strongest of {n} {what}" for what, (most, n) in counts.items() if n > most]
+    shown = f" Only {' and '.join(left)} are drawn." if left else ""
     return (
         "Features run from weakest (front) to strongest (back); hover over the top of a bar for "
         f"its value.{shown}"
@@ -153,11 +140,11 @@ def _faces(x: int, depth: int, height: Number) -> tuple[Polygon, Polygon, Polygo
 def _polygons(corners: Sequence[Polygon], fill: str, line: str) -> go.Scatter:
     """Closed polygons in one trace; bars of one row never overlap."""
     gap = (None, None)
-    points = [point for polygon in corners for point in (*polygon, polygon[0], gap)]
-    x, y = ([None if v is None else round(v, 3) for v in own] for own in zip(*points, strict=True))
+    outlines = [[(round(x, 3), round(y, 3)) for x, y in polygon] for polygon in corners]
+    points = [point for outline in outlines for point in (*outline, outline[0], gap)]
     return go.Scatter(
-        x=x,
-        y=y,
+        x=[x for x, _ in points],
+        y=[y for _, y in points],
         mode="lines",
         fill="toself",
         fillcolor=fill,
@@ -180,9 +167,8 @@ def _hover(rows: Sequence[TopicRow], names: Sequence[str], most: Number) -> go.S
         mode="markers",
         marker={"size": 8, "opacity": 0},
         customdata=[about for _, about in tops],
-        hovertemplate=(
-            "%{customdata[0]} on %{customdata[1]}<br>strength %{customdata[2]:.4g}<extra></extra>"
-        ),
+        hovertemplate="%{customdata[0]} on %{customdata[1]}<br>strength %{customdata[2]:.4g}"
+        "<extra></extra>",
         showlegend=False,
     )
 
@@ -191,21 +177,21 @@ def _label_axes(
     figure: go.Figure, rows: Sequence[TopicRow], names: Sequence[str], most: Number
 ) -> None:
     """Categories along the front, strengths up the left edge, features at the ends of the rows."""
-    n, ticks = len(names), _ticks(most)
+    n, ticks, bare = len(names), _ticks(most), {"showgrid": False, "showline": False}
     figure.update_xaxes(
         tickvals=[i + WIDE / 2 for i in range(n)],
         ticktext=names,
         tickangle=-60,
         range=[-0.6, n + SHIFT * len(rows)],
+        **bare,
     )
     figure.update_yaxes(
         tickvals=[TALLEST * value / most for value in ticks],
         ticktext=[short(value) for value in ticks],
-        title_text=LABEL,
+        title_text="Strength (mean largest activation, units of z)",
         range=[-0.3, len(rows) + TALLEST + 0.5],
+        **bare,
     )
-    for axes in (figure.update_xaxes, figure.update_yaxes):
-        axes(showgrid=False, showline=False)
     end = {"showarrow": False, "xanchor": "left", "xshift": 4, "name": "end-label"}
     for depth, (label, *_) in enumerate(rows):
         x, y = _at(n - 0.2, depth + DEEP / 2, 0)

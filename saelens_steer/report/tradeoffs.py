@@ -8,20 +8,16 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from saelens_steer.report.figures import base
+from saelens_steer.report import theme
 from saelens_steer.report.markup import chart, render
 from saelens_steer.report.run_folder import RunTables
 from saelens_steer.report.theme import (
-    BAND_LINE,
-    COLOURS,
     INK,
-    NULL,
     SIDE_COLOURS,
     axis_label,
     decimals,
     direction_label,
     legend_key,
-    metric_unit,
     name_label,
     number,
     plain,
@@ -39,14 +35,10 @@ def tradeoffs_section(run: RunTables) -> str:
     if run.tradeoffs.empty:
         return ""
     rows, by_domain = equal_effects(run.tradeoffs), {}
-    if not run.tradeoffs_by_domain.empty:
-        own = strongest_edits(run.tradeoffs_by_domain)
+    if len(run.tradeoffs_by_domain):
+        strongest = strongest_edits(run.tradeoffs_by_domain).iloc[0]
         plot = by_domain_figure(run.tradeoffs_by_domain, run.tradeoffs)
-        by_domain = {
-            "chart": chart("effect-by-domain", plot),
-            "edit": own["edit"].iloc[0],
-            "alpha": float(own["alpha"].max()),
-        }
+        by_domain = {"chart": chart("effect-by-domain", plot), **strongest[["edit", "alpha"]]}
     return render(
         "tradeoffs.html",
         sentence=front_sentence(run.tradeoffs),
@@ -77,15 +69,14 @@ def front_sentence(front: pd.DataFrame) -> str:
     gated = reached["edit"].str.contains(GATED, regex=False)
     closed, always = reached[gated & (reached["damage_kl"] <= FLOOR)], reached[~gated]
     parts = []
-    if len(closed):
-        names = " and ".join(dict.fromkeys(closed["edit"]))
-        does = "do no measurable damage: their gates stay" if " and " in names else ""
-        does = does or "does no measurable damage: its gate stays"
-        parts.append(f"{names} {does} closed on the other domains")
+    if edits := list(dict.fromkeys(closed["edit"])):
+        does = "do no measurable damage: their gates stay"
+        does = does if len(edits) > 1 else "does no measurable damage: its gate stays"
+        parts.append(f"{' and '.join(edits)} {does} closed on the other domains")
     if len(always):
-        of = f"the {len(always)} pairs that act on every prompt" if len(closed) else ""
-        baseline = reached[reached["baseline"].astype(bool)]
-        parts.append(_least(always, of or f"{len(always)} pairs", baseline))
+        which = " that act on every prompt" if edits else ""
+        of = f"{'the ' if edits else ''}{len(always)} pairs{which}"
+        parts.append(_least(always, of, reached[reached["baseline"].astype(bool)]))
     size, metric = number(reached["effect"].mean(), 1), reached["metric"].iloc[0]
     at = f"At an effect of {size} on {metric} ({reached['domain'].iloc[0]} prompts)"
     return f"{at}, {'; '.join(parts)}." if parts else ""
@@ -111,47 +102,46 @@ def _pair(row: Any) -> str:
 
 def tradeoffs_figure(front: pd.DataFrame) -> go.Figure:
     """Effect against damage, a colour for each direction and a symbol for each edit."""
-    rows = pd.DataFrame(front[front["effect"].notna()])
-    colours = dict(zip(dict.fromkeys(rows["direction"]), cycle(COLOURS), strict=False))
+    rows, plot = pd.DataFrame(front[front["effect"].notna()]), go.Figure()
+    colours = dict(zip(dict.fromkeys(rows["direction"]), cycle(theme.COLOURS), strict=False))
     symbols = dict(zip(dict.fromkeys(rows["edit"]), cycle(SYMBOLS), strict=False))
-    name = name_label(metric := str(rows["metric"].iloc[0]))
-    plot = base(go.Figure(), f"{name} against damage", 560)
     for (direction, edit), own in rows.groupby(["direction", "edit"], sort=False):  # type: ignore[misc]
         plot.add_trace(_points(own, str(edit), colours[direction], symbols[edit]))
     plot.add_trace(_front_line(rows))
     for direction, colour in colours.items():
-        plot.add_trace(
-            legend_key(direction_label(direction), color=colour, symbol="circle", size=9)
-        )
+        name = direction_label(direction)
+        plot.add_trace(legend_key(name, color=colour, symbol="circle", size=9))
     for edit, symbol in symbols.items():
-        plot.add_trace(legend_key(edit, color=NULL, symbol=symbol, size=9))
+        plot.add_trace(legend_key(edit, color=theme.NULL, symbol=symbol, size=9))
+    name = name_label(metric := str(rows["metric"].iloc[0]))
     damage = "Damage: mean KL on the other domains (nats)"
     plot.update_xaxes(type="log", dtick=1, exponentformat="power", title_text=damage)
-    effect = axis_label(f"Effect: Δ {name}", metric_unit(metric))
-    plot.update_yaxes(title_text=effect, zeroline=True, zerolinecolor=BAND_LINE)
-    legend = {"x": 1.01, "y": 1, "font": {"size": 11.5}}
-    return plot.update_layout(legend=legend, margin={"r": 250, "l": 84})
+    effect = axis_label(f"Effect: Δ {name}", metric)
+    plot.update_yaxes(title_text=effect, zeroline=True, zerolinecolor=theme.BAND_LINE)
+    beside = {"orientation": "v", "x": 1.01, "y": 1, "yanchor": "top", "font": {"size": 11.5}}
+    plot.update_layout(legend=beside, margin={"r": 250, "l": 84})
+    return theme.base(plot, f"{name} against damage", 560)
 
 
 def _points(own: Any, edit: str, colour: str, symbol: str) -> go.Scatter:
-    names = [direction_label(str(name)) for name in own["direction"]]
-    about = list(zip(names, own["alpha"], own["effect_ci_low"], own["effect_ci_high"], strict=True))
+    names = own["direction"].astype(str).map(direction_label)
+    best = own["on_pareto_front"].astype(bool)
+    marker = {
+        "color": colour,
+        "symbol": symbol,
+        "size": [12 if front else 8 for front in best],
+        "line": {"color": INK, "width": list(1.2 * best)},
+    }
+    ends = own["effect_ci_low"], own["effect_ci_high"]
     return go.Scatter(
-        x=[max(FLOOR, value) for value in own["damage_kl"]],
+        x=[max(FLOOR, damage) for damage in own["damage_kl"]],
         y=list(own["effect"]),
         mode="markers",
-        marker={
-            "color": colour,
-            "symbol": symbol,
-            "size": [12 if best else 8 for best in own["on_pareto_front"].astype(bool)],
-            "line": {"color": INK, "width": list(1.2 * own["on_pareto_front"].astype(float))},
-        },
-        customdata=about,
-        hovertemplate=(
-            "%{customdata[0]}, " + plain(edit) + ", %{customdata[1]:.3g} × mean ‖x‖<br>effect "
-            "%{y:.3g} [%{customdata[2]:.3g}, %{customdata[3]:.3g}]<br>damage %{x:.3g} nats"
-            "<extra></extra>"
-        ),
+        marker=marker,
+        customdata=list(zip(names, own["alpha"], *ends, strict=True)),
+        hovertemplate="%{customdata[0]}, " + plain(edit) + ", %{customdata[1]:.3g} × mean ‖x‖<br>"
+        "effect %{y:.3g} [%{customdata[2]:.3g}, %{customdata[3]:.3g}]<br>damage %{x:.3g} nats"
+        "<extra></extra>",
         showlegend=False,
     )
 
@@ -160,7 +150,7 @@ def _front_line(rows: pd.DataFrame) -> go.Scatter:
     """A line through the points that no other point beats on both effect and damage."""
     best = pd.DataFrame(rows[rows["on_pareto_front"].astype(bool)]).sort_values(by="effect")
     return go.Scatter(
-        x=[max(FLOOR, value) for value in best["damage_kl"]],
+        x=[max(FLOOR, damage) for damage in best["damage_kl"]],
         y=list(best["effect"]),
         mode="lines",
         line={"color": INK, "width": 1.25, "dash": "dot"},
@@ -188,11 +178,11 @@ def by_domain_figure(matrix: pd.DataFrame, front: pd.DataFrame) -> go.Figure:
         text=[[number(value, places, signed=True) for value in row] for row in values],
         texttemplate="%{text}",
         hovertemplate="%{y} on %{x}<br>Δ %{z:.3g}<extra></extra>",
-        colorbar={"title": {"text": axis_label("Δ", metric_unit(metric))}, "thickness": 12},
+        colorbar={"title": {"text": axis_label("Δ", metric)}, "thickness": 12},
     )
     title = f"Interference: Δ {name_label(metric)} by domain"
-    plot = base(go.Figure(heat), title, 170 + 30 * len(grid))
-    return plot.update_layout(margin={"l": 230, "r": 110})
+    plot = go.Figure(heat).update_layout(margin={"l": 230, "r": 110})
+    return theme.base(plot, title, 170 + 30 * len(grid))
 
 
 def strongest_edits(matrix: Any) -> Any:

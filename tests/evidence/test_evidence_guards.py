@@ -79,7 +79,7 @@ def test_kl_is_zero_by_construction_and_margins_have_no_end():
 def test_several_saturated_rates_are_named_together():
     rows = with_rate(with_rate(sound(), 0.0, name="low"), 1.0, name="high")
     assert warned(rows, "low", M, "high") == [
-        "Already at the limit without steering, so it can only move one way: "
+        "Already at the limit without steering, so they can only move one way: "
         "low at 0 (24 of 24 prompts), high at 1 (24 of 24 prompts)."
     ]
 

@@ -13,7 +13,7 @@ from saelens_steer.report.compare_directions import (
     comparison_section,
     comparison_sentence,
 )
-from saelens_steer.report.control_claims import baseline_section
+from saelens_steer.report.findings import baseline_section
 from saelens_steer.report.page import page
 from saelens_steer.report.run_folder import read_run
 from saelens_steer.report.tradeoffs import front_sentence, tradeoffs_figure, tradeoffs_section

@@ -77,7 +77,7 @@ def test_an_unknown_metric_is_refused_with_the_known_ones(run):
     with pytest.raises(InputError, match="math_margin, kl"):
         interference_figure(run.summary, "margin")
     with pytest.raises(InputError, match="latex_first"):
-        validity_figure(run.summary, ["latex"])
+        validity_figure(run.summary, ["latex"], run.sides)
 
 
 def test_validity_has_a_panel_per_column_and_only_directions_with_completions(run, synthetic):
@@ -110,7 +110,7 @@ def test_controls_of_several_sizes_are_counted_once_and_marked_for_each_candidat
     claims.loc[claims["direction"] == "feature_12", "control_quantile"] *= 2
     names = {t.name for t in interference_figure(summary, "math_margin", claims=claims).data}
     assert "512 covariance controls of 2 sizes, all" in names
-    (ticks,) = named(claims_figure(claims, summary, "math_margin"), "of its controls")
+    (ticks,) = named(claims_figure(claims, summary, "math_margin", run.sides), "of its controls")
     assert len(ticks.x) == 20 and max(ticks.x) == pytest.approx(2 * min(ticks.x))
 
 
