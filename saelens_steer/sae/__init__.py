@@ -2,6 +2,7 @@
 
 from saelens_steer.sae.centring import expects_centred, fold_centring
 from saelens_steer.sae.codec import check_encoder, decode, decode_change, encode, rows_at_once
+from saelens_steer.sae.fit import DENSE, fit_figures
 from saelens_steer.sae.load import (
     check_feature,
     check_sae,
@@ -12,7 +13,7 @@ from saelens_steer.sae.load import (
     save_sae,
     source_version,
 )
-from saelens_steer.sae.quality import DENSE, sae_quality
+from saelens_steer.sae.quality import sae_quality
 from saelens_steer.sae.training import (
     SAEGrid,
     check_loggers,
