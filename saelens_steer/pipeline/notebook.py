@@ -43,8 +43,8 @@ from saelens_steer.pipeline.arguments import (
     hook_of,
 )
 from saelens_steer.pipeline.result import Result
-from saelens_steer.progress import progress
-from saelens_steer.sae import check_encoder, check_feature, check_sae
+from saelens_steer.progress import progress, say
+from saelens_steer.sae import audit_cached, check_encoder, check_feature, check_sae
 from saelens_steer.steering import (
     UNITS_NEEDING_ACTIVATIONS,
     Edit,
@@ -119,6 +119,7 @@ def sweep(
     if activations is None and (scaled or any(map(needs_activations, spec.families))):
         options: dict[str, Any] = {"hook_name": hook_name, "system": system, "chat": chat}
         activations = cache_activations(model, steered, **options)
+    misfits = _misfits(sae, activations)
     scale = NO_SCALE
     if scaled and activations is not None:
         named = spec.named if spec.alpha_unit == "max_act" else ()
@@ -132,7 +133,19 @@ def sweep(
         rows = measurement.logit_rows(everything, note)
     with progress("completions", measurement.n_texts(everything, chosen)) as note:
         texts = measurement.completion_rows(everything, chosen, note=note)
-    return Result.of(measurement, measurement.joined(rows, texts), texts)
+    found = Result.of(measurement, measurement.joined(rows, texts), texts)
+    return replace(found, misfits=misfits)
+
+
+def _misfits(sae: SAE[Any] | None, activations: Activations | None) -> tuple[str, ...]:
+    """Warnings that the SAE may not fit, from activations that the sweep has anyway."""
+    if sae is None or activations is None:
+        return ()
+    failures = audit_cached(sae, activations).failures
+    found = tuple(f"The SAE may not fit the model or the hook: {failure}." for failure in failures)
+    for sentence in found:
+        say(f"warning: {sentence}")
+    return found
 
 
 def _context(measurement: Measurement, activations: Activations | None) -> EditContext:

@@ -27,6 +27,9 @@ class Result:
     controls: str | None = None
     """The family that claims are tested against; None if the rows have at most one family."""
 
+    misfits: tuple[str, ...] = ()
+    """Warnings that the SAE may not fit the model or the hook, if it was audited."""
+
     @classmethod
     def of(cls, measurement: Measurement, rows: pd.DataFrame, completions: pd.DataFrame) -> Result:
         """The result of a measurement, from joined rows and completions."""
@@ -53,7 +56,7 @@ class Result:
     @cached_property
     def warnings(self) -> list[str]:
         """Sentences on why the numbers may mislead; empty if no check fails."""
-        return guards(self.rows, self.claims, self.completions, self.metrics)
+        return [*self.misfits, *guards(self.rows, self.claims, self.completions, self.metrics)]
 
     @property
     def headline(self) -> str:

@@ -1,5 +1,6 @@
 """SAEs as SAELens objects: train or load them, encode and decode, measure their quality."""
 
+from saelens_steer.sae.auditing import audit, audit_cached
 from saelens_steer.sae.centring import expects_centred, fold_centring
 from saelens_steer.sae.codec import check_encoder, decode, decode_change, encode, rows_at_once
 from saelens_steer.sae.fit import DENSE, fit_figures
@@ -13,6 +14,8 @@ from saelens_steer.sae.load import (
     save_sae,
     source_version,
 )
+from saelens_steer.sae.misfit import AUDIT, EXPLAINED, Audit
+from saelens_steer.sae.promises import promises
 from saelens_steer.sae.quality import sae_quality
 from saelens_steer.sae.training import (
     SAEGrid,

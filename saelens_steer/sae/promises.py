@@ -1,4 +1,4 @@
-"""What is stated about an SAE's fit: by its config, its names, SAELens's directory, its training."""
+"""What is stated about an SAE's fit: by its config, its names, SAELens, or its training here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from saelens_steer.sae.verdict import read_quality
 
 TOPK = ("topk", "abstopk")
 """Architectures with exactly k active features, if as many have a positive pre-activation."""
-L0_IN_NAME = re.compile(r"(?<![a-z0-9])(?:average_)?l0[_-]?(\d+(?:\.\d+)?)(?![a-z0-9])", re.I)
+L0_IN_NAME = re.compile(r"(?<![a-z0-9])(?:average_)?l0[_-](\d+(?:\.\d+)?)(?![a-z0-9])", re.I)
 L0_KEYS = ("l0", "average_l0", "expected_l0")
 
 Promises = dict[str, float]
