@@ -60,7 +60,7 @@ class Scene:
         return self.contexts[:AUDITED]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Place:
     """A hook of a scene, and the kind of SAE to train there."""
 
@@ -69,10 +69,14 @@ class Place:
     kind: str
     k: int
     subtract: bool = True
+    given: SAE[Any] | None = None
+    """An SAE that was trained otherwise."""
 
     @cache  # noqa: B019
     def sae(self) -> SAE[Any]:
         """The SAE of this place."""
+        if self.given is not None:
+            return self.given
         return train(self.scene.training(self.hook_name), self.kind, self.k, subtract=self.subtract)
 
     @property
