@@ -25,7 +25,7 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 import saelens_steer as ss
 from benchmarks.audit_saes import damaged, train
-from saelens_steer.data import load_corpus
+from saelens_steer.data import load_corpus, render
 from saelens_steer.sae.auditing import audit_tokens, read_hooks, shipped_texts
 from saelens_steer.sae.fit import fit_figures
 from saelens_steer.sae.misfit import judged_fit
@@ -44,6 +44,8 @@ class Scene:
     name: str
     model: Any
     contexts: Tensor
+    prompts: Tensor | None = None
+    """Contexts of other texts, on which a right pair should pass too."""
 
     @cache  # noqa: B019 (a scene lives as long as the benchmark)
     def activations(self, hook_name: str) -> Tensor:
@@ -96,7 +98,14 @@ def tiny_scenes(model: Any) -> list[Scene]:
     texts = load_corpus("tiny", model.tokenizer, 9_000, 1)["text"]
     contexts = packed_contexts(model, texts, 128)
     others = packed_contexts(model, [p.text for p in ss.load_prompts("code-math-domains")], 32)
-    return [Scene("tiny", model, contexts), Scene("tuned", tuned(model, others), contexts)]
+    prompts = packed_contexts(model, selection_texts(model), 128)[:AUDITED]
+    return [Scene("tiny", model, contexts, prompts), Scene("tuned", tuned(model, others), contexts)]
+
+
+def selection_texts(model: Any) -> list[str]:
+    """The prompts on which the default run selects features, with their answers."""
+    listed = ss.load_prompts("tiny-domains")
+    return [render(model.tokenizer, prompt) + (prompt.answer or "") for prompt in listed]
 
 
 def tuned(model: Any, contexts: Tensor, steps: int = 200, lr: float = 3e-4) -> Any:
@@ -175,9 +184,17 @@ def spoilt(place: Place, others: Iterable[Scene]) -> Iterator[tuple[str, Scene, 
         yield fault, scene, hook_name, broken
 
 
-def row(place: Place, fault: str, scene: Scene, hook_name: str, sae: SAE[Any]) -> dict[str, Any]:
+def row(
+    place: Place,
+    fault: str,
+    scene: Scene,
+    hook_name: str,
+    sae: SAE[Any],
+    tokens: Tensor | None = None,
+) -> dict[str, Any]:
     """What the audit says of a pair, without promises and with them."""
-    found = audit_tokens(scene.model, sae, hook_name, scene.tokens, {})
+    tokens = scene.tokens if tokens is None else tokens
+    found = audit_tokens(scene.model, sae, hook_name, tokens, {})
     stated = judged_fit(found.figures, place.promised()).failures if found.figures else ()
     failures = list(dict.fromkeys([*found.failures, *stated]))
     explained = found.figures.get("explained_variance", float("nan"))
@@ -191,7 +208,10 @@ def row(place: Place, fault: str, scene: Scene, hook_name: str, sae: SAE[Any]) -
 def rows(places: Iterable[Place], scenes: Iterable[Scene]) -> Iterator[dict[str, Any]]:
     """Each right pair, then its faults."""
     for place in places:
-        yield row(place, "", place.scene, place.hook_name, place.sae())
+        pair = place.scene, place.hook_name, place.sae()
+        yield row(place, "", *pair)
+        if place.scene.prompts is not None:
+            yield row(place, "", *pair, tokens=place.scene.prompts)
         for fault in spoilt(place, scenes):
             yield row(place, *fault)
 
