@@ -34,11 +34,14 @@ L0_FACTOR, NORM_FACTOR = 1.75, 1.5
 """Factors by which L0 and the mean ‖x‖ may differ from the promised ones."""
 
 
+Figures = Mapping[str, int | float]
+
+
 @dataclass(frozen=True)
 class Audit:
     """The fit of an SAE: figures, failures and what was not audited."""
 
-    figures: Mapping[str, float] = field(default_factory=dict)
+    figures: Figures = field(default_factory=dict)
     """As in `fit_figures`; early_* at positions 1 to 7, first_norm at position 0, promised_*."""
     failures: tuple[str, ...] = ()
     """One sentence for each check that failed; empty if the SAE fits."""
@@ -72,7 +75,7 @@ def too_few(n: int) -> Audit:
     return Audit(notes=(f"{n} tokens are too few to audit the fit: it needs {FEWEST}",))
 
 
-def _failures(figures: Mapping[str, float], promised: Promises) -> Iterator[str]:
+def _failures(figures: Figures, promised: Promises) -> Iterator[str]:
     explained, l0 = figures["explained_variance"], figures["l0"]
     if not explained >= EXPLAINED:
         yield (
@@ -107,7 +110,7 @@ def _failures(figures: Mapping[str, float], promised: Promises) -> Iterator[str]
     yield from _unbalanced(figures)
 
 
-def _unbalanced(figures: Mapping[str, float]) -> Iterator[str]:
+def _unbalanced(figures: Figures) -> Iterator[str]:
     low, high = SLOPE
     if not low <= (slope := figures["slope"]) <= high:
         yield (

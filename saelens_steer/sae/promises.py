@@ -18,7 +18,7 @@ TOPK = ("topk", "abstopk")
 L0_IN_NAME = re.compile(r"(?<![a-z0-9])(?:average_)?l0[_-](\d+(?:\.\d+)?)(?![a-z0-9])", re.I)
 L0_KEYS = ("l0", "average_l0", "expected_l0")
 
-Promises = dict[str, float]
+Promises = dict[str, int | float]
 """Any of l0, explained_variance and mean_norm (the mean ‖x‖ in training)."""
 
 

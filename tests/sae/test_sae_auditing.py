@@ -132,7 +132,7 @@ def test_a_bos_that_the_sae_was_not_trained_with_or_misses_is_named(with_bos):
 def test_an_sae_that_does_not_fit_is_not_loaded_for_the_model(sae, scene, other, tmp_path):
     folder = save_sae(sae, tmp_path / "sae")
     assert torch.equal(ss.load_sae(folder, model=scene.model).W_dec, sae.W_dec)
-    with pytest.raises(InputError, match=r"does not fit .*explains .* load it without model="):
+    with pytest.raises(InputError, match=r"does not fit .*explains .*load it without model="):
         ss.load_sae(folder, model=other.model)
     assert ss.load_sae(folder).cfg.d_in == 32
 
