@@ -19,7 +19,7 @@ KINDS: dict[str, tuple[Any, Any]] = {
     "jumprelu": (JumpReLUSAE, JumpReLUSAEConfig),
     "standard": (StandardSAE, StandardSAEConfig),
 }
-L1 = 0.08
+L1 = 0.25
 """Penalty of the standard SAEs, on activations of mean norm √d."""
 
 

@@ -229,7 +229,10 @@ class _Sites:
         return self._explained(resid, kept, size)
 
     def _explained(self, resid: Resid, kept: Mask, size: int) -> float:
-        return fit_figures(self.sae, resid[kept][:size])["explained_variance"]
+        """Explained variance without the sinks of this hook, one of which could be most of it."""
+        vectors = resid[kept][:size]
+        ordinary = vectors[without_sinks(vectors, MAX_NORM)]
+        return fit_figures(self.sae, ordinary)["explained_variance"]
 
     def _trial_size(self, trials: int) -> int:
         """Tokens for each of several trials, so that all of them stay within WORK."""
