@@ -108,7 +108,7 @@ def selection_texts(model: Any) -> list[str]:
     return [render(model.tokenizer, prompt) + (prompt.answer or "") for prompt in listed]
 
 
-def tuned(model: Any, contexts: Tensor, steps: int = 200, lr: float = 3e-4) -> Any:
+def tuned(model: Any, contexts: Tensor, steps: int = 200, lr: float = 5e-4) -> Any:
     """A copy of a model after some steps of Adam on contexts of four."""
     other = copy.deepcopy(model)
     adam = torch.optim.Adam(other.parameters(), lr=lr)

@@ -23,17 +23,15 @@ L1 = 0.25
 """Penalty of the standard SAEs, on activations of mean norm √d."""
 
 
-def train(
-    x: Tensor, kind: str, k: int, *, width: int = 6, steps: int = 250, subtract: bool = True
-) -> SAE[Any]:
-    """An SAE of width · d_in features on activations [n, d_in], that reads them as they are.
+def train(x: Tensor, kind: str, k: int, *, steps: int = 250, subtract: bool = True) -> SAE[Any]:
+    """An SAE on activations [n, d_in], of 2 d_in features and at least 192; it reads them as is.
 
     topk: k features a token. jumprelu: as BatchTopK, with one threshold. standard: an L1 penalty.
     subtract: whether b_dec is subtracted from the input.
     """
     draw, d = torch.Generator().manual_seed(0), x.shape[1]
     scale = float(d**0.5 / x.norm(dim=-1).mean())
-    x, d_sae = x * scale, width * d
+    x, d_sae = x * scale, max(192, 2 * d)
     rows = torch.randn(d_sae, d, generator=draw)
     rows /= rows.norm(dim=-1, keepdim=True)
     W_enc, b_enc, W_dec, b_dec = rows.T.clone(), torch.zeros(d_sae), rows.clone(), x.mean(0)
