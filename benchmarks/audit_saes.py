@@ -19,14 +19,16 @@ KINDS: dict[str, tuple[Any, Any]] = {
     "jumprelu": (JumpReLUSAE, JumpReLUSAEConfig),
     "standard": (StandardSAE, StandardSAEConfig),
 }
-L1 = 0.25
-"""Penalty of the standard SAEs, on activations of mean norm √d."""
+L1, SWITCH = 0.03, 0.6
+"""Penalty of the standard SAEs, on activations of mean norm √d; it acts after this share of the
+steps, in which they are trained as BatchTopK: the penalty alone needs far more steps."""
 
 
 def train(x: Tensor, kind: str, k: int, *, steps: int = 250, subtract: bool = True) -> SAE[Any]:
     """An SAE on activations [n, d_in], of 2 d_in features and at least 192; it reads them as is.
 
-    topk: k features a token. jumprelu: as BatchTopK, with one threshold. standard: an L1 penalty.
+    topk: k features a token. jumprelu: as BatchTopK, with one threshold. standard: the same
+    without its threshold, then an L1 penalty.
     subtract: whether b_dec is subtracted from the input.
     """
     draw, d = torch.Generator().manual_seed(0), x.shape[1]
@@ -40,11 +42,14 @@ def train(x: Tensor, kind: str, k: int, *, steps: int = 250, subtract: bool = Tr
     for step in range(steps):
         adam.param_groups[0]["lr"] = 3e-3 * min(1.0, 2 * (1 - step / steps))
         batch = x[torch.randint(len(x), (256,), generator=draw)]
+        dense = kind == "standard" and step >= round(SWITCH * steps)
+        if kind == "standard" and step == round(SWITCH * steps):
+            b_enc.data -= threshold
         before = torch.relu((batch - subtract * b_dec) @ W_enc + b_enc)
-        z, least = _active(before, kind, k)
+        z, least = (before, threshold) if dense else _active(before, kind, k)
         threshold = least if step == 0 else 0.95 * threshold + 0.05 * least
         loss = (batch - z @ W_dec - b_dec).pow(2).sum(-1).mean()
-        if kind == "standard":
+        if dense:
             loss = loss + L1 * d**0.5 * (z * W_dec.norm(dim=-1)).sum(-1).mean()
         adam.zero_grad()
         loss.backward()
@@ -61,7 +66,7 @@ def _active(before: Tensor, kind: str, k: int) -> tuple[Tensor, Tensor]:
         kept, where = before.topk(k, dim=-1)
         return torch.zeros_like(before).scatter(1, where, kept), kept.detach().min()
     least = before.detach().flatten().topk(k * len(before)).values[-1]
-    return before * (before >= least) if kind == "jumprelu" else before, least
+    return before * (before >= least), least
 
 
 def made(kind: str, state: dict[str, Tensor], k: int, subtract: bool) -> SAE[Any]:

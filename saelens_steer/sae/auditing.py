@@ -194,15 +194,18 @@ class _Sites:
         return found | {"first_norm": float(resid[:, 0].norm(dim=-1).mean())}
 
     def at_other_hooks(self) -> Iterator[str]:
-        """A failure if another hook around is explained clearly better."""
+        """A failure if another hook around is explained clearly better, whatever the scale.
+
+        An SAE that shrinks activations shrinks larger ones less, so the scale must not count.
+        """
         size = self._trial_size(len(self.read))
-        fits = {name: self._explained(x, self.kept, size) for name, x in self.read.items()}
+        fits = {n: self._fit(x, self.kept, size)["aligned"] for n, x in self.read.items()}
         own = fits.pop(self.hook_name)
         best = max(fits, key=lambda name: fits[name], default=None)
-        if best is not None and fits[best] > 0 and more_unexplained(own, fits[best], BETTER):
+        if best is not None and more_unexplained(own, fits[best], BETTER):
             yield (
-                f"it explains {percent(fits[best])} of the variance at {best}, but "
-                f"{percent(own)} at {self.hook_name}: check the hook"
+                f"scaled to fit best, its output explains {percent(fits[best])} of the variance at "
+                f"{best}, but {percent(own)} at {self.hook_name}: check the hook"
             )
 
     def with_other_bos(self) -> Iterator[str]:
@@ -226,13 +229,12 @@ class _Sites:
         tokens = torch.nn.functional.pad(rest, (n, 0), value=bos)
         resid = read_hooks(self.model, tokens, [self.hook_name])[self.hook_name][:, n:]
         kept, _ = self._ordinary(rest, resid)
-        return self._explained(resid, kept, size)
+        return self._fit(resid, kept, size)["explained_variance"]
 
-    def _explained(self, resid: Resid, kept: Mask, size: int) -> float:
-        """Explained variance without the sinks of this hook, one of which could be most of it."""
+    def _fit(self, resid: Resid, kept: Mask, size: int) -> dict[str, Any]:
+        """The figures without this hook's own sinks, which could be most of the variance."""
         vectors = resid[kept][:size]
-        ordinary = vectors[without_sinks(vectors, MAX_NORM)]
-        return fit_figures(self.sae, ordinary)["explained_variance"]
+        return fit_figures(self.sae, vectors[without_sinks(vectors, MAX_NORM)])
 
     def _trial_size(self, trials: int) -> int:
         """Tokens for each of several trials, so that all of them stay within WORK."""

@@ -80,16 +80,19 @@ class FitSums:
         """Whether errors cancel, as they do where the squared error is at its least.
 
         mean_norm: the mean ‖x‖. slope: of the regression of x on x̂, both centred; 1 if the scale
-        is right. bias: ‖mean (x − x̂)‖ in units of the standard deviation of x, the root of its
-        total variance; 0 if b_dec is right.
+        is right. aligned: the share of the variance that this regression explains. bias:
+        ‖mean (x − x̂)‖ in units of the standard deviation of x, the root of its total variance; 0
+        if b_dec is right.
         """
         mean, rebuilt = self.total / self.n, self.rebuilt_total / self.n
         cross = (self.squares + self.rebuilt_squares - self.squared_error) / 2
         common = cross - self.n * float((mean * rebuilt).sum())
         spread = self.rebuilt_squares - self.n * float(rebuilt.pow(2).sum())
+        slope = common / spread if spread > 0 else math.nan
         return {
             "mean_norm": self.norm / self.n,
-            "slope": common / spread if spread > 0 else math.nan,
+            "slope": slope,
+            "aligned": max(slope, 0.0) * common / self._variance if spread > 0 else 0.0,
             "bias": float((mean - rebuilt).norm()) / math.sqrt(self._variance / self.n),
         }
 
