@@ -24,7 +24,7 @@ SLOPE = (0.8, 1.3)
 """Range of the slope of x on x̂: an L1 penalty shrinks x̂, so it may lie further above 1."""
 BIAS = 0.2
 """Largest ‖mean (x − x̂)‖, in standard deviations of x."""
-DENSEST = 0.5
+DENSEST = 1.0
 """Largest L0 as a share of d_in."""
 BETTER = 1.15
 """Unexplained variance relative to that at another hook, or with another BOS."""
