@@ -45,6 +45,7 @@ from saelens_steer.sae import (
     check_contexts,
     check_loggers,
     check_train_spec,
+    fitted_to,
     load_sae,
     read_quality,
     source_version,
@@ -230,7 +231,8 @@ class RunContext:
         load, cfg = self.spec.sae.load, self.model.cfg
         width = hook_width(self.model, self.hook_name)
         known = {"d_model": width, "hook_name": self.hook_name, "model_name": load.model_name}
-        return load_sae(load.source, load.sae_id, device=str(cfg.device), **known)
+        sae = load_sae(load.source, load.sae_id, device=str(cfg.device), **known)
+        return fitted_to(self.model, sae)
 
     @cached_property
     def special_tokens(self) -> bool | None:

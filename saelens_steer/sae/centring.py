@@ -18,6 +18,8 @@ from sae_lens import SAE
 from torch import Tensor
 
 from saelens_steer.errors import InputError
+from saelens_steer.model import processing_of
+from saelens_steer.model.model_class import Model
 
 CENTRED = re.compile(r"blocks\.\d+\.hook_(resid_(pre|mid|post)|mlp_out|attn_out)|hook_embed")
 """Hooks whose activations centring changes, unlike attn.hook_z, normalised inputs and logits."""
@@ -33,6 +35,24 @@ def expects_centred(sae: SAE[Any]) -> bool:
     given = sae.cfg.metadata.model_from_pretrained_kwargs or {}
     hook_name = str(sae.cfg.metadata.hook_name)
     return bool(given.get("center_writing_weights")) and CENTRED.fullmatch(hook_name) is not None
+
+
+def check_centring(sae: SAE[Any], model: Model) -> None:
+    """Raise InputError if the SAE reads centred activations, and the model's are not centred."""
+    if expects_centred(sae) and not processing_of(model).centred_writing_weights:
+        raise InputError(
+            "the SAE was trained on a model with centred writing weights, and this model's are not "
+            "centred: load it with load_sae(…, model=model), which folds the centring into the SAE"
+        )
+
+
+def fitted_to(model: Model, sae: SAE[Any]) -> SAE[Any]:
+    """The SAE, with centring folded in if it reads centred activations and the model's are not.
+
+    Raises the InputErrors of `fold_centring`.
+    """
+    centred = not expects_centred(sae) or processing_of(model).centred_writing_weights
+    return sae if centred else fold_centring(sae)
 
 
 @torch.no_grad()

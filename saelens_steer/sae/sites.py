@@ -13,6 +13,7 @@ from sae_lens import SAE
 
 from saelens_steer.errors import InputError
 from saelens_steer.model import MLP_INPUT, hook_layer, hook_width, in_block, same_places
+from saelens_steer.sae.centring import check_centring
 from saelens_steer.sae.codec import check_encoder
 from saelens_steer.sae.conversion.hooks import MODULE, hook_of_word
 from saelens_steer.sae.saelens_format import TRANSCODERS, check_architecture
@@ -70,6 +71,7 @@ def check_sae(sae: SAE[Any], model: Any, hook_name: str) -> None:
     A transcoder has no edits of z (`check_splice`).
     """
     _check_kind(sae)
+    check_centring(sae, model)
     right = steers_at(sae)
     if is_transcoder(sae):
         _check_steers(sae, model, right, hook_name)

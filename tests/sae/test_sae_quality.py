@@ -12,7 +12,8 @@ from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 from saelens_steer.errors import InputError
 from saelens_steer.sae import quality as module
 from saelens_steer.sae import sae_quality
-from saelens_steer.sae.quality import density_histogram, packed_contexts
+from saelens_steer.sae.fit import density_histogram
+from saelens_steer.sae.quality import packed_contexts
 
 HOOK = "blocks.2.hook_resid_pre"
 SIZE = 16
