@@ -18,12 +18,12 @@ import torch
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
-    Mxfp4Config,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
+from transformers.utils.quantization_config import Mxfp4Config
 
 from saelens_steer.errors import InputError, first_line
 from saelens_steer.model.adapters import refuse_adapter_weights
@@ -108,7 +108,7 @@ def read_weights(
         options["quantization_config"] = Mxfp4Config(dequantize=True)
     try:
         with _quiet():
-            hf, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=copy.deepcopy(config),
                 dtype=dtype,
@@ -130,6 +130,7 @@ def read_weights(
         raise InputError(
             f"The weights of {name} cannot be read ({first_line(e)}); download them again."
         ) from e
+    hf, info = loaded
     _check_complete(name, info)
     return hf.eval()
 

@@ -17,7 +17,7 @@ from sae_lens import SAE
 
 from saelens_steer.activations import Activations, keep_ordinary, without_sinks
 from saelens_steer.config import TINY
-from saelens_steer.data import load_corpus, load_prompts, token_ids
+from saelens_steer.data import bos_id, load_corpus, load_prompts, token_ids
 from saelens_steer.errors import InputError
 from saelens_steer.model import default_hook_name, hook_layer
 from saelens_steer.model.model_class import Model, is_bridge, tokenizer_of
@@ -210,10 +210,10 @@ class _Sites:
 
     def with_other_bos(self) -> Iterator[str]:
         """A failure if the same tokens are explained clearly better with or without a BOS."""
-        bos = self.model.tokenizer.bos_token_id
+        bos = bos_id(tokenizer_of(self.model))
         if bos is None:
             return
-        begins = int((self.tokens[:, :2] == bos).all(0).cumprod(0).sum())
+        begins = int(self.tokens[:, :2].eq(bos).all(0).cumprod(0).sum())
         rest = self.tokens[:, begins:-1]  # the last token makes room for another BOS
         size = self._trial_size(3)
         fits = {n: self._with_bos(rest, bos, n, size) for n in sorted({0, 1, begins})}

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from saelens_steer.activations import keep_ordinary, without_sinks
-from saelens_steer.data import SpecialTokens, begins_with_bos, token_ids, trained_with_bos
+from saelens_steer.data import SpecialTokens, begins_with_bos, bos_id, token_ids, trained_with_bos
 from saelens_steer.errors import InputError
 from saelens_steer.model import flat, run_to_hook, unembed
 from saelens_steer.model.model_class import Model, tokenizer_of
@@ -74,7 +74,7 @@ def packed_contexts(
     tokenizer, an SAE as its training contexts did. Raises InputError if no row is filled.
     """
     tokenizer = tokenizer_of(model)
-    bos = tokenizer.bos_token_id if begins_with_bos(tokenizer, special_tokens) else None
+    bos = bos_id(tokenizer) if begins_with_bos(tokenizer, special_tokens) else None
     ids = [torch.tensor(token_ids(tokenizer, text), dtype=torch.long) for text in texts]
     rows = list(
         concat_and_batch_sequences(
@@ -94,8 +94,9 @@ def packed_contexts(
 
 def _separator(tokenizer: Any, special_tokens: SpecialTokens, bos: int | None) -> int | None:
     """What stands between texts: as the SAE states it, or else BOS if contexts begin with it."""
-    known = isinstance(special_tokens, SAE) and trained_with_bos(special_tokens) is not None
-    about = special_tokens.cfg.metadata if known else {}
+    if not isinstance(special_tokens, SAE) or trained_with_bos(special_tokens) is None:
+        return bos
+    about = special_tokens.cfg.metadata
     if "sequence_separator_token" not in about:
         return bos
     found = about["sequence_separator_token"]

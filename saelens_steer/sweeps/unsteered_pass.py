@@ -41,7 +41,7 @@ PROBED = 4
 """Prompts on which the plain layers are compared with the model's."""
 KEPT_BYTES = 1 << 31
 """Memory for trees kept between batches: residuals, and keys and values for last tokens."""
-TOLERANCE, HALF_TOLERANCE = 1e-4, 0.05
+TOLERANCE, HALF_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}, 0.05
 """Largest allowed relative difference between the two, and the same in 16-bit dtypes."""
 
 
@@ -294,5 +294,5 @@ class UnsteeredPass:
     def _off(self, found: Tensor, want: Tensor) -> str | None:
         """The relative difference if it is too large."""
         off = (found.float() - want.float()).norm() / want.float().norm()
-        half = self.model.cfg.dtype not in (torch.float32, torch.float64)
-        return None if off <= (HALF_TOLERANCE if half else TOLERANCE) else f"{float(off):.1g}"
+        allowed = TOLERANCE.get(self.model.cfg.dtype, HALF_TOLERANCE)
+        return None if off <= allowed else f"{float(off):.1g}"
