@@ -219,7 +219,8 @@ def _wrong(
     bare = [replace(prompt, answer=None) for prompt in prompts]
     for each in encode_prompts(tokenizer, bare, system=system, **how):
         found, named = Counter(each.head), f"prompt {each.prompt.id!r}"
-        twice = next((i for i, n in marks.items() if found[i] != n), None)
+        odd = (i for i, n in marks.items() if found[i] > n or (chat and found[i] < n))
+        twice = next(odd, None)
         if twice is not None:
             mark, n = tokenizer.convert_ids_to_tokens(twice), marks[twice]
             yield f"{named} has {mark} {found[twice]} times, not {n}: remove it from the text"

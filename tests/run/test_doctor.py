@@ -304,7 +304,9 @@ def test_a_second_beginning_of_text_fails_without_a_template_too(hooked, monkeyp
     plain = spec.model_copy(update={"prompts": spec.prompts.model_copy(update={"chat": False})})
     run = replace(hooked.run, spec=plain)
     assert "chat: false" in chat_template(replace(hooked, run=run)).detail
-    twice = replace(run, prompts=(Prompt("b", "<bos>add"),))
+    once = replace(run, prompts=(Prompt("b", "<bos>add"),))
+    assert not chat_template(replace(hooked, run=once)).failed
+    twice = replace(run, prompts=(Prompt("b", "<bos><bos>add"),))
     assert "<bos> 2 times" in chat_template(replace(hooked, run=twice)).detail
 
 
