@@ -28,7 +28,7 @@ DENSEST = 1.0
 """Largest L0 as a share of d_in."""
 BETTER = 1.15
 """Unexplained variance relative to that at another hook, or with another BOS."""
-UNEXPLAINED = 1.5
+UNEXPLAINED = 1.4
 """Unexplained variance relative to the promised one."""
 L0_FACTOR, NORM_FACTOR = 1.75, 1.5
 """Factors by which L0 and the mean ‖x‖ may differ from the promised ones."""
