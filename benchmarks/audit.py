@@ -27,13 +27,12 @@ import saelens_steer as ss
 from benchmarks.audit_saes import damaged, train
 from saelens_steer.data import load_corpus, render
 from saelens_steer.sae.auditing import audit_tokens, read_hooks, shipped_texts
-from saelens_steer.sae.fit import fit_figures
 from saelens_steer.sae.misfit import judged_fit
 from saelens_steer.sae.quality import packed_contexts
 
 HARMFUL = 1.5
 AUDITED = 4
-"""Contexts that are audited; the rest is for training."""
+"""Contexts that are audited. As many give the promises, and the rest is for training."""
 FIGURES = ("explained_variance", "slope", "bias", "l0", "dead_share")
 
 
@@ -55,7 +54,7 @@ class Scene:
 
     def training(self, hook_name: str) -> Tensor:
         """What SAEs are trained on: [n, d_in]."""
-        return self.activations(hook_name)[AUDITED:].flatten(0, 1)
+        return self.activations(hook_name)[2 * AUDITED :].flatten(0, 1)
 
     @property
     def tokens(self) -> Tensor:
@@ -87,9 +86,9 @@ class Place:
 
     @cache  # noqa: B019
     def promised(self) -> dict[str, float]:
-        """Its figures on text of the kind that it was trained on, as quality.json states them."""
-        held_out = self.scene.activations(self.hook_name)[:AUDITED].flatten(0, 1)
-        found = fit_figures(self.sae(), held_out)
+        """Its figures on held-out text, as quality.json states them."""
+        held_out = self.scene.contexts[AUDITED : 2 * AUDITED]
+        found = audit_tokens(self.scene.model, self.sae(), self.hook_name, held_out, {}).figures
         return {"explained_variance": found["explained_variance"], "l0": found["l0"]}
 
 
@@ -108,7 +107,7 @@ def selection_texts(model: Any) -> list[str]:
     return [render(model.tokenizer, prompt) + (prompt.answer or "") for prompt in listed]
 
 
-def tuned(model: Any, contexts: Tensor, steps: int = 200, lr: float = 5e-4) -> Any:
+def tuned(model: Any, contexts: Tensor, steps: int = 200, lr: float = 1e-3) -> Any:
     """A copy of a model after some steps of Adam on contexts of four."""
     other = copy.deepcopy(model)
     adam = torch.optim.Adam(other.parameters(), lr=lr)

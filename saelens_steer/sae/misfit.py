@@ -20,15 +20,15 @@ FEWEST = 100
 """Tokens below which figures are too uncertain to alarm."""
 EXPLAINED = 0.3
 """Least explained variance."""
-SLOPE = (0.8, 1.3)
+SLOPE = (0.87, 1.25)
 """Range of the slope of x on x̂: an L1 penalty shrinks x̂, so it may lie further above 1."""
-BIAS = 0.2
+BIAS = 0.18
 """Largest ‖mean (x − x̂)‖, in standard deviations of x."""
 DENSEST = 1.0
 """Largest L0 as a share of d_in."""
 BETTER = 1.15
 """Unexplained variance relative to that at another hook, or with another BOS."""
-UNEXPLAINED = 1.5
+UNEXPLAINED = 1.4
 """Unexplained variance relative to the promised one."""
 L0_FACTOR, NORM_FACTOR = 1.75, 1.5
 """Factors by which L0 and the mean ‖x‖ may differ from the promised ones."""
