@@ -204,10 +204,10 @@ def test_a_hook_that_stays_on_the_model_fails(case, monkeypatch):
     @contextlib.contextmanager
     def forgetful(model, *args, **kwargs):
         left.append(model.blocks[0].register_forward_hook(lambda *args: None))
-        with apply.steered(model, *args, **kwargs) as receipt:
+        with apply.steered_rows(model, *args, **kwargs) as receipt:
             yield receipt
 
-    monkeypatch.setattr(case_module, "steered", forgetful)
+    monkeypatch.setattr(case_module, "steered_rows", forgetful)
     found = identity(case)
     left[0].remove()
     assert found.failed
