@@ -194,18 +194,24 @@ class _Sites:
         return found | {"first_norm": float(resid[:, 0].norm(dim=-1).mean())}
 
     def at_other_hooks(self) -> Iterator[str]:
-        """A failure if another hook around is explained clearly better, whatever the scale.
+        """A failure if another hook around is explained clearly better, as it is and up to scale.
 
-        An SAE that shrinks activations shrinks larger ones less, so the scale must not count.
+        At later hooks, whose activations are larger, a threshold lets more features through, which
+        only looks better up to scale; and an L1 penalty shrinks less, which only looks better as
+        it is.
         """
         size = self._trial_size(len(self.read))
-        fits = {n: self._fit(x, self.kept, size)["aligned"] for n, x in self.read.items()}
+        fits = {name: self._fit(x, self.kept, size) for name, x in self.read.items()}
         own = fits.pop(self.hook_name)
-        best = max(fits, key=lambda name: fits[name], default=None)
-        if best is not None and more_unexplained(own, fits[best], BETTER):
+        best = max(fits, key=lambda name: fits[name]["explained_variance"], default=None)
+        kinds = ("explained_variance", "aligned")
+        if best is not None and all(
+            more_unexplained(own[kind], fits[best][kind], BETTER) for kind in kinds
+        ):
+            found, here = (percent(fit["explained_variance"]) for fit in (fits[best], own))
             yield (
-                f"scaled to fit best, its output explains {percent(fits[best])} of the variance at "
-                f"{best}, but {percent(own)} at {self.hook_name}: check the hook"
+                f"it explains {found} of the variance at {best}, but {here} at {self.hook_name}: "
+                "check the hook"
             )
 
     def with_other_bos(self) -> Iterator[str]:
