@@ -26,6 +26,7 @@ from saelens_steer.sae.fit import fit_figures
 from saelens_steer.sae.load import check_sae_at
 from saelens_steer.sae.misfit import (
     BETTER,
+    BETTER_BOS,
     FEWEST,
     Audit,
     judged_fit,
@@ -224,7 +225,7 @@ class _Sites:
         size = self._trial_size(3)
         fits = {n: self._with_bos(rest, bos, n, size) for n in sorted({0, 1, begins})}
         best = max(fits, key=lambda n: fits[n])
-        if fits[best] > 0 and more_unexplained(fits[begins], fits[best], BETTER):
+        if fits[best] > 0 and more_unexplained(fits[begins], fits[best], BETTER_BOS):
             yield (
                 f"it explains {percent(fits[best])} of the variance of texts with {best} BOS "
                 f"tokens before them, but {percent(fits[begins])} with {begins} as here: check "
