@@ -25,6 +25,7 @@ from saelens_steer.progress import say
 from saelens_steer.sae.fit import fit_figures
 from saelens_steer.sae.misfit import (
     BETTER,
+    BETTER_BOS,
     FEWEST,
     Audit,
     judged_fit,
@@ -194,18 +195,24 @@ class _Sites:
         return found | {"first_norm": float(resid[:, 0].norm(dim=-1).mean())}
 
     def at_other_hooks(self) -> Iterator[str]:
-        """A failure if another hook around is explained clearly better, whatever the scale.
+        """A failure if another hook around is explained clearly better, as it is and up to scale.
 
-        An SAE that shrinks activations shrinks larger ones less, so the scale must not count.
+        At later hooks, whose activations are larger, a threshold lets more features through, which
+        only looks better up to scale; and an L1 penalty shrinks less, which only looks better as
+        it is.
         """
         size = self._trial_size(len(self.read))
-        fits = {n: self._fit(x, self.kept, size)["aligned"] for n, x in self.read.items()}
+        fits = {name: self._fit(x, self.kept, size) for name, x in self.read.items()}
         own = fits.pop(self.hook_name)
-        best = max(fits, key=lambda name: fits[name], default=None)
-        if best is not None and more_unexplained(own, fits[best], BETTER):
+        best = max(fits, key=lambda name: fits[name]["explained_variance"], default=None)
+        kinds = ("explained_variance", "aligned")
+        if best is not None and all(
+            more_unexplained(own[kind], fits[best][kind], BETTER) for kind in kinds
+        ):
+            found, here = (percent(fit["explained_variance"]) for fit in (fits[best], own))
             yield (
-                f"scaled to fit best, its output explains {percent(fits[best])} of the variance at "
-                f"{best}, but {percent(own)} at {self.hook_name}: check the hook"
+                f"it explains {found} of the variance at {best}, but {here} at {self.hook_name}: "
+                "check the hook"
             )
 
     def with_other_bos(self) -> Iterator[str]:
@@ -218,7 +225,7 @@ class _Sites:
         size = self._trial_size(3)
         fits = {n: self._with_bos(rest, bos, n, size) for n in sorted({0, 1, begins})}
         best = max(fits, key=lambda n: fits[n])
-        if fits[best] > 0 and more_unexplained(fits[begins], fits[best], BETTER):
+        if fits[best] > 0 and more_unexplained(fits[begins], fits[best], BETTER_BOS):
             yield (
                 f"it explains {percent(fits[best])} of the variance of texts with {best} BOS "
                 f"tokens before them, but {percent(fits[begins])} with {begins} as here: check "

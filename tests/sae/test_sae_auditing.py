@@ -171,8 +171,8 @@ def test_an_sae_without_a_hook_is_not_audited_at_a_guess(scene):
 
 
 def test_a_sweep_says_first_that_its_sae_may_not_fit(scene, sae):
-    prompts = shipped_texts(scene.model)[:12]
-    options = {"features": [3], "alphas": [0.0, 4.0], "n_controls": 8, "chat": False}
+    prompts = shipped_texts(scene.model)[:6]
+    options = {"features": [3], "alphas": [0.0, 4.0], "n_controls": 2, "chat": False}
     right = ss.sweep(scene.model, sae, prompts, **options)
     assert not any("may not fit" in sentence for sentence in right.warnings)
     wrong = ss.sweep(scene.model, random_sae(32, HOOK), prompts, **options)
