@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
-from transformer_lens.loading_from_pretrained import make_model_alias_map
+from transformer_lens.loading_from_pretrained import (
+    OFFICIAL_MODEL_NAMES,
+    make_model_alias_map,
+)
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 MOVED = {
@@ -20,8 +23,12 @@ TRANSFORMER_LENS_ONLY = ("NeelNanda/", "ArthurConmy/", "Baidicoot/")
 
 
 def hub_ids(name: str) -> list[str]:
-    """The hub ids under which a cache may hold the model of this name, the likeliest first."""
-    official = make_model_alias_map().get(name.lower())
+    """The hub ids under which a cache may hold the model of this name, the likeliest first.
+
+    Names without an owner, as in the metadata of many SAEs, count if TransformerLens knows the id.
+    """
+    aliases = {hub_id.split("/")[-1].lower(): hub_id for hub_id in OFFICIAL_MODEL_NAMES}
+    official = (aliases | make_model_alias_map()).get(name.lower())
     ids = [official] if official else []
     if HUB_ID.fullmatch(name):
         ids.insert(0, name)

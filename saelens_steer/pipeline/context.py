@@ -42,7 +42,6 @@ from saelens_steer.sae import (
     check_contexts,
     check_loggers,
     check_train_spec,
-    fitted_to,
     load_sae,
 )
 from saelens_steer.sweeps import BatchSplitter, Measurement
@@ -117,8 +116,7 @@ class RunContext(RunInputs):
         load, cfg = self.spec.sae.load, self.model.cfg
         width = hook_width(self.model, self.hook_name)
         known = {"d_model": width, "hook_name": self.hook_name, "model_name": load.model_name}
-        sae = load_sae(load.source, load.sae_id, device=str(cfg.device), **known)
-        return fitted_to(self.model, sae)
+        return load_sae(load.source, load.sae_id, device=str(cfg.device), **known)
 
     @cached_property
     def special_tokens(self) -> bool | None:

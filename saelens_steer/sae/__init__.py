@@ -1,7 +1,7 @@
 """SAEs as SAELens objects: train or load them, encode and decode, measure their quality."""
 
 from saelens_steer.sae.auditing import audit, audit_cached
-from saelens_steer.sae.centring import expects_centred, fitted_to, fold_centring
+from saelens_steer.sae.centring import expects_centred, fold_centring, for_plain_weights
 from saelens_steer.sae.codec import check_encoder, decode, decode_change, encode, rows_at_once
 from saelens_steer.sae.fit import DENSE, fit_figures
 from saelens_steer.sae.load import (

@@ -18,8 +18,7 @@ from sae_lens import SAE
 from torch import Tensor
 
 from saelens_steer.errors import InputError
-from saelens_steer.model import processing_of
-from saelens_steer.model.model_class import Model
+from saelens_steer.progress import say
 
 CENTRED = re.compile(r"blocks\.\d+\.hook_(resid_(pre|mid|post)|mlp_out|attn_out)|hook_embed")
 """Hooks whose activations centring changes, unlike attn.hook_z, normalised inputs and logits."""
@@ -37,22 +36,24 @@ def expects_centred(sae: SAE[Any]) -> bool:
     return bool(given.get("center_writing_weights")) and CENTRED.fullmatch(hook_name) is not None
 
 
-def check_centring(sae: SAE[Any], model: Model) -> None:
-    """Raise InputError if the SAE reads centred activations, and the model's are not centred."""
-    if expects_centred(sae) and not processing_of(model).centred_writing_weights:
-        raise InputError(
-            "the SAE was trained on a model with centred writing weights, and this model's are not "
-            "centred: load it with load_sae(…, model=model), which folds the centring into the SAE"
-        )
+def for_plain_weights(sae: SAE[Any]) -> SAE[Any]:
+    """The SAE, with centring folded if it expects that; it then reads centred models as before.
 
-
-def fitted_to(model: Model, sae: SAE[Any]) -> SAE[Any]:
-    """The SAE, with centring folded in if it reads centred activations and the model's are not.
-
-    Raises the InputErrors of `fold_centring`.
+    Left alone if nothing can be folded into it: `check_sae` then demands a centred model.
     """
-    centred = not expects_centred(sae) or processing_of(model).centred_writing_weights
-    return sae if centred else fold_centring(sae)
+    if not expects_centred(sae) or _unfoldable(sae):
+        return sae
+    say("the SAE was trained on a model with centred weights, which is now folded into the SAE")
+    return fold_centring(sae)
+
+
+def _unfoldable(sae: SAE[Any]) -> str | None:
+    """What kind of SAE it is, if its encoder is not linear in x."""
+    kind = sae.cfg.architecture()
+    if kind not in FOLDABLE:
+        return f"a {kind} SAE"
+    normalises = sae.cfg.normalize_activations != "none" or sae.cfg.metadata.unit_norm_per_token
+    return "an SAE that normalises its input" if normalises else None
 
 
 @torch.no_grad()
@@ -63,14 +64,8 @@ def fold_centring(sae: SAE[Any]) -> SAE[Any]:
     W_enc with the old W_enc. metadata.centring_folded records it. Raises InputError for an
     architecture whose encoder is not linear in x, and for one that was folded before.
     """
-    kind = sae.cfg.architecture()
-    if kind not in FOLDABLE:
-        raise InputError(f"centring cannot be folded into a {kind} SAE: centre the model instead")
-    if sae.cfg.normalize_activations != "none" or sae.cfg.metadata.unit_norm_per_token:
-        raise InputError(
-            "centring cannot be folded into an SAE that normalises its input: centre the model "
-            "instead"
-        )
+    if what := _unfoldable(sae):
+        raise InputError(f"centring cannot be folded into {what}: centre the model instead")
     if sae.cfg.metadata.centring_folded:
         raise InputError("centring has been folded into this SAE already")
     folded = copy.deepcopy(sae)

@@ -97,7 +97,7 @@ def _heads_joined(sae: SAE[Any]) -> Iterator[None]:
     if not getattr(sae, "hook_z_reshaping_mode", False):
         yield
         return
-    kept = {name: getattr(sae, name) for name in RESHAPING}
+    kept = {name: getattr(sae, name, None) for name in RESHAPING}  # d_head: from the first input
     sae.turn_off_forward_pass_hook_z_reshaping()
     try:
         yield

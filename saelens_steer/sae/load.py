@@ -13,7 +13,7 @@ from saelens_steer.files import file_digest, write_with
 from saelens_steer.model.model_class import Model
 from saelens_steer.progress import say
 from saelens_steer.sae.auditing import check_fit
-from saelens_steer.sae.centring import fitted_to
+from saelens_steer.sae.centring import for_plain_weights
 from saelens_steer.sae.conversion import checkpoint_in, load_checkpoint, settings_files
 from saelens_steer.sae.saelens_format import SAELENS, is_saelens, load_folder, settings_of
 from saelens_steer.sae.sites import check_hook, is_transcoder
@@ -35,16 +35,15 @@ def load_sae(
     `source`, in order of precedence: a local folder in SAELens's format, or a checkpoint in another
     format (see `conversion/`; a file, or a folder with one); a SAELens release and its `sae_id`;
     `owner/name` on the hub, with a folder or file in it as `sae_id`. `d_model`, `hook_name` and
-    `model_name` say what the source leaves open. With `model`, the centring of writing weights is
-    folded into an SAE that needs it, and the SAE must pass an audit on this model. Raises
-    InputError for an unknown source or id (the closest is named), for a hook other than the SAE's
-    own, for files neither cached nor reachable, and for a file that is damaged, ambiguous or could
-    run code.
+    `model_name` say what the source leaves open. With `model`, the SAE must pass an audit on it. The
+    centring of writing weights is folded into an SAE that was trained with it. Raises InputError
+    for an unknown source or id (the closest is named), for a hook other than the SAE's own, for
+    files neither cached nor reachable, and for a file that is damaged, ambiguous or could run code.
     """
     if model is not None:
         given = {"device": device, "d_model": d_model, "hook_name": hook_name}
         sae = load_sae(source, sae_id, model_name=model_name, **given)
-        return check_fit(model, fitted_to(model, sae), source, sae_id)
+        return check_fit(model, sae, source, sae_id)
     found = Path(source).expanduser()
     if not found.exists():
         found = from_elsewhere(str(source), sae_id, device, model_name)
@@ -85,12 +84,15 @@ def _saelens_folder(found: Path) -> Path | None:
 
 
 def _at(sae: SAE[Any], hook_name: str | None) -> SAE[Any]:
-    """The SAE at the given hook. Raises InputError if it was made for another."""
+    """The SAE at the given hook, for models whose weights are as they were trained.
+
+    Raises InputError if it was made for another hook.
+    """
     if hook_name is not None:
         check_hook(sae, hook_name)
         if sae.cfg.metadata.hook_name is None and not is_transcoder(sae):
             sae.cfg.metadata.hook_name = hook_name
-    return sae
+    return for_plain_weights(sae)
 
 
 def check_feature(sae: SAE[Any], feature: int) -> int:

@@ -12,8 +12,15 @@ from typing import Any
 from sae_lens import SAE
 
 from saelens_steer.errors import InputError
-from saelens_steer.model import MLP_INPUT, hook_layer, hook_width, in_block, same_places
-from saelens_steer.sae.centring import check_centring
+from saelens_steer.model import (
+    MLP_INPUT,
+    hook_layer,
+    hook_width,
+    in_block,
+    processing_of,
+    same_places,
+)
+from saelens_steer.sae.centring import expects_centred
 from saelens_steer.sae.codec import check_encoder
 from saelens_steer.sae.conversion.hooks import MODULE, hook_of_word
 from saelens_steer.sae.saelens_format import TRANSCODERS, check_architecture
@@ -71,7 +78,6 @@ def check_sae(sae: SAE[Any], model: Any, hook_name: str) -> None:
     A transcoder has no edits of z (`check_splice`).
     """
     _check_kind(sae)
-    check_centring(sae, model)
     right = steers_at(sae)
     if is_transcoder(sae):
         _check_steers(sae, model, right, hook_name)
@@ -84,6 +90,7 @@ def check_sae(sae: SAE[Any], model: Any, hook_name: str) -> None:
             what = f"the transcoder writes {rows} dimensions, but {hook_name} has {width}"
         raise InputError(f"{what}: choose an SAE of this model")
     _check_side_of_norm(sae, model, hook_name)
+    _check_centring(sae, model)
 
 
 def check_sae_at(sae: SAE[Any], width: int, hook_name: str) -> None:
@@ -170,6 +177,16 @@ def _check_side_of_norm(sae: SAE[Any], model: Any, hook_name: str) -> None:
         raise InputError(
             f"the SAE was trained on the output of {word}, which a norm follows in this model: "
             f"{hook_name} comes after it; use a TransformerBridge and its {raw}"
+        )
+
+
+def _check_centring(sae: SAE[Any], model: Any) -> None:
+    """Raise InputError if the SAE expects centred weights, and the model's are not."""
+    if expects_centred(sae) and not processing_of(model).centred_writing_weights:
+        raise InputError(
+            "the SAE was trained on a model with centred weights (center_writing_weights), and "
+            "this model's are not: load the SAE with load_sae, which folds that into it if "
+            "possible, or centre the model"
         )
 
 

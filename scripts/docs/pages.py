@@ -14,6 +14,7 @@ from pydantic import BaseModel
 import saelens_steer
 from saelens_steer.cli import app
 from scripts.docs.config_page import config_page
+from scripts.docs.releases import releases_page
 
 ROOT = Path(__file__).parents[2]
 GROUPS = {
@@ -39,6 +40,7 @@ def on_files(files: Files, config: Any) -> Files:
         "reference/cli.md": cli_page(),
         "reference/config.md": config_page(),
         "reference/python.md": python_page(),
+        "reference/releases.md": releases_page(),
         "figures.md": figures,
     }
     for name, content in pages.items():

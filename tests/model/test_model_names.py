@@ -14,6 +14,7 @@ from model_batches import left_padded, rows
 
 from saelens_steer.errors import InputError
 from saelens_steer.model import generate, last_token_logits, load_model
+from saelens_steer.model.names import hub_ids
 
 CLASSES = ["HookedTransformer", "TransformerBridge"]
 
@@ -27,6 +28,20 @@ def folders(tmp_path_factory):
         "gemma3": random_gemma3(root / "gemma3", rope_parameters=GEMMA_LINEAR),
         "qwen2": random_qwen2(root / "qwen2"),
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "hub_id"),
+    [
+        ("Llama-3.1-8B-Instruct", "meta-llama/Llama-3.1-8B-Instruct"),
+        ("Meta-Llama-3-8B", "meta-llama/Meta-Llama-3-8B"),
+        ("Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-7B-Instruct"),
+        ("gpt-oss-20b", "openai/gpt-oss-20b"),
+    ],
+)
+def test_a_name_without_its_owner_as_in_an_saes_metadata_is_known(name, hub_id):
+    assert hub_ids(name) == [hub_id]
+    assert hub_ids(f"someone/{name}") == [f"someone/{name}"]
 
 
 @torch.no_grad()

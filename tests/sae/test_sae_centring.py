@@ -1,12 +1,22 @@
 """Laws of centring folded into an SAE: it reads uncentred activations as it read centred ones."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from sae_lens import SAE
 from sae_lens.registry import get_sae_class
+from transformer_lens import HookedTransformer
 
 from saelens_steer.errors import InputError
-from saelens_steer.sae import codec, expects_centred, fold_centring, load_sae, save_sae
+from saelens_steer.sae import (
+    check_sae,
+    codec,
+    expects_centred,
+    fold_centring,
+    load_sae,
+    save_sae,
+)
 
 D_IN, D_SAE = 12, 30
 HOOK = "blocks.3.hook_resid_pre"
@@ -82,6 +92,44 @@ def test_folding_is_done_once_and_is_kept_when_saved(tmp_path):
     saved = load_sae(save_sae(folded, tmp_path / "sae"))
     wanted = sae(CENTRED.float()) + (X - CENTRED).float()
     torch.testing.assert_close(codec.through(saved, X.float()), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_what_load_sae_gives_reads_a_model_that_is_not_centred(tmp_path, capsys):
+    sae = an_sae("standard").to(torch.float32)
+    loaded = load_sae(save_sae(sae, tmp_path / "sae"))
+    assert not expects_centred(loaded) and "centred weights" in capsys.readouterr().err
+    wanted = sae.encode(CENTRED.float())
+    torch.testing.assert_close(codec.encode(loaded, X.float()), wanted, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(codec.encode(loaded, CENTRED.float()), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_an_sae_of_centred_weights_fits_only_a_centred_model(random_model, tmp_path):
+    width = random_model.cfg.d_model
+    kind, config = get_sae_class("standard")
+    for normalised in ("none", "layer_norm"):
+        sae = kind(config(d_in=width, d_sae=D_SAE, normalize_activations=normalised))
+        sae.cfg.metadata.hook_name = HOOK
+        sae.cfg.metadata.model_from_pretrained_kwargs = {"center_writing_weights": True}
+        with pytest.raises(InputError, match=r"centred weights.*load the SAE with load_sae"):
+            check_sae(sae, random_model, HOOK)
+        check_sae(sae, centred(random_model), HOOK)
+        loaded = load_sae(save_sae(sae, tmp_path / normalised))
+        if normalised == "none":
+            check_sae(loaded, random_model, HOOK)
+            check_sae(loaded, centred(random_model), HOOK)
+        else:
+            assert expects_centred(loaded)
+
+
+@torch.no_grad()
+def centred(model: HookedTransformer) -> HookedTransformer:
+    """A copy that writes only vectors of mean 0."""
+    copy = deepcopy(model)
+    for weight in (copy.embed.W_E, *(w for b in copy.blocks for w in (b.attn.W_O, b.mlp.W_out))):
+        weight -= weight.mean(-1, keepdim=True)
+    for bias in (b for block in copy.blocks for b in (block.attn.b_O, block.mlp.b_out)):
+        bias -= bias.mean()
+    return copy
 
 
 @pytest.mark.parametrize("hook_name", ["blocks.3.attn.hook_z", "blocks.3.ln2.hook_normalized"])

@@ -154,3 +154,14 @@ def test_the_quality_of_an_sae_with_unit_norm_is_that_of_its_codec(random_model)
     found = sae_quality(random_model, sae, hook, ["some text " * 30], 16)
     assert found["explained_variance"] == pytest.approx(1, abs=1e-5)
     assert found["loss_recovered"] == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("case", ["standard", "jumprelu", "topk"])
+def test_an_sae_of_all_heads_encodes_one_vector_as_saelens_encodes_heads(case):
+    joined, sae = an_sae(case), an_sae(case)
+    sae.turn_on_forward_pass_hook_z_reshaping()
+    for _ in range(2):
+        z = codec.encode(sae, X)
+        assert z.equal(joined.encode(X))
+        assert codec.decode(sae, z, X).equal(joined(X))
+        assert sae(X.unflatten(-1, (2, -1))).flatten(-2).allclose(joined(X))
