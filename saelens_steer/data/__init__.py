@@ -15,6 +15,7 @@ from saelens_steer.data.special_tokens import (
     SpecialTokens,
     TextStart,
     begins_with_bos,
+    bos_id,
     note_stated,
     say_start,
     special_ids,

@@ -10,7 +10,7 @@ from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from saelens_steer.data.prompts import Prompt
-from saelens_steer.data.special_tokens import apply_template, text_start
+from saelens_steer.data.special_tokens import apply_template, bos_id, text_start
 from saelens_steer.errors import InputError
 from saelens_steer.tensors import Mask, Tokens
 
@@ -29,7 +29,7 @@ def render(
     """
     if not chat:
         ids = token_ids(tokenizer, prompt.text)
-        start = text_start(tokenizer).before(ids, tokenizer.bos_token_id)
+        start = text_start(tokenizer).before(ids, bos_id(tokenizer))
         return "".join(tokenizer.convert_ids_to_tokens(list(start))) + prompt.text
     if not tokenizer.chat_template:
         raise InputError("this tokenizer has no chat template: set chat to false (prompts.chat)")

@@ -13,6 +13,7 @@ from saelens_steer.data.prompts import Prompt
 from saelens_steer.data.special_tokens import (
     SpecialTokens,
     TextStart,
+    bos_id,
     say_start,
     special_ids,
     text_start,
@@ -73,7 +74,7 @@ def encode_prompts(
 
 def _plain(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, start: TextStart) -> Encoded:
     ids = token_ids(tokenizer, prompt.text)
-    before = start.before(ids, tokenizer.bos_token_id)
+    before = start.before(ids, bos_id(tokenizer))
     added = start.added if before else 0
     return Encoded(prompt, (*before, *ids), _answer(tokenizer, prompt), added)
 

@@ -59,7 +59,7 @@ def text_start(
     tokenizer: PreTrainedTokenizerBase, special_tokens: SpecialTokens = None
 ) -> TextStart:
     """What goes before plain text. InputError if BOS is asked for and the tokenizer has none."""
-    own, bos, marks = own_start(tokenizer), tokenizer.bos_token_id, template_marks(tokenizer)
+    own, bos, marks = own_start(tokenizer), bos_id(tokenizer), template_marks(tokenizer)
     of_sae = isinstance(special_tokens, SAE)
     wanted = trained_with_bos(special_tokens) if isinstance(special_tokens, SAE) else special_tokens
     if wanted and bos is None and not own:
@@ -71,14 +71,15 @@ def text_start(
         wanted = None  # SAELens then puts none before contexts either
     if wanted is None or wanted == bool(own):
         return TextStart(own, marks=marks)
-    return TextStart((bos,) if wanted else (), int(wanted), of_sae, not of_sae, marks)
+    before = (bos,) if wanted and bos is not None else ()
+    return TextStart(before, int(wanted), of_sae, not of_sae, marks)
 
 
 def begins_with_bos(
     tokenizer: PreTrainedTokenizerBase, special_tokens: SpecialTokens = None
 ) -> bool:
     """Whether contexts of plain text begin with BOS. InputError if with other special tokens."""
-    ids, bos = text_start(tokenizer, special_tokens).ids, tokenizer.bos_token_id
+    ids, bos = text_start(tokenizer, special_tokens).ids, bos_id(tokenizer)
     if ids not in ((), (bos,)):
         raise InputError(
             f"this tokenizer begins texts with {tokenizer.convert_ids_to_tokens(list(ids))}, which "
@@ -126,6 +127,12 @@ def note_stated(sae: SAE[Any], settings: dict[str, Any]) -> SAE[Any]:
     if isinstance(settings.get("prepend_bos"), bool):
         sae.cfg.metadata[STATED] = True
     return sae
+
+
+def bos_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The id of BOS; None if the tokenizer has none."""
+    found: Any = tokenizer.bos_token_id
+    return found
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -34,7 +34,8 @@ from saelens_steer.model import (
     tolerance,
     unembed,
 )
-from saelens_steer.sae import check_sae, reads_at
+from saelens_steer.pipeline.steps.sae import audited
+from saelens_steer.sae import EXPLAINED, check_sae, reads_at
 from saelens_steer.steering import add, plain_directions
 from saelens_steer.sweeps import LogitSweep, grid, measure
 from saelens_steer.tensors import Logits
@@ -167,6 +168,17 @@ def sae_hook(case: SelfTestCase) -> Finding:
     return judged("SAE hook", worst, case.allowed, f"{origin}; its pushed input vs. input + push")
 
 
+def sae_fit(case: SelfTestCase) -> Finding:
+    """The SAE fits the model and hook, on the selection prompts (or sae.load.corpus)."""
+    if not case.run.spec.sae.load:
+        return Finding("SAE fit", "the run audits the SAE once it has trained it", "note")
+    found = audited(case.run, case.run.load_sae())
+    if "explained_variance" not in found.figures:
+        return Finding("SAE fit", str(found), "note" if found.passed else "FAIL")
+    unexplained = 1 - found.figures["explained_variance"]
+    return judged("SAE fit", unexplained, 1 - EXPLAINED, str(found), found.passed)
+
+
 def chat_template(case: SelfTestCase) -> Finding:
     """Every steered or selection prompt is rendered once and ends at the assistant start."""
     spec, tokenizer = case.run.spec, case.model.tokenizer
@@ -207,7 +219,8 @@ def _wrong(
     bare = [replace(prompt, answer=None) for prompt in prompts]
     for each in encode_prompts(tokenizer, bare, system=system, **how):
         found, named = Counter(each.head), f"prompt {each.prompt.id!r}"
-        twice = next((i for i, n in marks.items() if found[i] != n), None)
+        odd = (i for i, n in marks.items() if found[i] > n or (chat and found[i] < n))
+        twice = next(odd, None)
         if twice is not None:
             mark, n = tokenizer.convert_ids_to_tokens(twice), marks[twice]
             yield f"{named} has {mark} {found[twice]} times, not {n}: remove it from the text"
@@ -245,6 +258,7 @@ SELFTESTS: dict[str, Callable[[SelfTestCase], Finding]] = {
     "batches": batches,
     "padding": padding,
     "SAE hook": sae_hook,
+    "SAE fit": sae_fit,
     "chat template": chat_template,
     "engine": engine,
 }

@@ -7,7 +7,7 @@ import copy
 import hashlib
 import re
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,20 +18,19 @@ import torch
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
-    Mxfp4Config,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
+from transformers.utils.quantization_config import Mxfp4Config
 
 from saelens_steer.errors import InputError, first_line
 from saelens_steer.model.adapters import refuse_adapter_weights
 from saelens_steer.model.configs import needs_own_code, quantization_of, read_config, text_config
+from saelens_steer.model.provenance import Reader
 from saelens_steer.model.snapshot import snapshot_commit, snapshot_fingerprint, weight_files
 from saelens_steer.model.tokenizer import WANTS_CODE, read_tokenizer
-
-Reader = Callable[[torch.dtype], PreTrainedModel]
 
 TEXT_MODEL = {
     r"^(model\.)?language_model\.lm_head\.": "lm_head.",
@@ -109,7 +108,7 @@ def read_weights(
         options["quantization_config"] = Mxfp4Config(dequantize=True)
     try:
         with _quiet():
-            hf, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=copy.deepcopy(config),
                 dtype=dtype,
@@ -131,6 +130,7 @@ def read_weights(
         raise InputError(
             f"The weights of {name} cannot be read ({first_line(e)}); download them again."
         ) from e
+    hf, info = loaded
     _check_complete(name, info)
     return hf.eval()
 

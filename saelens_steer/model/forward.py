@@ -109,7 +109,8 @@ def _one_position(model: Model) -> dict[str, Any]:
     """The option by which a bridge unembeds the last position alone, if its module has it."""
     if not is_bridge(model):
         return {}
-    taken = inspect.signature(model.original_model.forward).parameters
+    module: Any = model.original_model
+    taken = inspect.signature(module.forward).parameters
     return {"logits_to_keep": 1} if "logits_to_keep" in taken else {}
 
 

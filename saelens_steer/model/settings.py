@@ -26,7 +26,7 @@ def attention_types(config: Any) -> list[str]:
     if listed is None:
         listed = getattr(config, "attention_layers", None)
     if listed is not None:
-        return [LOCAL.get(kind, kind) for kind in listed]
+        return [LOCAL.get(str(kind), str(kind)) for kind in listed]
     windowed = getattr(config, "sliding_window", None) and getattr(
         config, "use_sliding_window", True
     )

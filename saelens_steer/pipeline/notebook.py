@@ -40,8 +40,14 @@ from saelens_steer.model.model_class import Model, tokenizer_of
 from saelens_steer.pipeline.arguments import given_features, given_prompts, hook_of
 from saelens_steer.pipeline.held import HeldActivations
 from saelens_steer.pipeline.result import Result
-from saelens_steer.progress import progress
-from saelens_steer.sae import check_feature, check_sae, check_splice, reads_where_it_steers
+from saelens_steer.progress import progress, say
+from saelens_steer.sae import (
+    audit_cached,
+    check_feature,
+    check_sae,
+    check_splice,
+    reads_where_it_steers,
+)
 from saelens_steer.steering import (
     Edit,
     EditContext,
@@ -112,9 +118,10 @@ def sweep(
     measurement.check()
     held = HeldActivations(measurement, activations)
     measurement = replace(measurement, context=_context(measurement, held.given_steered))
-    scale = held.scale()
+    scale, for_controls = held.scale(), held.for_controls()
+    misfits = _misfits(sae, for_controls[0])
     tested = tested_directions(sae, spec, directions, scale)
-    everything = with_controls(measurement, tested, *held.for_controls())
+    everything = with_controls(measurement, tested, *for_controls)
     chosen = list(range(min(len(tested), 2 * spec.completions.top)))
     with progress("strengths", None if spec.calibrated else 0) as note:
         measurement = measurement.calibrated(everything, scale, note=note)
@@ -122,7 +129,19 @@ def sweep(
         rows = measurement.logit_rows(everything, note)
     with progress("completions", measurement.n_texts(everything, chosen)) as note:
         texts = measurement.completion_rows(everything, chosen, note=note)
-    return Result.of(measurement, measurement.joined(rows, texts), texts)
+    found = Result.of(measurement, measurement.joined(rows, texts), texts)
+    return replace(found, misfits=misfits)
+
+
+def _misfits(sae: SAE[Any] | None, activations: Activations | None) -> tuple[str, ...]:
+    """Warnings that the SAE may not fit, from activations that the sweep has anyway."""
+    if sae is None or activations is None or not reads_where_it_steers(sae):
+        return ()
+    failures = audit_cached(sae, activations).failures
+    found = tuple(f"The SAE may not fit the model or the hook: {failure}." for failure in failures)
+    for sentence in found:
+        say(f"warning: {sentence}")
+    return found
 
 
 def _context(measurement: Measurement, activations: Activations | None) -> EditContext:

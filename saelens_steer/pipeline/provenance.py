@@ -8,9 +8,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from saelens_steer.data import Prompt, prompts_hash
+from saelens_steer.files import read_json
 from saelens_steer.metrics import metric_provenance
 from saelens_steer.model import model_provenance
-from saelens_steer.sae import read_quality, sae_fingerprint
+from saelens_steer.sae import AUDIT, read_quality, sae_fingerprint
 from saelens_steer.version import __version__
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def provenance(run: RunContext, sae_is_made: bool) -> dict[str, Any]:
     train, folder = spec.sae.train, run.folder.path("sae")
     sae = spec.sae.model_dump(exclude_none=True)
     sae["hash"] = sae_fingerprint(folder) if sae_is_made else None
+    if audited := read_json(folder / AUDIT) if sae_is_made else {}:
+        sae["audit"] = audited
     start = run.start
     if resumed := read_quality(folder).get("resumed_at_tokens"):
         sae["resumed_at_tokens"] = resumed

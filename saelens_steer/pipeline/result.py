@@ -31,6 +31,9 @@ class Result:
     """What went before plain prompts, how much of it is never steered, and whether the SAE decided
     that, or the tokenizer; None for prompts in the chat template."""
 
+    misfits: tuple[str, ...] = ()
+    """Warnings that the SAE may not fit the model or the hook, if it was audited."""
+
     @classmethod
     def of(cls, measurement: Measurement, rows: pd.DataFrame, completions: pd.DataFrame) -> Result:
         """The result of a measurement, from joined rows and completions."""
@@ -57,7 +60,7 @@ class Result:
     @cached_property
     def warnings(self) -> list[str]:
         """Sentences on why the numbers may mislead; empty if no check fails."""
-        return guards(self.rows, self.claims, self.completions, self.metrics)
+        return [*self.misfits, *guards(self.rows, self.claims, self.completions, self.metrics)]
 
     @property
     def headline(self) -> str:

@@ -115,6 +115,18 @@ STEPS: tuple[Step, ...] = (
         part_of="train",
     ),
     Step(
+        "audit",
+        build=f"{STEPS_PACKAGE}.sae:audit_fit",
+        writes=files("sae/audit.json"),
+        reads=lambda s: [
+            s.sae.model_dump(include={"load": {"corpus", "source", "sae_id"}}),
+            *(RunInput("corpus_version"), RunInput("source_quality"), SELECTION, s.template),
+        ],
+        after=("train",),
+        part_of="train",
+        in_provenance=True,
+    ),
+    Step(
         "grid",
         help="Train every SAE of sae.grid on one stream of activations; compare them in grid.csv.",
         build=f"{STEPS_PACKAGE}.sae:grid",
@@ -240,7 +252,7 @@ STEPS: tuple[Step, ...] = (
         writes=files("report.html", "plots"),
         reads=lambda s: [s, RunInput("grid_digest")],
         after=(
-            *("quality", "features", "label", "compare_edits", "compare_directions"),
+            *("quality", "audit", "features", "label", "compare_edits", "compare_directions"),
             *("tradeoffs", "sweep", BASELINE),
         ),
         derived=("report.pdf",),

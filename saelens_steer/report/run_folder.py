@@ -123,6 +123,7 @@ class RunTables:
     config: str = field(metadata=_from("config.yaml", read_text))
     training: pd.DataFrame = field(metadata=_from("sae/metrics.jsonl", _read_log))
     quality: dict[str, Any] = field(metadata=_from("sae/quality.json", read_mapping))
+    audit: dict[str, Any] = field(metadata=_from("sae/audit.json", read_mapping))
     grid: pd.DataFrame = field(metadata=_from("grid/grid.csv", read_table, GRID_TEXTS))
     compared_edits: pd.DataFrame = field(
         metadata=_from("compare_edits.csv", read_table, EDIT_TEXTS)

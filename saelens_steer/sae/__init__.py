@@ -1,7 +1,9 @@
 """SAEs as SAELens objects: train or load them, encode and decode, measure their quality."""
 
-from saelens_steer.sae.centring import expects_centred, fold_centring
+from saelens_steer.sae.auditing import audit, audit_cached
+from saelens_steer.sae.centring import expects_centred, fold_centring, for_plain_weights
 from saelens_steer.sae.codec import check_encoder, decode, decode_change, encode, rows_at_once
+from saelens_steer.sae.fit import DENSE, fit_figures
 from saelens_steer.sae.load import (
     check_feature,
     convert_sae,
@@ -10,7 +12,9 @@ from saelens_steer.sae.load import (
     save_sae,
     source_version,
 )
-from saelens_steer.sae.quality import DENSE, sae_quality
+from saelens_steer.sae.misfit import AUDIT, EXPLAINED, Audit
+from saelens_steer.sae.promises import promises
+from saelens_steer.sae.quality import sae_quality
 from saelens_steer.sae.sites import (
     check_sae,
     check_sae_at,

@@ -10,7 +10,9 @@ from sae_lens import SAE
 
 from saelens_steer.errors import InputError
 from saelens_steer.files import file_digest, write_with
+from saelens_steer.model.model_class import Model
 from saelens_steer.progress import say
+from saelens_steer.sae.auditing import check_fit
 from saelens_steer.sae.centring import for_plain_weights
 from saelens_steer.sae.conversion import checkpoint_in, load_checkpoint, settings_files
 from saelens_steer.sae.saelens_format import SAELENS, is_saelens, load_folder, settings_of
@@ -26,16 +28,23 @@ def load_sae(
     d_model: int | None = None,
     hook_name: str | None = None,
     model_name: str | None = None,
+    model: Model | None = None,
 ) -> SAE[Any]:
     """Load an SAE from a folder, a file, a SAELens release or a Hugging Face repository.
 
     `source`, in order of precedence: a local folder in SAELens's format, or a checkpoint in another
     format (see `conversion/`; a file, or a folder with one); a SAELens release and its `sae_id`;
     `owner/name` on the hub, with a folder or file in it as `sae_id`. `d_model`, `hook_name` and
-    `model_name` say what the source leaves open. Raises InputError for an unknown source or id (the
-    closest is named), for a hook other than the SAE's own, for files neither cached nor reachable,
-    and for a file that is damaged, ambiguous or could run code.
+    `model_name` say what the source leaves open. With `model`, it must pass an audit on that model.
+    The centring of writing weights is folded into an SAE that was trained with it. Raises
+    InputError for an unknown source or id (the closest is named), for a hook other than the SAE's
+    own, for files neither cached nor reachable, and for a file that is damaged, ambiguous or could
+    run code.
     """
+    if model is not None:
+        given = {"device": device, "d_model": d_model, "hook_name": hook_name}
+        sae = load_sae(source, sae_id, model_name=model_name, **given)
+        return check_fit(model, sae, source, sae_id)
     found = Path(source).expanduser()
     if not found.exists():
         found = from_elsewhere(str(source), sae_id, device, model_name)

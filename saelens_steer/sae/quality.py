@@ -5,32 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from sae_lens import SAE
 from sae_lens.pretokenize_runner import get_special_token_from_cfg
 from sae_lens.tokenization_and_batching import concat_and_batch_sequences
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, cross_entropy
+from torch.nn.functional import cross_entropy
 
 from saelens_steer.activations import keep_ordinary, without_sinks
-from saelens_steer.data import SpecialTokens, begins_with_bos, token_ids, trained_with_bos
+from saelens_steer.data import SpecialTokens, begins_with_bos, bos_id, token_ids, trained_with_bos
 from saelens_steer.errors import InputError
 from saelens_steer.model import flat, run_to_hook, unembed
 from saelens_steer.model.model_class import Model, tokenizer_of
-from saelens_steer.sae.codec import decode, encode, rows_at_once, through
+from saelens_steer.sae.codec import through
+from saelens_steer.sae.fit import FitSums
 from saelens_steer.sae.sites import check_sae, check_splice
-from saelens_steer.tensors import Mask, Resid, Tokens, Vectors
+from saelens_steer.tensors import Mask, Resid, Tokens
 
 BATCH = 16
 """Contexts run at once."""
 ROWS, LOGITS = 1024, 1 << 26
 """Maximum positions unembedded at once, and logits per pass (256 MiB)."""
-DENSE = 0.1
-"""A feature is dense if it fires on more than this share of the tokens."""
-DENSITY_EDGES = np.arange(-6, 0.01, 0.25)
-"""Bin edges of the histogram of firing densities, in log10."""
 
 
 @torch.no_grad()
@@ -56,7 +52,7 @@ def sae_quality(
     """
     check_splice(sae)
     check_sae(sae, model, hook_name)
-    sums = _ReconstructionSums(sae)
+    sums = FitSums(sae)
     predictions = _PreservationSums(model, sae, hook_name)
     contexts = packed_contexts(model, texts, context_size, sae)
     for tokens in contexts.to(model.cfg.device).split(BATCH):
@@ -78,7 +74,7 @@ def packed_contexts(
     tokenizer, an SAE as its training contexts did. Raises InputError if no row is filled.
     """
     tokenizer = tokenizer_of(model)
-    bos = tokenizer.bos_token_id if begins_with_bos(tokenizer, special_tokens) else None
+    bos = bos_id(tokenizer) if begins_with_bos(tokenizer, special_tokens) else None
     ids = [torch.tensor(token_ids(tokenizer, text), dtype=torch.long) for text in texts]
     rows = list(
         concat_and_batch_sequences(
@@ -98,70 +94,13 @@ def packed_contexts(
 
 def _separator(tokenizer: Any, special_tokens: SpecialTokens, bos: int | None) -> int | None:
     """What stands between texts: as the SAE states it, or else BOS if contexts begin with it."""
-    known = isinstance(special_tokens, SAE) and trained_with_bos(special_tokens) is not None
-    about = special_tokens.cfg.metadata if known else {}
+    if not isinstance(special_tokens, SAE) or trained_with_bos(special_tokens) is None:
+        return bos
+    about = special_tokens.cfg.metadata
     if "sequence_separator_token" not in about:
         return bos
     found = about["sequence_separator_token"]
     return found if found is None else get_special_token_from_cfg(found, tokenizer)
-
-
-class _ReconstructionSums:
-    """Running sums for the reconstruction figures, in float64."""
-
-    def __init__(self, sae: SAE[Any]) -> None:
-        self.sae = sae
-        self.n = 0
-        self.dropped = 0
-        self.squared_error = 0.0
-        self.cosine = self.ratio = self.l1 = 0.0
-        self.fired: Float[Tensor, " d_sae"] = torch.zeros(sae.cfg.d_sae, dtype=torch.float64)
-        self.total: Float[Tensor, " d_model"] = torch.zeros(sae.cfg.d_in, dtype=torch.float64)
-        self.squares = 0.0
-
-    def add(self, vectors: Vectors, dropped: int) -> None:
-        self.n += len(vectors)
-        self.dropped += dropped
-        for part in vectors.to(self.sae.device).split(rows_at_once(self.sae)):
-            z = encode(self.sae, part)
-            x_hat = decode(self.sae, z, part).float()
-            self.squared_error += _sum((part - x_hat).pow(2))
-            self.cosine += _sum(cosine_similarity(part, x_hat))
-            self.ratio += _sum(x_hat.norm(dim=-1) / part.norm(dim=-1))
-            self.l1 += float(z.abs().sum(dtype=torch.float64))
-            self.fired += (z != 0).sum(0).cpu()
-            self.total += part.double().sum(0).cpu()
-            self.squares += _sum(part.pow(2))
-
-    def figures(self) -> dict[str, Any]:
-        variance = self.squares - float(self.total.pow(2).sum()) / self.n
-        density = (self.fired / self.n).numpy()
-        return {
-            "n_tokens": self.n,
-            "sinks_dropped": self.dropped,
-            "d_in": self.sae.cfg.d_in,
-            "d_sae": self.sae.cfg.d_sae,
-            "l0": float(density.sum()),
-            "l1": self.l1 / self.n,
-            "mse": self.squared_error / self.n,
-            "explained_variance": 1 - self.squared_error / variance,
-            "cosine": self.cosine / self.n,
-            "l2_ratio": self.ratio / self.n,
-            "dead_share": float((density == 0).mean()),
-            "dense_share": float((density > DENSE).mean()),
-            "density": density_histogram(density),
-        }
-
-
-def density_histogram(density: np.ndarray) -> dict[str, list[float]]:
-    """Histogram of log10 firing density over the features that fire at all."""
-    powers = np.log10(density[density > 0]).clip(DENSITY_EDGES[0], DENSITY_EDGES[-1])
-    counts, edges = np.histogram(powers, DENSITY_EDGES)
-    return {"log10_edges": edges.tolist(), "counts": counts.tolist()}
-
-
-def _sum(values: Tensor) -> float:
-    return float(values.double().sum())
 
 
 class _PreservationSums:

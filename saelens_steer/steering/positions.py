@@ -157,8 +157,9 @@ class Tracker:
 
     def begins_with_two(self, bos: int) -> bool:
         """Whether a row of the prompt begins with two BOS tokens."""
-        known = self.prompt is not None and self.real is not None
-        return known and begins_with_two(self.prompt, self.real, bos)
+        if self.prompt is None or self.real is None:
+            return False
+        return begins_with_two(self.prompt, self.real, bos)
 
     def _start(self, n_pos: int, tokens: Tensor | None) -> int:
         """The absolute position at which this pass begins."""

@@ -41,10 +41,8 @@ PROBED = 4
 """Prompts on which the plain layers are compared with the model's."""
 KEPT_BYTES = 1 << 31
 """Memory for trees kept between batches: residuals, and keys and values for last tokens."""
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
-"""Largest allowed relative difference between the two."""
-HALF_TOLERANCE = 0.05
-"""The same for 16-bit dtypes."""
+TOLERANCE, HALF_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}, 0.05
+"""Largest allowed relative difference between the two, and the same in 16-bit dtypes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,12 +269,9 @@ class UnsteeredPass:
     def _mismatch(self, first: int) -> str | None:
         """How the plain layers from `first` on differ from the model's; None if they agree."""
         rows = self._probed
-        real = self.padded[1][rows]
-        x = self.prefix[rows]
+        (tokens, real), x = (part[rows] for part in self.padded), self.prefix[rows]
         if first != self.site.layer:
-            x = run_to_hook(
-                self.model, *(x[rows] for x in self.padded), f"blocks.{first}.hook_resid_pre"
-            )
+            x = run_to_hook(self.model, tokens, real, f"blocks.{first}.hook_resid_pre")
         want = resid_to_last(self.model, x, real, first)
         layers = self.all_layers if first < self.site.layer else self.layers
         found = replace(self._over_tree(rows, real, x), layers=layers).unsteered()

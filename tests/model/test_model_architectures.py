@@ -90,6 +90,7 @@ def loaded(request, tmp_path_factory):
     folder = random_checkpoint(request.param, root / "written")
     hub_id, typed = NAMES[request.param]
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
         patch.setattr(constants, "HF_HUB_CACHE", str(root / "hub"))
         put_in_hub_cache(root / "hub", hub_id, folder)
         model = load_model(typed)

@@ -106,6 +106,17 @@ def test_warnings_stand_as_text_between_the_facts_and_the_sections(fresh_run):
     assert places == sorted(places)
 
 
+def test_an_sae_that_does_not_fit_is_the_first_warning(fresh_run):
+    (fresh_run / "warnings.json").write_text(json.dumps(["Only 6 prompts were steered."]))
+    failure = "it explains 12 % of the variance"
+    (fresh_run / "sae").mkdir(exist_ok=True)
+    (fresh_run / "sae/audit.json").write_text(json.dumps({"failures": [failure]}))
+    shown = built(fresh_run).text
+    first = f"The SAE may not fit the model or the hook: {failure}."
+    places = [shown.index(text) for text in ("Read with care", first, "Only 6 prompts")]
+    assert places == sorted(places)
+
+
 def test_without_warnings_the_page_has_no_place_for_them(fresh_run, outline):
     assert "aside" not in outline.tags
     (fresh_run / "warnings.json").write_text("[]")

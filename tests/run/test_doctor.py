@@ -17,7 +17,7 @@ from saes import random_sae
 
 from saelens_steer import cli
 from saelens_steer.config import load_config, parse_config
-from saelens_steer.data import Prompt
+from saelens_steer.data import Prompt, load_prompts
 from saelens_steer.doctor import case as case_module
 from saelens_steer.doctor import examine, resources, self_tests
 from saelens_steer.doctor.case import N_PROMPTS, SelfTestCase, spread
@@ -30,6 +30,7 @@ from saelens_steer.doctor.self_tests import (
     kv_cache,
     padding,
     parity,
+    sae_fit,
     sae_hook,
 )
 from saelens_steer.model import load
@@ -115,10 +116,11 @@ def written(config: dict, folder: Path) -> str:
 def test_the_shipped_config_passes_and_the_last_line_is_the_run_folder():
     args = [sys.executable, "-m", "saelens_steer.cli", "doctor", TINY]
     lines = finished(args).splitlines()
-    assert [line[:4] for line in lines[1:9]] == ["pass"] * 8
-    assert [line[6:].startswith(name) for line, name in zip(lines[1:9], SELFTESTS, strict=True)]
+    assert {line[6:14]: line[:4] for line in lines[1:10]}.pop("SAE fit ") == "note"
+    assert [line[:4] for line in lines[1:10] if "SAE fit" not in line] == ["pass"] * 8
+    assert [line[6:].startswith(name) for line, name in zip(lines[1:10], SELFTESTS, strict=True)]
     assert lines[-2:] == ["ok", "runs/code_vs_math"]
-    facts = {line.split()[0]: line for line in lines[9:] if not line.startswith(" ")}
+    facts = {line.split()[0]: line for line in lines[10:] if not line.startswith(" ")}
     assert "blocks.4.hook_resid_pre" in facts["hook"]
     assert "math_margin" in facts["metrics"]
     assert "20 directions and 512 controls: 51,072 rows, 600 texts" in facts["sweep"]
@@ -129,12 +131,15 @@ def test_the_shipped_config_passes_and_the_last_line_is_the_run_folder():
 def test_a_transformer_bridge_passes_and_says_why_its_rows_take_whole_passes():
     spec = load_config(ROOT / TINY, ["model.class=TransformerBridge", "prompts.limit=4"])
     found = {finding.name: finding for finding in examine(spec)}
-    assert [found[name].verdict for name in SELFTESTS] == ["pass"] * 7 + ["note"]
+    noted = {name for name in SELFTESTS if found[name].verdict == "note"}
+    assert noted == {"SAE fit", "engine"}
+    assert {found[name].verdict for name in SELFTESTS if name not in noted} == {"pass"}
     assert "TransformerBridge" in found["engine"].detail
 
 
 def test_every_self_test_passes_on_a_random_model_of_either_class(case):
     verdicts = {name: test(case).verdict for name, test in SELFTESTS.items()}
+    assert verdicts.pop("SAE fit") == "note"  # the selection prompts have too few tokens
     whole = verdicts.pop("engine")
     assert whole == ("pass" if case.measurement.unsteered_pass.full_pass_reason is None else "note")
     assert set(verdicts.values()) == {"pass"}
@@ -199,10 +204,10 @@ def test_a_hook_that_stays_on_the_model_fails(case, monkeypatch):
     @contextlib.contextmanager
     def forgetful(model, *args, **kwargs):
         left.append(model.blocks[0].register_forward_hook(lambda *args: None))
-        with apply.steered(model, *args, **kwargs) as receipt:
+        with apply.steered_rows(model, *args, **kwargs) as receipt:
             yield receipt
 
-    monkeypatch.setattr(case_module, "steered", forgetful)
+    monkeypatch.setattr(case_module, "steered_rows", forgetful)
     found = identity(case)
     left[0].remove()
     assert found.failed
@@ -245,6 +250,14 @@ def test_an_sae_that_reads_other_than_what_is_pushed_fails(case, monkeypatch):
     steer = apply.edit_where
     monkeypatch.setattr(apply, "edit_where", lambda *args: 2 * steer(*args) - args[1])
     assert sae_hook(case).failed
+
+
+def test_an_sae_that_does_not_fit_the_model_fails_on_the_selection_prompts(case):
+    prompts = tuple(load_prompts("transport-topic"))
+    found = sae_fit(replace(case, run=replace(case.run, selection_prompts=prompts)))
+    assert found.failed
+    assert found.measured > found.allowed
+    assert "of the variance" in found.detail
 
 
 def test_positions_that_leave_nothing_to_steer_are_a_failed_self_test(random_folder, tmp_path):
@@ -291,7 +304,9 @@ def test_a_second_beginning_of_text_fails_without_a_template_too(hooked, monkeyp
     plain = spec.model_copy(update={"prompts": spec.prompts.model_copy(update={"chat": False})})
     run = replace(hooked.run, spec=plain)
     assert "chat: false" in chat_template(replace(hooked, run=run)).detail
-    twice = replace(run, prompts=(Prompt("b", "<bos>add"),))
+    once = replace(run, prompts=(Prompt("b", "<bos>add"),))
+    assert not chat_template(replace(hooked, run=once)).failed
+    twice = replace(run, prompts=(Prompt("b", "<bos><bos>add"),))
     assert "<bos> 2 times" in chat_template(replace(hooked, run=twice)).detail
 
 

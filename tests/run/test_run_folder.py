@@ -61,6 +61,7 @@ def test_the_folder_has_the_promised_files(run):
         "sae/sae_weights.safetensors",
         "sae/metrics.jsonl",
         "sae/quality.json",
+        "sae/audit.json",
     ):
         assert (run / name).is_file(), name
     assert list((run / "plots").glob("*.html"))

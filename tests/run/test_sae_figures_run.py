@@ -235,3 +235,19 @@ def test_a_resumed_training_is_recorded_in_the_provenance(tmp_path, monkeypatch)
     about = json.loads((tmp_path / "run/provenance.json").read_text())["sae"]
     assert about["resumed_at_tokens"] == quality(tmp_path / "run/sae")["resumed_at_tokens"]
     assert about["resumed_at_tokens"][0] > 0 and about["train"]["resume"] is True
+
+
+def test_what_the_audit_finds_is_stored_and_recorded(trained, tmp_path, capsys):
+    from saelens_steer.sae import load_sae
+
+    spoilt = load_sae(trained / "sae")
+    spoilt.W_dec.data = spoilt.W_dec.data.flip(0)
+    spoilt.save_model(str(tmp_path / "spoilt"))
+    source = {"source": str(tmp_path / "spoilt")}
+    run(parse_config({"sae": {"load": source}}, []), tmp_path / "run", until="train")
+    found = json.loads((tmp_path / "run/sae/audit.json").read_text())
+    assert found["failures"] and found["figures"]["promised_l0"] == 4
+    assert json.loads((tmp_path / "run/provenance.json").read_text())["sae"]["audit"] == found
+    assert f"the SAE may not fit: {found['failures'][0]}" in " ".join(
+        capsys.readouterr().err.split()
+    )

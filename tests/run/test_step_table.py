@@ -99,7 +99,7 @@ def test_a_changed_setting_reruns_exactly_what_depends_on_it(setting, again):
 
 
 def test_a_changed_selection_reruns_all_that_follows_but_neither_cache_nor_sae():
-    kept = {"cache", "train", "quality", "grid", "frozen_decoder_baseline_sae"}
+    kept = {"cache", "train", "quality", "audit", "grid", "frozen_decoder_baseline_sae"}
     assert redone(["select.k=3"]) == {*names(list(STEPS))} - kept
 
 
@@ -113,13 +113,13 @@ def test_a_causal_score_reads_the_steered_positions_and_a_contrast_does_not():
     ("until", "done"),
     [
         ("cache", ["cache"]),
-        ("train", ["train", "quality"]),
-        ("sweep", ["cache", "train", "quality", "select", "sweep"]),
-        ("features", ["cache", "train", "quality", "select", "feature_data", "features"]),
+        ("train", ["train", "quality", "audit"]),
+        ("sweep", ["cache", "train", "quality", "audit", "select", "sweep"]),
+        ("features", ["cache", "train", "quality", "audit", "select", "feature_data", "features"]),
         (
             "label",
             [
-                *("cache", "train", "quality", "select", "feature_data", "features"),
+                *("cache", "train", "quality", "audit", "select", "feature_data", "features"),
                 *("label_evidence", "label"),
             ],
         ),

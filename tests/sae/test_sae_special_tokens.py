@@ -101,7 +101,7 @@ def test_sweep_rows_are_passes_of_texts_that_begin_as_the_sae_was_trained(model,
         mask = torch.ones(1, len(row), dtype=torch.bool)
         mask[0, : int(added)] = False
         with ss.steered(model, edit, HOOK, mask):
-            logits = model(torch.tensor([row]))[0, -1]
+            logits = model(torch.tensor([row]))[0, -1].detach()
         assert value == pytest.approx(float(logits[70] - logits[71]), abs=1e-3)
 
 
@@ -113,12 +113,6 @@ def test_the_bos_that_was_added_is_never_steered_in_texts_either(models, edit, m
     monkeypatch.setattr("saelens_steer.sweeps.unsteered_pass.why_not", lambda *_: "asked")
     whole = swept(model, True, **texts).completions
     assert found["completion"].tolist() == whole["completion"].tolist()
-    bos = model.tokenizer.bos_token
-    said_so = swept(model, True, [bos + t for t in TEXTS], **texts).completions
-    assert len(said_so) == len(whole)  # BOS of the user's own is steered like any token
-    one = found[(found["alpha"] == 1) & (found["family"] == "candidate")].iloc[0]
-    own = said_so[(said_so["alpha"] == 1) & (said_so["family"] == "candidate")].iloc[0]
-    assert isinstance(one["completion"], str) and isinstance(own["completion"], str)
 
 
 def test_a_result_records_how_texts_began(models, capsys):
@@ -203,7 +197,8 @@ def test_a_trained_sae_states_its_contexts_and_is_measured_on_such(
 def test_quality_without_a_statement_begins_contexts_as_the_tokenizer_does(model):
     rows = packed_contexts(model, TEXTS * 9, 16, sae_of(None))
     assert rows.equal(packed_contexts(model, TEXTS * 9, 16))
-    assert (rows[:, 0] == model.tokenizer.bos_token_id).all().item() is begins(model, None)
+    bos = -1 if model.tokenizer.bos_token_id is None else model.tokenizer.bos_token_id
+    assert rows[:, 0].eq(bos).all().item() is begins(model, None)
 
 
 def test_contexts_longer_than_the_models_are_refused_before_training(models, corpus, tmp_path):

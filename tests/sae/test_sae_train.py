@@ -281,7 +281,7 @@ def test_what_sae_lens_does_not_know_is_refused_with_the_nearest(small, settings
 
 @pytest.mark.parametrize(
     ("settings", "hint"),
-    [({"architecture": "topkk"}, "topk"), ({"context_size": 100_000}, "do not fill a context")],
+    [({"architecture": "topkk"}, "topk"), ({"context_size": 100_000}, "n_ctx=512")],
 )
 def test_what_cannot_be_trained_is_refused_before_any_training(
     random_model, small, tmp_path, monkeypatch, settings, hint

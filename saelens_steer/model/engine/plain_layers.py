@@ -146,7 +146,7 @@ def _norm(module: Any, cfg: Any) -> Norm:
 def _mlp(mlp: Any, act_name: str) -> Callable[[Tensor], Tensor]:
     W_in, W_out = mlp.W_in.detach(), mlp.W_out.detach()
     b_in, b_out = _unless_zero(mlp.b_in), _unless_zero(mlp.b_out)
-    act = FAST.get(act_name, mlp.act_fn)
+    act: Any = FAST.get(act_name, mlp.act_fn)
     if not hasattr(mlp, "W_gate"):
         return lambda x: linear(act(linear(x, W_in, b_in)), W_out, b_out)
     W_gate = mlp.W_gate.detach()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
+from sae_lens import SAE
 
 from saelens_steer.config import TrainSpec
 from saelens_steer.data import load_corpus, render, token_ids
@@ -20,9 +22,13 @@ from saelens_steer.pipeline.step_table import grid_specs
 from saelens_steer.progress import say
 from saelens_steer.report import frontier_figure, write_figure
 from saelens_steer.sae import (
+    AUDIT,
     QUALITY,
+    Audit,
     SAEGrid,
+    audit,
     judged,
+    promises,
     read_quality,
     remove_checkpoints,
     sae_quality,
@@ -65,6 +71,23 @@ def quality(run: RunContext) -> None:
     _say_verdict(folder)
 
 
+def audit_fit(run: RunContext) -> None:
+    """Write audit.json: whether the SAE fits the model and hook; failures are said."""
+    found = audited(run, run.sae)
+    write_json(run.folder.path(f"sae/{AUDIT}"), asdict(found))
+    for failure in found.failures:
+        say(f"warning: the SAE may not fit: {failure}")
+
+
+def audited(run: RunContext, sae: SAE[Any]) -> Audit:
+    """The audit of a run's SAE, on texts of sae.load.corpus or else on the selection prompts."""
+    load = run.spec.sae.load
+    source = (load.source, load.sae_id) if load else (run.folder.path("sae"), None)
+    return audit(
+        run.model, sae, run.hook_name, _quality_texts(run), promised=promises(sae, *source)
+    )
+
+
 def _copy(source: Path, folder: Path, name: str) -> None:
     if (source / name).is_file():
         write_text(folder / name, (source / name).read_text(encoding="utf-8"))
@@ -73,8 +96,7 @@ def _copy(source: Path, folder: Path, name: str) -> None:
 def _quality_texts(run: RunContext) -> list[str]:
     """Texts of sae.load.corpus, or else the selection prompts with their answers."""
     tokenizer, load = run.model.tokenizer, run.spec.sae.load
-    assert load is not None
-    if load.corpus:
+    if load and load.corpus:
         return list(load_corpus(load.corpus, tokenizer, QUALITY_TOKENS, 0)["text"])
     template, prompts = run.spec.template, run.selection_prompts
     written = [render(tokenizer, p, **template) if template["chat"] else p.text for p in prompts]

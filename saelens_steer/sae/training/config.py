@@ -38,7 +38,6 @@ def check_train_spec(spec: TrainSpec) -> None:
         if option not in fields:
             hint = or_known(option, fields)
             raise InputError(f"architecture {spec.architecture} has no option {option!r}; {hint}")
-    _check_values(spec)
     config = _sae_config(spec, d_in=1, device="cpu")
     k = getattr(config, "k", None)
     if k is not None and "k" not in spec.options:
@@ -48,6 +47,7 @@ def check_train_spec(spec: TrainSpec) -> None:
         )
     if k is not None and not (isinstance(k, int | float) and 0 < k <= spec.d_sae):
         raise InputError(f"option k must be a number up to d_sae = {spec.d_sae}, not {k!r}")
+    _check_values(spec)
     if spec.normalize != "none":
         _check_scalable(spec, config)
     if spec.frozen_decoder:
@@ -69,6 +69,8 @@ def _check_values(spec: TrainSpec) -> None:
     """Raise InputError for an option whose value has another type than SAELens declares."""
     hints = get_type_hints(SAE_TRAINING_CLASS_REGISTRY[spec.architecture][1])
     for option, value in spec.options.items():
+        if option == "normalize_activations":  # SAELens takes more words than it declares
+            continue
         kind = TypeAdapter(hints[option], config=ConfigDict(arbitrary_types_allowed=True))
         try:
             kind.validate_python([*value] if isinstance(value, tuple) else value, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,7 +27,12 @@ def try_steps(spec: TrainSpec, config: Any) -> None:
     Raises InputError for whatever SAELens raises, and if a weight is not finite afterwards.
     """
     sae = None
-    with torch.random.fork_rng(devices=[]), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        torch.random.fork_rng(devices=[]),
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # the training itself will show them
         torch.manual_seed(spec.seed)
         try:
             sae = SAE_TRAINING_CLASS_REGISTRY[spec.architecture][0](config)

@@ -1,0 +1,262 @@
+"""Does an SAE fit the model, the hook and the tokens that it is used with?
+
+`audit` measures the fit on a few hundred tokens before any steering. Besides the signs of
+`misfit.py`, it compares the SAE with itself elsewhere: at the hooks of the layers around, and with
+a BOS more or less. An SAE explains its own hook clearly best, whatever its makers promise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sae_lens import SAE
+
+from saelens_steer.activations import Activations, keep_ordinary, without_sinks
+from saelens_steer.config import TINY
+from saelens_steer.data import bos_id, load_corpus, load_prompts, token_ids
+from saelens_steer.errors import InputError
+from saelens_steer.model import default_hook_name, hook_layer
+from saelens_steer.model.model_class import Model, is_bridge, tokenizer_of
+from saelens_steer.progress import say
+from saelens_steer.sae.fit import fit_figures
+from saelens_steer.sae.misfit import (
+    BETTER,
+    BETTER_BOS,
+    FEWEST,
+    Audit,
+    judged_fit,
+    more_unexplained,
+    percent,
+    too_few,
+)
+from saelens_steer.sae.promises import Promises, promises
+from saelens_steer.sae.quality import packed_contexts
+from saelens_steer.sae.sites import check_sae_at, is_transcoder
+from saelens_steer.tensors import Mask, Resid, Tokens, Vectors
+
+N_TOKENS, CONTEXT = 640, 128
+"""Tokens read, and tokens in each context."""
+PLAIN = ("transport-topic", "code-math-domains")
+"""The shipped prompts that are read as plain text, unless texts are given."""
+EARLY = 8
+"""Positions 1 to EARLY − 1 are also measured apart: they differ most from the rest."""
+MAX_NORM = 10.0
+"""As in training, attention sinks are vectors over this multiple of the median norm."""
+REACH = 3
+"""Layers above and below whose hooks are tried."""
+WORK = 2e12
+"""Floating-point operations for these trials, which decides how many tokens they get."""
+STREAM = ("hook_resid_pre", "hook_mlp_out", "hook_attn_out")
+
+
+@torch.no_grad()
+def audit(
+    model: Model | None,
+    sae: SAE[Any],
+    hook_name: str | None = None,
+    texts: Iterable[str] | None = None,
+    *,
+    promised: Promises | None = None,
+    activations: Vectors | None = None,
+    target: Vectors | None = None,
+) -> Audit:
+    """Measure how well an SAE fits a model's activations at a hook, on a few hundred tokens.
+
+    `hook_name`: by default the SAE's own. `texts`: by default `shipped_texts`. `promised`: what is
+    known of the SAE's training (default: what its own config states). `activations` [n, d_in]
+    replace those of the model, and then the SAE is not tried elsewhere; `target` [n, d_out] is what
+    a transcoder should give. Position 0, special tokens and attention sinks are left out. Raises
+    InputError for an SAE of another width or hook, and for texts that fill no context.
+    """
+    stated = promises(sae) if promised is None else promised
+    if failures := tuple(_broken(sae)):
+        return Audit(failures=failures)
+    if sae.cfg.metadata.decoder_only:
+        return Audit(notes=("it has no encoder, so its fit was not audited",))
+    if is_transcoder(sae) and target is None:
+        return Audit(notes=("its output was not given, so the fit was not audited",))
+    if activations is not None or model is None:
+        if activations is None:
+            raise InputError("an audit needs a model, or activations [n, d_in]")
+        if len(activations) < FEWEST:
+            return too_few(len(activations))
+        return judged_fit(fit_figures(sae, activations, target), stated)
+    name = hook_name or sae.cfg.metadata.hook_name
+    if name is None:
+        raise InputError(
+            "the SAE does not say which hook it reads: give hook_name=, such as "
+            f"{default_hook_name(model)!r}, if it was trained there"
+        )
+    if not str(name).endswith((*STREAM, "hook_resid_post", "hook_resid_mid")):
+        return Audit(notes=(f"activations at {name} were not given, so the fit was not audited",))
+    check_sae_at(sae, model.cfg.d_model, str(name))
+    tokens = _contexts(model, sae, list(texts or shipped_texts(model)))
+    return audit_tokens(model, sae, str(name), tokens, stated)
+
+
+def _contexts(model: Model, sae: SAE[Any], texts: Sequence[str]) -> Tokens:
+    """About N_TOKENS tokens of the texts, in one shorter context if there are fewer."""
+    n = sum(len(token_ids(tokenizer_of(model), text)) for text in texts)
+    size = min(CONTEXT, model.cfg.n_ctx, n)
+    return packed_contexts(model, texts, size, sae)[: max(1, N_TOKENS // size)]
+
+
+def check_fit(
+    model: Model, sae: SAE[Any], source: str | Path, sae_id: str | None = None
+) -> SAE[Any]:
+    """The SAE loaded from `source`, if it fits the model; what was measured is said.
+
+    Raises InputError with the figures if its audit fails.
+    """
+    found = audit(model, sae, promised=promises(sae, source, sae_id))
+    if not found.passed:
+        raise InputError(
+            f"the SAE {source} does not fit {model.cfg.model_name}: {found} "
+            "(load it without model= to look at it all the same)"
+        )
+    say(f"{source}: {found}")
+    return sae
+
+
+def audit_cached(sae: SAE[Any], activations: Activations) -> Audit:
+    """Audit an SAE on activations that were cached at its hook, without another pass."""
+    later = np.flatnonzero(activations.index["position"].to_numpy() > 0)[:N_TOKENS]
+    return audit(None, sae, activations=activations.take(torch.from_numpy(later)))
+
+
+def shipped_texts(model: Model) -> list[str]:
+    """The first chats of the corpus `tiny` for tiny-qwen3, which knows nothing else; for other
+    models the shipped prompts, as plain text."""
+    if model.cfg.model_name == TINY:
+        return list(load_corpus(TINY, tokenizer_of(model), 2 * N_TOKENS, 0)["text"])
+    return [prompt.text + "\n" for name in PLAIN for prompt in load_prompts(name)]
+
+
+@torch.no_grad()
+def audit_tokens(
+    model: Model, sae: SAE[Any], hook_name: str, tokens: Tokens, promised: Promises
+) -> Audit:
+    """Audit an SAE on tokens [batch, pos] without padding, as the model will read them."""
+    found = _Sites(model, sae, hook_name, tokens)
+    if (n := int(found.kept.sum())) < FEWEST:
+        return too_few(n)
+    audited = judged_fit(found.figures(), promised)
+    elsewhere = [*found.at_other_hooks(), *found.with_other_bos()]
+    return Audit(audited.figures, (*elsewhere, *audited.failures), audited.notes)
+
+
+def _broken(sae: SAE[Any]) -> Iterator[str]:
+    """Weights that are not finite; those of a missing encoder are NaN on purpose."""
+    for name, weight in sae.named_parameters():
+        missing = sae.cfg.metadata.decoder_only and name == "W_enc"
+        if not missing and not bool(weight.isfinite().all()):
+            yield f"its {name} has values that are not finite: the file or its dtype is damaged"
+
+
+class _Sites:
+    """The fit of one SAE on the same tokens, at its hook and elsewhere."""
+
+    def __init__(self, model: Model, sae: SAE[Any], hook_name: str, tokens: Tokens) -> None:
+        self.model, self.sae, self.hook_name = model, sae, hook_name
+        self.tokens = tokens.to(model.cfg.device)
+        self.read = read_hooks(model, self.tokens, [hook_name, *self._other_hooks()])
+        self.kept, self.sinks = self._ordinary(self.tokens, self.read[hook_name])
+
+    def _other_hooks(self) -> list[str]:
+        """The stream's hooks in the layers around, without other names of the same place."""
+        layer, last = hook_layer(self.hook_name), self.model.cfg.n_layers - 1
+        layers = range(max(0, layer - REACH), min(last, layer + REACH) + 1)
+        names = [f"blocks.{i}.{name}" for i in layers for name in STREAM]
+        if layers[-1] == last:
+            names.append(f"blocks.{last}.hook_resid_post")
+        return [name for name in names if name in self.model.hook_dict]
+
+    def _ordinary(self, tokens: Tokens, resid: Resid) -> tuple[Mask, int]:
+        """Which positions count, and how many attention sinks do not."""
+        ordinary = keep_ordinary(tokens, self.model.tokenizer)
+        ordinary[:, 0] = False
+        kept = ordinary.clone()
+        kept[ordinary] = without_sinks(resid[ordinary], MAX_NORM)
+        return kept, int((ordinary & ~kept).sum())
+
+    def figures(self) -> dict[str, Any]:
+        """The figures at the SAE's hook, with those of early positions and the first norm."""
+        resid = self.read[self.hook_name].float()
+        found = fit_figures(self.sae, resid[self.kept]) | {"sinks_dropped": self.sinks}
+        early = self.kept.clone()
+        early[:, EARLY:] = False
+        if int(early.sum()) > 1:
+            own = fit_figures(self.sae, resid[early])
+            found |= {f"early_{key}": own[key] for key in ("explained_variance", "l0")}
+        return found | {"first_norm": float(resid[:, 0].norm(dim=-1).mean())}
+
+    def at_other_hooks(self) -> Iterator[str]:
+        """A failure if another hook around is explained clearly better, as it is and up to scale.
+
+        At later hooks, whose activations are larger, a threshold lets more features through, which
+        only looks better up to scale; and an L1 penalty shrinks less, which only looks better as
+        it is.
+        """
+        size = self._trial_size(len(self.read))
+        fits = {name: self._fit(x, self.kept, size) for name, x in self.read.items()}
+        own = fits.pop(self.hook_name)
+        best = max(fits, key=lambda name: fits[name]["explained_variance"], default=None)
+        kinds = ("explained_variance", "aligned")
+        if best is not None and all(
+            more_unexplained(own[kind], fits[best][kind], BETTER) for kind in kinds
+        ):
+            found, here = (percent(fit["explained_variance"]) for fit in (fits[best], own))
+            yield (
+                f"it explains {found} of the variance at {best}, but {here} at {self.hook_name}: "
+                "check the hook"
+            )
+
+    def with_other_bos(self) -> Iterator[str]:
+        """A failure if the same tokens are explained clearly better with or without a BOS."""
+        bos = bos_id(tokenizer_of(self.model))
+        if bos is None:
+            return
+        begins = int(self.tokens[:, :2].eq(bos).all(0).cumprod(0).sum())
+        rest = self.tokens[:, begins:-1]  # the last token makes room for another BOS
+        size = self._trial_size(3)
+        fits = {n: self._with_bos(rest, bos, n, size) for n in sorted({0, 1, begins})}
+        best = max(fits, key=lambda n: fits[n])
+        if fits[best] > 0 and more_unexplained(fits[begins], fits[best], BETTER_BOS):
+            yield (
+                f"it explains {percent(fits[best])} of the variance of texts with {best} BOS "
+                f"tokens before them, but {percent(fits[begins])} with {begins} as here: check "
+                "how texts are tokenized"
+            )
+
+    def _with_bos(self, rest: Tokens, bos: int, n: int, size: int) -> float:
+        tokens = torch.nn.functional.pad(rest, (n, 0), value=bos)
+        resid = read_hooks(self.model, tokens, [self.hook_name])[self.hook_name][:, n:]
+        kept, _ = self._ordinary(rest, resid)
+        return self._fit(resid, kept, size)["explained_variance"]
+
+    def _fit(self, resid: Resid, kept: Mask, size: int) -> dict[str, Any]:
+        """The figures without this hook's own sinks, which could be most of the variance."""
+        vectors = resid[kept][:size]
+        return fit_figures(self.sae, vectors[without_sinks(vectors, MAX_NORM)])
+
+    def _trial_size(self, trials: int) -> int:
+        """Tokens for each of several trials, so that all of them stay within WORK."""
+        per_token = 4 * self.sae.cfg.d_in * self.sae.cfg.d_sae
+        return max(FEWEST, int(WORK / (per_token * trials)))
+
+
+def read_hooks(model: Model, tokens: Tokens, names: Sequence[str]) -> dict[str, Resid]:
+    """The activations at several hooks, in one pass up to the highest layer."""
+    extra: dict[str, Any] = {"logits_to_keep": 1} if is_bridge(model) else {}
+    _, cache = model.run_with_cache(
+        tokens,
+        names_filter=lambda name: name in names,
+        stop_at_layer=max(map(hook_layer, names)) + 1,
+        return_cache_object=False,
+        **extra,
+    )
+    return {name: cache[name] for name in names if name in cache and cache[name].ndim == 3}
