@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 
-from transformer_lens.loading_from_pretrained import (
-    OFFICIAL_MODEL_NAMES,
-    make_model_alias_map,
-)
+from transformer_lens.loading_from_pretrained import make_model_alias_map
+from transformer_lens.supported_models import OFFICIAL_MODEL_NAMES
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 MOVED = {
