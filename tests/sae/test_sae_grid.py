@@ -143,7 +143,7 @@ def test_activations_are_computed_once_and_only_when_an_sae_is_trained(
 
 def test_saes_that_need_other_activations_are_refused(random_model, small):
     one, other = small(cached_tokens=1024), small(cached_tokens=2048)
-    with pytest.raises(InputError, match="must share corpus, tokens, cached_tokens"):
+    with pytest.raises(InputError, match="must share corpus, prepend_bos, tokens, cached_tokens"):
         SAEGrid(random_model, {"one": one, "other": other}, HOOK)
     with pytest.raises(InputError, match="set cached_tokens"):
         SAEGrid(random_model, {"one": small()}, HOOK)
