@@ -76,7 +76,7 @@ def test_every_builder_and_run_input_exists():
         assert callable(one.builder())
         for part in one.reads(spec):
             if isinstance(part, RunInput):
-                assert hasattr(RunContext, part) or part in RunContext.__annotations__, part
+                assert hasattr(RunContext, part) or part in RunContext.__dataclass_fields__, part
 
 
 @pytest.mark.parametrize(

@@ -155,4 +155,6 @@ def test_two_normalisations_are_refused(small):
     options = {"k": 4, "normalize_activations": "layer_norm"}
     with pytest.raises(InputError, match="in addition to normalize mean_scale: remove one"):
         check_train_spec(small(options=options, normalize="mean_scale"))
-    check_train_spec(small(options=options))
+    check_train_spec(
+        small(architecture="standard", options={"normalize_activations": "layer_norm"})
+    )
