@@ -107,7 +107,6 @@ def with_bos(tiny_model) -> Scene:
     """A random model that attends to a BOS wherever there is one."""
     model = random_model(tiny_model.tokenizer, 5)
     model.tokenizer.bos_token, bos = "<|im_start|>", model.tokenizer.encode("<|im_start|>")[0]
-    model.cfg.default_prepend_bos = True
     with torch.no_grad():
         model.embed.W_E[:, 0] = 0.0
         model.embed.W_E[bos] = 0.0
@@ -115,7 +114,8 @@ def with_bos(tiny_model) -> Scene:
         for block in model.blocks:
             block.attn.W_K[:, 0] = 2.0
             block.attn.b_Q[:] = 2.0
-    return random_scenes([("attends to BOS", model)])[0]
+    plain = packed_contexts(model, shipped_texts(model), 95, False)[:80]
+    return Scene("attends to BOS", model, torch.nn.functional.pad(plain, (1, 0), value=bos))
 
 
 def test_a_bos_that_the_sae_was_not_trained_with_or_misses_is_named(with_bos):
