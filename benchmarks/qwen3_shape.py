@@ -5,12 +5,10 @@ What is measured on them costs what the real checkpoint costs; what they write m
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +25,7 @@ SPECIAL = (PAD, "<|im_start|>", STOP)
 NAMED = (*SPECIAL, "a", "$", "$$", r"\(", r"\[", "```")
 """The first entries of the vocabulary; the rest are w9, w10, …"""
 HEAD, TAIL = 10, 5
-"""So many tokens all prompts begin and end with, as those of one chat template do."""
+"""Tokens that all prompts begin and end with, as those of one chat template do."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +70,10 @@ def random_pair(shape: Shape, dtype: torch.dtype, device: str, seed: int = 0) ->
             if "norm" in name:  # norms of one would hide a norm that is applied twice
                 weight.data.uniform_(0.5, 1.5)
     hf.model.embed_tokens.weight.data[: len(SPECIAL)] = 0
-    folder = Path(__file__).parent  # nothing is read from it: all weights come from `hf`
     words = tokenizer(shape.d_vocab)
-    spec = LoadRequest("random-qwen3", folder, copy.deepcopy(config), words, dtype, device, N_CTX)
+    spec = LoadRequest(
+        name="random-qwen3", tokenizer=words, dtype=dtype, device=device, n_ctx=N_CTX
+    )
     model = _hooked_transformer(hf.eval(), spec)
     return Pair(model, hf.to(device))  # it was moved to the CPU on the way
 

@@ -10,8 +10,8 @@ from sae_lens import SAE
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 
 from saelens_steer.errors import InputError
+from saelens_steer.sae import DENSE, sae_quality
 from saelens_steer.sae import quality as module
-from saelens_steer.sae import sae_quality
 from saelens_steer.sae.fit import density_histogram
 from saelens_steer.sae.quality import packed_contexts
 
@@ -192,7 +192,7 @@ def test_every_figure_equals_that_of_sae_lens_on_the_same_batches(tiny_model):
         assert found[name] == pytest.approx(theirs[group][key], rel=1e-4), name
     rate = torch.tensor(by_feature["feature_density"])
     assert found["dead_share"] == pytest.approx(float((rate == 0).float().mean()))
-    assert found["dense_share"] == pytest.approx(float((rate > module.DENSE).float().mean()))
+    assert found["dense_share"] == pytest.approx(float((rate > DENSE).float().mean()))
     assert found["density"] == density_histogram(rate.double().numpy())
 
 
