@@ -38,6 +38,7 @@ def test_a_path_that_is_off_is_seen():
     assert (off["argmax_differs"], off["argmax_ties"]) == (1, 1)
 
 
+@pytest.mark.slow
 def test_every_path_writes_the_texts_of_a_hugging_face_hook():
     with torch.no_grad():
         found = generate.measured(SMALL, 6, generate.written_once(SMALL), repeats=1)
@@ -46,6 +47,7 @@ def test_every_path_writes_the_texts_of_a_hugging_face_hook():
         assert agreement["rows"] == found["rows"] and agreement["differ"] == 0, name
 
 
+@pytest.mark.slow
 def test_batches_of_any_size_give_the_same_margins():
     with torch.no_grad():
         found = scale.budgets((2048, 32, 512), n_prompts=5)
@@ -72,6 +74,7 @@ def test_many_controls_go_through_to_rows_and_claims():
 NULL = calibration.Null(n_candidates=2, n_controls=41, n_prompts=3)
 
 
+@pytest.mark.slow
 def test_resamples_differ_and_go_on_where_they_were_stopped(tmp_path):
     with torch.no_grad():
         stopped = calibration.resampled(NULL, 2, tmp_path / "kept.parquet")
@@ -108,6 +111,7 @@ def test_shares_come_with_intervals():
     assert mean["high"] == pytest.approx(0.06, abs=0.003)
 
 
+@pytest.mark.slow
 def test_a_feature_planted_among_random_ones_is_found_and_claimed(tiny_model):
     sae = random_sae(tiny_model.cfg.d_model, None)
     sae.W_dec.data = torch.nn.functional.normalize(sae.W_dec.data, dim=1)

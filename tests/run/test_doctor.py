@@ -128,6 +128,7 @@ def test_the_shipped_config_passes_and_the_last_line_is_the_run_folder():
     assert {"memory", "disk", "time"} <= facts.keys()
 
 
+@pytest.mark.slow
 def test_a_transformer_bridge_passes_and_says_why_its_rows_take_whole_passes():
     spec = load_config(ROOT / TINY, ["model.class=TransformerBridge", "prompts.limit=4"])
     found = {finding.name: finding for finding in examine(spec)}

@@ -29,6 +29,7 @@ def config(hook_name: str, sae: object, folder: Path) -> dict[str, object]:
     return {**SMALL, "hook_name": hook_name, "sae": {"load": {"source": str(folder)}}}
 
 
+@pytest.mark.slow
 def test_a_run_works_at_all_heads(tiny_model, tmp_path):
     width, hook_name = tiny_model.cfg.n_heads * tiny_model.cfg.d_head, "blocks.4.attn.hook_z"
     given = config(hook_name, random_sae(width, hook_name), tmp_path / "sae")

@@ -227,6 +227,7 @@ def test_the_held_out_loss_leaves_the_sae_as_it_is_and_counts_the_whole_penalty(
         assert found["held_out_explained_variance"] == left
 
 
+@pytest.mark.slow
 def test_held_out_activations_are_in_the_units_trained_in(random_model, small, tmp_path):
     """SAELens's own normalisation scales the training batches, so the curves must agree."""
     options = {"k": 4, "normalize_activations": "expected_average_only_in"}

@@ -117,6 +117,7 @@ def test_where_directions_cannot_stay_freezing_is_refused(small):
     check_train_spec(small(options=scaled, frozen_decoder=True))
 
 
+@pytest.mark.slow
 def test_the_twin_rebuilds_more_than_an_untrained_sae_and_less_than_a_trained_one(
     tiny_model, tmp_path
 ):

@@ -23,6 +23,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_a_resumed_training_ends_near_the_uninterrupted_one(
     random_model, small, tmp_path, monkeypatch, kind

@@ -15,6 +15,7 @@ from scripts.tiny.data import CORPUS_TOKENS, write_corpus
 CONFIGS = sorted((Path(__file__).parents[3] / "configs" / "tiny").glob("*.yaml"))
 
 
+@pytest.mark.slow
 def test_the_shipped_corpus_is_what_the_script_writes(tmp_path):
     written = write_corpus(tmp_path / TINY_CHATS.name).read_bytes()
     # another version of zlib packs to other bytes
