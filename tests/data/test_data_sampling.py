@@ -103,6 +103,7 @@ def test_the_seed_decides_and_a_larger_sample_holds_the_smaller(labelled):
         assert set(small) < set(large)
 
 
+@pytest.mark.slow
 def test_a_sample_is_the_same_in_every_process(labelled):
     script = (
         "from saelens_steer.config import SampleSpec; "

@@ -149,7 +149,7 @@ def test_a_decoder_that_strips_the_leading_space_still_tells_entries_apart():
     assert ordinary_entries(mine, 6) == {0: " ", 1: "a", 2: " a", 3: "$", 4: " $"}
 
 
-def test_a_vocabulary_of_qwens_size_is_read_within_two_seconds():
+def test_a_vocabulary_of_qwens_size_is_read_once_and_faster_than_entry_by_entry():
     rng = random.Random(0)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {c: i for i, c in enumerate(alphabet)}
@@ -158,14 +158,22 @@ def test_a_vocabulary_of_qwens_size_is_read_within_two_seconds():
     inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     inner.decoder, inner.pre_tokenizer = decoders.ByteLevel(), pre_tokenizers.ByteLevel(False)
     mine = PreTrainedTokenizerFast(tokenizer_object=inner)
-    start = time.process_time()  # other work on the machine does not count
-    ids = token_set(TokenSetSpec(name="latex_delimiters"), mine, 151_936)
-    other = complement(ids, mine, 151_936)
-    assert time.process_time() - start < 2
+
+    def read():
+        ids = token_set(TokenSetSpec(name="latex_delimiters"), mine, 151_936)
+        return ids, complement(ids, mine, 151_936)
+
+    def cpu(work):
+        start = time.process_time()
+        work()
+        return time.process_time() - start
+
+    one_by_one = cpu(lambda: [mine.decode(i) for i in range(15_164)]) * 10
+    first = cpu(read)
+    assert first < one_by_one / 2
+    assert cpu(read) < first / 2  # the vocabulary is remembered
+    ids, other = read()
     assert len(ids) + len(other) == 151_643
-    start = time.process_time()
-    token_set(TokenSetSpec(name="latex_delimiters"), mine, 151_936)
-    assert time.process_time() - start < 0.5
 
 
 def padded(tokenizer, texts):

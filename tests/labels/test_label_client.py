@@ -421,6 +421,7 @@ def test_a_question_asked_by_many_threads_is_sent_once(tmp_path):
     assert (found, len(server.asked)) == (["names of fruit"] * 8, 1)
 
 
+@pytest.mark.slow
 def test_without_the_client_everything_but_a_server_works():
     """The extra `label` is optional: nothing imports its client before a server is needed."""
     script = """

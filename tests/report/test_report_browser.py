@@ -93,6 +93,7 @@ def test_a_click_on_a_heading_sorts_the_table(page):
         assert table.locator("th").nth(3).get_attribute("aria-sort") == order
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 768])
 def test_nothing_is_wider_than_the_screen(browser, report, width):
     page = browser.new_page(viewport={"width": width, "height": 800})
@@ -110,6 +111,7 @@ def test_without_scripts_headline_and_all_tables_are_there(browser, report):
     page.close()
 
 
+@pytest.mark.slow
 def test_on_paper_nothing_is_cut_at_the_right_edge(browser, report):
     page = browser.new_page(viewport={"width": 688, "height": 1016})  # A4 within its margins
     page.goto(report.as_uri())

@@ -101,6 +101,7 @@ def test_no_feature_at_all_is_a_sentence():
     assert "none is shown" in features_page(feature_pages({}), "x", scripts=False)
 
 
+@pytest.mark.slow
 def test_the_section_is_left_out_without_pages_and_there_with_them(fresh_run, data):
     assert 'id="features"' not in page(read_run(fresh_run), "x")
     features_of.write(fresh_run, data)
@@ -178,6 +179,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 FLAGS += ["--disable-component-update", "--no-first-run"]
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome is installed")
 @pytest.mark.parametrize("width", [390, 1280])

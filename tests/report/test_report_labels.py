@@ -180,6 +180,7 @@ def test_feature_pages_without_any_label_have_no_column_for_them():
     assert ">Label<" not in failed and "not answered" in failed
 
 
+@pytest.mark.slow
 def test_a_run_without_labels_shows_nothing_of_them(named_run):
     (named_run / "labels.json").write_text("{}")
     empty = page(read_run(named_run), "x")
@@ -217,6 +218,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 FLAGS += ["--disable-component-update", "--no-first-run"]
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome is installed")
 @pytest.mark.parametrize("width", [390, 1280])

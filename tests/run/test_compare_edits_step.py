@@ -72,6 +72,7 @@ def made_at(folder: Path, *names: str) -> list[int]:
     return [(folder / name).stat().st_mtime_ns for name in names]
 
 
+@pytest.mark.slow
 def test_a_run_with_patches_from_its_first_outputs_to_its_report(parts, command, tmp_path):
     out = tmp_path / "run"
     status, last, errors = command("compare-edits", parts, out)

@@ -269,6 +269,7 @@ def test_positions_that_leave_nothing_to_steer_are_a_failed_self_test(random_fol
     assert "no position" in found["batches"].detail
 
 
+@pytest.mark.slow
 def test_a_prompt_file_that_holds_the_template_already_fails_with_the_prompts_id(
     random_folder, tmp_path, command
 ):

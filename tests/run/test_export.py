@@ -96,6 +96,7 @@ def test_images_of_a_folder_without_a_report_are_refused(run, said):
     assert "run the sweep there first" in err
 
 
+@pytest.mark.slow
 def test_rebuilding_the_report_removes_the_old_images(tmp_path, monkeypatch):
     stage = import_module("saelens_steer.pipeline.steps.report")
     monkeypatch.setattr(stage, "headline", lambda claims, summary: "an answer")

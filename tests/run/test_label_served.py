@@ -75,6 +75,7 @@ def n_asked(log: Path) -> int:
     return log.read_text().count("POST /v1/chat/completions")
 
 
+@pytest.mark.slow
 def test_every_feature_has_a_status_and_every_answer_is_cached(served, config, tmp_path, said):
     base_url, log = served
     options = asking(base_url, str(WEIGHTS))

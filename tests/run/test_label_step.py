@@ -165,6 +165,7 @@ class Mischievous:
         return MISCHIEF.get(self.by_text[text], well)(question)
 
 
+@pytest.mark.slow
 def test_every_feature_has_a_status_however_a_server_misbehaves_and_a_rerun_asks_the_rest(
     folder, config, said
 ):
@@ -265,6 +266,7 @@ def test_a_spent_budget_leaves_statuses_and_a_rerun_continues(folder, config, sa
     assert len(texts) == len(set(texts))
 
 
+@pytest.mark.slow
 def test_the_report_is_written_without_all_labels_and_again_once_they_are_there(
     folder, config, said
 ):

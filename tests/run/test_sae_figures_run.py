@@ -32,6 +32,7 @@ def quality(folder):
     return json.loads((folder / "quality.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_grid_writes_its_saes_a_table_and_a_figure(tmp_path):
     grid = [{"vary": {"k": [2, 4]}}, {"architecture": "topk", "vary": {"k": [4]}}]
     table = run(spec(grid=grid), tmp_path / "run", until="grid")
@@ -47,6 +48,7 @@ def test_a_grid_writes_its_saes_a_table_and_a_figure(tmp_path):
     assert "plotly" in (table.parent / "frontier.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_grid_resumes_and_removes_saes_that_are_no_longer_asked_for(tmp_path):
     both = spec(grid=[{"vary": {"k": [2, 4]}}])
     run(both, tmp_path / "run", until="grid")
@@ -58,6 +60,7 @@ def test_a_grid_resumes_and_removes_saes_that_are_no_longer_asked_for(tmp_path):
     assert not (tmp_path / "run/grid/batchtopk-k4").exists()
 
 
+@pytest.mark.slow
 def test_a_grid_removes_nothing_that_it_did_not_make(tmp_path):
     run(spec(grid=[{"vary": {"k": [2]}}]), tmp_path / "run", until="grid")
     mine = tmp_path / "run/grid/wandb/offline-run-1/notes.txt"
@@ -68,6 +71,7 @@ def test_a_grid_removes_nothing_that_it_did_not_make(tmp_path):
     assert not (tmp_path / "run/grid/batchtopk-k2").exists()
 
 
+@pytest.mark.slow
 def test_a_grid_removes_nothing_by_the_name_of_a_step_alone(tmp_path):
     asked = spec(grid=[{"vary": {"k": [2]}}])
     run(asked, tmp_path / "run", until="grid")
@@ -83,6 +87,7 @@ def test_a_grid_removes_nothing_by_the_name_of_a_step_alone(tmp_path):
             assert {p for p in tmp_path.rglob("*") if p.name != "grid.json"} == before
 
 
+@pytest.mark.slow
 def test_a_missing_sae_of_a_finished_grid_is_trained_again(tmp_path):
     asked = spec(grid=[{"vary": {"k": [2]}}])
     run(asked, tmp_path / "run", until="grid")
@@ -118,6 +123,7 @@ def test_a_grid_folder_that_links_elsewhere_is_refused(tmp_path):
     assert [p.name for p in (tmp_path / "away").rglob("*")] == ["batchtopk-k2"]
 
 
+@pytest.mark.slow
 def test_a_run_drops_the_table_of_a_grid_with_other_settings(tmp_path):
     from saelens_steer.pipeline.checks import checked_context
 
@@ -130,6 +136,7 @@ def test_a_run_drops_the_table_of_a_grid_with_other_settings(tmp_path):
     assert not table.exists() and (tmp_path / "run/grid/batchtopk-k2/cfg.json").exists()
 
 
+@pytest.mark.slow
 def test_a_grid_keeps_the_hash_of_the_runs_own_sae_in_the_provenance(tmp_path):
     own = spec(grid=[{"vary": {"k": [2]}}])
     run(own, tmp_path / "run", until="train")
@@ -139,6 +146,7 @@ def test_a_grid_keeps_the_hash_of_the_runs_own_sae_in_the_provenance(tmp_path):
     assert before
 
 
+@pytest.mark.slow
 def test_an_interrupted_grid_resumes_the_sae_in_training(tmp_path, monkeypatch):
     asked = parse_config(
         {
@@ -171,6 +179,7 @@ def test_baseline_grid_and_loggers_do_not_retrain_the_sae(trained):
     run(spec(), trained, until="train")
 
 
+@pytest.mark.slow
 def test_a_loaded_sae_without_figures_is_measured_on_the_selection_prompts(
     trained, tmp_path, tiny_model
 ):
@@ -189,6 +198,7 @@ def test_a_loaded_sae_without_figures_is_measured_on_the_selection_prompts(
     assert found["n_tokens"] == by_hand["n_tokens"] and found["verdict"]
 
 
+@pytest.mark.slow
 def test_a_loaded_sae_is_measured_on_the_corpus_the_config_names(trained, tmp_path):
     from saelens_steer.sae import load_sae
 
@@ -198,6 +208,7 @@ def test_a_loaded_sae_is_measured_on_the_corpus_the_config_names(trained, tmp_pa
     assert quality(tmp_path / "run/sae")["n_tokens"] > 15_000
 
 
+@pytest.mark.slow
 def test_another_corpus_changes_only_the_figures(trained, tmp_path):
     from saelens_steer.sae import load_sae
 
@@ -225,6 +236,7 @@ def test_an_sae_trained_here_keeps_its_figures_when_it_is_loaded(trained, tmp_pa
     assert quality(tmp_path / "run/sae") == quality(trained / "sae")
 
 
+@pytest.mark.slow
 def test_a_resumed_training_is_recorded_in_the_provenance(tmp_path, monkeypatch):
     resuming = parse_config({"sae": {"train": QUICK | {"resume": True, "batch_tokens": 256}}}, [])
     with monkeypatch.context() as patch:
@@ -237,6 +249,7 @@ def test_a_resumed_training_is_recorded_in_the_provenance(tmp_path, monkeypatch)
     assert about["resumed_at_tokens"][0] > 0 and about["train"]["resume"] is True
 
 
+@pytest.mark.slow
 def test_what_the_audit_finds_is_stored_and_recorded(trained, tmp_path, capsys):
     from saelens_steer.sae import load_sae
 

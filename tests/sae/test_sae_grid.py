@@ -118,6 +118,7 @@ def test_without_cached_tokens_all_training_tokens_are_cached(small):
     assert spec.cached_tokens == spec.training_tokens == 4096
 
 
+@pytest.mark.slow
 def test_each_sae_is_the_one_that_training_it_alone_gives(random_model, specs, tmp_path):
     grid = SAEGrid(random_model, specs, HOOK)
     for name, spec in specs.items():

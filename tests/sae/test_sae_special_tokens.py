@@ -175,6 +175,7 @@ def test_training_contexts_begin_as_the_tokenizer_or_the_spec_has_it(
     assert config.sequence_separator_token == ("bos" if want else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama3", "gpt2"])
 def test_a_trained_sae_states_its_contexts_and_is_measured_on_such(
     models, family, corpus, tmp_path

@@ -87,6 +87,7 @@ def test_the_original_is_the_model_as_it_is(random_model, table):
     assert (rows["edits"] == "").all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ("random_model", "random_bridge"))
 def test_each_variant_writes_what_steering_by_hand_writes(request, name, edits):
     model = request.getfixturevalue(name)

@@ -35,6 +35,7 @@ def sweep(random_model, small_sae) -> CompletionSweep:
     )
 
 
+@pytest.mark.slow
 def test_a_batch_of_mixed_directions_equals_one_by_one(sweep):
     table = run_completions(sweep).set_index(["cell", "prompt"])
     assert len(table) == 3 * 4

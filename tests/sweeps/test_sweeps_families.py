@@ -143,6 +143,7 @@ def sinks_and_special_tokens_left(sweep) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "where",
     [{}, {"positions": "last"}, {"exclude_special_tokens": True, "max_norm": 1.01}],

@@ -198,6 +198,7 @@ def sweep_at(model, hook_name: str, positions: str) -> LogitSweep:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", ["all", "last"])
 @pytest.mark.parametrize("layer", [0, 1, 3])
 def test_rows_and_texts_from_the_heads_on_are_those_of_whole_passes(gemma, layer, positions):

@@ -202,6 +202,7 @@ def test_the_receipt_has_the_norm_of_the_push_in_every_unit(random_model, small_
     assert (in_nats.rows.query("alpha == 0")["receipt_push"] == 0).all()
 
 
+@pytest.mark.slow
 def test_the_steps_of_a_kl_do_not_depend_on_the_batch(random_model, small_sae):
     directions = feature_directions(small_sae, [3, 5], "kl")
     sweep = logit_sweep(random_model, directions=directions, cells=grid(2, (-0.3,)))
@@ -210,6 +211,7 @@ def test_the_steps_of_a_kl_do_not_depend_on_the_batch(random_model, small_sae):
     assert steps[2] == pytest.approx(steps[1], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_kept_strengths_are_those_of_their_own_scale_and_of_each_direction(
     random_model, small_sae, tmp_path, monkeypatch
 ):
@@ -228,6 +230,7 @@ def test_kept_strengths_are_those_of_their_own_scale_and_of_each_direction(
     assert calibrated_steps(sweep, 10.0, store) == first
 
 
+@pytest.mark.slow
 def test_completions_in_units_of_kl_are_pushed_as_far_as_the_logits(random_model, small_sae):
     completions = {"max_new_tokens": 4, "top": 1, "n_controls": 1}
     settings = KL | {"alphas": [-0.5, 0.5], "metrics": ["kl", "code_validity"]}

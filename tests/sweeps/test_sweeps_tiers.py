@@ -93,6 +93,7 @@ def assert_rows_are_full_passes(sweep: LogitSweep) -> None:
     assert (want - unsteered[-1]).norm() > 0.01 * want.norm()
 
 
+@pytest.mark.slow
 def test_rows_from_the_hook_on_are_full_passes_of_each_prompt_alone(model):
     for hook_name, positions in HOOKS.items():
         if hook_name not in model.hook_dict:  # a parallel layer has no hook_resid_mid

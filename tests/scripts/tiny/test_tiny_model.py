@@ -101,6 +101,7 @@ def test_selection_prompts_and_steered_prompts_come_from_different_splits():
         assert {split_of(json.loads(line)["text"]) for line in lines} == {split}
 
 
+@pytest.mark.slow
 def test_a_training_batch_is_a_function_of_seed_and_step(tokenizer):
     assert torch.equal(batch(3, 0, tokenizer), batch(3, 0, tokenizer))
     assert not torch.equal(batch(3, 0, tokenizer), batch(4, 0, tokenizer))

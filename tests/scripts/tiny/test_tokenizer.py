@@ -76,6 +76,7 @@ def test_chats_are_short_enough_to_generate_within_sixty_four_tokens(tokenizer):
         assert max(lengths) < 64
 
 
+@pytest.mark.slow
 def test_a_newly_trained_tokenizer_has_the_shape_of_the_shipped_one(tokenizer, tmp_path):
     save_tokenizer(train_tokenizer(seed=0), tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
