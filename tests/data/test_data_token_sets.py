@@ -149,7 +149,7 @@ def test_a_decoder_that_strips_the_leading_space_still_tells_entries_apart():
     assert ordinary_entries(mine, 6) == {0: " ", 1: "a", 2: " a", 3: "$", 4: " $"}
 
 
-def test_a_vocabulary_of_qwens_size_is_read_once_and_faster_than_entry_by_entry():
+def test_a_vocabulary_of_qwens_size_is_read_once_at_the_cost_of_decoding_it_a_few_times():
     rng = random.Random(0)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {c: i for i, c in enumerate(alphabet)}
@@ -168,9 +168,9 @@ def test_a_vocabulary_of_qwens_size_is_read_once_and_faster_than_entry_by_entry(
         work()
         return time.process_time() - start
 
-    one_by_one = cpu(lambda: [mine.decode(i) for i in range(15_164)]) * 10
+    decoding = 10 * cpu(lambda: [mine.decode(i) for i in range(15_164)])
     first = cpu(read)
-    assert first < one_by_one / 2
+    assert first < 6 * decoding
     assert cpu(read) < first / 2  # the vocabulary is remembered
     ids, other = read()
     assert len(ids) + len(other) == 151_643
