@@ -65,8 +65,8 @@ def text_start(
     if wanted and bos is None and not own:
         if not of_sae:
             raise InputError(
-                "special_tokens=True (sae.train.prepend_bos) asks for BOS, which this tokenizer "
-                "does not have"
+                "special_tokens=True (sae.train.prepend_bos) requests BOS, but this tokenizer "
+                "has none"
             )
         wanted = None  # SAELens then puts none before contexts either
     if wanted is None or wanted == bool(own):
@@ -82,8 +82,8 @@ def begins_with_bos(
     ids, bos = text_start(tokenizer, special_tokens).ids, bos_id(tokenizer)
     if ids not in ((), (bos,)):
         raise InputError(
-            f"this tokenizer begins texts with {tokenizer.convert_ids_to_tokens(list(ids))}, which "
-            "contexts cannot: set prepend_bos to false (sae.train.prepend_bos)"
+            f"this tokenizer begins texts with {tokenizer.convert_ids_to_tokens(list(ids))}, but "
+            "contexts can begin only with BOS: set prepend_bos to false (sae.train.prepend_bos)"
         )
     return bool(ids)
 
@@ -97,7 +97,7 @@ def say_start(tokenizer: PreTrainedTokenizerBase, start: TextStart) -> None:
         text = f"begin with {bos} as the SAE's training contexts did; it is not steered"
     else:
         text = "begin without special tokens, as the SAE's training contexts did"
-    say_once(tokenizer, f"Raw texts {text}. The tokenizer itself would not do so.")
+    say_once(tokenizer, f"Plain texts {text}. This differs from the tokenizer's default.")
 
 
 def trained_with_bos(sae: SAE[Any]) -> bool | None:

@@ -53,7 +53,7 @@ class Adapter:
             raise InputError(f"The adapter {self.name} needs its base: {error}") from error
         if is_adapter(folder):
             raise InputError(
-                f"The adapter {self.name} belongs on {self.base}, which is an adapter itself: "
+                f"The adapter {self.name} is made for {self.base}, which is itself an adapter: "
                 f"{MERGED_ELSEWHERE}"
             )
         return folder
@@ -149,7 +149,7 @@ def _merge(adapter: Adapter, read_base: Reader, dtype: torch.dtype) -> PreTraine
     if not difference <= tolerance(dtype):
         raise InputError(
             f"The adapter {adapter.name} cannot be merged: the logits would change by "
-            f"{difference:.1e}, as they do where it changes tied embeddings"
+            f"{difference:.1e}, as happens if it changes tied embeddings"
         )
     return whole.requires_grad_(False).eval()
 
@@ -172,5 +172,5 @@ def refuse_adapter_weights(name: str, folder: Path) -> None:
             continue
         if found:
             raise InputError(
-                f"The weights of {name} hold {found}, a part of a LoRA adapter: {MERGED_ELSEWHERE}"
+                f"The weights of {name} hold {found}, part of a LoRA adapter: {MERGED_ELSEWHERE}"
             )

@@ -60,7 +60,7 @@ def _librarys(config: PretrainedConfig) -> Settings:
         if any(word in folder.lower() for word in FAMILY_WORDS):
             raise InputError(
                 f"The folder for temporary files, {tempfile.gettempdir()}, has the name of a model "
-                "family, which misleads TransformerLens; set TMPDIR to another."
+                "family, which misleads TransformerLens; set TMPDIR to another folder."
             )
         config.save_pretrained(folder)
         return convert_hf_model_config(folder)
@@ -234,9 +234,9 @@ def why_bridge(config: Any) -> str | None:
     """What no HookedTransformer can represent of this checkpoint; None if it can all of it."""
     architecture = (config.architectures or ["none"])[0]
     if architecture not in OWN and architecture not in LIBRARY:
-        return f"TransformerLens has no HookedTransformer of {architecture}"
+        return f"TransformerLens has no HookedTransformer for {architecture}"
     found = [what for what, present in _variants(config, architecture).items() if present]
-    return f"a HookedTransformer of {architecture} would ignore {found[0]}" if found else None
+    return f"a HookedTransformer for {architecture} would ignore {found[0]}" if found else None
 
 
 def _variants(config: Any, architecture: str) -> dict[str, bool]:

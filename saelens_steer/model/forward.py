@@ -63,7 +63,7 @@ def check_readable(model: Model, hook_name: str) -> str:
     check_hook_name(model, f"blocks.{layer}.hook_mlp_out")
     if str(model.cfg.normalization_type).endswith("Pre"):
         raise InputError(
-            f"What the MLP reads at {hook_name!r} lacks the norm's weights, which are folded into "
+            f"The MLP's input at {hook_name!r} lacks the norm's weights, which are folded into "
             "other weights; load the model with load_model, or with fold_ln=False."
         )
     return hook_name

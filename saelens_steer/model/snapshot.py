@@ -52,7 +52,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
         raise InputError(_not_a_model(name))
     if only_in_transformer_lens(ids[0]):
         raise InputError(
-            f"The model {name} is in TransformerLens's own format: give "
+            f"The model {name} is in TransformerLens's own format: pass "
             f"HookedTransformer.from_pretrained({name!r}) where a model is expected."
         )
     hub_id = next((i for i in ids if _is_cached(i)), ids[0])

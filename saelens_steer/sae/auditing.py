@@ -116,7 +116,7 @@ def check_fit(
     if not found.passed:
         raise InputError(
             f"the SAE {source} does not fit {model.cfg.model_name}: {found} "
-            "(load it without model= to look at it all the same)"
+            "(load it without model= to skip this check)"
         )
     say(f"{source}: {found}")
     return sae

@@ -84,7 +84,7 @@ def _failures(figures: Figures, promised: Promises) -> Iterator[str]:
     explained, l0 = figures["explained_variance"], figures["l0"]
     if not explained >= EXPLAINED:
         yield (
-            f"it explains {percent(explained)} of the variance, and SAEs that fit explain at "
+            f"it explains {percent(explained)} of the variance, but SAEs that fit explain at "
             f"least {percent(EXPLAINED)}: check model, hook and normalisation"
         )
     elif (known := promised.get("explained_variance")) and more_unexplained(
@@ -97,7 +97,7 @@ def _failures(figures: Figures, promised: Promises) -> Iterator[str]:
         )
     if (known := promised.get("l0")) and not _within(l0, known, L0_FACTOR):
         yield (
-            f"{l0:.3g} features are active per token, and {known:.3g} were promised: check k, "
+            f"{l0:.3g} features are active per token, but {known:.3g} are stated for it: check k, "
             "threshold, architecture and the scale of the input"
         )
     elif l0 > DENSEST * figures["d_in"] or l0 == 0:

@@ -202,7 +202,7 @@ def _of_words(hook_name: str | None, word: str | None) -> str | None:
     found = _mlp_input(word) or hook_of_word(word)
     if found is None:
         raise InputError(
-            f"the transcoder's metadata names {word!r}, which is no tensor known here: correct "
+            f"the transcoder's metadata names {word!r}, which is not a known tensor: correct "
             "hf_hook_name (hf_hook_name_out) in its cfg.json, such as model.layers.5.mlp.input"
         )
     if hook_name is not None and hook_layer(hook_name) != hook_layer(found):

@@ -65,7 +65,7 @@ def real_tokens(tokens: Ids, padding: Padding, mask: Mask | None, ends_matter: b
         row = int(trailing.argmax())
         raise InputError(
             f"row {row} ends in {int(trailing[row])} tokens {padding.pad}, which both pad and end "
-            "texts here, so its last token is unclear: pass an attention_mask with zeros at the "
+            "texts here, so its last token is ambiguous: pass an attention_mask with zeros at the "
             "padding, or pad on the left"
         )
     return real & text

@@ -74,8 +74,8 @@ def _llama3(keys: Keys, theta: float, width: int) -> Rope:
                 "original_max_position_embeddings": ORIGINAL,
             }
     raise InputError(
-        f"{FACTORS} of {keys.file.path} scales rotary frequencies otherwise than Llama 3: use the "
-        "checkpoint in Hugging Face format"
+        f"{FACTORS} of {keys.file.path} does not scale rotary frequencies as Llama 3 does: use "
+        "the checkpoint in Hugging Face format"
     )
 
 

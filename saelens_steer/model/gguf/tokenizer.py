@@ -40,7 +40,7 @@ def gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerBase:
     known = (*SPLIT, *DIGITS, *GPT2, *UNNAMED)
     if kind == "gpt2" and pre not in known:
         raise InputError(
-            f"{file.path} splits text as {pre!r}, which is not known here: {ELSEWHERE}"
+            f"{file.path} splits text as {pre!r}, which is not supported: {ELSEWHERE}"
         )
     adds_bos = kind == "llama" or pre in WHOLE_WORDS  # unless the file says
     tokenizer = _from_transformers(file, adds_bos)
@@ -86,7 +86,7 @@ def _split_as(file: GgufFile, backend: Any, pre: str) -> None:
         raise InputError(f"this version of transformers cannot split text as {pre!r}: {ELSEWHERE}")
     elif pre in UNNAMED:
         warnings.warn(
-            f"{file.path} does not name how its tokenizer splits text (tokenizer.ggml.pre), so "
+            f"{file.path} does not state how its tokenizer splits text (tokenizer.ggml.pre), so "
             f"GPT-2's pattern is used; if that is wrong, {ELSEWHERE}",
             UserWarning,
             stacklevel=2,

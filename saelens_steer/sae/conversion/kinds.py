@@ -155,8 +155,8 @@ def check_input_norm(checkpoint: Checkpoint, kind: SAEKind, normalisation: Norma
     if checkpoint.settings.get("activation") == "TopK" and alike[2] in checkpoint.weights:
         return True
     raise InputError(
-        f"{checkpoint.file} resembles OpenAI's TopK SAEs, which normalise their input without "
-        f'saying so: write "normalize_activations": "layer_norm" or "none" {WRITE}'
+        f"{checkpoint.file} resembles OpenAI's TopK SAEs, which normalise their input but do "
+        f'not state it: write "normalize_activations": "layer_norm" or "none" {WRITE}'
     )
 
 
