@@ -67,7 +67,7 @@ def pad_left(
     if d_vocab is not None and (beyond := max(map(max, rows))) >= d_vocab:
         raise InputError(
             f"a text holds the token {tokenizer.convert_ids_to_tokens(beyond)!r} with id {beyond}, "
-            f"and the model's embedding has {d_vocab} rows: remove it from the text"
+            f"but the model's embedding has {d_vocab} rows: remove it from the text"
         )
     width = max(map(len, rows))
     tokens = torch.full((len(rows), width), pad, dtype=torch.long)

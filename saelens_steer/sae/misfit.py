@@ -77,7 +77,7 @@ def judged_fit(figures: Mapping[str, Any], promised: Promises) -> Audit:
 
 def too_few(n: int) -> Audit:
     """The audit of too few tokens to measure a fit on."""
-    return Audit(notes=(f"{n} tokens are too few to audit the fit: it needs {FEWEST}",))
+    return Audit(notes=(f"{n} tokens are too few to audit the fit, which needs {FEWEST}",))
 
 
 def _failures(figures: Figures, promised: Promises) -> Iterator[str]:

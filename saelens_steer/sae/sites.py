@@ -139,7 +139,7 @@ def _check_reads(sae: SAE[Any], hook_name: str) -> None:
         return
     if is_transcoder(sae):
         raise InputError(
-            f"the transcoder reads {right} and writes at {steers_at(sae)}, and these are "
+            f"the transcoder reads {right} and writes at {steers_at(sae)}, but these are "
             f"activations of {hook_name}: cache them with hook_name={right!r}"
         )
     use = " or ".join(places)
@@ -162,8 +162,8 @@ def _check_steers(sae: SAE[Any], model: Any, right: str | None, hook_name: str) 
     word = str(sae.cfg.metadata.hf_hook_name or "")
     if NORM_AFTER_ATTENTION in word and _normalises_outputs(model):
         raise InputError(
-            f"the transcoder reads {word}, which in this model is attention's output, not what the "
-            "MLP reads: it belongs to another model"
+            f"the transcoder reads {word}, which in this model is attention's output, not the "
+            "MLP's input: it belongs to another model"
         )
 
 
@@ -175,8 +175,8 @@ def _check_side_of_norm(sae: SAE[Any], model: Any, hook_name: str) -> None:
     raw = "mlp.hook_out" if module == "mlp" else "attn.hook_out"
     if module in MODULE_OUTPUTS and _normalises_outputs(model) and in_block(hook_name) != raw:
         raise InputError(
-            f"the SAE was trained on the output of {word}, which a norm follows in this model: "
-            f"{hook_name} comes after it; use a TransformerBridge and its {raw}"
+            f"the SAE was trained on the output of {word}, which a norm follows in this model, "
+            f"and {hook_name} comes after that norm: use a TransformerBridge and its {raw}"
         )
 
 
@@ -184,9 +184,9 @@ def _check_centring(sae: SAE[Any], model: Any) -> None:
     """Raise InputError if the SAE expects centred weights, and the model's are not."""
     if expects_centred(sae) and not processing_of(model).centred_writing_weights:
         raise InputError(
-            "the SAE was trained on a model with centred weights (center_writing_weights), and "
-            "this model's are not: load the SAE with load_sae, which folds that into it if "
-            "possible, or centre the model"
+            "the SAE was trained on a model with centred weights (center_writing_weights), but "
+            "this model's are not: load the SAE with load_sae, which folds the centring into it "
+            "if possible, or centre the model"
         )
 
 

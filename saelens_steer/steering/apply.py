@@ -174,8 +174,8 @@ def _say_two_bos(model: Any, tracker: Tracker) -> None:
         token = model.tokenizer.convert_ids_to_tokens(bos)
         say_once(
             model.tokenizer,
-            f"A steered prompt begins with {token} twice, as text in a chat template does if the "
-            "tokenizer adds its own: tokenize it with add_special_tokens=False.",
+            f"A steered prompt begins with {token} twice, as happens if the tokenizer adds its own "
+            "to the chat template's: tokenize it with add_special_tokens=False.",
         )
 
 

@@ -34,7 +34,7 @@ def gguf_config(file: GgufFile) -> PretrainedConfig:
         with torch.device("meta"):
             hf = AutoModelForCausalLM.from_config(config)
     except Exception as error:  # transformers validates configs with errors of several kinds
-        raise InputError(f"{file.path} describes no model: {one_line(error)}") from error
+        raise InputError(f"{file.path} does not describe a model: {one_line(error)}") from error
     _account_for_tensors(file, _weights(file, hf))
     return config
 

@@ -17,7 +17,7 @@ NOT_A_MODEL = {
     "clip": "the vision part of a model: give the file of its language model",
     "imatrix": "an importance matrix: give the file of the model",
     "vocab": "a vocabulary without weights: give the file of the model",
-    "controlvector": "a control vector: give the file of the model, and read this with load_vectors",
+    "controlvector": "a control vector: give the file of the model (load_vectors reads this one)",
 }
 DAMAGE = (ValueError, LookupError, TypeError, OverflowError, OSError, MemoryError)
 """What the package gguf raises for a damaged file."""

@@ -39,9 +39,7 @@ def gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerBase:
         raise InputError(f"{file.path} holds {_unreadable(kind)}: {ELSEWHERE}")
     known = (*SPLIT, *DIGITS, *GPT2, *UNNAMED)
     if kind == "gpt2" and pre not in known:
-        raise InputError(
-            f"{file.path} splits text as {pre!r}, which is not supported: {ELSEWHERE}"
-        )
+        raise InputError(f"{file.path} splits text as {pre!r}, which is not supported: {ELSEWHERE}")
     adds_bos = kind == "llama" or pre in WHOLE_WORDS  # unless the file says
     tokenizer = _from_transformers(file, adds_bos)
     if len(tokenizer) > (rows := file.shapes["token_embd.weight"][0]):
@@ -55,7 +53,7 @@ def gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-ELSEWHERE = "give the folder of its checkpoint's tokenizer, load_model(…, tokenizer=…)"
+ELSEWHERE = "pass its checkpoint's own tokenizer, load_model(…, tokenizer=…)"
 
 
 def _unreadable(kind: str) -> str:

@@ -89,7 +89,7 @@ def check_supported(checkpoint: Checkpoint) -> None:
     for key, word in _stated(checkpoint).items():
         if REFUSED.search(word) or not (word in SAYS_NOTHING or _kind_of(word)):
             raise InputError(
-                f"{file} has {key}: {settings[key]}, and only relu, topk, batchtopk, jumprelu and "
+                f"{file} has {key}: {settings[key]}, but only relu, topk, batchtopk, jumprelu and "
                 "gated SAEs can be converted"
             )
     if str(settings.get("postact_fn", "relu")).lower() != "relu":
