@@ -22,7 +22,7 @@ def render(
     system: str | None = None,
     chat: bool = True,
 ) -> str:
-    """The text that the model reads: the chat template up to where the assistant's answer starts.
+    """The text that the model reads: the chat template up to the start of the assistant's answer.
 
     `chat=False` gives the plain text, after a BOS token if the tokenizer adds one (see
     `special_tokens`). InputError if the chat template is missing or rejects the messages.

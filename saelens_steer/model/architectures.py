@@ -2,7 +2,8 @@
 
 TransformerLens's own config is used where it is right (`LIBRARY`), and one built here where it is
 not (`OWN`). Rotary embeddings, windows and head widths are always read from the checkpoint, since
-TransformerLens ignores most of their variants in silence. `why_bridge` names the rest.
+TransformerLens silently ignores most of their variants. `why_bridge` says what neither can
+represent.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from saelens_steer.model.settings import (
 
 Settings = dict[str, Any]
 FAMILY_WORDS = ("llama", "gemma", "olmo")
-"""Words in a path by which TransformerLens picks a config, whatever the folder holds."""
+"""Words in a path from which TransformerLens picks a config, whatever the folder holds."""
 
 
 def hooked_config(config: PretrainedConfig, dtype: torch.dtype) -> HookedTransformerConfig:
@@ -55,7 +56,7 @@ def hooked_config(config: PretrainedConfig, dtype: torch.dtype) -> HookedTransfo
 
 
 def _librarys(config: PretrainedConfig) -> Settings:
-    """TransformerLens's own settings, from a folder whose name gives nothing away."""
+    """TransformerLens's own settings, read from a folder whose name suggests no model family."""
     with tempfile.TemporaryDirectory(prefix="config-") as folder:
         if any(word in folder.lower() for word in FAMILY_WORDS):
             raise InputError(
@@ -231,7 +232,7 @@ def _windows(config: Any) -> Settings:
 
 
 def why_bridge(config: Any) -> str | None:
-    """What no HookedTransformer can represent of this checkpoint; None if it can all of it."""
+    """What a HookedTransformer cannot represent of this checkpoint; None if it can represent it."""
     architecture = (config.architectures or ["none"])[0]
     if architecture not in OWN and architecture not in LIBRARY:
         return f"TransformerLens has no HookedTransformer for {architecture}"
@@ -273,7 +274,7 @@ def _variants(config: Any, architecture: str) -> dict[str, bool]:
 
 
 def _unsupported_scaling(config: Any) -> bool:
-    """TransformerLens scales sliding layers by yarn and llama3 only, and spares them yarn only."""
+    """Whether TransformerLens would scale some layers wrongly, full or sliding."""
     rope, full = rope_of(config), rope_type(config)
     if full not in ("default", "linear", "llama3", "yarn"):
         return True

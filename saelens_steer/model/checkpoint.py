@@ -1,4 +1,4 @@
-"""A text model in Hugging Face format, from a folder or from memory, that can be read again."""
+"""A text model in Hugging Face format, from a folder or from memory, that can be reread."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ TEXT_MODEL = {
 OTHER_PARTS = re.compile(
     r"(^|\.)(vision|visual|audio|image|multi_modal|multimodal|mm_|embed_vision|embed_audio|mtp)"
 )
-"""Weights of a checkpoint's vision, audio and multi-token-prediction parts, which no text needs."""
+"""Weights for vision, audio and multi-token prediction, which text does not need."""
 CAUSAL_MASKS = re.compile(r"\.attn(ention)?(\.attention)?\.(masked_)?bias$")
-"""Buffers in old GPT checkpoints; biases that are weights have other names."""
+"""Causal-mask buffers in old GPT checkpoints; biases that are weights have other names."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Checkpoint:
 
     name: str
     source: str
-    """The folder, or what stands in for one."""
+    """The folder, or a description of a model in memory."""
     config: PretrainedConfig
     tokenizer: PreTrainedTokenizerBase
     fingerprint: str

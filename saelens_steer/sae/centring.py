@@ -39,7 +39,7 @@ def expects_centred(sae: SAE[Any]) -> bool:
 def for_plain_weights(sae: SAE[Any]) -> SAE[Any]:
     """The SAE, with centring folded if it expects that; it then reads centred models as before.
 
-    Left alone if nothing can be folded into it: `check_sae` then demands a centred model.
+    Unchanged if centring cannot be folded into it; `check_sae` then requires a centred model.
     """
     if not expects_centred(sae) or _unfoldable(sae):
         return sae

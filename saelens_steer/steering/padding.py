@@ -44,7 +44,7 @@ def leading_padding(tokens: Ids, pad_id: int | None) -> Mask:
 def real_tokens(tokens: Ids, padding: Padding, mask: Mask | None, ends_matter: bool) -> Mask:
     """False on padding: what the attention mask hides, and padding tokens at either end.
 
-    InputError if it matters where texts end (`ends_matter`) and the ids leave that open.
+    InputError if it matters where texts end (`ends_matter`) and the ids do not tell.
     """
     if mask is not None:
         real = mask

@@ -49,7 +49,7 @@ class Measurement:
     steps: tuple[float, ...] | None = None
     """The multiple of its direction that each cell adds, if found by `calibrated`."""
     special_tokens: SpecialTokens = None
-    """What decides how plain prompts begin; None: the SAE, or else the tokenizer."""
+    """What determines how plain prompts begin; None: the SAE, or else the tokenizer."""
 
     @property
     def start(self) -> TextStart | None:

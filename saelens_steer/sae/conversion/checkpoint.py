@@ -46,7 +46,7 @@ class Checkpoint:
     `outer.inner`; the outermost takes precedence."""
 
     def stated(self, *keys: str) -> Any:
-        """The setting under the first of these names that there is, else None."""
+        """The setting under the first of these names that exists, or None."""
         return next((self.settings[key] for key in keys if key in self.settings), None)
 
 
