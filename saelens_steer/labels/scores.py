@@ -1,4 +1,4 @@
-"""Scores for how far a label can be believed, each with its chance level and an interval."""
+"""Scores for how far a label can be trusted, each with its chance level and an interval."""
 
 from __future__ import annotations
 

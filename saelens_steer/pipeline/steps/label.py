@@ -1,4 +1,4 @@
-"""Labels for the features on the pages, with scores of how far each can be believed."""
+"""Labels for the features on the pages, with scores of how far each can be trusted."""
 
 from __future__ import annotations
 
