@@ -128,7 +128,7 @@ class Client:
         self._stopped.wait(seconds)
 
     def _identity(self, question: Question) -> dict[str, Any]:
-        """Everything that decides the answer."""
+        """Everything that determines the answer."""
         return {
             "model": self.spec.model,
             "max_tokens": self.spec.max_answer_tokens,

@@ -75,7 +75,7 @@ def read_adapter(name: str, folder: Path) -> Adapter:
             f"{MERGED_ELSEWHERE}"
         ) from error
     if kind != "LORA" or any(about.get(setting) for setting in NOT_A_SUM):
-        raise InputError(f"{name} is an adapter of the kind {_kind(about)}: {MERGED_ELSEWHERE}")
+        raise InputError(f"{name} is an adapter of type {_kind(about)}: {MERGED_ELSEWHERE}")
     if not base or not isinstance(base, str):
         raise InputError(
             f"{folder / ADAPTER_CONFIG} names no base: write the folder or hub id of the model it "

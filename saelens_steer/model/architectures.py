@@ -266,7 +266,7 @@ def _variants(config: Any, architecture: str) -> dict[str, bool]:
         "grouped queries": architecture in ("Olmo2ForCausalLM", "OlmoForCausalLM", "PhiForCausalLM")
         and grouped not in (None, heads),
         f"the activation {activation(config)}": activation(config) not in SUPPORTED_ACTIVATIONS,
-        f"attention of the kind {', '.join(sorted(kinds - {FULL, SLIDING}))}": bool(
+        f"attention of type {', '.join(sorted(kinds - {FULL, SLIDING}))}": bool(
             kinds - {FULL, SLIDING}
         ),
         f"scaled rotary embeddings ({rope_type(config)})": _unsupported_scaling(config),

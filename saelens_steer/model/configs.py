@@ -67,7 +67,7 @@ def _raw(folder: Path) -> dict[str, Any]:
 
 
 def _unsupported(architecture: str) -> InputError:
-    """The error for an architecture that is no text decoder known to TransformerLens."""
+    """The error for an architecture that is not a text decoder known to TransformerLens."""
     return InputError(
         f"The architecture {architecture} is not supported; use a causal text decoder that "
         "TransformerLens knows, such as LlamaForCausalLM or GPT2LMHeadModel."
@@ -91,7 +91,7 @@ def quantization_of(config: Any) -> str | None:
 
 
 def _refuse(config: Any, text: Any) -> None:
-    """Refuse checkpoints that both classes of TransformerLens would compute wrongly."""
+    """Refuse checkpoints that neither class of TransformerLens would compute correctly."""
     quantization = quantization_of(config) or quantization_of(text)
     unsupported = {
         "quantized weights": quantization not in (None, *DEQUANTIZED),
@@ -101,5 +101,5 @@ def _refuse(config: Any, text: Any) -> None:
     for what, present in unsupported.items():
         if present:
             raise InputError(
-                f"This checkpoint has {what}, which is not supported; use one without."
+                f"This checkpoint is not supported because it has {what}; use one without."
             )

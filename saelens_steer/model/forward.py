@@ -224,7 +224,7 @@ def _norm_weight(model: Model) -> Tensor:
 
 
 def weight_of_norm(norm: Any) -> Tensor | None:
-    """What a norm multiplies by, float32; None if it has no weights.
+    """The factors that a norm multiplies by, float32; None if it has no weights.
 
     Some modules in a bridge multiply by 1 + their weights, which their output on ones shows.
     """

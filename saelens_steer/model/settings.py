@@ -14,7 +14,7 @@ from saelens_steer.errors import InputError
 
 MAX_DEFAULT_N_CTX = 4096
 UNSTATED_N_CTX = 2048
-"""The default for models that state no longest context, such as Bloom."""
+"""The default for models that state no maximum context, such as Bloom."""
 FULL, SLIDING = "full_attention", "sliding_attention"
 LOCAL = {"local": SLIDING, "global": FULL}
 """GPT-Neo's words."""

@@ -47,7 +47,7 @@ def find_snapshot(name: str, revision: str | None = None) -> Path:
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
-    """Download a hub model unless it is cached, under whichever of its ids."""
+    """Download a hub model unless it is cached under any of its ids."""
     if not (ids := hub_ids(name)):
         raise InputError(_not_a_model(name))
     if only_in_transformer_lens(ids[0]):

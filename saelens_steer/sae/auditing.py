@@ -150,7 +150,7 @@ def audit_tokens(
 
 
 def _broken(sae: SAE[Any]) -> Iterator[str]:
-    """Weights that are not finite; those of a missing encoder are NaN on purpose."""
+    """Weights that are not finite; those of a missing encoder are deliberately NaN."""
     for name, weight in sae.named_parameters():
         missing = sae.cfg.metadata.decoder_only and name == "W_enc"
         if not missing and not bool(weight.isfinite().all()):
@@ -227,7 +227,7 @@ class _Sites:
         if fits[best] > 0 and more_unexplained(fits[begins], fits[best], BETTER_BOS):
             yield (
                 f"it explains {percent(fits[best])} of the variance of texts with {best} BOS "
-                f"tokens before them, but {percent(fits[begins])} with {begins} as here: check "
+                f"tokens before them, but {percent(fits[begins])} with {begins}, as here: check "
                 "how texts are tokenized"
             )
 

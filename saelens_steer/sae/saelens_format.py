@@ -36,7 +36,7 @@ DAMAGE = (
     *(OSError, LookupError, TypeError, AttributeError, ValueError, RuntimeError),
     SafetensorError,
 )
-"""What SAELens raises for files it cannot load."""
+"""Exceptions that SAELens raises for files it cannot load."""
 TRANSCODERS = (
     *("transcoder", "skip_transcoder"),
     *("jumprelu_transcoder", "jumprelu_skip_transcoder"),
@@ -94,7 +94,7 @@ def _checked_architecture(folder: Path, settings: dict[str, Any]) -> str:
         raise InputError(f"{file} has activation function {word} {kwargs or ''}: not supported")
     top = word == "topk" or architecture == "topk"
     if top and settings.get("k", kwargs.get("k")) is None:
-        raise InputError(f'{file} is of a TopK SAE, but holds no k: write "k": NUMBER into it')
+        raise InputError(f'{file} describes a TopK SAE, but holds no k: write "k": NUMBER into it')
     metadata = settings.get("metadata") or {}
     head = settings.get("hook_head_index", settings.get("hook_point_head_index"))
     head = metadata.get("hook_head_index", head)

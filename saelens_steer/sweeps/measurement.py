@@ -53,7 +53,7 @@ class Measurement:
 
     @property
     def start(self) -> TextStart | None:
-        """What goes before plain prompts; None if they are in the chat template."""
+        """The special tokens before plain prompts; None if they are in the chat template."""
         if self.prompt_spec.chat:
             return None
         return text_start(self.model.tokenizer, self._decides)

@@ -149,8 +149,8 @@ def test_without_peft_the_line_that_installs_it_is_named(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"peft_type": "PROMPT_TUNING"}, "of the kind PROMPT_TUNING"),
-        ({"peft_type": "IA3"}, "of the kind IA3"),
+        ({"peft_type": "PROMPT_TUNING"}, "of type PROMPT_TUNING"),
+        ({"peft_type": "IA3"}, "of type IA3"),
         ({"alora_invocation_tokens": [1, 2]}, "LORA with alora_invocation_tokens"),
         ({"megatron_config": {"a": 1}}, "LORA with megatron_config"),
         ({"base_model_name_or_path": None}, "names no base"),

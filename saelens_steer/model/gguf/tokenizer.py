@@ -57,7 +57,7 @@ ELSEWHERE = "pass its checkpoint's own tokenizer, load_model(…, tokenizer=…)
 
 
 def _unreadable(kind: str) -> str:
-    return f"a tokenizer of the kind {kind!r}" if kind else "no tokenizer"
+    return f"a tokenizer of type {kind!r}" if kind else "no tokenizer"
 
 
 def _from_transformers(file: GgufFile, adds_bos: bool) -> Any:
