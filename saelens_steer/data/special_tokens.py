@@ -65,8 +65,8 @@ def text_start(
     if wanted and bos is None and not own:
         if not of_sae:
             raise InputError(
-                "special_tokens=True (sae.train.prepend_bos) requests BOS, but this tokenizer "
-                "has none"
+                "special_tokens=True (sae.train.prepend_bos) asks for BOS, which this tokenizer "
+                "does not have"
             )
         wanted = None  # SAELens then puts none before contexts either
     if wanted is None or wanted == bool(own):
