@@ -53,15 +53,15 @@ def cache_activations(
 ) -> Activations:
     """Residuals of prompts at `hook_name` (default blocks.{n_layers // 2}.hook_resid_pre).
 
-    At `attn.hook_z`, a position's heads are one vector; `mlp.hook_in` is what the MLP reads.
+    At `attn.hook_z`, all heads of a position are one vector; `mlp.hook_in` is the MLP's input.
     Prompts are put in the chat template (`chat=False`: left unchanged); a prompt's answer follows
     the assistant start. `tokens`: all, last (the assistant start), diagnostic (assistant start,
     code fences, math delimiters), or answer. Drops special tokens other than the assistant start,
     and attention sinks: vectors with a norm above `max_norm` × the median of the others.
-    `special_tokens`: whether plain text begins with BOS; None as the checkpoint's tokenizer has it,
-    an SAE as its training contexts did. `out`: write vectors to this folder as they are computed
-    and read them from there, to bound memory. Raises InputError before any forward pass for an
-    unknown hook or missing answers, and later if no vector is kept or a kept one is not finite.
+    `special_tokens`: whether plain text begins with BOS; None follows the checkpoint's tokenizer,
+    an SAE its training contexts. `out`: write vectors to this folder as they are computed and read
+    them from there, to bound memory. Raises InputError before any forward pass for an unknown hook
+    or missing answers, and later if no vector is kept or a kept one is not finite.
     """
     hook_name = check_readable(model, hook_name or default_hook_name(model))
     encoded = encode_prompts(
@@ -103,7 +103,7 @@ def with_answers(
     """Add the model's greedy answer to each prompt that has none.
 
     An answer is cut where retokenising its text would change the model's tokens (`written_text`).
-    `note` gets the number of answers in each batch.
+    `note` is called with the number of answers in each batch.
     """
     unanswered = [p for p in prompts if not p.answer]
     encoded = encode_prompts(

@@ -155,7 +155,7 @@ class ShardWriter:
         self.waiting: list[Vectors] = []
 
     def append(self, vectors: Vectors) -> None:
-        """Write full shards, and hold the rest."""
+        """Write full shards, and keep the rest in memory."""
         size = max(1, SHARD_BYTES // (4 * vectors.shape[1]))
         self.waiting.append(vectors)
         if sum(map(len, self.waiting)) < size:

@@ -31,7 +31,7 @@ class CompareEditsSettings(Spec):
     positions: Literal["all", "prompt", "generated", "last"] = "all"
     exclude_special_tokens: bool = False
     max_norm: MaxNorm = "auto"
-    """Leave attention sinks unedited, positions whose norm exceeds this multiple of their prompt's
+    """Leave attention sinks unedited: positions whose norm exceeds this multiple of their prompt's
     median. auto: 10 if an SAE is spliced in, otherwise no limit."""
     max_new_tokens: int = Field(default=64, gt=0)
     batch_size: int = Field(default=16, gt=0)

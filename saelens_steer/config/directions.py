@@ -43,14 +43,14 @@ class SelectSpec(Spec):
     push: float = Field(default=1.0, gt=0)
     """Size of the pushes of these two scores, in multiples of mean ‖x‖."""
     push_prompts: int = Field(default=12, gt=0)
-    """Prompts per side, the first ones, that causal scores use."""
+    """Causal scores use the first prompts of each side, up to this many."""
     pool: Literal["tokens", "max"] = "tokens"
     """max: each prompt counts once, with its largest activation over tokens."""
     answer_tokens: int = Field(default=32, gt=0)
     """Maximum length of the answers that the model writes for prompts without one (at: answer)."""
     chat: bool | None = None
     """Wrap these prompts in the chat template, with prompts.system as system message, or leave them
-    unchanged; null: as prompts.chat."""
+    unchanged; null: same as prompts.chat."""
 
     @model_validator(mode="after")
     def _two_domains(self) -> SelectSpec:
@@ -64,7 +64,7 @@ PARTS = ("assistant_start", "answer")
 
 
 class SourceFacts(NamedTuple):
-    """The inputs of a source of directions, and the kind of evidence that its effect is."""
+    """The inputs of a source of directions, and what kind of evidence its effect is."""
 
     evidence: Literal["selection", "tokens", "ceiling", "without SAE", "control", "given"]
     """selection: does not use the outcome. tokens: uses the metric's tokens. ceiling: uses the
@@ -110,7 +110,7 @@ def is_file(name: str) -> bool:
 
 
 def evidence_of(source: str) -> str:
-    """The kind of evidence that a source's effect is (see SourceFacts)."""
+    """What kind of evidence a source's effect is (see SourceFacts)."""
     name = source.partition("@")[0]
     if name in SOURCES:
         return SOURCES[name].evidence
@@ -243,7 +243,7 @@ class TradeoffsSpec(Spec):
     """The first is the baseline of the others."""
     alphas: tuple[float, ...] = (0.25, 0.5)
     effect: float | None = Field(default=1.0, gt=0)
-    """Also find the strength with this effect; null: do not."""
+    """Also find the strength that has this effect; null: do not."""
     max_new_tokens: int = Field(default=40, ge=0)
     """Length of the texts for validity and perplexity; 0: generate none."""
 

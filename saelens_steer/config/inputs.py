@@ -45,8 +45,8 @@ class SampleSpec(Spec):
     """Skip rows with fewer characters. Many rows of wikitext are headings, such as
     "= = Reception = ="; 100 keeps only its paragraphs."""
     pool: int = Field(default=10_000, gt=0)
-    """Draw from the first usable rows only, up to this many, so that a large dataset is not read
-    whole. If all of them have the same value of by, as in a sorted dataset, that is an error."""
+    """Draw from the first usable rows only, up to this many, so that a large dataset is not read in
+    full. If all of them have the same value of by, as in a sorted dataset, that is an error."""
 
     @model_validator(mode="after")
     def _pool_is_large_enough(self) -> SampleSpec:

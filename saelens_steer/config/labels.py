@@ -51,7 +51,7 @@ class ServerSpec(Spec):
     """Seconds until a request is given up."""
     retries: int = Field(default=4, ge=0)
     """Retries of a request after a 408, 409, 429 or 5xx, a time-out or a broken connection. Waits
-    double each time, unless the server asks for a certain wait."""
+    double each time, unless the server requests a specific wait."""
     backoff: float = Field(default=1.0, ge=0)
     """Seconds of the first wait. No wait exceeds a minute."""
     max_answer_tokens: int = Field(default=1024, gt=0)
@@ -64,8 +64,8 @@ class ServerSpec(Spec):
     max_requests: int | None = Field(default=None, gt=0)
     """Requests per run, retries included; null: no limit."""
     max_tokens: int | None = Field(default=None, gt=0)
-    """Tokens per run, of questions and answers; null: no limit. A request is sent only if its
-    maximum cost is left: one token per byte of the question, plus max_answer_tokens."""
+    """Tokens per run, of questions and answers; null: no limit. A request is sent only if enough is
+    left for its maximum cost: one token per byte of the question, plus max_answer_tokens."""
 
     @field_validator("base_url")
     @classmethod
@@ -109,7 +109,7 @@ class LabelSpec(Spec):
     example_chars: int = Field(default=200, gt=0)
     """Characters of each text that the labeller sees."""
     contexts: int = Field(default=5, gt=0)
-    """Contexts that the labeller sees, in order of falling activation."""
+    """Contexts that the labeller sees, in decreasing order of activation."""
     detection: int = Field(default=20, ge=0)
     """Held-out contexts in the detection score that fire, and as many silent ones."""
     neuronpedia: str | None = "https://www.neuronpedia.org"

@@ -26,8 +26,8 @@ class TrainSpec(Spec):
     """`tiny` (chats of 650,000 tokens in the tiny model's tokenizer), a text or .jsonl file, or a
     Hugging Face dataset with a `text` column."""
     prepend_bos: bool | None = None
-    """Whether contexts begin with BOS, and texts inside them too. null: if the checkpoint's own
-    tokenizer puts BOS before text."""
+    """Whether contexts, and the texts inside them, begin with BOS. null: they do if the
+    checkpoint's own tokenizer puts BOS before text."""
     tokens: Literal["all", "diagnostic"] = "all"
     training_tokens: int = Field(default=400_000, gt=0)
     cached_tokens: int | None = Field(default=None, gt=0)

@@ -18,7 +18,7 @@ ONCE = (0.0, 1.0)
 """The alphas of an edit without a strength: unsteered and steered."""
 SPLICE_MAX_NORM = 10.0
 """A spliced SAE skips positions whose norm exceeds this multiple of their prompt's median: it was
-not trained on attention sinks, and a model with a damaged sink breaks down."""
+not trained on attention sinks, and a damaged sink breaks the model."""
 
 
 class CompletionSpec(Spec):
@@ -64,7 +64,7 @@ class SweepSpec(Spec):
     exclude_special_tokens: bool = False
     """Do not steer special tokens."""
     max_norm: MaxNorm = "auto"
-    """Leave attention sinks unsteered, positions whose norm exceeds this multiple of their prompt's
+    """Leave attention sinks unsteered: positions whose norm exceeds this multiple of their prompt's
     median. auto: 10 if an SAE is spliced in, otherwise no limit."""
     n_controls: int = Field(default=512, ge=0)
     """K, the number of controls per family."""

@@ -22,7 +22,7 @@ def render(
     system: str | None = None,
     chat: bool = True,
 ) -> str:
-    """The text that the model reads: the chat template up to where the assistant's answer starts.
+    """The text that the model reads: the chat template up to the start of the assistant's answer.
 
     `chat=False` gives the plain text, after a BOS token if the tokenizer adds one (see
     `special_tokens`). InputError if the chat template is missing or rejects the messages.
@@ -67,7 +67,7 @@ def pad_left(
     if d_vocab is not None and (beyond := max(map(max, rows))) >= d_vocab:
         raise InputError(
             f"a text holds the token {tokenizer.convert_ids_to_tokens(beyond)!r} with id {beyond}, "
-            f"and the model's embedding has {d_vocab} rows: remove it from the text"
+            f"but the model's embedding has {d_vocab} rows: remove it from the text"
         )
     width = max(map(len, rows))
     tokens = torch.full((len(rows), width), pad, dtype=torch.long)

@@ -35,7 +35,7 @@ class Encoded:
     answer: tuple[int, ...]
     """Empty if the prompt has no answer."""
     added: int = 0
-    """Length of a BOS put before the text that the tokenizer would not put there: never steered."""
+    """Length of a BOS before the text that the tokenizer itself would not add: never steered."""
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -53,8 +53,8 @@ def encode_prompts(
 ) -> list[Encoded]:
     """Encode each prompt in the chat template, or as plain text if `chat=False`.
 
-    `special_tokens` is about plain text: as the tokenizer has it, with or without BOS, or as an SAE
-    was trained.
+    `special_tokens` applies to plain text: None follows the tokenizer, a bool adds BOS or not, an
+    SAE means as it was trained.
     """
     if not chat:
         start = text_start(tokenizer, special_tokens)

@@ -99,7 +99,7 @@ def check_disjoint(steered: Sequence[Prompt], selecting: Sequence[Prompt]) -> No
         example = sorted(shared)[0][:60]
         raise InputError(
             f"{len(shared)} prompts are both steered and used for selection, such as {example!r}: "
-            "select features on other prompts than those that effects are measured on"
+            "select features on prompts other than those that effects are measured on"
         )
 
 

@@ -1,9 +1,9 @@
 """Which special tokens text gets: three rules, for encoding, caching, training and generation.
 
 1. Plain text gets those that the checkpoint's own tokenizer puts before it.
-2. Text that holds special tokens of the chat template, or begins with BOS, gets none.
+2. Text that contains special tokens of the chat template, or begins with BOS, gets none.
 3. If an SAE states whether its training contexts began with BOS, plain text follows the SAE. A BOS
-   that the tokenizer would not have put there is left unsteered.
+   that the tokenizer would not add itself is left unsteered.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from saelens_steer.errors import InputError
 from saelens_steer.progress import say_once
 
 SpecialTokens = bool | SAE[Any] | None
-"""None: as the tokenizer has it. A bool: with or without BOS. An SAE: as it was trained."""
+"""None: as the tokenizer does. A bool: with or without BOS. An SAE: as it was trained."""
 STATED = "prepend_bos_stated"
-"""In an SAE's metadata: its file states prepend_bos, so this is no default of a loader."""
+"""Key in the metadata of an SAE whose file states prepend_bos, so it is not a loader's default."""
 _saved = WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, ...]]()
-"""Copies made by TransformerLens → what the tokenizer that was saved puts before text."""
+"""Copy made by TransformerLens → the ids that the saved tokenizer puts before text."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class TextStart:
 
     ids: tuple[int, ...]
     added: int = 0
-    """How many of them the tokenizer itself does not put there: they are never steered."""
+    """How many of them the tokenizer itself would not add; they are never steered."""
     of_sae: bool = False
     """Whether the SAE decides, and differs from the tokenizer."""
     given: bool = False
@@ -50,7 +50,7 @@ class TextStart:
         return {"begins": tokens, "unsteered": self.added, "decided_by": decided}
 
     def before(self, ids: Sequence[int], bos: int | None) -> tuple[int, ...]:
-        """What goes before the ids of a text: nothing if it holds the chat template or BOS."""
+        """The ids to put before a text: none if it has the chat template or begins with BOS."""
         own = [i for i in (bos, *self.ids[:1]) if i is not None]
         return () if ids and (ids[0] in own or not self.marks.isdisjoint(ids)) else self.ids
 
@@ -58,7 +58,7 @@ class TextStart:
 def text_start(
     tokenizer: PreTrainedTokenizerBase, special_tokens: SpecialTokens = None
 ) -> TextStart:
-    """What goes before plain text. InputError if BOS is asked for and the tokenizer has none."""
+    """The special tokens before plain text. InputError if BOS is requested but does not exist."""
     own, bos, marks = own_start(tokenizer), bos_id(tokenizer), template_marks(tokenizer)
     of_sae = isinstance(special_tokens, SAE)
     wanted = trained_with_bos(special_tokens) if isinstance(special_tokens, SAE) else special_tokens
@@ -78,18 +78,18 @@ def text_start(
 def begins_with_bos(
     tokenizer: PreTrainedTokenizerBase, special_tokens: SpecialTokens = None
 ) -> bool:
-    """Whether contexts of plain text begin with BOS. InputError if with other special tokens."""
+    """Whether plain contexts begin with BOS. InputError if they begin with anything else."""
     ids, bos = text_start(tokenizer, special_tokens).ids, bos_id(tokenizer)
     if ids not in ((), (bos,)):
         raise InputError(
-            f"this tokenizer begins texts with {tokenizer.convert_ids_to_tokens(list(ids))}, which "
-            "contexts cannot: set prepend_bos to false (sae.train.prepend_bos)"
+            f"this tokenizer begins texts with {tokenizer.convert_ids_to_tokens(list(ids))}, but "
+            "contexts can begin only with BOS: set prepend_bos to false (sae.train.prepend_bos)"
         )
     return bool(ids)
 
 
 def say_start(tokenizer: PreTrainedTokenizerBase, start: TextStart) -> None:
-    """Say once that plain texts begin as the SAE's training contexts did, not as usual."""
+    """Say once that plain texts begin as the SAE's training contexts did, against the default."""
     if not start.of_sae:
         return
     if start.added:
@@ -97,13 +97,13 @@ def say_start(tokenizer: PreTrainedTokenizerBase, start: TextStart) -> None:
         text = f"begin with {bos} as the SAE's training contexts did; it is not steered"
     else:
         text = "begin without special tokens, as the SAE's training contexts did"
-    say_once(tokenizer, f"Raw texts {text}. The tokenizer itself would not do so.")
+    say_once(tokenizer, f"Plain texts {text}. This differs from the tokenizer's default.")
 
 
 def trained_with_bos(sae: SAE[Any]) -> bool | None:
     """Whether the SAE's training contexts began with BOS; None if that is unknown.
 
-    SAELens's loaders of other libraries' SAEs set True whatever is true, and no training version.
+    SAELens's loaders of other libraries' SAEs always set True, and set no training version.
     """
     about = sae.cfg.metadata
     found = about.prepend_bos
@@ -144,8 +144,7 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 def own_start(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Special tokens that the checkpoint's own tokenizer puts before plain text.
 
-    TransformerLens reads tokenizers again with BOS switched on: for its copies, the one that was
-    saved counts.
+    TransformerLens reloads tokenizers with BOS switched on; for its copies, the saved one decides.
     """
     if not tokenizer.init_kwargs.get("add_bos_token"):
         return _start(tokenizer)

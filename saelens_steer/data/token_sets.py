@@ -23,10 +23,10 @@ NAMED = {
 """Shipped sets, as regular expressions that match the whole decoded entry."""
 
 UNKNOWN = "\ufffd"
-"""What a byte-level entry that is only part of a character decodes to."""
+"""What a byte-level entry decodes to if it is only part of a character."""
 
 MAX_BYTES = 4
-"""Bytes in the longest UTF-8 character, and so the most tokens that it can be split over."""
+"""Bytes in the longest UTF-8 character, and so the most tokens it can be split into."""
 
 _vocabularies: WeakKeyDictionary[Any, tuple[int, dict[int, str]]] = WeakKeyDictionary()
 

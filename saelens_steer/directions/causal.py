@@ -28,8 +28,8 @@ from saelens_steer.sweeps import LogitSweep, Measurement, measured_batches
 from saelens_steer.tensors import Logits, PerRow
 
 TOP_TOKENS = 20
-"""Tokens that represent a feature: those whose logits W_dec[f] raises most (Arad et al. 2025).
-Also the number of likeliest tokens in token_confidence (Fu et al. 2025)."""
+"""Tokens that represent a feature: those whose logits W_dec[f] raises most (Arad et al. 2025). Also
+the number of most likely tokens in token_confidence (Fu et al. 2025)."""
 UNEMBED_BATCH = 256
 """Features whose direct logits are held in memory together."""
 PROMPT_BATCH = 8
@@ -108,7 +108,7 @@ def rank_by(
 
 
 def check_causal(score: str, hook_name: str) -> None:
-    """Raise InputError if a score reads decoder rows as logits, but the hook has other ones."""
+    """Raise InputError if a score needs decoder rows that write to the stream, and these do not."""
     if score in READ_LOGITS and not writes_to_stream(hook_name):
         raise InputError(
             f"{score} reads the logits that a decoder row writes, but {hook_name} does not write "
@@ -170,8 +170,8 @@ def pushed_scores(scoring: CausalScoring, features: Sequence[int], push: float) 
 
     output_score: after a push of norm `push`, the largest probability among the feature's
     TOP_TOKENS, times 1 − their best rank / d_vocab (Arad et al. 2025, arXiv 2505.20063).
-    token_confidence: the push's change of −mean log p over the likeliest tokens (Wang et al. 2025,
-    arXiv 2510.03659).
+    token_confidence: by how much the push changes −mean log p over the most likely tokens (Wang et
+    al. 2025, arXiv 2510.03659).
     """
     measurement = scoring.measurement
     sweep = LogitSweep(

@@ -56,7 +56,7 @@ def parity(case: SelfTestCase) -> Finding:
     dtype, source, free = case.model.cfg.dtype, origin_of(case.model), free_bytes(case.model)
     allowed = tolerance(dtype)
     if source and free is not None and free < CHECKPOINT_ROOM * weight_bytes(case.model):
-        detail = "remembered from loading: no room for the checkpoint next to the model"
+        detail = "no room for the checkpoint next to the model: remembered from loading"
         return judged("parity", source.parity.worst(dtype), allowed, detail)
     found = compare_on(case.model, checkpoint_of(case.model), *case.batch)
     lengths = [len(ids) for ids in case.measurement.ids]
@@ -171,7 +171,7 @@ def sae_hook(case: SelfTestCase) -> Finding:
 def sae_fit(case: SelfTestCase) -> Finding:
     """The SAE fits the model and hook, on the selection prompts (or sae.load.corpus)."""
     if not case.run.spec.sae.load:
-        return Finding("SAE fit", "the run audits the SAE once it has trained it", "note")
+        return Finding("SAE fit", "the run audits the SAE after training it", "note")
     found = audited(case.run, case.run.load_sae())
     if "explained_variance" not in found.figures:
         return Finding("SAE fit", str(found), "note" if found.passed else "FAIL")

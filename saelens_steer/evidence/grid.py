@@ -127,7 +127,7 @@ def _check(rows: pd.DataFrame) -> None:
 
 
 PUSH = "add"
-"""The edit that a table without the column `edit` is of."""
+"""The edit of a table that has no column `edit`."""
 SUMMARY_COLUMNS = [
     *("direction", "family", "feature", "alpha", "alpha_unit", "n"),
     *("matched_norm", "matched_to", "edit"),

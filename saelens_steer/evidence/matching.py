@@ -107,5 +107,5 @@ def matched_by(table: pd.DataFrame) -> str:
 
 
 def edit_of(table: pd.DataFrame) -> str:
-    """The edit that rows or a summary are of."""
+    """The edit that rows or a summary describe."""
     return str(table["edit"].iloc[0]) if "edit" in table and len(table) else PUSH

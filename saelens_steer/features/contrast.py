@@ -26,7 +26,7 @@ COLUMNS, RANKED = 1024, 1 << 23
 MANTISSA = 4
 """Leading mantissa bits that index a bin, so that each octave has 16 bins."""
 SMALLEST, BINS = -16, 32 << MANTISSA
-"""Bins cover 2^SMALLEST to 2^16; the first and last also take what lies beyond."""
+"""Bins cover 2^SMALLEST to 2^16; the first and last also count values beyond."""
 
 At = Literal["assistant_start", "answer"]
 Pool = Literal["tokens", "max"]

@@ -1,4 +1,4 @@
-"""What the decoder tells about features: logit effects and nearest neighbours."""
+"""What the decoder says about features: logit effects and nearest neighbours."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from saelens_steer.labels.server import (
 from saelens_steer.progress import say
 
 LONGEST_WAIT = 60.0
-"""Seconds; the cap on the wait before a retry, even if the server asks for more."""
+"""Longest wait before a retry, in seconds, even if the server asks for more."""
 Parsed = TypeVar("Parsed")
 
 
@@ -57,7 +57,7 @@ class ServerLabeller(Labeller):
         return self.client.ask(naming(evidence), self._read_name)
 
     def _read_name(self, answer: Answer) -> Name:
-        """The name without the key, remarking on an answer by another model than was asked."""
+        """The name without the key, with a remark if another model answered."""
         name, clean = read_name(answer), self.client.server.clean
         name = replace(name, summary=clean(name.summary), analysis=clean(name.analysis))
         if not answer.model or answer.model.startswith(self.model):
@@ -128,7 +128,7 @@ class Client:
         self._stopped.wait(seconds)
 
     def _identity(self, question: Question) -> dict[str, Any]:
-        """Everything that decides the answer."""
+        """Everything that determines the answer."""
         return {
             "model": self.spec.model,
             "max_tokens": self.spec.max_answer_tokens,

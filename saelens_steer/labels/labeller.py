@@ -71,7 +71,7 @@ class HeldOutExamples:
     """Examples that test a name; the labeller saw none of them when naming the feature."""
 
     firing: tuple[Context, ...]
-    """In order of falling activation."""
+    """In decreasing order of activation."""
     silent: tuple[Context, ...]
     """Contexts without any token on which the feature fires."""
     pairs: tuple[TextPair, ...]

@@ -35,8 +35,8 @@ def published_labels(
 ) -> dict[int, NeuronpediaLabel]:
     """Feature → its first explanation on Neuronpedia; empty without a site or a valid id.
 
-    `sae_id` is neuronpedia_id in SAELens's metadata, in the form model/source. Once the site fails
-    to answer, it is asked about no further feature.
+    `sae_id` is neuronpedia_id in SAELens's metadata, in the form model/source. After it fails to
+    answer once, the site is not asked again.
     """
     if not site or not isinstance(sae_id, str) or not KNOWN_ID.fullmatch(sae_id):
         return {}

@@ -22,9 +22,9 @@ from saelens_steer.labels.offline_words import (
 )
 
 MOST_FIRING, MOST_WRITTEN = 5, 3
-"""The most words in a name that activate the feature, and that it writes."""
+"""Maximum words in a name: those that activate the feature, and those that it writes."""
 LEAST_FIRING, LEAST_WRITTEN = 0.2, 0.6
-"""The least score of a word in a name, as a share of the best word's."""
+"""Lowest score of a word in a name, relative to the best word's."""
 COMMON = 0.01
 """A written word is uninformative if its probability per ordinary word reaches this."""
 WRITES = "writes "
@@ -65,7 +65,8 @@ class OfflineLabeller(Labeller):
     def steered(self, name: Name, pairs: Sequence[BlindPair]) -> list[bool]:
         """For each pair, whether the first text contains more of the name's words.
 
-        Rare words count more, and repetitions of a word ever less. A hash of the text breaks ties.
+        Rare words count more, and each repetition of a word counts less. A hash of the text breaks
+        ties.
         """
         fires, written = _words(name)
         words = sorted(fires | written)
@@ -80,8 +81,8 @@ class OfflineLabeller(Labeller):
     def _written_words(self, evidence: LabelEvidence, excluded: set[str], named: bool) -> list[str]:
         """The informative words it writes.
 
-        If activating words name it already, only words that are in the contexts or clearly
-        written. Otherwise, without an informative word, any word or else any raised token.
+        If activating words already name it, only words in the contexts or clearly written ones.
+        Otherwise, if there is no informative word, any word, or else any raised token.
         """
         scores = written_scores(evidence.raised, evidence.texts, self.background)
         scores = _without(scores, excluded)
@@ -106,7 +107,7 @@ def _without(scores: Mapping[str, float], excluded: set[str]) -> dict[str, float
 
 
 def _domain_words(evidence: LabelEvidence) -> set[str]:
-    """Words in the names of domains, since a name must not be read off the data set."""
+    """Words in the names of domains; a name must not be copied from the data set."""
     names = [*evidence.rates, evidence.side, *(c.domain for c in evidence.contexts)]
     return {key for name in names for key in keys_of(name)}
 

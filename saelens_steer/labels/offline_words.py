@@ -34,7 +34,7 @@ HERE, NEXT, NEAR = 1.0, 0.6, 0.3
 FADING = 8
 """Distance, in words, at which a neighbour's weight has halved."""
 COMMON_WORD = 0.01
-"""Least weight, for words as common elsewhere: they are used only if nothing else is left."""
+"""Smallest weight, for words that are as common elsewhere: used only if nothing else is left."""
 OFTEN = 0.5
 """A word that appears in this share of the steered texts is not there by chance."""
 MOST_LISTED = 3

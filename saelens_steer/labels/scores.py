@@ -1,4 +1,4 @@
-"""Scores for how far a label can be believed, each with its chance level and an interval."""
+"""Scores for how far a label can be trusted, each with its chance level and an interval."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def causal_score(labeller: Labeller, name: Name, trials: HeldOutExamples) -> Lab
 
 
 def against_chance(right: Sequence[bool]) -> LabelScore:
-    """The score of answers of which guessing gets half right."""
+    """The score of answers of which guessing would get half right."""
     n, correct = len(right), sum(right)
     test = binomtest(correct, n, CHANCE, alternative="greater")
     both = binomtest(correct, n, CHANCE).proportion_ci(0.95, method="exact")

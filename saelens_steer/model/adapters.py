@@ -1,4 +1,4 @@
-"""LoRA adapters: merged into the base that they name, or refused, never loaded as the base."""
+"""LoRA adapters: merged into the base that they name, or refused, never silently left out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 WEIGHTS = "adapter_model.safetensors"
 MERGED_ELSEWHERE = "merge it into its base (peft's merge_and_unload) and give the merged folder"
 ADAPTER_WEIGHT = re.compile(r"(^|[._])lora_|\.base_layer\.|\.modules_to_save\.")
-"""In the names of an adapter's weights, and of the layers that one is attached to."""
+"""Matches names of an adapter's weights, and of the layers that one is attached to."""
 NOT_A_SUM = (
     "alora_invocation_tokens",
     "arrow_config",
@@ -33,7 +33,7 @@ NOT_A_SUM = (
     "megatron_config",  # imports a module that the file names
     "monteclora_config",
 )
-"""Settings of adapters that are no change of the base's weights, or need other code."""
+"""Settings of adapters that cannot be expressed in the base's weights, or need other code."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Adapter:
             raise InputError(f"The adapter {self.name} needs its base: {error}") from error
         if is_adapter(folder):
             raise InputError(
-                f"The adapter {self.name} belongs on {self.base}, which is an adapter itself: "
+                f"The adapter {self.name} is made for {self.base}, which is itself an adapter: "
                 f"{MERGED_ELSEWHERE}"
             )
         return folder
@@ -75,7 +75,7 @@ def read_adapter(name: str, folder: Path) -> Adapter:
             f"{MERGED_ELSEWHERE}"
         ) from error
     if kind != "LORA" or any(about.get(setting) for setting in NOT_A_SUM):
-        raise InputError(f"{name} is an adapter of the kind {_kind(about)}: {MERGED_ELSEWHERE}")
+        raise InputError(f"{name} is an adapter of type {_kind(about)}: {MERGED_ELSEWHERE}")
     if not base or not isinstance(base, str):
         raise InputError(
             f"{folder / ADAPTER_CONFIG} names no base: write the folder or hub id of the model it "
@@ -113,7 +113,7 @@ def _check_files(name: str, folder: Path) -> None:
 def merged(
     adapter: Adapter, base: Checkpoint, tokenizer: PreTrainedTokenizerBase | None
 ) -> Checkpoint:
-    """The base with the adapter merged into it; a tokenizer beside the adapter comes first."""
+    """The base with the adapter merged into it; a tokenizer beside the adapter takes precedence."""
     if tokenizer is None and any((adapter.folder / file).is_file() for file in TOKENIZER_FILES):
         tokenizer = read_tokenizer(adapter.folder, adapter.name)
     files = [adapter.folder / ADAPTER_CONFIG, adapter.folder / WEIGHTS]
@@ -130,7 +130,7 @@ def merged(
 
 
 def _merge(adapter: Adapter, read_base: Reader, dtype: torch.dtype) -> PreTrainedModel:
-    """The base with the adapter in its weights, checked against the two side by side."""
+    """The base with the adapter in its weights, checked against the unmerged pair."""
     from peft import PeftConfig, PeftModel
 
     hf = read_base(dtype)
@@ -149,7 +149,7 @@ def _merge(adapter: Adapter, read_base: Reader, dtype: torch.dtype) -> PreTraine
     if not difference <= tolerance(dtype):
         raise InputError(
             f"The adapter {adapter.name} cannot be merged: the logits would change by "
-            f"{difference:.1e}, as they do where it changes tied embeddings"
+            f"{difference:.1e}, as happens if it changes tied embeddings"
         )
     return whole.requires_grad_(False).eval()
 
@@ -162,7 +162,7 @@ def _logits(model: Any) -> torch.Tensor:
 
 
 def refuse_adapter_weights(name: str, folder: Path) -> None:
-    """InputError for a folder of whole weights into which an adapter was saved unmerged."""
+    """InputError for a full checkpoint that contains an unmerged adapter."""
     for file in weight_files(folder):
         try:
             with safe_open(file, framework="pt") as weights:
@@ -172,5 +172,5 @@ def refuse_adapter_weights(name: str, folder: Path) -> None:
             continue
         if found:
             raise InputError(
-                f"The weights of {name} hold {found}, a part of a LoRA adapter: {MERGED_ELSEWHERE}"
+                f"The weights of {name} hold {found}, part of a LoRA adapter: {MERGED_ELSEWHERE}"
             )

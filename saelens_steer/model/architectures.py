@@ -2,7 +2,8 @@
 
 TransformerLens's own config is used where it is right (`LIBRARY`), and one built here where it is
 not (`OWN`). Rotary embeddings, windows and head widths are always read from the checkpoint, since
-TransformerLens ignores most of their variants in silence. `why_bridge` names the rest.
+TransformerLens silently ignores most of their variants. `why_bridge` says what neither can
+represent.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from saelens_steer.model.settings import (
 
 Settings = dict[str, Any]
 FAMILY_WORDS = ("llama", "gemma", "olmo")
-"""Words in a path by which TransformerLens picks a config, whatever the folder holds."""
+"""Words in a path from which TransformerLens picks a config, whatever the folder holds."""
 
 
 def hooked_config(config: PretrainedConfig, dtype: torch.dtype) -> HookedTransformerConfig:
@@ -55,12 +56,12 @@ def hooked_config(config: PretrainedConfig, dtype: torch.dtype) -> HookedTransfo
 
 
 def _librarys(config: PretrainedConfig) -> Settings:
-    """TransformerLens's own settings, from a folder whose name gives nothing away."""
+    """TransformerLens's own settings, read from a folder whose name suggests no model family."""
     with tempfile.TemporaryDirectory(prefix="config-") as folder:
         if any(word in folder.lower() for word in FAMILY_WORDS):
             raise InputError(
                 f"The folder for temporary files, {tempfile.gettempdir()}, has the name of a model "
-                "family, which misleads TransformerLens; set TMPDIR to another."
+                "family, which misleads TransformerLens; set TMPDIR to another folder."
             )
         config.save_pretrained(folder)
         return convert_hf_model_config(folder)
@@ -231,12 +232,12 @@ def _windows(config: Any) -> Settings:
 
 
 def why_bridge(config: Any) -> str | None:
-    """What no HookedTransformer can represent of this checkpoint; None if it can all of it."""
+    """What a HookedTransformer cannot represent of this checkpoint; None if it can represent it."""
     architecture = (config.architectures or ["none"])[0]
     if architecture not in OWN and architecture not in LIBRARY:
-        return f"TransformerLens has no HookedTransformer of {architecture}"
+        return f"TransformerLens has no HookedTransformer for {architecture}"
     found = [what for what, present in _variants(config, architecture).items() if present]
-    return f"a HookedTransformer of {architecture} would ignore {found[0]}" if found else None
+    return f"a HookedTransformer for {architecture} would ignore {found[0]}" if found else None
 
 
 def _variants(config: Any, architecture: str) -> dict[str, bool]:
@@ -265,7 +266,7 @@ def _variants(config: Any, architecture: str) -> dict[str, bool]:
         "grouped queries": architecture in ("Olmo2ForCausalLM", "OlmoForCausalLM", "PhiForCausalLM")
         and grouped not in (None, heads),
         f"the activation {activation(config)}": activation(config) not in SUPPORTED_ACTIVATIONS,
-        f"attention of the kind {', '.join(sorted(kinds - {FULL, SLIDING}))}": bool(
+        f"attention of type {', '.join(sorted(kinds - {FULL, SLIDING}))}": bool(
             kinds - {FULL, SLIDING}
         ),
         f"scaled rotary embeddings ({rope_type(config)})": _unsupported_scaling(config),
@@ -273,7 +274,7 @@ def _variants(config: Any, architecture: str) -> dict[str, bool]:
 
 
 def _unsupported_scaling(config: Any) -> bool:
-    """TransformerLens scales sliding layers by yarn and llama3 only, and spares them yarn only."""
+    """Whether TransformerLens would scale some layers wrongly, full or sliding."""
     rope, full = rope_of(config), rope_type(config)
     if full not in ("default", "linear", "llama3", "yarn"):
         return True

@@ -1,4 +1,4 @@
-"""A text model in Hugging Face format, from a folder or from memory, that can be read again."""
+"""A text model in Hugging Face format, from a folder or from memory, that can be reread."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ TEXT_MODEL = {
 OTHER_PARTS = re.compile(
     r"(^|\.)(vision|visual|audio|image|multi_modal|multimodal|mm_|embed_vision|embed_audio|mtp)"
 )
-"""Weights of a checkpoint's vision, audio and multi-token-prediction parts, which no text needs."""
+"""Weights for vision, audio and multi-token prediction, which text does not need."""
 CAUSAL_MASKS = re.compile(r"\.attn(ention)?(\.attention)?\.(masked_)?bias$")
-"""Buffers in old GPT checkpoints; biases that are weights have other names."""
+"""Causal-mask buffers in old GPT checkpoints; biases that are weights have other names."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Checkpoint:
 
     name: str
     source: str
-    """The folder, or what stands in for one."""
+    """The folder, or a description of a model in memory."""
     config: PretrainedConfig
     tokenizer: PreTrainedTokenizerBase
     fingerprint: str
@@ -81,7 +81,7 @@ def from_memory(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) 
     """A transformers model as it is now, with the tokenizer that goes with it."""
     if tokenizer is None:
         raise InputError(
-            "A model in memory has no tokenizer of its own: pass load_model(model, tokenizer=…)."
+            "A model in memory comes without a tokenizer: pass load_model(model, tokenizer=…)."
         )
     config = copy.deepcopy(hf.config)
     config.architectures = [type(hf).__name__]
@@ -151,8 +151,8 @@ def _check_complete(name: str, info: dict[str, Any]) -> None:
     ]
     if unexpected:
         raise InputError(
-            f"The weights of {name} hold {unexpected[0]}, for which its architecture has no place, "
-            f"among {len(unexpected)} such; use the checkpoint that its config.json describes."
+            f"The weights of {name} hold {unexpected[0]}, for which its architecture has no place "
+            f"(one of {len(unexpected)}); use the checkpoint that its config.json describes."
         )
 
 
@@ -161,7 +161,7 @@ def _copied(
 ) -> PreTrainedModel:
     """A copy of a model in memory, in eager attention, whose weights are checked to be equal."""
     if (hf := kept()) is None:
-        raise InputError("The transformers model that this model was loaded from is gone.")
+        raise InputError("The transformers model that this model was loaded from no longer exists.")
     if any(weight.is_meta for weight in hf.parameters()):
         raise InputError("Some weights are not in memory: load the model without offloading.")
     copied = rebuilt(type(hf).__name__, hf.state_dict(), config, dtype)
@@ -187,13 +187,13 @@ def rebuilt(
     except RuntimeError as e:
         line = (str(e).splitlines() or [""])[1:2] or [first_line(e)]
         raise InputError(
-            f"The model {name} has other weights than its config describes ({line[0].strip()}); "
+            f"The weights of the model {name} do not match its config ({line[0].strip()}); "
             "merge adapters and undo changes to its modules first."
         ) from e
     for key, weight in hf.state_dict().items():
         if not torch.equal(weight, named[key].to("cpu", dtype)):
             raise InputError(
-                f"The model {name} holds {key} apart from the weight its config ties it to; "
+                f"In the model {name}, {key} differs from the weight that its config ties it to; "
                 "set tie_word_embeddings to false."
             )
     return hf.eval()

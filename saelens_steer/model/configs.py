@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from saelens_steer.errors import InputError
 
 DEQUANTIZED = ("mxfp4",)
-"""Quantisations that transformers undoes while it loads; gpt-oss has no other weights."""
+"""Quantisations that transformers undoes while loading; gpt-oss ships only such weights."""
 
 
 def read_config(folder: Path, name: str | None = None) -> PretrainedConfig:
@@ -50,7 +50,7 @@ def text_config(config: PretrainedConfig) -> PretrainedConfig:
 
 
 def _text_class(config: PretrainedConfig) -> str | None:
-    """transformers' class for the text model; None if it has none that writes text."""
+    """transformers' class for the text model; None if it has none that generates text."""
     return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.get_text_config(decoder=True).model_type)
 
 
@@ -67,7 +67,7 @@ def _raw(folder: Path) -> dict[str, Any]:
 
 
 def _unsupported(architecture: str) -> InputError:
-    """The error for an architecture that is no text decoder known to TransformerLens."""
+    """The error for an architecture that is not a text decoder known to TransformerLens."""
     return InputError(
         f"The architecture {architecture} is not supported; use a causal text decoder that "
         "TransformerLens knows, such as LlamaForCausalLM or GPT2LMHeadModel."
@@ -91,7 +91,7 @@ def quantization_of(config: Any) -> str | None:
 
 
 def _refuse(config: Any, text: Any) -> None:
-    """Refuse what neither class of TransformerLens would compute as the checkpoint means it."""
+    """Refuse checkpoints that neither class of TransformerLens would compute correctly."""
     quantization = quantization_of(config) or quantization_of(text)
     unsupported = {
         "quantized weights": quantization not in (None, *DEQUANTIZED),
@@ -101,5 +101,5 @@ def _refuse(config: Any, text: Any) -> None:
     for what, present in unsupported.items():
         if present:
             raise InputError(
-                f"This checkpoint has {what}, which is not supported; use one without."
+                f"This checkpoint is not supported because it has {what}; use one without."
             )

@@ -43,7 +43,7 @@ def run_to_hook(model: Model, tokens: Tokens, mask: Mask, hook_name: str) -> Res
     """The activation at a hook, arbitrary at padding; layers above the hook are not run.
 
     At `attn.hook_z`, the heads of a position are one vector, n_heads · d_head wide. At
-    `mlp.hook_in`, a HookedTransformer without that hook gives what its MLP reads.
+    `mlp.hook_in`, a HookedTransformer without that hook gives its MLP's input.
     """
     check_readable(model, hook_name)
     activation = flat(hook_name, _read(model, tokens, mask, hook_name))
@@ -63,14 +63,14 @@ def check_readable(model: Model, hook_name: str) -> str:
     check_hook_name(model, f"blocks.{layer}.hook_mlp_out")
     if str(model.cfg.normalization_type).endswith("Pre"):
         raise InputError(
-            f"What the MLP reads at {hook_name!r} lacks the norm's weights, which are folded into "
+            f"The MLP's input at {hook_name!r} lacks the norm's weights, which are folded into "
             "other weights; load the model with load_model, or with fold_ln=False."
         )
     return hook_name
 
 
 def _mlp_input(model: Model, tokens: Tokens, mask: Mask, layer: int) -> Resid:
-    """What the MLP of a layer of a HookedTransformer reads."""
+    """The MLP's input in a layer of a HookedTransformer."""
     seen: list[Tensor] = []
 
     def note(module: Any, args: tuple[Any, ...]) -> None:  # noqa: ARG001 (torch passes it)
@@ -106,7 +106,7 @@ def _read(model: Model, tokens: Tokens, mask: Mask, hook_name: str) -> Tensor:
 
 
 def _one_position(model: Model) -> dict[str, Any]:
-    """The option by which a bridge unembeds the last position alone, if its module has it."""
+    """The option that makes a bridge unembed only the last position, if its module has one."""
     if not is_bridge(model):
         return {}
     module: Any = model.original_model
@@ -224,7 +224,7 @@ def _norm_weight(model: Model) -> Tensor:
 
 
 def weight_of_norm(norm: Any) -> Tensor | None:
-    """What a norm multiplies by, float32; None if it has no weights.
+    """The factors that a norm multiplies by, float32; None if it has no weights.
 
     Some modules in a bridge multiply by 1 + their weights, which their output on ones shows.
     """

@@ -21,18 +21,18 @@ class Processing:
     """What was done to a model's weights; every field is measured, none is read from a setting."""
 
     centred_writing_weights: bool
-    """Whatever is written to the residual stream has mean zero over d_model."""
+    """Everything written to the residual stream has mean zero over d_model."""
     folded_norms: bool
-    """The norms have no weights or biases of their own: they are all 1 and 0."""
+    """The norms' weights and biases do nothing: they are all 1 and 0."""
     centred_unembed: bool
     """Logits have mean zero over the vocabulary."""
     folded_value_biases: bool
-    """Values have no biases of their own."""
+    """Value biases are absent or all 0."""
 
 
 @torch.no_grad()
 def processing_of(model: Model) -> Processing:
-    """Measure which of TransformerLens's ways of processing weights a model has been through."""
+    """Measure how TransformerLens has processed a model's weights."""
     check_hook_name(model, "blocks.0.hook_resid_post")
     norms = [getattr(block, name, None) for block in model.blocks for name in ("ln1", "ln2")]
     values = [getattr(getattr(block, "attn", None), "b_V", None) for block in model.blocks]
@@ -65,6 +65,6 @@ def _writes_centred(model: Model) -> bool:
 
 
 def _zero_mean(values: Tensor, axis: int) -> bool:
-    """Whether means over an axis are rounding errors, next to the size of the values."""
+    """Whether means over an axis are rounding errors, relative to the size of the values."""
     size = values.pow(2).mean(axis).sqrt()
     return bool((values.mean(axis).abs() <= NEGLIGIBLE * size).all())

@@ -75,7 +75,7 @@ def check_hook_name(model: Model, hook_name: str) -> str:
 
 
 def _refuse_attached_saes(model: Any) -> None:
-    """InputError for a model with SAEs attached: its hooks read what the SAEs put out."""
+    """InputError for a model with SAEs attached: its hooks read the SAEs' output."""
     attached = sorted(getattr(model, "acts_to_saes", None) or {})
     if attached:
         raise InputError(
@@ -114,7 +114,7 @@ HEADS = "attn.hook_z"
 wide, as Hugging Face's output projection reads them."""
 
 MLP_INPUT = "mlp.hook_in"
-"""What the MLP reads: after the norm and its weights. A HookedTransformer has no hook there, but
+"""The MLP's input, after the norm and its weights. A HookedTransformer has no hook there, but
 `run_to_hook` reads it in both classes."""
 
 

@@ -60,10 +60,10 @@ def load_model(
     """Load a TransformerLens model, weights unprocessed, and prove that it equals its checkpoint.
 
     `name` is "tiny-qwen3", a folder, a hub id, one of TransformerLens's aliases such as gpt2-small,
-    or a transformers model with its `tokenizer`. What no HookedTransformer can represent loads as a
-    TransformerBridge, which is said. `n_ctx` defaults to the model's maximum, capped at 4,096.
-    InputError if the checkpoint cannot be loaded; ParityError if the loaded model disagrees with
-    the Hugging Face model.
+    or a transformers model with its `tokenizer`. A checkpoint that no HookedTransformer can
+    represent loads as a TransformerBridge, with a message. `n_ctx` defaults to the model's maximum,
+    capped at 4,096. InputError if the checkpoint cannot be loaded; ParityError if the loaded model
+    disagrees with the Hugging Face model.
     """
     _one_of(BUILDERS, model_class, "model class")
     torch_dtype, device = _one_of(DTYPES, dtype, "dtype"), _device(device)
@@ -87,7 +87,7 @@ def find_checkpoint(
     tokenizer: PreTrainedTokenizerBase | None = None,
     revision: str | None = None,
 ) -> Checkpoint:
-    """The checkpoint that a name or a model in memory stands for. Other formats enter here."""
+    """The checkpoint that a name or a model in memory refers to. New formats are added here."""
     if isinstance(name, PreTrainedModel):
         return from_memory(name, tokenizer)
     if not isinstance(name, str | Path):
@@ -105,7 +105,7 @@ def find_checkpoint(
 
 
 def _class_that_fits(checkpoint: Checkpoint, asked: ModelClass) -> ModelClass:
-    """TransformerBridge for what a HookedTransformer cannot represent."""
+    """TransformerBridge if a HookedTransformer cannot represent the checkpoint."""
     reason = why_bridge(checkpoint.config) if asked == "HookedTransformer" else None
     if reason is None:
         return asked

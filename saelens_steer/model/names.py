@@ -1,4 +1,4 @@
-"""The hub ids that a model's name may stand for: aliases, and repositories that moved."""
+"""The hub ids that a model's name may refer to: aliases, and repositories that moved."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRANSFORMER_LENS_ONLY = ("NeelNanda/", "ArthurConmy/", "Baidicoot/")
 
 
 def hub_ids(name: str) -> list[str]:
-    """The hub ids under which a cache may hold the model of this name, the likeliest first.
+    """The hub ids under which a cache may hold the model of this name, the most likely first.
 
     Names without an owner, as in the metadata of many SAEs, count if TransformerLens knows the id.
     """

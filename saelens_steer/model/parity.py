@@ -129,7 +129,8 @@ def _hugging_face(
 
 @torch.no_grad()
 def read_loaded(model: Model, config: PretrainedConfig) -> Reading:
-    """The loaded model's outputs, at last positions through what the rest of the toolkit calls."""
+    """The loaded model's outputs, at last positions by the functions that the package uses
+    elsewhere."""
     return _read(config, model.cfg.n_ctx, partial(_loaded, model))
 
 

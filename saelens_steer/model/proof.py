@@ -50,7 +50,7 @@ def config_of(config: PretrainedConfig, layers: list[int]) -> PretrainedConfig:
 
 
 def _kinds(hf: PreTrainedModel) -> list[Any]:
-    """What tells layers apart: their modules, and what the config lists for each."""
+    """What distinguishes layers: their modules, and what the config lists for each."""
     n = hf.config.num_hidden_layers
     listed = [v for v in vars(hf.config).values() if isinstance(v, list) and len(v) == n]
     return [

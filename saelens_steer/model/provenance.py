@@ -44,7 +44,7 @@ def origin_of(model: Model) -> ModelOrigin | None:
 
 
 def reader_of(model: Model) -> Reader | None:
-    """What reads the checkpoint of a model again; None for a model created elsewhere."""
+    """The function that rereads a model's checkpoint; None for a model created elsewhere."""
     return _ORIGINS[model][1] if model in _ORIGINS else None
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint's config says about attention, rotary embeddings and length, whatever its age.
+"""Attention, rotary embeddings and length as a checkpoint's config states them, old or new.
 
 transformers 5 keeps rotary settings in `rope_parameters`, for Gemma 3 and OLMo 3 one set for each
 kind of layer.
@@ -14,7 +14,7 @@ from saelens_steer.errors import InputError
 
 MAX_DEFAULT_N_CTX = 4096
 UNSTATED_N_CTX = 2048
-"""The default for models that state no longest context, such as Bloom."""
+"""The default for models that state no maximum context, such as Bloom."""
 FULL, SLIDING = "full_attention", "sliding_attention"
 LOCAL = {"local": SLIDING, "global": FULL}
 """GPT-Neo's words."""
@@ -68,7 +68,7 @@ def activation(config: Any) -> str:
 
 
 def longest_context(config: Any) -> int | None:
-    """The most positions that the checkpoint states; None if it states none."""
+    """The longest context that the checkpoint states; None if it states none."""
     names = ("max_position_embeddings", "seq_length", "max_seq_len")
     found = (getattr(config, name, None) for name in names)
     return next((int(n) for n in found if n), None)

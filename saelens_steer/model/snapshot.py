@@ -24,7 +24,7 @@ FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt", "token
 TEXT_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 """Config, tokenizer, chat template and generation settings."""
 PICKLED_FILES = ["pytorch_model*.bin"]
-"""Read where there are no safetensors, and as tensors only: torch runs no code in them."""
+"""Read if there are no safetensors, and as tensors only: torch runs no code in them."""
 INDEX = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
 PICKLED_INDEX = "pytorch_model.bin.index.json"
@@ -47,12 +47,12 @@ def find_snapshot(name: str, revision: str | None = None) -> Path:
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
-    """Download a hub model unless it is cached, under whichever of its ids."""
+    """Download a hub model unless it is cached under any of its ids."""
     if not (ids := hub_ids(name)):
         raise InputError(_not_a_model(name))
     if only_in_transformer_lens(ids[0]):
         raise InputError(
-            f"The model {name} is in TransformerLens's own format: give "
+            f"The model {name} is in TransformerLens's own format: pass "
             f"HookedTransformer.from_pretrained({name!r}) where a model is expected."
         )
     hub_id = next((i for i in ids if _is_cached(i)), ids[0])

@@ -1,7 +1,7 @@
 """The checkpoint's own tokenizer: read it, give it a usable padding token, put it on a model.
 
-TransformerLens reads a tokenizer again by its path and makes the copy begin every text with a BOS
-token, whether or not the checkpoint's own does. Models that are loaded here keep their own.
+TransformerLens reloads a tokenizer from its path and makes the copy begin every text with a BOS
+token, whether or not the checkpoint's own tokenizer does. Models loaded here keep that tokenizer.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from saelens_steer.model.model_class import Model
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 WANTS_CODE = "trust_remote_code=True"
-"""In every message by which transformers asks to run a checkpoint's own code."""
+"""Part of every message in which transformers asks to run a checkpoint's own code."""
 PADDING = "<|padding|>"
 NEVER_TEXT = "ÿ"
 """Byte-level BPE's name for the byte 0xFF, which no UTF-8 text contains."""
 
 
 def read_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer in a folder; without files transformers would invent one."""
+    """The tokenizer in a folder; InputError without its files, as transformers would invent one."""
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         raise InputError(f"There is no tokenizer in {folder}; add tokenizer.json.")
     try:

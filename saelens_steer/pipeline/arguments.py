@@ -69,7 +69,7 @@ def check_activations(activations: Activations, model: Model, hook_name: str) ->
         )
     if activations.d_model != (width := hook_width(model, hook_name)):
         raise InputError(
-            f"the activations are {activations.d_model} wide, and the model's are {width} wide at "
+            f"the activations are {activations.d_model} wide, but the model's are {width} wide at "
             f"{hook_name}: cache them on this model"
         )
 
@@ -77,7 +77,7 @@ def check_activations(activations: Activations, model: Model, hook_name: str) ->
 def check_start(
     activations: Activations, start: TextStart | None, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """Raise InputError if plain prompts begin otherwise than those that were cached."""
+    """Raise InputError if plain prompts begin differently from those that were cached."""
     cached = activations.begins
     if start is None or cached is None or cached == list(start.ids):
         return

@@ -131,7 +131,7 @@ def _refuse_transcoder(sae: SAE[Any]) -> None:
     if is_transcoder(sae):
         raise InputError(
             f"sae.load is a transcoder, which reads {reads_at(sae)} and writes at "
-            f"{steers_at(sae)}, and a run works at one hook: use the Python functions "
+            f"{steers_at(sae)}, but a run works at one hook: use the Python functions "
             "(cache_activations and select_features at the first, sweep at the second)"
         )
 

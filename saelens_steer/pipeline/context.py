@@ -122,7 +122,7 @@ class RunContext(RunInputs):
     def special_tokens(self) -> bool | None:
         """Whether plain prompts begin with BOS, as the SAE's training contexts do.
 
-        None: as the tokenizer has it.
+        None: as the tokenizer does.
         """
         if train := self.spec.sae.train:
             return train.prepend_bos
@@ -133,7 +133,7 @@ class RunContext(RunInputs):
 
     @property
     def start(self) -> TextStart | None:
-        """What goes before plain prompts; None if they are all in the chat template."""
+        """The special tokens before plain prompts; None if all are in the chat template."""
         if self.spec.prompts.chat and self.spec.template["chat"]:
             return None
         found = text_start(self.model.tokenizer, self.special_tokens)

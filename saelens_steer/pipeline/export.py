@@ -99,5 +99,5 @@ def generate_topic(spec: RunSpec, out: str | Path) -> Path:
     with progress("continuations", missing) as note:
         answered = with_answers(model, prompts, spec.select.answer_tokens, note=note, **options)
     if empty := sum(not prompt.answer for prompt in answered):
-        say(f"{empty} of {missing} continuations are empty: the model stopped at once")
+        say(f"{empty} of {missing} continuations are empty: the model stopped immediately")
     return write_jsonl(Path(out), [asdict(prompt) for prompt in answered])

@@ -96,7 +96,7 @@ class HeldActivations:
     def _cached(self, hook_name: str) -> Activations:
         measurement = self.measurement
         if self.given is not None:
-            say(f"activations of {hook_name} come from the steered prompts: none were given")
+            say(f"no activations of {hook_name} were given: caching them on the steered prompts")
         template = measurement.prompt_spec
         return cache_activations(
             measurement.model,

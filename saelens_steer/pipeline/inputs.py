@@ -40,7 +40,7 @@ class RunInputs:
 
     @property
     def model_key(self) -> list[str]:
-        """What decides the model's arithmetic: weights, class, dtype, device, library versions."""
+        """What determines the model's arithmetic: weights, class, dtype, device, versions."""
         spec, device = self.spec.model, str(self.model.cfg.device).split(":")[0]
         weights, versions = model_fingerprint(self.model), digest(library_versions())
         return [weights, spec.class_, spec.dtype, device, versions]

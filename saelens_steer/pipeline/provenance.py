@@ -24,7 +24,7 @@ LIBRARIES = (
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of this package and of the libraries that decide the numbers."""
+    """Versions of this package and of the libraries that affect the numbers."""
     return {"saelens-steer": __version__, **{name: version(name) for name in LIBRARIES}}
 
 

@@ -28,8 +28,8 @@ class Result:
     controls: str | None = None
     """The family that claims are tested against; None if the rows have at most one family."""
     special_tokens: dict[str, Any] | None = None
-    """What went before plain prompts, how much of it is never steered, and whether the SAE decided
-    that, or the tokenizer; None for prompts in the chat template."""
+    """The special tokens before plain prompts, how many of them are never steered, and whether the
+    SAE or the tokenizer determined them; None for prompts in the chat template."""
 
     misfits: tuple[str, ...] = ()
     """Warnings that the SAE may not fit the model or the hook, if it was audited."""

@@ -1,4 +1,4 @@
-"""A pipeline step: what it reads, what it writes and who builds it. Importable without torch."""
+"""A pipeline step: what it reads, what it writes and what builds it. Importable without torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PromptsInput(RunInput):
 
 @dataclass(frozen=True)
 class Step:
-    """One step: what it depends on, what it writes and who builds it."""
+    """One step: what it depends on, what it writes and what builds it."""
 
     name: str
     build: str
@@ -31,7 +31,7 @@ class Step:
     """The files and folders it writes in the run folder. Each has one writer; the command prints
     the first."""
     reads: Callable[[RunSpec], list[object]]
-    """What decides its output, besides earlier steps: parts of the config, and RunInputs."""
+    """What determines its output, besides earlier steps: parts of the config, and RunInputs."""
     help: str = ""
     """Help text of its command; a step without one has no command."""
     after: tuple[str, ...] = ()

@@ -204,7 +204,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         "tradeoffs",
-        help="Measure directions and edits on every domain: wanted effect against damage.",
+        help="Measure directions and edits on every domain: intended effect against damage.",
         build=f"{STEPS_PACKAGE}.tradeoffs:tradeoffs",
         writes=files("tradeoffs.csv", "tradeoffs_by_domain.csv", "tradeoffs_rows.parquet"),
         reads=lambda s: [

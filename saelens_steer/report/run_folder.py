@@ -106,7 +106,7 @@ def _parse(text: str, path: Path) -> Any:
 
 
 def _from(name: str, read: Callable[..., Any] = read_table, *options: Any) -> dict[str, Any]:
-    """What `read_run` needs to know of a field: its file in the run folder, and how to read it."""
+    """What `read_run` needs to know about a field: its file, and how to read it."""
     return {"read": lambda folder: read(folder / name, *options)}
 
 

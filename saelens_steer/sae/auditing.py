@@ -1,8 +1,8 @@
 """Does an SAE fit the model, the hook and the tokens that it is used with?
 
-`audit` measures the fit on a few hundred tokens before any steering. Besides the signs of
-`misfit.py`, it compares the SAE with itself elsewhere: at the hooks of the layers around, and with
-a BOS more or less. An SAE explains its own hook clearly best, whatever its makers promise.
+`audit` measures the fit on a few hundred tokens before any steering. Besides making the checks of
+`misfit.py`, it compares the fit with that at hooks of nearby layers, and with other numbers of BOS
+tokens. An SAE explains its own hook clearly best, whatever figures are stated for it.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ N_TOKENS, CONTEXT = 640, 128
 PLAIN = ("transport-topic", "code-math-domains")
 """The shipped prompts that are read as plain text, unless texts are given."""
 EARLY = 8
-"""Positions 1 to EARLY − 1 are also measured apart: they differ most from the rest."""
+"""Positions 1 to EARLY − 1 are also measured separately: they differ most from the rest."""
 MAX_NORM = 10.0
 """As in training, attention sinks are vectors over this multiple of the median norm."""
 REACH = 3
 """Layers above and below whose hooks are tried."""
 WORK = 2e12
-"""Floating-point operations for these trials, which decides how many tokens they get."""
+"""Budget of floating-point operations for these trials, which limits their tokens."""
 STREAM = ("hook_resid_pre", "hook_mlp_out", "hook_attn_out")
 
 
@@ -66,11 +66,11 @@ def audit(
 ) -> Audit:
     """Measure how well an SAE fits a model's activations at a hook, on a few hundred tokens.
 
-    `hook_name`: by default the SAE's own. `texts`: by default `shipped_texts`. `promised`: what is
-    known of the SAE's training (default: what its own config states). `activations` [n, d_in]
-    replace those of the model, and then the SAE is not tried elsewhere; `target` [n, d_out] is what
-    a transcoder should give. Position 0, special tokens and attention sinks are left out. Raises
-    InputError for an SAE of another width or hook, and for texts that fill no context.
+    `hook_name`: by default the SAE's own. `texts`: by default `shipped_texts`. `promised`: figures
+    stated for the SAE (default: those in its own config). `activations` [n, d_in] replace those of
+    the model; the SAE is then not tried elsewhere. `target` [n, d_out] is what a transcoder should
+    output. Position 0, special tokens and attention sinks are left out. Raises InputError for an
+    SAE of another width or hook, and for texts that fill no context.
     """
     stated = promises(sae) if promised is None else promised
     if failures := tuple(_broken(sae)):
@@ -108,7 +108,7 @@ def _contexts(model: Model, sae: SAE[Any], texts: Sequence[str]) -> Tokens:
 def check_fit(
     model: Model, sae: SAE[Any], source: str | Path, sae_id: str | None = None
 ) -> SAE[Any]:
-    """The SAE loaded from `source`, if it fits the model; what was measured is said.
+    """The SAE loaded from `source`, if it fits the model; prints what was measured.
 
     Raises InputError with the figures if its audit fails.
     """
@@ -116,7 +116,7 @@ def check_fit(
     if not found.passed:
         raise InputError(
             f"the SAE {source} does not fit {model.cfg.model_name}: {found} "
-            "(load it without model= to look at it all the same)"
+            "(load it without model= to skip this check)"
         )
     say(f"{source}: {found}")
     return sae
@@ -150,7 +150,7 @@ def audit_tokens(
 
 
 def _broken(sae: SAE[Any]) -> Iterator[str]:
-    """Weights that are not finite; those of a missing encoder are NaN on purpose."""
+    """Weights that are not finite; those of a missing encoder are deliberately NaN."""
     for name, weight in sae.named_parameters():
         missing = sae.cfg.metadata.decoder_only and name == "W_enc"
         if not missing and not bool(weight.isfinite().all()):
@@ -167,7 +167,7 @@ class _Sites:
         self.kept, self.sinks = self._ordinary(self.tokens, self.read[hook_name])
 
     def _other_hooks(self) -> list[str]:
-        """The stream's hooks in the layers around, without other names of the same place."""
+        """The stream's hooks in nearby layers, without aliases of the same activation."""
         layer, last = hook_layer(self.hook_name), self.model.cfg.n_layers - 1
         layers = range(max(0, layer - REACH), min(last, layer + REACH) + 1)
         names = [f"blocks.{i}.{name}" for i in layers for name in STREAM]
@@ -195,11 +195,10 @@ class _Sites:
         return found | {"first_norm": float(resid[:, 0].norm(dim=-1).mean())}
 
     def at_other_hooks(self) -> Iterator[str]:
-        """A failure if another hook around is explained clearly better, as it is and up to scale.
+        """A failure if a nearby hook is explained clearly better, both as it is and up to scale.
 
-        At later hooks, whose activations are larger, a threshold lets more features through, which
-        only looks better up to scale; and an L1 penalty shrinks less, which only looks better as
-        it is.
+        Later hooks have larger activations. More features then pass a threshold, which looks better
+        only up to scale, and an L1 penalty shrinks x̂ less, which looks better only as it is.
         """
         size = self._trial_size(len(self.read))
         fits = {name: self._fit(x, self.kept, size) for name, x in self.read.items()}
@@ -228,7 +227,7 @@ class _Sites:
         if fits[best] > 0 and more_unexplained(fits[begins], fits[best], BETTER_BOS):
             yield (
                 f"it explains {percent(fits[best])} of the variance of texts with {best} BOS "
-                f"tokens before them, but {percent(fits[begins])} with {begins} as here: check "
+                f"tokens before them, but {percent(fits[begins])} with {begins}, as here: check "
                 "how texts are tokenized"
             )
 

@@ -39,11 +39,11 @@ def expects_centred(sae: SAE[Any]) -> bool:
 def for_plain_weights(sae: SAE[Any]) -> SAE[Any]:
     """The SAE, with centring folded if it expects that; it then reads centred models as before.
 
-    Left alone if nothing can be folded into it: `check_sae` then demands a centred model.
+    Unchanged if centring cannot be folded into it; `check_sae` then requires a centred model.
     """
     if not expects_centred(sae) or _unfoldable(sae):
         return sae
-    say("the SAE was trained on a model with centred weights, which is now folded into the SAE")
+    say("the SAE was trained on a model with centred weights; the centring is now folded into it")
     return fold_centring(sae)
 
 
@@ -67,7 +67,7 @@ def fold_centring(sae: SAE[Any]) -> SAE[Any]:
     if what := _unfoldable(sae):
         raise InputError(f"centring cannot be folded into {what}: centre the model instead")
     if sae.cfg.metadata.centring_folded:
-        raise InputError("centring has been folded into this SAE already")
+        raise InputError("centring has already been folded into this SAE")
     folded = copy.deepcopy(sae)
     if sae.cfg.apply_b_dec_to_input:
         mean = sae.b_dec.double().mean()

@@ -28,7 +28,7 @@ TINY_NORM = 1e-12
 ZERO = torch.tensor(0.0)
 _MEANS: WeakKeyDictionary[SAE[Any], tuple[Any, Tensor]] = WeakKeyDictionary()
 RESHAPING = ("reshape_fn_in", "reshape_fn_out", "d_head", "hook_z_reshaping_mode")
-"""What SAELens sets on an SAE that reshapes heads."""
+"""The value that SAELens sets on an SAE that reshapes heads."""
 RUN_TIME = ("layer_norm", "constant_norm_rescale")
 
 Features = Float[Tensor, "... d_sae"]

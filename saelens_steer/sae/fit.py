@@ -37,7 +37,7 @@ class FitSums:
 
     @torch.no_grad()
     def add(self, vectors: Vectors, dropped: int = 0, target: Vectors | None = None) -> None:
-        """Add what the SAE reads, and what it should give if that is something else."""
+        """Add what the SAE reads, and what it should output if that is something else."""
         self.n += len(vectors)
         self.dropped += dropped
         wanted = vectors if target is None else target
@@ -77,7 +77,7 @@ class FitSums:
         }
 
     def balance(self) -> dict[str, float]:
-        """Whether errors cancel, as they do where the squared error is at its least.
+        """Whether errors cancel, as they do at the minimum of the squared error.
 
         mean_norm: the mean ‖x‖. slope: of the regression of x on x̂, both centred; 1 if the scale
         is right. aligned: the share of the variance that this regression explains. bias:

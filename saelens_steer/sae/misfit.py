@@ -1,8 +1,8 @@
-"""The signs of an SAE that does not fit: thresholds, and a sentence for each.
+"""Checks that an SAE fits: thresholds, and a sentence for each failure.
 
-What the SAE's makers promise (see `promises.py`) is compared with what is measured. The other
-thresholds need no promise: they lie between the right pairs and the wrong ones that
-`python -m benchmarks.audit` makes; docs/how-to/sae.md says what it measured.
+Figures stated for the SAE (see `promises.py`) are compared with the measured ones. The other
+thresholds need no stated figures: they separate the right pairs of SAE and model from the wrong
+ones that `python -m benchmarks.audit` makes; docs/how-to/sae.md reports its measurements.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from saelens_steer.sae.promises import Promises
 AUDIT = "audit.json"
 """The file in a run's SAE folder with the figures, failures and notes of the audit."""
 FEWEST = 100
-"""Tokens below which figures are too uncertain to alarm."""
+"""Tokens below which figures are too uncertain for a failure."""
 EXPLAINED = 0.3
-"""Least explained variance."""
+"""Smallest explained variance that passes."""
 SLOPE = (0.87, 1.25)
 """Range of the slope of x on x̂: an L1 penalty shrinks x̂, so it may lie further above 1.
 
@@ -30,13 +30,13 @@ BIAS = 0.18
 DENSEST = 1.0
 """Largest L0 as a share of d_in."""
 BETTER, BETTER_BOS = 1.15, 1.3
-"""Unexplained variance relative to that at another hook, and with another BOS, which begins even
-texts that are cut in the middle more plainly: right pairs reach 1.2."""
+"""Unexplained variance relative to that at another hook, and to that with another number of BOS
+tokens. BOS helps with texts that are cut in the middle too, so right pairs reach 1.2."""
 UNEXPLAINED = 1.4
-"""Unexplained variance relative to the promised one; a base model in place of the fine-tuned one is
-found if its effect exceeds this."""
+"""Unexplained variance relative to the stated one; using a base model instead of the fine-tuned one
+is detected if its effect exceeds this."""
 L0_FACTOR, NORM_FACTOR = 1.75, 1.5
-"""Factors by which L0 and the mean ‖x‖ may differ from the promised ones."""
+"""Factors by which L0 and the mean ‖x‖ may differ from the stated ones."""
 
 
 Figures = Mapping[str, int | float]
@@ -77,14 +77,14 @@ def judged_fit(figures: Mapping[str, Any], promised: Promises) -> Audit:
 
 def too_few(n: int) -> Audit:
     """The audit of too few tokens to measure a fit on."""
-    return Audit(notes=(f"{n} tokens are too few to audit the fit: it needs {FEWEST}",))
+    return Audit(notes=(f"{n} tokens are too few to audit the fit, which needs {FEWEST}",))
 
 
 def _failures(figures: Figures, promised: Promises) -> Iterator[str]:
     explained, l0 = figures["explained_variance"], figures["l0"]
     if not explained >= EXPLAINED:
         yield (
-            f"it explains {percent(explained)} of the variance, and SAEs that fit explain at "
+            f"it explains {percent(explained)} of the variance, but SAEs that fit explain at "
             f"least {percent(EXPLAINED)}: check model, hook and normalisation"
         )
     elif (known := promised.get("explained_variance")) and more_unexplained(
@@ -97,7 +97,7 @@ def _failures(figures: Figures, promised: Promises) -> Iterator[str]:
         )
     if (known := promised.get("l0")) and not _within(l0, known, L0_FACTOR):
         yield (
-            f"{l0:.3g} features are active per token, and {known:.3g} were promised: check k, "
+            f"{l0:.3g} features are active per token, but {known:.3g} are stated for it: check k, "
             "threshold, architecture and the scale of the input"
         )
     elif l0 > DENSEST * figures["d_in"] or l0 == 0:
@@ -130,7 +130,7 @@ def _unbalanced(figures: Figures) -> Iterator[str]:
 
 
 def more_unexplained(explained: float, known: float, factor: float) -> bool:
-    """Whether more is left unexplained than `factor` times what was with `known`."""
+    """Whether the unexplained variance exceeds `factor` times that of `known`."""
     return 1 - explained > factor * (1 - known)
 
 

@@ -1,4 +1,4 @@
-"""What is stated about an SAE's fit: by its config, its names, SAELens, or its training here."""
+"""Figures stated for an SAE's fit: by its config, its names, SAELens, or its training here."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Promises = dict[str, int | float]
 def promises(
     sae: SAE[Any], source: str | Path | None = None, sae_id: str | None = None
 ) -> Promises:
-    """What an SAE's makers state about it; the most reliable source of each figure counts.
+    """Figures stated for an SAE, each from its most reliable source.
 
-    source, sae_id: where it was loaded from. A folder counts with the quality.json that this
-    package writes, a release with SAELens's directory, and either by an L0 in its name.
+    source, sae_id: where it was loaded from. For a folder, the source is the quality.json that this
+    package writes; for a release, SAELens's directory; for either, an L0 in its name.
     """
     folder = Path(source).expanduser() if source is not None and Path(source).exists() else None
     found: Promises = {}
@@ -52,7 +52,7 @@ def _named(*names: str) -> Iterator[tuple[str, float]]:
 
 
 def _listed(release: str, sae_id: str | None) -> Iterator[tuple[str, float]]:
-    """SAELens's directory, in which an L0 of 0 and a variance of 1 stand for unknown."""
+    """SAELens's directory, in which an L0 of 0 and a variance of 1 mean unknown."""
     entry = get_pretrained_saes_directory().get(release)
     if entry is None or sae_id is None:
         return

@@ -70,8 +70,8 @@ def packed_contexts(
 ) -> Tokens:
     """Concatenate the texts' tokens and cut them into full rows of context_size, as in training.
 
-    Rows, and texts within them, begin with BOS as `special_tokens` has it: None as the checkpoint's
-    tokenizer, an SAE as its training contexts did. Raises InputError if no row is filled.
+    `special_tokens`: whether rows, and texts within them, begin with BOS; None follows the
+    checkpoint's tokenizer, an SAE its training contexts. Raises InputError if no row is filled.
     """
     tokenizer = tokenizer_of(model)
     bos = bos_id(tokenizer) if begins_with_bos(tokenizer, special_tokens) else None
@@ -93,7 +93,7 @@ def packed_contexts(
 
 
 def _separator(tokenizer: Any, special_tokens: SpecialTokens, bos: int | None) -> int | None:
-    """What stands between texts: as the SAE states it, or else BOS if contexts begin with it."""
+    """The separator of texts: as the SAE states it, or else BOS if contexts begin with it."""
     if not isinstance(special_tokens, SAE) or trained_with_bos(special_tokens) is None:
         return bos
     about = special_tokens.cfg.metadata

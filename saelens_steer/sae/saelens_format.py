@@ -1,8 +1,9 @@
 """Folders in SAELens's format, versions 1 to 6: SAEs and the checkpoints of a training.
 
-SAELens reads what its current classes know and drops the rest of cfg.json in silence. What would
-change the arithmetic is read here or refused: the input scaling that a checkpoint keeps beside its
-weights, the scaling factor of old fine-tuned SAEs, other activation functions, single heads.
+SAELens reads the settings that its current classes know and silently drops the rest of cfg.json.
+Settings that would change the arithmetic are read here or refused: the input scaling that a
+checkpoint keeps beside its weights, the scaling factor of old fine-tuned SAEs, other activation
+functions, single heads.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ DAMAGE = (
     *(OSError, LookupError, TypeError, AttributeError, ValueError, RuntimeError),
     SafetensorError,
 )
-"""What SAELens raises for files it cannot load."""
+"""Exceptions that SAELens raises for files it cannot load."""
 TRANSCODERS = (
     *("transcoder", "skip_transcoder"),
     *("jumprelu_transcoder", "jumprelu_skip_transcoder"),
@@ -82,7 +83,7 @@ def check_architecture(architecture: str, source: str) -> None:
 
 
 def _checked_architecture(folder: Path, settings: dict[str, Any]) -> str:
-    """The architecture. Raises InputError for settings that SAELens would ignore or make up."""
+    """The architecture. Raises InputError for settings that SAELens would ignore or invent."""
     architecture = str(settings.get("architecture", "standard"))
     if architecture not in SAE_TRAINING_CLASS_REGISTRY:
         check_architecture(architecture, str(folder))
@@ -93,7 +94,7 @@ def _checked_architecture(folder: Path, settings: dict[str, Any]) -> str:
         raise InputError(f"{file} has activation function {word} {kwargs or ''}: not supported")
     top = word == "topk" or architecture == "topk"
     if top and settings.get("k", kwargs.get("k")) is None:
-        raise InputError(f'{file} is of a TopK SAE, but holds no k: write "k": NUMBER into it')
+        raise InputError(f'{file} describes a TopK SAE, but holds no k: write "k": NUMBER into it')
     metadata = settings.get("metadata") or {}
     head = settings.get("hook_head_index", settings.get("hook_point_head_index"))
     head = metadata.get("hook_head_index", head)
@@ -197,7 +198,7 @@ def _holds(file: Path, name: str) -> bool:
 
 
 def settings_of(folder: Path) -> list[Path]:
-    """The files besides SAELENS that decide what a folder's SAE computes."""
+    """The files besides SAELENS that determine what a folder's SAE computes."""
     return [
         path for path in (folder / name for name in (SCALER, WHITENING, STORE)) if path.is_file()
     ]

@@ -1,8 +1,7 @@
 """Where an SAE reads its input, and where its decoder writes.
 
-Most SAEs read and write at one hook. A transcoder reads what an MLP reads and writes what the MLP
-puts out: its encoder applies at one hook, pushes along W_dec at another, and it cannot be spliced
-in at either.
+Most SAEs read and write at one hook. A transcoder reads an MLP's input and predicts its output: its
+encoder applies at one hook, pushes along W_dec at another, and it cannot be spliced in at either.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from saelens_steer.sae.conversion.hooks import MODULE, hook_of_word
 from saelens_steer.sae.saelens_format import TRANSCODERS, check_architecture
 
 NORM_AFTER_ATTENTION = "post_attention_layernorm"
-"""The norm before the MLP, or the norm after attention where norms follow it."""
+"""The norm before the MLP, or the norm after attention in models that have one."""
 BEFORE_MLP = ("mlp", "pre_feedforward_layernorm", "pre_mlp_layernorm", "ln_2", NORM_AFTER_ATTENTION)
 """Modules of transformers: the input of the first and the outputs of the others is MLP_INPUT."""
 MODULE_OUTPUTS = ("mlp", "self_attn", "attn", "attention")
@@ -46,8 +45,8 @@ def reads_where_it_steers(sae: SAE[Any]) -> bool:
 def reads_at(sae: SAE[Any]) -> str | None:
     """The hook whose activations the SAE encodes; None if it does not say.
 
-    Of a transcoder, `metadata.hf_hook_name` counts before `hook_name`: SAELens gives Gemma Scope
-    2's as `hook_mlp_in`, which is before the norm. Raises InputError if that leaves it open.
+    For a transcoder, `metadata.hf_hook_name` takes precedence over `hook_name`: for Gemma Scope 2,
+    SAELens gives `hook_mlp_in`, which is before the norm. Raises InputError if neither settles it.
     """
     about = sae.cfg.metadata
     if not is_transcoder(sae):
@@ -124,7 +123,7 @@ def check_splice(sae: SAE[Any]) -> None:
 
 
 def _check_kind(sae: SAE[Any]) -> None:
-    """Raise InputError for kinds of SAE that nothing here was tested with."""
+    """Raise InputError for untested kinds of SAE."""
     check_architecture(sae.cfg.architecture(), "this")
     if sae.W_dec.ndim != 2:
         raise InputError(
@@ -139,7 +138,7 @@ def _check_reads(sae: SAE[Any], hook_name: str) -> None:
         return
     if is_transcoder(sae):
         raise InputError(
-            f"the transcoder reads {right} and writes at {steers_at(sae)}, and these are "
+            f"the transcoder reads {right} and writes at {steers_at(sae)}, but these are "
             f"activations of {hook_name}: cache them with hook_name={right!r}"
         )
     use = " or ".join(places)
@@ -162,21 +161,21 @@ def _check_steers(sae: SAE[Any], model: Any, right: str | None, hook_name: str) 
     word = str(sae.cfg.metadata.hf_hook_name or "")
     if NORM_AFTER_ATTENTION in word and _normalises_outputs(model):
         raise InputError(
-            f"the transcoder reads {word}, which in this model is attention's output, not what the "
-            "MLP reads: it belongs to another model"
+            f"the transcoder reads {word}, which in this model is attention's output, not the "
+            "MLP's input: it belongs to another model"
         )
 
 
 def _check_side_of_norm(sae: SAE[Any], model: Any, hook_name: str) -> None:
-    """Raise InputError if the SAE knows an output before the norm that precedes this hook."""
+    """Raise InputError if the SAE was trained on the output before this hook's norm."""
     about = sae.cfg.metadata
     word = str((about.hf_hook_name_out if is_transcoder(sae) else about.hf_hook_name) or "")
     module = word.removesuffix(".output").split(".")[-1]
     raw = "mlp.hook_out" if module == "mlp" else "attn.hook_out"
     if module in MODULE_OUTPUTS and _normalises_outputs(model) and in_block(hook_name) != raw:
         raise InputError(
-            f"the SAE was trained on the output of {word}, which a norm follows in this model: "
-            f"{hook_name} comes after it; use a TransformerBridge and its {raw}"
+            f"the SAE was trained on the output of {word}, which a norm follows in this model, "
+            f"and {hook_name} comes after that norm: use a TransformerBridge and its {raw}"
         )
 
 
@@ -184,9 +183,9 @@ def _check_centring(sae: SAE[Any], model: Any) -> None:
     """Raise InputError if the SAE expects centred weights, and the model's are not."""
     if expects_centred(sae) and not processing_of(model).centred_writing_weights:
         raise InputError(
-            "the SAE was trained on a model with centred weights (center_writing_weights), and "
-            "this model's are not: load the SAE with load_sae, which folds that into it if "
-            "possible, or centre the model"
+            "the SAE was trained on a model with centred weights (center_writing_weights), but "
+            "this model's are not: load the SAE with load_sae, which folds the centring into it "
+            "if possible, or centre the model"
         )
 
 
@@ -196,13 +195,13 @@ def _normalises_outputs(model: Any) -> bool:
 
 
 def _of_words(hook_name: str | None, word: str | None) -> str | None:
-    """The hook that the checkpoint's own words name, or else SAELens's name."""
+    """The hook that the checkpoint's own metadata name, or else SAELens's name."""
     if not word:
         return hook_name
     found = _mlp_input(word) or hook_of_word(word)
     if found is None:
         raise InputError(
-            f"the transcoder's metadata names {word!r}, which is no tensor known here: correct "
+            f"the transcoder's metadata names {word!r}, which is not a known tensor: correct "
             "hf_hook_name (hf_hook_name_out) in its cfg.json, such as model.layers.5.mlp.input"
         )
     if hook_name is not None and hook_layer(hook_name) != hook_layer(found):

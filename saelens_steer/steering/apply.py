@@ -98,8 +98,8 @@ def steered(
     skips special tokens; `max_norm` skips attention sinks, positions whose norm exceeds this
     multiple of their prompt's median (auto: 10 if an SAE is spliced in, otherwise no limit). Raises
     InputError before any forward pass for an unknown hook or an SAE trained at another hook, in a
-    pass whose last tokens are unclear, and on exit if the hook was never reached or no position was
-    steered. Hooks are removed even after an error.
+    pass whose last tokens are ambiguous, and on exit if the hook was never reached or no position
+    was steered. Hooks are removed even after an error.
     """
     options = {"exclude_special_tokens": exclude_special_tokens, "max_norm": max_norm}
     with steered_rows(model, edits, hook_name, positions, **options) as receipt:
@@ -117,7 +117,7 @@ def steered_rows(
     max_norm: float | Literal["auto"] | None = "auto",
     added: Sequence[int] = (),
 ) -> Iterator[Receipt]:
-    """`steered`, leaving alone the first `added` tokens of each row: a BOS that was put there."""
+    """`steered`, except at the first `added` tokens of each row, a BOS that was put there."""
     check_editable(model, hook_name)
     chain = composed([edits] if isinstance(edits, Edit) else list(edits))
     for edit in chain:
@@ -174,8 +174,8 @@ def _say_two_bos(model: Any, tracker: Tracker) -> None:
         token = model.tokenizer.convert_ids_to_tokens(bos)
         say_once(
             model.tokenizer,
-            f"A steered prompt begins with {token} twice, as text in a chat template does if the "
-            "tokenizer adds its own: tokenize it with add_special_tokens=False.",
+            f"A steered prompt begins with {token} twice, as happens if the tokenizer adds its own "
+            "to the chat template's: tokenize it with add_special_tokens=False.",
         )
 
 
@@ -185,7 +185,7 @@ def _hooks_at(model: Any, hook_name: str) -> list[Any]:
 
 
 def _check_still_there(model: Any, hook_name: str, ours: Any) -> None:
-    """InputError once the steering hook is gone, so that no pass goes unsteered in silence."""
+    """InputError once the steering hook is gone, so that no pass silently goes unsteered."""
     if not any(hook is ours for hook in _hooks_at(model, hook_name)):
         raise InputError(
             f"The steering hook at {hook_name} was removed inside the context: call reset_hooks() "

@@ -44,7 +44,7 @@ def leading_padding(tokens: Ids, pad_id: int | None) -> Mask:
 def real_tokens(tokens: Ids, padding: Padding, mask: Mask | None, ends_matter: bool) -> Mask:
     """False on padding: what the attention mask hides, and padding tokens at either end.
 
-    InputError if it matters where texts end (`ends_matter`) and the ids leave that open.
+    InputError if it matters where texts end (`ends_matter`) and the ids do not tell.
     """
     if mask is not None:
         real = mask
@@ -65,7 +65,7 @@ def real_tokens(tokens: Ids, padding: Padding, mask: Mask | None, ends_matter: b
         row = int(trailing.argmax())
         raise InputError(
             f"row {row} ends in {int(trailing[row])} tokens {padding.pad}, which both pad and end "
-            "texts here, so its last token is unclear: pass an attention_mask with zeros at the "
+            "texts here, so its last token is ambiguous: pass an attention_mask with zeros at the "
             "padding, or pad on the left"
         )
     return real & text

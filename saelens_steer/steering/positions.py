@@ -143,7 +143,7 @@ class Tracker:
     def _added_now(self, start: int, batch: int, n_pos: int) -> Mask:
         """True on the tokens at the start of each row that are never steered."""
         if len(self.added) != batch:
-            raise ValueError(f"{len(self.added)} rows were announced, not {batch}")
+            raise ValueError(f"expected {len(self.added)} rows, not {batch}")
         real = (
             torch.ones(batch, self.n_prompt, dtype=torch.bool) if self.real is None else self.real
         )

@@ -104,7 +104,7 @@ def logit_shards(
     splitter: BatchSplitter | None = None,
     note: Note = unnoted,
 ) -> Iterator[tuple[range, pd.DataFrame]]:
-    """Each shard's cells and rows, in order; `note` gets the number of rows of each shard.
+    """Each shard's cells and rows, in order; `note` is given the rows in each shard.
 
     `logits` keeps last-token logits and receipts, so that new metrics need no forward pass.
     """

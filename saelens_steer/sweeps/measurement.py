@@ -49,11 +49,11 @@ class Measurement:
     steps: tuple[float, ...] | None = None
     """The multiple of its direction that each cell adds, if found by `calibrated`."""
     special_tokens: SpecialTokens = None
-    """What decides how plain prompts begin; None: the SAE, or else the tokenizer."""
+    """What determines how plain prompts begin; None: the SAE, or else the tokenizer."""
 
     @property
     def start(self) -> TextStart | None:
-        """What goes before plain prompts; None if they are in the chat template."""
+        """The special tokens before plain prompts; None if they are in the chat template."""
         if self.prompt_spec.chat:
             return None
         return text_start(self.model.tokenizer, self._decides)

@@ -184,7 +184,7 @@ def _steering(sweep: CompletionSweep, batch: Batch) -> Callable[[Rows, Rows], St
 def _choosing(
     spec: CompletionSpec, seeds: Sequence[int], device: torch.device
 ) -> Callable[[Tensor, Rows, int], Rows]:
-    """Pick the likeliest token, or draw one independently of the other rows in the batch."""
+    """Pick the most likely token, or draw one independently of the other rows in the batch."""
     if spec.temperature == 0:
         return lambda logits, rows, step: logits.argmax(-1)  # noqa: ARG005
     uniform = torch.stack([_uniform(seed, spec.max_new_tokens) for seed in seeds]).to(device)

@@ -97,7 +97,7 @@ class UnsteeredPass:
 
     @cached_property
     def _tier(self) -> tuple[str | None, str | None]:
-        """Why not the plain layers, and why not the model's own from the hook on."""
+        """Why rows cannot use the plain layers, and why not the model's own from the hook on."""
         site = self.site
         full = self._needs_full_passes(min(site.layer, hook_layer(self.hook_name)))
         not_plain = full or self._not_plain(site.layer)
@@ -118,7 +118,7 @@ class UnsteeredPass:
         return why
 
     def _needs_full_passes(self, from_layer: int | None) -> str | None:
-        """Why nothing but a full pass will do if the layers from `from_layer` on are replaced."""
+        """Why full passes are needed, rather than replacing the layers from `from_layer` on."""
         if self.whole_passes:
             return "full passes were requested"
         if is_bridge(self.model):

@@ -50,10 +50,10 @@ TOKENS = [[5, 6, 7, 8, 9], [10, 11, 12]]
 INTRO = """# SAELens releases
 
 All {n} releases of the directory of sae-lens {version}, of which {usable} can be used.
-`load_sae(release, sae_id)` loads an SAE. `load_model` knows its model under each name given here:
+`load_sae(release, sae_id)` loads an SAE. `load_model` accepts its model under each name given here:
 the directory's, and the loader's if that differs. The table is generated from metadata: SAELens's
-own loaders read the config of each kind of SAE, which then is used, with small random weights, on a
-small random checkpoint of its model's architecture.
+own loaders read the config of each kind of SAE, which is then tried, with small random weights, on
+a small random checkpoint of its model's architecture.
 
 *Reads* and *steers* are hooks of a layer, `blocks.L.…`: the encoder applies at the first, pushes
 along `W_dec` at the second. If they differ, the SAE is a transcoder, which has no edits of z.
@@ -62,9 +62,9 @@ along `W_dec` at the second. If they differ, the SAE is a transcoder, which has 
 (TransformerLens's own layers) or in full passes, from the fastest to the slowest; see
 [Run on a GPU](../how-to/gpu.md).
 
-Releases in SAELens's format state in their `cfg.json` of which kind they are and whether training
-contexts began with BOS, and raw text follows that. With the others it begins as the model's
-tokenizer has it.
+Releases in SAELens's format state in their `cfg.json` which kind they are and whether training
+contexts began with BOS; plain text then begins the same way. For all others it begins as the
+model's own tokenizer begins it.
 """
 
 

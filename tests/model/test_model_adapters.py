@@ -130,7 +130,7 @@ def test_the_base_of_an_adapter_is_never_guessed(tmp_path: Path, base: Path) -> 
     with pytest.raises(InputError, match=r"needs its base: There is no folder .*elsewhere"):
         load_model(adapter)
     stacked = write_adapter(tmp_path / "stacked", str(adapter))
-    with pytest.raises(InputError, match="is an adapter itself"):
+    with pytest.raises(InputError, match="is itself an adapter"):
         load_model(stacked)
 
 
@@ -149,8 +149,8 @@ def test_without_peft_the_line_that_installs_it_is_named(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"peft_type": "PROMPT_TUNING"}, "of the kind PROMPT_TUNING"),
-        ({"peft_type": "IA3"}, "of the kind IA3"),
+        ({"peft_type": "PROMPT_TUNING"}, "of type PROMPT_TUNING"),
+        ({"peft_type": "IA3"}, "of type IA3"),
         ({"alora_invocation_tokens": [1, 2]}, "LORA with alora_invocation_tokens"),
         ({"megatron_config": {"a": 1}}, "LORA with megatron_config"),
         ({"base_model_name_or_path": None}, "names no base"),
@@ -210,5 +210,5 @@ def test_adapter_weights_among_whole_weights_are_refused_by_name(
     place = "model.layers.1.self_attn.v_proj"
     extra = {name.format(place): torch.ones(shape) for name, shape in names.items()}
     save_file({**weights, **extra}, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(InputError, match=r"model\.layers\.1\..*a part of a LoRA adapter"):
+    with pytest.raises(InputError, match=r"model\.layers\.1\..*part of a LoRA adapter"):
         load_model(folder)

@@ -130,5 +130,5 @@ def test_the_checkpoint_of_a_model_in_memory_is_a_copy_while_it_lives(folders):
     assert again is not hf
     assert torch.equal(again.lm_head.weight, hf.lm_head.weight)
     del hf, again
-    with pytest.raises(InputError, match="is gone"):
+    with pytest.raises(InputError, match="no longer exists"):
         load.checkpoint_of(model)

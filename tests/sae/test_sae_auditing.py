@@ -94,7 +94,7 @@ def test_a_broken_promise_is_a_failure_and_a_kept_one_is_not(place):
     figures = fit_figures(place.sae(), place.scene.training(HOOK)[:500])
     assert judged_fit(figures, kept).passed
     (said,) = judged_fit(figures, kept | {"l0": 4 * kept["l0"]}).failures
-    assert "were promised" in said
+    assert "are stated for it" in said
     (said,) = judged_fit(figures, kept | {"mean_norm": 10 * figures["mean_norm"]}).failures
     assert "mean norm" in said
     explained = 1 - (1 - figures["explained_variance"]) / 4

@@ -87,7 +87,7 @@ def test_folding_is_done_once_and_is_kept_when_saved(tmp_path):
     assert expects_centred(sae)
     folded = fold_centring(sae)
     assert not expects_centred(folded)
-    with pytest.raises(InputError, match="folded into this SAE already"):
+    with pytest.raises(InputError, match="already been folded into this SAE"):
         fold_centring(folded)
     saved = load_sae(save_sae(folded, tmp_path / "sae"))
     wanted = sae(CENTRED.float()) + (X - CENTRED).float()

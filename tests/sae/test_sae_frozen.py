@@ -110,7 +110,7 @@ def test_where_directions_cannot_stay_freezing_is_refused(small):
     with pytest.raises(InputError, match="its encoder is its decoder"):
         check_train_spec(tied)
     options = {"k": 4, "normalize_activations": "covariance_whitening"}
-    with pytest.raises(InputError, match="turns the decoder's directions"):
+    with pytest.raises(InputError, match="changes the decoder's directions"):
         check_train_spec(small(options=options, frozen_decoder=True))
     check_train_spec(small(options=options))
     scaled = {"k": 4, "normalize_activations": "expected_average_only_in"}

@@ -1,7 +1,7 @@
 """The keys of each architecture that loads from a GGUF file, as settings of transformers' config.
 
-llama.cpp's meaning of each was read in its load_hparams; where a file leaves one out, llama.cpp's
-value holds.
+Their meaning follows llama.cpp's load_hparams; if a file leaves one out, llama.cpp's default
+applies.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True)
 class Sizes:
-    """What every architecture states."""
+    """The sizes that every architecture states."""
 
     n_layers: int
     d_model: int
@@ -72,7 +72,7 @@ def _llama(keys: Keys, sizes: Sizes) -> Settings:
 
 
 def _gemma(keys: Keys, sizes: Sizes, period: int, largest: int) -> Settings:
-    """Gemma 2 and 3: all but every n-th layer slide; the largest model has a scale of its own."""
+    """Gemma 2 and 3: all but every n-th layer slide; the largest scales attention differently."""
     settings = _decoder(keys, sizes)
     scaled_by_heads = sizes.n_layers == largest
     scalar = sizes.d_model // sizes.n_heads if scaled_by_heads else settings["head_dim"]

@@ -1,4 +1,4 @@
-"""The config of a model in a GGUF file, which leaves no key and no tensor of the file unread."""
+"""Build the config of a model in a GGUF file, and account for each of its keys and tensors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def gguf_config(file: GgufFile) -> PretrainedConfig:
         with torch.device("meta"):
             hf = AutoModelForCausalLM.from_config(config)
     except Exception as error:  # transformers validates configs with errors of several kinds
-        raise InputError(f"{file.path} describes no model: {one_line(error)}") from error
+        raise InputError(f"{file.path} does not describe a model: {one_line(error)}") from error
     _account_for_tensors(file, _weights(file, hf))
     return config
 
@@ -56,7 +56,7 @@ def _sizes(keys: Keys) -> Sizes:
 
 
 def _common(keys: Keys, sizes: Sizes) -> Settings:
-    """The settings of every architecture, in the words that all configs understand."""
+    """The settings of every architecture, under names that all configs understand."""
     file = keys.file
     if "token_embd.weight" not in file.shapes:
         raise InputError(f"{file.path} lacks the tensor token_embd.weight: download it again")

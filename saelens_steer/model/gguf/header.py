@@ -17,10 +17,10 @@ NOT_A_MODEL = {
     "clip": "the vision part of a model: give the file of its language model",
     "imatrix": "an importance matrix: give the file of the model",
     "vocab": "a vocabulary without weights: give the file of the model",
-    "controlvector": "a control vector: give the file of the model, and read this by load_vectors",
+    "controlvector": "a control vector: give the file of the model (load_vectors reads this one)",
 }
 DAMAGE = (ValueError, LookupError, TypeError, OverflowError, OSError, MemoryError)
-"""What the package gguf raises for a damaged file."""
+"""Exceptions that the package gguf raises for a damaged file."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _reader(path: Path) -> Any:
 
 
 def _value(name: str, field: Any) -> Any:
-    """A key's value: floats as short as float32 allows, of lists of the vocabulary the length."""
+    """A key's value; floats as short as float32 allows, vocabulary lists only as their length."""
     if name.startswith("tokenizer.") and field.types[0].name == "ARRAY":
         return len(field.data)
     value = field.contents()
@@ -96,7 +96,7 @@ def _value(name: str, field: Any) -> Any:
 
 
 def _short(value: float) -> float:
-    """The shortest number that is this one in float32: 1e-05, not 9.999999747378752e-06."""
+    """The shortest decimal that equals this number in float32: 1e-05, not 9.999999747378752e-06."""
     return float(str(np.float32(value)))
 
 

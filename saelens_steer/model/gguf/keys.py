@@ -10,9 +10,9 @@ from saelens_steer.errors import InputError
 from saelens_steer.model.gguf.header import GgufFile
 
 HARMLESS = ("GGUF.", "general.", "tokenizer.", "quantize.", "split.")
-"""Keys about the file, its vocabulary (which transformers reads) and its parts: no arithmetic."""
+"""Keys about the file, its vocabulary (which transformers reads) and its parts, not arithmetic."""
 DECIDES = re.compile(r"rope|freq|scal|window|cap|expert|eps|norm|head|alibi|clamp|factor|lora")
-"""Words in keys of yet other kinds that may not be ignored."""
+"""Words that mark any other key as one that must not be ignored."""
 WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "attention.causal": (True,),
     "attention.clamp_kqv": (0.0,),
@@ -37,7 +37,7 @@ REQUIRED = object()
 
 
 class Keys:
-    """The keys of a file's architecture; each leaves when it is read."""
+    """The keys of a file's architecture; each is removed when it is read."""
 
     def __init__(self, file: GgufFile) -> None:
         self.file, self.prefix = file, f"{file.architecture}."
@@ -48,9 +48,9 @@ class Keys:
         }
 
     def take(self, name: str, default: Any = REQUIRED) -> Any:
-        """The value of a key, InputError if it is missing; a list of equal numbers is one number.
+        """The value of a key; InputError if it is missing.
 
-        None as the default gives the value as it is.
+        A list of equal numbers gives one number, unless the default is None.
         """
         value = self.left.pop(name, default)
         if value is REQUIRED:

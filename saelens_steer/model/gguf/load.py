@@ -1,7 +1,7 @@
 """A checkpoint in one GGUF file, its weights read by transformers.
 
-transformers' reader drops what it does not know in silence. So the config is built from the header
-by `gguf_config`, which refuses a file unless each key and each tensor is part of the model.
+transformers' reader silently drops what it does not know. The config is therefore built from the
+header by `gguf_config`, which refuses a file unless each key and each tensor is part of the model.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ENDS = ("eos", "eot", "eom")
 
 
 def find_gguf(name: str, revision: str | None = None) -> Path | None:
-    """The file that a name ending in .gguf stands for: a path, or owner/repository/file on the hub.
+    """The file that a name ending in .gguf refers to: a path, or owner/repository/file on the hub.
 
     None for any other name.
     """

@@ -1,4 +1,4 @@
-"""The rotary embeddings of a GGUF file, in transformers' words."""
+"""The rotary embeddings of a GGUF file, as transformers' settings."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from saelens_steer.model.gguf.keys import Keys
 
 Rope = dict[str, Any]
 FACTORS = "rope_freqs.weight"
-"""One divisor for each rotary frequency: how a file holds Llama 3's scaling."""
+"""One divisor for each rotary frequency, which is how a file stores Llama 3's scaling."""
 ORIGINAL = 8192
-"""Llama 3's first context. Any will do: multiplied together with both factors, it cancels."""
+"""Llama 3's original context length. Any value works: it cancels against both factors."""
 
 
 def rope_of_file(keys: Keys, width: int) -> Rope:
@@ -74,19 +74,19 @@ def _llama3(keys: Keys, theta: float, width: int) -> Rope:
                 "original_max_position_embeddings": ORIGINAL,
             }
     raise InputError(
-        f"{FACTORS} of {keys.file.path} scales rotary frequencies otherwise than Llama 3: use the "
-        "checkpoint in Hugging Face format"
+        f"{FACTORS} of {keys.file.path} does not scale rotary frequencies as Llama 3 does: use "
+        "the checkpoint in Hugging Face format"
     )
 
 
 def _divisors(factor: float, low: float, high: float, turns: np.ndarray) -> np.ndarray:
-    """What Llama 3 divides each frequency by, from its turns in the original context."""
+    """Llama 3's divisor of each frequency, from its turns in the original context."""
     kept = np.clip((turns - low) / (high - low), 0, 1)
     return 1 / ((1 - kept) / factor + kept)
 
 
 def _bounds(given: np.ndarray, turns: np.ndarray) -> list[tuple[float, float]]:
-    """Candidates for the turns below which all and above which nothing is scaled.
+    """Candidates for two numbers of turns: full scaling below the first, none above the second.
 
     Llama 3's own, then those of the line through the partly scaled frequencies. If there are fewer
     than two, any bounds between their neighbours give the same divisors.

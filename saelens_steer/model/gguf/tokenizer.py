@@ -1,8 +1,8 @@
 """The tokenizer and chat template in a GGUF file, made to split text as its checkpoint's own does.
 
-transformers rebuilds the vocabulary, but not all of how text is cut before the merges: it misses
-the digits of SmolLM2 and StarCoder, whole words that Llama 3 never merges, and the space that a
-SentencePiece vocabulary does not begin with.
+transformers rebuilds the vocabulary, but not all of the pre-tokenization: it misses that SmolLM2
+and StarCoder split digits, that Llama 3 keeps words of its vocabulary whole, and that some
+SentencePiece vocabularies put no space before text.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ QWEN = ("qwen2", "qwen35")
 SPLIT = (*WHOLE_WORDS, *QWEN, "deepseek-r1-qwen", "megrez", "dbrx", "smaug-bpe", "gpt-4o", "llama4")
 """Names for which transformers has the pattern."""
 DIGITS = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")
-"""GPT-2's pattern, after each digit has been set apart."""
+"""GPT-2's pattern, after each digit has been split off."""
 GPT2 = ("gpt-2", "phi-2", "mpt", "olmo", "jais", "exaone4")
 UNNAMED = ("", "default")
 MODELS = ("gpt2", "llama")
-"""Byte-level BPE and SentencePiece, in llama.cpp's words."""
+"""llama.cpp's names for byte-level BPE and SentencePiece."""
 
 
 def gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerBase:
@@ -39,9 +39,7 @@ def gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerBase:
         raise InputError(f"{file.path} holds {_unreadable(kind)}: {ELSEWHERE}")
     known = (*SPLIT, *DIGITS, *GPT2, *UNNAMED)
     if kind == "gpt2" and pre not in known:
-        raise InputError(
-            f"{file.path} splits text as {pre!r}, which is not known here: {ELSEWHERE}"
-        )
+        raise InputError(f"{file.path} splits text as {pre!r}, which is not supported: {ELSEWHERE}")
     adds_bos = kind == "llama" or pre in WHOLE_WORDS  # unless the file says
     tokenizer = _from_transformers(file, adds_bos)
     if len(tokenizer) > (rows := file.shapes["token_embd.weight"][0]):
@@ -55,15 +53,15 @@ def gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-ELSEWHERE = "give the folder of its checkpoint's tokenizer, load_model(…, tokenizer=…)"
+ELSEWHERE = "pass its checkpoint's own tokenizer, load_model(…, tokenizer=…)"
 
 
 def _unreadable(kind: str) -> str:
-    return f"a tokenizer of the kind {kind!r}" if kind else "no tokenizer"
+    return f"a tokenizer of type {kind!r}" if kind else "no tokenizer"
 
 
 def _from_transformers(file: GgufFile, adds_bos: bool) -> Any:
-    """What transformers makes of the file, alone in a folder: files beside it would come first."""
+    """transformers' tokenizer of the file, read alone in a folder: files beside it would win."""
     try:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "model.gguf").symlink_to(file.path.resolve())
@@ -77,7 +75,7 @@ def _from_transformers(file: GgufFile, adds_bos: bool) -> Any:
 
 
 def _split_as(file: GgufFile, backend: Any, pre: str) -> None:
-    """Make a byte-level tokenizer cut text into words as the file names it."""
+    """Make a byte-level tokenizer split text into words in the way that the file names."""
     if pre in DIGITS:
         gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False)
         digits = pre_tokenizers.Digits(individual_digits=True)
@@ -86,7 +84,7 @@ def _split_as(file: GgufFile, backend: Any, pre: str) -> None:
         raise InputError(f"this version of transformers cannot split text as {pre!r}: {ELSEWHERE}")
     elif pre in UNNAMED:
         warnings.warn(
-            f"{file.path} does not name how its tokenizer splits text (tokenizer.ggml.pre), so "
+            f"{file.path} does not state how its tokenizer splits text (tokenizer.ggml.pre), so "
             f"GPT-2's pattern is used; if that is wrong, {ELSEWHERE}",
             UserWarning,
             stacklevel=2,

@@ -1,1 +1,1 @@
-"""One module a step: what it computes and the files it writes."""
+"""One module per step: what it computes and the files it writes."""

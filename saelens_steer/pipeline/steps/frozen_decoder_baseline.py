@@ -22,7 +22,7 @@ from saelens_steer.sae import load_sae, train_sae
 
 
 def train(run: RunContext) -> None:
-    """Train the baseline SAE. A step apart from its sweep, so that other strengths reuse it."""
+    """Train the baseline SAE. A separate step from its sweep, so that other strengths reuse it."""
     spec, folder = run.spec.sae.train, run.folder.path(f"{BASELINE}/sae")
     assert spec is not None
     frozen = spec.model_copy(update={"frozen_decoder": True})

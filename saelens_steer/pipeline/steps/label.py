@@ -1,4 +1,4 @@
-"""Labels for the features on the pages, with scores of how far each can be believed."""
+"""Labels for the features on the pages, with scores of how far each can be trusted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ANSWERS = ".store/answers"
 def label_evidence(run: RunContext) -> None:
     """Write label_evidence.json and label_texts/, which name the features and test the names.
 
-    A step apart from `label`, so that naming needs no model.
+    A separate step from `label`, so that naming needs no model.
     """
     spec, sae, sides = run.spec.label, run.sae, run.shown_features
     assert spec is not None

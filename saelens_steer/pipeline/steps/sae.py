@@ -72,7 +72,7 @@ def quality(run: RunContext) -> None:
 
 
 def audit_fit(run: RunContext) -> None:
-    """Write audit.json: whether the SAE fits the model and hook; failures are said."""
+    """Write audit.json: whether the SAE fits the model and hook; print any failures."""
     found = audited(run, run.sae)
     write_json(run.folder.path(f"sae/{AUDIT}"), asdict(found))
     for failure in found.failures:
@@ -80,7 +80,7 @@ def audit_fit(run: RunContext) -> None:
 
 
 def audited(run: RunContext, sae: SAE[Any]) -> Audit:
-    """The audit of a run's SAE, on texts of sae.load.corpus or else on the selection prompts."""
+    """The audit of a run's SAE, on sae.load.corpus or, without one, the selection prompts."""
     load = run.spec.sae.load
     source = (load.source, load.sae_id) if load else (run.folder.path("sae"), None)
     return audit(
@@ -94,7 +94,7 @@ def _copy(source: Path, folder: Path, name: str) -> None:
 
 
 def _quality_texts(run: RunContext) -> list[str]:
-    """Texts of sae.load.corpus, or else the selection prompts with their answers."""
+    """Texts of sae.load.corpus or, without one, the selection prompts with their answers."""
     tokenizer, load = run.model.tokenizer, run.spec.sae.load
     if load and load.corpus:
         return list(load_corpus(load.corpus, tokenizer, QUALITY_TOKENS, 0)["text"])

@@ -46,7 +46,7 @@ class Checkpoint:
     `outer.inner`; the outermost takes precedence."""
 
     def stated(self, *keys: str) -> Any:
-        """The setting under the first of these names that there is, else None."""
+        """The setting under the first of these names that exists, or None."""
         return next((self.settings[key] for key in keys if key in self.settings), None)
 
 
@@ -107,8 +107,8 @@ def refusing(what: str, damage: tuple[type[Exception], ...]) -> Iterator[None]:
         raise
     except UnpicklingError:
         raise InputError(
-            f"{what}: it is not a pickle of tensors alone, and unpickling anything else could run "
-            "code; save its state_dict as safetensors"
+            f"{what}: it contains more than tensors, and unpickling that could run code; save its "
+            "state_dict as safetensors"
         ) from None
     except damage as error:
         raise InputError(f"{what}: {type(error).__name__}: {one_line(error)}") from None

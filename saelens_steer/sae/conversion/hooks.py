@@ -1,9 +1,9 @@
-"""The hook a checkpoint was trained at, from other libraries' words and the names of its folders.
+"""The hook a checkpoint was trained at, from other libraries' terms and the names of its folders.
 
 `blocks.8.hook_resid_pre` is read as it stands. `model.layers.12.output`, `layers.3.mlp` and `h.3`
 are modules of transformers: their output, unless the word ends in `.input`. `resid_post_layer_8`,
-or a `location` with a `layer`, is a place in a layer; a file's name and its folders may give the
-two apart (`resid_post/layer_12_width_16k`).
+or a `location` with a `layer`, is a place in a layer; the names of a file and its folders may give
+the two separately (`resid_post/layer_12_width_16k`).
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ LAYER = re.compile(r"(?:layers?|blocks?)[._-]?(\d+)")
 QWEN_SCOPE = re.compile(r"SAE-Res-(.+)-W(\d+)K-L0_(\d+)$")
 """A repository of Qwen-Scope: the model, the width in units of 1,024, and k."""
 NEAREST = 5
-"""Names looked at: the file's and those of its folders, from the inside out."""
+"""Names searched: the file's and those of its folders, innermost first."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Hooks:
 
     name: str | None
     word: str | None
-    """The same in the checkpoint's own words."""
+    """The same in the checkpoint's own terms."""
     out: str | None
     out_word: str | None
 
@@ -118,7 +118,7 @@ def hooks_of(checkpoint: Checkpoint) -> Hooks:
 
 
 def hook_of_word(word: str) -> str | None:
-    """TransformerLens's name of a hook in any library's words; None if the word is unknown."""
+    """TransformerLens's name of a hook in any library's terms; None if the term is unknown."""
     if OWN.fullmatch(word):
         return word
     if module := MODULE.fullmatch(word):
@@ -154,7 +154,7 @@ def _of_place(settings: dict[str, Any]) -> str | None:
 
 
 def _of_names(file: Path) -> str | None:
-    """The hook in the names: one name that says all, or neighbours with a layer and a place."""
+    """The hook in the names: one name that gives it all, or neighbours with a layer and a place."""
     names = names_of(file)
     whole = (hook_of_word(name) for name in names if OWN.match(name) or MODULE.fullmatch(name))
     if found := next((hook for hook in whole if hook), None):

@@ -1,6 +1,6 @@
 """What kind of SAE a checkpoint holds: architecture, k, threshold, and the use of its biases.
 
-Nothing is assumed. The settings decide, or a format whose makers fix what its files leave out:
+Nothing is assumed. The settings decide, or a known format supplies what its files leave out:
 
     dictionary_learning    dict_class gives architecture and use of the bias
     sparsify, EleutherAI   TopK; b_dec is subtracted from the input and added to the output
@@ -9,8 +9,8 @@ Nothing is assumed. The settings decide, or a format whose makers fix what its f
     Qwen-Scope             the repository's name gives k: TopK; b_dec is only added
     OpenAI                 pre_bias is subtracted and added; TopK normalises its input (LayerNorm)
 
-pre_bias and bias are subtracted from the input by their names. What stays open is refused, with the
-line to write into a config.json.
+The names pre_bias and bias imply subtraction from the input. If something remains undetermined, the
+checkpoint is refused, with the line to write into a config.json.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ KINDS = (
 REFUSED = re.compile(
     "transcoder|crosscoder|clt|temporal|groupmax|abstopk|matchingpursuit|lorsa|molt|mixcoder|tanh|leaky"
 )
-"""The same of kinds that are not read here, though a kind above may be part of their name."""
+"""The same for unsupported kinds, whose names may contain the name of a kind above."""
 SAYS_NOTHING = ("sae", "sparseautoencoder", "")
 SUBTRACTED = {
     **dict.fromkeys(("autoencoder", "gatedautoencoder", "autoencodertopk"), True),
@@ -89,7 +89,7 @@ def check_supported(checkpoint: Checkpoint) -> None:
     for key, word in _stated(checkpoint).items():
         if REFUSED.search(word) or not (word in SAYS_NOTHING or _kind_of(word)):
             raise InputError(
-                f"{file} has {key}: {settings[key]}, and only relu, topk, batchtopk, jumprelu and "
+                f"{file} has {key}: {settings[key]}, but only relu, topk, batchtopk, jumprelu and "
                 "gated SAEs can be converted"
             )
     if str(settings.get("postact_fn", "relu")).lower() != "relu":
@@ -155,13 +155,13 @@ def check_input_norm(checkpoint: Checkpoint, kind: SAEKind, normalisation: Norma
     if checkpoint.settings.get("activation") == "TopK" and alike[2] in checkpoint.weights:
         return True
     raise InputError(
-        f"{checkpoint.file} resembles OpenAI's TopK SAEs, which normalise their input without "
-        f'saying so: write "normalize_activations": "layer_norm" or "none" {WRITE}'
+        f"{checkpoint.file} resembles OpenAI's TopK SAEs, which normalise their input but do "
+        f'not state it: write "normalize_activations": "layer_norm" or "none" {WRITE}'
     )
 
 
 def is_gemma_scope(checkpoint: Checkpoint) -> bool:
-    """Whether the file is called and holds what Gemma Scope's files are and do."""
+    """Whether the file has the name and the contents of a Gemma Scope file."""
     names = {"w_enc", "w_dec", "b_enc", "b_dec", "threshold"}
     return checkpoint.file.stem == "params" and names == set(checkpoint.weights)
 
@@ -183,7 +183,7 @@ def _kind_of(word: str) -> str | None:
 
 
 def _implied(checkpoint: Checkpoint, held: dict[str, bool]) -> str:
-    """The kind that a format or what the file holds implies."""
+    """The kind that the format or the file's contents imply."""
     if qwen_scope(checkpoint.file):
         return "topk"
     if held["topk"] and held["jumprelu"]:

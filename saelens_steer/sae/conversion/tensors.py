@@ -115,7 +115,7 @@ def evidence_of(
     normalisation: Normalisation,
     more: Sequence[ShapeEvidence],
 ) -> list[ShapeEvidence]:
-    """What biases, settings and `more` tell of the lengths of axes."""
+    """The lengths of axes that biases, settings and `more` imply."""
     vectors = {role: pair for role, pair in tensors.items() if role in LENGTHS}
     if vectors.get("before", ("",))[0] == "bias" and "b_enc" not in vectors:
         vectors.pop("before")  # may belong to encoder or decoder

@@ -97,7 +97,7 @@ def _check_freezable(spec: TrainSpec, config: Any) -> None:
         )
     if config.normalize_activations == WHITENING:
         raise InputError(
-            f"normalize_activations {WHITENING} turns the decoder's directions after training, "
+            f"normalize_activations {WHITENING} changes the decoder's directions after training, "
             "which frozen_decoder forbids: remove one of the two"
         )
 

@@ -1,4 +1,4 @@
-"""A trial of SAELens's trainer, for options that it would refuse only hours into a training."""
+"""Try SAELens's trainer first, as it refuses some options only hours into a training."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def try_steps(spec: TrainSpec, config: Any) -> None:
 
 
 class _AllDead(SAETrainer[Any, Any]):
-    """A trainer to which every feature is always dead."""
+    """A trainer that takes every feature to be dead."""
 
     @property
     def dead_neurons(self) -> Tensor:
