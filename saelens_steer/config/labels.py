@@ -50,10 +50,13 @@ class ServerSpec(Spec):
     timeout: float = Field(default=120.0, gt=0)
     """Seconds until a request is given up."""
     retries: int = Field(default=4, ge=0)
-    """Retries of a request after a 408, 409, 429 or 5xx, a time-out or a broken connection. Waits
-    double each time, unless the server requests a specific wait."""
+    """Retries of a request after a 408, 409, 429 or 5xx, a time-out or a broken connection."""
     backoff: float = Field(default=1.0, ge=0)
-    """Seconds of the first wait. No wait exceeds a minute."""
+    """Seconds of the first wait. Waits double up to a minute, and begin once the time that the
+    server asks for (Retry-After, up to an hour) has passed."""
+    ask_again: bool = False
+    """Ask the questions again whose kept answers are unreadable or refusals. Otherwise no question
+    that was answered is asked, and paid for, again."""
     max_answer_tokens: int = Field(default=1024, gt=0)
     """Token limit of each answer, including the model's reasoning."""
     structured: Literal["auto", "off"] = "auto"

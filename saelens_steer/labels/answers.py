@@ -1,38 +1,36 @@
-"""Cached answers of servers and sites, so that nothing is asked twice."""
+"""Kept answers of servers and sites, so that nothing is asked twice."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saelens_steer.files import digest, write_json
+from saelens_steer.files import digest, read_json, write_json
 
 
 @dataclass(frozen=True)
 class Answers:
-    """A folder with one file per question: its text, its answer, and whether that was readable."""
+    """A folder with one file per question: its text, its answer, and the answer's status."""
 
     folder: Path | None
-    """None: nothing is cached."""
+    """None: nothing is kept."""
 
     def find(self, question: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The cached answer; None without one, or if it was unreadable."""
+        """The kept answer, readable or not; None without one, or if its file is damaged."""
         if self.folder is None:
             return None
         try:
-            kept = json.loads(self._file(self.folder, question).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            kept = read_json(self._file(self.folder, question))
+            return kept["answer"] if kept["question"] == question else None
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return None
-        found = isinstance(kept, dict) and kept.get("question") == question and kept.get("read")
-        return kept["answer"] if found else None
 
-    def keep(self, question: Mapping[str, Any], answer: Mapping[str, Any], read: bool) -> None:
-        """Cache an answer. An unreadable one is kept only for inspection; it is asked again."""
+    def keep(self, question: Mapping[str, Any], answer: Mapping[str, Any], status: str) -> None:
+        """Keep an answer. `status`: read, or the reason why it has no use, such as unreadable."""
         if self.folder is not None:
-            kept = {"question": question, "answer": answer, "read": read}
+            kept = {"question": question, "answer": answer, "status": status}
             write_json(self._file(self.folder, question), kept)
 
     def _file(self, folder: Path, question: Mapping[str, Any]) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -13,14 +12,8 @@ from saelens_steer.config import ServerSpec
 from saelens_steer.files import digest
 from saelens_steer.labels.answers import Answers
 from saelens_steer.labels.labeller import BlindPair, LabelError, LabelEvidence, Labeller, Name
-from saelens_steer.labels.questions import (
-    choosing,
-    detecting,
-    naming,
-    read_letters,
-    read_name,
-    read_numbers,
-)
+from saelens_steer.labels.questions import choosing, detecting, naming
+from saelens_steer.labels.reading import read_letters, read_name, read_numbers
 from saelens_steer.labels.server import (
     Answer,
     Question,
@@ -31,8 +24,10 @@ from saelens_steer.labels.server import (
 )
 from saelens_steer.progress import say
 
-LONGEST_WAIT = 60.0
-"""Longest wait before a retry, in seconds, even if the server asks for more."""
+LONGEST_BACKOFF = 60.0
+"""The longest wait before a retry, in seconds, unless the server asks for more."""
+LONGEST_WAIT = 3600.0
+"""The longest wait that a server may ask for, in seconds; beyond it, a question is unanswered."""
 Parsed = TypeVar("Parsed")
 
 
@@ -98,7 +93,8 @@ class Client:
         self.budget = Budget(self.spec.max_requests, self.spec.max_tokens)
 
     def ask(self, question: Question, read: Callable[[Answer], Parsed]) -> Parsed:
-        """The answer, parsed by `read`. A readable answer is cached and not asked for again.
+        """The answer, parsed by `read`. Every answer is kept, readable or not, and the question is
+        not asked again, except with `ask_again` if its answer is not readable.
 
         Raises LabelError, as `read` may.
         """
@@ -106,17 +102,30 @@ class Client:
         with self._lock:
             lock = self._question_locks.setdefault(digest(identity), threading.Lock())
         with lock:  # two features may share a question
-            if (kept := self.answers.find(identity)) is not None:
-                with suppress(LabelError, TypeError):  # ask again if it is no longer readable
-                    return read(Answer(**kept))
-            answer = self._answer(question)
+            if (kept := self._kept(identity)) is not None:
+                try:
+                    return _checked(kept, read)
+                except LabelError:
+                    if not self.spec.ask_again:
+                        raise
+            answer, status = self._answer(question), "unread"
             try:
-                found = read(answer)
-            except LabelError:
-                self.answers.keep(identity, vars(answer), read=False)
+                found, status = _checked(answer, read), "read"
+                return found
+            except LabelError as failure:
+                status = failure.status
                 raise
-            self.answers.keep(identity, vars(answer), read=True)
-            return found
+            finally:
+                self.answers.keep(identity, vars(answer), status)
+
+    def _kept(self, identity: dict[str, Any]) -> Answer | None:
+        """The kept answer; None without one, or if its file is damaged."""
+        fields = self.answers.find(identity)
+        try:
+            answer = Answer(**fields) if fields else None
+        except TypeError:
+            return None
+        return answer if answer and isinstance(answer.text, str) else None
 
     def stop(self) -> None:
         """Send no further requests, and end all waits."""
@@ -153,21 +162,24 @@ class Client:
     def _retried(self, question: Question, with_schema: bool) -> Answer:
         """Send a request, and retry it up to `retries` times.
 
-        The waits in between are those the server asks for. Otherwise they double, with jitter so
-        that the threads do not all return at once.
+        The waits in between double, after those that the server asks for, with jitter so that the
+        threads do not all return at once.
         """
         tried = 0
         while True:
             try:
                 return self._request(question, with_schema)
             except TransientFailure as failure:
+                asked, tries = failure.wait or 0.0, f" ({tried + 1} tries)" if tried else ""
                 if tried >= self.spec.retries:
-                    tries = f" ({tried + 1} tries)" if tried else ""
                     raise LabelError("unanswered", f"{failure}{tries}") from None
-                wait = failure.wait
-            if wait is None:
-                wait = self.spec.backoff * 2**tried * random.uniform(0.5, 1)
-            self.sleep(min(LONGEST_WAIT, max(0.0, wait)))
+                if asked > LONGEST_WAIT:
+                    hours = f"the server asks to wait for {asked / 3600:.1f} hours"
+                    raise LabelError("unanswered", f"{failure}; {hours}{tries}") from None
+            if asked > LONGEST_BACKOFF:
+                say(f"{self.spec.base_url} asks to wait for {asked:.0f} seconds")
+            backoff = self.spec.backoff * 2**tried * random.uniform(0.5, 1)
+            self.sleep(asked + min(LONGEST_BACKOFF, backoff))
             tried += 1
 
     def _request(self, question: Question, with_schema: bool) -> Answer:
@@ -191,13 +203,18 @@ class Client:
             raise
         finally:
             self.budget.settle(reserved, spent)
-        if answer.text.strip():
-            return answer
-        if answer.cut:
-            raise LabelError(
-                "unreadable", "the answer was still empty when max_answer_tokens ran out"
-            )
-        raise TransientFailure("the answer was empty")
+        return answer
+
+
+def _checked(answer: Answer, read: Callable[[Answer], Parsed]) -> Parsed:
+    """The answer, parsed. Raises LabelError, as `read` may, if it is a refusal or empty."""
+    if answer.refusal:
+        raise LabelError("refused", f"the question was refused: {answer.refusal}")
+    if answer.cut and (answer.thought or not answer.text.strip()):
+        raise LabelError("unreadable", "the answer was still empty when max_answer_tokens ran out")
+    if not answer.text.strip():
+        raise LabelError("unreadable", "the answer was empty")
+    return read(answer)
 
 
 @dataclass

@@ -50,7 +50,7 @@ def published_labels(
             except (OSError, ValueError, RecursionError, http.client.HTTPException):
                 reached = False
             else:
-                answers.keep(question, kept, read=True)
+                answers.keep(question, kept, "read")
         label = kept.get("label") if kept else None
         status = "unreached" if kept is None else "found" if label else "none"
         found[feature] = NeuronpediaLabel(url, label, status)

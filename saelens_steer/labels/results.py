@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,17 +9,20 @@ from typing import Any
 
 import pandas as pd
 
+from saelens_steer.files import read_json
 from saelens_steer.labels.labeller import Name
 from saelens_steer.labels.neuronpedia import NeuronpediaLabel
 from saelens_steer.labels.scores import LabelScore
 
 LABELLED = "labelled"
 HELP = {
-    "refused": "fix label.server and rerun to retry",
+    "refused": "fix label.server and rerun to retry, with label.server.ask_again=true if the model "
+    "itself refused",
     "unanswered": "rerun to ask for what is missing",
     "over_budget": "rerun to continue, within label.server.max_requests and max_tokens",
-    "unreadable": "another label.server.model or more max_answer_tokens may help; the answers are "
-    "in .store/answers",
+    "unreadable": "the answers are kept in .store/answers and not asked for again: set "
+    "label.server.ask_again=true for that; another label.server.model or more max_answer_tokens "
+    "may help",
 }
 """Each status that a rerun may change, and how."""
 MOST_REASONS = 3
@@ -133,7 +135,7 @@ def unfinished(path: Path) -> list[Missing]:
 
     Labels of Neuronpedia do not count.
     """
-    data = json.loads(path.read_text(encoding="utf-8"))
+    data = read_json(path)
     return [
         Missing(what, found["status"], found["detail"], entry["feature_number"])
         for entries in data.values()

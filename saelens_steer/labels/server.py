@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import openai
@@ -16,8 +20,11 @@ from saelens_steer.labels.labeller import LabelError, writable
 
 TRANSIENT = (408, 409, 429)
 """Statuses that are worth a retry, besides 5xx."""
-FATAL = (401, 403, 404)
-"""Statuses about the key or the model, so no other question would be answered either."""
+FATAL = (401, 404)
+"""Statuses about the key or the model, so no other question would be answered either. A 403 may
+also be about the content of one question, so it ends that question alone."""
+SUSPECT = (401, 403, 404)
+"""Statuses that the key or the model may have caused."""
 ABOUT_SCHEMA = (400, 422)
 """Statuses by which a server may reject the schema."""
 LONGEST_MESSAGE = 300
@@ -32,6 +39,8 @@ HEADERS = {
 in the environment."""
 LEAST_SECRET = 8
 """Shorter keys are not masked: they may be words such as `test`, which texts contain."""
+REASONING = ("reasoning_content", "reasoning")
+"""Where servers put a model's reasoning. If they take an answer for reasoning, it is there too."""
 UNREACHED = ("ConnectError", "ConnectTimeout")
 """Errors of the transport if no server was reached."""
 
@@ -47,7 +56,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """A server's answer."""
+    """A server's answer, possibly empty."""
 
     text: str
     cut: bool
@@ -56,6 +65,10 @@ class Answer:
     """The model's name, as the server reports it."""
     server: str = ""
     """The server's base_url."""
+    thought: bool = False
+    """Whether the text is the model's reasoning, since the server sent no other text."""
+    refusal: str = ""
+    """Why the server or the model refused to answer; empty if it did not."""
 
 
 class TransientFailure(Exception):
@@ -107,7 +120,7 @@ class Server:
         )
 
     def request(self, question: Question, with_schema: bool) -> tuple[Answer, int | None]:
-        """The answer, possibly empty, and the tokens it cost if the server reports usage.
+        """The answer, and the tokens it cost if the server reports usage.
 
         Raises TransientFailure, SchemaRefused, ServerRefusal, or LabelError if no retry can help.
         """
@@ -139,10 +152,7 @@ class Server:
     def _parsed(self, body: str) -> tuple[Answer, int | None]:
         try:
             data = json.loads(body)
-            choice = data["choices"][0]
-            text = self.clean(choice["message"].get("content") or "")
-            cut, model = choice.get("finish_reason") == "length", data.get("model")
-            answer = Answer(text, cut, self.clean(str(model or "")), self._spec.base_url)
+            answer = self._answer(data["choices"][0], self.clean(str(data.get("model") or "")))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             beginning = " ".join(self.clean(body)[:80].split())
             raise TransientFailure(
@@ -152,6 +162,25 @@ class Server:
         spent = usage.get("total_tokens") if isinstance(usage, dict) else None
         return answer, spent if isinstance(spent, int) and spent >= 0 else None
 
+    def _answer(self, choice: Any, model: str) -> Answer:
+        """The answer in one of the choices of a response."""
+        message, finish = choice["message"], choice.get("finish_reason")
+        content = message.get("content")
+        refusal = _joined(message.get("refusal"), "text") or _joined(content, "refusal")
+        if finish == "content_filter":
+            refusal = refusal or "the server filtered the answer's content"
+        text = _joined(content, "text")
+        reasoning = (_joined(message.get(key), "text") for key in REASONING)
+        thought = "" if text.strip() else next(filter(str.strip, reasoning), "")
+        return Answer(
+            self.clean(thought or text),
+            finish == "length",
+            model,
+            self._spec.base_url,
+            bool(thought),
+            self.clean(refusal),
+        )
+
     def _refusal(self, error: openai.APIStatusError, with_schema: bool) -> Exception:
         status = error.status_code
         why = f"status {status}: {self._message(error)}"
@@ -159,9 +188,8 @@ class Server:
             return TransientFailure(why, _retry_after(error), free=True)
         if with_schema and status in ABOUT_SCHEMA:
             return SchemaRefused()
-        if status in FATAL:
-            return ServerRefusal("refused", f"{why} ({self._suspects(status)})")
-        return LabelError("refused", why)
+        kind = ServerRefusal if status in FATAL else LabelError
+        return kind("refused", f"{why} ({self._suspects(status)})" if status in SUSPECT else why)
 
     def _suspects(self, status: int) -> str:
         """The settings that may have caused a refusal."""
@@ -198,9 +226,50 @@ class Server:
             del request.headers[name]
 
 
+def _joined(content: Any, kind: str) -> str:
+    """The texts of one kind in a message's content, which is a text or a list of parts."""
+    if isinstance(content, str):
+        return content if kind == "text" else ""
+    parts = content if isinstance(content, list) else [content]
+    texts = [
+        part if isinstance(part, str) else part.get(kind)
+        for part in parts
+        if (isinstance(part, str) and kind == "text")
+        or (isinstance(part, dict) and str(part.get("type", kind)).endswith(kind))
+    ]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
 def _retry_after(error: openai.APIStatusError) -> float | None:
-    """The wait that the server asks for, in seconds."""
-    try:
-        return float(error.response.headers.get("retry-after", ""))
-    except ValueError:
-        return None
+    """The seconds that the server asks to wait, or None if it names no time to come.
+
+    `retry-after-ms` holds milliseconds, `Retry-After` seconds or a date (RFC 9110, 10.2.3), which
+    is measured by the server's clock if the response has a Date.
+    """
+    headers = error.response.headers
+    with suppress(ValueError, TypeError, OverflowError):
+        if "retry-after-ms" in headers:
+            return _to_come(float(headers["retry-after-ms"]) / 1000)
+    after = headers.get("retry-after", "")
+    with suppress(ValueError):
+        return _to_come(float(after))
+    with suppress(ValueError, TypeError, OverflowError):
+        return _to_come((_date(after) - _now(headers.get("date", ""))).total_seconds())
+    return None
+
+
+def _to_come(seconds: float) -> float | None:
+    return seconds if math.isfinite(seconds) and seconds > 0 else None
+
+
+def _date(text: str) -> datetime:
+    """A date of HTTP, in any of its three formats; all are in UTC. Raises ValueError."""
+    found = parsedate_to_datetime(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _now(date: str) -> datetime:
+    """The server's time, or that of this machine."""
+    with suppress(ValueError, TypeError):
+        return _date(date)
+    return datetime.now(UTC)

@@ -24,7 +24,7 @@ NAMING = {"provider", "server", "neuronpedia"}
 """Label settings that decide who names the features, but not what evidence they see."""
 TRANSPORT = {
     *("base_url", "key_env", "concurrency", "timeout", "retries", "backoff"),
-    *("max_requests", "max_tokens"),
+    *("ask_again", "max_requests", "max_tokens"),
 }
 """Server settings that decide how requests are sent, but not what is answered."""
 
