@@ -1,9 +1,10 @@
-"""Write files atomically, remove them, and hash their contents."""
+"""Write files atomically, read and remove them, and hash their contents."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import hashlib
 import json
 import math
@@ -146,6 +147,37 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Write one JSON object per line atomically; NaN and infinities become null."""
     lines = (json.dumps(_without_nan(row), ensure_ascii=False, allow_nan=False) for row in rows)
     return write_text(path, "".join(line + "\n" for line in lines))
+
+
+def read_text(path: Path) -> str:
+    """A file's text, without a byte order mark. InputError if unreadable or not UTF-8.
+
+    A file whose name ends in .gz is unpacked.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InputError(f"{path} line {line} is not UTF-8: save the file as UTF-8") from None
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a .jsonl file, each with the number of its line, from 1. Raises InputError."""
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path} line {number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where} is not valid JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{where} must be a JSON object such as {{'text': …}}")
+        yield number, row
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from saelens_steer.errors import InputError
 from saelens_steer.files import write_with
+from saelens_steer.tables import read_parquet, write_parquet
 from saelens_steer.tensors import Kept, Vectors
 
 SHARD_BYTES = 1 << 26
@@ -87,7 +88,7 @@ class Activations:
         """Open a folder written by `save`; vectors are read when used."""
         shards = Shards(Path(folder))
         try:
-            index = pd.read_parquet(Path(folder) / INDEX)
+            index = read_parquet(Path(folder) / INDEX)
         except DAMAGE as error:
             raise InputError(f"{folder} is damaged ({error}): delete it and run again") from None
         if len(index) != len(shards):
@@ -185,7 +186,7 @@ class ShardWriter:
         about = {"hook_name": hook_name, "sinks_dropped": sinks_dropped, "begins": begins}
         # a single key: safetensors writes several in an order that varies between processes
         self._save(0, first, {"about": json.dumps(about)})
-        index.to_parquet(self.folder / INDEX, index=False)
+        write_parquet(self.folder / INDEX, index)
 
     def _write(self, vectors: Vectors) -> None:
         self.lengths.append(len(vectors))

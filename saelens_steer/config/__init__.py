@@ -51,4 +51,11 @@ from saelens_steer.config.sweep import (
     Match,
     SweepSpec,
 )
-from saelens_steer.config.yaml import as_config, checked, dump_config, load_config, parse_config
+from saelens_steer.config.yaml import (
+    as_config,
+    checked,
+    dump_config,
+    load_config,
+    parse_config,
+    parse_yaml,
+)

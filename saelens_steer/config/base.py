@@ -37,6 +37,8 @@ def sentence(error: ValidationError, spec: type[BaseModel]) -> str:
         *path, key = first["loc"]
         return f"unknown key {where!r}; {or_known(str(key), list(_keys_at(spec, path)))}"
     message = PLAINER.get(first["type"]) or first["msg"].removeprefix("Value error, ")
+    if first["type"] == "string_type" and not isinstance(first["input"], dict | list | tuple):
+        message = f"should be text, but is read as {first['input']!r}: put it in quotes"
     return f"{where}: {message}" if where else message
 
 

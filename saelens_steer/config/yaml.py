@@ -39,10 +39,15 @@ for _class in (Loader, Dumper):
     _class.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+.0123456789"))
 
 
+def parse_yaml(text: str) -> Any:
+    """The data in a YAML text, as all configs are read. Raises yaml.YAMLError."""
+    return yaml.load(text, Loader)
+
+
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunSpec:
     """Read a YAML config, apply `dotted.key=value` overrides, and check the result."""
     try:
-        data = yaml.load(Path(path).read_text(encoding="utf-8-sig"), Loader)
+        data = parse_yaml(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"cannot read the config {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -109,7 +114,7 @@ def _override(data: dict[str, Any], override: str) -> dict[str, Any]:
     if not equals or not all(key.split(".")):
         raise InputError(f"an override is written dotted.key=value, not {override!r}")
     try:
-        value = yaml.load(text, Loader)
+        value = parse_yaml(text)
     except yaml.YAMLError:
         raise InputError(f"override {override!r}: the value is not valid YAML") from None
     return _put(data, key.split("."), value)

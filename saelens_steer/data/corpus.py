@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import random
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -15,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from saelens_steer.data.sources import dataset_rows, json_lines, text_if_any, text_of, text_rows
 from saelens_steer.errors import InputError
+from saelens_steer.files import read_jsonl
 
 T = TypeVar("T")
 
@@ -66,8 +65,7 @@ def _tiny_texts(tokenizer: PreTrainedTokenizerBase, seed: int) -> Iterator[str]:
             f"the corpus {TINY!r} consists of chats, but this tokenizer has no chat template: give "
             "another sae.train.corpus"
         )
-    with gzip.open(TINY_CHATS, "rt", encoding="utf-8") as lines:
-        chats = [json.loads(line)["messages"] for line in lines]
+    chats = [row["messages"] for _, row in read_jsonl(TINY_CHATS)]
     for chat in chats if seed == 0 else _shuffled(chats, seed):
         yield str(tokenizer.apply_chat_template(chat, tokenize=False))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import datasets.config
 
 from saelens_steer.errors import InputError, first_line
+from saelens_steer.files import read_jsonl, read_text
 
 SHIPPED = Path(__file__).parent / "prompts"
 TEXT_COLUMNS = ("text", "prompt")
@@ -53,28 +53,8 @@ def text_rows(path: Path) -> Iterator[SourceRow]:
 
 def json_lines(path: Path) -> Iterator[SourceRow]:
     """The objects of a .jsonl file, numbered by line. InputError for invalid JSON."""
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path} line {number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{where} is not valid JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{where} must be a JSON object such as {{'text': …}}")
-        yield where, number, row
-
-
-def read_text(path: Path) -> str:
-    """The file's text, without a byte order mark. InputError if unreadable or not UTF-8."""
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise InputError(f"{path} line {line} is not UTF-8: save the file as UTF-8") from None
+    for number, row in read_jsonl(path):
+        yield f"{path} line {number}", number, row
 
 
 def _dataset(source: str) -> Iterator[SourceRow]:

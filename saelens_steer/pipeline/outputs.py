@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from saelens_steer.data import Prompt
 from saelens_steer.evidence import ROW_COLUMNS
 from saelens_steer.files import write_json, write_jsonl, write_with
 from saelens_steer.pipeline.result import Result
+from saelens_steer.tables import read_parquet, records, write_csv, write_parquet
 
 TEXTS = "generated_texts"
 """Folder with one JSON file per feature and prompt, if the config asks for them."""
@@ -30,15 +27,15 @@ def write_result(
     """
     texts, completions = {prompt.id: prompt.text for prompt in prompts}, result.completions
     constant = ["edit", "hook_name", "positions", "matched_norm"]
-    rows = _records(completions.drop(columns=constant, errors="ignore"))
+    rows = records(completions.drop(columns=constant, errors="ignore"))
     lines = [{**row, "prompt": texts[row["prompt_id"]]} for row in rows]
     write_jsonl(folder / "completions.jsonl", lines)
-    write_table(folder / "interference.csv", result.summary)
-    write_json(folder / "interference.json", _records(result.summary))
-    write_table(folder / "claims.csv", result.claims)
+    write_csv(folder / "interference.csv", result.summary)
+    write_json(folder / "interference.json", records(result.summary))
+    write_csv(folder / "claims.csv", result.claims)
     write_json(folder / "warnings.json", result.warnings)
     if len(by_family := result.by_family):
-        write_table(folder / "controls.csv", by_family)
+        write_csv(folder / "controls.csv", by_family)
     if texts_of_layer is not None:
         write_generated_texts(folder / TEXTS, completions, texts, texts_of_layer)
 
@@ -49,21 +46,14 @@ def write_rows(folder: Path, tables: Iterable[pd.DataFrame]) -> Path:
     def write(place: Path) -> None:
         place.mkdir()
         for number, table in enumerate(tables):
-            table.to_parquet(place / f"rows-{number:05d}.parquet", index=False)
+            write_parquet(place / f"rows-{number:05d}.parquet", table)
 
     return write_with(folder / "sweep", write)
 
 
 def read_rows(place: Path, metrics: Sequence[str]) -> pd.DataFrame:
     """The columns of sweep/*.parquet that `evidence` reads: 50 bytes a row, plus 8 a metric."""
-    schema, strings = pq.ParquetDataset(place).schema, (pa.string(), pa.large_string())
-    columns = [name for name in (*ROW_COLUMNS, *metrics) if name in schema.names]
-    texts = [name for name in columns if schema.field(name).type in strings]
-    table = pq.read_table(place, columns=columns, read_dictionary=texts, use_threads=False)
-    rows = table.to_pandas(split_blocks=True, self_destruct=True)
-    del table
-    pa.default_memory_pool().release_unused()
-    return rows
+    return read_parquet(place, (*ROW_COLUMNS, *metrics))
 
 
 def write_generated_texts(
@@ -92,30 +82,14 @@ def write_generated_texts(
         write_json(folder / f"{stem}_prompt_{numbers[str(prompt)]}.json", content)
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, atomically."""
-    write_with(path, lambda temporary: table.to_csv(temporary, index=False))
-
-
-def write_parquet(path: Path, rows: pd.DataFrame) -> None:
-    """Write a table as Parquet, atomically."""
-    write_with(path, lambda temporary: rows.to_parquet(temporary, index=False))
-
-
 def write_compared_edits(folder: Path, table: pd.DataFrame) -> None:
     """Write compare_edits.csv, and compare_edits.json with one object per prompt."""
-    quoted = {"index": False, "quoting": csv.QUOTE_NONNUMERIC}  # a bare \r would end a row
-    write_with(folder / "compare_edits.csv", lambda path: table.to_csv(path, **quoted))
+    write_csv(folder / "compare_edits.csv", table)
     prompts: dict[str, dict[str, Any]] = {}
-    for row in _records(table):
+    for row in records(table):
         about = {key: row.pop(key) for key in ("prompt_id", "domain", "prompt")}
         prompt = prompts.setdefault(about["prompt_id"], {**about, "variants": {}})
         name = row.pop("variant")
         outputs = prompt if name == "original" else prompt["variants"]
         outputs[name] = row
     write_json(folder / "compare_edits.json", list(prompts.values()))
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows as JSON objects; NaN and missing values become null."""
-    return json.loads(str(table.to_json(orient="records", force_ascii=False, double_precision=15)))

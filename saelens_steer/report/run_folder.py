@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
+from saelens_steer.config import parse_yaml
 from saelens_steer.errors import InputError
+from saelens_steer.files import read_jsonl
 from saelens_steer.labels import SCORED
 from saelens_steer.report.theme import one_line
 from saelens_steer.steering import CANDIDATE
+from saelens_steer.tables import read_csv
 
-EDIT_TEXTS = ("prompt_id", "domain", "prompt", "variant", "edits", "hook_name", "completion")
-GRID_TEXTS, METHOD_TEXTS = ("name", "architecture", "options"), ("method", "directions")
-"""The columns of compare_edits.csv, grid.csv and comparison.csv that hold text."""
 MEASURED = ("accuracy", "ci_low", "ci_high", "correct", "n")
 """The numbers of a score that was measured."""
 
@@ -29,17 +28,6 @@ MEASURED = ("accuracy", "ci_low", "ci_high", "correct", "n")
 def read_text(path: Path) -> str:
     """The file's text, or an empty string if there is no such file."""
     return path.read_text(encoding="utf-8") if path.is_file() else ""
-
-
-def read_table(path: Path, texts: Sequence[str] = ("direction",)) -> pd.DataFrame:
-    """A CSV file, or an empty table if it is missing. Texts such as `None` or 007 stay texts."""
-    if not read_text(path).strip():
-        return pd.DataFrame()
-    kinds: dict[Any, Any] = {"feature": "Int64", **dict.fromkeys(texts, "object")}
-    try:
-        return pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""])
-    except (ValueError, pd.errors.ParserError) as error:
-        raise InputError(f"{path} cannot be read as a table: {error}") from None
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -52,7 +40,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """JSON objects, one per line; empty if the file is missing."""
-    return [_parse(line, path) for line in read_text(path).split("\n") if line.strip()]
+    return [row for _, row in read_jsonl(path)] if path.is_file() else []
 
 
 def _read_log(path: Path) -> pd.DataFrame:
@@ -105,9 +93,9 @@ def _parse(text: str, path: Path) -> Any:
         raise InputError(f"{path} is not valid JSON: {error}") from None
 
 
-def _from(name: str, read: Callable[..., Any] = read_table, *options: Any) -> dict[str, Any]:
+def _from(name: str, read: Callable[[Path], Any] = read_csv) -> dict[str, Any]:
     """What `read_run` needs to know about a field: its file, and how to read it."""
-    return {"read": lambda folder: read(folder / name, *options)}
+    return {"read": lambda folder: read(folder / name)}
 
 
 @dataclass(frozen=True)
@@ -124,13 +112,11 @@ class RunTables:
     training: pd.DataFrame = field(metadata=_from("sae/metrics.jsonl", _read_log))
     quality: dict[str, Any] = field(metadata=_from("sae/quality.json", read_mapping))
     audit: dict[str, Any] = field(metadata=_from("sae/audit.json", read_mapping))
-    grid: pd.DataFrame = field(metadata=_from("grid/grid.csv", read_table, GRID_TEXTS))
-    compared_edits: pd.DataFrame = field(
-        metadata=_from("compare_edits.csv", read_table, EDIT_TEXTS)
-    )
+    grid: pd.DataFrame = field(metadata=_from("grid/grid.csv"))
+    compared_edits: pd.DataFrame = field(metadata=_from("compare_edits.csv"))
     by_family: pd.DataFrame = field(metadata=_from("controls.csv"))
     baseline: pd.DataFrame = field(metadata=_from("frozen_decoder_baseline/claims.csv"))
-    comparison: pd.DataFrame = field(metadata=_from("comparison.csv", read_table, METHOD_TEXTS))
+    comparison: pd.DataFrame = field(metadata=_from("comparison.csv"))
     tradeoffs_by_domain: pd.DataFrame = field(metadata=_from("tradeoffs_by_domain.csv"))
     tradeoffs: pd.DataFrame = field(metadata=_from("tradeoffs.csv"))
     feature_pages: dict[str, Any] = field(metadata=_from("feature_pages.json", read_mapping))
@@ -140,7 +126,7 @@ class RunTables:
     @cached_property
     def spec(self) -> dict[str, Any]:
         """The resolved config as a mapping."""
-        data = yaml.safe_load(self.config)
+        data = parse_yaml(self.config)
         return data if isinstance(data, dict) else {}
 
     @cached_property

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from saelens_steer.files import write_with
+from saelens_steer.tables import read_parquet, write_parquet
 
 
 class Store:
@@ -30,8 +31,8 @@ class Store:
             return compute()
         if not path.exists():
             frame = compute()
-            write_with(path, lambda temporary: frame.to_parquet(temporary, index=False))
-        return pd.read_parquet(path)
+            write_parquet(path, frame)
+        return read_parquet(path)
 
     def tensors(self, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """The same for named tensors in a safetensors file; stored tensors are on the CPU."""

@@ -14,7 +14,7 @@ from prompt_files import small_run
 
 from saelens_steer import cli
 from saelens_steer.pipeline.outputs import write_compared_edits, write_generated_texts
-from saelens_steer.report.run_folder import EDIT_TEXTS, read_table
+from saelens_steer.tables import read_csv
 
 HOOK = "blocks.2.hook_resid_pre"
 PATCH = {
@@ -106,7 +106,7 @@ def test_a_run_with_patches_from_its_first_outputs_to_its_report(parts, command,
 
 
 def _is_side_by_side(out: Path) -> None:
-    table = read_table(out / "compare_edits.csv", EDIT_TEXTS)
+    table = read_csv(out / "compare_edits.csv")
     assert table["prompt_id"].tolist() == ["sum0"] * 3 + ["sum1"] * 3
     assert table["variant"].tolist() == ["original", "without", "both"] * 2
     found = json.loads((out / "features.json").read_text())
@@ -292,9 +292,9 @@ def test_every_text_comes_back_from_the_table_as_it_was(tmp_path):
     ]
     table = pd.DataFrame(rows)
     write_compared_edits(tmp_path, table)
-    read = read_table(tmp_path / "compare_edits.csv", EDIT_TEXTS)
+    read = read_csv(tmp_path / "compare_edits.csv")
     for column in ("prompt_id", "variant", "completion", "prompt"):
-        assert read[column].fillna("").tolist() == table[column].tolist()
+        assert read[column].tolist() == table[column].tolist()
     assert read["truncated"].dtype == bool and read["n_tokens"].tolist() == [3] * len(rows)
     assert read["kl"].isna().all() and (read["receipt_act"] == 1.5).all()
     shown = json.loads((tmp_path / "compare_edits.json").read_text(encoding="utf-8"))

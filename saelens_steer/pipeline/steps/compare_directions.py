@@ -5,9 +5,9 @@ from __future__ import annotations
 from saelens_steer.directions import ComparisonInputs, comparison_rows
 from saelens_steer.evidence import comparison_table
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.pipeline.outputs import write_parquet, write_table
 from saelens_steer.pipeline.steps.select import direction_finder
 from saelens_steer.progress import progress
+from saelens_steer.tables import write_csv, write_parquet
 
 
 def compare_directions(run: RunContext) -> None:
@@ -27,5 +27,5 @@ def compare_directions(run: RunContext) -> None:
         rows = comparison_rows(job, directions_by)
         note(len(rows))
     table = comparison_table(rows, spec.baseline, run.spec.sweep.seed)
-    write_table(run.folder.path("comparison.csv"), table)
+    write_csv(run.folder.path("comparison.csv"), table)
     write_parquet(run.folder.path("comparison_rows.parquet"), rows)

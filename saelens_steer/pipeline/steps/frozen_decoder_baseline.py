@@ -13,12 +13,12 @@ from saelens_steer.errors import InputError
 from saelens_steer.evidence import claims
 from saelens_steer.files import write_json
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.pipeline.outputs import write_parquet, write_table
 from saelens_steer.pipeline.step_table import BASELINE
 from saelens_steer.pipeline.steps.select import direction_finder, edit_context
 from saelens_steer.pipeline.steps.sweep import kept_rows
 from saelens_steer.progress import progress
 from saelens_steer.sae import load_sae, train_sae
+from saelens_steer.tables import write_csv, write_parquet
 
 
 def train(run: RunContext) -> None:
@@ -47,7 +47,7 @@ def sweep(run: RunContext) -> None:
     chosen = found.to_json(run.hook_name, {"source": f"{BASELINE}/sae"})
     write_json(folder / "features.json", chosen)
     write_parquet(folder / "rows.parquet", rows)
-    write_table(folder / "claims.csv", claims(rows, names, **about))
+    write_csv(folder / "claims.csv", claims(rows, names, **about))
 
 
 def _rows(

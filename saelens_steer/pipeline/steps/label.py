@@ -17,12 +17,13 @@ from saelens_steer.labels import (
     unfinished,
 )
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.pipeline.outputs import write_generated_texts, write_table
+from saelens_steer.pipeline.outputs import write_generated_texts
 from saelens_steer.pipeline.steps.features import all_tokens
 from saelens_steer.pipeline.steps.sweep import kept_texts
 from saelens_steer.progress import progress, say
 from saelens_steer.steering import Directions
 from saelens_steer.sweeps import Measurement
+from saelens_steer.tables import write_csv
 
 ANSWERS = ".store/answers"
 """The folder of cached answers, one file per question."""
@@ -72,7 +73,7 @@ def label(run: RunContext) -> Callable[[], None]:
     labels = make_labels(inputs, run.spec.label, run.folder.path(ANSWERS))
 
     def write() -> None:
-        write_table(run.folder.path("labels.csv"), labels.table)
+        write_csv(run.folder.path("labels.csv"), labels.table)
         write_json(run.folder.path("labels.json"), labels.to_json())
         if missing := unfinished(run.folder.path("labels.json")):
             run.folder.mark_unfinished("label")

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
-
-import pandas as pd
-
 from saelens_steer.evidence import headline
+from saelens_steer.files import read_json
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.progress import say
 from saelens_steer.report import build_report
+from saelens_steer.tables import read_csv
 
 
 def report(run: RunContext) -> None:
     """Write the report and its plots, and print the answer and the warnings."""
-    claims = pd.read_csv(run.folder.path("claims.csv"))
-    summary = pd.read_csv(run.folder.path("interference.csv"))
+    claims = read_csv(run.folder.path("claims.csv"))
+    summary = read_csv(run.folder.path("interference.csv"))
     answer = headline(claims, summary)
     build_report(run.folder.root, answer)
     say(answer)
-    for warning in json.loads(run.folder.path("warnings.json").read_text(encoding="utf-8")):
+    for warning in read_json(run.folder.path("warnings.json")):
         say(f"warning: {warning}")

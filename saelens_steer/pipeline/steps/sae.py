@@ -17,7 +17,6 @@ from saelens_steer.config import TrainSpec
 from saelens_steer.data import load_corpus, render, token_ids
 from saelens_steer.files import write_json, write_text
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.pipeline.outputs import write_table
 from saelens_steer.pipeline.step_table import grid_specs
 from saelens_steer.progress import say
 from saelens_steer.report import frontier_figure, write_figure
@@ -35,6 +34,7 @@ from saelens_steer.sae import (
     save_sae,
     train_sae,
 )
+from saelens_steer.tables import write_csv
 
 CONTEXT, QUALITY_TOKENS = 128, 20_000
 """Quality of a loaded SAE: tokens per context, and at most this many tokens of text."""
@@ -152,7 +152,7 @@ def _write_table(run: RunContext) -> None:
     table = pd.DataFrame([_row(run, name, spec) for name, spec in specs.items()])
     for name, verdict in zip(table["name"], table["verdict"], strict=True):
         say(f"{name}: {verdict}")
-    write_table(run.folder.path(f"{GRID}/grid.csv"), table)
+    write_csv(run.folder.path(f"{GRID}/grid.csv"), table)
     write_figure(run.folder.path(f"{GRID}/frontier.html"), frontier_figure(table))
 
 

@@ -17,9 +17,9 @@ from saelens_steer.directions import (
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import Damage, by_domain_table, tradeoffs_table
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.pipeline.outputs import write_parquet, write_table
 from saelens_steer.pipeline.steps.select import direction_finder, edit_context
 from saelens_steer.progress import progress
+from saelens_steer.tables import write_csv, write_parquet
 
 
 def tradeoffs(run: RunContext) -> None:
@@ -53,9 +53,9 @@ def _write(run: RunContext, job: TradeoffInputs, rows: pd.DataFrame) -> None:
     effects, first = job.effects, job.spec.edits[0].label
     metrics = [*(m.name for m in job.measurement.logit_metrics), *effects.text_columns]
     damage = Damage(job.measurement.outcome.name, job.sign, job.spec.domain, job.rates, first)
-    write_table(run.folder.path("tradeoffs.csv"), tradeoffs_table(rows, damage, seed))
+    write_csv(run.folder.path("tradeoffs.csv"), tradeoffs_table(rows, damage, seed))
     by_domain = by_domain_table(rows, metrics, seed)
-    write_table(run.folder.path("tradeoffs_by_domain.csv"), by_domain)
+    write_csv(run.folder.path("tradeoffs_by_domain.csv"), by_domain)
     write_parquet(run.folder.path("tradeoffs_rows.parquet"), rows)
 
 
