@@ -180,8 +180,8 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty if the file does not exist."""
+def read_json(path: Path) -> Any:
+    """The data in a JSON file; an empty mapping if the file does not exist."""
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
