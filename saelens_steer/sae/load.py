@@ -11,7 +11,6 @@ from sae_lens import SAE
 from saelens_steer.errors import InputError
 from saelens_steer.files import file_digest, write_with
 from saelens_steer.model.model_class import Model
-from saelens_steer.progress import say
 from saelens_steer.sae.auditing import check_fit
 from saelens_steer.sae.centring import for_plain_weights
 from saelens_steer.sae.conversion import checkpoint_in, load_checkpoint, settings_files
@@ -57,9 +56,9 @@ def load_sae(
     if folder is not None:
         return _at(load_folder(folder, device), hook_name)
     file = found if found.is_file() else checkpoint_in(found)
-    sae = load_checkpoint(file, device=device, d_model=d_model, hook_name=hook_name)
-    say(f"{file}: {_summary(sae)}")
-    return _at(sae, hook_name)
+    return _at(
+        load_checkpoint(file, device=device, d_model=d_model, hook_name=hook_name), hook_name
+    )
 
 
 def source_version(source: str) -> str | None:
@@ -134,14 +133,3 @@ def canonicalise(config: Path) -> None:
 def sae_fingerprint(folder: str | Path) -> str:
     """A digest of a saved SAE's config and weights."""
     return file_digest(*(Path(folder) / name for name in SAELENS))
-
-
-def _summary(sae: SAE[Any]) -> str:
-    """How the checkpoint was interpreted, for the user to check."""
-    sizes = f"{sae.cfg.d_sae} features of {sae.cfg.d_in} dimensions"
-    if sae.cfg.metadata.decoder_only:
-        return f"only a decoder, {sizes}: it can steer along W_dec but not compute activations"
-    bias = "" if sae.cfg.apply_b_dec_to_input else "not "
-    norm = "; its input has unit norm per token" if sae.cfg.metadata.unit_norm_per_token else ""
-    kind = sae.cfg.architecture()
-    return f"a {kind} SAE, {sizes}; b_dec is {bias}subtracted from its input{norm}"

@@ -26,6 +26,8 @@ from saelens_steer.data import note_stated
 from saelens_steer.errors import InputError
 from saelens_steer.files import read_json
 from saelens_steer.sae.conversion import SUFFIXES, from_parts, refusing
+from saelens_steer.sae.conversion.normalisation import DECODER_NORMS
+from saelens_steer.sae.conversion.unread import changing
 
 SAELENS = ("cfg.json", "sae_weights.safetensors")
 """The files of an SAE in SAELens's format."""
@@ -107,6 +109,15 @@ def _checked_kind(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         raise InputError(
             f"{file} has architecture {architecture} and activation function topk: remove the "
             "wrong one"
+        )
+    plain = {
+        key: value for key, value in settings.items() if isinstance(value, str | bool | int | float)
+    }
+    ours = DECODER_NORMS[:1] if architecture.endswith("topk") or word == "topk" else ()
+    for key, value in changing(plain, ("normalize_activations", *ours)):
+        raise InputError(
+            f"{file} has {key}: {value}, which SAELens does not use: remove it if the SAE was "
+            "trained without it, or fold it into the weights"
         )
     metadata = settings.get("metadata") or {}
     head = settings.get("hook_head_index", settings.get("hook_point_head_index"))

@@ -21,7 +21,7 @@ from saelens_steer.model import (
 )
 from saelens_steer.sae.centring import expects_centred
 from saelens_steer.sae.codec import check_encoder
-from saelens_steer.sae.conversion.hooks import MODULE, hook_of_word
+from saelens_steer.sae.conversion.hook_words import MODULE, hook_of_word
 from saelens_steer.sae.saelens_format import TRANSCODERS, check_architecture
 
 NORM_AFTER_ATTENTION = "post_attention_layernorm"
