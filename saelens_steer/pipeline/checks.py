@@ -19,6 +19,7 @@ from saelens_steer.pipeline.step_table import STEPS, step
 from saelens_steer.sae import (
     check_encoder,
     check_feature,
+    check_positive,
     check_sae,
     is_transcoder,
     reads_at,
@@ -113,7 +114,7 @@ def _check_sae(run: RunContext) -> None:
         _check_future_sae(run, spec.sae.train, encoded_at)
         _check_widths(run, run.model.cfg.d_model, pushed_at)
         return
-    sae, sweep = run.load_sae(), spec.sweep
+    sae, sweep = run.source_sae, spec.sweep
     _refuse_transcoder(sae)
     _check_widths(run, sae.W_dec.shape[1], pushed_at)
     check_sae(sae, run.model, run.hook_name)
@@ -124,6 +125,8 @@ def _check_sae(run: RunContext) -> None:
     encodes = not sweep.named or sweep.alpha_unit == "max_act" or "feature" in sweep.families
     if encodes or any(edit.needs_encoder for edit in (*edits, sweep.edit)):
         check_encoder(sae)
+    if encodes:
+        check_positive(sae)
 
 
 def _refuse_transcoder(sae: SAE[Any]) -> None:

@@ -110,8 +110,9 @@ class RunContext(RunInputs):
     def sae(self) -> SAE[Any]:
         return load_sae(self.folder.path("sae"), device=str(self.model.cfg.device))
 
-    def load_sae(self) -> SAE[Any]:
-        """The SAE that the config loads, from its source."""
+    @cached_property
+    def source_sae(self) -> SAE[Any]:
+        """The SAE that the config loads, from its source; loaded once."""
         assert self.spec.sae.load is not None
         load, cfg = self.spec.sae.load, self.model.cfg
         width = hook_width(self.model, self.hook_name)
@@ -126,7 +127,7 @@ class RunContext(RunInputs):
         """
         if train := self.spec.sae.train:
             return train.prepend_bos
-        start = text_start(self.model.tokenizer, self.load_sae())
+        start = text_start(self.model.tokenizer, self.source_sae)
         if not (self.spec.prompts.chat and self.spec.template["chat"]):
             say_start(self.model.tokenizer, start)
         return bool(start.ids) if start.of_sae else None

@@ -54,11 +54,11 @@ def label_features(
 ) -> pd.DataFrame:
     """Name features and score each name; returns the rows of labels.csv.
 
-    `activations`: of all tokens of the prompts that features were selected on, at the hook that the
-    SAE reads. `prompts`: other prompts, of which `n_prompts` are steered. `answers`: a folder that
-    keeps a server's answers, so that the same call asks only for missing ones. `server`: such as
-    {"base_url": …, "model": …}. LabelSpec documents the other arguments. Raises InputError before
-    any steering. A feature that could not be named has a row with its status.
+    `activations`: all tokens of the selection prompts, at the hook that the SAE reads. `prompts`:
+    other prompts, of which `n_prompts` are steered. `answers`: a folder that keeps a server's
+    answers; the same call then asks only for missing ones. `server`: such as {"base_url": …,
+    "model": …}. LabelSpec documents the other arguments. Raises InputError before any steering. A
+    feature that could not be named has a row with its status.
     """
     given = {
         "provider": provider, "server": server, "evidence": evidence, "alphas": alphas,

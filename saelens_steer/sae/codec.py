@@ -115,6 +115,16 @@ def check_encoder(sae: SAE[Any]) -> None:
         )
 
 
+def check_positive(sae: SAE[Any]) -> None:
+    """Raise InputError for an SAE whose feature activations may be negative."""
+    if sae.cfg.architecture() == "abstopk":
+        raise InputError(
+            "feature activations of an abstopk SAE may be negative, and selection, max_act, firing "
+            "rates, pages and labels count positive ones: name features and use another unit of "
+            "strength, such as raw"
+        )
+
+
 def _normalised(sae: SAE[Any], x: Inputs) -> Inputs:
     if not _per_token(sae):
         return x

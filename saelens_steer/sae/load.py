@@ -11,6 +11,7 @@ from sae_lens import SAE
 from saelens_steer.errors import InputError
 from saelens_steer.files import file_digest, write_with
 from saelens_steer.model.model_class import Model
+from saelens_steer.progress import say
 from saelens_steer.sae.auditing import check_fit
 from saelens_steer.sae.centring import for_plain_weights
 from saelens_steer.sae.conversion import checkpoint_in, load_checkpoint, settings_files
@@ -41,7 +42,8 @@ def load_sae(
     could run code.
     """
     if model is not None:
-        given = {"device": device, "d_model": d_model, "hook_name": hook_name}
+        width = model.cfg.d_model if d_model is None else d_model
+        given = {"device": device, "d_model": width, "hook_name": hook_name}
         sae = load_sae(source, sae_id, model_name=model_name, **given)
         return check_fit(model, sae, source, sae_id)
     found = Path(source).expanduser()
@@ -112,12 +114,31 @@ def convert_sae(
 ) -> Path:
     """Load with `load_sae(source, sae_id, **given)` and save in SAELens's format, all or nothing.
 
-    Raises the InputErrors of load_sae, and one for a folder that is not empty.
+    Warns of normalisation that plain SAELens does not apply. Raises the InputErrors of load_sae,
+    and one for a folder that is not empty.
     """
     folder = Path(folder).expanduser()
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not empty: choose another folder")
-    return save_sae(load_sae(source, sae_id, **given), folder)
+    sae = load_sae(source, sae_id, **given)
+    _warn_of_plain_use(sae)
+    return save_sae(sae, folder)
+
+
+def _warn_of_plain_use(sae: SAE[Any]) -> None:
+    """Say if SAELens alone would compute something else than `codec` does."""
+    about = sae.cfg.metadata
+    if about.unit_norm_per_token:
+        say(
+            "warning: the SAE reads activations scaled to unit norm per token, which plain SAELens "
+            "neither does nor undoes: encode and decode with saelens_steer.sae"
+        )
+    if about.centring_folded:
+        say(
+            "warning: the SAE reconstructs activations without their mean over d_model, which "
+            "plain SAELens does not add back when it splices the SAE in: decode with "
+            "saelens_steer.sae"
+        )
 
 
 def canonicalise(config: Path) -> None:

@@ -17,7 +17,7 @@ from saelens_steer.errors import InputError
 from saelens_steer.sae import audit, audit_cached, promises, save_sae
 from saelens_steer.sae.auditing import audit_tokens, read_hooks, shipped_texts
 from saelens_steer.sae.fit import fit_figures
-from saelens_steer.sae.misfit import EXPLAINED, FEWEST, judged_fit
+from saelens_steer.sae.misfit import FEWEST, LEAST_EXPLAINED, judged_fit
 from saelens_steer.sae.quality import packed_contexts
 
 HOOK = "blocks.2.hook_resid_pre"
@@ -210,7 +210,7 @@ def test_texts_are_the_shipped_ones_unless_they_are_given(scene, sae):
 
 def test_a_random_sae_explains_less_than_any_that_fits(scene):
     found = audit(scene.model, random_sae(32, HOOK))
-    assert found.figures["explained_variance"] < EXPLAINED
+    assert found.figures["explained_variance"] < LEAST_EXPLAINED
     assert not found.passed
 
 

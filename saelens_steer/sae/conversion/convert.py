@@ -26,6 +26,7 @@ from torch import Tensor
 
 from saelens_steer.errors import InputError
 from saelens_steer.progress import say
+from saelens_steer.sae.centring import BIASES
 from saelens_steer.sae.codec import RUN_TIME
 from saelens_steer.sae.conversion.checkpoint import Checkpoint, read_checkpoint, truth
 from saelens_steer.sae.conversion.hooks import Hooks, hooks_of, names_of, qwen_scope
@@ -246,7 +247,7 @@ def _state(parts: CheckpointSAE) -> dict[str, Tensor]:
     }
     if parts.W_enc is not None and parts.before is not parts.after:
         shift = (mean / scale + parts.before) @ parts.W_enc
-        for name in {"b_enc", "b_gate", "b_mag"} & set(state):
+        for name in set(BIASES) & set(state):
             state[name] -= shift * parts.biases["r_mag"].exp() if name == "b_mag" else shift
     if parts.kind.threshold is not None:
         state["threshold"] = parts.kind.threshold.clone()

@@ -99,8 +99,8 @@ def normalisation_of(checkpoint: Checkpoint) -> Normalisation:
     read = (*READ, *averages, *modes, *([UNCLEAR] if stated else []))
     for key, value in changing(checkpoint.settings, read):
         raise InputError(
-            f"{checkpoint.file} has {key}: {value}, which may change what the SAE reads: write what "
-            'it does as "activation_mean", "activation_norm" (which divides the input) or '
+            f"{checkpoint.file} has {key}: {value}, which may change what the SAE reads: write "
+            'what it does as "activation_mean", "activation_norm" (which divides the input) or '
             f'"normalize_activations" (none, per_token, layer_norm), and {ignoring(key)}'
         )
     mode = _mode(checkpoint, stated, held)
