@@ -42,6 +42,7 @@ from saelens_steer.sae import (
     check_contexts,
     check_loggers,
     check_train_spec,
+    counts_firing,
     load_sae,
 )
 from saelens_steer.sweeps import BatchSplitter, Measurement
@@ -163,10 +164,10 @@ class RunContext(RunInputs):
         return Scale({int(f): v for f, v in found["max_act"].items()}, found["resid_norm"])
 
     def scale_of(self, sae: SAE[Any], features: Sequence[int]) -> Scale:
-        """`scale` with A_max of these features too; just `scale` for a decoder-only SAE."""
+        """`scale` with A_max of these features too; just `scale` if their firing cannot be counted."""
         known = self.scale
         more = sorted({*features} - {*known.max_act})
-        if not more or sae.cfg.metadata.decoder_only:
+        if not more or not counts_firing(sae):
             return known
         measured = measured_scale(self.activations, sae, more)
         return replace(known, max_act={**known.max_act, **measured.max_act})

@@ -24,7 +24,7 @@ from saelens_steer.pipeline.arguments import (
 )
 from saelens_steer.progress import progress
 from saelens_steer.report import FeaturePages
-from saelens_steer.sae import check_sae_at, is_transcoder
+from saelens_steer.sae import check_sae_at, counts_firing, is_transcoder
 from saelens_steer.steering import Directions
 from saelens_steer.sweeps import Measurement
 
@@ -71,8 +71,7 @@ def label_features(
     check_sae_at(sae, activations.d_model, activations.hook_name)
     hook_name = hook_of(model, sae, None if is_transcoder(sae) else activations.hook_name)
     chosen = list(dict.fromkeys(given_features(sae, features)))
-    decoder_only = sae.cfg.metadata.decoder_only
-    scale = NO_SCALE if decoder_only else measured_scale(activations, sae, chosen)
+    scale = measured_scale(activations, sae, chosen) if counts_firing(sae) else NO_SCALE
     prompt_spec = PromptSpec(system=system, chat=chat)
     steered = some_prompts(given_prompts(prompts), spec.n_prompts, spec.seed)
     where = (model, sae, hook_name, activations, steered, spec)

@@ -5,6 +5,8 @@ from saelens_steer.sae.centring import expects_centred, fold_centring, for_plain
 from saelens_steer.sae.codec import (
     check_encoder,
     check_positive,
+    check_unsigned,
+    counts_firing,
     decode,
     decode_change,
     encode,

@@ -30,6 +30,8 @@ _MEANS: WeakKeyDictionary[SAE[Any], tuple[Any, Tensor]] = WeakKeyDictionary()
 RESHAPING = ("reshape_fn_in", "reshape_fn_out", "d_head", "hook_z_reshaping_mode")
 """The value that SAELens sets on an SAE that reshapes heads."""
 RUN_TIME = ("layer_norm", "constant_norm_rescale")
+SIGNED = ("abstopk",)
+"""Architectures whose feature activations may be negative."""
 
 Features = Float[Tensor, "... d_sae"]
 Inputs = Float[Tensor, "... d_in"]
@@ -115,13 +117,24 @@ def check_encoder(sae: SAE[Any]) -> None:
         )
 
 
+def counts_firing(sae: SAE[Any]) -> bool:
+    """Whether the SAE has an encoder, and z ≥ 0, so that a feature fires if z > 0."""
+    return not sae.cfg.metadata.decoder_only and sae.cfg.architecture() not in SIGNED
+
+
 def check_positive(sae: SAE[Any]) -> None:
-    """Raise InputError for an SAE whose feature activations may be negative."""
-    if sae.cfg.architecture() == "abstopk":
+    """Raise InputError for an SAE without an encoder, or whose activations may be negative."""
+    check_encoder(sae)
+    check_unsigned(sae.cfg.architecture())
+
+
+def check_unsigned(architecture: str) -> None:
+    """Raise InputError for an architecture whose activations may be negative."""
+    if architecture in SIGNED:
         raise InputError(
-            "feature activations of an abstopk SAE may be negative, and selection, max_act, firing "
-            "rates, pages and labels count positive ones: name features and use another unit of "
-            "strength, such as raw"
+            f"feature activations of an {architecture} SAE may be negative, and selection, max_act "
+            "and firing rates are defined for positive ones: name the features, and use another "
+            "unit of strength, such as raw"
         )
 
 

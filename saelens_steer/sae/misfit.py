@@ -133,7 +133,7 @@ def _unbalanced(figures: Figures) -> Iterator[str]:
 
 
 def more_unexplained(explained: float, known: float, factor: float) -> bool:
-    """Whether over `factor` times as much is left unexplained as with `known`, and over GAP more."""
+    """Whether over `factor` times as much is unexplained as with `known`, and over GAP more."""
     return 1 - explained > factor * (1 - known) and known - explained > GAP
 
 

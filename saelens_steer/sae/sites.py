@@ -27,8 +27,8 @@ from saelens_steer.sae.saelens_format import TRANSCODERS, check_architecture
 NORM_AFTER_ATTENTION = "post_attention_layernorm"
 """The norm before the MLP, or the norm after attention in models that have one."""
 BEFORE_MLP = ("mlp", "pre_feedforward_layernorm", "pre_mlp_layernorm", "ln_2", NORM_AFTER_ATTENTION)
-"""Modules of transformers around MLP_INPUT: it is the MLP's input, and the output of the norm before
-the MLP, which has several names."""
+"""Modules of transformers around MLP_INPUT: it is the input of the MLP, and the output of the norm
+before it, which has several names."""
 MODULE_OUTPUTS = ("mlp", "self_attn", "attn", "attention")
 """Modules of transformers whose output a norm may follow before the residual stream."""
 
