@@ -109,8 +109,8 @@ def pages_of(
     """Pages of the features and of `spec.also`, from activations at the SAE's hook.
 
     `topic`: activations of prompts whose domains are categories. `sides`: feature → the side it is
-    a candidate of. If firing cannot be counted (`counts_firing`), pages have only tokens and neighbours. Raises
-    InputError for an unknown feature, or activations of another hook or width.
+    a candidate of. If firing cannot be counted (`counts_firing`), pages have only tokens and
+    neighbours. Raises InputError for an unknown feature, or activations of another hook or width.
     """
     features, sides = list(dict.fromkeys([*features, *spec.also])), sides or {}
     for feature in features:

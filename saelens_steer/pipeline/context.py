@@ -164,7 +164,7 @@ class RunContext(RunInputs):
         return Scale({int(f): v for f, v in found["max_act"].items()}, found["resid_norm"])
 
     def scale_of(self, sae: SAE[Any], features: Sequence[int]) -> Scale:
-        """`scale` with A_max of these features too; just `scale` if their firing cannot be counted."""
+        """`scale` with A_max of these features too; just `scale` if no firing can be counted."""
         known = self.scale
         more = sorted({*features} - {*known.max_act})
         if not more or not counts_firing(sae):
