@@ -33,6 +33,8 @@ SAELENS = ("cfg.json", "sae_weights.safetensors")
 """The files of an SAE in SAELens's format."""
 SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
 """Input statistics beside a checkpoint's weights."""
+ACTIVATION_KEYS = ("activation_fn_str", "activation_fn")
+"""Settings of older versions that name the activation function."""
 STORE = "activations_store_state.safetensors"
 """State of a training by SAELens 3 to 5, with its input scaling."""
 DAMAGE = (
@@ -102,7 +104,8 @@ def _checked_kind(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     if architecture not in SAE_TRAINING_CLASS_REGISTRY:
         check_architecture(architecture, str(folder))
     kwargs = settings.get("activation_fn_kwargs") or {}
-    word = str(settings.get("activation_fn_str") or settings.get("activation_fn") or "relu")
+    words = {str(settings[key]) for key in ACTIVATION_KEYS if settings.get(key)} or {"relu"}
+    word = " and ".join(sorted(words))
     if word not in ("relu", "topk") or kwargs.get("signed"):
         raise InputError(f"{file} has activation function {word} {kwargs or ''}: not supported")
     if word == "topk" and architecture not in ("standard", "topk"):
@@ -148,7 +151,7 @@ def _read(
     SAELens reads k of an older TopK SAE in one place only, and else loads it as a ReLU SAE.
     """
     settings = get_sae_lens_config_from_disk(path, device, cfg_overrides) | stated
-    for key in ("activation_fn", "activation_fn_str", "activation_fn_kwargs"):
+    for key in (*ACTIVATION_KEYS, "activation_fn_kwargs"):
         settings.pop(key, None)
     kind = settings["dtype"]
     state = load_safetensors_weights(Path(path) / SAELENS[1], device=device, dtype=kind)

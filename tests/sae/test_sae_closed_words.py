@@ -1,4 +1,4 @@
-"""Laws of what decides a foreign SAE's arithmetic: known in whole words, stated once, or refused."""
+"""Laws of what decides a foreign SAE's arithmetic: known whole words, stated once, or refused."""
 
 import json
 from pathlib import Path

@@ -172,6 +172,10 @@ NEWER = {
     **{"finetuning_scaling_factor": False, "prepend_bos": True, "activation_fn_kwargs": {}},
 }
 """The same of SAELens 3 to 5."""
+NEWEST = {key: NEWER[key] for key in NEWER if key != "activation_fn_str"}
+NEWEST |= {"sae_lens_version": "6.1.0"}
+    "sae_lens_version": "6.1.0"
+}
 WEIGHTS = {
     "W_enc": draw(D_IN, D_SAE, seed=1),
     "W_dec": draw(D_SAE, D_IN, seed=2),
@@ -214,12 +218,11 @@ OLDER_FORMATS = {
         TOPK_Z,
     ),
     "topk in a newer format": (
-        NEWER | {"activation_fn": "topk", "k": 4, "sae_lens_version": "6.1.0"},
+        NEWEST | {"activation_fn": "topk", "k": 4},
         TOPK_Z,
     ),
     "topk in a newer format, k inside": (
-        NEWER
-        | {"activation_fn": "topk", "activation_fn_kwargs": {"k": 4}, "sae_lens_version": "6.9.1"},
+        NEWEST | {"activation_fn": "topk", "activation_fn_kwargs": {"k": 4}},
         TOPK_Z,
     ),
 }
@@ -259,6 +262,7 @@ MISREAD = {
         NEWER | {"activation_fn_str": "topk", "k": 4, "activation_fn_kwargs": {"k": 5}},
         "k: [45] and [45], and k must be one whole number",
     ),
+    "two activation functions": (NEWER | {"activation_fn": "topk", "k": 4}, "relu and topk"),
     "half a k": (NEWER | {"activation_fn_str": "topk", "k": 2.5}, "k must be one whole number"),
     "topk of another kind": (
         NEWER | {"architecture": "gated", "activation_fn_str": "topk", "k": 4},

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError  # raised by torch.load; nothing is unpickled here
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -192,7 +192,7 @@ def truth(value: Any) -> bool | None:
     return {"true": True, "1": True, "false": False, "0": False}.get(str(word).lower())
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[int | float]:
     """Whether a setting is a number, which true and false are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 

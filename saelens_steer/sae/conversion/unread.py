@@ -26,6 +26,7 @@ HARMLESS = frozenset(
         *("decoder_init_norm", "decoder_norm_init", "init_decoder_norm", "init_encoder_norm"),
         *("init_scale", "init_encoder_scale", "scale_sparsity_penalty_by_decoder_norm"),
         *("mse_loss_normalization", "normalize_mse", "normalize_loss", "noise_scale"),
+        *("jumprelu_tanh_scale", "n_batches_for_norm_estimate"),
         *("finetuning_scaling_factor", "lp_norm", "sparsity_norm", "lr_scale", "lr_scaling"),
         *("grad_norm", "max_grad_norm", "clip_grad_norm", "grad_clip_norm", "gradient_clip_norm"),
     )
