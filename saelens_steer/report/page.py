@@ -26,6 +26,7 @@ from saelens_steer.report import (
 from saelens_steer.report.markup import render
 from saelens_steer.report.run_folder import RunTables, read_run
 from saelens_steer.report.theme import slug
+from saelens_steer.sae import may_not_fit
 
 CONFIG = {"displaylogo": False, "responsive": True}
 SECTIONS = {

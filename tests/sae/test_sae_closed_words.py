@@ -24,6 +24,11 @@ def refused(folder: Path, content: dict, said: dict, hint: str, name: str = "sae
     return str(found.value)
 
 
+def advised(sentence: str) -> list[str]:
+    """The names that the sentence says to ignore."""
+    return json.loads("[" + sentence.split('"ignore": [')[1].split("]")[0] + "]")
+
+
 def computes(sae, expected: tuple) -> None:
     torch.testing.assert_close(codec.encode(sae, X), expected[0].float(), **NEAR)
     torch.testing.assert_close(codec.through(sae, X), expected[1].float(), **NEAR)
@@ -55,7 +60,7 @@ def test_a_word_that_contains_a_known_kind_is_not_that_kind(tmp_path, said):
 )
 def test_two_kinds_are_refused_and_the_advice_settles_them(tmp_path, said):
     advice = refused(tmp_path, OWN, old.SUBTRACTED | said, "different kinds of SAE")
-    ignored = json.loads("[" + advice.split('"ignore": [')[1].split("]")[0] + "]")
+    ignored = advised(advice)
     if said.get("sae_type") != "gated":
         old.load(tmp_path, OWN, said=old.SUBTRACTED | said | {"ignore": ignored})
 
@@ -110,7 +115,7 @@ def test_scaling_that_nothing_reads_is_refused_unless_it_is_said_to_change_nothi
     beside, said = SCALED[case]
     content = {"state_dict": OWN, **beside}
     advice = refused(tmp_path, content, RELU | said, r'"ignore": \[')
-    ignored = json.loads("[" + advice.split('"ignore": [')[1].split("]")[0] + "]")
+    ignored = advised(advice)
     computes(old.load(tmp_path, content, said=RELU | said | {"ignore": ignored}), old.reference(X))
 
 
@@ -216,9 +221,16 @@ BIASES = {
 
 
 @pytest.mark.parametrize("case", BIASES)
-def test_contradictions_about_the_bias_are_refused(tmp_path, case):
+def test_contradictions_about_the_bias_are_refused_and_the_advice_settles_them(tmp_path, case):
     content, said, hint = BIASES[case]
-    refused(tmp_path, content, {"architecture": "relu"} | said, hint)
+    said = {"architecture": "relu"} | said
+    advice = refused(tmp_path, content, said, hint)
+    if case == "no truth value":
+        return
+    ignored = advised(advice)
+    sae = old.load(tmp_path, content, said=said | {"ignore": ignored})
+    z, rebuilt = old.reference(X, subtract=case != "two keys")
+    computes(sae, (z, rebuilt + (case == "another bias")))
 
 
 @pytest.mark.parametrize("key", ["signed", "skip_connection", "transcode"])
@@ -306,7 +318,7 @@ ELSEWHERE = {
 def test_contradictory_hooks_are_refused_and_the_advice_settles_them(tmp_path, case):
     said = RELU | ELSEWHERE[case]
     advice = refused(tmp_path, OWN, said, "which are different places")
-    ignored = json.loads("[" + advice.split('"ignore": [')[1].split("]")[0] + "]")
+    ignored = advised(advice)
     assert old.load(tmp_path, OWN, said=said | {"ignore": ignored}).cfg.metadata.hook_name
 
 

@@ -174,8 +174,6 @@ NEWER = {
 """The same of SAELens 3 to 5."""
 NEWEST = {key: NEWER[key] for key in NEWER if key != "activation_fn_str"}
 NEWEST |= {"sae_lens_version": "6.1.0"}
-    "sae_lens_version": "6.1.0"
-}
 WEIGHTS = {
     "W_enc": draw(D_IN, D_SAE, seed=1),
     "W_dec": draw(D_SAE, D_IN, seed=2),

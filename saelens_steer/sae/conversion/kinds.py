@@ -130,8 +130,8 @@ def subtracts_of(checkpoint: Checkpoint, tensors: Tensors) -> bool:
     if len({*said.values()}) > 1:
         raise InputError(
             f"{checkpoint.file} has {' and '.join(said)}, which contradict each other about "
-            f"whether the decoder's bias is also subtracted from the input: if the first is right, "
-            f"write {ignoring([*said][1].split(':')[0])}"
+            f"whether the decoder's bias is also subtracted from the input: if the first is wrong, "
+            f"write {ignoring(next(iter(said)).split(':')[0])}"
         )
     if "before" in tensors and "after" in tensors:
         return False
