@@ -171,7 +171,7 @@ def sae_hook(case: SelfTestCase) -> Finding:
 def sae_fit(case: SelfTestCase) -> Finding:
     """The SAE fits the model and hook, on the selection prompts (or sae.load.corpus)."""
     if not case.run.spec.sae.load:
-        return Finding("SAE fit", "the run audits the SAE once it has trained it", "note")
+        return Finding("SAE fit", "the run audits the SAE after training it", "note")
     found = audited(case.run, case.run.source_sae)
     if "explained_variance" not in found.figures:
         return Finding("SAE fit", str(found), "note" if found.passed else "FAIL")

@@ -1,8 +1,8 @@
 """Does an SAE fit the model, the hook and the tokens that it is used with?
 
-`audit` measures the fit on a few hundred tokens before any steering. Besides the signs of
-`misfit.py`, it tries the SAE at the hooks of the layers around, and on texts with one BOS more or
-less: an SAE explains the activations it was trained on clearly best.
+`audit` measures the fit on a few hundred tokens before any steering. Besides making the checks of
+`misfit.py`, it compares the fit with that at hooks of nearby layers, and with other numbers of BOS
+tokens. An SAE explains its own hook clearly best, whatever figures are stated for it.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ class _Sites:
         self.kept, self.sinks = self._ordinary(self.tokens, self.read[hook_name])
 
     def _other_hooks(self) -> list[str]:
-        """The hooks of the same kind in the layers around, each place under one name."""
+        """The hooks of the same kind in nearby layers, without aliases of the same activation."""
         layer, last = hook_layer(self.hook_name), self.model.cfg.n_layers - 1
         heads = in_block(self.hook_name) == HEADS
         layers = range(max(0, layer - REACH), min(last, layer + REACH) + 1)
@@ -227,10 +227,10 @@ class _Sites:
         return found | {"first_norm": float(resid[:, 0].norm(dim=-1).mean())}
 
     def at_other_hooks(self) -> Iterator[str]:
-        """A failure if a hook nearby is explained clearly better, by x̂ and by a multiple of x̂.
+        """A failure if a nearby hook is explained clearly better, both as it is and up to scale.
 
-        Either alone could mislead: at later hooks, whose activations are larger, a threshold lets
-        more features through, and an L1 penalty shrinks x̂ less.
+        Later hooks have larger activations. More features then pass a threshold, which looks better
+        only up to scale, and an L1 penalty shrinks x̂ less, which looks better only as it is.
         """
         size = self._trial_size(len(self.read))
         fits = {name: self._fit(x, self.kept, size) for name, x in self.read.items()}
@@ -258,9 +258,9 @@ class _Sites:
         best = max(fits, key=lambda n: fits[n])
         if fits[best] > 0 and more_unexplained(fits[begins], fits[best], BETTER_BOS):
             yield (
-                f"it explains {percent(fits[begins])} of the variance of texts that begin with "
-                f"{_bos_tokens(begins)}, as here, but {percent(fits[best])} if they begin with "
-                f"{_bos_tokens(best)}: check how texts are tokenized"
+                f"it explains {percent(fits[best])} of the variance of texts with {best} BOS "
+                f"tokens before them, but {percent(fits[begins])} with {begins}, as here: check "
+                "how texts are tokenized"
             )
 
     def _with_bos(self, rest: Tokens, bos: int, n: int, size: int) -> float:
@@ -278,10 +278,6 @@ class _Sites:
         """Tokens for each of several trials, so that all of them stay within WORK."""
         per_token = 4 * self.sae.cfg.d_in * self.sae.cfg.d_sae
         return max(FEWEST, int(WORK / (per_token * trials)))
-
-
-def _bos_tokens(n: int) -> str:
-    return {0: "no BOS", 1: "one BOS"}.get(n, f"{n} BOS")
 
 
 def read_hooks(model: Model, tokens: Tokens, names: Sequence[str]) -> dict[str, Resid]:

@@ -17,9 +17,9 @@ from saelens_steer.sae.verdict import percent
 AUDIT = "audit.json"
 """The file in a run's SAE folder with the figures, failures and notes of the audit."""
 FEWEST = 100
-"""Tokens below which figures are too uncertain to alarm."""
+"""Tokens below which figures are too uncertain for a failure."""
 LEAST_EXPLAINED = 0.3
-"""Explained variance below which no SAE fits."""
+"""Smallest explained variance that passes."""
 SLOPE = (0.87, 1.25)
 """Range of the slope of x on x̂: an L1 penalty shrinks x̂, so it may lie further above 1.
 
@@ -30,14 +30,13 @@ BIAS = 0.18
 DENSEST = 1.0
 """Largest L0 as a share of d_in."""
 BETTER, BETTER_BOS = 1.15, 1.3
-"""Limits of the unexplained variance, as a multiple of that at another hook and with another number
-of BOS. The second is larger because texts cut in the middle begin more naturally after a BOS: right
-pairs reach 1.2."""
+"""Unexplained variance relative to that at another hook, and to that with another number of BOS
+tokens. BOS helps with texts that are cut in the middle too, so right pairs reach 1.2."""
 UNEXPLAINED = 1.4
-"""The same as a multiple of the promised one. It finds a base model in place of the fine-tuned one
-if fine-tuning changes the activations by more than that."""
+"""Unexplained variance relative to the stated one; using a base model instead of the fine-tuned one
+is detected if its effect exceeds this."""
 GAP = 0.02
-"""Least difference of explained variance that counts, since any ratio is large near 100 %."""
+"""Smallest difference of explained variance that counts; near 100 %, ratios mean little."""
 L0_FACTOR, NORM_FACTOR = 1.75, 1.5
 """Factors by which L0 and the mean ‖x‖ may differ from the stated ones."""
 
@@ -87,7 +86,7 @@ def _failures(figures: Figures, promised: Promises) -> Iterator[str]:
     explained, l0 = figures["explained_variance"], figures["l0"]
     if not explained >= LEAST_EXPLAINED:
         yield (
-            f"it explains {percent(explained)} of the variance, and SAEs that fit explain at "
+            f"it explains {percent(explained)} of the variance, but SAEs that fit explain at "
             f"least {percent(LEAST_EXPLAINED)}: check model, hook and normalisation"
         )
     elif (known := promised.get("explained_variance")) and more_unexplained(
@@ -133,7 +132,7 @@ def _unbalanced(figures: Figures) -> Iterator[str]:
 
 
 def more_unexplained(explained: float, known: float, factor: float) -> bool:
-    """Whether over `factor` times as much is unexplained as with `known`, and over GAP more."""
+    """Whether the unexplained variance exceeds `factor` times that of `known`, and by over GAP."""
     return 1 - explained > factor * (1 - known) and known - explained > GAP
 
 

@@ -53,7 +53,7 @@ def _named(*names: str) -> Iterator[tuple[str, float]]:
 
 
 def _listed(release: str, sae_id: str | None) -> Iterator[tuple[str, float]]:
-    """SAELens's directory, in which an L0 of 0 and a variance of 1 stand for unknown.
+    """SAELens's directory, in which an L0 of 0 and a variance of 1 mean unknown.
 
     A repository of the hub counts by the release that it resolves to.
     """
