@@ -300,10 +300,10 @@ def test_an_sae_with_negative_activations_is_not_counted_as_one_with_positive_on
     kind, config = get_sae_class("abstopk")
     sae = kind(config(d_in=D, d_sae=D + 4, k=2))
     acts = activations(
-        {("code", "prompt"): torch.randn(4, D), ("math", "prompt"): torch.randn(4, D)}
+        {(domain, "assistant_start"): torch.randn(4, D) for domain in ("code", "math")}
     )
     for measure in (
-        lambda: select_features(sae, acts, "code", "math", at="prompt"),
+        lambda: select_features(sae, acts, "code", "math"),
         lambda: measured_scale(acts, sae, [1]),
         lambda: firing_rates(acts, sae),
     ):
