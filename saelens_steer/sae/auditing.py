@@ -147,7 +147,9 @@ def audit_cached(sae: SAE[Any], activations: Activations) -> Audit:
     of chosen tokens is not audited: an SAE that fits may explain little of how they differ.
     """
     if activations.tokens != "all":
-        return Audit(notes=("the activations are not of all tokens, so the fit was not audited",))
+        return Audit(
+            notes=("the activations may not be of all tokens, so the fit was not audited",)
+        )
     later = np.flatnonzero(activations.index["position"].to_numpy() > 0)
     n = min(N_TOKENS, len(later))
     rows = later[np.linspace(0, len(later) - 1, n).astype(int)] if n else later

@@ -276,7 +276,9 @@ INPUTS = {
 @pytest.mark.parametrize("word", INPUTS)
 def test_the_input_side_of_a_module_is_not_its_output(tmp_path, word):
     said = RELU | {"trainer": {"submodule_name": word}, "buffer": {"io": "in"}}
-    assert old.load(tmp_path, OWN, said=said).cfg.metadata.hook_name == INPUTS[word]
+    about = old.load(tmp_path, OWN, said=said).cfg.metadata
+    assert about.hook_name == INPUTS[word]
+    assert about.hf_hook_name in (None, f"{word}.input")
     if "hook" not in word and "resid" not in word:
         named = old.load(tmp_path, OWN, f"{word}/sae.pt", said=RELU | {"hook_mode": "input"})
         assert named.cfg.metadata.hook_name == INPUTS[word]
@@ -310,6 +312,7 @@ ELSEWHERE = {
     "two hooks": {"hook_name": "blocks.8.hook_resid_pre", "hook_point": "blocks.9.hook_resid_pre"},
     "two places": {"hook_point": "blocks.8.hook_mlp_out", "submodule_name": "resid_post_layer_8"},
     "a layer": {"submodule_name": "resid_post_layer_8", "layer": 7},
+    "a hook's layer": {"hook_name": "blocks.8.hook_mlp_out", "hook_layer": 7},
     "a place and a hook": {"site": "mlp_out", "layer": 8, "hook_name": "blocks.8.hook_resid_pre"},
 }
 

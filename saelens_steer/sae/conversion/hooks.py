@@ -42,6 +42,8 @@ SIDES = {
     **dict.fromkeys(("out", "output"), "output"),
     **dict.fromkeys(("in_and_out", "transcode"), "transcoder"),
 }
+SIDED = (".input", ".output")
+"""Ends of modules that name their side themselves."""
 GEMMA_SCOPE = {
     **dict.fromkeys(("resid_post", "-res"), "hook_resid_post"),
     **dict.fromkeys(("mlp_out", "-mlp"), "hook_mlp_out"),
@@ -124,6 +126,8 @@ def hooks_of(checkpoint: Checkpoint) -> Hooks:
     _check_one_place(checkpoint, known, layer)
     name = next(iter(known.values()), None)
     word = next((w for w, hook in zip(words, read.values(), strict=True) if hook == name), None)
+    if word and side == "input" and MODULE.fullmatch(word) and not word.endswith(SIDED):
+        word += ".input"
     outs = [w for w in map(settings.get, OUT_KEYS) if isinstance(w, str) and w]
     out = next((hook for hook in map(hook_of_word, outs) if hook), None)
     said = {truth(settings.get(key)) for key in ("transcode", "transcoder")}
@@ -178,7 +182,7 @@ def _check_one_place(checkpoint: Checkpoint, known: dict[str, str], layer: int |
     other = next((label for label, hook in known.items() if hook not in places), None)
     layers = {hook_layer(place) for place in places if place.startswith("blocks.")}
     if other is None and layer is not None and layers and layer not in layers:
-        other = f"layer: {layer}"
+        other = f"{next(key for key in LAYER_KEYS if key in checkpoint.settings)}: {layer}"
     if other is not None:
         raise InputError(
             f"{checkpoint.file} has {first[0]} and {other}, which are different places: if "
