@@ -81,11 +81,11 @@ def cache_activations(
         index, keep = _gather(model, encoded, found, held.append, max_norm)
         vectors = torch.cat(held)
         stay = vectors if bool(keep.all()) else vectors[keep]
-        return Activations(stay, index, hook_name, int((~keep).sum()), begins)
+        return Activations(stay, index, hook_name, int((~keep).sum()), begins, tokens)
     with replacing(Path(out)) as temporary:
         writer = ShardWriter(temporary)
         index, keep = _gather(model, encoded, found, writer.append, max_norm)
-        writer.finish(index, hook_name, int((~keep).sum()), begins, keep)
+        writer.finish(index, hook_name, int((~keep).sum()), begins, tokens, keep)
     return Activations.load(out)
 
 

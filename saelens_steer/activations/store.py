@@ -45,9 +45,11 @@ class Activations:
         hook_name: str,
         sinks_dropped: int = 0,
         begins: list[int] | None = None,
+        tokens: str | None = None,
     ) -> None:
-        """`begins`: ids put before plain texts; None if they are in the chat template."""
-        self._vectors, self.begins = vectors, begins
+        """`begins`: ids put before plain texts; None if they are in the chat template. `tokens`:
+        which tokens were cached, as in `cache_activations`; None if unknown."""
+        self._vectors, self.begins, self.tokens = vectors, begins, tokens
         self.index, self.hook_name, self.sinks_dropped = index, hook_name, sinks_dropped
 
     def __len__(self) -> int:
@@ -81,7 +83,8 @@ class Activations:
         writer = ShardWriter(folder)
         for part in self.chunks():
             writer.append(part)
-        writer.finish(self.index, self.hook_name, self.sinks_dropped, self.begins)
+        about = (self.hook_name, self.sinks_dropped, self.begins, self.tokens)
+        writer.finish(self.index, *about)
 
     @classmethod
     def load(cls, folder: str | Path) -> Activations:
@@ -174,6 +177,7 @@ class ShardWriter:
         hook_name: str,
         sinks_dropped: int,
         begins: list[int] | None = None,
+        tokens: str | None = None,
         keep: Kept | None = None,
     ) -> None:
         """Write the rest, metadata and index; drop vectors where `keep` [n] is False."""
@@ -184,6 +188,7 @@ class ShardWriter:
                 self._save(number, load_file(self._path(number))[KEY][kept])
         first = load_file(self._path(0))[KEY].clone()
         about = {"hook_name": hook_name, "sinks_dropped": sinks_dropped, "begins": begins}
+        about["tokens"] = tokens
         # a single key: safetensors writes several in an order that varies between processes
         self._save(0, first, {"about": json.dumps(about)})
         write_parquet(self.folder / INDEX, index)

@@ -147,7 +147,7 @@ def _sae_bytes(run: RunContext) -> int:
     """A loaded SAE, or everything held while training one."""
     train, d_model = run.spec.sae.train, run.model.cfg.d_model
     if train is None:
-        return weight_bytes(run.load_sae())
+        return weight_bytes(run.source_sae)
     cached = (train.cached_tokens or 0) * d_model * run.model.cfg.dtype.itemsize
     return TRAINING_COPIES * FLOAT32 * 2 * d_model * train.d_sae + cached
 

@@ -35,7 +35,7 @@ from saelens_steer.model import (
     unembed,
 )
 from saelens_steer.pipeline.steps.sae import audited
-from saelens_steer.sae import EXPLAINED, check_sae, reads_at
+from saelens_steer.sae import LEAST_EXPLAINED, check_sae, reads_at
 from saelens_steer.steering import add, plain_directions
 from saelens_steer.sweeps import LogitSweep, grid, measure
 from saelens_steer.tensors import Logits
@@ -154,7 +154,7 @@ def sae_hook(case: SelfTestCase) -> Finding:
     """The SAE's input is the steered activation: a push changes it by exactly that push."""
     read, origin = case.hook_name, "trained at the steered hook"
     if case.run.spec.sae.load:
-        sae = case.run.load_sae()
+        sae = case.run.source_sae
         check_sae(sae, case.model, case.hook_name)
         made_for = reads_at(sae)
         read, origin = made_for or read, f"made for {made_for or 'an unnamed hook'}"
@@ -172,11 +172,11 @@ def sae_fit(case: SelfTestCase) -> Finding:
     """The SAE fits the model and hook, on the selection prompts (or sae.load.corpus)."""
     if not case.run.spec.sae.load:
         return Finding("SAE fit", "the run audits the SAE after training it", "note")
-    found = audited(case.run, case.run.load_sae())
+    found = audited(case.run, case.run.source_sae)
     if "explained_variance" not in found.figures:
         return Finding("SAE fit", str(found), "note" if found.passed else "FAIL")
     unexplained = 1 - found.figures["explained_variance"]
-    return judged("SAE fit", unexplained, 1 - EXPLAINED, str(found), found.passed)
+    return judged("SAE fit", unexplained, 1 - LEAST_EXPLAINED, str(found), found.passed)
 
 
 def chat_template(case: SelfTestCase) -> Finding:

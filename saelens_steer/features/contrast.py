@@ -99,7 +99,7 @@ def select_features(
     if there are too many to rank, auroc comes from binned activations and auroc_error bounds its
     error. Raises InputError for an unknown domain, or one without any cached token at `at`.
     """
-    codec.check_encoder(sae)
+    codec.check_positive(sae)
     check_sae_at(sae, activations.d_model, activations.hook_name)
     if positive == negative:
         raise InputError(f"positive and negative are both {positive!r}: name two domains")

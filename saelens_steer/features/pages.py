@@ -22,7 +22,7 @@ from saelens_steer.features.activity import (
 )
 from saelens_steer.features.contexts import Context, best_rows, contexts_at, shown_tokens
 from saelens_steer.features.decoder import Neighbour, WrittenToken, neighbours, written_tokens
-from saelens_steer.sae import DENSE, check_feature, check_sae_at, steers_at
+from saelens_steer.sae import DENSE, check_feature, check_sae_at, counts_firing, steers_at
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ def pages_of(
     """Pages of the features and of `spec.also`, from activations at the SAE's hook.
 
     `topic`: activations of prompts whose domains are categories. `sides`: feature → the side it is
-    a candidate of. For an SAE without an encoder, pages have only tokens and neighbours. Raises
-    InputError for an unknown feature, or activations of another hook or width.
+    a candidate of. If firing cannot be counted (`counts_firing`), pages have only tokens and
+    neighbours. Raises InputError for an unknown feature, or activations of another hook or width.
     """
     features, sides = list(dict.fromkeys([*features, *spec.also])), sides or {}
     for feature in features:
@@ -121,7 +121,7 @@ def pages_of(
     live, n_alive, n_dense = torch.ones(sae.cfg.d_sae, dtype=torch.bool), None, None
     firing: Sequence[Firing | None] = [None] * len(features)
     strengths = None
-    if not sae.cfg.metadata.decoder_only:
+    if counts_firing(sae):
         shown = shown_tokens(model.tokenizer, activations)
         found = feature_activity(sae, activations, features, shown)
         top = [best_rows(found, column)[: spec.contexts] for column in range(len(features))]

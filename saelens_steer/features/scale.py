@@ -19,7 +19,11 @@ from saelens_steer.tensors import Vectors
 
 @torch.no_grad()
 def feature_activations(sae: SAE[Any], vectors: Vectors) -> Float[Tensor, "n d_sae"]:
-    """Feature activations z of the vectors, float32 on the CPU, computed in chunks."""
+    """Feature activations z of the vectors, float32 on the CPU, computed in chunks.
+
+    Raises InputError for an SAE without an encoder, and for one whose z may be negative.
+    """
+    codec.check_positive(sae)
     chunks = vectors.split(rows_at_once(sae))
     found = [codec.encode(sae, v).float().cpu() for v in chunks]
     return found[0] if len(found) == 1 else torch.cat(found)

@@ -21,6 +21,7 @@ from saelens_steer.features import (
     shown_tokens,
 )
 from saelens_steer.files import digest
+from saelens_steer.sae import counts_firing
 
 WINDOW = 12
 """Tokens of a context on either side of its peak."""
@@ -50,7 +51,7 @@ def firing_contexts(
     spec: LabelSpec,
 ) -> list[FiringContexts]:
     """Each feature's contexts, in two passes: all cached tokens, then those of the contexts."""
-    if sae.cfg.metadata.decoder_only:
+    if not counts_firing(sae):
         return [FiringContexts()] * len(features)
     found = feature_activity(sae, activations, features, shown_tokens(tokenizer, activations))
     rows = [_rows(found, column, spec) for column in range(len(features))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -29,7 +28,7 @@ from saelens_steer.model.provenance import ModelOrigin, reader_of, set_origin
 from saelens_steer.model.settings import context_length, rope_theta
 from saelens_steer.model.snapshot import find_snapshot
 from saelens_steer.model.tokenizer import set_own_tokenizer, stop_ids
-from saelens_steer.progress import say
+from saelens_steer.progress import say_once
 
 T = TypeVar("T")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -109,13 +108,8 @@ def _class_that_fits(checkpoint: Checkpoint, asked: ModelClass) -> ModelClass:
     reason = why_bridge(checkpoint.config) if asked == "HookedTransformer" else None
     if reason is None:
         return asked
-    _say_once(f"{checkpoint.name} loads as a TransformerBridge: {reason}")
+    say_once(_class_that_fits, f"{checkpoint.name} loads as a TransformerBridge: {reason}")
     return "TransformerBridge"
-
-
-@functools.cache
-def _say_once(text: str) -> None:
-    say(text)
 
 
 def checkpoint_of(model: Model) -> PreTrainedModel:

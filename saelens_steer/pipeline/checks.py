@@ -19,7 +19,9 @@ from saelens_steer.pipeline.step_table import STEPS, step
 from saelens_steer.sae import (
     check_encoder,
     check_feature,
+    check_positive,
     check_sae,
+    check_unsigned,
     is_transcoder,
     reads_at,
     steers_at,
@@ -113,7 +115,7 @@ def _check_sae(run: RunContext) -> None:
         _check_future_sae(run, spec.sae.train, encoded_at)
         _check_widths(run, run.model.cfg.d_model, pushed_at)
         return
-    sae, sweep = run.load_sae(), spec.sweep
+    sae, sweep = run.source_sae, spec.sweep
     _refuse_transcoder(sae)
     _check_widths(run, sae.W_dec.shape[1], pushed_at)
     check_sae(sae, run.model, run.hook_name)
@@ -121,9 +123,16 @@ def _check_sae(run: RunContext) -> None:
         check_feature(sae, feature)
     for hook_name in sorted(encoded_at):
         check_sae(sae, run.model, hook_name)
-    encodes = not sweep.named or sweep.alpha_unit == "max_act" or "feature" in sweep.families
-    if encodes or any(edit.needs_encoder for edit in (*edits, sweep.edit)):
+    if _counts_firing(spec):
+        check_positive(sae)
+    if any(edit.needs_encoder for edit in (*edits, sweep.edit)):
         check_encoder(sae)
+
+
+def _counts_firing(spec: RunSpec) -> bool:
+    """Whether the run needs to know how strongly and how often features fire."""
+    sweep = spec.sweep
+    return not sweep.named or sweep.alpha_unit == "max_act" or "feature" in sweep.families
 
 
 def _refuse_transcoder(sae: SAE[Any]) -> None:
@@ -148,6 +157,8 @@ def _check_widths(run: RunContext, width: int, pushed_at: set[str | None]) -> No
 
 def _check_future_sae(run: RunContext, train: TrainSpec, encoded_at: set[str]) -> None:
     load_corpus(train.corpus, run.model.tokenizer, 1, train.seed)  # raises if it has no text
+    if _counts_firing(run.spec):
+        check_unsigned(train.architecture)
     for feature in run.spec.named_features:
         if not 0 <= feature < train.d_sae:
             raise InputError(

@@ -42,6 +42,7 @@ from saelens_steer.sae import (
     check_contexts,
     check_loggers,
     check_train_spec,
+    counts_firing,
     load_sae,
 )
 from saelens_steer.sweeps import BatchSplitter, Measurement
@@ -110,8 +111,9 @@ class RunContext(RunInputs):
     def sae(self) -> SAE[Any]:
         return load_sae(self.folder.path("sae"), device=str(self.model.cfg.device))
 
-    def load_sae(self) -> SAE[Any]:
-        """The SAE that the config loads, from its source."""
+    @cached_property
+    def source_sae(self) -> SAE[Any]:
+        """The SAE that the config loads, from its source; loaded once."""
         assert self.spec.sae.load is not None
         load, cfg = self.spec.sae.load, self.model.cfg
         width = hook_width(self.model, self.hook_name)
@@ -126,7 +128,7 @@ class RunContext(RunInputs):
         """
         if train := self.spec.sae.train:
             return train.prepend_bos
-        start = text_start(self.model.tokenizer, self.load_sae())
+        start = text_start(self.model.tokenizer, self.source_sae)
         if not (self.spec.prompts.chat and self.spec.template["chat"]):
             say_start(self.model.tokenizer, start)
         return bool(start.ids) if start.of_sae else None
@@ -162,10 +164,10 @@ class RunContext(RunInputs):
         return Scale({int(f): v for f, v in found["max_act"].items()}, found["resid_norm"])
 
     def scale_of(self, sae: SAE[Any], features: Sequence[int]) -> Scale:
-        """`scale` with A_max of these features too; just `scale` for a decoder-only SAE."""
+        """`scale` with A_max of these features too; just `scale` if no firing can be counted."""
         known = self.scale
         more = sorted({*features} - {*known.max_act})
-        if not more or sae.cfg.metadata.decoder_only:
+        if not more or not counts_firing(sae):
             return known
         measured = measured_scale(self.activations, sae, more)
         return replace(known, max_act={**known.max_act, **measured.max_act})

@@ -24,7 +24,7 @@ from saelens_steer.pipeline.arguments import (
 )
 from saelens_steer.progress import progress
 from saelens_steer.report import FeaturePages
-from saelens_steer.sae import check_sae_at, is_transcoder
+from saelens_steer.sae import check_sae_at, counts_firing, is_transcoder
 from saelens_steer.steering import Directions
 from saelens_steer.sweeps import Measurement
 
@@ -54,11 +54,11 @@ def label_features(
 ) -> pd.DataFrame:
     """Name features and score each name; returns the rows of labels.csv.
 
-    `activations`: of all tokens of the prompts that features were selected on, at the hook that the
-    SAE reads. `prompts`: other prompts, of which `n_prompts` are steered. `answers`: a folder that
-    keeps a server's answers, so that the same call asks only for missing ones. `server`: such as
-    {"base_url": …, "model": …}. LabelSpec documents the other arguments. Raises InputError before
-    any steering. A feature that could not be named has a row with its status.
+    `activations`: all tokens of the selection prompts, at the hook that the SAE reads. `prompts`:
+    other prompts, of which `n_prompts` are steered. `answers`: a folder that keeps a server's
+    answers; the same call then asks only for missing ones. `server`: such as {"base_url": …,
+    "model": …}. LabelSpec documents the other arguments. Raises InputError before any steering. A
+    feature that could not be named has a row with its status.
     """
     given = {
         "provider": provider, "server": server, "evidence": evidence, "alphas": alphas,
@@ -71,8 +71,7 @@ def label_features(
     check_sae_at(sae, activations.d_model, activations.hook_name)
     hook_name = hook_of(model, sae, None if is_transcoder(sae) else activations.hook_name)
     chosen = list(dict.fromkeys(given_features(sae, features)))
-    decoder_only = sae.cfg.metadata.decoder_only
-    scale = NO_SCALE if decoder_only else measured_scale(activations, sae, chosen)
+    scale = measured_scale(activations, sae, chosen) if counts_firing(sae) else NO_SCALE
     prompt_spec = PromptSpec(system=system, chat=chat)
     steered = some_prompts(given_prompts(prompts), spec.n_prompts, spec.seed)
     where = (model, sae, hook_name, activations, steered, spec)

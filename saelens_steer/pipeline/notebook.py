@@ -46,6 +46,7 @@ from saelens_steer.sae import (
     check_feature,
     check_sae,
     check_splice,
+    may_not_fit,
     reads_where_it_steers,
 )
 from saelens_steer.steering import (
@@ -137,8 +138,7 @@ def _misfits(sae: SAE[Any] | None, activations: Activations | None) -> tuple[str
     """Warnings that the SAE may not fit, from activations that the sweep has anyway."""
     if sae is None or activations is None or not reads_where_it_steers(sae):
         return ()
-    failures = audit_cached(sae, activations).failures
-    found = tuple(f"The SAE may not fit the model or the hook: {failure}." for failure in failures)
+    found = tuple(may_not_fit(audit_cached(sae, activations).failures))
     for sentence in found:
         say(f"warning: {sentence}")
     return found
@@ -199,7 +199,8 @@ def rank_features(
     scoring = CausalScoring(measurement, sae, found.positive, found.negative)
     norm = found.scale.mean_norm
     if not reads_where_it_steers(sae) and score not in SIGNED:
-        norm = measured_scale(cache_activations(model, pushed, hook_name=hook_name)).mean_norm
+        own = cache_activations(model, pushed, hook_name=hook_name, special_tokens=sae)
+        norm = measured_scale(own).mean_norm
     return rank_by(found, score, scoring, spec, spec.push * norm)
 
 

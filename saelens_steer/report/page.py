@@ -26,6 +26,7 @@ from saelens_steer.report import (
 from saelens_steer.report.markup import render
 from saelens_steer.report.run_folder import RunTables, read_run
 from saelens_steer.report.theme import slug
+from saelens_steer.sae import may_not_fit
 
 CONFIG = {"displaylogo": False, "responsive": True}
 SECTIONS = {
@@ -66,18 +67,15 @@ def page(run: RunTables, headline: str) -> str:
         headline=headline,
         edit=None if edit_of(run.summary) in PUSHES else edit_of(run.summary),
         facts=findings.facts(run),
-        warnings=[*_misfits(run), *run.warnings, *(run.quality.get("warnings") or [])],
+        warnings=[  # a misfit may explain everything below
+            *may_not_fit(run.audit.get("failures") or []),
+            *run.warnings,
+            *(run.quality.get("warnings") or []),
+        ],
         links=[(name, SECTIONS[name][0]) for name, section in built.items() if section],
         sections=[Markup(section) for section in built.values() if section],
         scripts=True,
     )
-
-
-def _misfits(run: RunTables) -> list[str]:
-    """The failures of the SAE's audit, which come first: they may explain everything below."""
-    return [
-        f"The SAE may not fit the model or the hook: {f}." for f in run.audit.get("failures") or []
-    ]
 
 
 def write_plots(run: RunTables) -> list[Path]:

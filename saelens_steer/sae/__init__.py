@@ -2,7 +2,16 @@
 
 from saelens_steer.sae.auditing import audit, audit_cached
 from saelens_steer.sae.centring import expects_centred, fold_centring, for_plain_weights
-from saelens_steer.sae.codec import check_encoder, decode, decode_change, encode, rows_at_once
+from saelens_steer.sae.codec import (
+    check_encoder,
+    check_positive,
+    check_unsigned,
+    counts_firing,
+    decode,
+    decode_change,
+    encode,
+    rows_at_once,
+)
 from saelens_steer.sae.fit import DENSE, fit_figures
 from saelens_steer.sae.load import (
     check_feature,
@@ -12,7 +21,7 @@ from saelens_steer.sae.load import (
     save_sae,
     source_version,
 )
-from saelens_steer.sae.misfit import AUDIT, EXPLAINED, Audit
+from saelens_steer.sae.misfit import AUDIT, LEAST_EXPLAINED, Audit, may_not_fit
 from saelens_steer.sae.promises import promises
 from saelens_steer.sae.quality import sae_quality
 from saelens_steer.sae.sites import (

@@ -19,7 +19,16 @@ from saelens_steer.activations import Activations, keep_ordinary, without_sinks
 from saelens_steer.config import TINY
 from saelens_steer.data import bos_id, load_corpus, load_prompts, token_ids
 from saelens_steer.errors import InputError
-from saelens_steer.model import default_hook_name, hook_layer
+from saelens_steer.model import (
+    check_readable,
+    check_steerable,
+    default_hook_name,
+    flat,
+    hook_layer,
+    hook_width,
+    in_block,
+)
+from saelens_steer.model.hooks import HEADS
 from saelens_steer.model.model_class import Model, is_bridge, tokenizer_of
 from saelens_steer.progress import say
 from saelens_steer.sae.fit import fit_figures
@@ -30,12 +39,12 @@ from saelens_steer.sae.misfit import (
     Audit,
     judged_fit,
     more_unexplained,
-    percent,
     too_few,
 )
 from saelens_steer.sae.promises import Promises, promises
 from saelens_steer.sae.quality import packed_contexts
-from saelens_steer.sae.sites import check_sae_at, is_transcoder
+from saelens_steer.sae.sites import check_sae, check_sae_at, is_transcoder, reads_at, steers_at
+from saelens_steer.sae.verdict import percent
 from saelens_steer.tensors import Mask, Resid, Tokens, Vectors
 
 N_TOKENS, CONTEXT = 640, 128
@@ -75,6 +84,9 @@ def audit(
     stated = promises(sae) if promised is None else promised
     if failures := tuple(_broken(sae)):
         return Audit(failures=failures)
+    name = hook_name or (None if model is None else reads_at(sae))
+    if model is not None and name is not None:
+        _check_place(model, sae, name)
     if sae.cfg.metadata.decoder_only:
         return Audit(notes=("it has no encoder, so its fit was not audited",))
     if is_transcoder(sae) and target is None:
@@ -85,17 +97,23 @@ def audit(
         if len(activations) < FEWEST:
             return too_few(len(activations))
         return judged_fit(fit_figures(sae, activations, target), stated)
-    name = hook_name or sae.cfg.metadata.hook_name
     if name is None:
         raise InputError(
             "the SAE does not say which hook it reads: give hook_name=, such as "
             f"{default_hook_name(model)!r}, if it was trained there"
         )
-    if not str(name).endswith((*STREAM, "hook_resid_post", "hook_resid_mid")):
-        return Audit(notes=(f"activations at {name} were not given, so the fit was not audited",))
-    check_sae_at(sae, model.cfg.d_model, str(name))
     tokens = _contexts(model, sae, list(texts or shipped_texts(model)))
-    return audit_tokens(model, sae, str(name), tokens, stated)
+    return audit_tokens(model, sae, name, tokens, stated)
+
+
+def _check_place(model: Model, sae: SAE[Any], name: str) -> None:
+    """Raise InputError unless the model has the SAE's hooks, and they have its widths."""
+    if not is_transcoder(sae):
+        check_sae(sae, model, check_steerable(model, name))
+        return
+    check_sae_at(sae, hook_width(model, check_readable(model, name)), name)
+    if (writes := steers_at(sae)) is not None:
+        check_sae(sae, model, check_steerable(model, writes))
 
 
 def _contexts(model: Model, sae: SAE[Any], texts: Sequence[str]) -> Tokens:
@@ -123,9 +141,20 @@ def check_fit(
 
 
 def audit_cached(sae: SAE[Any], activations: Activations) -> Audit:
-    """Audit an SAE on activations that were cached at its hook, without another pass."""
-    later = np.flatnonzero(activations.index["position"].to_numpy() > 0)[:N_TOKENS]
-    return audit(None, sae, activations=activations.take(torch.from_numpy(later)))
+    """Audit an SAE on activations that were cached at its hook, without another pass.
+
+    It reads tokens spread evenly over the prompts, without position 0 and attention sinks. A cache
+    of chosen tokens is not audited: an SAE that fits may explain little of how they differ.
+    """
+    if activations.tokens != "all":
+        return Audit(
+            notes=("the activations may not be of all tokens, so the fit was not audited",)
+        )
+    later = np.flatnonzero(activations.index["position"].to_numpy() > 0)
+    n = min(N_TOKENS, len(later))
+    rows = later[np.linspace(0, len(later) - 1, n).astype(int)] if n else later
+    vectors = activations.take(torch.from_numpy(rows))
+    return audit(None, sae, activations=vectors[without_sinks(vectors, MAX_NORM)])
 
 
 def shipped_texts(model: Model) -> list[str]:
@@ -140,7 +169,11 @@ def shipped_texts(model: Model) -> list[str]:
 def audit_tokens(
     model: Model, sae: SAE[Any], hook_name: str, tokens: Tokens, promised: Promises
 ) -> Audit:
-    """Audit an SAE on tokens [batch, pos] without padding, as the model will read them."""
+    """Audit an SAE on tokens [batch, pos] without padding, as the model will read them.
+
+    Raises InputError for a hook that the model does not have.
+    """
+    check_steerable(model, hook_name)
     found = _Sites(model, sae, hook_name, tokens)
     if (n := int(found.kept.sum())) < FEWEST:
         return too_few(n)
@@ -167,11 +200,12 @@ class _Sites:
         self.kept, self.sinks = self._ordinary(self.tokens, self.read[hook_name])
 
     def _other_hooks(self) -> list[str]:
-        """The stream's hooks in nearby layers, without aliases of the same activation."""
+        """The hooks of the same kind in nearby layers, without aliases of the same activation."""
         layer, last = hook_layer(self.hook_name), self.model.cfg.n_layers - 1
+        heads = in_block(self.hook_name) == HEADS
         layers = range(max(0, layer - REACH), min(last, layer + REACH) + 1)
-        names = [f"blocks.{i}.{name}" for i in layers for name in STREAM]
-        if layers[-1] == last:
+        names = [f"blocks.{i}.{name}" for i in layers for name in ((HEADS,) if heads else STREAM)]
+        if layers[-1] == last and not heads:
             names.append(f"blocks.{last}.hook_resid_post")
         return [name for name in names if name in self.model.hook_dict]
 
@@ -215,7 +249,7 @@ class _Sites:
             )
 
     def with_other_bos(self) -> Iterator[str]:
-        """A failure if the same tokens are explained clearly better with or without a BOS."""
+        """A failure if the same tokens are explained clearly better with or without BOS."""
         bos = bos_id(tokenizer_of(self.model))
         if bos is None:
             return
@@ -258,4 +292,4 @@ def read_hooks(model: Model, tokens: Tokens, names: Sequence[str]) -> dict[str, 
         return_cache_object=False,
         **extra,
     )
-    return {name: cache[name] for name in names if name in cache and cache[name].ndim == 3}
+    return {name: flat(name, cache[name]) for name in names if name in cache}

@@ -22,8 +22,10 @@ from saelens_steer.progress import say
 
 CENTRED = re.compile(r"blocks\.\d+\.hook_(resid_(pre|mid|post)|mlp_out|attn_out)|hook_embed")
 """Hooks whose activations centring changes, unlike attn.hook_z, normalised inputs and logits."""
-FOLDABLE = ("standard", "gated", "topk", "abstopk", "jumprelu")
+LINEAR = ("standard", "gated", "topk", "abstopk", "jumprelu")
+"""Architectures whose encoder is linear in x before the activation function."""
 BIASES = ("b_enc", "b_gate", "b_mag")
+"""Encoder biases that a shift of the input changes."""
 
 
 def expects_centred(sae: SAE[Any]) -> bool:
@@ -50,7 +52,7 @@ def for_plain_weights(sae: SAE[Any]) -> SAE[Any]:
 def _unfoldable(sae: SAE[Any]) -> str | None:
     """What kind of SAE it is, if its encoder is not linear in x."""
     kind = sae.cfg.architecture()
-    if kind not in FOLDABLE:
+    if kind not in LINEAR:
         return f"a {kind} SAE"
     normalises = sae.cfg.normalize_activations != "none" or sae.cfg.metadata.unit_norm_per_token
     return "an SAE that normalises its input" if normalises else None

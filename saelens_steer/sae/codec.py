@@ -30,6 +30,8 @@ _MEANS: WeakKeyDictionary[SAE[Any], tuple[Any, Tensor]] = WeakKeyDictionary()
 RESHAPING = ("reshape_fn_in", "reshape_fn_out", "d_head", "hook_z_reshaping_mode")
 """The value that SAELens sets on an SAE that reshapes heads."""
 RUN_TIME = ("layer_norm", "constant_norm_rescale")
+SIGNED = ("abstopk",)
+"""Architectures whose feature activations may be negative."""
 
 Features = Float[Tensor, "... d_sae"]
 Inputs = Float[Tensor, "... d_in"]
@@ -112,6 +114,27 @@ def check_encoder(sae: SAE[Any]) -> None:
         raise InputError(
             "this SAE has only its decoder: it can steer along W_dec, but ablate, scale, set, "
             "suppress_and_boost, reconstruct and selection need an SAE with an encoder"
+        )
+
+
+def counts_firing(sae: SAE[Any]) -> bool:
+    """Whether the SAE has an encoder, and z ≥ 0, so that a feature fires if z > 0."""
+    return not sae.cfg.metadata.decoder_only and sae.cfg.architecture() not in SIGNED
+
+
+def check_positive(sae: SAE[Any]) -> None:
+    """Raise InputError for an SAE without an encoder, or whose activations may be negative."""
+    check_encoder(sae)
+    check_unsigned(sae.cfg.architecture())
+
+
+def check_unsigned(architecture: str) -> None:
+    """Raise InputError for an architecture whose activations may be negative."""
+    if architecture in SIGNED:
+        raise InputError(
+            f"feature activations of an {architecture} SAE may be negative, and selection, max_act "
+            "and firing rates are defined for positive ones: name the features, and use another "
+            "unit of strength, such as raw"
         )
 
 

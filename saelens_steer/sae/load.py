@@ -42,7 +42,8 @@ def load_sae(
     could run code.
     """
     if model is not None:
-        given = {"device": device, "d_model": d_model, "hook_name": hook_name}
+        width = model.cfg.d_model if d_model is None else d_model
+        given = {"device": device, "d_model": width, "hook_name": hook_name}
         sae = load_sae(source, sae_id, model_name=model_name, **given)
         return check_fit(model, sae, source, sae_id)
     found = Path(source).expanduser()
@@ -57,9 +58,9 @@ def load_sae(
     if folder is not None:
         return _at(load_folder(folder, device), hook_name)
     file = found if found.is_file() else checkpoint_in(found)
-    sae = load_checkpoint(file, device=device, d_model=d_model, hook_name=hook_name)
-    say(f"{file}: {_summary(sae)}")
-    return _at(sae, hook_name)
+    return _at(
+        load_checkpoint(file, device=device, d_model=d_model, hook_name=hook_name), hook_name
+    )
 
 
 def source_version(source: str) -> str | None:
@@ -113,12 +114,31 @@ def convert_sae(
 ) -> Path:
     """Load with `load_sae(source, sae_id, **given)` and save in SAELens's format, all or nothing.
 
-    Raises the InputErrors of load_sae, and one for a folder that is not empty.
+    Warns of normalisation that plain SAELens does not apply. Raises the InputErrors of load_sae,
+    and one for a folder that is not empty.
     """
     folder = Path(folder).expanduser()
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not empty: choose another folder")
-    return save_sae(load_sae(source, sae_id, **given), folder)
+    sae = load_sae(source, sae_id, **given)
+    _warn_of_plain_use(sae)
+    return save_sae(sae, folder)
+
+
+def _warn_of_plain_use(sae: SAE[Any]) -> None:
+    """Say if SAELens alone would compute something else than `codec` does."""
+    about = sae.cfg.metadata
+    if about.unit_norm_per_token:
+        say(
+            "warning: the SAE reads activations scaled to unit norm per token, which plain SAELens "
+            "neither does nor undoes: encode and decode with saelens_steer.sae"
+        )
+    if about.centring_folded:
+        say(
+            "warning: the SAE reconstructs activations without their mean over d_model, which "
+            "plain SAELens does not add back when it splices the SAE in: decode with "
+            "saelens_steer.sae"
+        )
 
 
 def canonicalise(config: Path) -> None:
@@ -134,14 +154,3 @@ def canonicalise(config: Path) -> None:
 def sae_fingerprint(folder: str | Path) -> str:
     """A digest of a saved SAE's config and weights."""
     return file_digest(*(Path(folder) / name for name in SAELENS))
-
-
-def _summary(sae: SAE[Any]) -> str:
-    """How the checkpoint was interpreted, for the user to check."""
-    sizes = f"{sae.cfg.d_sae} features of {sae.cfg.d_in} dimensions"
-    if sae.cfg.metadata.decoder_only:
-        return f"only a decoder, {sizes}: it can steer along W_dec but not compute activations"
-    bias = "" if sae.cfg.apply_b_dec_to_input else "not "
-    norm = "; its input has unit norm per token" if sae.cfg.metadata.unit_norm_per_token else ""
-    kind = sae.cfg.architecture()
-    return f"a {kind} SAE, {sizes}; b_dec is {bias}subtracted from its input{norm}"

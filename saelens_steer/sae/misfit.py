@@ -7,18 +7,18 @@ ones that `python -m benchmarks.audit` makes; docs/how-to/sae.md reports its mea
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from saelens_steer.sae.promises import Promises
+from saelens_steer.sae.verdict import percent
 
 AUDIT = "audit.json"
 """The file in a run's SAE folder with the figures, failures and notes of the audit."""
 FEWEST = 100
 """Tokens below which figures are too uncertain for a failure."""
-EXPLAINED = 0.3
+LEAST_EXPLAINED = 0.3
 """Smallest explained variance that passes."""
 SLOPE = (0.87, 1.25)
 """Range of the slope of x on x̂: an L1 penalty shrinks x̂, so it may lie further above 1.
@@ -35,6 +35,8 @@ tokens. BOS helps with texts that are cut in the middle too, so right pairs reac
 UNEXPLAINED = 1.4
 """Unexplained variance relative to the stated one; using a base model instead of the fine-tuned one
 is detected if its effect exceeds this."""
+GAP = 0.02
+"""Smallest difference of explained variance that counts; near 100 %, ratios mean little."""
 L0_FACTOR, NORM_FACTOR = 1.75, 1.5
 """Factors by which L0 and the mean ‖x‖ may differ from the stated ones."""
 
@@ -82,10 +84,10 @@ def too_few(n: int) -> Audit:
 
 def _failures(figures: Figures, promised: Promises) -> Iterator[str]:
     explained, l0 = figures["explained_variance"], figures["l0"]
-    if not explained >= EXPLAINED:
+    if not explained >= LEAST_EXPLAINED:
         yield (
             f"it explains {percent(explained)} of the variance, but SAEs that fit explain at "
-            f"least {percent(EXPLAINED)}: check model, hook and normalisation"
+            f"least {percent(LEAST_EXPLAINED)}: check model, hook and normalisation"
         )
     elif (known := promised.get("explained_variance")) and more_unexplained(
         explained, known, UNEXPLAINED
@@ -130,13 +132,14 @@ def _unbalanced(figures: Figures) -> Iterator[str]:
 
 
 def more_unexplained(explained: float, known: float, factor: float) -> bool:
-    """Whether the unexplained variance exceeds `factor` times that of `known`."""
-    return 1 - explained > factor * (1 - known)
+    """Whether the unexplained variance exceeds `factor` times that of `known`, and by over GAP."""
+    return 1 - explained > factor * (1 - known) and known - explained > GAP
 
 
 def _within(value: float, known: float, factor: float) -> bool:
     return known / factor <= value <= known * factor
 
 
-def percent(share: float) -> str:
-    return "an unknown part" if math.isnan(share) else f"{100 * share:.0f} %"
+def may_not_fit(failures: Iterable[str]) -> list[str]:
+    """A warning for each failure of an audit."""
+    return [f"The SAE may not fit the model or the hook: {failure}." for failure in failures]

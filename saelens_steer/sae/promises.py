@@ -11,6 +11,7 @@ from typing import Any
 from sae_lens import SAE
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
+from saelens_steer.sae.sources import HUB_ID, known_release
 from saelens_steer.sae.verdict import read_quality
 
 TOPK = ("topk", "abstopk")
@@ -52,9 +53,16 @@ def _named(*names: str) -> Iterator[tuple[str, float]]:
 
 
 def _listed(release: str, sae_id: str | None) -> Iterator[tuple[str, float]]:
-    """SAELens's directory, in which an L0 of 0 and a variance of 1 mean unknown."""
+    """SAELens's directory, in which an L0 of 0 and a variance of 1 mean unknown.
+
+    A repository of the hub counts by the release that it resolves to.
+    """
+    if sae_id is None:
+        return
+    if HUB_ID.fullmatch(release) and not Path(release).expanduser().exists():
+        release, sae_id = known_release(release, sae_id) or (release, sae_id)
     entry = get_pretrained_saes_directory().get(release)
-    if entry is None or sae_id is None:
+    if entry is None:
         return
     if l0 := entry.expected_l0.get(sae_id):
         yield "l0", l0

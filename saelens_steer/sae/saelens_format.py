@@ -8,6 +8,7 @@ functions, single heads.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,15 @@ from saelens_steer.data import note_stated
 from saelens_steer.errors import InputError
 from saelens_steer.files import read_json
 from saelens_steer.sae.conversion import SUFFIXES, from_parts, refusing
+from saelens_steer.sae.conversion.normalisation import DECODER_NORMS
+from saelens_steer.sae.conversion.unread import changing
 
 SAELENS = ("cfg.json", "sae_weights.safetensors")
 """The files of an SAE in SAELens's format."""
 SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
 """Input statistics beside a checkpoint's weights."""
+ACTIVATION_KEYS = ("activation_fn_str", "activation_fn")
+"""Settings of older versions that name the activation function."""
 STORE = "activations_store_state.safetensors"
 """State of a training by SAELens 3 to 5, with its input scaling."""
 DAMAGE = (
@@ -59,11 +64,19 @@ def load_folder(folder: Path, device: str) -> SAE[Any]:
         raise InputError(f"{folder} has no cfg.json: it is not an SAE in SAELens's format")
     with refusing(f"SAELens cannot load {folder}", DAMAGE):
         settings = read_json(folder / SAELENS[0])
-        architecture = _checked_architecture(folder, settings)
+        stated = _checked_kind(folder, settings)
+        architecture = stated["architecture"]
         if architecture in SAE_CLASS_REGISTRY and not _holds(folder / SAELENS[1], "log_threshold"):
-            sae = SAE.load_from_disk(str(folder), device=device, converter=_read)
+            sae = SAE.load_from_disk(str(folder), device=device, converter=partial(_read, stated))
+            loaded = sae.cfg.architecture()
         else:
-            sae = _inference(TrainingSAE.load_from_disk(str(folder), device=device), device)
+            training = TrainingSAE.load_from_disk(str(folder), device=device)
+            loaded, sae = training.cfg.architecture(), _inference(training, device)
+        if loaded != architecture:
+            raise InputError(
+                f"{folder / SAELENS[0]} is of a {architecture} SAE, but SAELens loads it as "
+                f'{loaded}: write "architecture": "{architecture}" into it'
+            )
         return _fold_input_statistics(note_stated(sae, settings), folder)
 
 
@@ -82,32 +95,64 @@ def check_architecture(architecture: str, source: str) -> None:
         )
 
 
-def _checked_architecture(folder: Path, settings: dict[str, Any]) -> str:
-    """The architecture. Raises InputError for settings that SAELens would ignore or invent."""
-    architecture = str(settings.get("architecture", "standard"))
+def _checked_kind(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The architecture, and k of a TopK SAE, wherever cfg.json states them.
+
+    Raises InputError for settings that SAELens would ignore or invent.
+    """
+    file, architecture = folder / SAELENS[0], str(settings.get("architecture") or "standard")
     if architecture not in SAE_TRAINING_CLASS_REGISTRY:
         check_architecture(architecture, str(folder))
     kwargs = settings.get("activation_fn_kwargs") or {}
-    word = str(settings.get("activation_fn_str") or settings.get("activation_fn") or "relu")
-    file = folder / SAELENS[0]
+    words = {str(settings[key]) for key in ACTIVATION_KEYS if settings.get(key)} or {"relu"}
+    word = " and ".join(sorted(words))
     if word not in ("relu", "topk") or kwargs.get("signed"):
         raise InputError(f"{file} has activation function {word} {kwargs or ''}: not supported")
-    top = word == "topk" or architecture == "topk"
-    if top and settings.get("k", kwargs.get("k")) is None:
-        raise InputError(f'{file} describes a TopK SAE, but holds no k: write "k": NUMBER into it')
+    if word == "topk" and architecture not in ("standard", "topk"):
+        raise InputError(
+            f"{file} has architecture {architecture} and activation function topk: remove the "
+            "wrong one"
+        )
+    plain = {
+        key: value for key, value in settings.items() if isinstance(value, str | bool | int | float)
+    }
+    ours = DECODER_NORMS[:1] if architecture.endswith("topk") or word == "topk" else ()
+    for key, value in changing(plain, ("normalize_activations", *ours)):
+        raise InputError(
+            f"{file} has {key}: {value}, which SAELens does not use: remove it if the SAE was "
+            "trained without it, or fold it into the weights"
+        )
     metadata = settings.get("metadata") or {}
     head = settings.get("hook_head_index", settings.get("hook_point_head_index"))
     head = metadata.get("hook_head_index", head)
     if head is not None:
         raise InputError(f"{file} has hook_head_index: {head}: an SAE of one head is not supported")
-    return architecture
+    if word != "topk" and architecture != "topk":
+        return {"architecture": architecture}
+    return {"architecture": "topk", "k": _k(file, settings.get("k"), kwargs.get("k"))}
+
+
+def _k(file: Path, *stated: Any) -> int:
+    """The number of active features. Raises InputError without one, and for two."""
+    found = {k for k in stated if k is not None}
+    if not found:
+        raise InputError(f'{file} describes a TopK SAE, but holds no k: write "k": NUMBER into it')
+    if len(found) > 1 or not all(isinstance(k, int | float) and k == int(k) > 0 for k in found):
+        listed = " and ".join(map(str, found))
+        raise InputError(f"{file} has k: {listed}, and k must be one whole number above 0")
+    return int(found.pop())
 
 
 def _read(
-    path: str | Path, device: str, cfg_overrides: dict[str, Any] | None
+    stated: dict[str, Any], path: str | Path, device: str, cfg_overrides: dict[str, Any] | None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Config and state dict, with the scaling factor of fine-tuning folded into W_dec."""
-    settings = get_sae_lens_config_from_disk(path, device, cfg_overrides)
+    """Config as `stated` and state dict, with the factor of fine-tuning folded into W_dec.
+
+    SAELens reads k of an older TopK SAE in one place only, and else loads it as a ReLU SAE.
+    """
+    settings = get_sae_lens_config_from_disk(path, device, cfg_overrides) | stated
+    for key in (*ACTIVATION_KEYS, "activation_fn_kwargs"):
+        settings.pop(key, None)
     kind = settings["dtype"]
     state = load_safetensors_weights(Path(path) / SAELENS[1], device=device, dtype=kind)
     factor = state.pop("scaling_factor", None)

@@ -21,13 +21,14 @@ from saelens_steer.model import (
 )
 from saelens_steer.sae.centring import expects_centred
 from saelens_steer.sae.codec import check_encoder
-from saelens_steer.sae.conversion.hooks import MODULE, hook_of_word
+from saelens_steer.sae.conversion.hook_words import MODULE, hook_of_word
 from saelens_steer.sae.saelens_format import TRANSCODERS, check_architecture
 
 NORM_AFTER_ATTENTION = "post_attention_layernorm"
 """The norm before the MLP, or the norm after attention in models that have one."""
 BEFORE_MLP = ("mlp", "pre_feedforward_layernorm", "pre_mlp_layernorm", "ln_2", NORM_AFTER_ATTENTION)
-"""Modules of transformers: the input of the first and the outputs of the others is MLP_INPUT."""
+"""Modules of transformers around MLP_INPUT: it is the input of the MLP, and the output of the norm
+before it, which has several names."""
 MODULE_OUTPUTS = ("mlp", "self_attn", "attn", "attention")
 """Modules of transformers whose output a norm may follow before the residual stream."""
 

@@ -60,11 +60,11 @@ def from_elsewhere(
             f"{source!r} is not an existing file or folder, a SAELens release, or a hub repository "
             f"(owner/name){hint}"
         )
-    known = _known_release(source, sae_id)
+    known = known_release(source, sae_id)
     return _from_release(*known, device, model_name) if known else _from_hub(source, sae_id)
 
 
-def _known_release(repository: str, inside: str | None) -> tuple[str, str] | None:
+def known_release(repository: str, inside: str | None) -> tuple[str, str] | None:
     """SAELens's release and id for a folder of a hub repository, if it has them.
 
     Raises InputError if SAELens knows the repository but `inside` is None or fits several folders.

@@ -50,8 +50,8 @@ def _verdict(quality: Line, warnings: Sequence[str]) -> str:
         grade = "Poor"
     silent = f"silent on {quality['n_tokens']:,} tokens" if _too_few(quality) else "dead"
     return (
-        f"{grade}: {_percent(quality['loss_recovered'])} of the loss recovered at "
-        f"L0 {quality['l0']:.3g}, {_percent(quality['dead_share'])} of features {silent}."
+        f"{grade}: {percent(quality['loss_recovered'])} of the loss recovered at "
+        f"L0 {quality['l0']:.3g}, {percent(quality['dead_share'])} of features {silent}."
     )
 
 
@@ -83,7 +83,7 @@ def _recovery(quality: Line) -> str:
         return ""
     more = "" if _full(quality) else "allow more active features (larger k, smaller penalty), "
     return (
-        f"the SAE recovers only {_percent(share)} of the model's loss: {more}train longer, or use "
+        f"the SAE recovers only {percent(share)} of the model's loss: {more}train longer, or use "
         "more features"
     )
 
@@ -99,7 +99,7 @@ def _variance(quality: Line) -> str:
         return ""
     more = "" if _full(quality) else ", or allow more active features"
     return (
-        f"the SAE explains only {_percent(share)} of the variance, so the error term that edits "
+        f"the SAE explains only {percent(share)} of the variance, so the error term that edits "
         f"preserve is large: train longer{more}"
     )
 
@@ -110,12 +110,12 @@ def _dead(quality: Line) -> str:
         return ""
     if _too_few(quality):
         return (
-            f"{_percent(share)} of features are silent on the {n:,} tokens that the SAE was "
+            f"{percent(share)} of features are silent on the {n:,} tokens that the SAE was "
             "measured on, too few to call them dead: measure it on more text"
         )
     less = "" if _full(quality) else "lower the sparsity, "
     return (
-        f"{_percent(share)} of features are dead (silent on {n:,} tokens): {less}"
+        f"{percent(share)} of features are dead (silent on {n:,} tokens): {less}"
         "train longer, or use fewer features"
     )
 
@@ -135,7 +135,7 @@ def _dense(quality: Line) -> str:
     if share <= DENSE_SHARE:
         return ""
     return (
-        f"{_percent(share)} of features fire on more than a tenth of all tokens, too often to mean "
+        f"{percent(share)} of features fire on more than a tenth of all tokens, too often to mean "
         "one thing: raise the sparsity"
     )
 
@@ -156,8 +156,8 @@ def _overfit(training: Sequence[Line]) -> str:
     if trained - held_out <= OVERFIT:
         return ""
     return (
-        f"the SAE explains {_percent(trained)} of the variance of training activations but only "
-        f"{_percent(held_out)} on held-out ones: train on more tokens, or use fewer features"
+        f"the SAE explains {percent(trained)} of the variance of training activations but only "
+        f"{percent(held_out)} on held-out ones: train on more tokens, or use fewer features"
     )
 
 
@@ -166,7 +166,7 @@ def _last(training: Sequence[Line], key: str) -> Line:
     return next((line for line in reversed(training) if key in line), {})
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """A share as a percentage; only exact 0 and 1 appear as 0 % and 100 %."""
     if math.isnan(share):
         return "an unknown part"

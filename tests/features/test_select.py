@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 import torch
 from sae_lens import SAE
+from sae_lens.registry import get_sae_class
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 
 from saelens_steer.activations import Activations
 from saelens_steer.errors import InputError
 from saelens_steer.features import contrast, select_features
 from saelens_steer.features.contrast import auroc
-from saelens_steer.features.scale import feature_activations
+from saelens_steer.features.scale import feature_activations, firing_rates, measured_scale
 from saelens_steer.sae import codec
 
 D = 8
@@ -293,3 +294,19 @@ def test_bins_are_in_the_order_of_what_they_hold():
     held = [z[inside & (places == b)] for b in places[inside].unique()]
     width = torch.stack([some.max() / some.min() for some in held])
     assert width.max() <= 1 + 1 / 16 + 1e-6
+
+
+def test_an_sae_with_negative_activations_is_not_counted_as_one_with_positive_ones():
+    kind, config = get_sae_class("abstopk")
+    sae = kind(config(d_in=D, d_sae=D + 4, k=2))
+    acts = activations(
+        {(domain, "assistant_start"): torch.randn(4, D) for domain in ("code", "math")}
+    )
+    for measure in (
+        lambda: select_features(sae, acts, "code", "math"),
+        lambda: measured_scale(acts, sae, [1]),
+        lambda: firing_rates(acts, sae),
+    ):
+        with pytest.raises(InputError, match="abstopk SAE may be negative"):
+            measure()
+    assert measured_scale(acts, sae).mean_norm > 0

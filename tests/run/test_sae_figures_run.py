@@ -10,6 +10,8 @@ from stopping import stop_at
 
 from saelens_steer.config import parse_config
 from saelens_steer.errors import InputError
+from saelens_steer.pipeline import context
+from saelens_steer.pipeline.checks import checked_context
 from saelens_steer.pipeline.run import run
 from saelens_steer.pipeline.run_folder import RunFolder
 
@@ -236,6 +238,17 @@ def test_an_sae_trained_here_keeps_its_figures_when_it_is_loaded(trained, tmp_pa
     assert quality(tmp_path / "run/sae") == quality(trained / "sae")
 
 
+def test_the_sae_that_a_run_loads_is_loaded_once_before_its_steps(trained, tmp_path, monkeypatch):
+    sources, load = [], context.load_sae
+    monkeypatch.setattr(
+        context, "load_sae", lambda source, *a, **g: sources.append(source) or load(source, *a, **g)
+    )
+    source = str(trained / "sae")
+    made = checked_context(parse_config({"sae": {"load": {"source": source}}}, []), tmp_path / "x")
+    assert made.special_tokens is None and made.start is None
+    assert made.source_sae is made.source_sae and sources == [source]
+
+
 @pytest.mark.slow
 def test_a_resumed_training_is_recorded_in_the_provenance(tmp_path, monkeypatch):
     resuming = parse_config({"sae": {"train": QUICK | {"resume": True, "batch_tokens": 256}}}, [])
@@ -261,6 +274,6 @@ def test_what_the_audit_finds_is_stored_and_recorded(trained, tmp_path, capsys):
     found = json.loads((tmp_path / "run/sae/audit.json").read_text())
     assert found["failures"] and found["figures"]["promised_l0"] == 4
     assert json.loads((tmp_path / "run/provenance.json").read_text())["sae"]["audit"] == found
-    assert f"the SAE may not fit: {found['failures'][0]}" in " ".join(
+    assert f"The SAE may not fit the model or the hook: {found['failures'][0]}" in " ".join(
         capsys.readouterr().err.split()
     )

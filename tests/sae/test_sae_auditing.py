@@ -8,6 +8,7 @@ import pytest
 import torch
 from checkpoints import random_qwen3
 from sae_lens import SAE
+from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 from saes import random_sae
 
 import saelens_steer as ss
@@ -17,8 +18,17 @@ from saelens_steer.errors import InputError
 from saelens_steer.sae import audit, audit_cached, promises, save_sae
 from saelens_steer.sae.auditing import audit_tokens, read_hooks, shipped_texts
 from saelens_steer.sae.fit import fit_figures
-from saelens_steer.sae.misfit import EXPLAINED, FEWEST, judged_fit
+from saelens_steer.sae.misfit import (
+    BETTER,
+    BETTER_BOS,
+    FEWEST,
+    LEAST_EXPLAINED,
+    UNEXPLAINED,
+    judged_fit,
+    more_unexplained,
+)
 from saelens_steer.sae.quality import packed_contexts
+from saelens_steer.sae.verdict import percent
 
 HOOK = "blocks.2.hook_resid_pre"
 
@@ -148,8 +158,6 @@ def test_what_has_no_fit_or_is_read_elsewhere_is_said_not_to_be_audited(sae, sce
     decoder = edited(sae, {"W_enc": lambda w: w * float("nan")})
     decoder.cfg.metadata.decoder_only = True
     assert "no encoder" in str(audit(scene.model, decoder, HOOK))
-    found = audit(scene.model, sae, "blocks.2.attn.hook_z")
-    assert found.passed and "were not given" in str(found)
     x = scene.training(HOOK)[: FEWEST - 1]
     assert "too few" in str(audit(None, sae, activations=x))
     with pytest.raises(InputError, match="needs a model, or activations"):
@@ -210,7 +218,7 @@ def test_texts_are_the_shipped_ones_unless_they_are_given(scene, sae):
 
 def test_a_random_sae_explains_less_than_any_that_fits(scene):
     found = audit(scene.model, random_sae(32, HOOK))
-    assert found.figures["explained_variance"] < EXPLAINED
+    assert found.figures["explained_variance"] < LEAST_EXPLAINED
     assert not found.passed
 
 
@@ -218,3 +226,79 @@ def test_faults_leave_the_right_pair_as_it_was(place):
     before = {name: weight.clone() for name, weight in place.sae().named_parameters()}
     assert len(list(spoilt(place, []))) > 20
     assert all(torch.equal(before[n], w) for n, w in place.sae().named_parameters())
+
+
+HEADS = "blocks.2.attn.hook_z"
+
+
+def test_an_sae_of_heads_is_audited_like_others(scene):
+    right = Place(scene, HEADS, "topk", 4).sae()
+    right.cfg.metadata.hook_name = HEADS
+    assert audit(scene.model, right).passed
+    assert not audit(scene.model, random_sae(right.cfg.d_in, HEADS)).passed
+    found = audit_tokens(scene.model, right, "blocks.1.attn.hook_z", scene.tokens, {})
+    assert not found.passed
+
+
+MISPLACED = {
+    "wide heads": (random_sae(7, HEADS), None, "reads 7 dimensions"),
+    "heads of a deeper model": (
+        random_sae(32, "blocks.9.attn.hook_z"),
+        None,
+        "has only layers 0 to",
+    ),
+    "a deeper layer": (random_sae(32, "blocks.9.hook_resid_pre"), None, "has only layers 0 to"),
+    "another hook": (random_sae(32, None), "blocks.1.hook_nothing", "There is no hook"),
+    "another hook than its own": (random_sae(32, HOOK), HEADS, "was made for"),
+}
+
+
+@pytest.mark.parametrize("case", MISPLACED)
+@pytest.mark.parametrize("decoder_only", [False, True])
+def test_a_hook_or_width_that_the_model_lacks_is_refused_first(scene, case, decoder_only):
+    sae, hook_name, hint = MISPLACED[case]
+    sae = edited(sae, {})
+    sae.cfg.metadata.decoder_only = decoder_only or None
+    with pytest.raises(InputError, match=hint):
+        audit(scene.model, sae, hook_name)
+    if hint != "was made for":
+        with pytest.raises(InputError):
+            audit_tokens(scene.model, sae, hook_name or "blocks.9.hook_resid_pre", scene.tokens, {})
+
+
+def test_a_cache_of_chosen_tokens_is_not_audited_and_prompts_count_alike(scene, sae, tmp_path):
+    prompts = shipped_texts(scene.model)[:30]
+    given = {"hook_name": HOOK, "chat": False, "max_norm": None}
+    chosen = ss.cache_activations(scene.model, prompts, tokens="last", **given)
+    assert "may not be of all tokens" in str(audit_cached(random_sae(32, HOOK), chosen))
+    whole = ss.cache_activations(scene.model, prompts, **given)
+    assert audit_cached(sae, whole).passed
+    vectors = whole.vectors.clone()
+    vectors[5] *= 1e4
+    sunk = ss.Activations(vectors, whole.index, HOOK, tokens="all")
+    assert audit_cached(sae, sunk).passed
+    first = len(whole) // 3
+    vectors = torch.cat([whole.vectors[:first], torch.randn(len(whole) - first, 32)])
+    assert not audit_cached(sae, ss.Activations(vectors, whole.index, HOOK, tokens="all")).passed
+    again = ss.Activations.load(whole.save(tmp_path / "cache"))
+    assert again.tokens == "all" and audit_cached(sae, again) == audit_cached(sae, whole)
+
+
+@pytest.mark.parametrize("factor", [BETTER, BETTER_BOS, UNEXPLAINED])
+def test_a_trivial_difference_is_no_alarm_and_a_clear_one_is(factor):
+    assert not more_unexplained(0.9990, 0.99914, factor)
+    assert not more_unexplained(0.97, 0.989, factor)
+    assert more_unexplained(0.9, 0.95, factor)
+    assert not more_unexplained(0.6, 0.63, factor)
+    assert percent(0.9991) != percent(1.0)
+
+
+def test_promises_of_a_hub_repository_are_those_of_its_release():
+    sae = random_sae(32, HOOK)
+    directory = get_pretrained_saes_directory()
+    name, entry = next(
+        (n, e) for n, e in directory.items() if any(v for v in e.expected_l0.values())
+    )
+    sae_id = next(k for k, v in entry.expected_l0.items() if v)
+    by_hub = promises(sae, entry.repo_id, entry.saes_map[sae_id])
+    assert by_hub["l0"] == promises(sae, name, sae_id)["l0"]

@@ -8,6 +8,7 @@ from legacy_files import OWN, X
 from sae_lens import SAE
 
 from saelens_steer import cli
+from saelens_steer.sae import convert_sae, load_sae, save_sae
 
 
 @pytest.fixture
@@ -66,3 +67,26 @@ def test_bad_input_is_one_sentence_and_status_2_and_leaves_nothing(convert, tmp_
     assert (status, out) == (2, "") and hint in err
     assert len(err.strip().splitlines()) == 1 and "Traceback" not in err
     assert not (tmp_path / "new").exists() and len(list(tmp_path.iterdir())) == bool(content)
+
+
+NOT_PLAIN = {
+    "unit norm": ({"normalize_activations": "per_token"}, "scaled to unit norm per token"),
+    "nothing": ({}, ""),
+}
+
+
+@pytest.mark.parametrize("case", NOT_PLAIN)
+def test_conversion_warns_of_what_plain_saelens_does_not_undo(convert, tmp_path, case):
+    said, hint = NOT_PLAIN[case]
+    file = old.saved(tmp_path / "old.pt", OWN | old.RELU | said)
+    status, _, err = convert(file, tmp_path / "new")
+    assert status == 0 and hint in err and ("warning" in err) == bool(hint)
+
+
+def test_conversion_warns_of_folded_centring(tmp_path, capsys):
+    sae = load_sae(
+        old.saved(tmp_path / "a.pt", OWN | old.RELU), hook_name="blocks.2.hook_resid_pre"
+    )
+    sae.cfg.metadata.model_from_pretrained_kwargs = {"center_writing_weights": True}
+    convert_sae(save_sae(sae, tmp_path / "centred"), tmp_path / "new")
+    assert "without their mean over d_model" in capsys.readouterr().err

@@ -591,14 +591,6 @@ def test_names_of_files_and_folders_say_the_hook_if_they_say_all_of_it(tmp_path,
     assert sae.cfg.metadata.hook_name == NAMED[name]
 
 
-@pytest.mark.parametrize("name", ["run/L0_4/sae.pt", "topk_l0-4/sae.pt"])
-def test_names_say_the_k_of_a_topk_sae_but_an_average_does_not(tmp_path, name):
-    said = {"architecture": "topk", **old.SUBTRACTED}
-    same(load_sae(old.saved(tmp_path / name, OWN | said)), old.reference(X, act=old.top(4)))
-    with pytest.raises(InputError, match="holds no k"):
-        load_sae(old.saved(tmp_path / "average_l0_4/sae.pt", OWN | said))
-
-
 def test_a_models_config_above_is_not_an_saes(tmp_path):
     file = old.saved(tmp_path / "model/saes/sae.pt", OWN | {"k": 4, **old.SUBTRACTED})
     model = {"model_type": "opt", "d_model": 999, "activation_function": "relu"}

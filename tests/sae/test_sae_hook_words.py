@@ -2,7 +2,7 @@
 
 import pytest
 
-from saelens_steer.sae.conversion.hooks import hook_of_word
+from saelens_steer.sae.conversion.hook_words import hook_of_word
 
 WORDS = {
     "blocks.4.hook_resid_pre": "blocks.4.hook_resid_pre",

@@ -111,7 +111,7 @@ def test_a_folder_of_sparsify_is_read_by_its_own_config(tmp_path):
 
 def test_weights_without_any_bias_are_an_sae_too(load):
     z = old.relu((X - MEAN) / 2 @ W_ENC)
-    content = {"W_enc": W_ENC, "W_dec": W_DEC, "mean": MEAN, "norm": 2}
+    content = {"W_enc": W_ENC, "W_dec": W_DEC, "mean": MEAN, "activation_norm": 2}
     same(load(content, said={"activation": "relu"}), (z, 2 * z @ W_DEC + MEAN))
 
 
@@ -177,12 +177,12 @@ KINDS = {
 }
 NORMS = {
     "both": ({"activation_mean": MEAN, "activation_norm": torch.tensor(7.5)}, MEAN, 7.5),
-    "other names": ({"act_mean": MEAN.tolist(), "scale": 7.5}, MEAN, 7.5),
+    "other names": ({"act_mean": MEAN.tolist(), "act_std": 7.5}, MEAN, 7.5),
     "a mean": ({"mean": MEAN}, MEAN, 1.0),
-    "a norm": ({"norm": 7.5}, 0.0, 7.5),
-    "one for each dimension": ({"std": MEAN.abs() + 1}, 0.0, (MEAN.abs() + 1).double()),
+    "a norm": ({"activation_norm": 7.5}, 0.0, 7.5),
+    "one for each dimension": ({"input_std": MEAN.abs() + 1}, 0.0, (MEAN.abs() + 1).double()),
     "said to be the dataset's": (
-        {"input_mean": MEAN, "act_norm": 7.5, "config": {"normalize_activations": True}},
+        {"input_mean": MEAN, "activation_std": 7.5, "config": {"normalize_activations": True}},
         MEAN,
         7.5,
     ),
@@ -205,10 +205,10 @@ def test_a_datasets_mean_and_scale_are_folded_and_z_stays_in_its_units(load, kin
 
 PER_TOKEN = {
     "normalize: unit": {"config": {"normalize": "unit"}},
-    "unit_norm": {"unit_norm": True},
+    "unit_norm_per_token": {"unit_norm_per_token": 1},
     "per_token_norm": {"cfg": {"sae": {"per_token_norm": True}}},
     "normalize_activations": {"cfg": {"normalize_activations": "per_token"}},
-    "and a norm that is then not used": {"unit_norm": True, "activation_norm": 9.0},
+    "and a norm that is then not used": {"per_token_unit_norm": "true", "activation_norm": 9.0},
 }
 
 

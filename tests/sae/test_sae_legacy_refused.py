@@ -86,7 +86,10 @@ REFUSED = {
         "has normalize_activations: none, but holds mean",
     ),
     "two means": (OWN | {"mean": MEAN, "act_mean": MEAN}, "holds both act_mean and mean|mean and"),
-    "a norm of nothing": (OWN | {"norm": 0.0}, "norm must be finite, and a scale positive"),
+    "a norm of nothing": (
+        OWN | {"activation_norm": 0.0},
+        "norm must be finite, and a scale positive",
+    ),
     "a bias that is not finite": (OWN | {"b_dec": B_DEC * torch.nan}, "must be a finite vector"),
     "three axes": (OWN | {"W_dec": W_DEC[None]}, "must be a finite matrix"),
     "signed activations": (OWN | {"cfg": {"signed": True}}, "has signed: true"),

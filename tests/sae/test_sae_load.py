@@ -174,3 +174,10 @@ def test_the_fingerprint_depends_on_config_and_weights_alone(saved, tmp_path):
     other.b_dec.data[0] += 1
     other.save_model(str(tmp_path / "other"))
     assert sae_fingerprint(tmp_path / "other") != known
+
+
+def test_the_models_width_settles_shapes_that_are_ambiguous_without_it(random_model, tmp_path):
+    torch.save({"dictionary": torch.randn(32, 40)}, tmp_path / "sae.pt")
+    with pytest.raises(InputError, match="give the model's width as d_model"):
+        load_sae(tmp_path / "sae.pt")
+    assert load_sae(tmp_path / "sae.pt", model=random_model).W_dec.shape == (40, 32)

@@ -172,6 +172,8 @@ NEWER = {
     **{"finetuning_scaling_factor": False, "prepend_bos": True, "activation_fn_kwargs": {}},
 }
 """The same of SAELens 3 to 5."""
+NEWEST = {key: NEWER[key] for key in NEWER if key != "activation_fn_str"}
+NEWEST |= {"sae_lens_version": "6.1.0"}
 WEIGHTS = {
     "W_enc": draw(D_IN, D_SAE, seed=1),
     "W_dec": draw(D_SAE, D_IN, seed=2),
@@ -207,6 +209,20 @@ OLDER_FORMATS = {
     "3 to 5": (NEWER, hidden().relu()),
     "b_dec only added": (NEWER | {"apply_b_dec_to_input": False}, hidden(False).relu()),
     "topk": (NEWER | {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 4}}, TOPK_Z),
+    "topk, k apart": (NEWER | {"activation_fn_str": "topk", "k": 4}, TOPK_Z),
+    "topk, of the first version": (OLD | {"activation_fn": "topk", "k": 4.0}, TOPK_Z),
+    "topk, both": (
+        NEWER | {"architecture": "topk", "k": 4, "activation_fn_kwargs": {"k": 4}},
+        TOPK_Z,
+    ),
+    "topk in a newer format": (
+        NEWEST | {"activation_fn": "topk", "k": 4},
+        TOPK_Z,
+    ),
+    "topk in a newer format, k inside": (
+        NEWEST | {"activation_fn": "topk", "activation_fn_kwargs": {"k": 4}},
+        TOPK_Z,
+    ),
 }
 
 
@@ -215,7 +231,9 @@ def test_older_formats_are_read_as_they_were_meant(tmp_path, case):
     settings, z = OLDER_FORMATS[case]
     sae = load_sae(old_folder(tmp_path / "sae", settings))
     reads_as(sae, z)
-    assert sae.cfg.metadata.hook_name == HOOK
+    assert sae.cfg.architecture() == ("topk" if "topk" in case else "standard")
+    if settings.get("sae_lens_version", "1") < "6":
+        assert sae.cfg.metadata.hook_name == HOOK
 
 
 def test_the_factor_of_a_fine_tuned_sae_is_folded_and_one_of_ones_is_not_missed(tmp_path):
@@ -238,6 +256,22 @@ MISREAD = {
         "activation function topk .*signed",
     ),
     "no k": (NEWER | {"activation_fn_str": "topk"}, 'holds no k: write "k": NUMBER'),
+    "two ks": (
+        NEWER | {"activation_fn_str": "topk", "k": 4, "activation_fn_kwargs": {"k": 5}},
+        "k: [45] and [45], and k must be one whole number",
+    ),
+    "two activation functions": (NEWER | {"activation_fn": "topk", "k": 4}, "relu and topk"),
+    "half a k": (NEWER | {"activation_fn_str": "topk", "k": 2.5}, "k must be one whole number"),
+    "topk of another kind": (
+        NEWER | {"architecture": "gated", "activation_fn_str": "topk", "k": 4},
+        "architecture gated and activation function topk: remove the wrong one",
+    ),
+    "a factor that is not used": (NEWER | {"norm_scaling_factor": 2.0}, "norm_scaling_factor: 2.0"),
+    "decoder norms that are not used": (
+        NEWER | {"rescale_acts_by_decoder_norm": True},
+        "rescale_acts_by_decoder_norm: True",
+    ),
+    "a centre that is not used": (NEWER | {"center_inputs": True}, "center_inputs: True"),
     "no k in the new format": (
         {"architecture": "topk", "d_in": D_IN, "d_sae": D_SAE, "metadata": {}},
         "holds no k",

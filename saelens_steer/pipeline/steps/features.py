@@ -18,6 +18,7 @@ from saelens_steer.files import write_json, write_text
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.pipeline.steps.select import answered
 from saelens_steer.report import features_page, read_labels, read_mapping
+from saelens_steer.sae import counts_firing
 
 TEMPORARY = f".{os.getpid()}.tmp"
 """A suffix as in files.py, so that the next run removes what a killed one left."""
@@ -26,7 +27,7 @@ TEMPORARY = f".{os.getpid()}.tmp"
 def feature_data(run: RunContext) -> None:
     """Write feature_pages.json for the candidates and the features named in the config."""
     spec, sae, sides = run.spec.features, run.sae, run.shown_features
-    wanted = run.topic_prompts and not sae.cfg.metadata.decoder_only
+    wanted = run.topic_prompts and counts_firing(sae)
     cached_topic = _cached(run, run.topic_prompts) if wanted else nullcontext()
     with all_tokens(run, sae) as own, cached_topic as topic:
         found = pages_of(run.model, sae, own, list(sides), spec, topic, sides)
@@ -45,7 +46,7 @@ def features(run: RunContext) -> None:
 @contextmanager
 def all_tokens(run: RunContext, sae: SAE[Any]) -> Iterator[Activations]:
     """Activations of all tokens of the selection prompts: the run's, or a temporary cache."""
-    if run.spec.activations.tokens == "all" or sae.cfg.metadata.decoder_only:
+    if run.spec.activations.tokens == "all" or not counts_firing(sae):
         yield run.activations
     else:
         with _cached(run, answered(run)) as activations:

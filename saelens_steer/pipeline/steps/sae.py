@@ -27,6 +27,7 @@ from saelens_steer.sae import (
     SAEGrid,
     audit,
     judged,
+    may_not_fit,
     promises,
     read_quality,
     remove_checkpoints,
@@ -47,7 +48,8 @@ def train(run: RunContext) -> None:
         train_sae(run.model, sae.train, run.hook_name, folder, **sae.log.model_dump())
         _say_verdict(folder)
         return
-    save_sae(run.load_sae(), folder)
+    save_sae(run.source_sae, folder)
+    del run.source_sae  # later steps read the saved one
     remove_checkpoints(folder)
     if source := run.source_with_figures:
         _copy(source, folder, "metrics.jsonl")
@@ -75,8 +77,8 @@ def audit_fit(run: RunContext) -> None:
     """Write audit.json: whether the SAE fits the model and hook; print any failures."""
     found = audited(run, run.sae)
     write_json(run.folder.path(f"sae/{AUDIT}"), asdict(found))
-    for failure in found.failures:
-        say(f"warning: the SAE may not fit: {failure}")
+    for sentence in may_not_fit(found.failures):
+        say(f"warning: {sentence}")
 
 
 def audited(run: RunContext, sae: SAE[Any]) -> Audit:

@@ -22,7 +22,7 @@ from saelens_steer.directions import (
 from saelens_steer.features import measured_scale
 from saelens_steer.files import write_json
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.sae import sae_fingerprint
+from saelens_steer.sae import counts_firing, sae_fingerprint
 from saelens_steer.steering import EditContext
 
 
@@ -45,7 +45,7 @@ def answered(run: RunContext) -> tuple[Prompt, ...]:
 def select(run: RunContext) -> None:
     """Write features.json: candidates of both sides, mean ‖x‖, and A_max of features to steer.
 
-    There are no candidates if the SAE has no encoder and the config names features.
+    There are no candidates if the config names features and the SAE's firing cannot be counted.
     """
     s, sae, named = run.spec.select, run.sae, run.spec.sweep.named
     load, cfg = run.spec.sae.load, sae.cfg
@@ -57,7 +57,7 @@ def select(run: RunContext) -> None:
         "d_in": cfg.d_in,
         "architecture": cfg.architecture(),
     }
-    if cfg.metadata.decoder_only and named:
+    if named and not counts_firing(sae):
         sides = {"positive": s.positive, "negative": s.negative, "at": s.at, "score": s.score}
         nothing = {f"{s.positive}_candidates": [], f"{s.negative}_candidates": [], "scores": {}}
         content = {"hook_name": run.hook_name, "sae": about, **sides, **nothing}

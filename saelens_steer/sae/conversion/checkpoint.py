@@ -6,11 +6,11 @@ import contextlib
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError  # raised by torch.load; nothing is unpickled here
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -28,6 +28,15 @@ STATES = ("state_dict", "model_state_dict", "sae_state_dict", "sae", "autoencode
 """Keys of the state dict in a checkpoint that holds more than weights."""
 PREFIX = re.compile(r"^(module|_orig_mod|sae|autoencoder|ae|model)\.")
 NOT_SETTINGS = re.compile("optim|sched|rng")
+SECTIONS = (
+    *("trainer", "buffer", "cfg", "config", "sae", "sae_cfg", "sae_config", "metadata", "settings"),
+    *("args", "hparams", "hyperparams", "hyperparameters", "hyper_parameters"),
+    *("activation_fn_kwargs", "activation_state_dict"),
+)
+"""Nested configs of the SAE itself. `unit_norm` of anything else, such as `decoder`, may mean
+something else."""
+IGNORE = "ignore"
+"""A setting with which a user lists names of settings and tensors that are to be left out."""
 NOT_AN_SAE = re.compile(r"sparsity|optimizer|scheduler|(activations_store|trainer|rank_\d+)_state")
 """Names of files that training writes beside an SAE."""
 
@@ -38,16 +47,12 @@ class Checkpoint:
 
     file: Path
     weights: dict[str, Tensor]
-    """The state dict; single numbers are 0-d tensors."""
+    """The tensors of the state dict."""
     beside: dict[str, Tensor]
-    """Tensors, numbers and lists of numbers stored outside the state dict."""
+    """Tensors and lists of numbers outside the state dict, named like `settings`."""
     settings: dict[str, Any]
-    """Strings, booleans and numbers of nested configs, under their own name and under
-    `outer.inner`; the outermost takes precedence."""
-
-    def stated(self, *keys: str) -> Any:
-        """The setting under the first of these names that exists, or None."""
-        return next((self.settings[key] for key in keys if key in self.settings), None)
+    """Strings, booleans and numbers: of the outermost config and of SECTIONS under their own name,
+    of other nested configs as `outer.inner`; the outermost takes precedence."""
 
 
 def read_checkpoint(file: Path) -> Checkpoint:
@@ -59,14 +64,21 @@ def read_checkpoint(file: Path) -> Checkpoint:
     content = _content(file)
     nested = [content[key] for key in STATES if isinstance(content.get(key), dict)]
     inner = next((c for c in nested if any(isinstance(v, Tensor) for v in c.values())), None)
-    state, outer = (content, {}) if inner is None else (inner, content)
-    weights = _tensors(state)
+    state = content if inner is None else inner
+    weights = {_plain(str(k)): v.detach() for k, v in state.items() if isinstance(v, Tensor)}
     if not any(weight.ndim >= 2 for weight in weights.values()):
         raise InputError(f"{file} holds no named matrix, so it is not an SAE")
-    settings = _settings(content)
-    for sidecar in settings_files(file):
-        settings = _settings(_json(sidecar)) | settings
-    return Checkpoint(file, weights, _tensors(outer), settings)
+    tensors = [k for k, v in state.items() if isinstance(v, Tensor)] if inner is None else []
+    outer = {k: v for k, v in content.items() if v is not inner and k not in tensors}
+    configs = [content, state, *map(_json, settings_files(file))]
+    settings, beside = {}, _named(outer, _vector)
+    for config in configs:
+        settings = _named(config, _single) | settings
+    for config in configs[2:]:
+        beside = _named(config, _vector) | beside
+    lists = (config.get(IGNORE) for config in configs)
+    left_out = {_plain(str(n)) for names in lists if isinstance(names, list) for n in names}
+    return Checkpoint(file, *(_without(found, left_out) for found in (weights, beside, settings)))
 
 
 def settings_files(file: Path) -> list[Path]:
@@ -174,18 +186,15 @@ def _json(file: Path) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _tensors(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors, numbers and lists of numbers of a state dict, under plain names."""
-    return {
-        _plain(str(name)): value.detach() if isinstance(value, Tensor) else torch.tensor(value)
-        for name, value in state.items()
-        if isinstance(value, Tensor) or _is_numbers(value)
-    }
+def truth(value: Any) -> bool | None:
+    """Whether a setting is true, as configs write it: true, 1 or "true"; None for other values."""
+    word = int(value) if isinstance(value, float) and value in (0, 1) else value
+    return {"true": True, "1": True, "false": False, "0": False}.get(str(word).lower())
 
 
-def _is_numbers(value: Any) -> bool:
-    entries = value if isinstance(value, list | tuple) and value else [value]
-    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in entries)
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether a setting is a number, which true and false are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _plain(name: str) -> str:
@@ -194,16 +203,34 @@ def _plain(name: str) -> str:
     return name.lower()
 
 
-def _settings(data: dict[str, Any]) -> dict[str, Any]:
-    """Strings, booleans and numbers of a config and its nested configs; outer ones win."""
-    found = {}
-    for key, value in data.items():
-        single = isinstance(value, Tensor) and value.numel() == 1
-        if single or isinstance(value, str | bool | int | float):
-            plain = value.item() if isinstance(value, Tensor) else value
-            found.setdefault(_plain(str(key)), plain)
+def _named(data: dict[str, Any], read: Callable[[Any], Any]) -> dict[str, Any]:
+    """What `read` makes of the values of a config and its nested configs, unless it is None."""
+    values = {_plain(str(key)): read(value) for key, value in data.items()}
+    found = {key: value for key, value in values.items() if value is not None}
     for key, value in data.items():
         if isinstance(value, dict) and not NOT_SETTINGS.search(str(key)):
-            inner = _settings(value)
-            found = inner | {f"{_plain(str(key))}.{name}": v for name, v in inner.items()} | found
+            start = "" if (name := _plain(str(key))) in SECTIONS else f"{name}."
+            inner = _named(value, read).items()
+            found = {f"{start}{name}": value for name, value in inner} | found
     return found
+
+
+def _single(value: Any) -> Any:
+    """A string, boolean or number, also of a tensor with one entry."""
+    if isinstance(value, Tensor):
+        return value.item() if value.numel() == 1 else None
+    return value if isinstance(value, str | bool | int | float) else None
+
+
+def _vector(value: Any) -> Tensor | None:
+    """A tensor, also of a list of numbers."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    numbers = isinstance(value, list | tuple) and value and all(map(is_number, value))
+    return torch.tensor(value) if numbers else None
+
+
+def _without(found: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """The entries without those of these names, and without nested configs of these names."""
+    starts = tuple(f"{name}." for name in names)
+    return {k: v for k, v in found.items() if k not in names and not k.startswith(starts)}

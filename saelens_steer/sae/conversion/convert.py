@@ -13,6 +13,7 @@ s · W_dec, the change of x per unit of z. Decoder norms that the encoder counts
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,8 +25,10 @@ from sae_lens import SAE, __version__
 from torch import Tensor
 
 from saelens_steer.errors import InputError
+from saelens_steer.progress import say
+from saelens_steer.sae.centring import BIASES
 from saelens_steer.sae.codec import RUN_TIME
-from saelens_steer.sae.conversion.checkpoint import Checkpoint, read_checkpoint
+from saelens_steer.sae.conversion.checkpoint import Checkpoint, read_checkpoint, truth
 from saelens_steer.sae.conversion.hooks import Hooks, hooks_of, names_of, qwen_scope
 from saelens_steer.sae.conversion.kinds import (
     SAEKind,
@@ -34,7 +37,13 @@ from saelens_steer.sae.conversion.kinds import (
     kind_of,
     subtracts_of,
 )
-from saelens_steer.sae.conversion.normalisation import Normalisation, normalisation_of
+from saelens_steer.sae.conversion.normalisation import (
+    DECODER_NORMS,
+    MEANS,
+    SCALES,
+    Normalisation,
+    normalisation_of,
+)
 from saelens_steer.sae.conversion.shapes import (
     LayerSizes,
     ShapeEvidence,
@@ -43,10 +52,10 @@ from saelens_steer.sae.conversion.shapes import (
     sizes_of,
 )
 from saelens_steer.sae.conversion.tensors import MATRICES, Tensors, evidence_of, tensors_by_role
+from saelens_steer.sae.conversion.unread import check_tensors
 
-DECODER_NORMS = ("rescale_acts_by_decoder_norm", "sparsity_include_decoder_norm")
-"""Settings of SAELens and Llama Scope: pre-activations are multiplied by ‖W_dec[f]‖ before the
-activation function, and features are decoded along unit rows."""
+OTHER_KINDS = re.compile(r"transcoder|crosscoder|(?<![a-z])clt(?![a-z])", re.I)
+"""Names of folders and repositories of other things than SAEs."""
 GATED = ("b_gate", "b_mag", "r_mag")
 OTHER_WIDTH = ("hook_z", "hook_post")
 """Ends of hooks that are not d_model wide."""
@@ -75,8 +84,9 @@ def load_checkpoint(
 
     `d_model` and `hook_name` are used if the file leaves orientation or hook open. A decoder
     without an encoder gets a W_enc of NaN and metadata.decoder_only. Unit norm per token is
-    recorded in metadata.unit_norm_per_token and .activation_mean, which codec.py reads. Raises
-    InputError for a file that is unsafe, ambiguous, contradictory or an unsupported kind of SAE.
+    recorded in metadata.unit_norm_per_token and .activation_mean, which codec.py reads. Says in one
+    line how the file was read. Raises InputError for a file that is unsafe, ambiguous,
+    contradictory or an unsupported kind of SAE.
     """
     checkpoint = read_checkpoint(file)
     hooks = hooks_of(checkpoint)
@@ -101,7 +111,12 @@ def load_checkpoint(
         "metadata": metadata,
         **parts.kind.config,
     }
-    return from_parts(config, _state(parts), device)
+    sae = from_parts(config, _state(parts), device)
+    unread = (
+        "" if name or not hooks.word else f"; its hook, {hooks.word}, is unknown: give hook_name"
+    )
+    say(f"{file}: {_summary(sae, norm)}{unread}")
+    return sae
 
 
 def from_parts(config: dict[str, Any], state: dict[str, Tensor], device: str) -> SAE[Any]:
@@ -118,13 +133,22 @@ def from_parts(config: dict[str, Any], state: dict[str, Tensor], device: str) ->
 
 
 def _check_one_hook(checkpoint: Checkpoint, hooks: Hooks) -> None:
-    """Raise InputError for a transcoder."""
-    params = checkpoint.file.stem == "params"  # Gemma Scope
-    if hooks.differ or (params and "transcoder" in " ".join(names_of(checkpoint.file))):
-        places = f" (reads {hooks.word}, writes {hooks.out_word})" if hooks.differ else ""
+    """Raise InputError for a transcoder, and for what may be one."""
+    file = checkpoint.file
+    if hooks.differ:
+        reads = f"reads {hooks.word or 'one side of a module'}"
+        writes = f"writes {hooks.out_word or 'the other'}"
         raise InputError(
-            f"{checkpoint.file} is a transcoder{places}, not an SAE of one hook: load it from its "
+            f"{file} is a transcoder ({reads}, {writes}), not an SAE of one hook: load it from its "
             "SAELens release"
+        )
+    named = next((name for name in names_of(file) if OTHER_KINDS.search(name)), None)
+    said = hooks.transcoder is False or hooks.out_word is not None
+    if hooks.normed or (named and not said):
+        why = f"is called {named}" if named else f"reads {hooks.word}, as transcoders do"
+        raise InputError(
+            f"{file} {why}: load a transcoder from its SAELens release, or write "
+            '"transcoder": false into a config.json beside it if it is an SAE of one hook'
         )
 
 
@@ -133,6 +157,8 @@ def _parts(checkpoint: Checkpoint, d_model: int | None) -> CheckpointSAE:
     tensors, normalisation = tensors_by_role(checkpoint), normalisation_of(checkpoint)
     W_dec, W_enc = _matrices(checkpoint, tensors, normalisation, d_model)
     d_sae, d_in = W_dec.shape
+    used = {name: v for name, v in checkpoint.beside.items() if name not in (*MEANS, *SCALES)}
+    check_tensors(checkpoint.file, used, (d_in, d_sae))
     scale = normalisation.folded(d_in)[1]
     kind = SAEKind("standard")
     if W_enc is not None:
@@ -142,7 +168,7 @@ def _parts(checkpoint: Checkpoint, d_model: int | None) -> CheckpointSAE:
     subtracts = W_enc is None or subtracts_of(checkpoint, tensors)
     biases = _biases(checkpoint, tensors, (d_in, d_sae), kind, subtracts)
     parts = CheckpointSAE(W_dec, W_enc, *biases, kind, normalisation)
-    counted = any(checkpoint.settings.get(key) is True for key in DECODER_NORMS)
+    counted = any(truth(checkpoint.settings.get(key)) for key in DECODER_NORMS)
     return _unit_decoder(parts) if counted and W_enc is not None else parts
 
 
@@ -221,8 +247,33 @@ def _state(parts: CheckpointSAE) -> dict[str, Tensor]:
     }
     if parts.W_enc is not None and parts.before is not parts.after:
         shift = (mean / scale + parts.before) @ parts.W_enc
-        for name in {"b_enc", "b_gate", "b_mag"} & set(state):
+        for name in set(BIASES) & set(state):
             state[name] -= shift * parts.biases["r_mag"].exp() if name == "b_mag" else shift
     if parts.kind.threshold is not None:
         state["threshold"] = parts.kind.threshold.clone()
     return {name: tensor.contiguous() for name, tensor in state.items()}
+
+
+def _summary(sae: SAE[Any], norm: Normalisation) -> str:
+    """How the checkpoint was interpreted, for the user to check."""
+    sizes = f"{sae.cfg.d_sae} features of {sae.cfg.d_in} dimensions"
+    if sae.cfg.metadata.decoder_only:
+        return f"only a decoder, {sizes}: it can steer along W_dec but not compute activations"
+    bias = "" if sae.cfg.apply_b_dec_to_input else "not "
+    kind = sae.cfg.architecture()
+    return f"a {kind} SAE, {sizes}; b_dec is {bias}subtracted from its input{_of_input(sae, norm)}"
+
+
+def _of_input(sae: SAE[Any], norm: Normalisation) -> str:
+    """What is done to the input, if anything."""
+    if norm.mode == "per_token":
+        return "; its input has unit norm per token"
+    if norm.mode in RUN_TIME:
+        return f"; its input is normalised ({norm.mode})"
+    mean, scale = norm.folded(sae.cfg.d_in)
+    low, high = f"{scale.min():.3g}", f"{scale.max():.3g}"
+    size = f"s = {low}" if low == high else f"s from {low} to {high}"
+    x = "(x − μ)" if mean.any() else "x"
+    if not bool((scale == 1).all()):
+        return f"; {x}/s folded, {size}"
+    return "; x − μ folded" if mean.any() else ""

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,31 +24,38 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saelens_steer.errors import InputError
-from saelens_steer.sae.conversion.checkpoint import Checkpoint
-from saelens_steer.sae.conversion.hooks import names_of, qwen_scope
+from saelens_steer.sae.conversion.checkpoint import Checkpoint, is_number, truth
+from saelens_steer.sae.conversion.hooks import qwen_scope
 from saelens_steer.sae.conversion.normalisation import Normalisation
 from saelens_steer.sae.conversion.tensors import Tensors
+from saelens_steer.sae.conversion.unread import ignoring
 
 ARCHITECTURE_KEYS = (
     *("architecture", "dict_class", "sae_type", "sae_class"),
     *("activation", "activation_fn", "activation_fn_str", "act_fn"),
 )
-KINDS = (
-    ("batchtopk", "jumprelu"),
-    ("jumprelu", "jumprelu"),
-    ("topk", "topk"),
-    ("gated", "gated"),
-    ("relu", "standard"),
-    ("standard", "standard"),
-    ("vanilla", "standard"),
-    ("autoencoder", "standard"),
-)
-"""Text in a setting of ARCHITECTURE_KEYS → architecture. The first match wins, so that
-`activation_fn: topk` overrides `architecture: standard`. BatchTopK SAEs use their threshold."""
-REFUSED = re.compile(
-    "transcoder|crosscoder|clt|temporal|groupmax|abstopk|matchingpursuit|lorsa|molt|mixcoder|tanh|leaky"
-)
-"""The same for unsupported kinds, whose names may contain the name of a kind above."""
+NAMES = {
+    **dict.fromkeys(("relu", "standard", "vanilla"), "standard"),
+    **{name: name for name in ("topk", "gated", "jumprelu")},
+    **dict.fromkeys(("batchtopk", "matryoshkabatchtopk"), "jumprelu"),
+}
+KINDS = {
+    **{f"{name}{end}": kind for name, kind in NAMES.items() for end in ("", "sae", "autoencoder")},
+    **dict.fromkeys(("autoencoder", "autoencodernew"), "standard"),
+    "autoencodertopk": "topk",
+}
+"""Words in the settings of ARCHITECTURE_KEYS → architecture. `activation_fn: topk` makes an
+`architecture: standard` more precise. BatchTopK SAEs use their threshold."""
+TRAINERS = {
+    **dict.fromkeys(
+        ("standardtrainer", "standardtraineraprilupdate", "pannealtrainer"), "standard"
+    ),
+    **dict.fromkeys(("gatedsaetrainer", "gatedannealtrainer"), "gated"),
+    **dict.fromkeys(("batchtopktrainer", "matryoshkabatchtopktrainer"), "jumprelu"),
+    "topktrainer": "topk",
+    "jumprelutrainer": "jumprelu",
+}
+"""dictionary_learning's trainers, which count if nothing else states the kind."""
 SAYS_NOTHING = ("sae", "sparseautoencoder", "")
 SUBTRACTED = {
     **dict.fromkeys(("autoencoder", "gatedautoencoder", "autoencodertopk"), True),
@@ -64,7 +70,6 @@ UNSUPPORTED = (
     *("encoder_halut", "encoder_pkm", "encoder_kron", "encoder_monarch"),
 )
 """Settings of models that are not ReLU, TopK, JumpReLU or gated SAEs."""
-NAMED_K = re.compile(r"(?<!average)(?<![a-z0-9])l0[_-](\d+)(?![a-z0-9])")
 WRITE = "into a config.json beside it"
 
 
@@ -84,10 +89,10 @@ class SAEKind:
 def check_supported(checkpoint: Checkpoint) -> None:
     """Raise InputError for a setting of a model that is not an SAE of one hook."""
     settings, file = checkpoint.settings, checkpoint.file
-    if other := [key for key in UNSUPPORTED if settings.get(key) is True]:
+    if other := [key for key in UNSUPPORTED if truth(settings.get(key))]:
         raise InputError(f"{file} has {other[0]}: true, which SAELens does not support")
     for key, word in _stated(checkpoint).items():
-        if REFUSED.search(word) or not (word in SAYS_NOTHING or _kind_of(word)):
+        if word not in (*SAYS_NOTHING, *KINDS, *TRAINERS):
             raise InputError(
                 f"{file} has {key}: {settings[key]}, but only relu, topk, batchtopk, jumprelu and "
                 "gated SAEs can be converted"
@@ -99,18 +104,15 @@ def check_supported(checkpoint: Checkpoint) -> None:
 def kind_of(checkpoint: Checkpoint, tensors: Tensors, d_sae: int, scale: float) -> SAEKind:
     """The kind in the settings, or else the one that k, thresholds and gates belong to.
 
-    `scale` divides a threshold in the units of x. Raises InputError for a kind that stays unknown,
-    a missing k or threshold, and an SAE that may be either TopK or JumpReLU.
+    `scale` divides a threshold in the units of x. Raises InputError for a kind that stays unknown
+    or contradicts itself, a missing k or threshold, and an SAE that may be either TopK or JumpReLU.
     """
     threshold = _threshold(checkpoint, tensors, d_sae, scale)
     k = _k(checkpoint)
     held = {"topk": k is not None, "jumprelu": threshold is not None, "gated": "r_mag" in tensors}
-    kinds = [_kind_of(word) for word in _stated(checkpoint).values()]
-    order = [name for _, name in KINDS]
-    kind = min(filter(None, kinds), key=order.index, default=None) or _implied(checkpoint, held)
-    if kind == "topk" and k is None:
-        k = _named_k(checkpoint.file)
-        held["topk"] = k is not None
+    kind = _kind_in_settings(checkpoint) or _implied(checkpoint, held)
+    if kind == "topk" and k is None and (named := qwen_scope(checkpoint.file)):
+        k, held["topk"] = int(named[3]), True
     if not held.get(kind, True):
         raise InputError(f"{checkpoint.file} says it is {kind}, but holds no {_needs(kind)}")
     _check_consistent(checkpoint, kind, held)
@@ -120,18 +122,26 @@ def kind_of(checkpoint: Checkpoint, tensors: Tensors, d_sae: int, scale: float) 
 
 
 def subtracts_of(checkpoint: Checkpoint, tensors: Tensors) -> bool:
-    """Whether the output bias is also subtracted from the input. Raises InputError if unknown."""
-    stated = checkpoint.stated(*SUBTRACTS_KEYS)
-    if isinstance(stated, bool):
-        return stated
+    """Whether the output bias is also subtracted from the input.
+
+    Raises InputError if that is unknown, or stated in contradictory ways.
+    """
+    said = _said_of_bias(checkpoint, tensors)
+    if len({*said.values()}) > 1:
+        raise InputError(
+            f"{checkpoint.file} has {' and '.join(said)}, which contradict each other about "
+            f"whether the decoder's bias is also subtracted from the input: if the first is wrong, "
+            f"write {ignoring(next(iter(said)).split(':')[0])}"
+        )
+    if "before" in tensors and "after" in tensors:
+        return False
+    if said:
+        return next(iter(said.values()))
     if "after" not in tensors:
         return True
     name, bias = tensors["after"]
-    if "before" in tensors or not bias.any():
+    if not bias.any():
         return False
-    dict_class = _plain(checkpoint.settings.get("dict_class"))
-    if dict_class in SUBTRACTED:
-        return SUBTRACTED[dict_class]
     if {"expansion_factor", "normalize_decoder", "k"} <= set(checkpoint.settings):
         return True  # sparsify
     if is_gemma_scope(checkpoint) or qwen_scope(checkpoint.file):
@@ -140,6 +150,26 @@ def subtracts_of(checkpoint: Checkpoint, tensors: Tensors) -> bool:
         f"{checkpoint.file} does not say whether {name} is also subtracted from the input: write "
         f'"apply_b_dec_to_input": true or false {WRITE}'
     )
+
+
+def _said_of_bias(checkpoint: Checkpoint, tensors: Tensors) -> dict[str, bool]:
+    """What settings, dictionary_learning's class and the bias's name say of its subtraction."""
+    settings, said = checkpoint.settings, dict[str, bool]()
+    for key in SUBTRACTS_KEYS:
+        if (value := settings.get(key)) is None:
+            continue
+        if (subtracts := truth(value)) is None:
+            raise InputError(f"{checkpoint.file} has {key}: {value}, which must be true or false")
+        said[f"{key}: {value}"] = subtracts
+    dict_class = settings.get("dict_class")
+    if _plain(dict_class) in SUBTRACTED:
+        said[f"dict_class: {dict_class}"] = SUBTRACTED[_plain(dict_class)]
+    before, after = tensors.get("before"), tensors.get("after")
+    if before is not None and before[0] == "pre_bias" and after is None:
+        said["pre_bias: a tensor"] = True
+    if before is not None and after is not None and not before[1].equal(after[1]) and said:
+        said[f"{before[0]}: another tensor than {after[0]}"] = False
+    return said
 
 
 def check_input_norm(checkpoint: Checkpoint, kind: SAEKind, normalisation: Normalisation) -> bool:
@@ -168,18 +198,28 @@ def is_gemma_scope(checkpoint: Checkpoint) -> bool:
 
 def _stated(checkpoint: Checkpoint) -> dict[str, str]:
     """The settings that name a kind or an activation function, as plain words."""
-    keys = (key for key in ARCHITECTURE_KEYS if isinstance(checkpoint.settings.get(key), str))
-    return {key: _plain(checkpoint.settings[key]) for key in keys}
+    keys = [key for key in ARCHITECTURE_KEYS if isinstance(checkpoint.settings.get(key), str)]
+    words = {key: _plain(checkpoint.settings[key]) for key in keys}
+    trainer = _plain(checkpoint.settings.get("trainer_class"))
+    return words if {*words.values()} - {*SAYS_NOTHING} else words | {"trainer_class": trainer}
 
 
 def _plain(word: Any) -> str:
     return re.sub(r"[^a-z0-9]", "", str(word or "").lower())
 
 
-def _kind_of(word: str) -> str | None:
-    if word in SAYS_NOTHING:
-        return None
-    return next((kind for part, kind in KINDS if part in word), None)
+def _kind_in_settings(checkpoint: Checkpoint) -> str | None:
+    """The kind that the settings agree on, if they name one."""
+    words = {key: (KINDS | TRAINERS).get(word) for key, word in _stated(checkpoint).items()}
+    kinds = {kind: key for key, kind in words.items() if kind}
+    precise = [kind for kind in kinds if kind != "standard"]
+    if len(precise) > 1:
+        both = [f"{kinds[kind]}: {checkpoint.settings[kinds[kind]]}" for kind in precise[:2]]
+        raise InputError(
+            f"{checkpoint.file} has {' and '.join(both)}, which are different kinds of SAE: if the "
+            f"first is right, write {ignoring(kinds[precise[1]])}"
+        )
+    return next(iter(precise or kinds), None)
 
 
 def _implied(checkpoint: Checkpoint, held: dict[str, bool]) -> str:
@@ -220,14 +260,15 @@ def _check_consistent(checkpoint: Checkpoint, kind: str, held: dict[str, bool]) 
 
 
 def _k(checkpoint: Checkpoint) -> Any:
-    stated = checkpoint.stated("k", "topk", "top_k")
-    return None if isinstance(stated, str) else stated
-
-
-def _named_k(file: Path) -> int | None:
-    """k of a TopK SAE in the nearest name such as `L0_50`; not an average."""
-    found = (NAMED_K.search(name.lower().replace("average_", "average")) for name in names_of(file))
-    return next((int(match[1]) for match in found if match), None)
+    """The number of active features, if stated. Raises InputError for two."""
+    found = {key: checkpoint.settings.get(key) for key in ("k", "topk", "top_k")}
+    stated = {key: k for key, k in found.items() if k is not None and not isinstance(k, str)}
+    if len({*stated.values()}) > 1:
+        listed = " and ".join(f"{key}: {k}" for key, k in stated.items())
+        raise InputError(
+            f"{checkpoint.file} has {listed}: if the first is right, write {ignoring([*stated][1])}"
+        )
+    return next(iter(stated.values()), None)
 
 
 def _checked_k(checkpoint: Checkpoint, k: Any, d_sae: int) -> int:
@@ -246,14 +287,10 @@ def _threshold(
         name, value = tensors["threshold"]
         value = value.exp() if name.startswith("log_") else value
         return None if len(value) == 1 and float(value) < 0 else value.expand(d_sae)
-    number = checkpoint.stated("threshold")
-    raw = checkpoint.stated("jump_relu_threshold")  # of Llama Scope, in the units of x
-    if _is_number(number):
+    number = checkpoint.settings.get("threshold")
+    raw = checkpoint.settings.get("jump_relu_threshold")  # of Llama Scope, in the units of x
+    if is_number(number):
         return torch.full((d_sae,), float(number))
-    if not _is_number(raw) or not (raw > 0 or "jumprelu" in _stated(checkpoint).values()):
+    if not is_number(raw) or not (raw > 0 or "jumprelu" in _stated(checkpoint).values()):
         return None
     return torch.full((d_sae,), float(raw) / scale)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -10,21 +10,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saelens_steer.errors import InputError
-from saelens_steer.sae.conversion.checkpoint import Checkpoint
+from saelens_steer.sae.conversion.checkpoint import Checkpoint, is_number, truth
+from saelens_steer.sae.conversion.unread import NO, changing, ignoring
 
 Mode = Literal["none", "dataset", "per_token", "layer_norm", "constant_norm_rescale"]
 
 MEANS = ("activation_mean", "mean", "act_mean", "input_mean")
-SCALES = (
-    *("activation_norm", "norm", "act_norm", "scale", "activation_scale"),
-    *("activation_std", "act_std", "input_std", "std"),
-)
+SCALES = ("activation_norm", "activation_std", "act_std", "input_std")
+"""What is subtracted from x, and what divides it; `scale` or `norm` could also multiply it."""
 DATASET_NORM = "dataset_average_activation_norm"
 """Of Llama Scope: the mean ‖x‖, by hook or as `in` and `out`; the SAE reads x · √d_in / norm."""
 SWITCHES: dict[str, Mode] = {
-    **dict.fromkeys(
-        ("unit_norm_per_token", "per_token_norm", "per_token_unit_norm", "unit_norm"), "per_token"
-    ),
+    **dict.fromkeys(("unit_norm_per_token", "per_token_norm", "per_token_unit_norm"), "per_token"),
     "input_unit_norm": "layer_norm",
 }
 """Settings that are true or false; the last is of the library BatchTopK."""
@@ -33,7 +30,7 @@ MODE_KEYS = (
     *("normalization", "normalize_inputs", "normalize_input", "activation_norm", "norm"),
 )
 MODES: dict[str, Mode] = {
-    **dict.fromkeys(("none", "no", "false", "null", "inference", ""), "none"),
+    **dict.fromkeys(NO, "none"),
     **dict.fromkeys(
         ("unit", "unit_norm", "per_token", "per_token_norm", "per_token_unit_norm", "token"),
         "per_token",
@@ -43,7 +40,12 @@ MODES: dict[str, Mode] = {
     "layer_norm": "layer_norm",
     **dict.fromkeys(("constant_norm_rescale", "token_wise"), "constant_norm_rescale"),
 }
-
+DECODER_NORMS = ("rescale_acts_by_decoder_norm", "sparsity_include_decoder_norm")
+"""Settings of SAELens and Llama Scope: pre-activations are multiplied by ‖W_dec[f]‖ before the
+activation function, and features are decoded along unit rows."""
+UNCLEAR = "unit_norm"
+"""Of the input or of the decoder's rows, unless the mode is stated as well."""
+READ = (*MEANS, *SCALES, *SWITCHES, *DECODER_NORMS)
 
 NamedVector = tuple[str, Tensor]
 """Name in the checkpoint, and vector in float32."""
@@ -82,8 +84,8 @@ class Normalisation:
 def normalisation_of(checkpoint: Checkpoint) -> Normalisation:
     """The normalisation in the settings; without one, a mean or scale means dataset-level.
 
-    Raises InputError for a setting that is unknown or contradicts the tensors, and for a scale
-    that is not positive.
+    Raises InputError for settings that are unknown or contradict each other or the tensors, and for
+    a scale that is not positive.
     """
     mean, scale = _first(checkpoint, MEANS), _first(checkpoint, SCALES)
     for name, value in filter(None, (mean, scale)):
@@ -91,32 +93,67 @@ def normalisation_of(checkpoint: Checkpoint) -> Normalisation:
             raise InputError(f"{checkpoint.file}: {name} must be finite, and a scale positive")
     norm = _dataset_norm(checkpoint)
     held = next((pair[0] for pair in (mean, scale) if pair), DATASET_NORM if norm else None)
-    mode, stated = _mode(checkpoint, held)
-    return Normalisation(mode, mean, scale, norm if mode == "dataset" else None, stated)
+    stated = _stated(checkpoint)
+    averages = {name for name in checkpoint.settings if name.startswith(DATASET_NORM)}
+    modes = [label.split(":")[0] for label in stated]
+    read = (*READ, *averages, *modes, *([UNCLEAR] if stated else []))
+    for key, value in changing(checkpoint.settings, read):
+        raise InputError(
+            f"{checkpoint.file} has {key}: {value}, which may change what the SAE reads: write "
+            'what it does as "activation_mean", "activation_norm" (which divides the input) or '
+            f'"normalize_activations" (none, per_token, layer_norm), and {ignoring(key)}'
+        )
+    mode = _mode(checkpoint, stated, held)
+    return Normalisation(
+        mode, mean, scale, norm if mode == "dataset" else None, bool(stated or held)
+    )
 
 
-def _mode(checkpoint: Checkpoint, held: str | None) -> tuple[Mode, bool]:
-    """The mode, and whether the checkpoint states it."""
-    settings = checkpoint.settings
-    for key, mode in SWITCHES.items():
-        if settings.get(key) in (True, "true", "True"):
-            return mode, True
-    key = next((k for k in MODE_KEYS if isinstance(settings.get(k), str | bool)), None)
-    if key is None:
-        return ("dataset", True) if held else ("none", False)
-    word = str(settings[key]).lower().replace("-", "_")
-    setting, mode = f"{checkpoint.file} has {key}: {settings[key]}", MODES.get(word)
-    if mode is None:
-        known = ", ".join(name for name in MODES if name)
-        raise InputError(f"{setting}, which is unknown; known: {known}")
+def _stated(checkpoint: Checkpoint) -> dict[str, Mode]:
+    """What each setting says that is done to the input. Raises InputError for an unknown word."""
+    settings, found = checkpoint.settings, dict[str, Mode]()
+    for key in MODE_KEYS:
+        value = settings.get(key)
+        numeric = is_number(value) and (key in (*SCALES, "norm") or truth(value) is None)
+        if value is None or numeric:
+            continue
+        said = truth(value)
+        word = (str(value) if said is None else str(said)).lower().replace("-", "_")
+        if word not in MODES:
+            known = ", ".join(name for name in MODES if name)
+            raise InputError(
+                f"{checkpoint.file} has {key}: {value}, which is unknown; known: {known}"
+            )
+        found[f"{key}: {value}"] = MODES[word]
+    switched = {key: truth(settings.get(key)) for key in SWITCHES}
+    off = {mode for key, mode in SWITCHES.items() if switched[key] is False}
+    found |= {f"{key}: {settings[key]}": SWITCHES[key] for key, on in switched.items() if on}
+    if off & {*found.values()}:
+        found |= {f"{k}: {settings[k]}": "none" for k, on in switched.items() if on is False}
+    return found
+
+
+def _mode(checkpoint: Checkpoint, stated: dict[str, Mode], held: str | None) -> Mode:
+    """The mode that all settings state, or else the one of what the file holds."""
+    file = checkpoint.file
+    if len({*stated.values()}) > 1:
+        (first, mode), *rest = stated.items()
+        other = next(label for label, own in rest if own != mode)
+        raise InputError(
+            f"{file} has {first} and {other}, which contradict each other: if the first is right, "
+            f"write {ignoring(other.split(':')[0])}"
+        )
+    if not stated:
+        return "dataset" if held else "none"
+    setting, mode = next(iter(stated.items()))
     if mode == "dataset" and held is None:
         raise InputError(
-            f"{setting}, but holds neither activation_mean nor activation_norm: write "
+            f"{file} has {setting}, but holds neither activation_mean nor activation_norm: write "
             '"activation_norm": NUMBER, which divides the input, into a config.json beside it'
         )
     if held is not None and mode not in ("dataset", "per_token") and held != DATASET_NORM:
-        raise InputError(f"{setting}, but holds {held}: remove the wrong one")
-    return mode, True
+        raise InputError(f"{file} has {setting}, but holds {held}: remove the wrong one")
+    return mode
 
 
 def _dataset_norm(checkpoint: Checkpoint) -> float | None:
@@ -140,21 +177,13 @@ def _dataset_norm(checkpoint: Checkpoint) -> float | None:
 def _numbers(checkpoint: Checkpoint) -> dict[str, Any]:
     """Single numbers of the settings and of the tensors."""
     tensors = {n: v.item() for n, v in checkpoint.weights.items() if v.numel() == 1}
-    plain = (*checkpoint.settings.items(), *tensors.items())
-    return {n: v for n, v in plain if isinstance(v, int | float) and not isinstance(v, bool)}
+    return {n: v for n, v in (checkpoint.settings | tensors).items() if is_number(v)}
 
 
 def _first(checkpoint: Checkpoint, names: tuple[str, ...]) -> NamedVector | None:
-    """The vector under one of these names, if any. Raises InputError for two.
-
-    Numbers of the settings count too if their name says that they are of activations.
-    """
-    given = {
-        name: torch.tensor(float(value))
-        for name, value in checkpoint.settings.items()
-        if name.startswith("act") and isinstance(value, int | float) and not isinstance(value, bool)
-    }
-    tensors = given | checkpoint.beside | checkpoint.weights
+    """The vector or number under one of these names, if any. Raises InputError for two."""
+    numbers = {n: torch.tensor(float(v)) for n, v in _numbers(checkpoint).items()}
+    tensors = numbers | checkpoint.beside | checkpoint.weights
     known = [name for name in names if name in tensors]
     found = [(name, tensors[name].to(torch.float32).reshape(-1)) for name in known]
     if len(found) > 1:

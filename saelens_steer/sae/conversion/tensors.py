@@ -12,6 +12,7 @@ from saelens_steer.errors import InputError
 from saelens_steer.sae.conversion.checkpoint import Checkpoint
 from saelens_steer.sae.conversion.normalisation import DATASET_NORM, MEANS, SCALES, Normalisation
 from saelens_steer.sae.conversion.shapes import Axis, ShapeEvidence
+from saelens_steer.sae.conversion.unread import ignoring
 
 MATRICES: dict[str, tuple[str, Axis | None]] = {
     **dict.fromkeys(("decoder.weight", "decoder_linear.weight"), ("decoder", "d_in")),
@@ -42,12 +43,20 @@ LENGTHS: dict[str, Axis] = {
     **dict.fromkeys(("b_enc", "threshold", "b_gate", "b_mag", "r_mag"), "d_sae"),
     **dict.fromkeys(("before", "after", "mean", "scale"), "d_in"),
 }
-RECORDS = re.compile(
-    r"step|fired|active|dead|count|freq|sparsity|nonzero|epoch|group_|mean_square|(^|[._])(n|num)_"
+RECORDS = frozenset(
+    (
+        *("n_forward_passes_since_fired", "num_batches_not_active", "steps_since_active"),
+        *("num_tokens_since_fired", "tokens_since_fired", "stats_last_nonzero"),
+        *("latents_activation_frequency", "latents_mean_square", "activation_frequency"),
+        *("act_freq_scores", "n_frac_active_tokens", "feature_sparsity", "log_feature_sparsity"),
+        *("sparsity", "active_features", "dead_features", "step", "epoch"),
+    )
 )
-"""Names of training statistics, which do not affect what the SAE computes."""
-CHANGING = re.compile("scal|norm|factor")
-"""Names of single numbers that do affect it."""
+"""Training statistics, which do not affect what the SAE computes."""
+COUNTS = re.compile(r"step|fired|active|dead|count|freq|nonzero|epoch|group_|(^|[._])(n|num)_")
+"""The same of tensors of whole numbers, which cannot be parameters."""
+NUMBERS = ("k", "topk", "top_k", "jump_relu_threshold")
+"""Numbers that are read like settings."""
 OTHERS = (
     (re.compile(r"skip"), "a transcoder's skip connection"),
     (re.compile(r"^attn_layers\."), "a temporal SAE's attention"),
@@ -98,14 +107,14 @@ def _shaped(checkpoint: Checkpoint, name: str, tensor: Tensor) -> Tensor:
 
 def _check_irrelevant(checkpoint: Checkpoint, name: str, tensor: Tensor) -> None:
     """Raise InputError for an unknown tensor that may affect what the SAE computes."""
-    known = name in (*MEANS, *SCALES) or name in SIZES or RECORDS.search(name)
-    known = known or name.startswith(DATASET_NORM)
-    single = tensor.ndim == 0 and not CHANGING.search(name)
+    known = name in (*MEANS, *SCALES, *SIZES, *NUMBERS, *RECORDS) or name.startswith(DATASET_NORM)
+    counts = not tensor.is_floating_point() and COUNTS.search(name)
     ones = name == "scaling_factor" and bool((tensor == 1).all())
-    if not (known or single or ones):
+    if not (known or counts or ones):
         raise InputError(
             f"{checkpoint.file} holds {name} {list(tensor.shape)}, which no ReLU, TopK, JumpReLU "
-            "or gated SAE has: remove it if it does not affect what the SAE computes"
+            "or gated SAE has: if it does not affect what the SAE computes, write "
+            f"{ignoring(name)}"
         )
 
 

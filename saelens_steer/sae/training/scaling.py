@@ -12,6 +12,7 @@ from sae_lens import SAE
 from torch import Tensor
 
 from saelens_steer.errors import InputError
+from saelens_steer.sae.centring import BIASES
 from saelens_steer.tensors import Vectors
 
 FOLDABLE = ("standard", "gated", "jumprelu")
@@ -20,7 +21,6 @@ during training."""
 SCALABLE = (*FOLDABLE, "topk", "abstopk", "batchtopk", "matryoshka_batchtopk")
 """Architectures whose z scales with the input if biases and thresholds are scaled too. Not
 matching_pursuit: it has no encoder bias, and rounding decides when it stops."""
-BIASES = ("b_enc", "b_gate", "b_mag")
 ROWS = 8192
 """Vectors converted to float64 at a time."""
 
