@@ -42,6 +42,7 @@ from saelens_steer.sae import (
     check_contexts,
     check_loggers,
     check_train_spec,
+    for_plain_weights,
     load_sae,
 )
 from saelens_steer.sweeps import BatchSplitter, Measurement
@@ -116,7 +117,8 @@ class RunContext(RunInputs):
         load, cfg = self.spec.sae.load, self.model.cfg
         width = hook_width(self.model, self.hook_name)
         known = {"d_model": width, "hook_name": self.hook_name, "model_name": load.model_name}
-        return load_sae(load.source, load.sae_id, device=str(cfg.device), **known)
+        found = load_sae(load.source, load.sae_id, device=str(cfg.device), **known)
+        return for_plain_weights(found, self.model)
 
     @cached_property
     def special_tokens(self) -> bool | None:
