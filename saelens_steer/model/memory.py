@@ -8,6 +8,7 @@ import hashlib
 import re
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,11 +23,14 @@ from transformers import (
 from saelens_steer.errors import InputError, first_line
 from saelens_steer.model.checkpoint import OTHER_PARTS, TEXT_MODEL, Checkpoint, quiet
 from saelens_steer.model.configs import text_config
-from saelens_steer.model.parity import tolerance
+from saelens_steer.model.parity import FLOAT32_TOLERANCE
 from saelens_steer.model.tokenizer import tokenizer_digest
 
 TOKENS = 32
 """Arbitrary tokens on which two models are compared."""
+HALF_TOLERANCE = 1e-2
+"""Largest relative difference of the logits in half precision, on one device and with one kind of
+attention: copies of a model then agree exactly."""
 
 
 def from_memory(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Checkpoint:
@@ -63,11 +67,11 @@ def _copied(
     with _evaluating(hf):
         theirs = few_logits(hf, config)
     difference = apart(few_logits(alike.to(hf.device), config), theirs)  # pyright: ignore[reportArgumentType]
-    if not difference <= tolerance(hf.dtype):
+    if not difference <= (FLOAT32_TOLERANCE if hf.dtype == torch.float32 else HALF_TOLERANCE):
         raise InputError(
             f"The model {name} computes something else than its config and weights (logits differ "
-            f"by {difference:.1e}): remove its hooks, or build it again with the config and "
-            "modules that it should have."
+            f"by {difference:.1e}): remove its hooks, undo changes to its modules and config, and "
+            "choose its dtype in from_pretrained, as casting it later rounds rotary frequencies."
         )
     del alike
     copied = rebuilt(name, weights, config, dtype)
@@ -88,8 +92,8 @@ def _evaluating(hf: PreTrainedModel) -> Iterator[None]:
 
 
 @torch.no_grad()
-def few_logits(hf: PreTrainedModel, config: PretrainedConfig) -> Float[Tensor, "pos d_vocab"]:
-    """Logits at a few arbitrary tokens, in float32."""
+def few_logits(hf: Any, config: PretrainedConfig) -> Float[Tensor, "pos d_vocab"]:
+    """Logits of a transformers (or peft) model at a few arbitrary tokens, in float32."""
     draw = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, config.vocab_size, (1, TOKENS), generator=draw)
     return hf(input_ids=tokens.to(hf.device)).logits[0].float()

@@ -117,8 +117,8 @@ def _check_complete(folder: Path, name: str) -> None:
     files = weight_files(folder)
     if not files:
         raise InputError(
-            f"The model {name!r} has neither {WEIGHTS[0]} nor an index of such files in {folder}, "
-            f"and no {WEIGHTS[1]}; save it with save_pretrained."
+            f"The model {name!r} has no safetensors weights in {folder}, and no {WEIGHTS[1]}; save "
+            "it with save_pretrained."
         )
     missing = [file.name for file in files if not file.is_file()]
     if missing:
