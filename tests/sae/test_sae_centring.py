@@ -173,7 +173,8 @@ def test_without_the_model_only_a_known_name_shows_that_it_has_layer_norms(name,
 def centred(model: HookedTransformer) -> HookedTransformer:
     """A copy that writes only vectors of mean 0."""
     copy = deepcopy(model)
-    for weight in (copy.embed.W_E, *(w for b in copy.blocks for w in (b.attn.W_O, b.mlp.W_out))):
+    embeddings = copy.embed.W_E, copy.pos_embed.W_pos
+    for weight in (*embeddings, *(w for b in copy.blocks for w in (b.attn.W_O, b.mlp.W_out))):
         weight -= weight.mean(-1, keepdim=True)
     for bias in (b for block in copy.blocks for b in (block.attn.b_O, block.mlp.b_out)):
         bias -= bias.mean()
