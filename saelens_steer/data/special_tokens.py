@@ -99,7 +99,7 @@ def say_start(tokenizer: PreTrainedTokenizerBase, start: TextStart) -> None:
         text = f"begin with {bos} as the SAE's training contexts did; it is not steered"
     else:
         text = "begin without special tokens, as the SAE's training contexts did"
-    say_once(tokenizer, f"Raw texts {text}. This differs from the tokenizer's default.")
+    say_once(tokenizer, f"Plain texts {text}. This differs from the tokenizer's default.")
 
 
 def trained_with_bos(sae: SAE[Any]) -> bool | None:
@@ -146,9 +146,8 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 def own_start(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Special tokens that the checkpoint's own tokenizer puts before plain text.
 
-    The tokenizer of a model that `load_model` loaded counts as it was given. TransformerLens reads
-    tokenizers again with BOS switched on: for what may be such a copy, the one that was saved
-    counts.
+    On a model from `load_model`, the tokenizer counts as given. TransformerLens reloads tokenizers
+    with BOS switched on; for what may be such a copy, the saved one decides.
     """
     if (recorded := recorded_start(tokenizer)) is not None:
         return recorded

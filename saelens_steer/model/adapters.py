@@ -126,9 +126,9 @@ def merged(
 
 
 def _merge(adapter: Adapter, read_base: Reader, dtype: torch.dtype) -> PreTrainedModel:
-    """The base with the adapter in its weights, checked against the two side by side.
+    """The base with the adapter in its weights, checked against the unmerged pair.
 
-    All of it in float32, since in half precision a wrong merge would pass for rounding.
+    Both are in float32, since in half precision a wrong merge could pass for rounding.
     """
     from peft import PeftConfig, PeftModel
 

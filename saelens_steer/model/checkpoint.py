@@ -1,4 +1,4 @@
-"""A text model in a folder in Hugging Face format, that can be read again."""
+"""A text model in a folder in Hugging Face format, that can be reread."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ TEXT_MODEL = {
 OTHER_PARTS = re.compile(
     r"(^|\.)(vision|visual|audio|image|multi_modal|multimodal|mm_|embed_vision|embed_audio|mtp)"
 )
-"""Weights of a checkpoint's vision, audio and multi-token-prediction parts, which no text needs."""
+"""Weights for vision, audio and multi-token prediction, which text does not need."""
 MERGED_ELSEWHERE = "merge it into its base (peft's merge_and_unload) and give the merged folder"
 ADAPTER_WEIGHT = re.compile(r"(^|[._])lora_|\.base_layer\.|\.modules_to_save\.")
-"""In the names of an adapter's weights, and of the layers that one is attached to."""
+"""Matches names of an adapter's weights, and of the layers that one is attached to."""
 CAUSAL_MASKS = re.compile(r"\.attn(ention)?(\.attention)?\.(masked_)?bias$")
 """Causal-mask buffers in old GPT checkpoints; biases that are weights have other names."""
 
@@ -136,7 +136,7 @@ def _check_complete(name: str, info: dict[str, Any]) -> None:
 
 
 def refuse_adapter_weights(name: str, folder: Path) -> None:
-    """InputError for a folder of whole weights into which an adapter was saved unmerged."""
+    """InputError for a full checkpoint that contains an unmerged adapter."""
     for file in weight_files(folder):
         try:
             with safe_open(file, framework="pt") as weights:
@@ -146,7 +146,7 @@ def refuse_adapter_weights(name: str, folder: Path) -> None:
             continue
         if found:
             raise InputError(
-                f"The weights of {name} hold {found}, a part of a LoRA adapter: {MERGED_ELSEWHERE}"
+                f"The weights of {name} hold {found}, part of a LoRA adapter: {MERGED_ELSEWHERE}"
             )
 
 

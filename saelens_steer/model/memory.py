@@ -37,7 +37,7 @@ def from_memory(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) 
     """A transformers model as it is now, with the tokenizer that goes with it."""
     if tokenizer is None:
         raise InputError(
-            "A model in memory has no tokenizer of its own: pass load_model(model, tokenizer=…)."
+            "A model in memory comes without a tokenizer: pass load_model(model, tokenizer=…)."
         )
     config = copy.deepcopy(hf.config)
     config.architectures = [type(hf).__name__]
@@ -59,7 +59,7 @@ def _copied(
 ) -> PreTrainedModel:
     """A copy of a model in memory, in eager attention, which is checked to compute the same."""
     if (hf := kept()) is None:
-        raise InputError("The transformers model that this model was loaded from is gone.")
+        raise InputError("The transformers model that this model was loaded from no longer exists.")
     if any(weight.is_meta for weight in hf.parameters()):
         raise InputError("Some weights are not in memory: load the model without offloading.")
     name, weights = type(hf).__name__, hf.state_dict()
@@ -126,7 +126,7 @@ def rebuilt(
     except RuntimeError as e:
         line = (str(e).splitlines() or [""])[1:2] or [first_line(e)]
         raise InputError(
-            f"The model {name} has other weights than its config describes ({line[0].strip()}); "
+            f"The weights of the model {name} do not match its config ({line[0].strip()}); "
             "merge adapters and undo changes to its modules first."
         ) from e
     for key, weight in hf.state_dict().items():

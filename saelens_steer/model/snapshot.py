@@ -24,7 +24,7 @@ FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt", "token
 TEXT_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 """Config, tokenizer, chat template and generation settings."""
 PICKLED_FILES = ["pytorch_model*.bin"]
-"""Read where there are no safetensors, and as tensors only: torch runs no code in them."""
+"""Read if there are no safetensors, and as tensors only: torch runs no code in them."""
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """The one file of weights, best first; each comes before the files of its index."""
 ADAPTER_CONFIG = "adapter_config.json"

@@ -48,16 +48,16 @@ def expects_centred(sae: SAE[Any]) -> bool:
 def for_plain_weights(sae: SAE[Any], model: Model | None = None) -> SAE[Any]:
     """The SAE, with centring folded if it expects that; it then reads centred models as before.
 
-    Left alone unless the norms are LayerNorms, since TransformerLens centres no other model;
-    without `model`, the name in the SAE's metadata must be of a model known to have them. Left
-    alone too if nothing can be folded into it: `check_sae` then demands a centred model.
+    Unchanged unless the norms are LayerNorms, since TransformerLens centres no other model;
+    without `model`, the name in the SAE's metadata must be of a model known to have them. Also
+    unchanged if centring cannot be folded into it; `check_sae` then requires a centred model.
     """
     if not expects_centred(sae) or _unfoldable(sae):
         return sae
     known = _has_layer_norms(str(sae.cfg.metadata.model_name))
     if not (known if model is None else subtracts_mean(model)):
         return sae
-    say("the SAE was trained on a model with centred weights, which is now folded into the SAE")
+    say("the SAE was trained on a model with centred weights; the centring is now folded into it")
     return fold_centring(sae)
 
 

@@ -35,11 +35,12 @@ def load_sae(
     `source`, in order of precedence: a local folder in SAELens's format, or a checkpoint in another
     format (see `conversion/`; a file, or a folder with one); a SAELens release and its `sae_id`;
     `owner/name` on the hub, with a folder or file in it as `sae_id`. `d_model`, `hook_name` and
-    `model_name` say what the source leaves open. With `model`, it must pass an audit on that model.
-    The centring of writing weights is folded into an SAE that was trained with it, if the norms of
-    its model are LayerNorms, as `model` or the model's name shows. Raises InputError for an unknown
-    source or id (the closest is named), for a hook other than the SAE's own, for files neither
-    cached nor reachable, and for a file that is damaged, ambiguous or could run code.
+    `model_name` supply what the source does not state. With `model`, the SAE must pass an audit on
+    that model. The centring of writing weights is folded into an SAE that was trained with it, if
+    `model`, or else the name of the SAE's model, shows that its norms are LayerNorms. Raises
+    InputError for an unknown source or id (the closest is named), for a hook other than the SAE's
+    own, for files neither cached nor reachable, and for a file that is damaged, ambiguous or could
+    run code.
     """
     if model is not None:
         given = {"device": device, "d_model": d_model, "hook_name": hook_name}

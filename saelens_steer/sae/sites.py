@@ -194,9 +194,9 @@ def _check_centring(sae: SAE[Any], model: Any) -> None:
         return
     if expects_centred(sae) and not writes_centred(model):
         raise InputError(
-            "the SAE was trained on a model with centred weights (center_writing_weights), and "
-            "this model's are not: load the SAE with load_sae(…, model=model), which folds that "
-            "into it if possible, or centre the model"
+            "the SAE was trained on a model with centred weights (center_writing_weights), but "
+            "this model's are not: load the SAE with load_sae(…, model=model), which folds the "
+            "centring into it if possible, or centre the model"
         )
 
 

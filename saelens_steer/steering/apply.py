@@ -101,7 +101,7 @@ def steered(
     norm exceeds this multiple of their prompt's median (auto: 10 if an SAE is spliced in, otherwise
     no limit); `added` skips that many tokens at the start of each row, such as a BOS put before it.
     Raises InputError before any forward pass for an unknown hook or an SAE trained at another hook,
-    in a pass whose last tokens are unclear, and on exit if the hook was never reached or no
+    in a pass whose last tokens are ambiguous, and on exit if the hook was never reached or no
     position was steered. Hooks are removed even after an error.
     """
     check_editable(model, hook_name)

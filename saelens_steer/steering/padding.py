@@ -44,8 +44,8 @@ def leading_padding(tokens: Ids, pad_id: int | None) -> Mask:
 def real_tokens(tokens: Ids, padding: Padding, mask: Mask | None, ends_matter: bool) -> Mask:
     """False on padding, as far as the ids tell: padding tokens at either end of a row.
 
-    `mask` is the attention mask that the model made of the ids, if it did. InputError if it matters
-    where texts end (`ends_matter`) and the ids leave that open.
+    `mask` is the attention mask that the model inferred from the ids, if it did. InputError if it
+    matters where texts end (`ends_matter`) and the ids do not tell.
     """
     if mask is not None:
         real = mask

@@ -36,7 +36,7 @@ def gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerBase:
     """The tokenizer of a file; InputError if it holds none, or one that cannot be rebuilt."""
     kind, pre = (str(file.values.get(f"tokenizer.ggml.{key}", "")) for key in ("model", "pre"))
     if kind not in MODELS:
-        what = f"a tokenizer of the kind {kind!r}" if kind else "no tokenizer"
+        what = f"a tokenizer of type {kind!r}" if kind else "no tokenizer"
         raise InputError(f"{file.path} holds {what}: {ELSEWHERE}")
     known = (*SPLIT, *DIGITS, *GPT2, *UNNAMED)
     if kind == "gpt2" and pre not in known:
