@@ -189,5 +189,5 @@ def test_texts_that_generate_continues_are_whole_whatever_token_they_hold(qwen, 
     v = 3 * torch.ones(qwen.cfg.d_model)
     for positions, want in (("last", 2), ("prompt", 6), ("all", 6 + 2 * (n_new - 1))):
         with steered(qwen, add(v), HOOK, positions) as receipt:
-            generate(qwen, tokens, mask, n_new)
+            generate(qwen, tokens, mask.bool(), n_new)
         assert receipt.positions == want
