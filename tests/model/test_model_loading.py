@@ -157,7 +157,7 @@ def test_names_that_stand_for_nothing_are_refused(hub, tmp_path):
     _refused("did you mean 'tiny-qwen3'", "tiny_qwen3")
     _refused("There is no model 'gpt3'", "gpt3")
     _refused("is not cached, and the hub is unreachable", "gpt2")
-    _refused(r"give HookedTransformer.from_pretrained\('gelu-1l'\)", "gelu-1l")
+    _refused(r"pass HookedTransformer.from_pretrained\('gelu-1l'\)", "gelu-1l")
     _refused("There is no model ''", "")
     _refused("There is no folder", str(tmp_path / "absent"))
     _refused("There is no folder", "./absent")
