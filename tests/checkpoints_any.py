@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from checkpoints import GEMMA, GEMMA_LINEAR, LLAMA3_ROPE, SMALL, small_tokenizer
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM
+
+from scripts.docs.small_models import write_random
 
 DENSE: dict[str, Any] = {
     **{key: value for key, value in SMALL.items() if key not in ("head_dim", "rope_parameters")},
@@ -167,21 +168,13 @@ def random_checkpoint(
         "pad_token_id": tokenizer.pad_token_id,
         "initializer_range": scale,
     }
-    nested = "text_config" in settings
-    if nested:
-        settings = {**settings, "text_config": {**settings["text_config"], **about, **changes}}
-        config = AutoConfig.for_model(model_type, **settings, initializer_range=scale)
-    else:
-        config = AutoConfig.for_model(model_type, **{**settings, **about, **changes})
-    build = AutoModelForMultimodalLM if nested else AutoModelForCausalLM
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = build.from_config(config)
+
+    def change(model: Any) -> None:
         _randomise(model, scale, "gemma" in architecture)
-    model.generation_config.eos_token_id = [tokenizer.eos_token_id, tokenizer.pad_token_id]
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return Path(folder)
+        model.generation_config.eos_token_id = [tokenizer.eos_token_id, tokenizer.pad_token_id]
+
+    text = {**about, **changes}
+    return write_random(model_type, settings, text, folder, tokenizer, seed=seed, change=change)
 
 
 @torch.no_grad()

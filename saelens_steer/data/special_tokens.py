@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,6 +21,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from saelens_steer.errors import InputError
 from saelens_steer.progress import say_once
+from saelens_steer.text_start import measured_start, recorded_start
 
 SpecialTokens = bool | SAE[Any] | None
 """None: as the tokenizer does. A bool: with or without BOS. An SAE: as it was trained."""
@@ -144,27 +146,27 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 def own_start(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Special tokens that the checkpoint's own tokenizer puts before plain text.
 
-    TransformerLens reloads tokenizers with BOS switched on; for its copies, the saved one decides.
+    On a model from `load_model`, the tokenizer counts as given. TransformerLens reloads tokenizers
+    with BOS switched on; for what may be such a copy, the saved one decides.
     """
+    if (recorded := recorded_start(tokenizer)) is not None:
+        return recorded
     if not tokenizer.init_kwargs.get("add_bos_token"):
-        return _start(tokenizer)
+        return measured_start(tokenizer)
     if tokenizer not in _saved:
-        name = str(tokenizer.name_or_path)
-        try:
-            saved = AutoTokenizer.from_pretrained(
-                name, local_files_only=True, trust_remote_code=False
-            )
-        except (OSError, ValueError, KeyError):
-            saved = tokenizer  # made in memory
-        _saved[tokenizer] = _start(saved)
+        _saved[tokenizer] = measured_start(_as_saved(tokenizer))
     return _saved[tokenizer]
 
 
-def _start(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    plain = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
-    whole = tokenizer("a", verbose=False)["input_ids"]
-    n = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
-    return tuple(whole[:n])
+def _as_saved(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer as its folder or repository has it; itself if it was made otherwise."""
+    name = str(tokenizer.name_or_path)
+    if Path(name).is_file():  # transformers would read all of a GGUF file as JSON
+        return tokenizer
+    try:
+        return AutoTokenizer.from_pretrained(name, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError):
+        return tokenizer
 
 
 def template_marks(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

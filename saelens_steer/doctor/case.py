@@ -13,7 +13,7 @@ from torch import Tensor
 
 from saelens_steer.model import flat, last_token_logits, run_to_hook
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.steering import Edit, add, steered, steered_rows
+from saelens_steer.steering import Edit, add, steered
 from saelens_steer.sweeps import HALF_TOLERANCE, Measurement
 from saelens_steer.sweeps.unsteered_pass import TOLERANCE
 from saelens_steer.tensors import Logits, Mask, Tokens, Vectors
@@ -110,9 +110,8 @@ class SelfTestCase:
         """Run a pass under an edit at the positions that the config's sweep steers."""
         spec = self.measurement.spec
         where = spec.model_dump(include={"positions", "exclude_special_tokens", "max_norm"})
-        steering = steered_rows(
-            self.model, edit, self.hook_name, **where, added=self._added(tokens, mask)
-        )
+        added = self._added(tokens, mask)
+        steering = steered(self.model, edit, self.hook_name, **where, added=added)
         with steering as receipt, captured(self.model, self.hook_name) as seen:
             logits = last_token_logits(self.model, tokens, mask)
         return Pass(logits, seen[0][mask], receipt.positions)

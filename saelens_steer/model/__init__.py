@@ -21,11 +21,12 @@ from saelens_steer.model.forward import (
     resid_gradient,
     resid_to_last,
     run_to_hook,
+    subtracts_mean,
     unembed,
 )
-from saelens_steer.model.generation import generate, stop_token_ids
-from saelens_steer.model.gguf import gguf_package
-from saelens_steer.model.given import Processing, processing_of
+from saelens_steer.model.generation import generate, generating_with, stop_token_ids
+from saelens_steer.model.gguf import GGUF_DAMAGE, gguf_package
+from saelens_steer.model.given import writes_centred
 from saelens_steer.model.hooks import (
     MLP_INPUT,
     check_editable,

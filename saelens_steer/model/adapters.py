@@ -5,27 +5,23 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from saelens_steer.errors import InputError, one_line
-from saelens_steer.model.parity import tolerance
+from saelens_steer.model.checkpoint import MERGED_ELSEWHERE, Checkpoint
+from saelens_steer.model.memory import apart, few_logits, rebuilt
+from saelens_steer.model.parity import FLOAT32_TOLERANCE
+from saelens_steer.model.provenance import Reader
 from saelens_steer.model.snapshot import ADAPTER_CONFIG, content_hash, find_snapshot, weight_files
-from saelens_steer.model.tokenizer import TOKENIZER_FILES, read_tokenizer
-
-if TYPE_CHECKING:
-    from saelens_steer.model.checkpoint import Checkpoint, Reader
+from saelens_steer.model.tokenizer import TOKENIZER_FILES, read_tokenizer, with_tokenizer
 
 WEIGHTS = "adapter_model.safetensors"
-MERGED_ELSEWHERE = "merge it into its base (peft's merge_and_unload) and give the merged folder"
-ADAPTER_WEIGHT = re.compile(r"(^|[._])lora_|\.base_layer\.|\.modules_to_save\.")
-"""Matches names of an adapter's weights, and of the layers that one is attached to."""
 NOT_A_SUM = (
     "alora_invocation_tokens",
     "arrow_config",
@@ -117,60 +113,46 @@ def merged(
     if tokenizer is None and any((adapter.folder / file).is_file() for file in TOKENIZER_FILES):
         tokenizer = read_tokenizer(adapter.folder, adapter.name)
     files = [adapter.folder / ADAPTER_CONFIG, adapter.folder / WEIGHTS]
-    parts = [base.fingerprint, *map(content_hash, files)]
+    parts = "\n".join([base.fingerprint, *map(content_hash, files)])
     return replace(
         base,
         name=adapter.name,
         source=str(adapter.folder),
         tokenizer=base.tokenizer if tokenizer is None else tokenizer,
-        fingerprint=hashlib.sha256("\n".join(parts).encode()).hexdigest(),
+        fingerprint=with_tokenizer(hashlib.sha256(parts.encode()).hexdigest(), tokenizer),
         commit=None,
         read=lambda dtype: _merge(adapter, base.read, dtype),
     )
 
 
 def _merge(adapter: Adapter, read_base: Reader, dtype: torch.dtype) -> PreTrainedModel:
-    """The base with the adapter in its weights, checked against the unmerged pair."""
+    """The base with the adapter in its weights, checked against the unmerged pair.
+
+    Both are in float32, since in half precision a wrong merge could pass for rounding.
+    """
     from peft import PeftConfig, PeftModel
 
-    hf = read_base(dtype)
+    hf = read_base(torch.float32)
     try:
-        model = PeftModel(hf, PeftConfig.from_pretrained(str(adapter.folder)))
+        model: Any = PeftModel(hf, PeftConfig.from_pretrained(str(adapter.folder)))
         result = model.load_adapter(str(adapter.folder), "default", is_trainable=False)
         if strangers := [*result.unexpected_keys, *result.missing_keys]:
-            raise InputError(f"{strangers[0]} is in only one of the adapter and its base")
-        before = _logits(model.eval())
+            raise InputError(f"the adapter and its base do not match: only one has {strangers[0]}")
+        before = few_logits(model.eval(), hf.config)
         whole: Any = model.merge_and_unload(safe_merge=True)
     except (ValueError, RuntimeError, KeyError, TypeError, SafetensorError, OSError) as error:
         raise InputError(
             f"The adapter {adapter.name} does not fit {adapter.base}: {one_line(error)}"
         ) from error
-    difference = float((_logits(whole) - before).norm() / before.norm())
-    if not difference <= tolerance(dtype):
+    difference = apart(few_logits(whole, whole.config), before)
+    if not difference <= FLOAT32_TOLERANCE:
         raise InputError(
             f"The adapter {adapter.name} cannot be merged: the logits would change by "
-            f"{difference:.1e}, as happens if it changes tied embeddings"
+            f"{difference:.1e}, usually because the adapter changes tied embeddings"
         )
-    return whole.requires_grad_(False).eval()
-
-
-@torch.no_grad()
-def _logits(model: Any) -> torch.Tensor:
-    """Logits of a few arbitrary tokens, in float32."""
-    tokens = torch.arange(16).unsqueeze(0) % model.config.vocab_size
-    return model(input_ids=tokens).logits.float()
-
-
-def refuse_adapter_weights(name: str, folder: Path) -> None:
-    """InputError for a full checkpoint that contains an unmerged adapter."""
-    for file in weight_files(folder):
-        try:
-            with safe_open(file, framework="pt") as weights:
-                names = weights.keys()
-            found = next((name for name in names if ADAPTER_WEIGHT.search(name)), None)
-        except (SafetensorError, OSError):  # reported when it is loaded
-            continue
-        if found:
-            raise InputError(
-                f"The weights of {name} hold {found}, part of a LoRA adapter: {MERGED_ELSEWHERE}"
-            )
+    whole.requires_grad_(False).eval()
+    if dtype == torch.float32:
+        return whole
+    cast = rebuilt(adapter.name, whole.state_dict(), whole.config, dtype)
+    cast.generation_config = whole.generation_config
+    return cast

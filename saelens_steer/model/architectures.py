@@ -56,7 +56,7 @@ def hooked_config(config: PretrainedConfig, dtype: torch.dtype) -> HookedTransfo
 
 
 def _librarys(config: PretrainedConfig) -> Settings:
-    """TransformerLens's own settings, read from a folder whose name suggests no model family."""
+    """TransformerLens's own settings, read from a folder with a neutral name."""
     with tempfile.TemporaryDirectory(prefix="config-") as folder:
         if any(word in folder.lower() for word in FAMILY_WORDS):
             raise InputError(

@@ -1,12 +1,10 @@
-"""A text model in Hugging Face format, from a folder or from memory, that can be reread."""
+"""A text model in a folder in Hugging Face format, that can be reread."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import re
-import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +13,7 @@ from pickle import UnpicklingError  # raised by torch.load; nothing is unpickled
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoModelForCausalLM,
     PretrainedConfig,
@@ -26,11 +24,10 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.quantization_config import Mxfp4Config
 
 from saelens_steer.errors import InputError, first_line
-from saelens_steer.model.adapters import refuse_adapter_weights
-from saelens_steer.model.configs import needs_own_code, quantization_of, read_config, text_config
+from saelens_steer.model.configs import needs_own_code, quantization_of, read_config
 from saelens_steer.model.provenance import Reader
 from saelens_steer.model.snapshot import snapshot_commit, snapshot_fingerprint, weight_files
-from saelens_steer.model.tokenizer import WANTS_CODE, read_tokenizer
+from saelens_steer.model.tokenizer import WANTS_CODE, read_tokenizer, with_tokenizer
 
 TEXT_MODEL = {
     r"^(model\.)?language_model\.lm_head\.": "lm_head.",
@@ -41,6 +38,9 @@ OTHER_PARTS = re.compile(
     r"(^|\.)(vision|visual|audio|image|multi_modal|multimodal|mm_|embed_vision|embed_audio|mtp)"
 )
 """Weights for vision, audio and multi-token prediction, which text does not need."""
+MERGED_ELSEWHERE = "merge it into its base (peft's merge_and_unload) and give the merged folder"
+ADAPTER_WEIGHT = re.compile(r"(^|[._])lora_|\.base_layer\.|\.modules_to_save\.")
+"""Matches names of an adapter's weights, and of the layers that one is attached to."""
 CAUSAL_MASKS = re.compile(r"\.attn(ention)?(\.attention)?\.(masked_)?bias$")
 """Causal-mask buffers in old GPT checkpoints; biases that are weights have other names."""
 
@@ -71,30 +71,9 @@ def from_folder(
         source=str(folder),
         config=config,
         tokenizer=tokenizer if tokenizer is not None else read_tokenizer(folder, name),
-        fingerprint=snapshot_fingerprint(folder),
+        fingerprint=with_tokenizer(snapshot_fingerprint(folder), tokenizer),
         commit=snapshot_commit(folder),
         read=partial(read_weights, name, folder, config),
-    )
-
-
-def from_memory(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> Checkpoint:
-    """A transformers model as it is now, with the tokenizer that goes with it."""
-    if tokenizer is None:
-        raise InputError(
-            "A model in memory comes without a tokenizer: pass load_model(model, tokenizer=…)."
-        )
-    config = copy.deepcopy(hf.config)
-    config.architectures = [type(hf).__name__]
-    config = text_config(config)
-    kept = weakref.ref(hf)
-    return Checkpoint(
-        name=str(hf.config.name_or_path or type(hf).__name__),
-        source="memory",
-        config=config,
-        tokenizer=tokenizer,
-        fingerprint=_digest(hf, tokenizer),
-        commit=None,
-        read=lambda dtype: _copied(kept, config, dtype),
     )
 
 
@@ -107,7 +86,7 @@ def read_weights(
     if quantization_of(config):
         options["quantization_config"] = Mxfp4Config(dequantize=True)
     try:
-        with _quiet():
+        with quiet():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=copy.deepcopy(config),
@@ -151,75 +130,28 @@ def _check_complete(name: str, info: dict[str, Any]) -> None:
     ]
     if unexpected:
         raise InputError(
-            f"The weights of {name} hold {unexpected[0]}, for which its architecture has no place "
-            f"(one of {len(unexpected)}); use the checkpoint that its config.json describes."
+            f"The weights of {name} hold {len(unexpected)} weights that this architecture does not "
+            f"use, such as {unexpected[0]}; use the checkpoint that its config.json describes."
         )
 
 
-def _copied(
-    kept: weakref.ref[PreTrainedModel], config: PretrainedConfig, dtype: torch.dtype
-) -> PreTrainedModel:
-    """A copy of a model in memory, in eager attention, whose weights are checked to be equal."""
-    if (hf := kept()) is None:
-        raise InputError("The transformers model that this model was loaded from no longer exists.")
-    if any(weight.is_meta for weight in hf.parameters()):
-        raise InputError("Some weights are not in memory: load the model without offloading.")
-    copied = rebuilt(type(hf).__name__, hf.state_dict(), config, dtype)
-    copied.generation_config = copy.deepcopy(hf.generation_config)
-    return copied
-
-
-def rebuilt(
-    name: str, state: dict[str, torch.Tensor], config: PretrainedConfig, dtype: torch.dtype
-) -> PreTrainedModel:
-    """The text model of a config, on the CPU, with these weights.
-
-    InputError if a weight is missing, left over, or tied to one that differs from it.
-    """
-    named = {_text_name(key): w for key, w in state.items() if not OTHER_PARTS.search(key)}
-    config = copy.deepcopy(config)
-    config._attn_implementation = "eager"
-    vars(config).pop("quantization_config", None)  # these weights are no longer quantised
-    with _quiet(), torch.random.fork_rng(devices=[]):
-        hf = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
-    try:
-        hf.load_state_dict({key: weight.to("cpu", dtype) for key, weight in named.items()})
-    except RuntimeError as e:
-        line = (str(e).splitlines() or [""])[1:2] or [first_line(e)]
-        raise InputError(
-            f"The weights of the model {name} do not match its config ({line[0].strip()}); "
-            "merge adapters and undo changes to its modules first."
-        ) from e
-    for key, weight in hf.state_dict().items():
-        if not torch.equal(weight, named[key].to("cpu", dtype)):
-            raise InputError(
-                f"In the model {name}, {key} differs from the weight that its config ties it to; "
-                "set tie_word_embeddings to false."
-            )
-    return hf.eval()
-
-
-def _text_name(key: str) -> str:
-    """The name that a weight has in the text model alone."""
-    for pattern, name in TEXT_MODEL.items():
-        key, found = re.subn(pattern, name, key)
+def refuse_adapter_weights(name: str, folder: Path) -> None:
+    """InputError for a full checkpoint that contains an unmerged adapter."""
+    for file in weight_files(folder):
+        try:
+            with safe_open(file, framework="pt") as weights:
+                names = weights.keys()
+            found = next((name for name in names if ADAPTER_WEIGHT.search(name)), None)
+        except (SafetensorError, OSError):  # reported when it is loaded
+            continue
         if found:
-            break
-    return key
-
-
-def _digest(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
-    """sha256 over a model's config, tokenizer and weights."""
-    digest = hashlib.sha256(hf.config.to_json_string().encode())
-    digest.update(repr((sorted(tokenizer.get_vocab().items()), tokenizer.chat_template)).encode())
-    for name, weight in sorted(hf.state_dict().items()):
-        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
-        digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+            raise InputError(
+                f"The weights of {name} hold {found}, part of a LoRA adapter: {MERGED_ELSEWHERE}"
+            )
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hide transformers' progress bar for loading weights."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
-from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from saelens_steer.errors import InputError
+from saelens_steer.errors import InputError, one_line
 
 DEQUANTIZED = ("mxfp4",)
 """Quantisations that transformers undoes while loading; gpt-oss ships only such weights."""
@@ -20,18 +28,35 @@ def read_config(folder: Path, name: str | None = None) -> PretrainedConfig:
     """The config of the checkpoint's text model, which names one architecture.
 
     InputError if TransformerLens does not know the architecture, if a variant of it would be
-    ignored, or if transformers could read the checkpoint only by running code that comes with it.
+    ignored, if no model can be built from it, or if transformers could read the checkpoint only by
+    running code that comes with it.
     """
     raw, error = _raw(folder), needs_own_code(name or str(folder))
-    if raw.get("auto_map") and str(raw.get("model_type")) not in CONFIG_MAPPING:
+    known = str(raw.get("model_type")) in CONFIG_MAPPING
+    if raw.get("auto_map") and not known:
         raise error
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, KeyError, TypeError) as e:
+    except Exception as e:  # transformers validates configs with errors of several kinds
+        if known:
+            raise _invalid(folder, e) from e
         raise _unsupported((raw.get("architectures") or ["none"])[0]) from e
     if raw.get("auto_map") and _text_class(config) is None:
         raise error
-    return text_config(config)
+    text = text_config(config)
+    try:
+        weightless(text)
+    except Exception as e:  # whatever a model does with a wrong value
+        raise _invalid(folder, e) from e
+    return text
+
+
+def weightless(config: PretrainedConfig) -> PreTrainedModel:
+    """The model of a config without memory for its weights."""
+    config = copy.deepcopy(config)
+    vars(config).pop("quantization_config", None)
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
 def text_config(config: PretrainedConfig) -> PretrainedConfig:
@@ -66,6 +91,11 @@ def _raw(folder: Path) -> dict[str, Any]:
         ) from e
 
 
+def _invalid(folder: Path, error: Exception) -> InputError:
+    """The error for a config of a known kind with values from which no model can be built."""
+    return InputError(f"{folder / 'config.json'} is invalid: {one_line(error)}")
+
+
 def _unsupported(architecture: str) -> InputError:
     """The error for an architecture that is not a text decoder known to TransformerLens."""
     return InputError(
@@ -97,6 +127,9 @@ def _refuse(config: Any, text: Any) -> None:
         "quantized weights": quantization not in (None, *DEQUANTIZED),
         "bidirectional attention": bool(getattr(text, "use_bidirectional_attention", False)),
         "an encoder": bool(getattr(config, "is_encoder_decoder", False)),
+        "weights in a file of its own choice (transformers_weights)": bool(
+            getattr(config, "transformers_weights", None)
+        ),
     }
     for what, present in unsupported.items():
         if present:

@@ -238,10 +238,16 @@ def weight_of_norm(norm: Any) -> Tensor | None:
 
 def _centred(model: Model, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
     """x minus its mean over d_model if the final norm is a LayerNorm; x itself otherwise."""
-    layer_norm = (model.cfg.normalization_type or "").startswith("LN")
-    if layer_norm and not getattr(model.cfg, "final_rms", False):
-        return x - x.mean(dim=-1, keepdim=True)
-    return x
+    return x - x.mean(dim=-1, keepdim=True) if subtracts_mean(model) else x
+
+
+def subtracts_mean(model: Model) -> bool:
+    """Whether the norms are LayerNorms, the final one too: no logit depends on the mean of x.
+
+    Only such models have centred weights after TransformerLens's `center_writing_weights`.
+    """
+    layer_norms = (model.cfg.normalization_type or "").startswith("LN")
+    return layer_norms and not getattr(model.cfg, "final_rms", False)
 
 
 def _final_norm(model: Model, x: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_model"]:

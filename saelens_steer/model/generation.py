@@ -6,6 +6,7 @@ import contextlib
 import copy
 from collections.abc import Iterator
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Int
@@ -13,10 +14,20 @@ from torch import Tensor
 
 from saelens_steer.errors import InputError
 from saelens_steer.model.forward import check_length
-from saelens_steer.model.model_class import Model, is_bridge
+from saelens_steer.model.model_class import Model, is_bridge, tokenizer_of
 from saelens_steer.model.provenance import origin_of
 from saelens_steer.model.tokenizer import stop_ids
 from saelens_steer.tensors import Mask, Tokens
+
+_GENERATING: WeakKeyDictionary[Any, Mask] = WeakKeyDictionary()
+
+
+def generating_with(model: Model) -> Mask | None:
+    """The mask over the prompts that `generate` is continuing now; None outside of it.
+
+    A HookedTransformer does not tell its hooks: it has no argument for the mask.
+    """
+    return _GENERATING.get(model)
 
 
 def stop_token_ids(model: Model) -> list[int]:
@@ -26,7 +37,7 @@ def stop_token_ids(model: Model) -> list[int]:
     """
     if origin := origin_of(model):
         return list(origin.stop_ids)
-    return list(stop_ids(getattr(model, "original_model", None), _tokenizer(model)))
+    return list(stop_ids(getattr(model, "original_model", None), tokenizer_of(model)))
 
 
 @torch.no_grad()
@@ -63,16 +74,9 @@ def generate(
     return _pad_after_stop(out[:, tokens.shape[1] :], stops, _padding(model))
 
 
-def _tokenizer(model: Model) -> Any:
-    """The model's tokenizer; InputError if there is none."""
-    if model.tokenizer is None:
-        raise InputError("Generation needs a tokenizer: load the model with load_model.")
-    return model.tokenizer
-
-
 def _padding(model: Model) -> int:
     """The id of padding, inside the embedding: the tokenizer's, else its EOS, else 0."""
-    tokenizer = _tokenizer(model)
+    tokenizer: Any = tokenizer_of(model)
     ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     return next(i for i in ids if i is not None and i < model.cfg.d_vocab)
 
@@ -94,16 +98,18 @@ def _mask_kept(model: Model, tokens: Tokens, mask: Mask) -> Iterator[tuple[Token
     if is_bridge(model):
         yield tokens, {"attention_mask": mask.long()}
         return
-    tokenizer = _tokenizer(model)
+    tokenizer: Any = tokenizer_of(model)
     first = set(tokens[torch.arange(len(tokens)), mask.long().argmax(dim=1)].tolist())
     pad = next(i for i in (_padding(model), *range(model.cfg.d_vocab)) if i not in first)
     if pad != tokenizer.pad_token_id:
         model.tokenizer = copy.deepcopy(tokenizer)
         model.tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
+    _GENERATING[model] = mask
     try:
         yield tokens.masked_fill(~mask, pad), {"padding_side": "left"}
     finally:
         model.tokenizer = tokenizer
+        del _GENERATING[model]
 
 
 @contextlib.contextmanager

@@ -34,7 +34,8 @@ def hook_layer(hook_name: str) -> int:
 def same_places(hook_name: str) -> tuple[str, ...]:
     """The name, and the other name of the same activation if it has one.
 
-    blocks.L.hook_resid_post is blocks.L+1.hook_resid_pre, unless L is the last layer.
+    blocks.L.hook_resid_post is blocks.L+1.hook_resid_pre. After the last layer no hook has that
+    name, though it is returned; blocks.0.hook_resid_pre has no other name.
     """
     found = BLOCK.fullmatch(hook_name)
     if found is None or found[2] not in TWINS:

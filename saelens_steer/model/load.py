@@ -20,10 +20,11 @@ from saelens_steer.errors import InputError
 from saelens_steer.model import parity
 from saelens_steer.model.adapters import is_adapter, merged, read_adapter
 from saelens_steer.model.architectures import hooked_config, why_bridge
-from saelens_steer.model.checkpoint import Checkpoint, from_folder, from_memory
+from saelens_steer.model.checkpoint import Checkpoint, from_folder
 from saelens_steer.model.gguf import find_gguf, from_gguf
+from saelens_steer.model.memory import from_memory
 from saelens_steer.model.model_class import Model, ModelClass
-from saelens_steer.model.proof import REMEMBERED, WHOLE, float32_twin
+from saelens_steer.model.proof import WHOLE, float32_twin
 from saelens_steer.model.provenance import ModelOrigin, reader_of, set_origin
 from saelens_steer.model.settings import context_length, rope_theta
 from saelens_steer.model.snapshot import find_snapshot
@@ -126,15 +127,16 @@ def _load_proven(checkpoint: Checkpoint, spec: LoadRequest) -> Model:
     key = parity.parity_key(
         checkpoint.fingerprint, spec.dtype, spec.model_class, spec.device, lengths
     )
-    found, proof = parity.recall(key), REMEMBERED
+    remembered = parity.recall(key)
     hf = checkpoint.read(spec.dtype)
     stops = stop_ids(hf, spec.tokenizer)
-    if found is None:
+    if remembered is None:
         proof = WHOLE if spec.dtype == torch.float32 else _prove_in_float32(hf, spec)
         model, found = _build_and_compare(hf, spec)
         about = {"model": spec.name, "dtype": str(spec.dtype), "class": spec.model_class}
         parity.remember(key, found, {**about, "proof": proof})
     else:
+        found, proof = remembered[0], f"{remembered[1]}, remembered"
         model = BUILDERS[spec.model_class](hf, spec)
     origin = ModelOrigin(
         name=spec.name,

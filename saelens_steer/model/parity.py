@@ -7,11 +7,12 @@ precision rounding alone reaches a few per cent at single positions, so the *med
 wrong model is off by about 100 %), and the model is proved in float32 too: the whole of it up to
 1 billion parameters; above that the first layers (at least two, with one of each kind), the last
 layer, the final norm and the unembedding. Proofs are remembered per snapshot, dtype, model class,
-device, versions of the libraries and version of this package.
+device, versions of the libraries and of this package, and its code for models.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import json
@@ -30,7 +31,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from saelens_steer.errors import InputError
-from saelens_steer.files import write_json
+from saelens_steer.files import file_digest, write_json
 from saelens_steer.model.forward import last_token_logits, run_to_hook
 from saelens_steer.model.hooks import default_hook_name
 from saelens_steer.model.model_class import Model
@@ -196,8 +197,14 @@ def parity_key(
     versions = [f"{library}=={version(library)}" for library in LIBRARIES]
     versions.append(f"saelens_steer=={__version__}")
     kind = torch.device(device).type
-    parts = [fingerprint, str(dtype), model_class, kind, str(lengths), *versions]
+    parts = [fingerprint, str(dtype), model_class, kind, str(lengths), *versions, _code()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+@functools.cache
+def _code() -> str:
+    """Digest of this package's code for models."""
+    return file_digest(*sorted(Path(__file__).parent.rglob("*.py")))
 
 
 def cache_folder() -> Path:
@@ -206,11 +213,11 @@ def cache_folder() -> Path:
     return Path(base) / "saelens_steer" / "parity"
 
 
-def recall(key: str) -> Parity | None:
-    """The stored proof; None if there is none or it cannot be read."""
+def recall(key: str) -> tuple[Parity, str] | None:
+    """The stored proof, and what was proved; None if there is none or it cannot be read."""
     try:
         record: dict[str, Any] = json.loads((cache_folder() / f"{key}.json").read_text())
-        return Parity(**record["parity"])
+        return Parity(**record["parity"]), str(record["proof"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

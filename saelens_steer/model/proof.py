@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from saelens_steer.model.checkpoint import rebuilt
+from saelens_steer.model.memory import rebuilt
 
 WHOLE_IN_FLOAT32 = 1_000_000_000
 """Parameters up to which the whole model is proved in float32."""
@@ -19,7 +19,6 @@ WHOLE, PARTS = (
     "the whole model in float32",
     "first layers, last layer and unembedding in float32, the whole model in its own dtype",
 )
-REMEMBERED = "remembered"
 
 
 def float32_twin(hf: PreTrainedModel) -> tuple[PreTrainedModel, str]:

@@ -26,7 +26,7 @@ class ModelOrigin:
     stop_ids: tuple[int, ...]
     parity: Parity
     proof: str
-    """What was proved, and in which dtype; `remembered` if an earlier load proved it."""
+    """What was proved, and in which dtype, with `, remembered` if an earlier load proved it."""
 
 
 Reader = Callable[[torch.dtype], PreTrainedModel]

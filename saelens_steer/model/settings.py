@@ -1,4 +1,4 @@
-"""Attention, rotary embeddings and length as a checkpoint's config states them, old or new.
+"""Attention, rotary embeddings and length, for configs of any transformers version.
 
 transformers 5 keeps rotary settings in `rope_parameters`, for Gemma 3 and OLMo 3 one set for each
 kind of layer.

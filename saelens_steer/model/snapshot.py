@@ -14,7 +14,7 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub import errors as hub
 
 from saelens_steer.config import TINY
-from saelens_steer.errors import InputError, first_line
+from saelens_steer.errors import InputError, first_line, one_line
 from saelens_steer.files import inside
 from saelens_steer.model.names import hub_ids, only_in_transformer_lens
 
@@ -25,9 +25,9 @@ TEXT_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 """Config, tokenizer, chat template and generation settings."""
 PICKLED_FILES = ["pytorch_model*.bin"]
 """Read if there are no safetensors, and as tensors only: torch runs no code in them."""
-INDEX = "model.safetensors.index.json"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""The one file of weights, best first; each comes before the files of its index."""
 ADAPTER_CONFIG = "adapter_config.json"
-PICKLED_INDEX = "pytorch_model.bin.index.json"
 
 
 def find_snapshot(name: str, revision: str | None = None) -> Path:
@@ -117,8 +117,8 @@ def _check_complete(folder: Path, name: str) -> None:
     files = weight_files(folder)
     if not files:
         raise InputError(
-            f"The model {name!r} has no safetensors weights in {folder}, and no "
-            "pytorch_model.bin; save it with save_pretrained."
+            f"The model {name!r} has no safetensors weights in {folder}, and no {WEIGHTS[1]}; save "
+            "it with save_pretrained."
         )
     missing = [file.name for file in files if not file.is_file()]
     if missing:
@@ -126,18 +126,24 @@ def _check_complete(folder: Path, name: str) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The checkpoint's weight files, sorted by name; some that an index lists may be missing."""
-    kinds = ((INDEX, "*.safetensors"), (PICKLED_INDEX, *PICKLED_FILES))
-    found = (_listed(folder / index) or sorted(folder.glob(pattern)) for index, pattern in kinds)
-    return next((files for files in found if files), [])
+    """The files that transformers would read, sorted by name; some of an index may be missing."""
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return [folder / name]
+        if files := _listed(folder / f"{name}.index.json"):
+            return files
+    return []
 
 
 def _listed(index: Path) -> list[Path]:
     """The files that an index lists; empty without an index."""
     if not index.is_file():
         return []
-    names = json.loads(index.read_text())["weight_map"].values()
-    return [inside(index.parent, name) for name in sorted(set(names))]
+    try:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (ValueError, LookupError, TypeError, AttributeError, OSError) as e:
+        raise InputError(f"{index} is damaged ({one_line(e)}); download it again.") from e
+    return [inside(index.parent, name) for name in names]
 
 
 def snapshot_fingerprint(folder: Path) -> str:

@@ -7,6 +7,8 @@ token, whether or not the checkpoint's own tokenizer does. Models loaded here ke
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,11 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from saelens_steer.errors import InputError
 from saelens_steer.model.configs import needs_own_code
 from saelens_steer.model.model_class import Model
+from saelens_steer.text_start import record_start
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 WANTS_CODE = "trust_remote_code=True"
-"""Part of every message in which transformers asks to run a checkpoint's own code."""
+"""Appears whenever transformers asks to run a checkpoint's own code."""
 PADDING = "<|padding|>"
 NEVER_TEXT = "ÿ"
 """Byte-level BPE's name for the byte 0xFF, which no UTF-8 text contains."""
@@ -30,7 +33,7 @@ def read_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
         raise InputError(f"There is no tokenizer in {folder}; add tokenizer.json.")
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as e:
+    except Exception as e:  # a bad file raises errors of many kinds, some plain Exceptions
         if WANTS_CODE in str(e):
             raise needs_own_code(name) from e
         raise InputError(f"The tokenizer in {folder} cannot be read; replace its files.") from e
@@ -43,18 +46,29 @@ def set_own_tokenizer(model: Model, tokenizer: PreTrainedTokenizerBase) -> None:
     own.init_kwargs["trust_remote_code"] = False  # in case TransformerLens reads it again
     _set_padding(own, model.cfg.d_vocab)
     model.tokenizer = own
-    begins = begins_with_bos(own)
+    begins = own.bos_token_id in record_start(own)[:1]
     model.cfg.default_prepend_bos = model.cfg.tokenizer_prepends_bos = begins
 
 
-def begins_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokenizer itself puts its BOS token before plain text."""
-    bos = tokenizer.bos_token_id
-    return bos is not None and _ids(tokenizer, "a")[:1] == [bos]
+def with_tokenizer(fingerprint: str, tokenizer: PreTrainedTokenizerBase | None) -> str:
+    """The fingerprint of a checkpoint with another tokenizer than its own; None: its own."""
+    if tokenizer is None:
+        return fingerprint
+    return hashlib.sha256(f"{fingerprint}\n{tokenizer_digest(tokenizer)}".encode()).hexdigest()
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return tokenizer(text, verbose=False)["input_ids"]
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """sha256 of what decides a tokenizer's ids and chats, wherever it was loaded from."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:  # one written in Python
+        kind, vocabulary = type(tokenizer).__name__, tokenizer.get_vocab()
+        about: Any = [kind, vocabulary, {**tokenizer.init_kwargs, "name_or_path": None}]
+    else:
+        about = json.loads(backend.to_str())
+        for state in ("padding", "truncation"):  # left behind by the last call
+            about.pop(state, None)
+    parts = [about, tokenizer.chat_template, tokenizer.special_tokens_map]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _set_padding(tokenizer: Any, d_vocab: int) -> None:

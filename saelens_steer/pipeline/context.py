@@ -43,6 +43,7 @@ from saelens_steer.sae import (
     check_loggers,
     check_train_spec,
     counts_firing,
+    for_plain_weights,
     load_sae,
 )
 from saelens_steer.sweeps import BatchSplitter, Measurement
@@ -118,7 +119,8 @@ class RunContext(RunInputs):
         load, cfg = self.spec.sae.load, self.model.cfg
         width = hook_width(self.model, self.hook_name)
         known = {"d_model": width, "hook_name": self.hook_name, "model_name": load.model_name}
-        return load_sae(load.source, load.sae_id, device=str(cfg.device), **known)
+        found = load_sae(load.source, load.sae_id, device=str(cfg.device), **known)
+        return for_plain_weights(found, self.model)
 
     @cached_property
     def special_tokens(self) -> bool | None:

@@ -1,10 +1,10 @@
 """Fold the centring of writing weights into an SAE.
 
 TransformerLens can centre the weights that write to the residual stream (`center_writing_weights`),
-which subtracts from x its mean over d_model. An SAE trained on such a model reads P·x, where
-P = I − 11ᵀ/d. Folded, it reads the x of a model without processing: z is the same, exactly up to
-rounding, and a push along W_dec[f] has the same effect, because every norm subtracts the mean
-again. Its own decoder reconstructs P·x; `codec.decode` adds the mean of x to that.
+which subtracts from x its mean over d_model, if the norms are LayerNorms. An SAE trained on such a
+model reads P·x, where P = I − 11ᵀ/d. Folded, it reads the x of a model without processing: z is the
+same, exactly up to rounding, and a push along W_dec[f] has the same effect, because every norm
+subtracts the mean again. Its own decoder reconstructs P·x; `codec.decode` adds the mean of x.
 """
 
 from __future__ import annotations
@@ -16,12 +16,21 @@ from typing import Any
 import torch
 from sae_lens import SAE
 from torch import Tensor
+from transformer_lens.supported_models import OFFICIAL_MODEL_NAMES
 
 from saelens_steer.errors import InputError
+from saelens_steer.model import subtracts_mean
+from saelens_steer.model.model_class import Model
+from saelens_steer.model.names import hub_ids
 from saelens_steer.progress import say
 
 CENTRED = re.compile(r"blocks\.\d+\.hook_(resid_(pre|mid|post)|mlp_out|attn_out)|hook_embed")
 """Hooks whose activations centring changes, unlike attn.hook_z, normalised inputs and logits."""
+LAYER_NORMS = re.compile(
+    r".*/?(distil|mgpt|\S+-)?gpt2|.*/(gpt-(j|neo)|pythia|opt|bloom|phi-[12]|tinystories|santacoder)",
+    re.IGNORECASE,
+)
+"""Ids of models in TransformerLens's list whose norms are LayerNorms."""
 LINEAR = ("standard", "gated", "topk", "abstopk", "jumprelu")
 """Architectures whose encoder is linear in x before the activation function."""
 BIASES = ("b_enc", "b_gate", "b_mag")
@@ -38,15 +47,26 @@ def expects_centred(sae: SAE[Any]) -> bool:
     return bool(given.get("center_writing_weights")) and CENTRED.fullmatch(hook_name) is not None
 
 
-def for_plain_weights(sae: SAE[Any]) -> SAE[Any]:
+def for_plain_weights(sae: SAE[Any], model: Model | None = None) -> SAE[Any]:
     """The SAE, with centring folded if it expects that; it then reads centred models as before.
 
-    Unchanged if centring cannot be folded into it; `check_sae` then requires a centred model.
+    Unchanged unless the norms are LayerNorms, since TransformerLens centres no other model;
+    without `model`, the name in the SAE's metadata must be of a model known to have them. Also
+    unchanged if centring cannot be folded into it; `check_sae` then requires a centred model.
     """
     if not expects_centred(sae) or _unfoldable(sae):
         return sae
+    known = _has_layer_norms(str(sae.cfg.metadata.model_name))
+    if not (known if model is None else subtracts_mean(model)):
+        return sae
     say("the SAE was trained on a model with centred weights; the centring is now folded into it")
     return fold_centring(sae)
+
+
+def _has_layer_norms(model_name: str) -> bool:
+    """Whether a name is of a model in TransformerLens's list that has LayerNorms."""
+    ids = [i for i in (model_name, *hub_ids(model_name)) if i in OFFICIAL_MODEL_NAMES]
+    return any(LAYER_NORMS.match(hub_id) for hub_id in ids)
 
 
 def _unfoldable(sae: SAE[Any]) -> str | None:

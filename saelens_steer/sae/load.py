@@ -36,16 +36,17 @@ def load_sae(
     format (see `conversion/`; a file, or a folder with one); a SAELens release and its `sae_id`;
     `owner/name` on the hub, with a folder or file in it as `sae_id`. `d_model`, `hook_name` and
     `model_name` supply what the source does not state. With `model`, the SAE must pass an audit on
-    that model. The centring of writing weights is folded into an SAE that was trained with it.
-    Raises InputError for an unknown source or id (the closest is named), for a hook other than the
-    SAE's own, for files neither cached nor reachable, and for a file that is damaged, ambiguous or
-    could run code.
+    that model. The centring of writing weights is folded into an SAE that was trained with it, if
+    `model`, or else the name of the SAE's model, shows that its norms are LayerNorms. Raises
+    InputError for an unknown source or id (the closest is named), for a hook other than the SAE's
+    own, for files neither cached nor reachable, and for a file that is damaged, ambiguous or could
+    run code.
     """
     if model is not None:
         width = model.cfg.d_model if d_model is None else d_model
         given = {"device": device, "d_model": width, "hook_name": hook_name}
         sae = load_sae(source, sae_id, model_name=model_name, **given)
-        return check_fit(model, sae, source, sae_id)
+        return check_fit(model, for_plain_weights(sae, model), source, sae_id)
     found = Path(source).expanduser()
     if not found.exists():
         found = from_elsewhere(str(source), sae_id, device, model_name)

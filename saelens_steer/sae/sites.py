@@ -16,8 +16,9 @@ from saelens_steer.model import (
     hook_layer,
     hook_width,
     in_block,
-    processing_of,
     same_places,
+    subtracts_mean,
+    writes_centred,
 )
 from saelens_steer.sae.centring import expects_centred
 from saelens_steer.sae.codec import check_encoder
@@ -181,12 +182,22 @@ def _check_side_of_norm(sae: SAE[Any], model: Any, hook_name: str) -> None:
 
 
 def _check_centring(sae: SAE[Any], model: Any) -> None:
-    """Raise InputError if the SAE expects centred weights, and the model's are not."""
-    if expects_centred(sae) and not processing_of(model).centred_writing_weights:
+    """Raise InputError if the SAE expects centred weights, and the model's are not.
+
+    TransformerLens centres only models with LayerNorms; for others the setting had no effect.
+    """
+    if not subtracts_mean(model):
+        if sae.cfg.metadata.centring_folded:
+            raise InputError(
+                "centring was folded into the SAE, which is right only for models with LayerNorms, "
+                "and this one has others: load the SAE again from its source"
+            )
+        return
+    if expects_centred(sae) and not writes_centred(model):
         raise InputError(
             "the SAE was trained on a model with centred weights (center_writing_weights), but "
-            "this model's are not: load the SAE with load_sae, which folds the centring into it "
-            "if possible, or centre the model"
+            "this model's are not: load the SAE with load_sae(…, model=model), which folds the "
+            "centring into it if possible, or centre the model"
         )
 
 

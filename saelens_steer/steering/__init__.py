@@ -6,7 +6,6 @@ from saelens_steer.steering.apply import (
     relative_norms,
     row_rel_norm,
     steered,
-    steered_rows,
 )
 from saelens_steer.steering.builders import BUILDERS, EditContext, Target, build_edit
 from saelens_steer.steering.directions import (
@@ -22,7 +21,7 @@ from saelens_steer.steering.directions import (
     tested_vectors,
 )
 from saelens_steer.steering.edits import Edit, add, orthogonal_part, per_row, project_out
-from saelens_steer.steering.gates import activation_of
+from saelens_steer.steering.gates import activations_of
 from saelens_steer.steering.padding import first_tokens
 from saelens_steer.steering.positions import Positions, columns, norm_limits, within
 from saelens_steer.steering.sae_edits import (

@@ -14,7 +14,7 @@ from torch import Tensor
 from saelens_steer.config import SPLICE_MAX_NORM
 from saelens_steer.data import special_ids
 from saelens_steer.errors import InputError
-from saelens_steer.model import check_editable, flat, hook_layer
+from saelens_steer.model import check_editable, flat, generating_with, hook_layer
 from saelens_steer.model.model_class import Model, is_bridge, tokenizer_of
 from saelens_steer.progress import say_once
 from saelens_steer.sae import check_sae
@@ -87,37 +87,23 @@ def steered(
     *,
     exclude_special_tokens: bool = False,
     max_norm: float | Literal["auto"] | None = "auto",
+    added: Sequence[int] = (),
 ) -> Iterator[Receipt]:
     """Steer every forward pass inside the context, and yield a Receipt.
 
     Edits apply in order; consecutive edits through the same SAE share one encode and decode. Open
     one context per hook. At `attn.hook_z` they act on all heads of a position as one vector.
     `positions`: `all`, `prompt`, `generated`, `last` (the last prompt token), or a boolean mask
-    [batch, pos] over the prompt. The first pass is the prompt, with or without a KV cache. Padding,
-    known by the attention mask and the padding token, is never steered. `exclude_special_tokens`
-    skips special tokens; `max_norm` skips attention sinks, positions whose norm exceeds this
-    multiple of their prompt's median (auto: 10 if an SAE is spliced in, otherwise no limit). Raises
-    InputError before any forward pass for an unknown hook or an SAE trained at another hook, in a
-    pass whose last tokens are ambiguous, and on exit if the hook was never reached or no position
-    was steered. Hooks are removed even after an error.
+    [batch, pos] over the prompt. The first pass is the prompt, with or without a KV cache. Padding
+    is never steered: what an attention mask passed to the model hides, or else the padding tokens
+    at either end of a row; of a positions mask, only what the attention mask hides.
+    `exclude_special_tokens` skips special tokens; `max_norm` skips attention sinks, positions whose
+    norm exceeds this multiple of their prompt's median (auto: 10 if an SAE is spliced in, otherwise
+    no limit); `added` skips that many tokens at the start of each row, such as a BOS put before it.
+    Raises InputError before any forward pass for an unknown hook or an SAE trained at another hook,
+    in a pass whose last tokens are ambiguous, and on exit if the hook was never reached or no
+    position was steered. Hooks are removed even after an error.
     """
-    options = {"exclude_special_tokens": exclude_special_tokens, "max_norm": max_norm}
-    with steered_rows(model, edits, hook_name, positions, **options) as receipt:
-        yield receipt
-
-
-@contextlib.contextmanager
-def steered_rows(
-    model: Model,
-    edits: Edit | Sequence[Edit],
-    hook_name: str,
-    positions: Positions | Mask = "all",
-    *,
-    exclude_special_tokens: bool = False,
-    max_norm: float | Literal["auto"] | None = "auto",
-    added: Sequence[int] = (),
-) -> Iterator[Receipt]:
-    """`steered`, except at the first `added` tokens of each row, a BOS that was put there."""
     check_editable(model, hook_name)
     chain = composed([edits] if isinstance(edits, Edit) else list(edits))
     for edit in chain:
@@ -131,9 +117,11 @@ def steered_rows(
 
     def hook(given: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 (TransformerLens passes hook=)
         resid = flat(hook_name, given)
+        begun = tracker.begun
         mask = tracker.steered(resid.shape[0], resid.shape[1]).to(resid.device)
         mask = sinks.left_alone(resid, mask)
-        _say_two_bos(model, tracker)
+        if tracker.begun > begun:
+            _say_two_bos(model, tracker)
         after = edit_where(chain, resid, mask)
         receipt.note(resid, after, mask)
         return after.reshape(given.shape)
@@ -141,15 +129,25 @@ def steered_rows(
     def embedding(module: Any, args: tuple[Any, ...]) -> None:  # noqa: ARG001
         _check_still_there(model, hook_name, ours)
         tracker.note_tokens(args[0])
+        if (mask := generating_with(model)) is not None:
+            tracker.note_stated(mask)
+
+    def called(module: Any, args: tuple[Any, ...], options: dict[str, Any]) -> None:  # noqa: ARG001
+        tracker.note_stated(options.get("attention_mask"))
 
     def masked(module: Any, args: tuple[Any, ...], options: dict[str, Any]) -> None:  # noqa: ARG001
-        tracker.note_mask(options.get("attention_mask"))
+        tracker.note_inferred(options.get("attention_mask"))
 
     # the embedding sees the tokens of every pass, whatever method started it
+    outer: Any = model.original_model if is_bridge(model) else model
     handles = [
         model.embed.register_forward_pre_hook(embedding),
-        _masked_module(model, hook_name).register_forward_pre_hook(masked, with_kwargs=True),
+        outer.register_forward_pre_hook(called, with_kwargs=True),
+        outer.register_forward_hook(lambda *_: tracker.note_stated(None)),
     ]
+    if not is_bridge(model):  # which makes no mask of the ids
+        block: Any = model.blocks[hook_layer(hook_name)]
+        handles.append(block.register_forward_pre_hook(masked, with_kwargs=True))
     before = _hooks_at(model, hook_name)
     try:
         with model.hooks(fwd_hooks=[(hook_name, hook)]):
@@ -160,11 +158,6 @@ def steered_rows(
         for handle in handles:
             handle.remove()
     _check_steered(receipt, hook_name, positions)
-
-
-def _masked_module(model: Any, hook_name: str) -> Any:
-    """The module that is called with the attention mask [batch, pos] before the hook is reached."""
-    return model.original_model if is_bridge(model) else model.blocks[hook_layer(hook_name)]
 
 
 def _say_two_bos(model: Any, tracker: Tracker) -> None:

@@ -11,11 +11,8 @@ from jaxtyping import Bool, Float
 from sae_lens import SAE
 from torch import Tensor
 
-from saelens_steer.sae import check_feature, check_splice, encode
+from saelens_steer.sae import check_feature, check_splice, encode, rows_at_once
 from saelens_steer.tensors import Vectors
-
-ENCODED = 4096
-"""Vectors encoded at once."""
 
 
 @runtime_checkable
@@ -36,9 +33,8 @@ class FeatureGate:
 
     def holds(self, x: Float[Tensor, "*rows d_model"]) -> Bool[Tensor, "*rows"]:
         """Whether z_f > 0 for at least one feature."""
-        flat = x.flatten(0, -2)
-        active = [activation_of(self.sae, flat, feature) > 0 for feature in self.features]
-        return torch.stack(active).any(0).view(x.shape[:-1])
+        z = activations_of(self.sae, x.flatten(0, -2), self.features)
+        return (z > 0).any(-1).view(x.shape[:-1])
 
 
 def as_gate(gate: Gate | tuple[SAE[Any], int | Sequence[int]]) -> Gate:
@@ -54,7 +50,10 @@ def as_gate(gate: Gate | tuple[SAE[Any], int | Sequence[int]]) -> Gate:
     return FeatureGate(sae, tuple(check_feature(sae, feature) for feature in features))
 
 
-def activation_of(sae: Any, vectors: Vectors, feature: int) -> Float[Tensor, " n"]:
-    """z_f of each vector, float32."""
-    z = [encode(sae, part)[:, feature].float() for part in vectors.split(ENCODED)]
+def activations_of(
+    sae: SAE[Any], vectors: Vectors, features: Sequence[int]
+) -> Float[Tensor, "n feature"]:
+    """z_f of each vector and feature, float32; each vector is encoded once."""
+    parts, chosen = vectors.split(rows_at_once(sae)), list(features)
+    z = [encode(sae, part)[:, chosen].float() for part in parts]
     return torch.cat(z).to(vectors.device)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from saelens_steer.errors import InputError, one_line
-from saelens_steer.model import gguf_package, hook_layer
+from saelens_steer.model import GGUF_DAMAGE, gguf_package, hook_layer
 
 KIND = "controlvector"
 HINT = f"{KIND}.model_hint"
@@ -74,11 +74,6 @@ def direction_layer(hook_name: str) -> int:
     return layer
 
 
-def direction_place(layer: int) -> str:
-    """The hook at which `direction.{layer}` is added."""
-    return f"blocks.{layer}.hook_resid_post"
-
-
 def write_control_vectors(
     path: Path, directions: Mapping[int, Tensor], hint: str, about: str
 ) -> None:
@@ -107,7 +102,7 @@ def read_control_vectors(path: Path) -> tuple[dict[int, Tensor], str, str]:
         reader = gguf.GGUFReader(path)
         texts = {key: _text(reader, key) for key in ("general.architecture", HINT, ABOUT)}
         tensors = {t.name: np.array(t.data) for t in reader.tensors}
-    except (ValueError, LookupError, TypeError, OverflowError, OSError, MemoryError) as error:
+    except GGUF_DAMAGE as error:
         raise InputError(f"{path} is damaged, or not a GGUF file: {one_line(error)}") from None
     if (kind := texts["general.architecture"]) != KIND:
         raise InputError(f"{path} is not a control vector: its architecture is {kind or 'unnamed'}")

@@ -1,4 +1,4 @@
-"""Which tokens of a batch are padding, as far as its ids and the attention mask tell."""
+"""Which tokens of a batch are padding, as far as its ids tell."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ def leading_padding(tokens: Ids, pad_id: int | None) -> Mask:
 
 
 def real_tokens(tokens: Ids, padding: Padding, mask: Mask | None, ends_matter: bool) -> Mask:
-    """False on padding: what the attention mask hides, and padding tokens at either end.
+    """False on padding, as far as the ids tell: padding tokens at either end of a row.
 
-    InputError if it matters where texts end (`ends_matter`) and the ids do not tell.
+    `mask` is the attention mask that the model inferred from the ids, if it did. InputError if it
+    matters where texts end (`ends_matter`) and the ids do not tell.
     """
     if mask is not None:
         real = mask
@@ -58,7 +59,7 @@ def real_tokens(tokens: Ids, padding: Padding, mask: Mask | None, ends_matter: b
     trailing = (~text & real).sum(1)
     if not padding.ends_texts:
         return real & text
-    said = not bool(real.all())  # by the mask, or by padding on the left
+    said = not bool(real.all())  # by padding on the left
     if said or not bool(trailing.any()) or bool((trailing == 1).all()):
         return real
     if ends_matter and not (padding.on_the_right and bool((trailing == 0).any())):

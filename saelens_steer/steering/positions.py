@@ -72,6 +72,11 @@ def _window(
     return torch.cat([found, after], dim=1)
 
 
+def _plain(mask: Tensor | None) -> Mask | None:
+    """A boolean copy on the CPU of a mask [batch, pos]; None for one of any other shape."""
+    return None if mask is None or mask.ndim != 2 else mask.detach().cpu().bool()
+
+
 class Tracker:
     """Follows the forward passes inside a context and decides which entries each one steers.
 
@@ -98,26 +103,34 @@ class Tracker:
         embeds only the new token when it generates, with and without a cache."""
         self.noted = False
         """Whether the current pass began with an embedding of tokens."""
-        self.mask: Mask | None = None
-        """The attention mask of the current pass, if it has one."""
+        self.stated: Mask | None = None
+        """The attention mask that the caller of the current pass stated, if any."""
+        self.inferred: Mask | None = None
+        """The attention mask that the model made of the padding ids, if it did."""
         self.prompt: Tensor | None = None
         self.n_prompt = 0
         self.n_seen = 0
         self.begun = 0
         """Number of prompts begun."""
         self.real: Tensor | None = None
+        """False on the padding of the prompt; None if nothing tells."""
+        self.attended: Tensor | None = None
+        """False where the prompt's attention mask hides a token; None without a mask."""
 
     def note_tokens(self, tokens: Tensor) -> None:
         """Record the tokens [batch, pos] being embedded."""
         new, read = tokens.detach().cpu(), self.read
         grows = read is not None and new.shape == (read.shape[0], 1)
         self.read = torch.cat([read, new], dim=1) if read is not None and grows else new
-        self.noted, self.mask = True, None
+        self.noted, self.inferred = True, None
 
-    def note_mask(self, mask: Tensor | None) -> None:
-        """Record the attention mask [batch, pos] of the pass; others are ignored."""
-        plain = mask is not None and mask.ndim == 2
-        self.mask = mask.detach().cpu().bool() if plain and mask is not None else None
+    def note_stated(self, mask: Tensor | None) -> None:
+        """Record the attention mask [batch, pos] that the caller states; others are ignored."""
+        self.stated = _plain(mask)
+
+    def note_inferred(self, mask: Tensor | None) -> None:
+        """Record the attention mask [batch, pos] that the model uses; others are ignored."""
+        self.inferred = _plain(mask)
 
     def _tokens(self, batch: int, n_pos: int) -> Tensor | None:
         """The tokens [batch, n_pos] of the current pass; None if it did not begin with tokens."""
@@ -132,12 +145,13 @@ class Tracker:
         tokens = self._tokens(batch, n_pos)
         start = self._start(n_pos, tokens)
         self.n_seen = start + n_pos
-        chosen = self._chosen(start, batch, n_pos) & self.real_now(batch, n_pos)
+        shown = self.attended if isinstance(self.positions, Tensor) else self.real
+        chosen = self._chosen(start, batch, n_pos) & self._now(shown, batch, n_pos)
         if len(self.added):
             chosen = chosen & ~self._added_now(start, batch, n_pos)
         if len(self.excluded):
             chosen = chosen & self._not_excluded(tokens)
-        self.noted, self.mask = False, None  # a pass that starts mid-model must not inherit these
+        self.noted, self.stated, self.inferred = False, None, None  # no other pass inherits them
         return chosen
 
     def _added_now(self, start: int, batch: int, n_pos: int) -> Mask:
@@ -151,9 +165,13 @@ class Tracker:
 
     def real_now(self, batch: int, n_pos: int) -> Mask:
         """False on the padding of the pass last given to `steered`."""
-        if self.real is None or self.real.shape[0] != batch:
+        return self._now(self.real, batch, n_pos)
+
+    def _now(self, prompt: Tensor | None, batch: int, n_pos: int) -> Mask:
+        """A mask over the prompt at the columns of the current pass, True after its end."""
+        if prompt is None or prompt.shape[0] != batch:
             return torch.ones(batch, n_pos, dtype=torch.bool)
-        return _window(self.real, self.n_seen - n_pos, n_pos, beyond=True)
+        return _window(prompt, self.n_seen - n_pos, n_pos, beyond=True)
 
     def begins_with_two(self, bos: int) -> bool:
         """Whether a row of the prompt begins with two BOS tokens."""
@@ -181,11 +199,14 @@ class Tracker:
         self.n_prompt = n_pos
         self.begun += 1
         self.prompt = tokens
-        mask = self.mask if self.mask is not None and self.mask.shape[1] == n_pos else None
-        ends_matter = isinstance(self.positions, str) and self.positions == "last"
-        self.real = mask
-        if tokens is not None:
-            self.real = real_tokens(tokens, self.padding, mask, ends_matter)
+        stated, inferred = (
+            mask if mask is not None and mask.shape[1] == n_pos else None
+            for mask in (self.stated, self.inferred)
+        )
+        self.attended = self.real = inferred if stated is None else stated
+        if stated is None and tokens is not None:
+            ends_matter = isinstance(self.positions, str) and self.positions == "last"
+            self.real = real_tokens(tokens, self.padding, inferred, ends_matter)
         return 0
 
     def _repeats_prompt(self, n_pos: int, tokens: Tensor | None) -> bool:

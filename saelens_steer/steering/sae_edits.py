@@ -14,13 +14,18 @@ from torch import Tensor
 
 from saelens_steer.config import ErrorTerm
 from saelens_steer.errors import InputError
-from saelens_steer.sae import check_feature, check_splice, decode, decode_change, encode
+from saelens_steer.sae import (
+    check_feature,
+    check_splice,
+    decode,
+    decode_change,
+    encode,
+    rows_at_once,
+)
 from saelens_steer.steering.edits import Edit
 from saelens_steer.tensors import Resid
 
 Latents = Float[Tensor, "n d_sae"]
-CHUNK = 4096
-"""Vectors per pass through the SAE."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,7 @@ def _through(sae: SAE[Any], changes: tuple[Change, ...], error: ErrorTerm) -> SA
     def act(resid: Resid) -> Resid:
         if resid.shape[-1] != sae.cfg.d_in:
             raise InputError(f"the SAE has d_in {sae.cfg.d_in}, but the hook {resid.shape[-1]}")
-        parts = resid.flatten(0, 1).split(CHUNK)
+        parts = resid.flatten(0, 1).split(rows_at_once(sae))
         return torch.cat([_acted(sae, changes, error, x) for x in parts]).view_as(resid)
 
     names = [f"{c.name}[{','.join(map(str, c.features))}]" for c in changes]

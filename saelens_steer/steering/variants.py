@@ -14,7 +14,7 @@ from saelens_steer.errors import InputError, or_known
 from saelens_steer.features import NO_SCALE, Scale
 from saelens_steer.model import hook_layer, same_places
 from saelens_steer.sae import check_feature
-from saelens_steer.steering.apply import steered_rows
+from saelens_steer.steering.apply import steered
 from saelens_steer.steering.builders import EditContext, Target, build_edit
 from saelens_steer.steering.directions import scaled_vectors
 from saelens_steer.steering.edits import Edit
@@ -36,10 +36,10 @@ class Variant:
 
     @contextlib.contextmanager
     def applied(self, model: Any, **where: Any) -> Iterator[None]:
-        """Steer at every hook of the variant; `where` are keywords of `steered_rows`."""
+        """Steer at every hook of the variant; `where` are keywords of `steered`."""
         with contextlib.ExitStack() as stack:
             for hook_name, edits in self.edits.items():
-                stack.enter_context(steered_rows(model, edits, hook_name, **where))
+                stack.enter_context(steered(model, edits, hook_name, **where))
             yield
 
 

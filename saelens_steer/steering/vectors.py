@@ -18,7 +18,6 @@ from saelens_steer.model import hook_layer
 from saelens_steer.steering.gguf import (
     LLAMA_CPP,
     direction_layer,
-    direction_place,
     read_control_vectors,
     write_control_vectors,
 )
@@ -163,7 +162,7 @@ def _read_gguf(path: Path) -> SteeringVectors:
             raise ValueError("its hooks belong to other layers")
     except (ValueError, TypeError, LookupError, AttributeError, InputError) as error:
         raise InputError(f"{path} is damaged: {error}") from None
-    names = names or {layer: direction_place(layer) for layer in directions}
+    names = names or {layer: f"blocks.{layer}.hook_resid_post" for layer in directions}
     vectors = {names[layer]: vector for layer, vector in directions.items()}
     places = {name: hook_names.get(layer, name) for layer, name in names.items()}
     return SteeringVectors(vectors, places, notes.get("model", hint), notes.get("about", {}))

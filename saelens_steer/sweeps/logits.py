@@ -24,7 +24,7 @@ from saelens_steer.metrics import LogitMetric
 from saelens_steer.model import last_token_logits, unembed
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.sae import reads_where_it_steers
-from saelens_steer.steering import Edit, activation_of, edit_where, relative_norms, steered
+from saelens_steer.steering import Edit, activations_of, relative_norms, steered
 from saelens_steer.sweeps.cells import SweepCells
 from saelens_steer.sweeps.plan import Batch, BatchSplitter, batches
 from saelens_steer.sweeps.store import NO_STORE, Store
@@ -198,18 +198,28 @@ def _padded(sweep: LogitSweep, batch: Batch) -> Found:
     mask = unsteered_pass.chosen[batch.row_prompts, -tokens.shape[1] :]
     edit = sweep.row_edit(batch)
     seen: list[Resid] = []
-    recorded = Edit(edit.name, lambda x: seen.append(x) or edit(x), pointwise=False)
+
+    def recorded(x: Resid) -> Resid:
+        seen.extend((x, edited := edit(x)))
+        return edited
+
     name = unsteered_pass.hook_name if whole else unsteered_pass.site.hook_name
-    with steered(sweep.model, recorded, name, mask, max_norm=None):
+    spy = Edit(edit.name, recorded, pointwise=False)
+    with steered(sweep.model, spy, name, mask, max_norm=None) as receipt:
         if whole:
             logits = last_token_logits(sweep.model, tokens, real, sweep.columns)
         else:
             last = unsteered_pass.last_from_hook(batch.row_prompts)
             logits = unembed(sweep.model, last, sweep.columns)
-    after = edit_where([edit], seen[0], mask)
+    if receipt.passes != 1 or receipt.positions != int(mask.sum()):
+        raise RuntimeError(
+            f"a batch steered {receipt.positions} positions in {receipt.passes} passes, not "
+            f"{int(mask.sum())} in one, so its rows would be wrong"
+        )
+    before, after = seen[0], torch.where(mask[..., None], seen[1], seen[0])
     counts = mask[: len(batch.prompts)].sum(1)
     weights = mask / mask.sum(1, keepdim=True)
-    changed = (relative_norms(seen[0], after) * weights).sum(1)
+    changed = (relative_norms(before, after) * weights).sum(1)
     acts = _feature_acts(sweep, batch.row_cells, after, weights)
     return {"logits": logits, **_receipt(sweep, batch, counts, changed, acts)}
 
@@ -239,7 +249,8 @@ def _feature_acts(
         for place, cell in enumerate(cells):
             feature = sweep.directions.features[sweep.cells[cell][0]]
             if feature is not None:
-                acts[place] = activation_of(sweep.sae, after[place], feature) @ weights[place]
+                z = activations_of(sweep.sae, after[place], [feature])[:, 0]
+                acts[place] = z @ weights[place]
     return acts.flatten()
 
 

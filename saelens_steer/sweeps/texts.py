@@ -23,7 +23,7 @@ from saelens_steer.metrics import (
 )
 from saelens_steer.model import Rows, Steer, check_length, decode, generate, prefill, stop_token_ids
 from saelens_steer.progress import Note, unnoted
-from saelens_steer.steering import steered_rows
+from saelens_steer.steering import steered
 from saelens_steer.sweeps.cells import SweepCells
 from saelens_steer.sweeps.plan import Batch, BatchSplitter, batches
 from saelens_steer.sweeps.store import NO_STORE, Store
@@ -112,7 +112,7 @@ def _through_the_model(sweep: CompletionSweep, batch: Batch, seeds: Sequence[int
     """Generate with the model itself inside a steering context, from the first row's seed."""
     unsteered_pass, spec = sweep.unsteered_pass, sweep.spec
     tokens, mask = unsteered_pass.padded_rows(batch)
-    with steered_rows(
+    with steered(
         sweep.model,
         sweep.row_edit(batch),
         unsteered_pass.hook_name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -174,19 +175,37 @@ def hub_id(name: str) -> str | None:
 def save_small(kind: str, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None) -> Path:
     """Write a random checkpoint of this kind, as it would lie on the hub."""
     tokenizer = tokenizer or read_tokenizer(find_snapshot(TINY), TINY)
-    model_type, settings = KINDS[kind]
     sizes = {"vocab_size": len(tokenizer), "pad_token_id": None, "initializer_range": 0.2}
+    return write_random(*KINDS[kind], sizes, folder, tokenizer)
+
+
+def write_random(
+    model_type: str,
+    settings: dict[str, Any],
+    text: dict[str, Any],
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    seed: int = 0,
+    change: Callable[[Any], None] | None = None,
+) -> Path:
+    """Write a random checkpoint; `text` are more settings of the text model.
+
+    `change` alters the model before it is saved, with the same random numbers for the same seed.
+    """
     nested = "text_config" in settings
-    given = (
-        {**settings, "text_config": {**settings["text_config"], **sizes}} if nested else settings
-    )
-    config = AutoConfig.for_model(model_type, **(given if nested else {**given, **sizes}))
+    scale = {"initializer_range": text["initializer_range"]}
+    inner = {"text_config": {**settings["text_config"], **text}, **scale} if nested else text
+    config = AutoConfig.for_model(model_type, **{**settings, **inner})
     build = AutoModelForMultimodalLM if nested else AutoModelForCausalLM
     with torch.random.fork_rng():
-        torch.manual_seed(0)
-        build.from_config(config).save_pretrained(folder)
+        torch.manual_seed(seed)
+        model = build.from_config(config)
+        if change:
+            change(model)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return folder
+    return Path(folder)
 
 
 @functools.cache

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
-from checkpoints import FAMILIES, family_tokenizer
+from checkpoints import FAMILIES, family_tokenizer, small_tokenizer
+from checkpoints_any import random_checkpoint
 from sae_lens.saes.sae import SAEMetadata
 from saes import random_sae
+from transformer_lens.utilities.tokenize_utils import get_tokenizer_with_bos
 from transformers import AutoTokenizer
 
 from saelens_steer.data import Prompt, encode_prompts, render, text_start, trained_with_bos
 from saelens_steer.errors import InputError
+from saelens_steer.model import load_model
 from saelens_steer.sae import load_sae, save_sae
 
 TEXT = "add two numbers"
@@ -177,3 +181,41 @@ def test_a_file_states_what_the_sae_was_trained_on(tmp_path, stated):
     assert trained_with_bos(sae) is stated
     assert sae.cfg.metadata == SAEMetadata.from_dict(sae.cfg.metadata.to_dict())
     assert trained_with_bos(load_sae(save_sae(sae, tmp_path / "again"))) is stated
+
+
+# --- a tokenizer that was given on purpose
+
+
+@pytest.fixture(scope="module")
+def silent(tmp_path_factory):
+    """A checkpoint whose tokenizer has a BOS token and does not write it."""
+    folder = random_checkpoint("gpt2", tmp_path_factory.mktemp("silent") / "m")
+    tokenizer = small_tokenizer()
+    tokenizer.bos_token = "<|im_start|>"
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("add_bos", [True, False])
+def test_a_tokenizer_that_the_user_loaded_with_bos_counts_as_loaded(silent, add_bos):
+    given = AutoTokenizer.from_pretrained(silent, add_bos_token=add_bos)
+    model = load_model(silent, tokenizer=given)
+    want = given(TEXT)["input_ids"]
+    assert (want[0] == given.bos_token_id) is add_bos
+    for tokenizer in (model.tokenizer, copy.deepcopy(model.tokenizer)):
+        assert list(plain(tokenizer).head) == want
+    assert model.cfg.default_prepend_bos is add_bos
+
+
+def test_a_copy_that_transformer_lens_made_of_it_counts_as_it_was_saved(silent):
+    copied = get_tokenizer_with_bos(AutoTokenizer.from_pretrained(silent))
+    assert copied(TEXT)["input_ids"][0] == copied.bos_token_id
+    assert text_start(copied).ids == ()
+
+
+def test_a_file_by_which_a_tokenizer_is_called_is_not_read(silent, tmp_path, monkeypatch):
+    tokenizer = AutoTokenizer.from_pretrained(silent, add_bos_token=True)
+    tokenizer.name_or_path = str(tmp_path / "model.gguf")
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *_, **__: pytest.fail("was read"))
+    assert text_start(tokenizer).ids == (tokenizer.bos_token_id,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hugging import hugging_face
 from safetensors.torch import load_file, save_file
 
 from saelens_steer.errors import InputError
-from saelens_steer.model import checkpoint_of, load_model, model_provenance
+from saelens_steer.model import checkpoint_of, load_model, model_fingerprint, model_provenance
 
 with_peft = pytest.mark.skipif(
     importlib.util.find_spec("peft") is None, reason="needs the package peft"
@@ -99,21 +100,63 @@ def test_a_merged_model_is_known_by_its_base_and_its_adapter(tmp_path: Path, bas
 
 
 @with_peft
-def test_an_adapter_of_a_tied_embedding_is_refused(tmp_path: Path, base: Path) -> None:
-    adapter = write_adapter(tmp_path / "adapter", str(base), target_modules=["lm_head"])
-    rows = hugging_face(base).config.vocab_size
-    place = "base_model.model.lm_head.lora_"
-    weights = {f"{place}A.weight": torch.randn(2, 32), f"{place}B.weight": torch.randn(rows, 2)}
+@pytest.mark.parametrize("size", [1e-2, 0.1, 1.0])
+@pytest.mark.parametrize("module", ["lm_head", "model.embed_tokens"])
+def test_an_adapter_of_a_tied_embedding_is_refused_in_every_dtype(
+    tmp_path: Path, base: Path, module: str, size: float
+) -> None:
+    adapter = write_adapter(tmp_path / "adapter", str(base), target_modules=[module.split(".")[-1]])
+    rows, place = hugging_face(base).config.vocab_size, f"base_model.model.{module}.lora_"
+    draw = torch.Generator().manual_seed(0)
+    wide = torch.randn(2, 32, generator=draw), torch.randn(rows, 2, generator=draw)
+    weights = {f"{place}A.weight": size * wide[0], f"{place}B.weight": wide[1]}
+    if module != "lm_head":
+        weights = {
+            f"{place}embedding_A": size * wide[1].T.contiguous(),
+            f"{place}embedding_B": wide[0].T.contiguous(),
+        }
     save_file(weights, adapter / "adapter_model.safetensors")
-    with pytest.raises(InputError, match=r"cannot be merged.*tied embeddings"):
-        load_model(adapter)
+    for dtype in ("float32", "bfloat16"):
+        with pytest.raises(InputError, match=r"cannot be merged.*usually because .*tied"):
+            load_model(adapter, dtype=dtype)
+
+
+@with_peft
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_an_adapter_is_merged_in_float32_and_then_rounded(
+    tmp_path: Path, base: Path, dtype: str
+) -> None:
+    adapter = write_adapter(tmp_path / "adapter", str(base))
+    exact = added_by_hand(hugging_face(base), adapter, 4.0)
+    read = checkpoint_of(load_model(adapter, dtype=dtype))
+    for name, weight in exact.named_parameters():
+        torch.testing.assert_close(read.get_parameter(name), weight.to(getattr(torch, dtype)))
+    assert read.generation_config.eos_token_id == exact.generation_config.eos_token_id
+
+
+@with_peft
+def test_a_tokenizer_or_template_beside_the_adapter_is_part_of_its_fingerprint(
+    tmp_path: Path, base: Path
+) -> None:
+    adapter, found = write_adapter(tmp_path / "adapter", str(base)), []
+    found.append(model_fingerprint(load_model(adapter)))
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(base / file, adapter)
+    found.append(model_fingerprint(load_model(adapter)))
+    (adapter / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    found.append(model_fingerprint(load_model(adapter)))
+    text = json.loads((adapter / "tokenizer.json").read_text())
+    text["normalizer"] = {"type": "Lowercase"}
+    (adapter / "tokenizer.json").write_text(json.dumps(text))
+    found.append(model_fingerprint(load_model(adapter)))
+    assert len(set(found)) == 4
 
 
 @with_peft
 @pytest.mark.parametrize("layers", [3, 5])
 def test_an_adapter_for_another_base_is_refused(tmp_path: Path, layers: int) -> None:
     other = random_qwen3(tmp_path / "base", num_hidden_layers=layers)
-    with pytest.raises(InputError, match=r"does not fit .*in only one of the adapter and its base"):
+    with pytest.raises(InputError, match=r"does not fit .*do not match: only one has"):
         load_model(write_adapter(tmp_path / "adapter", str(other)))
 
 

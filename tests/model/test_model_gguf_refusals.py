@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 from checkpoints_any import random_checkpoint
@@ -224,3 +225,37 @@ def test_without_the_package_the_extra_is_named(
     file = llama.write(tmp_path / "model.gguf")
     monkeypatch.setitem(sys.modules, "gguf", None)
     assert "saelens-steer[gguf]" in refusal(file)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("block_count", 0, "not a positive whole number"),
+        ("embedding_length", "large", "not a positive whole number"),
+        ("context_length", 2.5, "not a positive whole number"),
+        ("attention.head_count_kv", [2, 2, 1, 2], "differs between layers"),
+        ("feed_forward_length", [64, 48, 64, 64], "differs between layers"),
+        ("attention.sliding_window", [5, 7, 5, 7], "differs between layers"),
+        ("attention.causal", False, "would be ignored"),
+    ],
+)
+def test_the_reason_for_refusing_a_key_is_the_true_one(
+    tmp_path: Path, llama: Contents, key: str, value: Any, why: str
+) -> None:
+    file = llama.but({f"llama.{key}": value}).write(tmp_path / "model.gguf")
+    assert why in refusal(file)
+
+
+@pytest.mark.parametrize("lost", ["attn_q", "ffn_up", "output_norm"])
+def test_a_weight_for_which_gguf_has_no_name_is_named_as_transformers_does(
+    tmp_path: Path, llama: Contents, lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = gguf.TensorNameMap.get_name
+
+    def without(self: Any, key: str, *args: Any) -> str | None:
+        found = named(self, key, *args)
+        return None if found and found.split(".")[-1] == lost else found
+
+    monkeypatch.setattr(gguf.TensorNameMap, "get_name", without)
+    words = refusal(llama.write(tmp_path / "model.gguf"))
+    assert "cannot hold the weight model." in words and "None" not in words

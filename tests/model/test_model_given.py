@@ -15,22 +15,21 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from saelens_steer.errors import InputError
 from saelens_steer.model import (
-    Processing,
     default_hook_name,
     direct_logits,
     generate,
     last_token_logits,
     load_model,
-    processing_of,
     reading_direction,
     resid_gradient,
     run_to_hook,
     stop_token_ids,
+    subtracts_mean,
+    writes_centred,
 )
 from saelens_steer.steering import add, steered
 
 KINDS = ["gpt2", "neox", "opt", "qwen3", "gemma2"]
-UNTOUCHED = Processing(False, False, False, False)
 
 
 @pytest.fixture(scope="module")
@@ -160,28 +159,32 @@ def test_a_gradient_of_padded_rows_is_right_or_refused(plain, processed):
     assert _apart(ours[mask], theirs[mask]) <= (1e-2 if capped else 1e-3)
 
 
-def test_what_was_done_to_the_weights_is_measured(plain, processed):
-    layer_norms = plain.cfg.normalization_type == "LN"
-    measured = processing_of(processed)
-    assert measured.folded_norms
-    assert measured.folded_value_biases
-    assert measured.centred_writing_weights is layer_norms
-    before = processing_of(plain)
-    assert not before.folded_norms
-    assert not before.centred_writing_weights
-    assert not before.centred_unembed
-    assert before.folded_value_biases is (not layer_norms)
+def test_centred_weights_are_measured_and_only_layer_norms_have_them(plain, processed):
+    assert writes_centred(processed) is subtracts_mean(processed) is subtracts_mean(plain)
+    assert not writes_centred(plain)
 
 
 @pytest.mark.parametrize("part", ["center_writing_weights", "center_unembed", "fold_ln"])
-def test_each_way_of_processing_is_measured_by_itself(folders, part):
+def test_no_other_way_of_processing_is_taken_for_centred_weights(folders, part):
     model = load_model(folders["gpt2"])
     ways = ["fold_ln", "center_writing_weights", "center_unembed"]
     model.process_weights_(**{way: way == part for way in ways})
-    measured = processing_of(model)
-    assert measured.centred_writing_weights is (part == "center_writing_weights")
-    assert measured.centred_unembed is (part == "center_unembed")
-    assert measured.folded_norms is (part == "fold_ln")
+    assert writes_centred(model) is (part == "center_writing_weights")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("width", [64, 256, 768])
+def test_centred_weights_are_seen_through_the_rounding_of_each_dtype(width, dtype):
+    cfg = HookedTransformerConfig(
+        n_layers=3, d_model=width, n_ctx=16, d_head=32, d_vocab=60, act_fn="gelu_new",
+        normalization_type="LN", device="cpu", seed=0,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        model = HookedTransformer(cfg)
+    assert not writes_centred(model.to(dtype))
+    model.to(torch.float32).process_weights_(center_unembed=False, fold_ln=False)
+    assert writes_centred(model.to(dtype))
 
 
 @torch.no_grad()

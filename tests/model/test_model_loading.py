@@ -23,6 +23,7 @@ from saelens_steer.model import (
     stop_token_ids,
 )
 
+INDEX = "model.safetensors.index.json"
 REPO = "Qwen/Qwen3-4B-Instruct-2507"
 CLASSES = ["HookedTransformer", "TransformerBridge"]
 
@@ -156,7 +157,7 @@ def test_names_that_stand_for_nothing_are_refused(hub, tmp_path):
     _refused("did you mean 'tiny-qwen3'", "tiny_qwen3")
     _refused("There is no model 'gpt3'", "gpt3")
     _refused("is not cached, and the hub is unreachable", "gpt2")
-    _refused(r"give HookedTransformer.from_pretrained\('gelu-1l'\)", "gelu-1l")
+    _refused(r"pass HookedTransformer.from_pretrained\('gelu-1l'\)", "gelu-1l")
     _refused("There is no model ''", "")
     _refused("There is no folder", str(tmp_path / "absent"))
     _refused("There is no folder", "./absent")
@@ -200,7 +201,7 @@ def test_incomplete_folders_are_refused(copied, tmp_path):
     _refused("no config.json", str(tmp_path))
     (copied / "model.safetensors").rename(copied / "pytorch_model.bin")
     _refused("pickled weights", str(copied))
-    (copied / snapshot.INDEX).write_text(json.dumps({"weight_map": {"a": "1.safetensors"}}))
+    (copied / INDEX).write_text(json.dumps({"weight_map": {"a": "1.safetensors"}}))
     _refused("lacks 1.safetensors", str(copied))
 
 
@@ -210,7 +211,7 @@ def test_weights_outside_the_folder_are_refused_unread(copied, tmp_path, name, m
     (copied / "model.safetensors").rename(weights)
     (copied / "away").symlink_to(tmp_path)
     named = name.format(weights if name == "{}" else weights.name)
-    (copied / snapshot.INDEX).write_text(json.dumps({"weight_map": {"a": named}}))
+    (copied / INDEX).write_text(json.dumps({"weight_map": {"a": named}}))
     monkeypatch.setattr(snapshot, "_hash_file", lambda *_: pytest.fail("read"))
     _refused("is not a path inside .*copied", str(copied))
 

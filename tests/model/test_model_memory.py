@@ -132,3 +132,58 @@ def test_the_checkpoint_of_a_model_in_memory_is_a_copy_while_it_lives(folders):
     del hf, again
     with pytest.raises(InputError, match="no longer exists"):
         load.checkpoint_of(model)
+
+
+def _other_activation(hf):
+    hf.model.layers[1].mlp.act_fn = nn.GELU()
+
+
+def _hooked(hf):
+    hf.model.layers[2].register_forward_hook(lambda module, args, out: out + 1.0)
+
+
+def _hooked_before(hf):
+    hf.model.layers[0].mlp.register_forward_pre_hook(lambda module, args: (args[0] * 1.1,))
+
+
+def _another_base(hf):
+    hf.config.rope_parameters["rope_theta"] = 100.0
+
+
+def _another_eps(hf):
+    hf.config.rms_norm_eps = 0.01
+
+
+def _wrapped(hf):
+    forward = hf.lm_head.forward
+    hf.lm_head.forward = lambda x: forward(x).tanh()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_other_activation, _hooked, _hooked_before, _another_base, _another_eps, _wrapped],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_computes_something_else_than_its_config_is_refused(folders, change, dtype):
+    hf = AutoModelForCausalLM.from_pretrained(folders["llama3"], dtype=dtype)
+    tokenizer = AutoTokenizer.from_pretrained(folders["llama3"])
+    load_model(hf, tokenizer=tokenizer)
+    change(hf)
+    with pytest.raises(InputError, match="something else than its config and weights") as error:
+        load_model(hf, tokenizer=tokenizer)
+    assert "\n" not in str(error.value)
+
+
+def test_rotary_frequencies_that_a_cast_rounded_are_refused(folders):
+    hf, tokenizer = _read(folders["llama3"])
+    with pytest.raises(InputError, match="choose its dtype in from_pretrained"):
+        load_model(hf.to(torch.bfloat16), tokenizer=tokenizer)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_model_in_training_is_read_without_dropout_and_stays_in_training(folders):
+    hf, tokenizer = _read(folders["gpt2"])
+    hf.train()
+    hf.transformer.h[0].eval()
+    load_model(hf, tokenizer=tokenizer)
+    assert hf.training and not hf.transformer.h[0].attn.training
+    assert hf.transformer.h[1].attn.training

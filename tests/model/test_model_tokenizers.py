@@ -7,10 +7,18 @@ import torch
 from checkpoints import small_tokenizer
 from checkpoints_any import random_checkpoint
 from model_batches import left_padded, rows
+from tokenizers import normalizers, processors
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from saelens_steer.model import generate, last_token_logits, load_model, stop_token_ids
-from saelens_steer.model.tokenizer import PADDING
+from saelens_steer.errors import InputError
+from saelens_steer.model import (
+    generate,
+    last_token_logits,
+    load_model,
+    model_fingerprint,
+    stop_token_ids,
+)
+from saelens_steer.model.tokenizer import PADDING, tokenizer_digest
 
 CLASSES = ["HookedTransformer", "TransformerBridge"]
 TEXTS = ["the sum of two numbers", " def add(a, b):", "$x$<|im_start|>user", "ÿ"]
@@ -128,3 +136,47 @@ def test_masked_padding_of_any_id_changes_nothing(folders):
     other, _ = left_padded(rows(), pad=9)
     ours, theirs = (last_token_logits(model, t, mask) for t in (tokens, other))
     assert torch.equal(ours, theirs)
+
+
+def _template(tokenizer):
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+
+
+def _lower(tokenizer):
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+
+
+def _begins(tokenizer):
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|im_end|> $A", special_tokens=[("<|im_end|>", 2)]
+    )
+
+
+@pytest.mark.parametrize("change", [_template, _lower, _begins, _knows_bos])
+def test_another_tokenizer_is_another_fingerprint_of_whatever_it_is_put_on(folders, change):
+    folder = folders["gpt2"]
+    hf, plain, other = (
+        AutoModelForCausalLM.from_pretrained(folder),
+        small_tokenizer(),
+        small_tokenizer(),
+    )
+    change(other)
+    for source in (folder, hf):
+        found = [model_fingerprint(load_model(source, tokenizer=t)) for t in (plain, other, plain)]
+        assert found[0] == found[2] != found[1]
+    assert tokenizer_digest(plain) != tokenizer_digest(other)
+
+
+def test_what_a_call_leaves_behind_in_a_tokenizer_is_no_part_of_its_digest():
+    tokenizer = small_tokenizer()
+    before = tokenizer_digest(tokenizer)
+    tokenizer(TEXTS, padding="max_length", truncation=True, max_length=5)
+    assert tokenizer_digest(tokenizer) == before
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": "1.0"}'])
+def test_a_broken_tokenizer_is_named(folders, tmp_path, text):
+    folder = _with_tokenizer(folders["gpt2"], tmp_path / "m", _nothing)
+    (folder / "tokenizer.json").write_text(text)
+    with pytest.raises(InputError, match=r"tokenizer in .* cannot be read"):
+        load_model(folder)

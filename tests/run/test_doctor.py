@@ -205,10 +205,10 @@ def test_a_hook_that_stays_on_the_model_fails(case, monkeypatch):
     @contextlib.contextmanager
     def forgetful(model, *args, **kwargs):
         left.append(model.blocks[0].register_forward_hook(lambda *args: None))
-        with apply.steered_rows(model, *args, **kwargs) as receipt:
+        with apply.steered(model, *args, **kwargs) as receipt:
             yield receipt
 
-    monkeypatch.setattr(case_module, "steered_rows", forgetful)
+    monkeypatch.setattr(case_module, "steered", forgetful)
     found = identity(case)
     left[0].remove()
     assert found.failed
@@ -231,7 +231,7 @@ def test_passes_that_attend_to_padding_fail_batches_and_padding(case, monkeypatc
 
 
 def test_steering_that_takes_padding_for_text_fails_by_the_positions_it_counts(case, monkeypatch):
-    monkeypatch.setattr(positions, "real_tokens", lambda tokens, *_: torch.ones_like(tokens).bool())
+    monkeypatch.setattr(positions.Tracker, "_now", lambda _, mask, *size: torch.ones(size).bool())
     for found in (batches(case), padding(case)):
         assert found.failed
         assert "positions are steered" in found.detail

@@ -37,14 +37,14 @@ def activations(model):
 def test_on_the_plain_model_the_folded_sae_fires_as_the_sae_did_on_the_centred_one(models, sae):
     plain, centred = models
     wanted = encode(sae, activations(centred))
-    found = encode(for_plain_weights(sae), activations(plain))
+    found = encode(for_plain_weights(sae, plain), activations(plain))
     assert (wanted > 0).any()
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_on_the_centred_model_both_fire_alike(models, sae):
     x = activations(models[1])
-    found = encode(for_plain_weights(sae), x)
+    found = encode(for_plain_weights(sae, models[1]), x)
     torch.testing.assert_close(found, encode(sae, x), rtol=1e-3, atol=1e-3)
     check_sae(sae, models[1], HOOK)
 
@@ -58,9 +58,9 @@ def test_unfolded_it_is_refused_on_a_model_that_is_not_centred(models, sae):
         ss.steered(plain, ss.ablate(sae, 3), HOOK),
     ):
         plain(torch.tensor([[1, 2, 3]]))
-    check_sae(for_plain_weights(sae), plain, HOOK)
+    check_sae(for_plain_weights(sae, plain), plain, HOOK)
 
 
 def test_at_a_hook_that_centring_leaves_alone_nothing_is_asked(models, sae):
     sae.cfg.metadata.hook_name = "blocks.1.ln1.hook_normalized"
-    assert for_plain_weights(sae) is sae
+    assert for_plain_weights(sae, models[0]) is sae

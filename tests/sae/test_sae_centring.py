@@ -6,7 +6,7 @@ import pytest
 import torch
 from sae_lens import SAE
 from sae_lens.registry import get_sae_class
-from transformer_lens import HookedTransformer
+from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from saelens_steer.errors import InputError
 from saelens_steer.sae import (
@@ -14,6 +14,7 @@ from saelens_steer.sae import (
     codec,
     expects_centred,
     fold_centring,
+    for_plain_weights,
     load_sae,
     save_sae,
 )
@@ -44,6 +45,7 @@ def an_sae(case: str, **more) -> SAE:
         if name == "threshold":
             weight.data = weight.data.abs()
     sae.cfg.metadata.hook_name = HOOK
+    sae.cfg.metadata.model_name = "gpt2-small"
     sae.cfg.metadata.model_from_pretrained_kwargs = {"center_writing_weights": True}
     return sae.requires_grad_(False).to(torch.float64)
 
@@ -103,29 +105,76 @@ def test_what_load_sae_gives_reads_a_model_that_is_not_centred(tmp_path, capsys)
     torch.testing.assert_close(codec.encode(loaded, CENTRED.float()), wanted, atol=1e-4, rtol=1e-4)
 
 
-def test_an_sae_of_centred_weights_fits_only_a_centred_model(random_model, tmp_path):
-    width = random_model.cfg.d_model
-    kind, config = get_sae_class("standard")
+@pytest.fixture(scope="module")
+def layer_norms():
+    """A model with LayerNorms, random and not centred."""
+    cfg = HookedTransformerConfig(
+        n_layers=4, d_model=D_IN, n_ctx=32, d_head=6, d_vocab=40, act_fn="relu", device="cpu",
+        normalization_type="LN", seed=0,
+    )  # fmt: skip
+    return HookedTransformer(cfg, move_to_device=False)
+
+
+def test_an_sae_of_centred_weights_fits_only_a_centred_model(layer_norms, tmp_path):
     for normalised in ("none", "layer_norm"):
-        sae = kind(config(d_in=width, d_sae=D_SAE, normalize_activations=normalised))
-        sae.cfg.metadata.hook_name = HOOK
-        sae.cfg.metadata.model_from_pretrained_kwargs = {"center_writing_weights": True}
+        sae = an_sae("standard", normalize_activations=normalised).to(torch.float32)
         with pytest.raises(InputError, match=r"centred weights.*load the SAE with load_sae"):
-            check_sae(sae, random_model, HOOK)
-        check_sae(sae, centred(random_model), HOOK)
+            check_sae(sae, layer_norms, HOOK)
+        check_sae(sae, centred(layer_norms), HOOK)
         loaded = load_sae(save_sae(sae, tmp_path / normalised))
         if normalised == "none":
-            check_sae(loaded, random_model, HOOK)
-            check_sae(loaded, centred(random_model), HOOK)
+            check_sae(loaded, layer_norms, HOOK)
+            check_sae(loaded, centred(layer_norms), HOOK)
         else:
             assert expects_centred(loaded)
+
+
+@pytest.mark.parametrize("kind", ["RMS", "RMSPre", None])
+def test_for_models_that_transformer_lens_does_not_centre_the_setting_had_no_effect(kind):
+    cfg = HookedTransformerConfig(
+        n_layers=4, d_model=D_IN, n_ctx=32, d_head=6, d_vocab=40, act_fn="relu", device="cpu",
+        normalization_type=kind, seed=0,
+    )  # fmt: skip
+    model, sae = HookedTransformer(cfg, move_to_device=False), an_sae("standard").float()
+    check_sae(sae, model, HOOK)
+    assert for_plain_weights(sae, model) is sae
+    with pytest.raises(InputError, match="folded into the SAE, which is right only"):
+        check_sae(fold_centring(sae), model, HOOK)
+
+
+LAYER_NORMS = [
+    "gpt2",
+    "gpt2-small",
+    "distilgpt2",
+    "pythia-70m-deduped",
+    "opt-125m",
+    "tiny-stories-1M",
+]
+OTHERS = [
+    "gemma-2-2b",
+    "Qwen/Qwen3-0.6B",
+    "meta-llama/Llama-3.1-8B",
+    "mistral-7b",
+    "phi-3",
+    "me/my-gpt2",
+    "x",
+]
+
+
+@pytest.mark.parametrize("name", [*LAYER_NORMS, *OTHERS])
+def test_without_the_model_only_a_known_name_shows_that_it_has_layer_norms(name, layer_norms):
+    sae = an_sae("standard").float()
+    sae.cfg.metadata.model_name = name
+    assert expects_centred(for_plain_weights(sae)) is (name in OTHERS)
+    assert not expects_centred(for_plain_weights(sae, layer_norms))
 
 
 @torch.no_grad()
 def centred(model: HookedTransformer) -> HookedTransformer:
     """A copy that writes only vectors of mean 0."""
     copy = deepcopy(model)
-    for weight in (copy.embed.W_E, *(w for b in copy.blocks for w in (b.attn.W_O, b.mlp.W_out))):
+    embeddings = copy.embed.W_E, copy.pos_embed.W_pos
+    for weight in (*embeddings, *(w for b in copy.blocks for w in (b.attn.W_O, b.mlp.W_out))):
         weight -= weight.mean(-1, keepdim=True)
     for bias in (b for block in copy.blocks for b in (block.attn.b_O, block.mlp.b_out)):
         bias -= bias.mean()

@@ -7,13 +7,16 @@ from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 
 from saelens_steer.errors import InputError
 from saelens_steer.model import last_token_logits
+from saelens_steer.sae import encode
 from saelens_steer.steering import (
     ablate,
     add,
     edit_where,
+    gates,
     per_row,
     project_out,
     reconstruct,
+    sae_edits,
     scale,
     set_to,
     steered,
@@ -216,3 +219,30 @@ def test_the_receipt_tells_a_no_op_from_an_edit(random_model):
     with steered(random_model, set_to(sae, F, 9.0), "blocks.2.hook_resid_pre") as receipt:
         last_token_logits(random_model, tokens, real)
     assert receipt.changed == 4
+
+
+@pytest.mark.parametrize("features", [(3,), (3, 5), tuple(range(12))])
+def test_a_gate_encodes_each_vector_once_however_many_features_it_reads(sae, features, monkeypatch):
+    encoded = []
+
+    def counting(through, x):
+        encoded.append(len(x))
+        return encode(through, x)
+
+    monkeypatch.setattr(gates, "encode", counting)
+    monkeypatch.setattr("saelens_steer.sae.codec.CHUNK", 7)
+    x = torch.randn(5, 4, sae.cfg.d_in, generator=torch.Generator().manual_seed(0))
+    held = gates.as_gate((sae, features)).holds(x)
+    assert encoded == [7, 7, 6]
+    assert held.equal((encode(sae, x)[..., list(features)] > 0).any(-1))
+
+
+def test_edits_encode_no_more_vectors_at_once_than_fit(sae, monkeypatch):
+    x = torch.randn(2, 9, sae.cfg.d_in, generator=torch.Generator().manual_seed(0))
+    sizes, edit = [], ablate(sae, [3, 5])
+    want = edit(x)
+    monkeypatch.setattr("saelens_steer.sae.codec.ENCODED", 4 * sae.cfg.d_sae)
+    seen = sae_edits.encode
+    monkeypatch.setattr(sae_edits, "encode", lambda s, x: sizes.append(len(x)) or seen(s, x))
+    torch.testing.assert_close(edit(x), want)
+    assert sizes == [4, 4, 4, 4, 2]

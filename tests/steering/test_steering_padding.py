@@ -7,7 +7,7 @@ import torch
 from checkpoints import random_family
 
 from saelens_steer.errors import InputError
-from saelens_steer.model import load_model
+from saelens_steer.model import generate, load_model
 from saelens_steer.steering import Edit, add, steered
 
 HOOK = "blocks.2.hook_resid_pre"
@@ -138,3 +138,56 @@ def test_two_bos_at_the_start_of_a_row_are_said_once(tmp_path, capsys, family, t
         with steered(model, add(torch.ones(model.cfg.d_model)), HOOK), torch.no_grad():
             model(tokens)
         assert capsys.readouterr().err.count("twice") == n
+
+
+ENDS = {
+    "one": [[10, 11, 12, "pad"]],
+    "two": [[10, "pad", "pad"]],
+    "in a batch": [[10, 11, "pad"], [20, 21, 22]],
+}
+"""Rows without padding that hold the padding token."""
+
+
+def with_pads(model, rows):
+    pad = model.tokenizer.pad_token_id
+    return torch.tensor([[pad if i == "pad" else i for i in row] for row in rows])
+
+
+@pytest.mark.parametrize("rows", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_positions_mask_chooses_padding_tokens_too(qwen, rows, stated):
+    tokens = with_pads(qwen, rows)
+    given = {"attention_mask": torch.ones_like(tokens)} if stated else {}
+    for chosen in (torch.ones_like(tokens).bool(), tokens == qwen.tokenizer.pad_token_id):
+        assert steered_at(qwen, tokens, chosen, **given).equal(chosen)
+
+
+@pytest.mark.parametrize("rows", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("positions", KINDS)
+def test_a_stated_attention_mask_is_the_whole_truth_about_padding(qwen, gpt2, rows, positions):
+    for model in (qwen, gpt2):
+        tokens = with_pads(model, rows)
+        everything = torch.ones_like(tokens)
+        found = steered_at(model, tokens, positions, attention_mask=everything)
+        assert found.equal(wanted(everything, positions))
+
+
+def test_no_pass_inherits_an_attention_mask_that_another_stated(qwen):
+    tokens, mask = padded(qwen, rows_of(qwen))
+    seen = Edit("seen", lambda x: x + 1.0)
+    with steered(qwen, seen, HOOK) as receipt, torch.no_grad():
+        qwen.run_with_cache(tokens, attention_mask=torch.ones_like(mask), stop_at_layer=1)
+        qwen(tokens)
+    assert receipt.positions == int(mask.sum())
+
+
+@pytest.mark.parametrize("side", ["begin", "end"])
+def test_texts_that_generate_continues_are_whole_whatever_token_they_hold(qwen, side):
+    pad, n_new = qwen.tokenizer.pad_token_id, 4
+    rows = [[pad, 10, 11, 12], [13, 14]] if side == "begin" else [[10, 11, 12, pad], [13, pad]]
+    tokens, mask = padded(qwen, rows, "left")
+    v = 3 * torch.ones(qwen.cfg.d_model)
+    for positions, want in (("last", 2), ("prompt", 6), ("all", 6 + 2 * (n_new - 1))):
+        with steered(qwen, add(v), HOOK, positions) as receipt:
+            generate(qwen, tokens, mask.bool(), n_new)
+        assert receipt.positions == want

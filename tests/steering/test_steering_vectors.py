@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 import saelens_steer as ss
 from saelens_steer.errors import InputError
-from saelens_steer.steering.gguf import LLAMA_CPP, direction_layer, direction_place
+from saelens_steer.steering.gguf import LLAMA_CPP, direction_layer
 
 WIDTH = 8
 PRE = "blocks.4.hook_resid_pre"
@@ -129,7 +129,7 @@ def test_adding_at_a_hook_is_adding_at_the_place_of_its_direction(random_model, 
     width, hook_name = random_model.cfg.d_model, f"blocks.2.{place}"
     tokens, vector = torch.tensor([[5, 6, 7]]), vectors(1, width)["feature_0"].clamp(-1, 1)
     logits = []
-    for name in (hook_name, direction_place(direction_layer(hook_name))):
+    for name in (hook_name, f"blocks.{direction_layer(hook_name)}.hook_resid_post"):
         with ss.steered(random_model, ss.add(vector, 2.0), hook_name=name), torch.no_grad():
             logits.append(random_model(tokens))
     torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hugging import hugging_face, last_logits, resid_pre_changed
@@ -12,7 +13,12 @@ from saelens_steer.config import MarginMetric, TokenSetSpec
 from saelens_steer.data import complement, token_set
 from saelens_steer.metrics import LogitMetric, kl, resolve_metrics
 from saelens_steer.metrics.metric import logit_margin
-from saelens_steer.steering import feature_directions, matched_controls, plain_directions
+from saelens_steer.steering import (
+    feature_directions,
+    matched_controls,
+    plain_directions,
+    positions,
+)
 from saelens_steer.sweeps import LogitSweep, Store, UnsteeredPass, grid
 from saelens_steer.sweeps.logits import run_logits
 from saelens_steer.sweeps.measurement import generating
@@ -159,3 +165,28 @@ def test_committed_shards_are_not_computed_again_and_another_key_never_sees_them
     assert run_logits(again, Store(tmp_path, "key")).equals(first)
     with pytest.raises(AssertionError, match="computed"):
         run_logits(again, Store(tmp_path, "other"))
+
+
+@pytest.mark.parametrize("positions", ["all", "last"])
+@pytest.mark.parametrize("ends", [[0], [0, 1], [0, 1, 2, 3]])
+def test_prompts_that_end_in_the_padding_token_are_steered_alike_in_every_tier(
+    sweep, random_bridge, positions, ends
+):
+    pad = sweep.model.tokenizer.pad_token_id
+    prompts = [[*p, pad] if i in ends else p for i, p in enumerate(sweep.prompts)]
+    tree, whole, bridge = (
+        run_logits(based(sweep, prompts=prompts, positions=positions, **more)).sort_values(
+            ["cell", "prompt"]
+        )
+        for more in ({}, {"whole_passes": True}, {"model": random_bridge})
+    )
+    for other in (whole, bridge):
+        for column in ("m", "kl", "receipt_positions", "receipt_rel_norm"):
+            np.testing.assert_allclose(other[column], tree[column], atol=1e-4, rtol=0)
+    assert (tree.query("cell >= 0")["kl"] > 0).all()
+
+
+def test_rows_are_refused_if_the_hook_steered_other_positions_than_planned(sweep, monkeypatch):
+    monkeypatch.setattr(positions.Tracker, "_now", lambda self, shown, b, n: torch.eye(b, n) > 0)
+    with pytest.raises(RuntimeError, match=r"steered .* positions in 1 passes"):
+        run_logits(based(sweep, whole_passes=True))

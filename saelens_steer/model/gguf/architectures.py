@@ -92,7 +92,8 @@ def _sliding(keys: Keys, pattern: int | list[Any], n_layers: int) -> list[bool]:
     if isinstance(pattern, int):
         return [layer % pattern < pattern - 1 for layer in range(n_layers)]
     if len(pattern) != n_layers:
-        raise keys.refused("attention.sliding_window_pattern", pattern)
+        why = f"which is not one value for each of {n_layers} layers"
+        raise keys.refused("attention.sliding_window_pattern", pattern, why)
     return [bool(slides) for slides in pattern]
 
 
@@ -105,10 +106,6 @@ def _gemma2(keys: Keys, sizes: Sizes) -> Settings:
     rope = _rotated(keys, settings["head_dim"])
     keys.expect("rope.freq_base_swa", rope["rope_theta"])
     caps = {name: keys.take(name) or None for name in CAPS}
-    if settings["sliding_window"] is None:
-        raise InputError(
-            f"{keys.file.path} lacks gemma2.attention.sliding_window: convert it again"
-        )
     return {**settings, "rope_parameters": rope, **caps}
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.pytorch_utils import Conv1D
 
 from saelens_steer.errors import InputError, one_line
+from saelens_steer.model.configs import weightless
 from saelens_steer.model.gguf.architectures import ARCHITECTURES, Settings, Sizes
 from saelens_steer.model.gguf.header import GgufFile, gguf_package
 from saelens_steer.model.gguf.keys import Keys
@@ -31,8 +31,7 @@ def gguf_config(file: GgufFile) -> PretrainedConfig:
     try:
         config = CONFIG_MAPPING[architecture.model_type](**settings)
         config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[architecture.model_type]]
-        with torch.device("meta"):
-            hf = AutoModelForCausalLM.from_config(config)
+        hf = weightless(config)
     except Exception as error:  # transformers validates configs with errors of several kinds
         raise InputError(f"{file.path} does not describe a model: {one_line(error)}") from error
     _account_for_tensors(file, _weights(file, hf))
@@ -101,6 +100,11 @@ def _weights(file: GgufFile, hf: PreTrainedModel) -> Shapes:
     found = {}
     for name, weight in hf.named_parameters():
         stem, dot, end = name.rpartition(".")
+        if (place := names.get_name(stem)) is None:
+            raise InputError(
+                f"{file.path} cannot hold the weight {name} of {type(hf).__name__}, for which GGUF "
+                "has no name: use the checkpoint in Hugging Face format"
+            )
         shape = tuple(weight.shape)
-        found[f"{names.get_name(stem)}{dot}{end}"] = shape[::-1] if name in turned else shape
+        found[f"{place}{dot}{end}"] = shape[::-1] if name in turned else shape
     return found

@@ -84,7 +84,8 @@ def _reader(path: Path) -> Any:
 
 
 def _value(name: str, field: Any) -> Any:
-    """A key's value; floats as short as float32 allows, vocabulary lists only as their length."""
+    """A key's value. Floats are rounded to float32's shortest form; vocabulary lists are replaced
+    by their length."""
     if name.startswith("tokenizer.") and field.types[0].name == "ARRAY":
         return len(field.data)
     value = field.contents()

@@ -1,4 +1,4 @@
-"""The keys of a file's architecture, struck off one by one as they are read."""
+"""The keys of a file's architecture, each removed once read, so leftovers can be refused."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ class Keys:
         if default is None or not isinstance(value, list):
             return value
         if len(set(value)) != 1:  # one for each layer
-            raise self.refused(name, value)
+            raise self.refused(name, value, "which differs between layers")
         return value[0]
 
     def number(self, name: str) -> int:
         """The value of a key that is a positive whole number."""
         value = self.take(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise self.refused(name, value)
+            raise self.refused(name, value, "which is not a positive whole number")
         return value
 
     def expect(self, name: str, *allowed: Any) -> None:
@@ -87,11 +87,11 @@ class Keys:
                     "model reads: convert the checkpoint again"
                 )
 
-    def refused(self, name: str, value: Any) -> InputError:
+    def refused(self, name: str, value: Any, why: str = "which would be ignored") -> InputError:
         """The error for a key that the loaded model would not follow."""
         return InputError(
-            f"{self.file.path} states {self.prefix}{name} = {value}, which would be ignored: use "
-            "the checkpoint in Hugging Face format"
+            f"{self.file.path} states {self.prefix}{name} = {value}, {why}: use the checkpoint in "
+            "Hugging Face format"
         )
 
 

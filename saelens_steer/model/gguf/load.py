@@ -28,6 +28,7 @@ from saelens_steer.model.gguf.config import gguf_config
 from saelens_steer.model.gguf.header import DAMAGE, GgufFile, read_gguf
 from saelens_steer.model.gguf.tokenizer import gguf_tokenizer
 from saelens_steer.model.snapshot import content_hash, download_failure, snapshot_commit
+from saelens_steer.model.tokenizer import with_tokenizer
 
 ENDS = ("eos", "eot", "eom")
 """Ends of text, of a turn and of a message: llama.cpp stops at each."""
@@ -61,7 +62,7 @@ def from_gguf(
         source=str(path),
         config=config,
         tokenizer=gguf_tokenizer(file) if tokenizer is None else tokenizer,
-        fingerprint=content_hash(path),
+        fingerprint=with_tokenizer(content_hash(path), tokenizer),
         commit=snapshot_commit(path.parent),
         read=partial(read_gguf_weights, file, config),
     )

@@ -36,7 +36,8 @@ def gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerBase:
     """The tokenizer of a file; InputError if it holds none, or one that cannot be rebuilt."""
     kind, pre = (str(file.values.get(f"tokenizer.ggml.{key}", "")) for key in ("model", "pre"))
     if kind not in MODELS:
-        raise InputError(f"{file.path} holds {_unreadable(kind)}: {ELSEWHERE}")
+        what = f"a tokenizer of type {kind!r}" if kind else "no tokenizer"
+        raise InputError(f"{file.path} holds {what}: {ELSEWHERE}")
     known = (*SPLIT, *DIGITS, *GPT2, *UNNAMED)
     if kind == "gpt2" and pre not in known:
         raise InputError(f"{file.path} splits text as {pre!r}, which is not supported: {ELSEWHERE}")
@@ -54,10 +55,6 @@ def gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerBase:
 
 
 ELSEWHERE = "pass its checkpoint's own tokenizer, load_model(…, tokenizer=…)"
-
-
-def _unreadable(kind: str) -> str:
-    return f"a tokenizer of type {kind!r}" if kind else "no tokenizer"
 
 
 def _from_transformers(file: GgufFile, adds_bos: bool) -> Any:
