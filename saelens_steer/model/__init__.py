@@ -46,6 +46,7 @@ from saelens_steer.model.load import checkpoint_of, load_model
 from saelens_steer.model.model_class import is_bridge
 from saelens_steer.model.parity import ParityError, compare_on, tolerance
 from saelens_steer.model.provenance import (
+    REMEMBERED,
     model_fingerprint,
     model_provenance,
     origin_of,

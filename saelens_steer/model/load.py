@@ -25,7 +25,7 @@ from saelens_steer.model.gguf import find_gguf, from_gguf
 from saelens_steer.model.memory import from_memory
 from saelens_steer.model.model_class import Model, ModelClass
 from saelens_steer.model.proof import WHOLE, float32_twin
-from saelens_steer.model.provenance import ModelOrigin, reader_of, set_origin
+from saelens_steer.model.provenance import REMEMBERED, ModelOrigin, reader_of, set_origin
 from saelens_steer.model.settings import context_length, rope_theta
 from saelens_steer.model.snapshot import find_snapshot
 from saelens_steer.model.tokenizer import set_own_tokenizer, stop_ids
@@ -136,7 +136,7 @@ def _load_proven(checkpoint: Checkpoint, spec: LoadRequest) -> Model:
         about = {"model": spec.name, "dtype": str(spec.dtype), "class": spec.model_class}
         parity.remember(key, found, {**about, "proof": proof})
     else:
-        found, proof = remembered[0], f"{remembered[1]}, remembered"
+        found, proof = remembered[0], remembered[1] + REMEMBERED
         model = BUILDERS[spec.model_class](hf, spec)
     origin = ModelOrigin(
         name=spec.name,

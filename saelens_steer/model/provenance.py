@@ -14,6 +14,8 @@ from transformers import PreTrainedModel
 from saelens_steer.model.model_class import Model
 from saelens_steer.model.parity import Parity
 
+REMEMBERED = ", remembered"
+
 
 @dataclass(frozen=True)
 class ModelOrigin:
@@ -26,7 +28,7 @@ class ModelOrigin:
     stop_ids: tuple[int, ...]
     parity: Parity
     proof: str
-    """What was proved, and in which dtype, with `, remembered` if an earlier load proved it."""
+    """What was proved, and in which dtype, with REMEMBERED if an earlier load proved it."""
 
 
 Reader = Callable[[torch.dtype], PreTrainedModel]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from saelens_steer.data import Prompt, prompts_hash
 from saelens_steer.files import read_json
 from saelens_steer.metrics import metric_provenance
-from saelens_steer.model import model_provenance
+from saelens_steer.model import REMEMBERED, model_provenance
 from saelens_steer.sae import AUDIT, read_quality, sae_fingerprint
 from saelens_steer.version import __version__
 
@@ -31,6 +31,9 @@ def library_versions() -> dict[str, str]:
 def provenance(run: RunContext, sae_is_made: bool) -> dict[str, Any]:
     """The content of provenance.json, with the SAE's hash once the SAE is made."""
     spec, model, versions = run.spec, run.model, library_versions()
+    identity = model_provenance(model)
+    # the same whether this load proved it or an earlier one did, so that a rerun changes no byte
+    identity["proof"] = str(identity.get("proof", "")).removesuffix(REMEMBERED) or None
     train, folder = spec.sae.train, run.folder.path("sae")
     sae = spec.sae.model_dump(exclude_none=True)
     sae["hash"] = sae_fingerprint(folder) if sae_is_made else None
@@ -44,7 +47,7 @@ def provenance(run: RunContext, sae_is_made: bool) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": versions,
         "device": str(model.cfg.device),
-        "model": model_provenance(model),
+        "model": identity,
         "hook_name": run.hook_name,
         "sae": sae,
         "special_tokens": None if start is None else start.record(model.tokenizer),
