@@ -22,11 +22,15 @@ from .model import default_hook_name as default_hook_name
 from .model import load_model as load_model
 from .pipeline.explain import feature_pages as feature_pages
 from .pipeline.explain import label_features as label_features
-from .pipeline.notebook import compare_edits as compare_edits
+from .pipeline.generate import compare_edits as compare_edits
+from .pipeline.generate import generate as generate
 from .pipeline.notebook import rank_features as rank_features
 from .pipeline.notebook import sweep as sweep
 from .pipeline.result import Result as Result
 from .pipeline.run import run as run
+from .pipeline.suggest import SuggestedAlpha as SuggestedAlpha
+from .pipeline.suggest import suggest_alpha as suggest_alpha
+from .pipeline.texts import Texts as Texts
 from .report import FeaturePages as FeaturePages
 from .sae import load_sae as load_sae
 from .sae import sae_quality as sae_quality

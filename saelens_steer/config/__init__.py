@@ -1,6 +1,10 @@
 """One frozen pydantic spec per step, composed by RunSpec; YAML in, YAML out."""
 
-from saelens_steer.config.compare_edits import CompareEditsSettings, CompareEditsSpec
+from saelens_steer.config.compare_edits import (
+    CompareEditsSettings,
+    CompareEditsSpec,
+    GenerateSettings,
+)
 from saelens_steer.config.directions import (
     CAUSAL,
     CONTRASTS,

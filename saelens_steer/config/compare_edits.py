@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, WrapValidator, model_validator
@@ -35,6 +36,30 @@ class CompareEditsSettings(Spec):
     median. auto: 10 if an SAE is spliced in, otherwise no limit."""
     max_new_tokens: int = Field(default=64, gt=0)
     batch_size: int = Field(default=16, gt=0)
+
+
+class GenerateSettings(CompareEditsSettings):
+    """Strengths, sampling and controls of texts side by side."""
+
+    alphas: tuple[float, ...] = Field(default=(1.0,), min_length=1)
+    """Multiples of each vector, in `alpha_unit`; edits have their own strength."""
+    alpha_unit: Literal["raw", "unit", "resid_norm"] = "raw"
+    """raw: α · v. unit: α · v/‖v‖. resid_norm: α · mean ‖x‖ · v/‖v‖."""
+    temperature: float = Field(default=0.0, ge=0)
+    """0: greedy."""
+    samples: int = Field(default=1, gt=0)
+    """Texts per prompt and variant; more than one need a temperature."""
+    controls: int = Field(default=1, ge=0)
+    """Random directions per treatment and strength."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _each_is_another(self) -> GenerateSettings:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError("samples > 1 at temperature 0 are all the same: set a temperature")
+        if not all(alpha and isfinite(alpha) for alpha in self.alphas):
+            raise ValueError("alphas should be finite and not 0: the unsteered text comes anyway")
+        return self
 
 
 class CompareEditsSpec(CompareEditsSettings):

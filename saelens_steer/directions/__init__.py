@@ -23,3 +23,4 @@ from saelens_steer.directions.measure import NamedDirection, Treatment
 from saelens_steer.directions.measure_comparison import ComparisonInputs, comparison_rows
 from saelens_steer.directions.measure_tradeoffs import TradeoffInputs, tradeoff_rows
 from saelens_steer.directions.sources import FINDERS, DirectionFinder, tested_directions
+from saelens_steer.directions.text_loss import text_losses

@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-import pandas as pd
 from sae_lens import SAE
 
 from saelens_steer.activations import Activations, cache_activations
 from saelens_steer.config import (
     AlphaUnit,
     CausalScore,
-    CompareEditsSettings,
     CompletionSpec,
     Match,
     PromptSpec,
@@ -21,7 +19,7 @@ from saelens_steer.config import (
     SweepSpec,
     checked,
 )
-from saelens_steer.data import Prompt, encode_prompts
+from saelens_steer.data import Prompt
 from saelens_steer.directions import (
     SIGNED,
     CausalScoring,
@@ -34,9 +32,9 @@ from saelens_steer.directions import (
 )
 from saelens_steer.errors import InputError
 from saelens_steer.features import Selection, measured_scale
-from saelens_steer.metrics import MetricLike, metric_specs, resolve_metrics
-from saelens_steer.model import check_steerable, hook_width
-from saelens_steer.model.model_class import Model, tokenizer_of
+from saelens_steer.metrics import MetricLike, metric_specs
+from saelens_steer.model import hook_width
+from saelens_steer.model.model_class import Model
 from saelens_steer.pipeline.arguments import given_features, given_prompts, hook_of
 from saelens_steer.pipeline.held import HeldActivations
 from saelens_steer.pipeline.result import Result
@@ -44,24 +42,15 @@ from saelens_steer.progress import progress, say
 from saelens_steer.sae import (
     audit_cached,
     check_feature,
-    check_sae,
     check_splice,
     may_not_fit,
     reads_where_it_steers,
 )
 from saelens_steer.steering import (
-    Edit,
     EditContext,
-    SAEEdit,
-    Variant,
-    variant_of,
 )
 from saelens_steer.sweeps import (
-    ORIGINAL,
-    EditComparison,
     Measurement,
-    check_comparable,
-    edits_table,
 )
 from saelens_steer.tensors import VectorLike, as_vectors
 
@@ -202,52 +191,3 @@ def rank_features(
         own = cache_activations(model, pushed, hook_name=hook_name, special_tokens=sae)
         norm = measured_scale(own).mean_norm
     return rank_by(found, score, scoring, spec, spec.push * norm)
-
-
-def compare_edits(
-    model: Model,
-    variants: Mapping[str, Edit | Sequence[Edit]],
-    prompts: Sequence[Prompt | str],
-    hook_name: str,
-    *,
-    metrics: Sequence[MetricLike] = (),
-    system: str | None = None,
-    chat: bool = True,
-    positions: Literal["all", "prompt", "generated", "last"] = "all",
-    exclude_special_tokens: bool = False,
-    max_norm: float | int | Literal["auto"] | None = "auto",
-    max_new_tokens: int = 64,
-    batch_size: int = 16,
-) -> pd.DataFrame:
-    """Generate with and without edits: one row per prompt × variant, first the unedited `original`.
-
-    `variants`: name → one edit, or several in order, at `hook_name`. CompareEditsSettings documents
-    the settings. Columns as in `edits_table`, with activations if all edits use the same SAE.
-    Raises InputError before any forward pass.
-    """
-    given = {
-        "positions": positions, "exclude_special_tokens": exclude_special_tokens,
-        "max_norm": max_norm, "max_new_tokens": max_new_tokens, "batch_size": batch_size,
-    }  # fmt: skip
-    spec = checked(CompareEditsSettings, given, "compare_edits")
-    check_steerable(model, hook_name)
-    if ORIGINAL.name in variants:
-        raise InputError("a variant cannot be called 'original', the name of the unedited model")
-    named = [variant_of(name, edits, hook_name) for name, edits in variants.items()]
-    tokenizer, sae = tokenizer_of(model), _only_sae(named, model, hook_name)
-    how: dict[str, Any] = {"system": system, "chat": chat, "special_tokens": sae}
-    encoded = encode_prompts(tokenizer, given_prompts(prompts), **how)
-    check_comparable(model, encoded, spec)
-    resolved = resolve_metrics(metrics, tokenizer, model.cfg.d_vocab)
-    job = EditComparison(model, encoded, named, resolved, spec, sae)
-    with progress("compare_edits", job.n_rows) as note:
-        return edits_table(job, note)
-
-
-def _only_sae(variants: Sequence[Variant], model: Any, hook_name: str) -> SAE[Any] | None:
-    """The SAE that all SAE edits share, or None. Raises InputError if one does not fit."""
-    edits = [e for v in variants for e in v.edits[hook_name] if isinstance(e, SAEEdit)]
-    saes = {id(edit.sae): edit.sae for edit in edits if edit.sae is not None}
-    for sae in saes.values():
-        check_sae(sae, model, hook_name)
-    return next(iter(saes.values())) if len(saes) == 1 else None

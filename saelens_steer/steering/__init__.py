@@ -27,10 +27,11 @@ from saelens_steer.steering.positions import Positions, columns, norm_limits, wi
 from saelens_steer.steering.sae_edits import (
     SAEEdit,
     ablate,
+    composed,
     reconstruct,
     scale,
     set_to,
     suppress_and_boost,
 )
-from saelens_steer.steering.variants import EditInputs, Variant, build_variant, variant_of
+from saelens_steer.steering.variants import EditInputs, Variant, build_variant
 from saelens_steer.steering.vectors import file_kind, load_vectors, save_vectors, vectors_version

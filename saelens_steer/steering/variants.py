@@ -18,7 +18,7 @@ from saelens_steer.steering.apply import steered
 from saelens_steer.steering.builders import EditContext, Target, build_edit
 from saelens_steer.steering.directions import scaled_vectors
 from saelens_steer.steering.edits import Edit
-from saelens_steer.steering.sae_edits import SAEEdit, composed
+from saelens_steer.steering.sae_edits import composed
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,6 @@ class Variant:
             for hook_name, edits in self.edits.items():
                 stack.enter_context(steered(model, edits, hook_name, **where))
             yield
-
-
-def variant_of(name: str, edits: Edit | Sequence[Edit], hook_name: str) -> Variant:
-    """A variant with edits at one hook. Raises InputError without edits, or if they conflict."""
-    in_order = (edits,) if isinstance(edits, Edit) else tuple(edits)
-    if not in_order:
-        raise InputError(f"variant {name!r} has no edit")
-    changed = [f for edit in composed(in_order) if isinstance(edit, SAEEdit) for f in edit.features]
-    return Variant(name, {hook_name: in_order}, tuple(dict.fromkeys(changed)))
 
 
 @dataclass(frozen=True)

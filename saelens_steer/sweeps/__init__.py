@@ -7,7 +7,7 @@ from saelens_steer.sweeps.compare_edits import (
     check_comparable,
     edits_table,
 )
-from saelens_steer.sweeps.edits import UNEDITED, edit_at
+from saelens_steer.sweeps.edits import UNEDITED, MatchedPush, edit_at
 from saelens_steer.sweeps.logits import LogitSweep, measure, measured_batches, rows_of
 from saelens_steer.sweeps.measurement import Measurement
 from saelens_steer.sweeps.plan import BatchSplitter

@@ -18,6 +18,7 @@ from torch import Tensor
 from saelens_steer.config import CompareEditsSettings
 from saelens_steer.data import Encoded, pad_left
 from saelens_steer.errors import InputError
+from saelens_steer.files import digest
 from saelens_steer.metrics import LogitMetric, Metric, read_completion
 from saelens_steer.model import flat, generate, last_token_logits, same_places, stop_token_ids
 from saelens_steer.progress import Note, unnoted
@@ -27,6 +28,7 @@ from saelens_steer.tensors import Logits, Mask, Resid, Tokens
 
 ORIGINAL = Variant("original", {})
 """The unedited model."""
+NewTokens = Int[Tensor, "batch new_pos"]
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,14 @@ class EditComparison:
     spec: CompareEditsSettings
     sae: SAE[Any] | None = None
     """If given, activations of the edited features are recorded before and after."""
+    temperature: float = 0.0
+    samples: int = 1
+    seed: int = 0
 
     @property
     def n_rows(self) -> int:
-        """Prompts × variants, the original included."""
-        return len(self.prompts) * (1 + len(self.variants))
+        """Prompts × variants × samples, the original included."""
+        return len(self.prompts) * (1 + len(self.variants)) * self.samples
 
     @property
     def where(self) -> dict[str, Any]:
@@ -55,12 +60,12 @@ class EditComparison:
 
 @torch.no_grad()
 def edits_table(job: EditComparison, note: Note = unnoted) -> pd.DataFrame:
-    """One row per prompt × variant, the original first.
+    """One row per prompt × variant × sample, the original first.
 
-    Columns: prompt_id, domain, prompt, variant, edits, hook_name, completion, truncated, n_tokens,
-    each metric, and the receipt of the prompt's pass: the number of positions changed, their mean
-    ‖Δx‖/‖x‖ and, averaged over the variant's features, the largest activation in the prompt before
-    the edit and after re-encoding.
+    Columns: prompt_id, domain, prompt, variant, edits, hook_name, sample, completion, truncated,
+    n_tokens, each metric, and the receipt of the prompt's pass: the number of positions changed,
+    their mean ‖Δx‖/‖x‖ and, averaged over the variant's features, the largest activation in the
+    prompt before the edit and after re-encoding. Variants draw the same random numbers.
     """
     parts = []
     for start in range(0, len(job.prompts), job.spec.batch_size):
@@ -88,7 +93,8 @@ class _Batch:
     tokens: Tokens
     real: Mask
     logits: Logits
-    new: Int[Tensor, "batch new_pos"]
+    new: list[NewTokens]
+    """One per sample."""
     added: list[int]
     """Length of each prompt's BOS that is never steered."""
 
@@ -97,19 +103,27 @@ def _batch_rows(job: EditComparison, prompts: Sequence[Encoded]) -> pd.DataFrame
     """Rows of a batch of prompts, grouped by prompt."""
     rows, model = [e.head for e in prompts], job.model
     tokens, real = pad_left(rows, model.tokenizer, model.cfg.device, model.cfg.d_vocab)
-    new = generate(model, tokens, real, job.spec.max_new_tokens)
     logits = last_token_logits(model, tokens, real)
+    new = _written(job, tokens, real)
     batch = _Batch(tokens, real, logits, new, [e.added for e in prompts])
     asked = pd.DataFrame([(e.prompt.id, e.prompt.domain, e.prompt.text) for e in prompts])
     asked.columns = ["prompt_id", "domain", "prompt"]
-    parts = [
-        pd.concat([asked, _variant_rows(job, variant, batch)], axis=1)
-        for variant in (ORIGINAL, *job.variants)
-    ]
+    parts = [_variant_rows(job, variant, batch, asked) for variant in (ORIGINAL, *job.variants)]
     return pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
 
 
-def _variant_rows(job: EditComparison, variant: Variant, batch: _Batch) -> pd.DataFrame:
+def _written(job: EditComparison, tokens: Tokens, real: Mask) -> list[NewTokens]:
+    """The new tokens of each sample, with the hooks that are on the model."""
+    length, found = job.spec.max_new_tokens, []
+    for sample in range(job.samples):
+        seed = int(digest(job.seed, sample, tokens.tolist()), 16) % 2**31
+        found.append(generate(job.model, tokens, real, length, job.temperature, seed))
+    return found
+
+
+def _variant_rows(
+    job: EditComparison, variant: Variant, batch: _Batch, asked: pd.DataFrame
+) -> pd.DataFrame:
     seen, logits, new = _Seen(variant), batch.logits, batch.new
     where = {**job.where, "added": batch.added}
     if variant.edits and job.spec.positions != "generated":  # else the prompt is not edited
@@ -119,18 +133,22 @@ def _variant_rows(job: EditComparison, variant: Variant, batch: _Batch) -> pd.Da
             seen.noting(seen.after, job.model),
         ):
             logits = last_token_logits(job.model, batch.tokens, batch.real)
-    nothing_edited = job.spec.positions == "generated" and batch.new.shape[1] <= 1
+    longest = max(ids.shape[1] for ids in batch.new)
+    nothing_edited = job.spec.positions == "generated" and longest <= 1
     if variant.edits and not nothing_edited:  # the last new token is never read
         with variant.applied(job.model, **where):
-            new = generate(job.model, batch.tokens, batch.real, job.spec.max_new_tokens)
-    stops = stop_token_ids(job.model)
-    texts = [read_completion(job.model.tokenizer, i, stops, job.metrics) for i in new.tolist()]
+            new = _written(job, batch.tokens, batch.real)
     metrics = [m for m in job.metrics if isinstance(m, LogitMetric)]
     values = {m.name: m.of(logits, baseline=batch.logits).double().cpu().numpy() for m in metrics}
-    table = pd.DataFrame(texts).assign(**values)
-    about = (variant.name, variant.label, ", ".join(variant.edits))
-    front = pd.DataFrame([about] * len(table), columns=["variant", "edits", "hook_name"])
-    return pd.concat([front, table, seen.receipt(job.sae, batch.real)], axis=1)
+    about = {"variant": variant.name, "edits": variant.label, "hook_name": ", ".join(variant.edits)}
+    stops, receipt = stop_token_ids(job.model), seen.receipt(job.sae, batch.real)
+    parts = []
+    for sample, ids in enumerate(new):
+        read = [read_completion(job.model.tokenizer, i, stops, job.metrics) for i in ids.tolist()]
+        front = pd.DataFrame([about | {"sample": sample}] * len(read))
+        texts = pd.DataFrame(read).assign(**values)
+        parts.append(pd.concat([asked, front, texts, receipt], axis=1))
+    return pd.concat(parts)
 
 
 @dataclass

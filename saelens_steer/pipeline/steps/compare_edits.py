@@ -22,4 +22,5 @@ def compare_edits(run: RunContext) -> None:
     prompts = measurement.encoded[: spec.limit]
     job = EditComparison(run.model, prompts, variants, measurement.metrics, spec, sae)
     with progress("compare_edits", job.n_rows) as note:
-        write_compared_edits(run.folder.root, edits_table(job, note))
+        table = edits_table(job, note).drop(columns="sample")
+    write_compared_edits(run.folder.root, table)
