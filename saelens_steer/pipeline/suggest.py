@@ -144,7 +144,8 @@ def _upward(
         rel_norm = float(FIRST * RATIO**step)
         edits = {hook_name: (add(vector, rel_norm),)}
         texts = writing.texts(Variant(f"{rel_norm:g}", edits))
-        share = float((texts["ids"] != original["ids"]).mean())
+        pairs = zip(texts["ids"], original["ids"], strict=True)
+        share = sum(new != old for new, old in pairs) / len(texts)
         now = {name: _median(texts, name) for name in ("loss", "distinct_words")}
         broken = not (now["loss"] <= loss + NATS and now["distinct_words"] > words / 2)
         row = {"rel_norm": rel_norm, "share_changed": share, **now}
@@ -155,7 +156,7 @@ def _upward(
 
 def _median(texts: pd.DataFrame, column: str) -> float:
     """The median over the texts that are not empty; NaN if all are."""
-    values = [value for value in texts[column] if not np.isnan(value)]
+    values = [float(value) for value in texts[column].dropna().tolist()]
     return float(np.median(values)) if values else float("nan")
 
 
