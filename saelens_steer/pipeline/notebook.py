@@ -37,6 +37,7 @@ from saelens_steer.model import hook_width
 from saelens_steer.model.model_class import Model
 from saelens_steer.pipeline.arguments import given_features, given_prompts, hook_of
 from saelens_steer.pipeline.held import HeldActivations
+from saelens_steer.pipeline.provenance import measured_on
 from saelens_steer.pipeline.result import Result
 from saelens_steer.progress import progress, say
 from saelens_steer.sae import (
@@ -120,7 +121,27 @@ def sweep(
     with progress("completions", measurement.n_texts(everything, chosen)) as note:
         texts = measurement.completion_rows(everything, chosen, note=note)
     found = Result.of(measurement, measurement.joined(rows, texts), texts)
-    return replace(found, misfits=misfits)
+    return replace(
+        found,
+        misfits=misfits,
+        prompts={prompt.id: prompt.text for prompt in steered},
+        config=_config(measurement),
+        about=measured_on(measurement),
+    )
+
+
+def _config(measurement: Measurement) -> dict[str, Any]:
+    """The settings of the sweep as sections of a config."""
+    specs = [
+        s if isinstance(s, str) else s.model_dump(mode="json") for s in measurement.metric_specs
+    ]
+    template = measurement.prompt_spec.model_dump(mode="json", include={"system", "chat"})
+    return {
+        "hook_name": measurement.hook_name,
+        "prompts": template,
+        "metrics": specs,
+        "sweep": measurement.spec.model_dump(mode="json"),
+    }
 
 
 def _misfits(sae: SAE[Any] | None, activations: Activations | None) -> tuple[str, ...]:

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from saelens_steer.data import Prompt
 from saelens_steer.evidence import ROW_COLUMNS
 from saelens_steer.files import write_json, write_jsonl, write_with
-from saelens_steer.pipeline.result import Result
+from saelens_steer.report import read_lines
 from saelens_steer.tables import read_parquet, records, write_csv, write_parquet
+
+if TYPE_CHECKING:
+    from saelens_steer.pipeline.result import Result
 
 TEXTS = "generated_texts"
 """Folder with one JSON file per feature and prompt, if the config asks for them."""
+OF_DIRECTION = ("edit", "hook_name", "positions", "matched_norm")
+"""Columns that are the same in all rows of a direction, left out of completions.jsonl."""
 
 
 def write_result(
-    folder: Path, result: Result, prompts: Sequence[Prompt], texts_of_layer: int | None = None
+    folder: Path, result: Result, texts: Mapping[str, str], texts_of_layer: int | None = None
 ) -> None:
     """Write completions, interference (CSV and JSON), claims, claims by family, and warnings.
 
-    With `texts_of_layer`, also the files of `write_generated_texts` for that layer.
+    `texts`: prompt id → its text. With `texts_of_layer`, also the files of `write_generated_texts`
+    for that layer.
     """
-    texts, completions = {prompt.id: prompt.text for prompt in prompts}, result.completions
-    constant = ["edit", "hook_name", "positions", "matched_norm"]
-    rows = records(completions.drop(columns=constant, errors="ignore"))
+    completions = result.completions
+    rows = records(completions.drop(columns=[*OF_DIRECTION], errors="ignore"))
     lines = [{**row, "prompt": texts[row["prompt_id"]]} for row in rows]
     write_jsonl(folder / "completions.jsonl", lines)
     write_csv(folder / "interference.csv", result.summary)
@@ -38,6 +42,16 @@ def write_result(
         write_csv(folder / "controls.csv", by_family)
     if texts_of_layer is not None:
         write_generated_texts(folder / TEXTS, completions, texts, texts_of_layer)
+
+
+def read_completions(folder: Path, rows: pd.DataFrame) -> pd.DataFrame:
+    """The texts in completions.jsonl, with the columns that only the rows have."""
+    texts = pd.DataFrame(read_lines(folder / "completions.jsonl"))
+    if texts.empty:
+        return texts
+    about = rows.drop_duplicates("direction").set_index("direction")
+    kept = [name for name in OF_DIRECTION if name in about]
+    return texts.drop(columns="prompt").join(about[kept], on="direction")
 
 
 def write_rows(folder: Path, tables: Iterable[pd.DataFrame]) -> Path:

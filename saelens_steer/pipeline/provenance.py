@@ -11,11 +11,13 @@ from saelens_steer.data import Prompt, prompts_hash
 from saelens_steer.files import read_json
 from saelens_steer.metrics import metric_provenance
 from saelens_steer.model import REMEMBERED, model_provenance
+from saelens_steer.model.model_class import Model
 from saelens_steer.sae import AUDIT, read_quality, sae_fingerprint
 from saelens_steer.version import __version__
 
 if TYPE_CHECKING:
     from saelens_steer.pipeline.context import RunContext
+    from saelens_steer.sweeps import Measurement
 
 LIBRARIES = (
     *("torch", "transformer-lens", "sae-lens", "transformers", "tokenizers", "datasets"),
@@ -28,12 +30,49 @@ def library_versions() -> dict[str, str]:
     return {"saelens-steer": __version__, **{name: version(name) for name in LIBRARIES}}
 
 
+def measured_on(measurement: Measurement) -> dict[str, Any]:
+    """What identifies the inputs of a sweep without a run folder."""
+    model, sae, start = measurement.model, measurement.sae, measurement.start
+    specs, tokenizer = measurement.metric_specs, model.tokenizer
+    about = None
+    if sae is not None:
+        source = sae.cfg.metadata.neuronpedia_id or sae.cfg.metadata.hook_name
+        about = {"source": source, "d_sae": sae.cfg.d_sae, "architecture": sae.cfg.architecture()}
+    return {
+        **_software(),
+        "device": str(model.cfg.device),
+        "model": _model(model),
+        "hook_name": measurement.hook_name,
+        "sae": about,
+        "special_tokens": None if start is None else start.record(tokenizer),
+        "prompts": {"hash": prompts_hash(measurement.prompts), "n": len(measurement.prompts)},
+        "token_sets": metric_provenance(specs, tokenizer, model.cfg.d_vocab),
+        "seeds": {"sweep": measurement.spec.seed},
+    }
+
+
+def _model(model: Model) -> dict[str, Any]:
+    """What identifies the model, whether this load proved it or an earlier one did.
+
+    So a rerun changes no byte.
+    """
+    about = model_provenance(model)
+    proof = about.get("proof")
+    return about if proof is None else about | {"proof": proof.removesuffix(REMEMBERED)}
+
+
+def _software() -> dict[str, Any]:
+    versions = library_versions()
+    return {
+        "saelens_steer": versions.pop("saelens-steer"),
+        "python": platform.python_version(),
+        "packages": versions,
+    }
+
+
 def provenance(run: RunContext, sae_is_made: bool) -> dict[str, Any]:
     """The content of provenance.json, with the SAE's hash once the SAE is made."""
-    spec, model, versions = run.spec, run.model, library_versions()
-    identity = model_provenance(model)
-    # the same whether this load proved it or an earlier one did, so that a rerun changes no byte
-    identity["proof"] = str(identity.get("proof", "")).removesuffix(REMEMBERED) or None
+    spec, model = run.spec, run.model
     train, folder = spec.sae.train, run.folder.path("sae")
     sae = spec.sae.model_dump(exclude_none=True)
     sae["hash"] = sae_fingerprint(folder) if sae_is_made else None
@@ -43,11 +82,9 @@ def provenance(run: RunContext, sae_is_made: bool) -> dict[str, Any]:
     if resumed := read_quality(folder).get("resumed_at_tokens"):
         sae["resumed_at_tokens"] = resumed
     return {
-        "saelens_steer": versions.pop("saelens-steer"),
-        "python": platform.python_version(),
-        "packages": versions,
+        **_software(),
         "device": str(model.cfg.device),
-        "model": identity,
+        "model": _model(model),
         "hook_name": run.hook_name,
         "sae": sae,
         "special_tokens": None if start is None else start.record(model.tokenizer),

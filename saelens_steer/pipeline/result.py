@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
+import yaml
 
+from saelens_steer.errors import InputError
 from saelens_steer.evidence import by_family, claims, guards, headline, summarise
-from saelens_steer.report import interference_figure
+from saelens_steer.files import write_json, write_text
+from saelens_steer.pipeline.outputs import read_completions, write_result, write_rows
+from saelens_steer.pipeline.run_folder import RunFolder
+from saelens_steer.report import interference_figure, metric_names, page, read_run
+from saelens_steer.steering import CANDIDATE
 from saelens_steer.sweeps import Measurement
+from saelens_steer.tables import read_parquet
+
+CONFIG, ABOUT = "config.yaml", "provenance.json"
+SHOWN = 20
+"""Claims that a notebook shows."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +48,12 @@ class Result:
 
     misfits: tuple[str, ...] = ()
     """Warnings that the SAE may not fit the model or the hook, if it was audited."""
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    """Id → text of the steered prompts."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """What was measured, as the sections of a config."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """What identifies model, SAE and libraries, as in provenance.json."""
 
     @classmethod
     def of(cls, measurement: Measurement, rows: pd.DataFrame, completions: pd.DataFrame) -> Result:
@@ -66,6 +87,73 @@ class Result:
     def headline(self) -> str:
         """The result on the main metric, in a sentence."""
         return headline(self.claims, self.summary, self.metrics[0])
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a run folder that `load` and the tools for run folders read; returns its path.
+
+        Raises InputError if the folder holds anything but a run.
+        """
+        place = RunFolder(folder)
+        place.check()
+        place.mark()
+        write_text(place.path(CONFIG), yaml.safe_dump(dict(self.config), sort_keys=False))
+        write_json(place.path(ABOUT), {**self.about, "misfits": list(self.misfits)})
+        write_rows(place.root, [self.rows])
+        write_result(place.root, self, self.prompts)
+        return place.root
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Result:
+        """The result in a run folder, of `save` or of a run. Raises InputError if it has none."""
+        place = Path(folder)
+        if not (place / "sweep").is_dir():
+            raise InputError(f"{place} holds no result: it has no folder sweep/")
+        run = read_run(place)
+        rows = read_parquet(place / "sweep")
+        sweep, misfits = run.spec.get("sweep") or {}, run.provenance.get("misfits") or []
+        families = [name for name in dict.fromkeys(rows["family"]) if name != CANDIDATE]
+        return cls(
+            rows=rows,
+            completions=read_completions(place, rows),
+            metrics=tuple(metric_names(run.summary)),
+            seed=int(sweep.get("seed", 0)),
+            controls=families[0] if families else None,
+            special_tokens=run.provenance.get("special_tokens"),
+            misfits=(*misfits, *run.misfits),
+            prompts={row["prompt_id"]: row["prompt"] for row in run.completions},
+            config=run.spec,
+            about=run.provenance,
+        )
+
+    def report(self, path: str | Path) -> Path:
+        """Write the report as one HTML page that loads nothing; returns its path."""
+        path = Path(path)
+        with tempfile.TemporaryDirectory() as work:
+            run = read_run(self.save(Path(work) / path.stem))
+            return write_text(path, page(run, self.headline))
+
+    def __repr__(self) -> str:
+        """The headline, what was measured, and how many warnings there are."""
+        tested = self.rows.loc[self.rows["family"] == CANDIDATE, "direction"].nunique()
+        controls = self.rows["direction"].nunique() - tested
+        strengths = ", ".join(f"{alpha:g}" for alpha in sorted(set(self.rows["alpha"])))
+        lines = [
+            f"Result: {self.headline}",
+            f"{tested} directions and {controls} controls, {self.rows['prompt_id'].nunique()} "
+            f"prompts, α = {strengths}; metrics {', '.join(self.metrics)}",
+        ]
+        if self.warnings:
+            lines.append(
+                f"{len(self.warnings)} warnings, in .warnings; the first: {self.warnings[0]}"
+            )
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """The headline, the warnings, and the claims on the main metric."""
+        main: Any = self.claims.loc[self.claims["metric"] == self.metrics[0]]
+        notes = "".join(f"<li>{escape(text)}</li>" for text in self.warnings)
+        table = main.head(SHOWN).to_html(index=False, border=0, float_format="{:.3g}".format)
+        return f"<p><b>{escape(self.headline)}</b></p><ul>{notes}</ul>{table}"
 
     def plot_interference(self, metric: str | None = None) -> go.Figure:
         """Plot Δ of a metric (default: the main one) against α, with the controls' band."""

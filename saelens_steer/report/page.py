@@ -26,7 +26,6 @@ from saelens_steer.report import (
 from saelens_steer.report.markup import render
 from saelens_steer.report.run_folder import RunTables, read_run
 from saelens_steer.report.theme import slug
-from saelens_steer.sae import may_not_fit
 
 CONFIG = {"displaylogo": False, "responsive": True}
 SECTIONS = {
@@ -67,11 +66,7 @@ def page(run: RunTables, headline: str) -> str:
         headline=headline,
         edit=None if edit_of(run.summary) in PUSHES else edit_of(run.summary),
         facts=findings.facts(run),
-        warnings=[  # a misfit may explain everything below
-            *may_not_fit(run.audit.get("failures") or []),
-            *run.warnings,
-            *(run.quality.get("warnings") or []),
-        ],
+        warnings=[*run.misfits, *run.warnings, *(run.quality.get("warnings") or [])],
         links=[(name, SECTIONS[name][0]) for name, section in built.items() if section],
         sections=[Markup(section) for section in built.values() if section],
         scripts=True,

@@ -18,6 +18,7 @@ from saelens_steer.errors import InputError
 from saelens_steer.files import read_jsonl
 from saelens_steer.labels import SCORED
 from saelens_steer.report.theme import one_line
+from saelens_steer.sae import may_not_fit
 from saelens_steer.steering import CANDIDATE
 from saelens_steer.tables import read_csv
 
@@ -128,6 +129,11 @@ class RunTables:
         """The resolved config as a mapping."""
         data = parse_yaml(self.config)
         return data if isinstance(data, dict) else {}
+
+    @property
+    def misfits(self) -> list[str]:
+        """The failures of the SAE's audit, which come first: they may explain everything else."""
+        return may_not_fit(self.audit.get("failures") or [])
 
     @cached_property
     def sides(self) -> dict[str, str]:

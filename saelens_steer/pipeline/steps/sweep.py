@@ -46,7 +46,8 @@ def sweep(run: RunContext) -> None:
     place = write_rows(run.folder.root, (measurement.joined(table, texts) for table in tables()))
     result = Result.of(measurement, read_rows(place, measurement.metric_columns(texts)), texts)
     layer = hook_layer(run.hook_name) if run.spec.sweep.completions.files else None
-    write_result(run.folder.root, result, run.prompts, layer)
+    texts_of = {prompt.id: prompt.text for prompt in run.prompts}
+    write_result(run.folder.root, result, texts_of, layer)
 
 
 def kept_rows(
