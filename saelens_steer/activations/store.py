@@ -55,6 +55,16 @@ class Activations:
     def __len__(self) -> int:
         return len(self._vectors)
 
+    def __repr__(self) -> str:
+        """Tokens, width, hook, and tokens by domain."""
+        counts = self.index["domain"].value_counts(sort=False)
+        domains = ", ".join(f"{name or 'no domain'} {n}" for name, n in counts.items())
+        prompts = self.index["prompt_id"].nunique()
+        return (
+            f"Activations: {len(self)} tokens × {self.d_model} at {self.hook_name}, "
+            f"{prompts} prompts ({domains})"
+        )
+
     @property
     def vectors(self) -> Vectors:
         """All vectors, in memory."""

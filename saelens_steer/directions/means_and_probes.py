@@ -46,6 +46,9 @@ class Probe:
     """A unit vector, float32, CPU."""
     bias: float
 
+    def __repr__(self) -> str:
+        return f"Probe: a unit vector of {len(self.direction)}, bias {self.bias:.4g}"
+
     def score(self, x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows"]:
         """The signed distance of each vector from the boundary, float32."""
         return x.float() @ self.direction.to(x.device) + self.bias

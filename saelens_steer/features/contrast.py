@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from html import escape
 from typing import Any, Literal
 
 import numpy as np
@@ -46,6 +47,19 @@ class Selection:
     """Indexed by feature: mean_difference, auroc, firing_rate_positive/_negative, max_act …"""
     scale: Scale
     """A_max of every feature and mean ‖x‖ over all cached tokens."""
+
+    def __repr__(self) -> str:
+        """The candidates of both sides."""
+        found = self.candidates.items()
+        sides = [f"{side}: {', '.join(map(str, own)) or 'none'}" for side, own in found]
+        return "\n".join(
+            [f"Selection by {self.score} at {self.at}, {len(self.scores)} live features", *sides]
+        )
+
+    def _repr_html_(self) -> str:
+        """The scores of the candidates."""
+        chosen = self.scores.loc[self.features]
+        return f"<p>{escape(repr(self).splitlines()[0])}</p>{chosen.to_html(border=0)}"
 
     def by(self, score: ContrastScore, k: int) -> Selection:
         """The same scores, with the top k features of each side by another score."""

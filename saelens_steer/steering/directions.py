@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -42,6 +43,12 @@ class Directions:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __repr__(self) -> str:
+        """How many there are of each family, and the first names."""
+        counts = ", ".join(f"{n} {family}" for family, n in Counter(self.families).items())
+        first = ", ".join(self.names[:4]) + (", …" if len(self) > 4 else "")
+        return f"Directions: {counts}, {self.vectors.shape[1]} wide ({first})"
 
     def __add__(self, other: Directions) -> Directions:
         one, two = vars(self), vars(other)

@@ -38,6 +38,9 @@ class Edit:
     def __call__(self, resid: Resid) -> Resid:
         return self.fn(resid)
 
+    def __repr__(self) -> str:
+        return f"Edit: {self.name}"
+
 
 def add(
     direction: VectorLike,

@@ -37,7 +37,7 @@ class Change:
     fn: Callable[[Latents], Latents]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SAEEdit(Edit):
     """An edit that applies changes to z in order."""
 

@@ -42,6 +42,12 @@ class SteeringVectors:
     architecture: str | None = None
     """The model's class in transformers, such as LlamaForCausalLM, or llama.cpp's name for it."""
 
+    def __repr__(self) -> str:
+        """The first names with their hooks."""
+        first = [f"{name} at {self.hook_names[name]}" for name in list(self.vectors)[:4]]
+        more = ", …" if len(self.vectors) > 4 else ""
+        return f"SteeringVectors of {self.model}: {len(self.vectors)} ({', '.join(first)}{more})"
+
 
 def save_vectors(
     path: str | Path,

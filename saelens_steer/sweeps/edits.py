@@ -76,7 +76,7 @@ def edit_at(edit: EditSpec, target: Target, alpha: float, unit: str, context: Ed
     return build_edit(edit, target, amount, context)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class MatchedPush(Edit):
     """A push along `unit` with the ‖Δx‖ of another edit at each activation."""
 
