@@ -29,7 +29,7 @@ from saelens_steer.errors import InputError
 from saelens_steer.files import replacing
 from saelens_steer.model import check_readable, default_hook_name, generate, run_to_hook
 from saelens_steer.model.model_class import Model, tokenizer_of
-from saelens_steer.progress import Note, unnoted
+from saelens_steer.progress import Note, progress, unnoted
 from saelens_steer.tensors import Mask, Tokens, Vectors
 
 TokenChoice = Literal["all", "last", "diagnostic", "answer"]
@@ -144,16 +144,18 @@ def _residuals(
     model: Any, encoded: Sequence[Encoded], hook_name: str, choice: TokenChoice, size: int
 ) -> Iterator[tuple[Vectors, list[Tensor]]]:
     """Vectors of each window of prompts, in order, and the kept positions of each prompt."""
-    for start in range(0, len(encoded), WINDOW * size):
-        window = encoded[start : start + WINDOW * size]
-        by_length = sorted(range(len(window)), key=lambda i: len(window[i].ids))
-        found: dict[int, tuple[Vectors, Tensor]] = {}
-        for first in range(0, len(window), size):
-            batch = by_length[first : first + size]
-            rows = _batch(model, [window[i] for i in batch], hook_name, choice)
-            found |= dict(zip(batch, rows, strict=True))
-        ordered = [found[i] for i in range(len(window))]
-        yield torch.cat([v for v, _ in ordered]), [places for _, places in ordered]
+    with progress("activations", len(encoded)) as note:
+        for start in range(0, len(encoded), WINDOW * size):
+            window = encoded[start : start + WINDOW * size]
+            by_length = sorted(range(len(window)), key=lambda i: len(window[i].ids))
+            found: dict[int, tuple[Vectors, Tensor]] = {}
+            for first in range(0, len(window), size):
+                batch = by_length[first : first + size]
+                rows = _batch(model, [window[i] for i in batch], hook_name, choice)
+                found |= dict(zip(batch, rows, strict=True))
+                note(len(batch))
+            ordered = [found[i] for i in range(len(window))]
+            yield torch.cat([v for v, _ in ordered]), [places for _, places in ordered]
 
 
 def _batch(

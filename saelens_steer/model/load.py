@@ -29,7 +29,7 @@ from saelens_steer.model.provenance import REMEMBERED, ModelOrigin, reader_of, s
 from saelens_steer.model.settings import context_length, rope_theta
 from saelens_steer.model.snapshot import find_snapshot
 from saelens_steer.model.tokenizer import set_own_tokenizer, stop_ids
-from saelens_steer.progress import say_once
+from saelens_steer.progress import progress, say_once
 
 T = TypeVar("T")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -69,17 +69,16 @@ def load_model(
     torch_dtype, device = _one_of(DTYPES, dtype, "dtype"), _device(device)
     checkpoint = find_checkpoint(name, tokenizer, revision)
     length = context_length(checkpoint.config, n_ctx)
-    return _load_proven(
-        checkpoint,
-        LoadRequest(
-            name=checkpoint.name,
-            tokenizer=checkpoint.tokenizer,
-            dtype=torch_dtype,
-            device=device,
-            n_ctx=length,
-            model_class=_class_that_fits(checkpoint, model_class),
-        ),
+    request = LoadRequest(
+        name=checkpoint.name,
+        tokenizer=checkpoint.tokenizer,
+        dtype=torch_dtype,
+        device=device,
+        n_ctx=length,
+        model_class=_class_that_fits(checkpoint, model_class),
     )
+    with progress(f"loading {checkpoint.name}", None):
+        return _load_proven(checkpoint, request)
 
 
 def find_checkpoint(

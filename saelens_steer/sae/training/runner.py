@@ -16,6 +16,7 @@ from sae_lens.training.mixing_buffer import mixing_buffer
 
 from saelens_steer.config import TrainSpec
 from saelens_steer.files import read_json
+from saelens_steer.progress import Note, is_terminal, progress
 from saelens_steer.sae.training.activation_stream import (
     ActivationStream,
     Cache,
@@ -86,8 +87,10 @@ class Runner(LanguageModelSAETrainingRunner):
         trainer.data_provider = self._cached(seen) if is_cached else self._fresh()
         every = max(LOG_EVERY, trainer.cfg.total_training_steps // LOG_LINES)
         self._log_steps(trainer, every)
-        trainer._update_pbar = lambda _, bar: self._update_bar(trainer, bar, every)
-        sae = trainer.fit()
+        with progress("training", 0 if is_terminal() else self.spec.training_tokens) as note:
+            note(seen)
+            trainer._update_pbar = lambda _, bar: self._update_bar(trainer, bar, every, note)
+            sae = trainer.fit()
         if is_cached:
             early = trainer.n_training_samples < self.spec.training_tokens
             self.summary = {"epochs": self.epochs(trainer), "stopped_early": early}
@@ -116,7 +119,12 @@ class Runner(LanguageModelSAETrainingRunner):
 
         trainer.step = logged_step
 
-    def _update_bar(self, trainer: Any, bar: Any, every: int) -> None:
+    def _update_bar(self, trainer: Any, bar: Any, every: int, note: Note) -> None:
+        """Advance SAELens's bar, with the last logged line; outside a terminal, lines of text."""
+        note(self.spec.batch_tokens)
+        if not is_terminal():
+            bar.close()
+            return
         if self.log and trainer.n_training_steps % every == 0:
             line = self.log[-1]
             text = f"loss {line['loss']:.4g} | L0 {line['l0']:.1f} | "
