@@ -60,7 +60,7 @@ def progress(what: str, total: int | None) -> Iterator[Note]:
         return
     parts = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
     times = [TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]
-    with Progress(*parts, *times, console=_console()) as bar:
+    with Progress(*parts, *times, console=_console(), transient=total is None) as bar:
         task = bar.add_task(what, total=total)
         yield lambda rows: bar.advance(task, rows)
 
