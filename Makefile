@@ -16,6 +16,7 @@ OUT    ?= runs/demo
 THREADS ?= 2
 
 export OMP_NUM_THREADS = $(THREADS)
+export OMP_WAIT_POLICY = passive
 PYTEST  = -n 2 --dist loadfile --no-loadscope-reorder  # two test files at a time
 
 .PHONY: demo test test-slow check docs nightly bench format clean

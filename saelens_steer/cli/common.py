@@ -57,10 +57,14 @@ STOPPED = "Interrupted. Rerun the same command to resume (SAE training: if sae.t
 
 
 def _quiet() -> None:
-    """Silence library messages and progress bars, and switch telemetry off."""
+    """Silence libraries, switch telemetry off, and let threads sleep while they wait.
+
+    Spinning threads make a run many times slower beside other work; torch reads this on import.
+    """
     import logging
     import warnings
 
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
