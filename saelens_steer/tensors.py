@@ -3,6 +3,9 @@ that callers give."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import SupportsIndex
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,15 +31,17 @@ Kept = Bool[Tensor, " n"]
 """True at the vectors that are kept."""
 
 VectorLike = Tensor | np.ndarray
-"""Vectors as a caller gives them: [d_model] or [n, d_model], of any floating-point type."""
+"""Vectors of torch or numpy, [d_model] or [n, d_model], of any real dtype and on any device."""
+FeatureLike = SupportsIndex | Sequence[SupportsIndex] | np.ndarray
+"""One feature index or several; integers of numpy and torch are indices too."""
 
 
 def as_floats(name: str, given: VectorLike, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The argument `name` as a tensor of floats. Raises InputError for integers."""
-    if isinstance(given, np.ndarray) and given.dtype.kind == "f":
+    """The argument `name` as a tensor of floats. Raises InputError unless it holds numbers."""
+    if isinstance(given, np.ndarray) and given.dtype.kind in "fiu":
         wide = dtype == torch.float64
         given = torch.from_numpy(given.astype(np.float64 if wide else np.float32))
-    if isinstance(given, Tensor) and given.is_floating_point():
+    if isinstance(given, Tensor) and not (given.is_complex() or given.dtype == torch.bool):
         return given.detach().to(dtype)
     if isinstance(given, Tensor | np.ndarray):
         raise InputError(f"{name} has dtype {given.dtype}: convert it to floats")
@@ -50,7 +55,7 @@ def as_vectors(
 ) -> Vectors:
     """The argument `name` as [n, d_model] on the CPU; one vector [d_model] becomes [1, d_model].
 
-    Raises InputError for another shape or for integers.
+    Raises InputError for another shape or dtype.
     """
     vectors = as_floats(name, given, dtype)
     if vectors.ndim not in (1, 2) or vectors.shape[-1] != d_model or not len(vectors):

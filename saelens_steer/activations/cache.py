@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saelens_steer.activations.store import Activations, ShardWriter
+from saelens_steer.config import plain, whole
 from saelens_steer.data import (
     Encoded,
     Prompt,
@@ -63,6 +64,7 @@ def cache_activations(
     them from there, to bound memory. Raises InputError before any forward pass for an unknown hook
     or missing answers, and later if no vector is kept or a kept one is not finite.
     """
+    batch_size, max_norm = whole("batch_size", batch_size), plain(max_norm)
     hook_name = check_readable(model, hook_name or default_hook_name(model))
     encoded = encode_prompts(
         tokenizer_of(model), prompts, system=system, chat=chat, special_tokens=special_tokens

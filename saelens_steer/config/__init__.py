@@ -1,5 +1,6 @@
 """One frozen pydantic spec per step, composed by RunSpec; YAML in, YAML out."""
 
+from saelens_steer.config.base import plain, whole
 from saelens_steer.config.compare_edits import (
     CompareEditsSettings,
     CompareEditsSpec,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, get_args
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, SupportsIndex, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from saelens_steer.errors import or_known
+from saelens_steer.errors import InputError, or_known
 
 
 class Spec(BaseModel):
@@ -16,6 +17,31 @@ class Spec(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_numbers(cls, data: Any) -> Any:
+        return plain(data)
+
+
+def plain(value: Any) -> Any:
+    """The value with Python's numbers and lists instead of those of numpy, torch or pandas.
+
+    Also inside lists, tuples and mappings. Everything else is left as it is.
+    """
+    if isinstance(value, Mapping):
+        return {plain(key): plain(one) for key, one in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(plain(one) for one in value)
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def whole(name: str, value: SupportsIndex) -> int:
+    """The argument `name` as an int. Raises InputError unless it is a whole number."""
+    number = plain(value)
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise InputError(f"{name} should be a whole number, not {number!r}")
+    return operator.index(number)
 
 
 PLAINER = {

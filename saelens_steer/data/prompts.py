@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from saelens_steer.config import PromptSpec, SampleSpec
+from saelens_steer.config import PromptSpec, SampleSpec, whole
 from saelens_steer.data.sources import (
     TEXT_COLUMNS,
     SourceRow,
@@ -47,7 +47,7 @@ def load_prompts(source: str | Path, limit: int | None = None) -> list[Prompt]:
     `domain` and `answer`. In a .txt file, texts are separated by blank lines. `limit` keeps the
     first prompts only. InputError for a bad row.
     """
-    if limit is not None and limit < 1:
+    if limit is not None and (limit := whole("limit", limit)) < 1:
         raise InputError(f"limit must be at least 1, not {limit}")
     found = _unique(source_rows(str(source)))
     if source_file(str(source)):

@@ -12,6 +12,7 @@ from saelens_steer.directions.controls import (
     needs_activations,
     with_controls,
 )
+from saelens_steer.directions.given import DirectionsLike, GivenDirections
 from saelens_steer.directions.means_and_probes import (
     Probe,
     difference_of_means,

@@ -19,7 +19,7 @@ from sae_lens import SAE
 from torch import Tensor
 
 from saelens_steer.activations import Activations
-from saelens_steer.config import SOURCES, is_custom
+from saelens_steer.config import SOURCES, is_custom, whole
 from saelens_steer.errors import InputError, or_known
 from saelens_steer.features import firing_rates
 from saelens_steer.metrics import imported
@@ -103,6 +103,7 @@ def draw_controls(
     family: str, n: int, *, d_model: int, seed: int, vectors: VectorLike | Activations | None = None
 ) -> Float[Tensor, "n d_model"]:
     """`controls_of` for families that need at most residual vectors at the hook."""
+    n, d_model, seed = whole("n", n), whole("d_model", d_model), whole("seed", seed)
     if isinstance(vectors, Activations) and vectors.d_model != d_model:
         raise InputError(f"vectors should have width d_model = {d_model}, not {vectors.d_model}")
     if vectors is not None and not isinstance(vectors, Activations):

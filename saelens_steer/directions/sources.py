@@ -28,33 +28,20 @@ from saelens_steer.directions.means_and_probes import difference_of_means, linea
 from saelens_steer.errors import InputError
 from saelens_steer.features import NO_SCALE, Scale, Selection, firing_rates, select_features
 from saelens_steer.metrics import imported
-from saelens_steer.model import same_places
 from saelens_steer.sae import check_feature
 from saelens_steer.steering import (
     CONTROL_PREFIX,
     Directions,
     feature_directions,
     load_vectors,
-    plain_directions,
     tested_vectors,
 )
 from saelens_steer.tensors import Direction, Vectors, as_vectors
 
 
-def tested_directions(
-    sae: SAE[Any], spec: SweepSpec, vectors: Vectors | None = None, scale: Scale = NO_SCALE
-) -> Directions:
-    """The directions under test: `vectors`, or else the features in the spec."""
-    if vectors is not None:
-        width = sae.W_dec.shape[1]
-        if vectors.ndim != 2 or vectors.shape[1] != width:
-            raise InputError(f"directions must have shape [n, {width}]")
-        if spec.features != "candidates":
-            raise InputError("give either features or directions, not both")
-        return plain_directions(vectors, spec.alpha_unit, scale)
-    if isinstance(spec.features, str) or not spec.features:
-        raise InputError("no features to sweep: pass features=[…] or directions")
-    return feature_directions(sae, spec.features, spec.alpha_unit, scale)
+def tested_directions(sae: SAE[Any], spec: SweepSpec, scale: Scale = NO_SCALE) -> Directions:
+    """The features in the spec as directions under test."""
+    return feature_directions(sae, spec.named, spec.alpha_unit, scale)
 
 
 @dataclass(frozen=True)
@@ -195,13 +182,13 @@ def _by_function(finder: DirectionFinder, source: str, k: int) -> list[FoundDire
 
 def _of_file(finder: DirectionFinder, source: str, k: int) -> list[FoundDirections]:
     """The vectors of a file at the run's hook."""
-    held, hook_name = load_vectors(source), finder.activations.hook_name
-    names = [n for n, hook in held.hook_names.items() if hook_name in same_places(hook)][:k]
-    if not names:
-        hooks = ", ".join(sorted(set(held.hook_names.values())))
-        raise InputError(f"{source} has no vector at {hook_name}, only at {hooks}")
-    vectors = torch.stack([held.vectors[name] for name in names])
-    return _same(finder, source, tuple(names), (None,) * len(names), vectors)
+    try:
+        found = load_vectors(source).at(finder.activations.hook_name)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    names = tuple(found)[:k]
+    vectors = torch.stack([found[name] for name in names])
+    return _same(finder, source, names, (None,) * len(names), vectors)
 
 
 def _features(

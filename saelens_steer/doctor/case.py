@@ -13,7 +13,7 @@ from torch import Tensor
 
 from saelens_steer.model import flat, last_token_logits, run_to_hook
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.steering import Edit, add, steered
+from saelens_steer.steering import Edit, add_rows, steered
 from saelens_steer.sweeps import HALF_TOLERANCE, Measurement
 from saelens_steer.sweeps.unsteered_pass import TOLERANCE
 from saelens_steer.tensors import Logits, Mask, Tokens, Vectors
@@ -124,6 +124,6 @@ class SelfTestCase:
     @contextlib.contextmanager
     def pushed(self, hook_name: str) -> Iterator[list[Tensor]]:
         """Push all positions in the context; collect the activation at `hook_name` in each pass."""
-        edit = add(self.own_pushes)
+        edit = add_rows(self.own_pushes)
         with steered(self.model, edit, self.hook_name), captured(self.model, hook_name) as seen:
             yield seen

@@ -36,7 +36,7 @@ from saelens_steer.model import (
 )
 from saelens_steer.pipeline.steps.sae import audited
 from saelens_steer.sae import LEAST_EXPLAINED, check_sae, reads_at
-from saelens_steer.steering import add, plain_directions
+from saelens_steer.steering import add, add_rows, plain_directions
 from saelens_steer.sweeps import LogitSweep, grid, measure
 from saelens_steer.tensors import Logits
 
@@ -69,7 +69,7 @@ def parity(case: SelfTestCase) -> Finding:
 def identity(case: SelfTestCase) -> Finding:
     """α = 0 changes nothing and leaves no hook behind."""
     before, hooks = last_token_logits(case.model, *case.batch), _hooks(case.model)
-    after = case.under(add(case.own_pushes, 0.0), *case.batch).logits
+    after = case.under(add_rows(0 * case.own_pushes), *case.batch).logits
     left = _hooks(case.model) - hooks
     same = "bit-identical" if torch.equal(before, after) else "not bit-identical"
     detail = f"{same}; {left} hooks left"
@@ -121,7 +121,7 @@ def _unfinished(
 
 def batches(case: SelfTestCase) -> Finding:
     """Left-padded rows, each under its own push, agree with the same rows run one by one."""
-    together = case.under(add(case.own_pushes), *case.batch)
+    together = case.under(add_rows(case.own_pushes), *case.batch)
     rows = [case.under(add(push), *case.alone(row)) for row, push in enumerate(case.own_pushes)]
     alone, positions = torch.cat([row.logits for row in rows]), sum(row.positions for row in rows)
     moved = relative_error(alone, last_token_logits(case.model, *case.batch))

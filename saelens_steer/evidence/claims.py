@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from saelens_steer.config import whole
 from saelens_steer.evidence import statistics
 from saelens_steer.evidence.grid import RowGrid, check_metrics
 from saelens_steer.evidence.matching import Matching, families_of
@@ -46,6 +47,7 @@ def claims(
     malformed table.
     """
     check_metrics(rows, metrics)
+    seed, n_resamples = whole("seed", seed), whole("n_resamples", n_resamples)
     grid = RowGrid.of(rows)
     matching = Matching.of(grid.directions, controls)
     weights = statistics.bootstrap_weights(grid.n_prompts, n_resamples, seed)

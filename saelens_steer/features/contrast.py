@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from saelens_steer.activations import Activations
-from saelens_steer.config import ContrastScore
+from saelens_steer.config import ContrastScore, whole
 from saelens_steer.errors import InputError
 from saelens_steer.features.scale import Scale, feature_activations
 from saelens_steer.sae import check_sae_at, codec, rows_at_once
@@ -113,6 +113,7 @@ def select_features(
     if there are too many to rank, auroc comes from binned activations and auroc_error bounds its
     error. Raises InputError for an unknown domain, or one without any cached token at `at`.
     """
+    k = whole("k", k)
     codec.check_positive(sae)
     check_sae_at(sae, activations.d_model, activations.hook_name)
     if positive == negative:

@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
+from saelens_steer.config import whole
 from saelens_steer.errors import InputError
 
 MAX_DEFAULT_N_CTX = 4096
@@ -79,6 +80,7 @@ def context_length(config: PretrainedConfig, n_ctx: int | None) -> int:
     longest = longest_context(config)
     if n_ctx is None:
         return min(longest or UNSTATED_N_CTX, MAX_DEFAULT_N_CTX)
+    n_ctx = whole("n_ctx", n_ctx)
     if not 0 < n_ctx <= (longest or n_ctx):
         most = longest or "any number"
         raise InputError(f"n_ctx={n_ctx} is out of range; choose 1 to {most} for this model.")

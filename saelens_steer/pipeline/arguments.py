@@ -13,7 +13,23 @@ from saelens_steer.data import Prompt, TextStart, as_prompts
 from saelens_steer.errors import InputError
 from saelens_steer.model import check_steerable, default_hook_name, hook_width, same_places
 from saelens_steer.model.model_class import Model
-from saelens_steer.sae import check_feature, check_sae, is_transcoder, steers_at
+from saelens_steer.sae import check_sae, is_transcoder, steers_at
+from saelens_steer.steering import SteeringVectors
+
+
+def hook_without_sae(model: Model, hook_name: str | None, directions: object) -> str:
+    """The hook to steer: the given one, or the only one of vectors that name theirs."""
+    if hook_name is None:
+        held = directions.hook_names if isinstance(directions, SteeringVectors) else {}
+        hooks = sorted(set(held.values()))
+        if not hooks or any(hook not in same_places(hooks[0]) for hook in hooks):
+            why = f"the vectors are at {', '.join(hooks)}" if hooks else "sae is None"
+            raise InputError(
+                f"{why}: give hook_name=, such as {default_hook_name(model)!r}, to say where the "
+                "directions are added"
+            )
+        hook_name = hooks[0]
+    return check_steerable(model, hook_name)
 
 
 def hook_of(model: Model, sae: SAE[Any], hook_name: str | None) -> str:
@@ -46,19 +62,6 @@ def given_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
         if not prompt.text.strip():
             raise InputError(f"prompts[{number}] has no text: leave it out")
     return found
-
-
-def given_features(sae: SAE[Any], features: int | Sequence[int]) -> list[int]:
-    """The features as Python integers. Raises InputError if one is not an index of the SAE."""
-    listed: Any = features.tolist() if hasattr(features, "tolist") else features  # type: ignore[union-attr]
-    return [_index(sae, f) for f in (listed if isinstance(listed, Sequence) else [listed])]
-
-
-def _index(sae: SAE[Any], feature: Any) -> int:
-    plain = feature.tolist() if hasattr(feature, "tolist") else feature
-    if not isinstance(plain, int) or isinstance(plain, bool):
-        raise InputError(f"features: {plain!r} is a {type(plain).__name__}, not an index")
-    return check_feature(sae, plain)
 
 
 def check_activations(activations: Activations, model: Model, hook_name: str) -> None:

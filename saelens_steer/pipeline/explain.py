@@ -18,22 +18,22 @@ from saelens_steer.labels import EvidenceCollector, check_labeller, make_labels
 from saelens_steer.model.model_class import Model, tokenizer_of
 from saelens_steer.pipeline.arguments import (
     check_start,
-    given_features,
     given_prompts,
     hook_of,
 )
 from saelens_steer.progress import progress
 from saelens_steer.report import FeaturePages
-from saelens_steer.sae import check_sae_at, counts_firing, is_transcoder
+from saelens_steer.sae import check_sae_at, counts_firing, feature_indices, is_transcoder
 from saelens_steer.steering import Directions
 from saelens_steer.sweeps import Measurement
+from saelens_steer.tensors import FeatureLike
 
 
 def label_features(
     model: Model,
     sae: SAE[Any],
     activations: Activations,
-    features: int | Sequence[int],
+    features: FeatureLike,
     prompts: Sequence[Prompt | str],
     *,
     answers: str | Path | None = None,
@@ -70,7 +70,7 @@ def label_features(
     check_labeller(spec)
     check_sae_at(sae, activations.d_model, activations.hook_name)
     hook_name = hook_of(model, sae, None if is_transcoder(sae) else activations.hook_name)
-    chosen = list(dict.fromkeys(given_features(sae, features)))
+    chosen = list(dict.fromkeys(feature_indices(sae, features)))
     scale = measured_scale(activations, sae, chosen) if counts_firing(sae) else NO_SCALE
     prompt_spec = PromptSpec(system=system, chat=chat)
     steered = some_prompts(given_prompts(prompts), spec.n_prompts, spec.seed)
@@ -96,7 +96,7 @@ def feature_pages(
     model: Model,
     sae: SAE[Any],
     activations: Activations,
-    features: int | Sequence[int],
+    features: FeatureLike,
     topic: Activations | None = None,
     *,
     contexts: int = 8,
@@ -112,5 +112,5 @@ def feature_pages(
     """
     given = {"contexts": contexts, "window": window, "tokens": tokens, "neighbours": neighbours}
     spec = checked(FeaturesSpec, {"topic": None, **given}, "feature_pages")
-    chosen = given_features(sae, features)
+    chosen = feature_indices(sae, features)
     return FeaturePages(**vars(pages_of(model, sae, activations, chosen, spec, topic)))

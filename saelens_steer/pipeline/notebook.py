@@ -23,10 +23,11 @@ from saelens_steer.data import Prompt
 from saelens_steer.directions import (
     SIGNED,
     CausalScoring,
+    DirectionsLike,
+    GivenDirections,
     check_causal,
     probe_between,
     rank_by,
-    tested_directions,
     vectors_of,
     with_controls,
 )
@@ -35,7 +36,7 @@ from saelens_steer.features import Selection, measured_scale
 from saelens_steer.metrics import MetricLike, metric_specs
 from saelens_steer.model import hook_width
 from saelens_steer.model.model_class import Model
-from saelens_steer.pipeline.arguments import given_features, given_prompts, hook_of
+from saelens_steer.pipeline.arguments import given_prompts, hook_of, hook_without_sae
 from saelens_steer.pipeline.held import HeldActivations
 from saelens_steer.pipeline.provenance import measured_on
 from saelens_steer.pipeline.result import Result
@@ -53,16 +54,16 @@ from saelens_steer.steering import (
 from saelens_steer.sweeps import (
     Measurement,
 )
-from saelens_steer.tensors import VectorLike, as_vectors
+from saelens_steer.tensors import FeatureLike
 
 
 def sweep(
     model: Model,
-    sae: SAE[Any],
+    sae: SAE[Any] | None,
     prompts: Sequence[Prompt | str],
     *,
-    features: Sequence[int] | None = None,
-    directions: VectorLike | None = None,
+    features: FeatureLike | None = None,
+    directions: DirectionsLike | None = None,
     hook_name: str | None = None,
     edit: str | Mapping[str, object] = "add",
     alphas: Sequence[float | int] = (-4.0, -2.0, 0.0, 2.0, 4.0),
@@ -83,13 +84,17 @@ def sweep(
 ) -> Result:
     """Steer along features and along random controls, and measure each prompt at each strength.
 
-    Pass either `features` by index or `directions` [n, d_model] (or [d_model]). `edit`: a name, or
-    a name and options as in a config, such as {"scale": {"error": "drop"}}. `metrics`: names, or
-    `margin(…)`. The hook is the one that the SAE's decoder writes at; give `hook_name` if it names
-    none. `activations` there determine controls, A_max and mean ‖x‖; by default those of the
-    prompts are cached. A transcoder's A_max comes from the hook it reads, and `activations` may be
-    of either hook. SweepSpec documents the other arguments. Raises InputError before any forward
-    pass.
+    Pass `features` by index, `directions`, or both. Directions are vectors [d_model] by name, as in
+    {"caa": v, "probe": w}; a name may also hold a Probe, or a sum of features {3: 1.0, 17: -0.5},
+    which is Σ weight · W_dec[f]. An array [d_model] or [n, d_model], SteeringVectors or a Probe can
+    be passed as it is. Vectors have no A_max, so alpha_unit max_act is for features alone. `sae`
+    may be None with directions that need none; give `hook_name` then, unless the vectors name
+    theirs. `edit`: a name, or a name and options as in a config, such as {"scale": {"error":
+    "drop"}}. `metrics`: names, `margin(…)`, functions, or {name: function}. The hook is the one
+    that the SAE's decoder writes at; give `hook_name` if it names none. `activations` there
+    determine controls, A_max and mean ‖x‖; by default those of the prompts are cached. A
+    transcoder's A_max comes from the hook it reads, and `activations` may be of either hook.
+    SweepSpec documents the other arguments. Raises InputError before any forward pass.
     """
     given: dict[str, object] = {
         "edit": edit, "alphas": alphas, "alpha_unit": alpha_unit, "positions": positions,
@@ -97,12 +102,14 @@ def sweep(
         "n_controls": n_controls, "controls": controls, "match": match,
         "completions": completions, "batch_tokens": batch_tokens, "seed": seed,
     }  # fmt: skip
-    hook_name = hook_of(model, sae, hook_name)
-    if features is not None:
-        given["features"] = given_features(sae, features)
-    if directions is not None:
-        directions = as_vectors("directions", directions, hook_width(model, hook_name))
-    spec = checked(SweepSpec, given, "sweep")
+    if sae is None:
+        hook_name = hook_without_sae(model, hook_name, directions)
+    else:
+        hook_name = hook_of(model, sae, hook_name)
+    width = hook_width(model, hook_name)
+    found = GivenDirections.of(sae, features, directions, hook_name, width)
+    spec = checked(SweepSpec, given | found.named_features, "sweep")
+    found.check(spec, sae)
     steered, asked = tuple(given_prompts(prompts)), metric_specs(metrics)
     prompt_spec = PromptSpec(system=system, chat=chat)
     measurement = Measurement(model, sae, hook_name, steered, spec, asked, prompt_spec)
@@ -111,7 +118,7 @@ def sweep(
     measurement = replace(measurement, context=_context(measurement, held.given_steered))
     scale, for_controls = held.scale(), held.for_controls()
     misfits = _misfits(sae, for_controls[0])
-    tested = tested_directions(sae, spec, directions, scale)
+    tested = found.scaled(spec.alpha_unit, scale)
     everything = with_controls(measurement, tested, *for_controls)
     chosen = list(range(min(len(tested), 2 * spec.completions.top)))
     with progress("strengths", None if spec.calibrated else 0) as note:
@@ -120,9 +127,9 @@ def sweep(
         rows = measurement.logit_rows(everything, note)
     with progress("completions", measurement.n_texts(everything, chosen)) as note:
         texts = measurement.completion_rows(everything, chosen, note=note)
-    found = Result.of(measurement, measurement.joined(rows, texts), texts)
+    result = Result.of(measurement, measurement.joined(rows, texts), texts)
     return replace(
-        found,
+        result,
         misfits=misfits,
         prompts={prompt.id: prompt.text for prompt in steered},
         config=_config(measurement),

@@ -16,6 +16,7 @@ from saelens_steer.sae.fit import DENSE, fit_figures
 from saelens_steer.sae.load import (
     check_feature,
     convert_sae,
+    feature_indices,
     load_sae,
     sae_fingerprint,
     save_sae,

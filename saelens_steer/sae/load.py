@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 from sae_lens import SAE
 
+from saelens_steer.config import plain, whole
 from saelens_steer.errors import InputError
 from saelens_steer.files import file_digest, write_with
 from saelens_steer.model.model_class import Model
@@ -18,6 +20,7 @@ from saelens_steer.sae.conversion import checkpoint_in, load_checkpoint, setting
 from saelens_steer.sae.saelens_format import SAELENS, is_saelens, load_folder, settings_of
 from saelens_steer.sae.sites import check_hook, is_transcoder
 from saelens_steer.sae.sources import from_elsewhere
+from saelens_steer.tensors import FeatureLike
 
 
 def load_sae(
@@ -98,11 +101,19 @@ def _at(sae: SAE[Any], hook_name: str | None) -> SAE[Any]:
     return for_plain_weights(sae)
 
 
-def check_feature(sae: SAE[Any], feature: int) -> int:
-    """Return the feature index, or raise InputError if the SAE has no such feature."""
-    if not 0 <= feature < sae.cfg.d_sae:
-        raise InputError(f"feature {feature} is out of range: the SAE has 0 to {sae.cfg.d_sae - 1}")
-    return feature
+def check_feature(sae: SAE[Any], feature: SupportsIndex) -> int:
+    """The index as an int. Raises InputError if the SAE has no such feature."""
+    index = whole("a feature", feature)
+    if not 0 <= index < sae.cfg.d_sae:
+        raise InputError(f"feature {index} is out of range: the SAE has 0 to {sae.cfg.d_sae - 1}")
+    return index
+
+
+def feature_indices(sae: SAE[Any], features: FeatureLike) -> list[int]:
+    """One feature or several as ints. Raises InputError if the SAE has no such feature."""
+    given = plain(features)
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    return [check_feature(sae, feature) for feature in (given if several else [given])]
 
 
 def save_sae(sae: SAE[Any], folder: str | Path) -> Path:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from saelens_steer.activations import keep_ordinary, without_sinks
+from saelens_steer.config import plain, whole
 from saelens_steer.data import SpecialTokens, begins_with_bos, bos_id, token_ids, trained_with_bos
 from saelens_steer.errors import InputError
 from saelens_steer.model import flat, run_to_hook, unembed
@@ -50,6 +51,7 @@ def sae_quality(
     Contexts begin as the SAE's training contexts did (see `packed_contexts`). Raises InputError if
     the texts fill no context.
     """
+    context_size, max_norm = whole("context_size", context_size), plain(max_norm)
     check_splice(sae)
     check_sae(sae, model, hook_name)
     sums = FitSums(sae)

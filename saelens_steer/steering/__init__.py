@@ -20,7 +20,7 @@ from saelens_steer.steering.directions import (
     scaled_vectors,
     tested_vectors,
 )
-from saelens_steer.steering.edits import Edit, add, orthogonal_part, per_row, project_out
+from saelens_steer.steering.edits import Edit, add, add_rows, orthogonal_part, per_row, project_out
 from saelens_steer.steering.gates import activations_of
 from saelens_steer.steering.padding import first_tokens
 from saelens_steer.steering.positions import Positions, columns, norm_limits, within
@@ -34,4 +34,10 @@ from saelens_steer.steering.sae_edits import (
     suppress_and_boost,
 )
 from saelens_steer.steering.variants import EditInputs, Variant, build_variant
-from saelens_steer.steering.vectors import file_kind, load_vectors, save_vectors, vectors_version
+from saelens_steer.steering.vectors import (
+    SteeringVectors,
+    file_kind,
+    load_vectors,
+    save_vectors,
+    vectors_version,
+)

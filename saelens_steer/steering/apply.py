@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saelens_steer.config import SPLICE_MAX_NORM
+from saelens_steer.config import SPLICE_MAX_NORM, plain
 from saelens_steer.data import special_ids
 from saelens_steer.errors import InputError
 from saelens_steer.model import check_editable, flat, generating_with, hook_layer
@@ -205,6 +205,7 @@ class _Sinks:
 
 
 def _limit(max_norm: float | str | None, edits: Sequence[Edit]) -> float | None:
+    max_norm = plain(max_norm)
     if max_norm == "auto":
         return SPLICE_MAX_NORM if splices(edits) else None
     if isinstance(max_norm, str) or (max_norm is not None and not max_norm > 0):

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from saelens_steer.config import AddSpec, EditSpec
@@ -76,11 +75,11 @@ def _plain(value: Any) -> Any:
     return value.numpy().tobytes().hex() if isinstance(value, Tensor) else value
 
 
-def _add(options: AddSpec, target: Target, amount: Amount, context: EditContext) -> Edit:
+def _add(options: AddSpec, target: Target, amount: float, context: EditContext) -> Edit:
     gates = {"probe": context.probe, "feature": (context.sae, target.features), None: None}
     return add(
-        target.vectors.sum(0),
-        torch.as_tensor(amount).item(),
+        target.vectors,
+        amount,
         keep_norm=options.keep_norm,
         gate=gates[options.gate],  # type: ignore[arg-type]
         orthogonal_to=context.domains if options.orthogonal_to else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,9 +91,10 @@ def tested_vectors(
 ) -> Directions:
     """Directions under test, scaled to the unit. Raises InputError for a zero or non-finite one."""
     vectors = vectors.detach().float().cpu()
-    norms = vectors.norm(dim=-1)
-    if not bool((norms > 0).all() and norms.isfinite().all()):
-        raise InputError("a direction under test is zero or not finite: no control can match it")
+    for name, norm in zip(names, vectors.norm(dim=-1).tolist(), strict=True):
+        if not 0 < norm < math.inf:
+            what = "zero" if norm == 0 else "not finite"
+            raise InputError(f"direction {name} is {what}: no control can match it")
     vectors = scaled_vectors(vectors, features, unit, scale)
     families, shared = (CANDIDATE,) * len(names), (None,) * len(names)
     sizes = same_sizes(vectors.norm(dim=-1).tolist())

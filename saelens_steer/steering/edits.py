@@ -14,9 +14,10 @@ from jaxtyping import Float
 from sae_lens import SAE
 from torch import Tensor
 
+from saelens_steer.config import plain
 from saelens_steer.errors import InputError
 from saelens_steer.steering.gates import Gate, as_gate
-from saelens_steer.tensors import Direction, PerRow, Resid, VectorLike, Vectors, as_floats
+from saelens_steer.tensors import Direction, FeatureLike, Resid, VectorLike, Vectors, as_floats
 
 NOTHING_LEFT = 1e-3
 """Relative norm below which a direction counts as lying in the span of the others."""
@@ -30,7 +31,7 @@ class Edit:
     fn: Callable[[Resid], Resid]
     pointwise: bool = True
     """Whether each vector is edited independently of its row and position."""
-    push: Direction | Float[Tensor, "batch d_model"] | None = None
+    push: Direction | None = None
     """The vector added to every activation, if the edit does nothing else."""
     key: str | None = None
     """Digest of everything that determines `fn`; None if unknown."""
@@ -44,55 +45,72 @@ class Edit:
 
 def add(
     direction: VectorLike,
-    alpha: float | PerRow = 1.0,
+    alpha: float | Sequence[float] | VectorLike = 1.0,
     *,
     keep_norm: bool = False,
-    gate: Gate | tuple[SAE[Any], int | Sequence[int]] | None = None,
+    gate: Gate | tuple[SAE[Any], FeatureLike] | None = None,
     orthogonal_to: VectorLike | None = None,
 ) -> Edit:
     """x ← x + α · direction at each position.
 
-    `direction`: one for the batch [d_model], or one per row [batch, d_model]; with the latter,
-    `alpha` may hold one number per row. keep_norm: rescale x′ to ‖x‖, so that only the angle
-    changes. gate: push only activations that a Probe, or a feature given as (sae, feature), lets
-    through (Lee et al. 2024, arXiv 2409.05907). orthogonal_to: push along the part of `direction`
-    orthogonal to these directions [n, d_model], at the same norm. Raises InputError for values that
-    are not finite, or if nothing of the direction is left.
+    `direction`: [d_model], or several [k, d_model], whose sum is added; `alpha` may then hold one
+    number for each. keep_norm: rescale x′ to ‖x‖, so that only the angle changes. gate: push only
+    activations that a Probe, or a feature given as (sae, feature), lets through (Lee et al. 2024,
+    arXiv 2409.05907). orthogonal_to: push along the part of the sum orthogonal to these directions
+    [n, d_model], at the same norm. `per_row` gives each row of a batch another edit. Raises
+    InputError for values that are not finite, or if nothing of the direction is left.
     """
-    steps = torch.as_tensor(alpha, dtype=torch.float32)
-    direction = as_floats("direction", direction)
+    rows = as_floats("direction", direction)
+    steps = torch.as_tensor(alpha if isinstance(alpha, Tensor) else plain(alpha)).float()
+    if rows.ndim not in (1, 2) or not rows.numel():
+        raise InputError(
+            f"direction has shape {list(rows.shape)}: it should be [d_model], or [k, d_model]"
+        )
+    if steps.ndim and steps.shape != torch.atleast_2d(rows).shape[:1]:
+        raise InputError(
+            f"alpha has shape {list(steps.shape)}, and direction {list(rows.shape)}: give one "
+            "number, or one for each direction; per_row([…]) gives each row of a batch its own edit"
+        )
+    rows, label = torch.atleast_2d(rows), ",".join(f"{x:.4g}" for x in steps.flatten().tolist())
+    if steps.ndim:
+        rows, steps = rows * steps.to(rows.device)[:, None], torch.tensor(1.0)
+    vector = rows.sum(0)
     if orthogonal_to is not None:
-        direction = orthogonal_part(direction, as_floats("orthogonal_to", orthogonal_to))
-    vector = direction * steps.to(direction.device)[..., None]
+        vector = orthogonal_part(vector, as_floats("orthogonal_to", orthogonal_to))
+    vector = vector * steps.to(vector.device)
     if not torch.isfinite(vector).all():
         raise InputError("the steering vector has entries that are not finite numbers")
     opens = None if gate is None else as_gate(gate).holds
-    plain = opens is None and not keep_norm
+    bare = opens is None and not keep_norm
 
     def shift(resid: Resid) -> Resid:
         _check_width(vector, resid)
-        if vector.ndim == 2 and len(vector) != len(resid):
-            raise InputError(
-                f"{len(vector)} directions for a batch of {len(resid)} rows: give one direction, "
-                "or one per row"
-            )
-        x = resid if plain else resid.float()
-        step = vector.to(device=x.device, dtype=x.dtype)
-        pushed = x + (step if step.ndim == 1 else step[:, None, :])
+        x = resid if bare else resid.float()
+        pushed = x + vector.to(device=x.device, dtype=x.dtype)
         if keep_norm:
             pushed = pushed * (x.norm(dim=-1, keepdim=True) / pushed.norm(dim=-1, keepdim=True))
         if opens is None:
             return pushed.to(resid.dtype)
         return torch.where(opens(resid)[..., None].to(x.device), pushed.to(resid.dtype), resid)
 
-    label = f"{alpha:.4g}" if isinstance(alpha, int | float) else "per row"
     options = {
         "keep_norm": keep_norm,
         "gate": gate is not None,
         "orthogonal": orthogonal_to is not None,
     }
     name = ", ".join([label, *(option for option, on in options.items() if on)])
-    return Edit(f"add({name})", shift, pointwise=vector.ndim == 1, push=vector if plain else None)
+    return Edit(f"add({name})", shift, push=vector if bare else None)
+
+
+def add_rows(vectors: Vectors) -> Edit:
+    """x ← x + its row's vector: one `add` for each row of a batch [batch, d_model]."""
+
+    def shift(resid: Resid) -> Resid:
+        if len(vectors) != len(resid):
+            raise InputError(f"{len(vectors)} directions for a batch of {len(resid)} rows")
+        return resid + vectors.to(resid)[:, None]
+
+    return Edit("add(per row)", shift, pointwise=False)
 
 
 def orthogonal_part(

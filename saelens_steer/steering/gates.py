@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float
 from sae_lens import SAE
 from torch import Tensor
 
-from saelens_steer.sae import check_feature, check_splice, encode, rows_at_once
-from saelens_steer.tensors import Vectors
+from saelens_steer.sae import check_splice, encode, feature_indices, rows_at_once
+from saelens_steer.tensors import FeatureLike, Vectors
 
 
 @runtime_checkable
@@ -37,17 +37,16 @@ class FeatureGate:
         return (z > 0).any(-1).view(x.shape[:-1])
 
 
-def as_gate(gate: Gate | tuple[SAE[Any], int | Sequence[int]]) -> Gate:
+def as_gate(gate: Gate | tuple[SAE[Any], FeatureLike]) -> Gate:
     """A gate as it is, (SAE, features) as a FeatureGate.
 
     Raises InputError for an unknown feature, or an SAE that does not read where it steers.
     """
     if not isinstance(gate, tuple):
         return gate
-    sae, wanted = gate
+    sae, features = gate
     check_splice(sae)
-    features = (wanted,) if isinstance(wanted, int) else tuple(wanted)
-    return FeatureGate(sae, tuple(check_feature(sae, feature) for feature in features))
+    return FeatureGate(sae, tuple(feature_indices(sae, features)))
 
 
 def activations_of(

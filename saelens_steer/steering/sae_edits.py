@@ -12,18 +12,18 @@ from jaxtyping import Float
 from sae_lens import SAE
 from torch import Tensor
 
-from saelens_steer.config import ErrorTerm
+from saelens_steer.config import ErrorTerm, plain
 from saelens_steer.errors import InputError
 from saelens_steer.sae import (
-    check_feature,
     check_splice,
     decode,
     decode_change,
     encode,
+    feature_indices,
     rows_at_once,
 )
 from saelens_steer.steering.edits import Edit
-from saelens_steer.tensors import Resid
+from saelens_steer.tensors import FeatureLike, Resid
 
 Latents = Float[Tensor, "n d_sae"]
 
@@ -56,18 +56,16 @@ class SAEEdit(Edit):
         return id(self.sae), self.error
 
 
-def ablate(sae: SAE[Any], features: int | Sequence[int], error: ErrorTerm = "keep") -> Edit:
+def ablate(sae: SAE[Any], features: FeatureLike, error: ErrorTerm = "keep") -> Edit:
     """z_f ← 0: removes exactly z_f · W_dec[f] (for a linear decoder)."""
     rows = _features(sae, features)
     change = Change("ablate", rows, lambda z: _put(z, rows, 0.0))
     return _through(sae, (change,), error)
 
 
-def scale(
-    sae: SAE[Any], features: int | Sequence[int], factor: float, error: ErrorTerm = "keep"
-) -> Edit:
+def scale(sae: SAE[Any], features: FeatureLike, factor: float, error: ErrorTerm = "keep") -> Edit:
     """z_f ← factor · z_f."""
-    rows = _features(sae, features)
+    rows, factor = _features(sae, features), plain(factor)
     _check_finite("factor", factor)
     change = Change(f"scale({factor:g})", rows, lambda z: _put(z, rows, factor * z[:, list(rows)]))
     return _through(sae, (change,), error)
@@ -75,7 +73,7 @@ def scale(
 
 def set_to(
     sae: SAE[Any],
-    features: int | Sequence[int],
+    features: FeatureLike,
     value: float | Sequence[float],
     error: ErrorTerm = "keep",
 ) -> Edit:
@@ -88,14 +86,14 @@ def set_to(
 
 def suppress_and_boost(
     sae: SAE[Any],
-    features: int | Sequence[int],
+    features: FeatureLike,
     boost: float | Sequence[float],
     suppress: float = 0.5,
     error: ErrorTerm = "keep",
 ) -> Edit:
     """z ← suppress · z for every feature, then z_f ← z_f + boost, in units of z."""
     rows = _features(sae, features)
-    boosts = _values("boost", boost, rows)
+    boosts, suppress = _values("boost", boost, rows), plain(suppress)
     _check_finite("suppress", suppress)
 
     def change(z: Latents) -> Latents:
@@ -172,17 +170,17 @@ def _put(z: Latents, rows: tuple[int, ...], value: float | Tensor) -> Latents:
     return z
 
 
-def _features(sae: SAE[Any], features: int | Sequence[int]) -> tuple[int, ...]:
-    rows = (features,) if isinstance(features, int) else tuple(features)
+def _features(sae: SAE[Any], features: FeatureLike) -> tuple[int, ...]:
+    rows = tuple(feature_indices(sae, features))
     if not rows:
         raise InputError("an edit of features needs at least one feature")
     if len(set(rows)) < len(rows):
         raise InputError(f"an edit names a feature twice: {', '.join(map(str, rows))}")
-    return tuple(check_feature(sae, int(f)) for f in rows)
+    return rows
 
 
 def _values(what: str, value: float | Sequence[float], rows: tuple[int, ...]) -> Tensor:
-    values = torch.as_tensor(value, dtype=torch.float32)
+    values = torch.as_tensor(plain(value), dtype=torch.float32)
     if values.ndim and len(values) != len(rows):
         raise InputError(
             f"{what} has {len(values)} numbers for {len(rows)} features: give one each"

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from saelens_steer.errors import InputError, one_line
 from saelens_steer.files import file_digest, write_with
-from saelens_steer.model import hook_layer
+from saelens_steer.model import hook_layer, same_places
 from saelens_steer.steering.gguf import (
     LLAMA_CPP,
     direction_layer,
@@ -41,6 +41,15 @@ class SteeringVectors:
     """Name → notes, such as feature and α; optional."""
     architecture: str | None = None
     """The model's class in transformers, such as LlamaForCausalLM, or llama.cpp's name for it."""
+
+    def at(self, hook_name: str) -> dict[str, Direction]:
+        """The vectors at this hook. Raises InputError if there are none."""
+        places = same_places(hook_name)
+        found = {n: v for n, v in self.vectors.items() if self.hook_names[n] in places}
+        if not found:
+            hooks = ", ".join(sorted(set(self.hook_names.values())))
+            raise InputError(f"no vector is at {hook_name}, only at {hooks}")
+        return found
 
     def __repr__(self) -> str:
         """The first names with their hooks."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from saelens_steer.files import digest
 from saelens_steer.model import Rows
 from saelens_steer.progress import say
-from saelens_steer.steering import Directions, Edit, add, edit_where, per_row
+from saelens_steer.steering import Directions, Edit, add_rows, edit_where, per_row
 from saelens_steer.sweeps.edits import edited
 from saelens_steer.sweeps.plan import Batch, Cell, shards
 from saelens_steer.sweeps.unsteered_pass import UnsteeredPass
@@ -105,7 +105,7 @@ class SweepCells:
         """The edit of a batch, which applies to each row the edit of its cell."""
         if self.edits is not None:
             return per_row([self.edits[cell] for cell in batch.row_cells])
-        return add(self.pushes(batch.row_cells))
+        return add_rows(self.pushes(batch.row_cells))
 
     def sizes(self, cells: Sequence[int]) -> PerRow:
         """The norm of the vector that each cell adds; NaN if cells have edits."""

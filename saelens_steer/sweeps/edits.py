@@ -111,7 +111,7 @@ def edited(
     after = resid.new_empty(len(edits), *resid.shape[1:])
     pushes, matching = list[int](), dict[int, list[int]]()
     for i, edit in enumerate(edits):
-        if edit.push is not None and edit.push.ndim == 1:
+        if edit.push is not None:
             pushes.append(i)
         elif isinstance(edit, MatchedPush) and len(resid) == 1:
             matching.setdefault(id(edit.matched), []).append(i)

@@ -41,6 +41,7 @@ from saelens_steer.steering import (
     EditInputs,
     add,
     build_variant,
+    plain_directions,
     steered,
 )
 
@@ -244,7 +245,7 @@ def test_a_family_of_your_own_gives_controls(tiny_model, sae, acts, prompts):
 
 def test_an_edit_of_features_refuses_a_vector_and_says_which(tiny_model, sae, acts, prompts):
     measurement = study_of(tiny_model, prompts, sae, edit="ablate", n_controls=0)
-    tested = candidates_of(sae, measurement.spec, acts.vectors[:1])
+    tested = plain_directions(acts.vectors[:1])
     with pytest.raises(InputError, match="ablate edits SAE features, and direction_0 is not one"):
         measurement.logit_rows(tested)
 

@@ -10,7 +10,7 @@ from model.model_batches import left_padded, rows
 import saelens_steer.model
 from saelens_steer.errors import InputError
 from saelens_steer.model import generate, last_token_logits
-from saelens_steer.steering import add, steered
+from saelens_steer.steering import add, per_row, steered
 
 HOOK = "blocks.2.hook_resid_pre"
 
@@ -76,7 +76,9 @@ def test_left_padding_does_not_matter(random_model, direction, padded):
 def test_each_row_can_have_its_own_vector_and_strength(random_model, direction, padded):
     vectors = torch.stack([direction, -direction, direction.flip(0), 0 * direction])
     alphas = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    with steered(random_model, add(vectors, alphas), HOOK):
+    with steered(
+        random_model, per_row([add(*one) for one in zip(vectors, alphas, strict=True)]), HOOK
+    ):
         together = last_token_logits(random_model, *padded)
     for row in range(4):
         with steered(random_model, add(vectors[row], float(alphas[row])), HOOK):
