@@ -1,14 +1,16 @@
-"""Metrics that users write: `package.module:function`."""
+"""Metrics that users write: functions, or `package.module:function`."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import linecache
+import math
 import numbers
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -16,50 +18,70 @@ from typing import Any
 
 import torch
 
-from saelens_steer.config import MetricSpec
+from saelens_steer.config import plain
 from saelens_steer.errors import InputError, or_known
-from saelens_steer.files import digest
 from saelens_steer.metrics.metric import LogitMetric, Metric, TextMetric
 from saelens_steer.tensors import Logits, PerRow
 
 SHAPES = "(logits), (logits, baseline), (text) or (text, truncated)"
 TRIAL_ROWS = 3
+TRIAL_TEXT = "One line,\nand another."
+Call = Callable[[Any, Any], Any]
+"""A user's function, called with logits and baseline, or with a completion and `truncated`."""
 
 _CHANGED: dict[str, int | None] = {}
 """Imported metric module → modification time of its file when it was read."""
 
 
-def custom_metric(path: str, d_vocab: int) -> Metric:
-    """The metric behind `package.module:function`, tried once. Raises InputError.
+@dataclass(frozen=True)
+class FunctionMetric:
+    """A user's function as a metric, and the name of its column."""
 
-    The first parameter decides. `logits`: a logit metric, called with [batch, d_vocab] logits and,
-    if it has a second parameter, the unsteered ones; returns one number per row. `text` or
-    `completion`: a text metric, called with a completion and, if it has a second parameter,
-    whether the token limit cut it; returns a number or bool (the column has the function's name)
-    or a mapping column → number. A mapping's columns are the function's attribute `columns`, or
-    what it returns for an empty completion.
-    """
-    function = imported(path)
-    first, n = _parameters(path, function)
-    name = path.rpartition(":")[2].rpartition(".")[2]
-    if first == "logits":
-        fn = partial(_rows, path, function, n)
-        draws = (torch.Generator().manual_seed(seed) for seed in (0, 1))
-        logits, baseline = (torch.randn(TRIAL_ROWS, d_vocab, generator=draw) for draw in draws)
-        _trial(path, "random logits", lambda: fn(logits, baseline=baseline))
-        return LogitMetric(name, fn)
-    columns = _columns(path, function, n, name)
-    return TextMetric(name, columns, partial(_numbers, path, function, n, columns, name))
+    name: str
+    function: Callable[..., Any]
 
+    @classmethod
+    def of(cls, function: Callable[..., Any]) -> FunctionMetric:
+        """Named as the function is, or the function inside a `partial`, or an object's class.
 
-def metrics_version(specs: Sequence[MetricSpec]) -> str:
-    """Digest of the specs and of the source of the modules that define users' metrics.
+        Raises InputError for a lambda.
+        """
+        named = function
+        while isinstance(named, partial):
+            named = named.func
+        name = getattr(named, "__name__", None) or type(named).__name__
+        if name == "<lambda>":
+            raise InputError(
+                'a lambda has no name: write metrics=[{"name": lambda logits: …}], with the name '
+                "of its column"
+            )
+        return cls(name, function)
 
-    Modules that these import are not covered.
-    """
-    own = [imported(spec) for spec in specs if isinstance(spec, str) and ":" in spec]
-    plain = [spec if isinstance(spec, str) else spec.model_dump() for spec in specs]
-    return digest(plain, [source_of(function) for function in own])
+    @classmethod
+    def imported(cls, path: str) -> FunctionMetric:
+        """The function behind `package.module:function`. Raises InputError."""
+        return cls(path.rpartition(":")[2].rpartition(".")[2], imported(path))
+
+    def metric(self, d_vocab: int, path: str | None = None) -> Metric:
+        """The metric, tried once. Raises InputError, in which `path` or the name stands for it.
+
+        The first parameter decides. `logits`: a logit metric, called with [batch, d_vocab] logits
+        and, if it has a second parameter or a keyword `baseline`, the unsteered ones; returns one
+        number per row. `text` or `completion`: a text metric, called with a completion and, if it
+        has a second parameter or a keyword `truncated`, whether the token limit cut it; returns a
+        number or bool (the column has the metric's name), or a mapping column → number. Its columns
+        are the function's attribute `columns`, or what it returns for an empty completion.
+        """
+        path = path or self.name
+        first, call = _called(path, self.function)
+        if first == "logits":
+            fn = partial(_rows, path, call)
+            _try_on_logits(path, fn, d_vocab)
+            return LogitMetric(self.name, fn)
+        columns = _columns(path, self.function, call, self.name)
+        metric = TextMetric(self.name, columns, partial(_numbers, path, call, columns, self.name))
+        metric.fn(TRIAL_TEXT, False)
+        return metric
 
 
 def source_of(function: Callable[..., Any]) -> str:
@@ -115,50 +137,72 @@ def _working_directory_importable() -> Iterator[None]:
             del sys.path[len(sys.path) - 1 - sys.path[::-1].index(here)]
 
 
-def _parameters(path: str, function: Callable[..., Any]) -> tuple[str, int]:
-    """Name of the first parameter, and how many of the two values the function accepts."""
+def _called(path: str, function: Callable[..., Any]) -> tuple[str, Call]:
+    """Name of the first parameter, and the function as one of the two values that it accepts."""
+    module = isinstance(function, torch.nn.Module)
     try:
-        parameters = list(inspect.signature(function).parameters.values())
+        signature = inspect.signature(function.forward if module else function)
     except (TypeError, ValueError):
         raise InputError(f"metric {path!r} has no readable signature; write {SHAPES}") from None
+    parameters = list(signature.parameters.values())
     plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     taken = [p for p in parameters if p.kind in plain]
     needed = [p for p in parameters if p.default is p.empty and "VAR" not in p.kind.name]
     first = taken[0].name if taken else ""
     second = taken[1].name if len(taken) > 1 else ""
+    more = "baseline" if first == "logits" else "truncated"
+    keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name == more]
     ours = second.startswith("baseline") or second == "truncated"
     n = 2 if ours or (taken[1:2] and taken[1] in needed) else 1
-    if first not in ("logits", "text", "completion") or not set(needed) <= set(taken[:n]):
+    if first not in ("logits", "text", "completion") or not {*needed} <= {*taken[:n], *keywords}:
         raise InputError(
             f"metric {path!r} takes ({', '.join(p.name for p in parameters)}); its parameters "
             f"must be {SHAPES}"
         )
-    return first, n
+    if keywords:
+        return first, lambda one, two: function(one, **{more: two})
+    return first, lambda one, two: function(*(one, two)[:n])
 
 
-def _rows(
-    path: str, function: Callable[..., Any], n: int, logits: Logits, *, baseline: Logits
-) -> PerRow:
+def _rows(path: str, call: Call, logits: Logits, *, baseline: Logits) -> PerRow:
     """Call a user's logit metric. Raises InputError unless it returns one number per row."""
-    result = function(*(logits, baseline)[:n])
+    result = _answer(path, f"logits of shape {list(logits.shape)}", lambda: call(logits, baseline))
     try:
-        rows = torch.as_tensor(result, device=logits.device).detach().float()
+        rows = torch.as_tensor(result, device=logits.device)
+        if rows.is_complex():
+            raise TypeError
     except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"metric {path!r} must return a tensor, not {type(result)}") from None
+        raise InputError(
+            f"metric {path!r} must return a tensor of numbers, not {_described(result)}"
+        ) from None
     if rows.shape != logits.shape[:1]:
         raise InputError(
             f"metric {path!r} must return one number per row, shape {list(logits.shape[:1])}, "
             f"not {list(rows.shape)}"
         )
-    return rows
+    rows = rows.float()
+    if bool(rows.isinf().any()):
+        raise InputError(f"metric {path!r} returned an infinite value: return NaN if undefined")
+    return rows if logits.requires_grad else rows.detach()
+
+
+def _try_on_logits(path: str, fn: Any, d_vocab: int) -> None:
+    """Raise InputError unless a logit metric gives numbers for random logits, left as they are."""
+    draws = (torch.Generator().manual_seed(seed) for seed in (0, 1))
+    given = [torch.randn(TRIAL_ROWS, d_vocab, generator=draw) for draw in draws]
+    logits, baseline = (one.clone() for one in given)
+    rows = fn(logits, baseline=baseline)
+    if bool(rows.isnan().all()):
+        raise InputError(f"metric {path!r} returned NaN for every row when tried on random logits")
+    if not (torch.equal(logits, given[0]) and torch.equal(baseline, given[1])):
+        raise InputError(f"metric {path!r} changes the logits that it is given: clone them first")
 
 
 def _numbers(
-    path: str, function: Callable[..., Any], n: int, columns: tuple[str, ...], name: str,
-    text: str, truncated: bool,
-) -> dict[str, float]:  # fmt: skip
+    path: str, call: Call, columns: tuple[str, ...], name: str, text: str, truncated: bool
+) -> dict[str, float]:
     """Call a user's text metric. Raises InputError unless it returns a number per column."""
-    result = function(*(text, truncated)[:n])
+    result = _answer(path, f"the completion {text[:40]!r}", lambda: call(text, truncated))
     values = result if isinstance(result, Mapping) else {name: result}
     if set(values) != set(columns):
         raise InputError(
@@ -171,16 +215,26 @@ def _numbers(
 def _number(path: str, value: Any) -> float:
     if value is None:
         return float("nan")
-    if isinstance(value, numbers.Real) or (hasattr(value, "item") and getattr(value, "size", 0)):
-        return float(value)
-    raise InputError(f"metric {path!r} must return numbers, not {type(value).__name__}")
+    number = plain(value)
+    while isinstance(number, list) and len(number) == 1:
+        number = number[0]
+    if not isinstance(number, numbers.Real):
+        raise InputError(f"metric {path!r} must return numbers, not {_described(value)}")
+    if math.isinf(number):
+        raise InputError(f"metric {path!r} returned an infinite value: return NaN if undefined")
+    return float(number)
 
 
-def _columns(path: str, function: Callable[..., Any], n: int, name: str) -> tuple[str, ...]:
+def _described(value: Any) -> str:
+    """The type of a value, and the shape of an array."""
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ + (f" of shape {list(shape)}" if shape else "")
+
+
+def _columns(path: str, function: Callable[..., Any], call: Call, name: str) -> tuple[str, ...]:
     declared = getattr(function, "columns", None)
     if declared is None:
-        trial = partial(function, *("", False)[:n])
-        result = _trial(path, "an empty completion", trial)
+        result = _answer(path, "an empty completion", lambda: call("", False))
         declared = tuple(result) if isinstance(result, Mapping) else (name,)
         for value in result.values() if isinstance(result, Mapping) else [result]:
             _number(path, value)
@@ -192,13 +246,13 @@ def _columns(path: str, function: Callable[..., Any], n: int, name: str) -> tupl
     return tuple(declared)
 
 
-def _trial(path: str, inputs: str, call: Callable[[], Any]) -> Any:
+def _answer(path: str, inputs: str, call: Callable[[], Any]) -> Any:
     """The result of `call`; an error of the metric's own becomes InputError."""
     try:
         return call()
-    except InputError:
+    except (InputError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise InputError(
-            f"metric {path!r} failed when tried on {inputs}: {type(error).__name__}: {error}"
+            f"metric {path!r} failed on {inputs}: {type(error).__name__}: {error}"
         ) from error

@@ -21,11 +21,14 @@ from saelens_steer.config import (
 )
 from saelens_steer.data import complement, describe, token_set
 from saelens_steer.errors import InputError, or_known
+from saelens_steer.files import digest
 from saelens_steer.metrics.code import Validity, code_validity
-from saelens_steer.metrics.custom import custom_metric
+from saelens_steer.metrics.custom import FunctionMetric
+from saelens_steer.metrics.fingerprint import UnknownContentError, fingerprint
 from saelens_steer.metrics.latex import latex_first, latex_validity
 from saelens_steer.metrics.metric import KL, LogitMetric, Metric, TextMetric, logit_margin
 from saelens_steer.metrics.text import distinct_words, mentions
+from saelens_steer.progress import say_once
 from saelens_steer.tensors import Logits, PerRow
 
 TABLE_COLUMNS = frozenset({
@@ -43,8 +46,14 @@ SUFFIXES = ("_delta", "_ci_low", "_ci_high")
 
 TokenSet = str | Sequence[str] | Sequence[int] | TokenSetSpec
 """The name of a shipped set, token strings, token ids, or a spec."""
-MetricLike = str | MarginMetric | MentionsMetric | Mapping[str, object]
-"""A shipped name, `package.module:function`, a `margin(…)`, or a metric as a config writes it."""
+MetricForm = MarginMetric | MentionsMetric | FunctionMetric | Mapping[str, object]
+MetricLike = str | MetricForm | Callable[..., object]
+"""A shipped name, a `margin(…)`, a function of `logits` or of `text`, {name: function}, a name
+`package.module:function`, or a metric as a config writes it."""
+MetricsLike = Sequence[MetricLike] | Mapping[str, Callable[..., object]]
+"""A list of metrics, or {name: function}."""
+Asked = MetricSpec | FunctionMetric
+"""A metric as a sweep keeps it."""
 
 
 def margin(
@@ -60,15 +69,45 @@ def margin(
     return MarginMetric(margin=checked(MarginSpec, given, "margin"))
 
 
-def metric_specs(metrics: Sequence[MetricLike]) -> tuple[MetricSpec, ...]:
-    """The metrics as specs. Raises InputError for one that is not written as a metric."""
-    if isinstance(metrics, str | Mapping):
-        raise InputError(f"metrics should be a list, not {metrics!r}: write metrics=[{metrics!r}]")
-    return tuple(_spec(metric) for metric in metrics)
+def metric_specs(metrics: MetricsLike) -> tuple[Asked, ...]:
+    """The metrics as specs or named functions. Raises InputError for one that is neither."""
+    if isinstance(metrics, Mapping) and _names_functions(metrics):
+        metrics = [metrics]
+    if isinstance(metrics, str | Mapping) or callable(metrics):
+        shown = getattr(metrics, "__name__", None) or repr(metrics)
+        raise InputError(f"metrics should be a list, not {shown}: write metrics=[{shown}]")
+    return tuple(spec for metric in metrics for spec in _specs(metric))
+
+
+def metrics_version(metrics: MetricsLike, fresh: str) -> str:
+    """Digest of what decides the metrics: their specs, and for functions the code and values read.
+
+    A function that reads something whose content cannot be compared counts as another one for each
+    `fresh`, which is said once.
+    """
+    return digest([_version(spec, fresh) for spec in metric_specs(metrics)])
+
+
+def _version(spec: Asked, fresh: str) -> object:
+    if not isinstance(spec, FunctionMetric):
+        if not isinstance(spec, str):
+            return spec.model_dump()
+        if ":" not in spec:
+            return spec
+        spec = FunctionMetric.imported(spec)
+    try:
+        return [spec.name, fingerprint(spec.function)]
+    except UnknownContentError as reads:
+        say_once(
+            fingerprint,
+            f"metric {spec.name!r} reads {reads}, whose content cannot be compared with an earlier "
+            "run's: its values are measured anew in every run",
+        )
+        return [spec.name, fresh]
 
 
 def resolve_metrics(
-    metrics: Sequence[MetricLike], tokenizer: PreTrainedTokenizerBase, d_vocab: int
+    metrics: MetricsLike, tokenizer: PreTrainedTokenizerBase, d_vocab: int
 ) -> list[Metric]:
     """The functions of the metrics, in order.
 
@@ -81,7 +120,7 @@ def resolve_metrics(
 
 
 def metric_provenance(
-    metrics: Sequence[MetricLike], tokenizer: PreTrainedTokenizerBase, d_vocab: int
+    metrics: MetricsLike, tokenizer: PreTrainedTokenizerBase, d_vocab: int
 ) -> dict[str, dict[str, Any]]:
     """margin name → its token sets: `target` as text, `n_target`, `n_other`, `other` if given."""
     margins = [s.margin for s in metric_specs(metrics) if isinstance(s, MarginMetric)]
@@ -95,13 +134,15 @@ def metric_provenance(
     return about
 
 
-def _resolve(spec: MetricSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: int) -> Metric:
+def _resolve(spec: Asked, tokenizer: PreTrainedTokenizerBase, d_vocab: int) -> Metric:
     if isinstance(spec, MarginMetric):
         return _margin_metric(spec.margin, tokenizer, d_vocab)
     if isinstance(spec, MentionsMetric):
         return _text_metric(spec.mentions.name, partial(mentions, words=spec.mentions.words))
+    if isinstance(spec, FunctionMetric):
+        return spec.metric(d_vocab)
     if ":" in spec:
-        return custom_metric(spec, d_vocab)
+        return FunctionMetric.imported(spec).metric(d_vocab, spec)
     if spec not in SHIPPED:
         raise InputError(
             f"unknown metric {spec!r}; {or_known(spec, SHIPPED)}, "
@@ -110,18 +151,28 @@ def _resolve(spec: MetricSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: int)
     return SHIPPED[spec]
 
 
-def _spec(spec: object) -> MetricSpec:
-    if isinstance(spec, str | MarginMetric | MentionsMetric):
-        return spec
-    form = MentionsMetric if isinstance(spec, Mapping) and "mentions" in spec else MarginMetric
+def _names_functions(given: Mapping[str, object]) -> bool:
+    """Whether a mapping is {name: function}, and not a metric as a config writes it."""
+    return bool(given) and all(callable(one) for one in given.values())
+
+
+def _specs(metric: object) -> list[Asked]:
+    """One metric as a spec; {name: function} may name several."""
+    if isinstance(metric, str | MarginMetric | MentionsMetric | FunctionMetric):
+        return [metric]
+    if isinstance(metric, Mapping) and _names_functions(metric):
+        return [FunctionMetric(str(name), function) for name, function in metric.items()]
+    if callable(metric):
+        return [FunctionMetric.of(metric)]
+    form = MentionsMetric if isinstance(metric, Mapping) and "mentions" in metric else MarginMetric
     try:
-        return form.model_validate(spec)
+        return [form.model_validate(metric)]
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
         raise InputError(
-            "a metric is a shipped name, a margin, mentions, or package.module:function, not "
-            f"{spec!r} ({where}: {problem['msg']})"
+            "a metric is a shipped name, a margin, mentions, a function, or "
+            f"package.module:function, not {metric!r} ({where}: {problem['msg']})"
         ) from None
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from saelens_steer.config import RunSpec, is_file
 from saelens_steer.data import Prompt, load_prompts
@@ -37,6 +38,8 @@ class RunInputs:
     """The prompts steered for the labels."""
     keys: dict[str, str] = field(default_factory=dict)
     """Step → the digest of its inputs, which later steps depend on."""
+    fresh: str = field(default_factory=lambda: uuid4().hex)
+    """Tells this run from all others."""
 
     @property
     def model_key(self) -> list[str]:
@@ -46,9 +49,9 @@ class RunInputs:
         return [weights, spec.class_, spec.dtype, device, versions]
 
     @property
-    def metrics_version(self) -> object:
-        """A digest of the metrics' settings, and of the source code of custom metrics."""
-        return metrics_version(self.spec.metrics)
+    def metrics_version(self) -> str:
+        """A digest of the metrics' settings, and of what custom ones read."""
+        return metrics_version(self.spec.metrics, self.fresh)
 
     @property
     def custom_version(self) -> list[str]:

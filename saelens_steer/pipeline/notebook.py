@@ -33,7 +33,7 @@ from saelens_steer.directions import (
 )
 from saelens_steer.errors import InputError
 from saelens_steer.features import Selection, measured_scale
-from saelens_steer.metrics import MetricLike, metric_specs
+from saelens_steer.metrics import MetricsLike, metric_specs
 from saelens_steer.model import hook_width
 from saelens_steer.model.model_class import Model
 from saelens_steer.pipeline.arguments import given_prompts, hook_of, hook_without_sae
@@ -71,7 +71,7 @@ def sweep(
     positions: Literal["all", "prompt", "last"] = "all",
     exclude_special_tokens: bool = False,
     max_norm: float | int | Literal["auto"] | None = "auto",
-    metrics: Sequence[MetricLike] = ("kl",),
+    metrics: MetricsLike = ("kl",),
     n_controls: int = 512,
     controls: str | Sequence[str] = "covariance",
     match: Match | None = None,
@@ -184,7 +184,7 @@ def rank_features(
     *,
     score: CausalScore = "direct_logit",
     hook_name: str | None = None,
-    metrics: Sequence[MetricLike] = ("kl",),
+    metrics: MetricsLike = ("kl",),
     k: int = 10,
     shortlist: int = 50,
     push: float | int = 1.0,

@@ -11,11 +11,11 @@ import pandas as pd
 import torch
 from sae_lens import SAE
 
-from saelens_steer.config import MetricSpec, PromptSpec, SweepSpec
+from saelens_steer.config import PromptSpec, SweepSpec
 from saelens_steer.data import Encoded, Prompt, SpecialTokens, TextStart, encode_prompts, text_start
 from saelens_steer.errors import InputError
 from saelens_steer.features import Scale
-from saelens_steer.metrics import LogitMetric, TextMetric, resolve_metrics
+from saelens_steer.metrics import Asked, LogitMetric, TextMetric, resolve_metrics
 from saelens_steer.model import hook_width
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.steering import CANDIDATE, Directions, Edit, EditContext
@@ -42,7 +42,7 @@ class Measurement:
     hook_name: str
     prompts: tuple[Prompt, ...]
     spec: SweepSpec
-    metric_specs: tuple[MetricSpec, ...]
+    metric_specs: tuple[Asked, ...]
     prompt_spec: PromptSpec
     context: EditContext | None = None
     """Inputs of the edit besides its direction; None if it reads only the SAE."""

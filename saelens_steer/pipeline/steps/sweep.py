@@ -125,7 +125,8 @@ def store_of(run: RunContext, name: str, measurement: Measurement) -> Store:
     parts += [measurement.unsteered_pass.batch_tokens]
     if name == "rows":
         measured = zip(run.spec.metrics, measurement.metrics, strict=True)
-        parts += [metrics_version([spec for spec, m in measured if isinstance(m, LogitMetric)])]
+        of_logits = [spec for spec, metric in measured if isinstance(metric, LogitMetric)]
+        parts += [metrics_version(of_logits, run.fresh)]
         parts += [spec.cache_logits]  # computes all logits, which changes the last digits
     if name == "texts":
         parts += [spec.seed, spec.completions.model_dump(include=WRITING)]
