@@ -152,8 +152,7 @@ def _called(path: str, function: Callable[..., Any]) -> tuple[str, Call]:
     second = taken[1].name if len(taken) > 1 else ""
     more = "baseline" if first == "logits" else "truncated"
     keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name == more]
-    ours = second.startswith("baseline") or second == "truncated"
-    n = 2 if ours or (taken[1:2] and taken[1] in needed) else 1
+    n = 2 if second.startswith(more) else 1
     if first not in ("logits", "text", "completion") or not {*needed} <= {*taken[:n], *keywords}:
         raise InputError(
             f"metric {path!r} takes ({', '.join(p.name for p in parameters)}); its parameters "

@@ -106,7 +106,7 @@ def test_a_function_without_a_use_is_refused_in_a_sentence(unchecked):
         ([lambda logits: logits[:, 0]], r"write metrics=\[\{\"name\": lambda logits: …\}\]"),
         (entropy, r"should be a list, not entropy: write metrics=\[entropy\]"),
         ([entropy, entropy], "two metrics write the column 'entropy'"),
-        ([tempered], r"'tempered' takes|'tempered' failed on logits"),
+        ([tempered], r"'tempered' takes \(logits, temperature\); its parameters must be"),
         ([torch.softmax], "'softmax' has no readable signature|'softmax' takes"),
         ({"alpha": entropy}, "cannot be called 'alpha'"),
         ({"nan": lambda logits: logits[:, 0] * torch.nan}, "'nan' returned NaN for every row"),
