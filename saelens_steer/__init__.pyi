@@ -8,6 +8,7 @@ from .config import TrainSpec as TrainSpec
 from .config import load_config as load_config
 from .data import Prompt as Prompt
 from .data import load_prompts as load_prompts
+from .directions import DirectionsLike as DirectionsLike
 from .directions import Probe as Probe
 from .directions import difference_of_means as difference_of_means
 from .directions import draw_controls as draw_controls
@@ -16,6 +17,7 @@ from .errors import InputError as InputError
 from .evidence import claims as claims
 from .features import Selection as Selection
 from .features import select_features as select_features
+from .metrics import MetricLike as MetricLike
 from .metrics import kl as kl
 from .metrics import margin as margin
 from .model import default_hook_name as default_hook_name
@@ -50,4 +52,6 @@ from .steering import set_to as set_to
 from .steering import steered as steered
 from .steering import suppress_and_boost as suppress_and_boost
 from .steering.vectors import SteeringVectors as SteeringVectors
+from .tensors import FeatureLike as FeatureLike
+from .tensors import VectorLike as VectorLike
 from .version import __version__ as __version__

@@ -157,12 +157,19 @@ def test_own_types_that_a_user_receives_are_public():
 # --- at the door
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16, torch.float32])
-def test_vectors_of_any_float_type_become_float32(dtype):
-    given = torch.tensor([0.5, -2.0, 8.0], dtype=dtype)
-    assert torch.equal(as_vectors("v", given, 3), torch.tensor([[0.5, -2.0, 8.0]]))
-    found = as_vectors("v", given.double().numpy()[::-1], 3)
-    assert torch.equal(found, torch.tensor([[8.0, -2.0, 0.5]]))
+TYPES = ["float64", "bfloat16", "float16", "float32", "float8_e4m3fn", "int64", "int8", "uint8"]
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_vectors_of_any_real_type_become_float32(dtype):
+    given = torch.tensor([1, 2, 8]).to(getattr(torch, dtype))
+    assert torch.equal(as_vectors("v", given, 3), torch.tensor([[1.0, 2.0, 8.0]]))
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4", "g", "i8", "u1"])
+def test_numpy_vectors_become_float32_however_they_lie_in_memory(dtype):
+    given = np.array([1, 2, 8], dtype=dtype)[::-1]
+    assert torch.equal(as_vectors("v", given, 3), torch.tensor([[8.0, 2.0, 1.0]]))
 
 
 @pytest.mark.parametrize(
@@ -173,11 +180,12 @@ def test_vectors_of_any_float_type_become_float32(dtype):
             r"directions has shape \[2, 7\]: it should be \[n, 32\]",
         ),
         ({"directions": torch.ones(1, 2, 32)}, r"directions has shape \[1, 2, 32\]"),
-        ({"directions": torch.ones(2, 32, dtype=torch.int64)}, "directions has dtype torch.int64"),
-        ({"directions": np.ones((2, 32), dtype=np.int32)}, "directions has dtype int32"),
+        ({"directions": torch.ones(2, 32) > 0}, "directions has dtype torch.bool"),
+        ({"directions": np.ones((2, 32), dtype="U1")}, "directions has dtype <U1"),
+        ({"directions": np.ones((2, 32)) * 1j}, "directions has dtype complex128"),
         ({"directions": [[1.0] * 32]}, "torch tensor or a numpy array, not list"),
-        ({"features": [True]}, "features: True is a bool"),
-        ({"features": [1.5]}, "features: 1.5 is a float"),
+        ({"features": [True]}, "a feature should be a whole number, not True"),
+        ({"features": [1.5]}, "a feature should be a whole number, not 1.5"),
         ({"features": [32]}, "feature 32 is out of range"),
         ({"features": [3], "prompts": []}, "prompts is empty"),
         ({"features": [3], "prompts": ["a", " "]}, r"prompts\[1\] has no text"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, SupportsIndex
+from typing import Any, SupportsFloat, SupportsIndex
 
 import torch
 from sae_lens import SAE
@@ -17,7 +17,7 @@ from saelens_steer.sae import check_feature, feature_indices
 from saelens_steer.steering import CONTROL_PREFIX, Directions, SteeringVectors, tested_vectors
 from saelens_steer.tensors import Direction, FeatureLike, VectorLike, Vectors, as_vectors
 
-DirectionLike = VectorLike | Probe | Mapping[SupportsIndex, float]
+DirectionLike = VectorLike | Probe | Mapping[SupportsIndex, SupportsFloat]
 """A vector [d_model], a probe (its unit direction), or a sum of features {index: weight}: weights
 times decoder rows."""
 DirectionsLike = VectorLike | SteeringVectors | Probe | Mapping[str, DirectionLike]
@@ -132,7 +132,9 @@ def _vector(sae: SAE[Any] | None, where: str, given: DirectionLike, d_model: int
     return vectors[0]
 
 
-def _sum_of(sae: SAE[Any] | None, where: str, weights: Mapping[SupportsIndex, float]) -> Direction:
+def _sum_of(
+    sae: SAE[Any] | None, where: str, weights: Mapping[SupportsIndex, SupportsFloat]
+) -> Direction:
     """Σ weight · W_dec[f], float32, CPU."""
     if sae is None:
         raise InputError(f"{where} is a sum of features, and sae is None: give a vector instead")

@@ -4,6 +4,7 @@ import ast
 import re
 from collections import Counter, defaultdict
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import typer
@@ -22,6 +23,7 @@ GROUPS = {
     "features": "Features", "steering": "Steering", "sweeps": "Sweeps",
     "pipeline": "Studies and runs", "directions": "Directions", "evidence": "Evidence",
     "metrics": "Metrics", "config": "Configs", "report": "Report", "errors": "Errors",
+    "tensors": "Types of arguments",
 }  # fmt: skip
 """Package of a public name → its heading, in the order of the page."""
 LOADED = re.compile(
@@ -105,12 +107,15 @@ def python_page() -> str:
     lines = ["# Python\n", "```python\nimport saelens_steer as ss\n```\n"]
     for package in sorted(names, key=[*GROUPS, *names].index):
         lines.append(f"## {GROUPS.get(package, package)}\n")
-        lines += [_entry(getattr(saelens_steer, name)) for name in names[package]]
+        lines += [_entry(package, name) for name in names[package]]
     return "\n".join(lines)
 
 
-def _entry(public: Any) -> str:
-    """The entry of a function or class, under the module that defines it."""
+def _entry(package: str, name: str) -> str:
+    """The entry of a function, class or type alias, under the module that defines it."""
+    public: Any = getattr(saelens_steer, name)
+    if isinstance(public, UnionType):
+        return f"::: saelens_steer.{package}.{name}\n"
     entry = f"::: {public.__module__}.{public.__qualname__}\n"
     if isinstance(public, type) and issubclass(public, BaseModel):
         return f"{entry}    options: {{members: false}}\n\nFields: [Config](config.md).\n"
