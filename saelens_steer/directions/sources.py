@@ -102,7 +102,9 @@ class DirectionFinder:
                     if feature is None and one.side != self.sides[0]:
                         continue
                     row = vector if feature is None else self.sae.W_dec[feature].detach()
-                    found.setdefault(name, (feature, row.float().cpu()))
+                    known = found.setdefault(name, (feature, row.float().cpu()))
+                    if known[0] != feature or not torch.equal(known[1], row.float().cpu()):
+                        raise InputError(f"two directions are called {name!r}: leave one out")
         if not found:
             raise InputError(f"no direction to sweep was found by {', '.join(map(str, sources))}")
         features, vectors = zip(*found.values(), strict=True)

@@ -202,7 +202,7 @@ class _Reader:
     def class_(self, cls: type, where: str) -> Any:
         """Bases and members."""
         if isinstance(cls, EnumMeta):
-            members = cls.__members__.items()
+            members: Any = cls.__members__.items()
             return [cls.__qualname__, [[n, self.value(m.value, where)] for n, m in members]]
         above = [self.value(one, where) for one in (type(cls), *cls.__bases__) if one is not type]
         own = {name: one for name, one in vars(cls).items() if name not in NOT_READ}
@@ -239,7 +239,7 @@ class _Reader:
 def _tensor(_: _Reader, value: torch.Tensor, __: str) -> Any:
     if type(value) not in (torch.Tensor, torch.nn.Parameter) or value.layout != torch.strided:
         return None
-    data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    data: Any = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return [str(value.dtype), list(value.shape), hashlib.sha256(data).hexdigest()]
 
 

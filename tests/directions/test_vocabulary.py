@@ -42,6 +42,7 @@ from saelens_steer.steering import (
     add,
     build_variant,
     plain_directions,
+    save_vectors,
     steered,
 )
 
@@ -241,6 +242,18 @@ def test_a_family_of_your_own_gives_controls(tiny_model, sae, acts, prompts):
     drawn = directions.vectors[1:]
     assert ((drawn != 0).sum(1) == 1).all()
     assert set(directions.families[1:]) == {"own_vocabulary:axes"}
+
+
+def test_two_directions_of_one_name_are_refused_and_not_dropped(find, sae, tmp_path):
+    row = sae.W_dec[FEATURE].detach()
+    for name, file in (("a", "one"), ("a", "two"), (f"feature_{FEATURE}", "three")):
+        save_vectors(tmp_path / f"{file}.safetensors", {name: row}, HOOK)
+        row = row.flip(0)
+    one, two, three = (str(tmp_path / f"{n}.safetensors") for n in ("one", "two", "three"))
+    assert find.under_test([one, FEATURE], 2, "raw").names == ("a", f"feature_{FEATURE}")
+    for both in ([one, two], [FEATURE, three]):
+        with pytest.raises(InputError, match="two directions are called"):
+            find.under_test(both, 2, "raw")
 
 
 def test_an_edit_of_features_refuses_a_vector_and_says_which(tiny_model, sae, acts, prompts):

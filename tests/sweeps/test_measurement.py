@@ -6,8 +6,11 @@ import torch
 from saes import random_sae
 
 import saelens_steer as ss
-from saelens_steer.config import MarginMetric
+from saelens_steer.config import MarginMetric, PromptSpec, SweepSpec
 from saelens_steer.data import check_disjoint
+from saelens_steer.metrics import metric_specs, metrics_version
+from saelens_steer.steering import plain_directions
+from saelens_steer.sweeps import Measurement, Store
 
 PROMPTS = [ss.Prompt(str(i), f"sum of {i} numbers and {i} more" + "!" * i, "d") for i in range(5)]
 METRICS = (MarginMetric.model_validate({"margin": {"name": "m", "target": {"ids": [40]}}}), "kl")
@@ -35,6 +38,42 @@ def test_alpha_zero_is_the_baseline_of_every_direction(result):
     zero = result.rows[result.rows["alpha"] == 0]
     assert (zero["kl"] == 0).all()
     assert (result.summary.query("alpha == 0")["m_delta"] == 0).all()
+
+
+class Attribute:
+    """A metric whose answer depends on an attribute that anyone may change."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, logits):
+        return self.factor * logits[:, 0]
+
+
+def times(factor):
+    return lambda logits: factor * logits[:, 0]
+
+
+def test_functions_share_stored_rows_only_if_nothing_that_they_read_differs(random_model, tmp_path):
+    place = (random_model, None, "blocks.2.hook_resid_pre", tuple(PROMPTS))
+    sweep, prompts = SweepSpec(alphas=(1.0,), n_controls=0), PromptSpec(chat=False)
+
+    def rows_and_files(function, run):
+        asked = metric_specs({"mine": function})
+        measurement = Measurement(*place, sweep, asked, prompts)
+        store = Store(tmp_path, metrics_version(asked, run))
+        tables = measurement.logit_tables(plain_directions(torch.ones(1, 32)), store)
+        return pd.concat(tables)["mine"].to_numpy(), len(list(tmp_path.iterdir()))
+
+    once, one_store = rows_and_files(times(1.0), "a")
+    again, no_more = rows_and_files(times(1.0), "b")
+    twice, two_stores = rows_and_files(times(2.0), "b")
+    thrice, three_stores = rows_and_files(Attribute(3.0), "a")
+    other, four_stores = rows_and_files(Attribute(4.0), "b")
+    assert (no_more, two_stores) == (one_store, 2 * one_store)
+    assert (three_stores, four_stores) == (3 * one_store, 4 * one_store)
+    for found, factor in ((again, 1), (twice, 2), (thrice, 3), (other, 4)):
+        assert found == pytest.approx(factor * once)
 
 
 def test_the_summary_is_the_mean_over_prompts_of_the_rows(result):
