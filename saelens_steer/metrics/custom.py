@@ -62,8 +62,8 @@ class FunctionMetric:
         """The function behind `package.module:function`. Raises InputError."""
         return cls(path.rpartition(":")[2].rpartition(".")[2], imported(path))
 
-    def metric(self, d_vocab: int, path: str | None = None) -> Metric:
-        """The metric, tried once. Raises InputError, in which `path` or the name stands for it.
+    def metric(self, d_vocab: int, device: str = "cpu", path: str | None = None) -> Metric:
+        """The metric, tried once on this device. Raises InputError, in which `path` or the name stands for it.
 
         The first parameter decides. `logits`: a logit metric, called with [batch, d_vocab] logits
         and, if it has a second parameter or a keyword `baseline`, the unsteered ones; returns one
@@ -76,7 +76,7 @@ class FunctionMetric:
         first, call = _called(path, self.function)
         if first == "logits":
             fn = partial(_rows, path, call)
-            _try_on_logits(path, fn, d_vocab)
+            _try_on_logits(path, fn, d_vocab, device)
             return LogitMetric(self.name, fn)
         columns = _columns(path, self.function, call, self.name)
         metric = TextMetric(self.name, columns, partial(_numbers, path, call, columns, self.name))
@@ -185,10 +185,10 @@ def _rows(path: str, call: Call, logits: Logits, *, baseline: Logits) -> PerRow:
     return rows if logits.requires_grad else rows.detach()
 
 
-def _try_on_logits(path: str, fn: Any, d_vocab: int) -> None:
+def _try_on_logits(path: str, fn: Any, d_vocab: int, device: str) -> None:
     """Raise InputError unless a logit metric gives numbers for random logits, left as they are."""
     draws = (torch.Generator().manual_seed(seed) for seed in (0, 1))
-    given = [torch.randn(TRIAL_ROWS, d_vocab, generator=draw) for draw in draws]
+    given = [torch.randn(TRIAL_ROWS, d_vocab, generator=draw).to(device) for draw in draws]
     logits, baseline = (one.clone() for one in given)
     rows = fn(logits, baseline=baseline)
     if bool(rows.isnan().all()):

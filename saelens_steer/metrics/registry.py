@@ -107,14 +107,14 @@ def _version(spec: Asked, fresh: str) -> object:
 
 
 def resolve_metrics(
-    metrics: MetricsLike, tokenizer: PreTrainedTokenizerBase, d_vocab: int
+    metrics: MetricsLike, tokenizer: PreTrainedTokenizerBase, d_vocab: int, device: str = "cpu"
 ) -> list[Metric]:
     """The functions of the metrics, in order.
 
-    Tries users' functions once, so that they fail before any forward pass. Raises InputError, also
-    if two metrics would write the same column.
+    Tries users' functions once, on the device of the logits, so that they fail before any forward
+    pass. Raises InputError, also if two metrics would write the same column.
     """
-    found = [_resolve(spec, tokenizer, d_vocab) for spec in metric_specs(metrics)]
+    found = [_resolve(spec, tokenizer, d_vocab, device) for spec in metric_specs(metrics)]
     _refuse_clashes([column for metric in found for column in metric.columns])
     return found
 
@@ -134,15 +134,17 @@ def metric_provenance(
     return about
 
 
-def _resolve(spec: Asked, tokenizer: PreTrainedTokenizerBase, d_vocab: int) -> Metric:
+def _resolve(
+    spec: Asked, tokenizer: PreTrainedTokenizerBase, d_vocab: int, device: str
+) -> Metric:
     if isinstance(spec, MarginMetric):
         return _margin_metric(spec.margin, tokenizer, d_vocab)
     if isinstance(spec, MentionsMetric):
         return _text_metric(spec.mentions.name, partial(mentions, words=spec.mentions.words))
     if isinstance(spec, FunctionMetric):
-        return spec.metric(d_vocab)
+        return spec.metric(d_vocab, device)
     if ":" in spec:
-        return FunctionMetric.imported(spec).metric(d_vocab, spec)
+        return FunctionMetric.imported(spec).metric(d_vocab, device, spec)
     if spec not in SHIPPED:
         raise InputError(
             f"unknown metric {spec!r}; {or_known(spec, SHIPPED)}, "

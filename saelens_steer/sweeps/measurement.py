@@ -81,7 +81,8 @@ class Measurement:
 
     @cached_property
     def metrics(self) -> list[LogitMetric | TextMetric]:
-        return resolve_metrics(self.metric_specs, self.model.tokenizer, self.model.cfg.d_vocab)
+        cfg, tokenizer = self.model.cfg, self.model.tokenizer
+        return resolve_metrics(self.metric_specs, tokenizer, cfg.d_vocab, str(cfg.device))
 
     @property
     def width(self) -> int:
