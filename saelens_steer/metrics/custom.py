@@ -63,7 +63,9 @@ class FunctionMetric:
         return cls(path.rpartition(":")[2].rpartition(".")[2], imported(path))
 
     def metric(self, d_vocab: int, device: str = "cpu", path: str | None = None) -> Metric:
-        """The metric, tried once on this device. Raises InputError, in which `path` or the name stands for it.
+        """The metric, tried once on this device.
+
+        `path`, or else its name, stands for it in messages. Raises InputError.
 
         The first parameter decides. `logits`: a logit metric, called with [batch, d_vocab] logits
         and, if it has a second parameter or a keyword `baseline`, the unsteered ones; returns one

@@ -134,9 +134,7 @@ def metric_provenance(
     return about
 
 
-def _resolve(
-    spec: Asked, tokenizer: PreTrainedTokenizerBase, d_vocab: int, device: str
-) -> Metric:
+def _resolve(spec: Asked, tokenizer: PreTrainedTokenizerBase, d_vocab: int, device: str) -> Metric:
     if isinstance(spec, MarginMetric):
         return _margin_metric(spec.margin, tokenizer, d_vocab)
     if isinstance(spec, MentionsMetric):

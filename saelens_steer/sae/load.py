@@ -112,8 +112,10 @@ def check_feature(sae: SAE[Any], feature: SupportsIndex) -> int:
 def feature_indices(sae: SAE[Any], features: FeatureLike) -> list[int]:
     """One feature or several as ints. Raises InputError if the SAE has no such feature."""
     given: Any = plain(features)
-    several = isinstance(given, Iterable) and not isinstance(given, str)
-    return [check_feature(sae, feature) for feature in (given if several else [given])]
+    listed: list[Any] = [given]
+    if isinstance(given, Iterable) and not isinstance(given, str):
+        listed = list(given)
+    return [check_feature(sae, feature) for feature in listed]
 
 
 def save_sae(sae: SAE[Any], folder: str | Path) -> Path:
