@@ -1,7 +1,7 @@
 """Metrics: pure functions of logits and of text, and how a config names them."""
 
 from saelens_steer.metrics.code import code_validity
-from saelens_steer.metrics.custom import imported, source_of
+from saelens_steer.metrics.custom import FunctionMetric, imported, source_of
 from saelens_steer.metrics.latex import latex_validity
 from saelens_steer.metrics.metric import KL, LogitMetric, Metric, TextMetric, kl
 from saelens_steer.metrics.registry import (

@@ -40,6 +40,11 @@ class FunctionMetric:
     name: str
     function: Callable[..., Any]
 
+    @property
+    def path(self) -> str:
+        """Where it is from, as `module:name`."""
+        return f"{getattr(self.function, '__module__', '') or '__main__'}:{self.name}"
+
     @classmethod
     def of(cls, function: Callable[..., Any]) -> FunctionMetric:
         """Named as the function is, or the function inside a `partial`, or an object's class.

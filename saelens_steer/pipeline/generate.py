@@ -17,7 +17,7 @@ from saelens_steer.data import Prompt, encode_prompts
 from saelens_steer.directions import draw_controls
 from saelens_steer.errors import InputError
 from saelens_steer.features import Scale, measured_scale
-from saelens_steer.metrics import MetricLike, resolve_metrics
+from saelens_steer.metrics import MetricsLike, resolve_metrics
 from saelens_steer.model import check_steerable, hook_width
 from saelens_steer.model.model_class import Model, tokenizer_of
 from saelens_steer.pipeline.arguments import given_prompts
@@ -50,7 +50,7 @@ def generate(
     samples: int = 1,
     max_new_tokens: int = 64,
     controls: int = 1,
-    metrics: Sequence[MetricLike] = (),
+    metrics: MetricsLike = (),
     positions: Literal["all", "prompt", "generated", "last"] = "all",
     exclude_special_tokens: bool = False,
     max_norm: float | int | Literal["auto"] | None = "auto",
@@ -111,7 +111,7 @@ def compare_edits(
     prompts: Sequence[Prompt | str],
     hook_name: str | None = None,
     *,
-    metrics: Sequence[MetricLike] = (),
+    metrics: MetricsLike = (),
     system: str | None = None,
     chat: bool = True,
     positions: Literal["all", "prompt", "generated", "last"] = "all",
@@ -265,7 +265,7 @@ def _comparison(
     model: Model,
     prompts: Sequence[Prompt],
     placed: Sequence[_Placed],
-    metrics: Sequence[MetricLike],
+    metrics: MetricsLike,
     spec: CompareEditsSettings,
     how: Mapping[str, Any],
 ) -> EditComparison:
@@ -273,7 +273,7 @@ def _comparison(
     tokenizer, sae = tokenizer_of(model), _only_sae(placed)
     encoded = encode_prompts(tokenizer, prompts, special_tokens=sae, **how)
     check_comparable(model, encoded, spec)
-    resolved = resolve_metrics(metrics, tokenizer, model.cfg.d_vocab)
+    resolved = resolve_metrics(metrics, tokenizer, model.cfg.d_vocab, str(model.cfg.device))
     return EditComparison(model, encoded, [one.variant() for one in placed], resolved, spec, sae)
 
 

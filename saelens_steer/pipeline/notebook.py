@@ -33,7 +33,7 @@ from saelens_steer.directions import (
 )
 from saelens_steer.errors import InputError
 from saelens_steer.features import Selection, measured_scale
-from saelens_steer.metrics import MetricsLike, metric_specs
+from saelens_steer.metrics import FunctionMetric, MetricsLike, metric_specs
 from saelens_steer.model import hook_width
 from saelens_steer.model.model_class import Model
 from saelens_steer.pipeline.arguments import given_prompts, hook_of, hook_without_sae
@@ -139,9 +139,8 @@ def sweep(
 
 def _config(measurement: Measurement) -> dict[str, Any]:
     """The settings of the sweep as sections of a config."""
-    specs = [
-        s if isinstance(s, str) else s.model_dump(mode="json") for s in measurement.metric_specs
-    ]
+    functions = [s.path if isinstance(s, FunctionMetric) else s for s in measurement.metric_specs]
+    specs = [s if isinstance(s, str) else s.model_dump(mode="json") for s in functions]
     template = measurement.prompt_spec.model_dump(mode="json", include={"system", "chat"})
     return {
         "hook_name": measurement.hook_name,
