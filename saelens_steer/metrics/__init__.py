@@ -6,6 +6,7 @@ from saelens_steer.metrics.latex import latex_validity
 from saelens_steer.metrics.metric import KL, LogitMetric, Metric, TextMetric, kl
 from saelens_steer.metrics.registry import (
     MetricLike,
+    check_starts,
     margin,
     metric_provenance,
     metric_specs,
