@@ -98,7 +98,10 @@ def test_arguments_are_the_fields_of_the_spec(name):
             assert plain(hints[field]) == plain(wanted), field
 
 
-READING = ("sweep", "compare_edits", "label_features", "rank_features", "cache_activations")
+READING = (
+    *("sweep", "compare_edits", "generate", "suggest_alpha"),
+    *("label_features", "rank_features", "cache_activations"),
+)
 
 
 @pytest.mark.parametrize("name", READING)

@@ -16,6 +16,7 @@ from saelens_steer.config import (
     Match,
     SelectSpec,
     SweepSpec,
+    TemplateSpec,
     checked,
     template_of,
 )

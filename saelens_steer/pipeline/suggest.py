@@ -125,7 +125,7 @@ class _Writing:
         stops, tokenizer = stop_token_ids(self.model), tokenizer_of(self.model)
         for start in range(0, len(self.prompts), spec.batch_size):
             part = slice(start, start + spec.batch_size)
-            cfg = self.model.cfg
+            cfg: Any = self.model.cfg
             tokens, mask = pad_left(self.prompts[part], tokenizer, cfg.device, cfg.d_vocab)
             with variant.applied(self.model, **where, added=self.added[part]):
                 new = generate(self.model, tokens, mask, spec.max_new_tokens).tolist()
