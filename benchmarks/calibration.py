@@ -29,7 +29,7 @@ import saelens_steer as ss
 from benchmarks.rates import mean_share, rate
 from benchmarks.side_by_side import hooked, say
 from saelens_steer.activations import Activations
-from saelens_steer.config import PromptSpec, SweepSpec
+from saelens_steer.config import SweepSpec, TemplateSpec
 from saelens_steer.data import Prompt
 from saelens_steer.directions import with_controls
 from saelens_steer.evidence import PASSES, headline
@@ -91,7 +91,7 @@ class Null:
         )
         metrics, prompts = ss.RunSpec().metrics[:1], self.prompts(number)
         measurement = Measurement(
-            hooked(), None, self.hook_name, prompts, spec, metrics, PromptSpec()
+            hooked(), None, self.hook_name, prompts, spec, metrics, TemplateSpec()
         )
         everything = with_controls(measurement, plain_directions(drawn), self.activations)
         return Result.of(measurement, measurement.logit_rows(everything), pd.DataFrame())

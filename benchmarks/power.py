@@ -41,7 +41,7 @@ import saelens_steer as ss
 from benchmarks.rates import rate
 from benchmarks.side_by_side import hooked, say
 from saelens_steer.activations import Activations
-from saelens_steer.config import PromptSpec, RunSpec
+from saelens_steer.config import RunSpec, TemplateSpec
 from saelens_steer.data import Prompt, check_disjoint
 from saelens_steer.directions import (
     CausalScoring,
@@ -98,7 +98,7 @@ class Lab:
         spec = self.spec.sweep.model_copy(update={"n_controls": self.n_controls})
         metrics = self.spec.metrics[:1]
         return Measurement(
-            hooked(), sae, self.hook_name, tuple(prompts), spec, metrics, PromptSpec()
+            hooked(), sae, self.hook_name, tuple(prompts), spec, metrics, TemplateSpec()
         )
 
     @cached_property

@@ -27,7 +27,7 @@ import torch
 from benchmarks.memory import Peak
 from benchmarks.side_by_side import Bench, interleaved, medians, say, strengths
 from benchmarks.sweep import MARGIN, compared, every_row, our_logits, ours
-from saelens_steer.config import MarginMetric, PromptSpec, SweepSpec
+from saelens_steer.config import MarginMetric, SweepSpec, TemplateSpec
 from saelens_steer.data import Prompt
 from saelens_steer.directions import with_controls
 from saelens_steer.pipeline.outputs import read_rows, write_rows
@@ -137,7 +137,7 @@ def _study(n_controls: int, n_prompts: int) -> tuple[Measurement, Directions]:
     spec = SweepSpec(alphas=ALPHAS, n_controls=n_controls, controls="isotropic")
     metrics = (MarginMetric.model_validate(MARGIN),)
     measurement = Measurement(
-        bench.model, None, bench.hook_name, prompts, spec, metrics, PromptSpec()
+        bench.model, None, bench.hook_name, prompts, spec, metrics, TemplateSpec(chat=True)
     )
     return measurement, with_controls(measurement, bench.directions, None)
 

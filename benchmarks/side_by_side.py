@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 import saelens_steer as ss
+from saelens_steer.config import TemplateSpec
 from saelens_steer.data import encode_prompts
 from saelens_steer.model.snapshot import TINY_WEIGHTS
 from saelens_steer.steering import Directions, plain_directions
@@ -107,7 +108,8 @@ def hugging_face() -> Any:
 @cache
 def token_ids(texts: tuple[str, ...]) -> list[list[int]]:
     """Texts in the chat template, up to the assistant start."""
-    return [list(e.head) for e in encode_prompts(hooked().tokenizer, texts)]
+    encoded = encode_prompts(hooked().tokenizer, texts, TemplateSpec(chat=True))
+    return [list(e.head) for e in encoded]
 
 
 def strengths(n: int) -> tuple[float, ...]:

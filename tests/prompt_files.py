@@ -11,11 +11,11 @@ from saes import random_sae
 
 
 def prompt_file(path: Path, stem: str, domains: list[str]) -> str:
-    """A prompt of each of these domains; the path as a config names it."""
-    rows = [
-        {"id": f"{stem}{i}", "text": f"{stem} of {i} {domain} numbers", "domain": domain}
-        for i, domain in enumerate(domains)
-    ]
+    """A conversation of each of these domains; the path as a config names it."""
+    rows = []
+    for i, domain in enumerate(domains):
+        messages = [{"role": "user", "content": f"{stem} of {i} {domain} numbers"}]
+        rows.append({"id": f"{stem}{i}", "messages": messages, "domain": domain})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
 

@@ -67,7 +67,7 @@ def test_the_defaults_describe_the_tiny_run():
         {"metrics": [MARGIN, "kl", "some.module:function"]},
         {"metrics": [{"margin": {"target": {"strings": ["1e5", "yes", "=", "é\n"]}}}]},
         {"sae": {"train": {"architecture": "standard", "options": {"l1_coefficient": 1e-3}}}},
-        {"activations": {"max_norm": None}, "prompts": {"system": "Be brief: no.", "chat": False}},
+        {"activations": {"max_norm": None}, "prompts": {"system": "Be brief: no.", "chat": True}},
         {"model": {"class": "TransformerBridge"}},
     ],
 )

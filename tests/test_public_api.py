@@ -26,7 +26,8 @@ from saelens_steer.config import (
     SelectSpec,
     SweepSpec,
 )
-from saelens_steer.config.inputs import ActivationSpec, PromptSpec
+from saelens_steer.config.inputs import ActivationSpec, TemplateSpec
+from saelens_steer.data import PromptLike
 from saelens_steer.tensors import as_vectors
 
 HELD = {
@@ -97,12 +98,21 @@ def test_arguments_are_the_fields_of_the_spec(name):
             assert plain(hints[field]) == plain(wanted), field
 
 
-@pytest.mark.parametrize("name", ["sweep", "compare_edits", "label_features", "cache_activations"])
-def test_how_prompts_are_written_has_the_defaults_of_the_config(name):
+READING = (
+    *("sweep", "compare_edits", "generate", "suggest_alpha"),
+    *("label_features", "rank_features", "cache_activations"),
+)
+
+
+@pytest.mark.parametrize("name", READING)
+def test_how_prompts_are_read_has_the_names_types_and_defaults_of_the_config(name):
     arguments = inspect.signature(getattr(ss, name)).parameters
-    assert {key: arguments[key].default for key in ("system", "chat")} == {
-        key: PromptSpec.model_fields[key].get_default() for key in ("system", "chat")
-    }
+    hints, fields = typing.get_type_hints(getattr(ss, name)), TemplateSpec.model_fields
+    wanted = typing.get_type_hints(TemplateSpec)
+    for key, about in fields.items():
+        assert arguments[key].default == about.get_default()
+        assert hints[key] == wanted[key]
+    assert hints["prompts"] == Sequence[PromptLike]
 
 
 def test_no_public_function_collects_arguments_it_does_not_name():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saelens_steer.activations.store import Activations, ShardWriter
-from saelens_steer.config import plain, whole
+from saelens_steer.config import TemplateSpec, plain, template_of, whole
 from saelens_steer.data import (
     Encoded,
     Prompt,
+    PromptLike,
     SpecialTokens,
     diagnostic_positions,
     encode_prompts,
@@ -41,24 +42,27 @@ PARTS = ["prompt", "assistant_start", "answer"]
 
 def cache_activations(
     model: Model,
-    prompts: Sequence[Prompt | str],
+    prompts: Sequence[PromptLike],
     *,
     hook_name: str | None = None,
     tokens: TokenChoice = "all",
     max_norm: float | None = 10.0,
     batch_size: int = 32,
+    chat: bool | None = None,
     system: str | None = None,
-    chat: bool = True,
+    add_generation_prompt: bool = True,
+    chat_template_kwargs: Mapping[str, object] | None = None,
     special_tokens: SpecialTokens = None,
     out: str | Path | None = None,
 ) -> Activations:
     """Residuals of prompts at `hook_name` (default blocks.{n_layers // 2}.hook_resid_pre).
 
     At `attn.hook_z`, all heads of a position are one vector; `mlp.hook_in` is the MLP's input.
-    Prompts are put in the chat template (`chat=False`: left unchanged); a prompt's answer follows
-    the assistant start. `tokens`: all, last (the assistant start), diagnostic (assistant start,
-    code fences, math delimiters), or answer. Drops special tokens other than the assistant start,
-    and attention sinks: vectors with a norm above `max_norm` × the median of the others.
+    Conversations are put in the chat template, plain text only if `chat` (TemplateSpec documents
+    this and its options); answers follow prompts. `tokens`: all, last (the last prompt token, of
+    conversations the assistant start), diagnostic (that one, code fences, math delimiters), or
+    answer. Drops special tokens other than the last prompt token, and attention sinks: vectors with
+    a norm above `max_norm` × the median of the others.
     `special_tokens`: whether plain text begins with BOS; None follows the checkpoint's tokenizer,
     an SAE its training contexts. `out`: write vectors to this folder as they are computed and read
     them from there, to bound memory. Raises InputError before any forward pass for an unknown hook
@@ -66,9 +70,9 @@ def cache_activations(
     """
     batch_size, max_norm = whole("batch_size", batch_size), plain(max_norm)
     hook_name = check_readable(model, hook_name or default_hook_name(model))
-    encoded = encode_prompts(
-        tokenizer_of(model), prompts, system=system, chat=chat, special_tokens=special_tokens
-    )
+    reading = (chat, system, add_generation_prompt, chat_template_kwargs)
+    template = template_of("cache_activations", *reading)
+    encoded = encode_prompts(tokenizer_of(model), prompts, template, special_tokens)
     if tokens == "answer" and encoded and not any(e.answer for e in encoded):
         raise InputError(
             "activations.tokens: answer keeps only answers, but no prompt has one: "
@@ -76,7 +80,8 @@ def cache_activations(
         )
     if not encoded:
         raise InputError("no prompts to cache: the prompt set is empty")
-    begins = None if chat else list(text_start(tokenizer_of(model), special_tokens).ids)
+    is_plain = any(e.kind == "plain" for e in encoded)
+    begins = list(text_start(tokenizer_of(model), special_tokens).ids) if is_plain else None
     found = _residuals(model, encoded, hook_name, tokens, batch_size)
     if out is None:
         held: list[Vectors] = []
@@ -96,8 +101,7 @@ def with_answers(
     prompts: Sequence[Prompt],
     max_new_tokens: int,
     *,
-    system: str | None = None,
-    chat: bool = True,
+    template: TemplateSpec = TemplateSpec(),  # noqa: B008
     special_tokens: SpecialTokens = None,
     batch_size: int = 32,
     note: Note = unnoted,
@@ -108,9 +112,7 @@ def with_answers(
     `note` is called with the number of answers in each batch.
     """
     unanswered = [p for p in prompts if not p.answer]
-    encoded = encode_prompts(
-        tokenizer_of(model), unanswered, system=system, chat=chat, special_tokens=special_tokens
-    )
+    encoded = encode_prompts(tokenizer_of(model), unanswered, template, special_tokens)
     written: list[str] = []
     for start in range(0, len(encoded), batch_size):
         heads = [e.head for e in encoded[start : start + batch_size]]

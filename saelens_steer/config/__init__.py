@@ -44,6 +44,7 @@ from saelens_steer.config.inputs import (
     MetricSpec,
     PromptSpec,
     SampleSpec,
+    TemplateSpec,
     TokenSetSpec,
 )
 from saelens_steer.config.labels import FeaturesSpec, LabelSpec, ServerSpec
@@ -63,4 +64,5 @@ from saelens_steer.config.yaml import (
     load_config,
     parse_config,
     parse_yaml,
+    template_of,
 )

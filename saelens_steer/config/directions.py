@@ -49,8 +49,8 @@ class SelectSpec(Spec):
     answer_tokens: int = Field(default=32, gt=0)
     """Maximum length of the answers that the model writes for prompts without one (at: answer)."""
     chat: bool | None = None
-    """Wrap these prompts in the chat template, with prompts.system as system message, or leave them
-    unchanged; null: same as prompts.chat."""
+    """prompts.chat for these prompts; null: the same. false also leaves out prompts.system and the
+    other options of the template."""
 
     @model_validator(mode="after")
     def _two_domains(self) -> SelectSpec:

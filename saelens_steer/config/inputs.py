@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
@@ -55,7 +55,49 @@ class SampleSpec(Spec):
         return self
 
 
-class PromptSpec(Spec):
+class TemplateSpec(Spec):
+    """How prompts become the text that the model reads.
+
+    Conversations go through the model's chat template. Plain text does so only if `chat` is true.
+    """
+
+    chat: bool | None = None
+    """true: wrap plain text in the chat template, as a user message. false: leave it unchanged;
+    conversations are then errors. null: leave it unchanged, and say so if there is a template."""
+    system: str | None = None
+    """A system message for the chat template."""
+    add_generation_prompt: bool = True
+    """End where the assistant's answer begins, or continue a last message by the assistant. false:
+    the conversation as the template writes it."""
+    chat_template_kwargs: Mapping[str, object] | None = None
+    """Options of the chat template, such as {enable_thinking: true}, which is false by default."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The four fields, as keywords."""
+        return {name: getattr(self, name) for name in TemplateSpec.model_fields}
+
+    @property
+    def given(self) -> list[str]:
+        """The options that only a chat template can follow."""
+        found = {
+            "system": self.system is not None,
+            "add_generation_prompt": not self.add_generation_prompt,
+            "chat_template_kwargs": bool(self.chat_template_kwargs),
+        }
+        return [name for name, is_given in found.items() if is_given]
+
+    @model_validator(mode="after")
+    def _raw_text_has_no_template(self) -> TemplateSpec:
+        if self.chat is False and self.given:
+            raise ValueError(
+                f"{self.given[0]} needs the chat template, which chat: false leaves out: leave out "
+                "one of the two"
+            )
+        return self
+
+
+class PromptSpec(TemplateSpec):
     """The prompts to steer and measure."""
 
     source: str = "tiny-code-math-mixed"
@@ -64,10 +106,6 @@ class PromptSpec(Spec):
     """Use only the first prompts, up to this many; null for all."""
     sample: SampleSpec | None = None
     """Draw a stratified sample instead of using the first prompts; limit is then null."""
-    system: str | None = None
-    """A system message for the chat template."""
-    chat: bool = True
-    """Wrap each text in the model's chat template; false leaves it unchanged."""
 
     @model_validator(mode="before")
     @classmethod

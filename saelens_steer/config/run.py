@@ -25,6 +25,7 @@ from saelens_steer.config.inputs import (
     MetricSpec,
     ModelSpec,
     PromptSpec,
+    TemplateSpec,
 )
 from saelens_steer.config.labels import FeaturesSpec, LabelSpec
 from saelens_steer.config.sae import SAESpec, TrainSpec
@@ -84,10 +85,12 @@ class RunSpec(Spec):
         return (*functions, *(name for name in names if is_custom(name) or is_file(name)))
 
     @property
-    def template(self) -> dict[str, Any]:
+    def template(self) -> TemplateSpec:
         """Template of selection prompts: that of the steered ones, unless select.chat differs."""
-        chat = self.prompts.chat if self.select.chat is None else self.select.chat
-        return {"system": self.prompts.system, "chat": chat}
+        if self.select.chat is False:
+            return TemplateSpec(chat=False)
+        chat = self.prompts.chat if self.select.chat is None else True
+        return TemplateSpec(**{**self.prompts.options, "chat": chat})
 
     @property
     def where_steered(self) -> dict[str, Any]:

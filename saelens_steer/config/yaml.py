@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from saelens_steer.config.base import Spec, sentence
+from saelens_steer.config.inputs import TemplateSpec
 from saelens_steer.config.run import RunSpec
 from saelens_steer.errors import InputError
 
@@ -99,6 +100,20 @@ def checked(spec: type[AnySpec], data: dict[str, Any], source: str) -> AnySpec:
         return spec.model_validate(data)
     except ValidationError as error:
         raise InputError(f"{source}: {sentence(error, spec)}") from None
+
+
+def template_of(
+    source: str,
+    chat: bool | None,
+    system: str | None,
+    add_generation_prompt: bool,
+    chat_template_kwargs: Mapping[str, object] | None,
+) -> TemplateSpec:
+    """The arguments of a public function that say how prompts are read, as one spec."""
+    given: dict[str, object] = {"chat": chat, "system": system}
+    given |= {"add_generation_prompt": add_generation_prompt}
+    given |= {"chat_template_kwargs": chat_template_kwargs}
+    return checked(TemplateSpec, given, source)
 
 
 def dump_config(spec: RunSpec) -> str:

@@ -2,9 +2,15 @@
 
 from saelens_steer.data.chat import generation_prompt, pad_left, render, token_ids
 from saelens_steer.data.corpus import load_corpus
-from saelens_steer.data.encode import Encoded, as_prompts, encode_prompts, written_text
+from saelens_steer.data.encode import (
+    Encoded,
+    PromptReader,
+    any_plain,
+    encode_prompts,
+    written_text,
+)
+from saelens_steer.data.prompt import Message, Prompt, PromptLike, as_prompts
 from saelens_steer.data.prompts import (
-    Prompt,
     check_disjoint,
     load_prompts,
     prompts_hash,

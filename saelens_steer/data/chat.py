@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from saelens_steer.data.prompts import Prompt
-from saelens_steer.data.special_tokens import apply_template, bos_id, text_start
+from saelens_steer.config import TemplateSpec
+from saelens_steer.data.prompt import Prompt
+from saelens_steer.data.special_tokens import apply_template
 from saelens_steer.errors import InputError
 from saelens_steer.tensors import Mask, Tokens
 
@@ -18,30 +20,76 @@ from saelens_steer.tensors import Mask, Tokens
 def render(
     tokenizer: PreTrainedTokenizerBase,
     prompt: Prompt,
-    *,
-    system: str | None = None,
-    chat: bool = True,
+    template: TemplateSpec = TemplateSpec(),  # noqa: B008
 ) -> str:
-    """The text that the model reads: the chat template up to the start of the assistant's answer.
+    """The conversation (of plain text, one user's turn) as the chat template writes it.
 
-    `chat=False` gives the plain text, after a BOS token if the tokenizer adds one (see
-    `special_tokens`). InputError if the chat template is missing or rejects the messages.
+    It ends where the assistant's answer begins, or within the last turn if that is the assistant's.
+    InputError if the template is missing, rejects the messages or leaves a turn out.
     """
-    if not chat:
-        ids = token_ids(tokenizer, prompt.text)
-        start = text_start(tokenizer).before(ids, bos_id(tokenizer))
-        return "".join(tokenizer.convert_ids_to_tokens(list(start))) + prompt.text
+    named = f"prompt {prompt.id!r}"
     if not tokenizer.chat_template:
-        raise InputError("this tokenizer has no chat template: set chat to false (prompts.chat)")
-    messages = [{"role": "system", "content": system}] if system is not None else []
-    messages.append({"role": "user", "content": prompt.text})
-    try:
-        return apply_template(tokenizer, messages, True)
-    except TemplateError as error:
-        advice = "; leave out the system message (prompts.system)" if system is not None else ""
         raise InputError(
-            f"the chat template rejects prompt {prompt.id!r}: {error}{advice}"
-        ) from None
+            f"{named} needs a chat template, and this tokenizer has none: give plain text, without "
+            "chat=True (prompts.chat: true), or set tokenizer.chat_template"
+        )
+    messages = _with_system(prompt, template.system)
+    options = dict(template.chat_template_kwargs or {})
+    _check_options(tokenizer, options)
+    generate = template.add_generation_prompt
+    if generate and messages[-1]["role"] == "assistant":
+        generate, options = False, {**options, "continue_final_message": True}
+    try:
+        text = apply_template(tokenizer, messages, generate, options)
+    except (TemplateError, ValueError) as error:
+        advice = "; leave out the system message (prompts.system)" if template.system else ""
+        said = str(error).split(" This can happen")[0]
+        raise InputError(f"the chat template rejects {named}: {said}{advice}") from None
+    lost = next((m for m in messages if _is_lost(m, text)), None)
+    if lost is not None:
+        raise InputError(
+            f"the chat template leaves out the {lost['role']} turn {lost['content'][:40]!r} of "
+            f"{named}: leave it out yourself, or set tokenizer.chat_template"
+        )
+    return text
+
+
+def _with_system(prompt: Prompt, system: str | None) -> list[dict[str, str]]:
+    messages = [{"role": role, "content": str(content)} for role, content in prompt.content]
+    if system is None:
+        return messages
+    if messages[0]["role"] == "system":
+        raise InputError(
+            f"prompt {prompt.id!r} begins with a system turn of its own: leave out system "
+            "(prompts.system)"
+        )
+    return [{"role": "system", "content": system}, *messages]
+
+
+def _is_lost(message: Mapping[str, str], text: str) -> bool:
+    """Whether a turn is missing; of the assistant's, templates rightly leave out the thinking."""
+    return message["role"] != "assistant" and message["content"].strip() not in text
+
+
+OURS = (
+    "tokenize",
+    "add_generation_prompt",
+    "continue_final_message",
+    "return_dict",
+    "chat_template",
+)
+"""Arguments of `apply_chat_template` that are no options of a template."""
+
+
+def _check_options(tokenizer: PreTrainedTokenizerBase, options: Mapping[str, object]) -> None:
+    """InputError for an option that the template never reads."""
+    written: Any = tokenizer.chat_template
+    text = "\n".join(written.values()) if isinstance(written, dict) else str(written)
+    for name in options:
+        if name in OURS or not re.search(rf"\b{re.escape(name)}\b", text):
+            raise InputError(
+                f"chat_template_kwargs: the chat template has no option {name!r}: leave it out"
+            )
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -78,10 +126,41 @@ def pad_left(
     return tokens.to(device), mask.to(device)
 
 
-def generation_prompt(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def generation_prompt(
+    tokenizer: PreTrainedTokenizerBase, options: Mapping[str, object] | None = None
+) -> list[int]:
     """Token ids that the chat template puts before an answer; empty without a template."""
-    if not tokenizer.chat_template:
-        return []
-    messages = [{"role": "user", "content": "x"}]
-    closed, opened = (apply_template(tokenizer, messages, generate) for generate in (False, True))
+    closed, opened = _either_end(tokenizer, options or {})
     return token_ids(tokenizer, opened[len(closed) :]) if opened.startswith(closed) else []
+
+
+def openings(tokenizer: PreTrainedTokenizerBase, template: TemplateSpec) -> tuple[str, ...]:
+    """All that the template may write between a user's turn and the answer, longest first.
+
+    That is the generation prompt, with and without thinking, or all that follows the user's words
+    if the template has none.
+    """
+    found = set[str]()
+    own = dict(template.chat_template_kwargs or {})
+    for options in ({}, {"enable_thinking": True}, own):
+        closed, opened = _either_end(tokenizer, options)
+        generated = opened[len(closed) :] if opened.startswith(closed) else ""
+        found.add(generated or opened.rpartition(QUESTION)[2])
+    return tuple(sorted(found - {""}, key=len, reverse=True))
+
+
+QUESTION = "What is asked?"
+
+
+def _either_end(
+    tokenizer: PreTrainedTokenizerBase, options: Mapping[str, object]
+) -> tuple[str, str]:
+    """A question in the template, without and with the generation prompt; "" if that fails."""
+    if not tokenizer.chat_template:
+        return "", ""
+    asked = [{"role": "user", "content": QUESTION}]
+    try:
+        closed, opened = (apply_template(tokenizer, asked, end, options) for end in (False, True))
+    except TemplateError:
+        return "", ""
+    return closed, opened

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import takewhile
+from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from saelens_steer.data.chat import render, token_ids
-from saelens_steer.data.prompts import Prompt
+from saelens_steer.config import TemplateSpec
+from saelens_steer.data.chat import openings, render, token_ids
+from saelens_steer.data.prompt import Prompt, PromptLike, as_prompts
 from saelens_steer.data.special_tokens import (
     SpecialTokens,
     TextStart,
     bos_id,
     say_start,
     special_ids,
+    template_marks,
     text_start,
 )
 from saelens_steer.errors import InputError
+from saelens_steer.progress import say_once
+
+PromptKind = Literal["chat", "plain", "templated", "ids"]
+"""In the chat template; plain text; text that already holds the template; token ids."""
+AS_IT_IS: dict[str, tuple[str, str]] = {
+    "plain": ("plain text", "set chat=True (prompts.chat: true), or leave the option out"),
+    "templated": ("text that already holds the template", "leave the option out"),
+    "ids": ("a list of token ids", "leave the option out"),
+}
+"""Kind → what it is called, and what to write in place of an option of the template."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +45,14 @@ class Encoded:
 
     prompt: Prompt
     head: tuple[int, ...]
-    """The prompt, up to and including the assistant start."""
+    """The prompt, in the chat template up to and including the assistant start."""
     answer: tuple[int, ...]
     """Empty if the prompt has no answer."""
+    kind: PromptKind
     added: int = 0
     """Length of a BOS before the text that the tokenizer itself would not add: never steered."""
+    at_start: bool = False
+    """Whether the head ends where the assistant's answer begins."""
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -45,42 +62,120 @@ class Encoded:
 
 def encode_prompts(
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Prompt | str],
-    *,
-    system: str | None = None,
-    chat: bool = True,
+    prompts: Sequence[PromptLike],
+    template: TemplateSpec = TemplateSpec(),  # noqa: B008
     special_tokens: SpecialTokens = None,
 ) -> list[Encoded]:
-    """Encode each prompt in the chat template, or as plain text if `chat=False`.
+    """Encode conversations in the chat template, plain text as it is unless `template.chat`.
 
-    `special_tokens` applies to plain text: None follows the tokenizer, a bool adds BOS or not, an
-    SAE means as it was trained.
+    Token ids, and text that already holds the template, are read as they are. `special_tokens`
+    applies to plain text: None follows the tokenizer, a bool adds BOS or not, an SAE means as it
+    was trained. InputError for what the template cannot write, and for options that a prompt cannot
+    follow.
     """
-    if not chat:
-        start = text_start(tokenizer, special_tokens)
-        found = [_plain(tokenizer, prompt, start) for prompt in as_prompts(prompts)]
-        if found:
-            say_start(tokenizer, start)
-        return found
-    return [
-        Encoded(
+    reader = PromptReader(tokenizer, template, special_tokens)
+    return [reader.encoded(prompt) for prompt in as_prompts(tokenizer, prompts)]
+
+
+@dataclass(frozen=True)
+class PromptReader:
+    """What a model reads of prompts, with its tokenizer and a template."""
+
+    tokenizer: PreTrainedTokenizerBase
+    template: TemplateSpec
+    special_tokens: SpecialTokens = None
+
+    def encoded(self, prompt: Prompt) -> Encoded:
+        """The prompt as token ids. InputError and notes as in `encode_prompts`."""
+        kind, tokenizer = self.kind(prompt), self.tokenizer
+        self._check(prompt, kind)
+        text = self.text(prompt)
+        ids = token_ids(tokenizer, text) if prompt.ids is None else list(prompt.ids)
+        before: tuple[int, ...] = ()
+        if kind in ("plain", "templated"):
+            before = self._start.before(ids, bos_id(tokenizer))
+        if kind == "plain":
+            say_start(tokenizer, self._start)
+        return Encoded(
             prompt,
-            tuple(token_ids(tokenizer, render(tokenizer, prompt, system=system))),
-            _answer(tokenizer, prompt),
+            (*before, *ids),
+            tuple(token_ids(tokenizer, prompt.answer)) if prompt.answer else (),
+            kind,
+            self._start.added if before else 0,
+            self._at_start(prompt, kind, ids),
         )
-        for prompt in as_prompts(prompts)
-    ]
+
+    def kind(self, prompt: Prompt) -> PromptKind:
+        """How the prompt is read."""
+        if prompt.ids is not None:
+            return "ids"
+        if prompt.messages is not None:
+            return "chat"
+        marked = not self._marks.isdisjoint(token_ids(self.tokenizer, prompt.text))
+        if marked or prompt.text.endswith(self._openings):
+            return "templated"
+        return "chat" if self.template.chat else "plain"
+
+    def text(self, prompt: Prompt) -> str:
+        """The text that the model reads, without the BOS that plain text may get."""
+        if self.kind(prompt) == "chat":
+            return render(self.tokenizer, prompt, self.template)
+        return prompt.text
+
+    def _check(self, prompt: Prompt, kind: PromptKind) -> None:
+        """InputError for options that the prompt cannot follow; says once what may surprise."""
+        if kind == "chat":
+            if self.template.chat is False:
+                raise InputError(
+                    f"prompt {prompt.id!r} is a conversation, which cannot be read without the "
+                    "chat template: leave out chat=False (prompts.chat: false), or give its text"
+                )
+            return
+        if given := self.template.given:
+            what, instead = AS_IT_IS[kind]
+            raise InputError(
+                f"{given[0]} is about the chat template, but prompt {prompt.id!r} is {what}, read "
+                f"as it is: {instead}"
+            )
+        if kind == "templated" and self.template.chat:
+            say_once(self.tokenizer, "Texts that already hold the chat template are not wrapped.")
+        if kind == "plain" and self.template.chat is None and self.tokenizer.chat_template:
+            say_once(
+                self.tokenizer,
+                "Plain text is read as it is, although the tokenizer has a chat template. Give "
+                "messages or chat=True (prompts.chat: true) to use the template, or chat=False "
+                "(prompts.chat: false) not to be told.",
+            )
+
+    def _at_start(self, prompt: Prompt, kind: PromptKind, ids: Sequence[int]) -> bool:
+        if kind == "plain":
+            return False
+        if kind == "chat":
+            return self.template.add_generation_prompt and prompt.content[-1][0] != "assistant"
+        if prompt.ids is None:
+            return prompt.text.endswith(self._openings)
+        ends = [token_ids(self.tokenizer, opening) for opening in self._openings]
+        return any(list(ids[-len(end) :]) == end for end in ends)
+
+    @cached_property
+    def _start(self) -> TextStart:
+        return text_start(self.tokenizer, self.special_tokens)
+
+    @cached_property
+    def _marks(self) -> frozenset[int]:
+        return template_marks(self.tokenizer)
+
+    @cached_property
+    def _openings(self) -> tuple[str, ...]:
+        return openings(self.tokenizer, self.template)
 
 
-def _plain(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, start: TextStart) -> Encoded:
-    ids = token_ids(tokenizer, prompt.text)
-    before = start.before(ids, bos_id(tokenizer))
-    added = start.added if before else 0
-    return Encoded(prompt, (*before, *ids), _answer(tokenizer, prompt), added)
-
-
-def _answer(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[int, ...]:
-    return tuple(token_ids(tokenizer, prompt.answer)) if prompt.answer else ()
+def any_plain(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], template: TemplateSpec
+) -> bool:
+    """Whether a prompt is read as plain text, which begins as `special_tokens` decides."""
+    reader = PromptReader(tokenizer, template)
+    return any(reader.kind(prompt) == "plain" for prompt in prompts)
 
 
 def written_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
@@ -94,13 +189,3 @@ def written_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     while kept and token_ids(tokenizer, text := str(tokenizer.decode(kept))) != kept:
         kept.pop()
     return text if kept else ""
-
-
-def as_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
-    """Prompts, with each plain string turned into one; its id is its number, from 1."""
-    if isinstance(prompts, str):
-        raise InputError("prompts must be a list of Prompt or of strings, not one string")
-    return [
-        Prompt(str(number), prompt) if isinstance(prompt, str) else prompt
-        for number, prompt in enumerate(prompts, start=1)
-    ]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 from saelens_steer.config import PromptSpec, SampleSpec, whole
+from saelens_steer.data.prompt import Prompt, conversation
 from saelens_steer.data.sources import (
     TEXT_COLUMNS,
     SourceRow,
@@ -23,16 +23,6 @@ from saelens_steer.errors import InputError
 from saelens_steer.files import digest
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """A user request, and the assistant's answer if known."""
-
-    id: str
-    text: str
-    domain: str = ""
-    answer: str | None = None
-
-
 def steered_prompts(spec: PromptSpec) -> list[Prompt]:
     """The prompts of a config: all of a source, the first few, or a sample."""
     if spec.sample is not None:
@@ -43,9 +33,10 @@ def steered_prompts(spec: PromptSpec) -> list[Prompt]:
 def load_prompts(source: str | Path, limit: int | None = None) -> list[Prompt]:
     """The prompts of a shipped set, a .jsonl or .txt file, or a dataset `name[:config[:split]]`.
 
-    Each row has `text` (or `prompt`) and may have `id` (default: its line or row number, from 1),
-    `domain` and `answer`. In a .txt file, texts are separated by blank lines. `limit` keeps the
-    first prompts only. InputError for a bad row.
+    Each row has `messages`, a conversation, or `text`; `prompt` may be either, or a list of token
+    ids. It may have `id` (default: its line or row number, from 1), `domain` and `answer`. A last
+    turn by the assistant is the answer. In a .txt file, texts are separated by blank lines. `limit`
+    keeps the first prompts only. InputError for a bad row.
     """
     if limit is not None and (limit := whole("limit", limit)) < 1:
         raise InputError(f"limit must be at least 1, not {limit}")
@@ -75,7 +66,7 @@ def sample_prompts(source: str | Path, spec: SampleSpec) -> list[Prompt]:
         )
     strata = _by_value(pool, source, spec) if spec.by else _by_length(pool, spec.strata)
     drawn = sorted(_drawn(strata, spec.n, spec.seed), key=lambda drawn: drawn[1].number)
-    return [Prompt(str(row.number), row.text, name) for name, row in drawn]
+    return [replace(row.prompt, id=str(row.number), domain=name) for name, row in drawn]
 
 
 def some_prompts(prompts: Sequence[Prompt], n: int, seed: int = 0) -> list[Prompt]:
@@ -89,14 +80,15 @@ def some_prompts(prompts: Sequence[Prompt], n: int, seed: int = 0) -> list[Promp
 
 def prompts_hash(prompts: Sequence[Prompt]) -> str:
     """sha256 (first 16 hex digits) over every field of every prompt, in order."""
-    return digest([dataclasses.astuple(prompt) for prompt in prompts])
+    return digest([astuple(prompt) for prompt in prompts])
 
 
 def check_disjoint(steered: Sequence[Prompt], selecting: Sequence[Prompt]) -> None:
     """InputError if a steered prompt was also used to select features."""
-    shared = {p.text for p in steered} & {p.text for p in selecting}
+    selected_on = {p.content for p in selecting}
+    shared = {p.content: p.text for p in steered if p.content in selected_on}
     if shared:
-        example = sorted(shared)[0][:60]
+        example = sorted(shared.values())[0][:60]
         raise InputError(
             f"{len(shared)} prompts are both steered and used for selection, such as {example!r}: "
             "select features on prompts other than those that effects are measured on"
@@ -140,16 +132,32 @@ def _unique(rows: Iterable[SourceRow]) -> Iterator[Prompt]:
 
 
 def _prompt(row: dict[str, Any], where: str, number: int) -> Prompt:
-    text = text_of(row, where, TEXT_COLUMNS)
     id_ = row.get("id")
     if isinstance(id_, bool) or not isinstance(id_, str | int | None):
         raise InputError(f"{where}: 'id' must be a string or a whole number")
-    return Prompt(
-        id=encodable(str(number if id_ is None or id_ == "" else id_), where),
-        text=text,
-        domain=_optional(row, "domain", where) or "",
-        answer=_optional(row, "answer", where),
-    )
+    id_ = encodable(str(number if id_ is None or id_ == "" else id_), where)
+    domain, answer = _optional(row, "domain", where) or "", _optional(row, "answer", where)
+    given = _listed(row)
+    if given is None:
+        return Prompt(id_, text_of(row, where, TEXT_COLUMNS), domain, answer)
+    if given and all(isinstance(i, int) for i in given):
+        return Prompt(id_, "", domain, answer, ids=given)
+    messages, last = _asked(given, where)
+    if last and answer:
+        raise InputError(f"{where} has two answers, 'answer' and a last turn: leave out one")
+    return Prompt(id_, "", domain, answer or last, messages=messages)
+
+
+def _listed(row: Mapping[str, Any]) -> list[Any] | None:
+    """The row's messages or token ids; None if it has text."""
+    return next((row[c] for c in ("messages", "prompt") if isinstance(row.get(c), list)), None)
+
+
+def _asked(messages: Sequence[Any], where: str) -> tuple[tuple[dict[str, str], ...], str | None]:
+    """A row's conversation up to its last turn if that is the assistant's, and that turn."""
+    found = conversation(messages, where)
+    answered = found[-1]["role"] == "assistant"
+    return (found[:-1], found[-1]["content"]) if answered else (found, None)
 
 
 def _optional(row: dict[str, Any], key: str, where: str) -> str | None:
@@ -164,11 +172,15 @@ class _Usable:
     """A row that can be drawn."""
 
     number: int
-    text: str
+    prompt: Prompt
     length: int
-    """Characters in the text before it is cut."""
+    """Characters in the text before it is cut; in a conversation's last user turn."""
     value: str
     """The row's value in the column `by`."""
+
+    @property
+    def text(self) -> str:
+        return self.prompt.text
 
 
 T = TypeVar("T", Prompt, _Usable)
@@ -183,16 +195,34 @@ def _drawn(strata: Mapping[str, Sequence[T]], n: int, seed: int) -> Iterator[tup
 
 
 def _usable(source: str, spec: SampleSpec) -> Iterator[_Usable]:
-    """Rows with enough text and a stratum; duplicate texts are skipped."""
-    seen: set[str] = set()
+    """Rows with enough text and a stratum; duplicates are skipped."""
+    seen = set[object]()
     for row in source_rows(source):
         where, number, columns = row
-        whole = text_if_any(columns, where, TEXT_COLUMNS).strip()
-        value = _value(row, spec.by)
-        text = beginning(whole, spec.max_chars)
-        if len(whole) >= spec.min_chars and value is not None and text not in seen:
-            seen.add(text)
-            yield _Usable(number, text, len(whole), value)
+        value, given = _value(row, spec.by), _listed(columns)
+        if given is None:
+            whole = text_if_any(columns, where, TEXT_COLUMNS).strip()
+            prompt = Prompt(text=beginning(whole, spec.max_chars))
+        elif not given:
+            continue
+        else:
+            prompt = _uncut(replace(_prompt(columns, where, number), answer=None), spec, where)
+            whole = prompt.text
+        if len(whole) >= spec.min_chars and value is not None and prompt.content not in seen:
+            seen.add(prompt.content)
+            yield _Usable(number, prompt, len(whole), value)
+
+
+def _uncut(prompt: Prompt, spec: SampleSpec, where: str) -> Prompt:
+    """The conversation. InputError if it would have to be cut, and for token ids."""
+    if prompt.ids is not None:
+        raise InputError(f"{where} has token ids, which have no length in characters to sample by")
+    if spec.max_chars is not None and len(prompt.text) > spec.max_chars:
+        raise InputError(
+            f"{where} is a conversation with {len(prompt.text)} characters, which max_chars "
+            "(prompts.sample) cannot cut: leave max_chars out"
+        )
+    return prompt
 
 
 def _value(row: SourceRow, column: str | None) -> str | None:

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,10 +186,14 @@ def template_marks(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 
 
 def apply_template(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], generate: bool
+    tokenizer: PreTrainedTokenizerBase,
+    messages: list[dict[str, str]],
+    generate: bool,
+    options: Mapping[str, object] | None = None,
 ) -> str:
-    """Apply the chat template; `enable_thinking=False` closes Qwen3's thinking block."""
+    """Apply the chat template; without other options, Qwen3's thinking block is closed."""
+    kwargs: dict[str, Any] = {"enable_thinking": False, **(options or {})}
     text = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=generate, enable_thinking=False
+        messages, tokenize=False, add_generation_prompt=generate, **kwargs
     )
     return str(text)

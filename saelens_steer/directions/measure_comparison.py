@@ -119,9 +119,7 @@ def _measured(
 def _asked(job: ComparisonInputs, side: str, words: str) -> pd.DataFrame:
     """The effect of asking: each prompt followed by words that request the side."""
     prompts = job.measurement.prompts
-    asked = replace(
-        job.measurement, prompts=tuple(replace(p, text=f"{p.text} {words}") for p in prompts)
-    )
+    asked = replace(job.measurement, prompts=tuple(p.followed_by(words) for p in prompts))
     before, after = job.measurement.unsteered_pass.baseline, asked.unsteered_pass.baseline
     outcome = job.measurement.outcome
     effect = outcome.of(after, baseline=before) - outcome.of(before, baseline=before)

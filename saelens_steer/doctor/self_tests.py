@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,15 +11,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
-from saelens_steer.data import (
-    Prompt,
-    SpecialTokens,
-    encode_prompts,
-    generation_prompt,
-    special_ids,
-)
+from saelens_steer.data import Prompt, PromptReader, bos_id, generation_prompt, special_ids
 from saelens_steer.doctor.case import SelfTestCase
 from saelens_steer.doctor.findings import Finding, judged, relative_error
 from saelens_steer.doctor.resources import free_bytes, weight_bytes
@@ -180,52 +173,55 @@ def sae_fit(case: SelfTestCase) -> Finding:
 
 
 def chat_template(case: SelfTestCase) -> Finding:
-    """Every steered or selection prompt is rendered once and ends at the assistant start."""
-    spec, tokenizer = case.run.spec, case.model.tokenizer
-    steered_as = {"system": spec.prompts.system, "chat": spec.prompts.chat}
-    steered_as |= {"special_tokens": case.run.special_tokens}
-    wrong = [
-        *_wrong(tokenizer, case.run.prompts, **steered_as),
-        *_wrong(tokenizer, case.run.selection_prompts, **case.run.encoding),
+    """Every steered or selection prompt is rendered once and ends where it should."""
+    run, tokenizer = case.run, case.model.tokenizer
+    pairs = [
+        (PromptReader(tokenizer, template, run.special_tokens), replace(prompt, answer=None))
+        for prompts, template in (
+            (run.prompts, run.spec.prompts),
+            (run.selection_prompts, run.spec.template),
+        )
+        for prompt in prompts
     ]
-    n = len(case.run.prompts) + len(case.run.selection_prompts)
+    wrong = [complaint for reader, prompt in pairs for complaint in _wrong(reader, prompt)]
+    plain = sum(reader.kind(prompt) == "plain" for reader, prompt in pairs)
+    detail = f"{len(pairs)} prompts"
     if wrong:
         detail = wrong[0] + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else "")
-    elif not (spec.prompts.chat or spec.template["chat"]):
-        detail = f"{n} prompts, without a template (chat: false); no BOS is repeated"
-    elif not generation_prompt(tokenizer):
-        detail = f"{n} prompts, each rendered once; this template does not mark the answer's start"
+    elif plain == len(pairs):
+        detail += ", all plain text (no template); no BOS is repeated"
     else:
-        detail = f"{n} prompts, each rendered once, up to the assistant start"
+        detail += f", {plain} of them plain text" if plain else ""
+        detail += ", each rendered once"
+        known = generation_prompt(tokenizer)
+        detail += "" if known else "; this template does not mark the answer's start"
     return judged("chat template", float(len(wrong)), 0.0, detail)
 
 
-def _wrong(
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Prompt],
-    system: str | None,
-    chat: bool,
-    special_tokens: SpecialTokens,
-) -> Iterator[str]:
-    """Complaints about prompts that contain the template's special tokens or end differently.
+def _wrong(reader: PromptReader, prompt: Prompt) -> Iterator[str]:
+    """Complaints about special tokens inside a prompt, and about another end than the answer's.
 
-    Rendering a plain text shows how often each special token should occur.
+    The same turns with other words show how often each special token should occur.
     """
-    plain = None if system is None else "x"
-    how: dict[str, Any] = {"chat": chat, "special_tokens": special_tokens}
-    (once,) = encode_prompts(tokenizer, [Prompt("", "x")], system=plain, **how)
-    marks = {i: n for i, n in Counter(once.head).items() if i in special_ids(tokenizer)}
-    start = tuple(generation_prompt(tokenizer)) if chat else ()
-    bare = [replace(prompt, answer=None) for prompt in prompts]
-    for each in encode_prompts(tokenizer, bare, system=system, **how):
-        found, named = Counter(each.head), f"prompt {each.prompt.id!r}"
-        odd = (i for i, n in marks.items() if found[i] > n or (chat and found[i] < n))
-        twice = next(odd, None)
-        if twice is not None:
-            mark, n = tokenizer.convert_ids_to_tokens(twice), marks[twice]
-            yield f"{named} has {mark} {found[twice]} times, not {n}: remove it from the text"
-        elif start and each.head[-len(start) :] != start:
-            yield f"{named} does not end at the assistant start"
+    each, tokenizer, bos = reader.encoded(prompt), reader.tokenizer, bos_id(reader.tokenizer)
+    named, found = f"prompt {prompt.id!r}", Counter(each.head)
+    if each.kind in ("templated", "ids"):
+        if bos is not None and each.head[:2] == (bos, bos):
+            yield f"{named} begins with {tokenizer.convert_ids_to_tokens(bos)} 2 times"
+        return
+    turns = prompt.messages and [{**turn, "content": "x"} for turn in prompt.messages]
+    wanted = Counter(
+        reader.encoded(replace(prompt, text="" if turns else "x", messages=turns)).head
+    )
+    special = special_ids(tokenizer)
+    twice = next((i for i, n in found.items() if i in special and n != wanted[i]), None)
+    options = reader.template.chat_template_kwargs
+    start = tuple(generation_prompt(tokenizer, options)) if each.at_start else ()
+    if twice is not None:
+        mark, n = tokenizer.convert_ids_to_tokens(twice), wanted[twice]
+        yield f"{named} has {mark} {found[twice]} times, not {n}: remove it from the text"
+    elif start and each.head[-len(start) :] != start:
+        yield f"{named} does not end at the assistant start"
 
 
 def engine(case: SelfTestCase) -> Finding:

@@ -11,7 +11,7 @@ import pandas as pd
 from sae_lens import SAE
 
 from saelens_steer.activations import Activations
-from saelens_steer.config import CompletionSpec, LabelSpec, PromptSpec, SweepSpec
+from saelens_steer.config import CompletionSpec, LabelSpec, SweepSpec, TemplateSpec
 from saelens_steer.data import Prompt, SpecialTokens, some_prompts
 from saelens_steer.directions import draw_controls
 from saelens_steer.errors import InputError
@@ -46,7 +46,7 @@ def text_study(
     prompts: Sequence[Prompt],
     spec: LabelSpec,
     sweep: SweepSpec,
-    prompt_spec: PromptSpec,
+    template: TemplateSpec,
     alphas: Sequence[float] = (),
     special_tokens: SpecialTokens = None,
 ) -> Measurement:
@@ -64,7 +64,7 @@ def text_study(
         "completions": CompletionSpec(max_new_tokens=spec.max_new_tokens, n_controls=0),
     }
     spec_of_texts = sweep.model_copy(update=changes)
-    given = model, None, hook_name, tuple(prompts), spec_of_texts, METRICS, prompt_spec
+    given = model, None, hook_name, tuple(prompts), spec_of_texts, METRICS, template
     return Measurement(*given, special_tokens=special_tokens)
 
 
@@ -85,7 +85,7 @@ class EvidenceCollector:
     scale: Scale
     sweep: SweepSpec
     """Where and how to steer; strengths and lengths are those of `spec`."""
-    prompt_spec: PromptSpec
+    template: TemplateSpec
     steered_activations: Activations | None = None
     """Activations at `hook_name`, for random directions; None if `activations` are of that hook."""
 
@@ -93,7 +93,7 @@ class EvidenceCollector:
         """Raise InputError if a steered prompt is among the cached ones."""
         cached = list(cached_texts(self.model.tokenizer, self.activations))
         for prompt in self.prompts:
-            if any(prompt.text in text for text in cached):
+            if any(all(turn in text for turn in prompt.turns) for text in cached):
                 raise InputError(
                     f"{prompt.text[:60]!r} is to be steered but is among the cached prompts: steer "
                     "other prompts, since names must be tested on new ones"
@@ -124,7 +124,7 @@ class EvidenceCollector:
 
     def measurement(self, prompts: Sequence[Prompt], *alphas: float) -> Measurement:
         """The measurement of these prompts at multiples of A_max, by default `spec.strengths`."""
-        given = self.model, self.hook_name, prompts, self.spec, self.sweep, self.prompt_spec
+        given = self.model, self.hook_name, prompts, self.spec, self.sweep, self.template
         return text_study(*given, alphas, self.sae)
 
     def texts(self, write: Writer) -> LabelTexts:

@@ -8,6 +8,7 @@ from saelens_steer.metrics.registry import (
     Asked,
     MetricLike,
     MetricsLike,
+    check_starts,
     margin,
     metric_provenance,
     metric_specs,

@@ -54,6 +54,8 @@ class TextMetric:
     name: str
     columns: tuple[str, ...]
     fn: Callable[[str, bool], dict[str, float]]
+    from_start: bool = False
+    """Whether it judges an answer from its beginning, so that prompts must end there."""
 
 
 Metric = LogitMetric | TextMetric

@@ -19,7 +19,7 @@ from saelens_steer.config import (
     TokenSetSpec,
     checked,
 )
-from saelens_steer.data import complement, describe, token_set
+from saelens_steer.data import Encoded, complement, describe, token_set
 from saelens_steer.errors import InputError, or_known
 from saelens_steer.files import digest
 from saelens_steer.metrics.code import Validity, code_validity
@@ -117,6 +117,25 @@ def resolve_metrics(
     found = [_resolve(spec, tokenizer, d_vocab, device) for spec in metric_specs(metrics)]
     _refuse_clashes([column for metric in found for column in metric.columns])
     return found
+
+
+def check_starts(metrics: Sequence[Metric], prompts: Sequence[Encoded]) -> None:
+    """Raise InputError if a metric judges answers from their beginning and a prompt ends elsewhere.
+
+    Other metrics read the last prompt token, or what follows it, of any text.
+    """
+    judging = next((m.name for m in metrics if isinstance(m, TextMetric) and m.from_start), None)
+    prompt = next((e for e in prompts if not e.at_start), None)
+    if judging is None or prompt is None:
+        return
+    what = "is plain text" if prompt.kind == "plain" else "does not end where an answer begins"
+    instead = "leave the metric out"
+    if prompt.kind == "plain":
+        instead = "give messages or chat=True (prompts.chat: true), or leave the metric out"
+    raise InputError(
+        f"{judging} judges an answer from its beginning, but prompt {prompt.prompt.id!r} {what}: "
+        f"{instead}"
+    )
 
 
 def metric_provenance(
@@ -230,12 +249,14 @@ def _rates(name: str, validity: Callable[[str, bool], Validity]) -> TextMetric:
         judged = verdict in ("valid", "invalid")
         return {f"{name}_valid": valid, f"{name}_valid_present": valid if judged else float("nan")}
 
-    return TextMetric(f"{name}_validity", (f"{name}_valid", f"{name}_valid_present"), fn)
+    columns = (f"{name}_valid", f"{name}_valid_present")
+    return TextMetric(f"{name}_validity", columns, fn, from_start=True)
 
 
-def _text_metric(name: str, of: Callable[[str], float]) -> TextMetric:
+def _text_metric(name: str, of: Callable[[str], float], from_start: bool = False) -> TextMetric:
     """A text metric with one column, of the same name."""
-    return TextMetric(name, (name,), lambda text, truncated: {name: float(of(text))})  # noqa: ARG005
+    fn = lambda text, truncated: {name: float(of(text))}  # noqa: ARG005, E731
+    return TextMetric(name, (name,), fn, from_start)
 
 
 SHIPPED: Mapping[str, Metric] = {
@@ -244,7 +265,7 @@ SHIPPED: Mapping[str, Metric] = {
         KL,
         _rates("code", code_validity),
         _rates("latex", latex_validity),
-        _text_metric("latex_first", latex_first),
+        _text_metric("latex_first", latex_first, from_start=True),
         _text_metric("distinct_words", distinct_words),
     )
 }

@@ -9,10 +9,10 @@ from sae_lens import SAE
 from transformers import PreTrainedTokenizerBase
 
 from saelens_steer.activations import Activations
-from saelens_steer.data import Prompt, TextStart, as_prompts
+from saelens_steer.data import Prompt, PromptLike, TextStart, as_prompts
 from saelens_steer.errors import InputError
 from saelens_steer.model import check_steerable, default_hook_name, hook_width, same_places
-from saelens_steer.model.model_class import Model
+from saelens_steer.model.model_class import Model, tokenizer_of
 from saelens_steer.sae import check_sae, is_transcoder, steers_at
 from saelens_steer.steering import SteeringVectors
 
@@ -51,16 +51,20 @@ def hook_of(model: Model, sae: SAE[Any], hook_name: str | None) -> str:
     return found
 
 
-def given_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
-    """The prompts. Raises InputError if there are none, or if one has no text."""
-    if not (found := as_prompts(prompts)):
-        raise InputError("prompts is empty: give at least one Prompt or string")
+def given_prompts(model: Model, prompts: Sequence[PromptLike]) -> list[Prompt]:
+    """The prompts, as in `as_prompts`.
+
+    Raises InputError if there are none, or if two have the same id, by which tables name them.
+    """
+    if not (found := as_prompts(tokenizer_of(model), prompts)):
+        raise InputError("prompts is empty: give at least one prompt, such as a string")
+    seen: dict[str, int] = {}
     for number, prompt in enumerate(found):
-        if not isinstance(prompt, Prompt):
-            kind = type(prompt).__name__
-            raise InputError(f"prompts[{number}] is a {kind}: it should be a Prompt or a string")
-        if not prompt.text.strip():
-            raise InputError(f"prompts[{number}] has no text: leave it out")
+        if (other := seen.setdefault(prompt.id, number)) != number:
+            raise InputError(
+                f"prompts[{other}] and prompts[{number}] have the same id {prompt.id!r}: give one "
+                "another id"
+            )
     return found
 
 

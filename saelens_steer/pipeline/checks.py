@@ -46,6 +46,7 @@ def checked_context(spec: RunSpec, out: str | Path) -> RunContext:
     run = RunContext.load(spec, out)
     run.measurement().check()
     _ = run.custom_version  # raises if a function or a file of vectors is missing
+    _check_apart(run)
     _check_domains(run)
     _check_text_files(run)
     _check_topic(run)
@@ -64,6 +65,19 @@ def checked_context(spec: RunSpec, out: str | Path) -> RunContext:
 
 def _sides(run: RunContext) -> tuple[str, str]:
     return run.spec.select.positive, run.spec.select.negative
+
+
+def _check_apart(run: RunContext) -> None:
+    """No steered prompt is read as the same tokens as a selection prompt, however it is given."""
+    selecting = encode_prompts(run.model.tokenizer, run.selection_prompts, **run.encoding)
+    ids = {e.head: e.prompt.id for e in selecting}
+    for one in run.measurement().encoded:
+        if one.head in ids:
+            raise InputError(
+                f"the steered prompt {one.prompt.id!r} and the selection prompt {ids[one.head]!r} "
+                "are the same tokens: select features on other prompts than those that effects "
+                "are measured on"
+            )
 
 
 def _check_domains(run: RunContext) -> None:
@@ -181,7 +195,7 @@ def _check_compare_directions(run: RunContext) -> None:
                 f"compare_directions.ask: {side!r} is not a side of select; "
                 f"{or_known(side, _sides(run))}"
             )
-        asked = tuple(replace(p, text=f"{p.text} {words}") for p in run.prompts)
+        asked = tuple(p.followed_by(words) for p in run.prompts)
         replace(run.measurement(), prompts=asked).check()
 
 

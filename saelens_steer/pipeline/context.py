@@ -16,6 +16,8 @@ from saelens_steer.config.base import Spec
 from saelens_steer.data import (
     Prompt,
     TextStart,
+    any_plain,
+    as_prompts,
     check_disjoint,
     load_prompts,
     prompts_hash,
@@ -33,6 +35,7 @@ from saelens_steer.model import (
     hook_width,
     load_model,
 )
+from saelens_steer.model.model_class import tokenizer_of
 from saelens_steer.pipeline.inputs import RunInputs
 from saelens_steer.pipeline.provenance import provenance
 from saelens_steer.pipeline.run_folder import RunFolder
@@ -73,12 +76,14 @@ class RunContext(RunInputs):
         hook_name = check(model, spec.hook_name or default_hook_name(model))
         if spec.sae.train:
             check_contexts(model, spec.sae.train)
-        label: list[Prompt] = []
+        label: Sequence[Prompt] = ()
         if spec.label and spec.label.prompts:
             label = steered_prompts(spec.label.prompts)
         elif spec.label:
             label = some_prompts(steered, spec.label.n_prompts, spec.label.seed)
-        return cls(spec, folder, model, hook_name, steered, selection, topic, tuple(label))
+        sets, tokenizer = (steered, selection, topic, label), tokenizer_of(model)
+        steered, selection, topic, label = (tuple(as_prompts(tokenizer, own)) for own in sets)
+        return cls(spec, folder, model, hook_name, steered, selection, topic, label)
 
     def mark(self) -> None:
         """Make the folder a run folder, with config.yaml and provenance.json."""
@@ -123,6 +128,12 @@ class RunContext(RunInputs):
         return for_plain_weights(found, self.model)
 
     @cached_property
+    def _reads_plain(self) -> bool:
+        """Whether any of the steered and selection prompts is plain text."""
+        read = (self.prompts, self.spec.prompts), (self.selection_prompts, self.spec.template)
+        return any(any_plain(self.model.tokenizer, *each) for each in read)
+
+    @cached_property
     def special_tokens(self) -> bool | None:
         """Whether plain prompts begin with BOS, as the SAE's training contexts do.
 
@@ -131,14 +142,14 @@ class RunContext(RunInputs):
         if train := self.spec.sae.train:
             return train.prepend_bos
         start = text_start(self.model.tokenizer, self.source_sae)
-        if not (self.spec.prompts.chat and self.spec.template["chat"]):
+        if self._reads_plain:
             say_start(self.model.tokenizer, start)
         return bool(start.ids) if start.of_sae else None
 
     @property
     def start(self) -> TextStart | None:
-        """The special tokens before plain prompts; None if all are in the chat template."""
-        if self.spec.prompts.chat and self.spec.template["chat"]:
+        """The special tokens before plain prompts; None if there are none."""
+        if not self._reads_plain:
             return None
         found = text_start(self.model.tokenizer, self.special_tokens)
         return replace(found, of_sae=found.given and self.spec.sae.load is not None)
@@ -146,7 +157,13 @@ class RunContext(RunInputs):
     @property
     def encoding(self) -> dict[str, Any]:
         """How the selection prompts become tokens: keywords of `encode_prompts`."""
-        return {**self.spec.template, "special_tokens": self.special_tokens}
+        return {"template": self.spec.template, "special_tokens": self.special_tokens}
+
+    @property
+    def caching(self) -> dict[str, Any]:
+        """How activations of the selection prompts are cached: keywords of `cache_activations`."""
+        options = {**self.spec.activations.model_dump(), **self.spec.template.options}
+        return {**options, "special_tokens": self.special_tokens}
 
     @property
     def features(self) -> dict[str, Any]:

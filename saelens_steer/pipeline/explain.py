@@ -11,8 +11,15 @@ import pandas as pd
 from sae_lens import SAE
 
 from saelens_steer.activations import Activations, cache_activations
-from saelens_steer.config import FeaturesSpec, LabelSpec, PromptSpec, ServerSpec, SweepSpec, checked
-from saelens_steer.data import Prompt, some_prompts
+from saelens_steer.config import (
+    FeaturesSpec,
+    LabelSpec,
+    ServerSpec,
+    SweepSpec,
+    checked,
+    template_of,
+)
+from saelens_steer.data import PromptLike, some_prompts
 from saelens_steer.features import NO_SCALE, measured_scale, pages_of
 from saelens_steer.labels import EvidenceCollector, check_labeller, make_labels
 from saelens_steer.model.model_class import Model, tokenizer_of
@@ -34,11 +41,13 @@ def label_features(
     sae: SAE[Any],
     activations: Activations,
     features: FeatureLike,
-    prompts: Sequence[Prompt | str],
+    prompts: Sequence[PromptLike],
     *,
     answers: str | Path | None = None,
+    chat: bool | None = None,
     system: str | None = None,
-    chat: bool = True,
+    add_generation_prompt: bool = True,
+    chat_template_kwargs: Mapping[str, object] | None = None,
     provider: Literal["offline", "openai-compatible"] = "offline",
     server: ServerSpec | Mapping[str, object] | None = None,
     evidence: Literal["both", "input", "output"] = "both",
@@ -57,8 +66,9 @@ def label_features(
     `activations`: all tokens of the selection prompts, at the hook that the SAE reads. `prompts`:
     other prompts, of which `n_prompts` are steered. `answers`: a folder that keeps a server's
     answers; the same call then asks only for missing ones. `server`: such as {"base_url": …,
-    "model": …}. LabelSpec documents the other arguments. Raises InputError before any steering. A
-    feature that could not be named has a row with its status.
+    "model": …}. LabelSpec documents the other arguments, TemplateSpec `chat` and the options after
+    it. Raises InputError before any steering. A feature that could not be named has a row with its
+    status.
     """
     given = {
         "provider": provider, "server": server, "evidence": evidence, "alphas": alphas,
@@ -72,14 +82,15 @@ def label_features(
     hook_name = hook_of(model, sae, None if is_transcoder(sae) else activations.hook_name)
     chosen = list(dict.fromkeys(feature_indices(sae, features)))
     scale = measured_scale(activations, sae, chosen) if counts_firing(sae) else NO_SCALE
-    prompt_spec = PromptSpec(system=system, chat=chat)
-    steered = some_prompts(given_prompts(prompts), spec.n_prompts, spec.seed)
+    reading = (chat, system, add_generation_prompt, chat_template_kwargs)
+    template = template_of("label_features", *reading)
+    steered = some_prompts(given_prompts(model, prompts), spec.n_prompts, spec.seed)
     where = (model, sae, hook_name, activations, steered, spec)
-    job = EvidenceCollector(*where, chosen, {}, scale, SweepSpec(), prompt_spec)
+    job = EvidenceCollector(*where, chosen, {}, scale, SweepSpec(), template)
     job.measurement(steered).check()
     check_start(activations, job.measurement(steered).start, tokenizer_of(model))
     if is_transcoder(sae):
-        options: dict[str, Any] = {"hook_name": hook_name, "system": system, "chat": chat}
+        options: dict[str, Any] = {"hook_name": hook_name, **template.options}
         options["special_tokens"] = sae
         job = replace(job, steered_activations=cache_activations(model, steered, **options))
     job.check_prompts()

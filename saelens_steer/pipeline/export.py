@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,7 @@ TOPIC = "tiny-transport-topic"
 
 
 def generate_topic(spec: RunSpec, out: str | Path) -> Path:
-    """Write id, text, domain and answer of each selection prompt to a .jsonl file.
+    """Write each selection prompt with its domain and answer to a .jsonl file.
 
     Missing answers are the model's greedy continuations, of at most select.answer_tokens tokens. A
     config can name the file as `select.prompts`; the model then generates no answers. Raises
@@ -94,10 +93,11 @@ def generate_topic(spec: RunSpec, out: str | Path) -> Path:
         raise InputError(
             f"every prompt of {source} already has an answer: set select.prompts to prompts without"
         )
-    m, options = spec.model, {"batch_size": spec.activations.batch_size, **spec.template}
+    m, size = spec.model, spec.activations.batch_size
     model = load_model(m.name, model_class=m.class_, dtype=m.dtype, device=m.device)
     with progress("continuations", missing) as note:
-        answered = with_answers(model, prompts, spec.select.answer_tokens, note=note, **options)
+        options = {"batch_size": size, "template": spec.template, "note": note}
+        answered = with_answers(model, prompts, spec.select.answer_tokens, **options)
     if empty := sum(not prompt.answer for prompt in answered):
         say(f"{empty} of {missing} continuations are empty: the model stopped immediately")
-    return write_jsonl(Path(out), [asdict(prompt) for prompt in answered])
+    return write_jsonl(Path(out), [prompt.to_row() for prompt in answered])

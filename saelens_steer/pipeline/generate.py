@@ -12,12 +12,18 @@ from sae_lens import SAE
 from torch import Tensor
 
 from saelens_steer.activations import Activations, cache_activations
-from saelens_steer.config import CompareEditsSettings, GenerateSettings, checked
-from saelens_steer.data import Prompt, encode_prompts
+from saelens_steer.config import (
+    CompareEditsSettings,
+    GenerateSettings,
+    TemplateSpec,
+    checked,
+    template_of,
+)
+from saelens_steer.data import Prompt, PromptLike, encode_prompts
 from saelens_steer.directions import draw_controls
 from saelens_steer.errors import InputError
 from saelens_steer.features import Scale, measured_scale
-from saelens_steer.metrics import MetricsLike, resolve_metrics
+from saelens_steer.metrics import MetricsLike, check_starts, resolve_metrics
 from saelens_steer.model import check_steerable, hook_width
 from saelens_steer.model.model_class import Model, tokenizer_of
 from saelens_steer.pipeline.arguments import given_prompts
@@ -40,7 +46,7 @@ Treatment = Edit | Sequence[Edit] | VectorLike
 
 def generate(
     model: Model,
-    prompts: Sequence[Prompt | str],
+    prompts: Sequence[PromptLike],
     treatments: Mapping[str, Treatment | Mapping[str, Treatment]],
     *,
     hook_name: str | None = None,
@@ -57,8 +63,10 @@ def generate(
     activations: Activations | None = None,
     batch_size: int = 16,
     seed: int = 0,
+    chat: bool | None = None,
     system: str | None = None,
-    chat: bool = True,
+    add_generation_prompt: bool = True,
+    chat_template_kwargs: Mapping[str, object] | None = None,
 ) -> Texts:
     """Generate without steering, with each treatment, and with random controls of the same size.
 
@@ -67,7 +75,8 @@ def generate(
     `hook_name`: the hook of treatments that name none; edits of an SAE know theirs. `controls`:
     random directions of the covariance family per treatment and strength, each with the same ‖Δx‖
     at each token. `activations`: at the hook, for the controls and for mean ‖x‖; by default those
-    of the prompts are cached. GenerateSettings documents the other arguments.
+    of the prompts are cached. GenerateSettings documents the other arguments,
+    TemplateSpec `chat` and the options after it.
 
     Returns one row per prompt × variant × sample, the unsteered `original` first, with the columns
     of `compare_edits`, alpha (NaN for edits) and control (whether it is a random one). Raises
@@ -80,10 +89,11 @@ def generate(
         "max_norm": max_norm, "batch_size": batch_size, "seed": seed,
     }  # fmt: skip
     spec = checked(GenerateSettings, given, "generate")
-    listed = given_prompts(prompts)
+    reading = (chat, system, add_generation_prompt, chat_template_kwargs)
+    template, listed = template_of("generate", *reading), given_prompts(model, prompts)
     placed = _placed(model, treatments, hook_name)
-    cached = _Cached(model, listed, activations, {"system": system, "chat": chat})
-    job = _comparison(model, listed, placed, metrics, spec, cached.how)
+    cached = _Cached(model, listed, activations, template)
+    job = _comparison(model, listed, placed, metrics, spec, template)
     job = replace(job, temperature=spec.temperature, samples=spec.samples, seed=spec.seed)
     written = [
         each
@@ -108,12 +118,14 @@ def generate(
 def compare_edits(
     model: Model,
     variants: Mapping[str, Treatment | Mapping[str, Treatment]],
-    prompts: Sequence[Prompt | str],
+    prompts: Sequence[PromptLike],
     hook_name: str | None = None,
     *,
     metrics: MetricsLike = (),
+    chat: bool | None = None,
     system: str | None = None,
-    chat: bool = True,
+    add_generation_prompt: bool = True,
+    chat_template_kwargs: Mapping[str, object] | None = None,
     positions: Literal["all", "prompt", "generated", "last"] = "all",
     exclude_special_tokens: bool = False,
     max_norm: float | int | Literal["auto"] | None = "auto",
@@ -124,8 +136,8 @@ def compare_edits(
 
     `variants`: name → one edit, or several in order, at `hook_name`; a vector is added as it is; a
     mapping of hooks to these edits at several hooks at once. CompareEditsSettings documents the
-    settings. Columns as in `edits_table`, with activations if all edits use the same SAE. Raises
-    InputError before any forward pass.
+    settings, TemplateSpec `chat` and the options after it. Columns as in `edits_table`, with
+    activations if all edits use the same SAE. Raises InputError before any forward pass.
     """
     given = {
         "positions": positions, "exclude_special_tokens": exclude_special_tokens,
@@ -133,8 +145,9 @@ def compare_edits(
     }  # fmt: skip
     spec = checked(CompareEditsSettings, given, "compare_edits")
     placed = _placed(model, variants, hook_name)
-    how = {"system": system, "chat": chat}
-    job = _comparison(model, given_prompts(prompts), placed, metrics, spec, how)
+    reading = (chat, system, add_generation_prompt, chat_template_kwargs)
+    template, listed = template_of("compare_edits", *reading), given_prompts(model, prompts)
+    job = _comparison(model, listed, placed, metrics, spec, template)
     with progress("compare_edits", job.n_rows) as note:
         return Texts(edits_table(job, note).drop(columns="sample"))
 
@@ -183,7 +196,7 @@ class _Cached:
     model: Model
     prompts: Sequence[Prompt]
     given: Activations | None
-    how: Mapping[str, Any]
+    template: TemplateSpec
 
     @cached_property
     def _found(self) -> dict[str, Activations]:
@@ -193,7 +206,7 @@ class _Cached:
         """Activations of all tokens at a hook."""
         if hook_name not in self._found:
             self._found[hook_name] = cache_activations(
-                self.model, self.prompts, hook_name=hook_name, **self.how
+                self.model, self.prompts, hook_name=hook_name, **self.template.options
             )
         return self._found[hook_name]
 
@@ -267,13 +280,14 @@ def _comparison(
     placed: Sequence[_Placed],
     metrics: MetricsLike,
     spec: CompareEditsSettings,
-    how: Mapping[str, Any],
+    template: TemplateSpec,
 ) -> EditComparison:
     """The comparison of the treatments as they are, checked."""
     tokenizer, sae = tokenizer_of(model), _only_sae(placed)
-    encoded = encode_prompts(tokenizer, prompts, special_tokens=sae, **how)
+    encoded = encode_prompts(tokenizer, prompts, template, sae)
     check_comparable(model, encoded, spec)
     resolved = resolve_metrics(metrics, tokenizer, model.cfg.d_vocab, str(model.cfg.device))
+    check_starts(resolved, encoded)
     return EditComparison(model, encoded, [one.variant() for one in placed], resolved, spec, sae)
 
 

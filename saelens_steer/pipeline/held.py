@@ -97,12 +97,10 @@ class HeldActivations:
         measurement = self.measurement
         if self.given is not None:
             say(f"no activations of {hook_name} were given: caching them on the steered prompts")
-        template = measurement.prompt_spec
         return cache_activations(
             measurement.model,
             measurement.prompts,
             hook_name=hook_name,
-            system=template.system,
-            chat=template.chat,
             special_tokens=self._sae,
+            **measurement.template.options,
         )

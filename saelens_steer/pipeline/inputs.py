@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from saelens_steer.config import RunSpec, is_file
-from saelens_steer.data import Prompt, load_prompts
+from saelens_steer.data import Prompt, as_prompts, load_prompts
 from saelens_steer.errors import InputError
 from saelens_steer.files import digest, file_digest
 from saelens_steer.metrics import imported, metrics_version, source_of
@@ -125,7 +125,7 @@ class RunInputs:
         spec = self.spec.tradeoffs
         assert spec is not None
         by_domain: dict[str, list[Prompt]] = {}
-        for prompt in load_prompts(spec.prompts):
+        for prompt in as_prompts(self.model.tokenizer, load_prompts(spec.prompts)):
             by_domain.setdefault(prompt.domain, []).append(prompt)
         if spec.domain not in by_domain or len(by_domain) < 2:
             raise InputError(

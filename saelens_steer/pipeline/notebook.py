@@ -14,12 +14,13 @@ from saelens_steer.config import (
     CausalScore,
     CompletionSpec,
     Match,
-    PromptSpec,
     SelectSpec,
     SweepSpec,
+    TemplateSpec,
     checked,
+    template_of,
 )
-from saelens_steer.data import Prompt
+from saelens_steer.data import PromptLike
 from saelens_steer.directions import (
     SIGNED,
     CausalScoring,
@@ -60,7 +61,7 @@ from saelens_steer.tensors import FeatureLike
 def sweep(
     model: Model,
     sae: SAE[Any] | None,
-    prompts: Sequence[Prompt | str],
+    prompts: Sequence[PromptLike],
     *,
     features: FeatureLike | None = None,
     directions: DirectionsLike | None = None,
@@ -79,8 +80,10 @@ def sweep(
     completions: CompletionSpec | Mapping[str, object] = CompletionSpec(),  # noqa: B008
     batch_tokens: int | None = None,
     seed: int = 0,
+    chat: bool | None = None,
     system: str | None = None,
-    chat: bool = True,
+    add_generation_prompt: bool = True,
+    chat_template_kwargs: Mapping[str, object] | None = None,
 ) -> Result:
     """Steer along features and along random controls, and measure each prompt at each strength.
 
@@ -94,7 +97,8 @@ def sweep(
     that the SAE's decoder writes at; give `hook_name` if it names none. `activations` there
     determine controls, A_max and mean ‖x‖; by default those of the prompts are cached. A
     transcoder's A_max comes from the hook it reads, and `activations` may be of either hook.
-    SweepSpec documents the other arguments. Raises InputError before any forward pass.
+    TemplateSpec documents `chat` and the options after it, which decide what is read, SweepSpec the
+    other arguments. Raises InputError before any forward pass.
     """
     given: dict[str, object] = {
         "edit": edit, "alphas": alphas, "alpha_unit": alpha_unit, "positions": positions,
@@ -110,9 +114,10 @@ def sweep(
     found = GivenDirections.of(sae, features, directions, hook_name, width)
     spec = checked(SweepSpec, given | found.named_features, "sweep")
     found.check(spec, sae)
-    steered, asked = tuple(given_prompts(prompts)), metric_specs(metrics)
-    prompt_spec = PromptSpec(system=system, chat=chat)
-    measurement = Measurement(model, sae, hook_name, steered, spec, asked, prompt_spec)
+    steered, asked = tuple(given_prompts(model, prompts)), metric_specs(metrics)
+    reading = (chat, system, add_generation_prompt, chat_template_kwargs)
+    template = template_of("sweep", *reading)
+    measurement = Measurement(model, sae, hook_name, steered, spec, asked, template)
     measurement.check()
     held = HeldActivations(measurement, activations)
     measurement = replace(measurement, context=_context(measurement, held.given_steered))
@@ -141,7 +146,7 @@ def _config(measurement: Measurement) -> dict[str, Any]:
     """The settings of the sweep as sections of a config."""
     functions = [s.path if isinstance(s, FunctionMetric) else s for s in measurement.metric_specs]
     specs = [s if isinstance(s, str) else s.model_dump(mode="json") for s in functions]
-    template = measurement.prompt_spec.model_dump(mode="json", include={"system", "chat"})
+    template = TemplateSpec(**measurement.template.options).model_dump(mode="json")
     return {
         "hook_name": measurement.hook_name,
         "prompts": template,
@@ -162,12 +167,12 @@ def _misfits(sae: SAE[Any] | None, activations: Activations | None) -> tuple[str
 
 def _context(measurement: Measurement, activations: Activations | None) -> EditContext:
     """Inputs of the edit: the SAE, and a probe between the prompts and the given activations."""
-    sae, needs, spec = measurement.sae, measurement.spec.edit.options.needs, measurement.prompt_spec
+    sae, needs = measurement.sae, measurement.spec.edit.options.needs
     if "encoder" in needs and sae is not None:
         check_splice(sae)
     if "probe" not in needs or activations is None:
         return EditContext(sae)
-    options: dict[str, Any] = {"tokens": "last", "system": spec.system, "chat": spec.chat}
+    options: dict[str, Any] = {"tokens": "last", **measurement.template.options}
     options["special_tokens"] = sae
     prompts, hook_name = measurement.prompts, measurement.hook_name
     last = cache_activations(measurement.model, prompts, hook_name=hook_name, **options)
@@ -179,7 +184,7 @@ def rank_features(
     model: Model,
     sae: SAE[Any],
     found: Selection,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[PromptLike],
     *,
     score: CausalScore = "direct_logit",
     hook_name: str | None = None,
@@ -188,13 +193,17 @@ def rank_features(
     shortlist: int = 50,
     push: float | int = 1.0,
     push_prompts: int = 12,
+    chat: bool | None = None,
+    system: str | None = None,
+    add_generation_prompt: bool = True,
+    chat_template_kwargs: Mapping[str, object] | None = None,
 ) -> Selection:
     """Rerank a selection by how its features change the model's predictions.
 
     `prompts`: the selection prompts, at least those of both sides. The first of `metrics` is the
     outcome: direct_logit needs a `margin(…)`; attribution differentiates it, so it is a ceiling,
-    not evidence. SelectSpec documents the other arguments. The hook is found as in `sweep`. Raises
-    InputError if the score does not apply.
+    not evidence. SelectSpec documents the other arguments, TemplateSpec `chat` and the options
+    after it. The hook is found as in `sweep`. Raises InputError if the score does not apply.
     """
     given = {
         "positive": found.positive, "negative": found.negative, "score": score,
@@ -204,17 +213,21 @@ def rank_features(
     hook_name = hook_of(model, sae, hook_name)
     check_causal(score, hook_name)
     check_feature(sae, max(map(int, found.scores.index)))
-    listed, pushed = given_prompts(prompts), []
+    listed, pushed = given_prompts(model, prompts), []
     for side in (found.positive, found.negative):
         if not (own := [prompt for prompt in listed if prompt.domain == side]):
             raise InputError(f"no prompt has the domain {side!r}")
         pushed += own[: spec.push_prompts]
+    reading = (chat, system, add_generation_prompt, chat_template_kwargs)
+    template = template_of("rank_features", *reading)
     asked, unswept = metric_specs(metrics), SweepSpec(n_controls=0)
-    measurement = Measurement(model, sae, hook_name, tuple(pushed), unswept, asked, PromptSpec())
+    measurement = Measurement(model, sae, hook_name, tuple(pushed), unswept, asked, template)
     measurement.check()
     scoring = CausalScoring(measurement, sae, found.positive, found.negative)
     norm = found.scale.mean_norm
     if not reads_where_it_steers(sae) and score not in SIGNED:
-        own = cache_activations(model, pushed, hook_name=hook_name, special_tokens=sae)
-        norm = measured_scale(own).mean_norm
+        how = {**template.options, "special_tokens": sae}
+        norm = measured_scale(
+            cache_activations(model, pushed, hook_name=hook_name, **how)
+        ).mean_norm
     return rank_by(found, score, scoring, spec, spec.push * norm)

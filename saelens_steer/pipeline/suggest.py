@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Literal
@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from saelens_steer.activations import Activations, cache_activations
-from saelens_steer.config import CompareEditsSettings, checked
-from saelens_steer.data import Prompt, encode_prompts, pad_left
+from saelens_steer.config import CompareEditsSettings, checked, template_of
+from saelens_steer.data import PromptLike, encode_prompts, pad_left
 from saelens_steer.directions import text_losses
 from saelens_steer.errors import InputError
 from saelens_steer.features import measured_scale
@@ -54,7 +54,7 @@ class SuggestedAlpha:
 def suggest_alpha(
     model: Model,
     direction: VectorLike,
-    prompts: Sequence[Prompt | str],
+    prompts: Sequence[PromptLike],
     *,
     hook_name: str,
     positions: Literal["all", "prompt", "generated", "last"] = "all",
@@ -63,16 +63,18 @@ def suggest_alpha(
     activations: Activations | None = None,
     max_new_tokens: int = 32,
     batch_size: int = 16,
+    chat: bool | None = None,
     system: str | None = None,
-    chat: bool = True,
+    add_generation_prompt: bool = True,
+    chat_template_kwargs: Mapping[str, object] | None = None,
 ) -> SuggestedAlpha:
     """Suggest strengths for `ss.add(direction, alpha)`, from greedy texts on a few prompts.
 
     Tries strengths upward on a logarithmic grid, for each sign, until texts break: the median
     negative log-likelihood per token under the unsteered model rises by more than a nat, or the
     median share of distinct words halves (loops lower the perplexity). `activations` at the hook
-    give mean ‖x‖; by default those of the prompts are cached. Raises InputError before any forward
-    pass.
+    give mean ‖x‖; by default those of the prompts are cached. TemplateSpec documents `chat` and the
+    options after it. Raises InputError before any forward pass.
     """
     given = {
         "positions": positions, "exclude_special_tokens": exclude_special_tokens,
@@ -83,12 +85,12 @@ def suggest_alpha(
     vectors = as_vectors("direction", direction, hook_width(model, hook_name))
     if len(vectors) != 1 or not bool(vectors.isfinite().all() and vectors.any()):
         raise InputError("direction should be one vector that is finite and not zero")
-    how: dict[str, Any] = {"system": system, "chat": chat}
-    listed = given_prompts(prompts)
-    encoded = encode_prompts(tokenizer_of(model), listed, **how)
+    reading = (chat, system, add_generation_prompt, chat_template_kwargs)
+    template, listed = template_of("suggest_alpha", *reading), given_prompts(model, prompts)
+    encoded = encode_prompts(tokenizer_of(model), listed, template)
     check_comparable(model, encoded, spec)
     if activations is None:
-        activations = cache_activations(model, listed, hook_name=hook_name, **how)
+        activations = cache_activations(model, listed, hook_name=hook_name, **template.options)
     check_activations(activations, model, hook_name)
     unit = measured_scale(activations).mean_norm / float(vectors.norm())
     writing = _Writing(model, [list(e.head) for e in encoded], [e.added for e in encoded], spec)

@@ -11,11 +11,11 @@ import pandas as pd
 import torch
 from sae_lens import SAE
 
-from saelens_steer.config import PromptSpec, SweepSpec
+from saelens_steer.config import SweepSpec, TemplateSpec
 from saelens_steer.data import Encoded, Prompt, SpecialTokens, TextStart, encode_prompts, text_start
 from saelens_steer.errors import InputError
 from saelens_steer.features import Scale
-from saelens_steer.metrics import Asked, LogitMetric, TextMetric, resolve_metrics
+from saelens_steer.metrics import Asked, LogitMetric, TextMetric, check_starts, resolve_metrics
 from saelens_steer.model import hook_width
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.steering import CANDIDATE, Directions, Edit, EditContext
@@ -43,7 +43,7 @@ class Measurement:
     prompts: tuple[Prompt, ...]
     spec: SweepSpec
     metric_specs: tuple[Asked, ...]
-    prompt_spec: PromptSpec
+    template: TemplateSpec
     context: EditContext | None = None
     """Inputs of the edit besides its direction; None if it reads only the SAE."""
     steps: tuple[float, ...] | None = None
@@ -53,8 +53,8 @@ class Measurement:
 
     @property
     def start(self) -> TextStart | None:
-        """The special tokens before plain prompts; None if they are in the chat template."""
-        if self.prompt_spec.chat:
+        """The special tokens before plain prompts; None if none is plain."""
+        if not any(e.kind == "plain" for e in self.encoded):
             return None
         return text_start(self.model.tokenizer, self._decides)
 
@@ -64,11 +64,9 @@ class Measurement:
 
     @cached_property
     def encoded(self) -> list[Encoded]:
-        """The prompts as tokens up to the assistant start; sweeps ignore answers."""
+        """The prompts as tokens; sweeps ignore answers."""
         bare = [replace(p, answer=None) for p in self.prompts]
-        spec = self.prompt_spec
-        how = {"system": spec.system, "chat": spec.chat, "special_tokens": self._decides}
-        return encode_prompts(self.model.tokenizer, bare, **how)
+        return encode_prompts(self.model.tokenizer, bare, self.template, self._decides)
 
     @cached_property
     def ids(self) -> list[list[int]]:
@@ -112,6 +110,7 @@ class Measurement:
             raise InputError("metrics should include a logit metric, such as kl or a margin")
         if not self.prompts:
             raise InputError("no prompts to steer: the prompt set is empty")
+        check_starts(self.metrics, self.encoded)
         longest = max(len(ids) for ids in self.ids)
         new_tokens = self.spec.completions.max_new_tokens if self.text_metrics else 0
         if longest + new_tokens > self.model.cfg.n_ctx:

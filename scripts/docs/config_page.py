@@ -4,6 +4,7 @@ import ast
 import inspect
 import itertools
 import re
+from collections.abc import Mapping
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -14,7 +15,14 @@ from pydantic_core import to_jsonable_python
 
 from saelens_steer.config import RunSpec
 
-PLAIN = {NoneType: "null", bool: "true or false", int: "integer", float: "number", str: "text"}
+PLAIN = {
+    object: "anything",
+    NoneType: "null",
+    bool: "true or false",
+    int: "integer",
+    float: "number",
+    str: "text",
+}
 
 
 def config_page() -> str:
@@ -92,7 +100,7 @@ def _type(annotation: Any, places: dict[type[BaseModel], str]) -> str:
         return _type(args[0], places)
     if origin is tuple:
         return f"list of {_type(args[0], places)}"
-    if origin is dict:
+    if origin in (dict, Mapping):
         return f"mapping of names to {_type(args[1], places)}"
     return " or ".join(dict.fromkeys(_type(arg, places) for arg in args)) or "anything"
 

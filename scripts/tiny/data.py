@@ -18,7 +18,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from saelens_steer.data import token_ids
+from saelens_steer.data import Prompt, token_ids
 from saelens_steer.data.corpus import TINY_CHATS
 from saelens_steer.data.sources import SHIPPED
 from saelens_steer.files import write_bytes, write_jsonl
@@ -123,29 +123,39 @@ def _draw(families: tuple[str, ...], n: int, split: str, seed: int = SEED) -> li
     return [example for family in families for example in examples(family, n, seed, split)]
 
 
-def _prompt_rows(drawn: list[Example], answers: bool) -> list[dict[str, str]]:
-    """One row per example; ids are numbered within each family."""
+def _prompt_rows(drawn: list[Example], answers: bool) -> list[dict[str, object]]:
+    """One conversation per example; ids are numbered within each family."""
     counts: dict[str, int] = {}
-    rows = []
+    rows: list[dict[str, object]] = []
     for e in drawn:
         counts[e.family] = counts.get(e.family, 0) + 1
-        row = {"id": f"{e.family}-{counts[e.family]:02d}", "text": e.prompt, "domain": e.family}
-        rows.append(row | {"answer": e.answer} if answers else row)
+        answer = e.answer if answers else None
+        prompt = Prompt(f"{e.family}-{counts[e.family]:02d}", "", e.family, answer, asked(e.prompt))
+        rows.append(prompt.to_row())
     return rows
+
+
+def asked(text: str) -> list[dict[str, str]]:
+    """A conversation of one turn."""
+    return [{"role": "user", "content": text}]
 
 
 def write_topics(folder: Path = SHIPPED) -> list[Path]:
     """Write texts about thirty kinds of transport, as JSONL."""
     return [
-        write_jsonl(folder / "transport-topic.jsonl", _topic_rows(openings)),
-        write_jsonl(folder / "tiny-transport-topic.jsonl", _topic_rows(tiny_texts)),
+        write_jsonl(folder / "transport-topic.jsonl", _topic_rows(openings, chat=False)),
+        write_jsonl(folder / "tiny-transport-topic.jsonl", _topic_rows(tiny_texts, chat=True)),
     ]
 
 
-def _topic_rows(texts_of: Callable[[str], list[str]]) -> list[dict[str, str]]:
-    """One row per text; ids are numbered within each kind."""
+def _topic_rows(texts_of: Callable[[str], list[str]], chat: bool) -> list[dict[str, object]]:
+    """One row per text, a conversation if `chat`; ids are numbered within each kind."""
     return [
-        {"id": f"{kind.replace(' ', '-')}-{number:02d}", "text": text, "domain": kind}
+        {
+            "id": f"{kind.replace(' ', '-')}-{number:02d}",
+            **({"messages": asked(text)} if chat else {"text": text}),
+            "domain": kind,
+        }
         for kind in TRANSPORT_KINDS
         for number, text in enumerate(texts_of(kind), start=1)
     ]

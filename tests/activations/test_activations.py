@@ -21,12 +21,13 @@ from saelens_steer.errors import InputError
 from saelens_steer.model import generate
 
 HOOK = "blocks.2.hook_resid_pre"
-PROMPTS = [
+TEXTS = [
     Prompt("a", "Write a Python function.", "code", "```python\nprint('hello')\n```"),
     Prompt("b", "Let $x$ be a real number with $$x^2 = 2$$ and show your work", "math"),
     Prompt("c", "add", "math", "So \\(x\\) is \\[\\sqrt{2}\\]."),
     Prompt("d", "answer the question and show your work, then the sum of two numbers", "code"),
 ]
+PROMPTS = [replace(p, messages=[{"role": "user", "content": p.text}]) for p in TEXTS]
 
 
 @pytest.fixture(scope="module")
@@ -150,8 +151,8 @@ def test_without_any_special_token_all_are_ordinary():
 
 
 def test_text_that_is_no_chat_is_cached_as_it_stands(random_model):
-    acts = cache_activations(random_model, PROMPTS[:1], hook_name=HOOK, chat=False)
-    assert "".join(acts.index["text"]) == PROMPTS[0].text + PROMPTS[0].answer
+    acts = cache_activations(random_model, TEXTS[:1], hook_name=HOOK)
+    assert acts.begins == [] and "".join(acts.index["text"]) == TEXTS[0].text + TEXTS[0].answer
     ids = random_model.tokenizer(PROMPTS[0].text)["input_ids"]
     starts = acts.index[acts.index["part"] == "assistant_start"]
     assert starts["position"].to_list() == [len(ids) - 1]

@@ -6,10 +6,13 @@ import copy
 
 import pytest
 
+from saelens_steer.config import TemplateSpec
 from saelens_steer.data import Prompt, encode_prompts, pad_left, render, token_ids
 from saelens_steer.errors import InputError
 
 HELLO = Prompt("1", "hello", "", "print ('x')")
+CONVERSATION = [{"role": "user", "content": "hello"}]
+CHAT = TemplateSpec(chat=True)
 START = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
 
 
@@ -18,31 +21,35 @@ def test_the_template_ends_at_the_assistant_start_without_thinking(tokenizer):
 
 
 def test_the_system_message_comes_first(tokenizer):
-    text = render(tokenizer, HELLO, system="Be brief")
+    text = render(tokenizer, HELLO, TemplateSpec(system="Be brief"))
     assert text.startswith("<|im_start|>system\nBe brief<|im_end|>\n<|im_start|>user\nhello")
 
 
-def test_a_tokenizer_without_chat_template_needs_chat_false(new_tokenizer):
+def test_a_tokenizer_without_chat_template_reads_plain_text_and_refuses_chats(new_tokenizer):
     plain = new_tokenizer(chat_template=None)
-    with pytest.raises(InputError, match="set chat to false"):
-        render(plain, HELLO)
-    assert render(plain, HELLO, chat=False) == "hello"
+    for prompt, template in ((HELLO, CHAT), (CONVERSATION, TemplateSpec())):
+        with pytest.raises(InputError, match=r"needs a chat template.*give plain text"):
+            encode_prompts(plain, [prompt], template)
+    (one,) = encode_prompts(plain, [HELLO])
+    assert list(one.head) == plain("hello")["input_ids"]
 
 
 def test_a_template_that_refuses_the_system_message_says_so(tokenizer):
     with pytest.raises(InputError, match="no system; leave out the system message"):
-        render(tokenizer, HELLO, system="refuse")
+        render(tokenizer, HELLO, TemplateSpec(system="refuse"))
 
 
 def test_plain_text_gets_the_bos_token_only_where_the_tokenizer_adds_it(new_tokenizer):
     from tokenizers.processors import TemplateProcessing
 
     with_bos = new_tokenizer(bos_token="<|reserved|>")
-    assert render(with_bos, HELLO, chat=False) == "hello"
+    (one,) = encode_prompts(with_bos, [HELLO])
+    assert with_bos.bos_token_id not in one.head
     with_bos.backend_tokenizer.post_processor = TemplateProcessing(
         single="<|reserved|> $A", special_tokens=[("<|reserved|>", with_bos.bos_token_id)]
     )
-    ids = token_ids(with_bos, render(with_bos, HELLO, chat=False))
+    (one,) = encode_prompts(with_bos, [HELLO])
+    ids = list(one.head)
     assert ids == with_bos("hello")["input_ids"]
     assert ids.count(with_bos.bos_token_id) == 1
 
@@ -103,13 +110,13 @@ def test_empty_rows_are_refused(tokenizer, rows):
 def test_tokenizing_leaves_the_tokenizer_as_it_was(new_tokenizer):
     mine = new_tokenizer()
     before = copy.deepcopy(mine.init_kwargs), mine.backend_tokenizer.to_str(), len(mine)
-    encode_prompts(mine, [HELLO] * 3, system="s")
+    encode_prompts(mine, [HELLO] * 3, TemplateSpec(chat=True, system="s"))
     assert (mine.init_kwargs, mine.backend_tokenizer.to_str(), len(mine)) == before
 
 
 def test_prompt_and_answer_are_encoded_apart_in_the_order_given(tokenizer):
     prompts = [HELLO, Prompt("2", "a much longer formula", "", "y"), Prompt("3", "x", "", "")]
-    encoded = encode_prompts(tokenizer, prompts)
+    encoded = encode_prompts(tokenizer, prompts, CHAT)
     assert [e.prompt for e in encoded] == prompts
     for one, prompt in zip(encoded, prompts, strict=True):
         assert list(one.head) == token_ids(tokenizer, render(tokenizer, prompt))
@@ -118,6 +125,6 @@ def test_prompt_and_answer_are_encoded_apart_in_the_order_given(tokenizer):
 
 
 def test_an_answer_that_would_merge_with_the_prompt_is_kept_apart(tokenizer):
-    (one,) = encode_prompts(tokenizer, [Prompt("1", "form", "", "ula")], chat=False)
+    (one,) = encode_prompts(tokenizer, [Prompt("1", "form", "", "ula")])
     assert one.ids == (*token_ids(tokenizer, "form"), *token_ids(tokenizer, "ula"))
     assert list(one.ids) != token_ids(tokenizer, "formula")

@@ -13,7 +13,8 @@ from saes import random_sae
 from transformer_lens.utilities.tokenize_utils import get_tokenizer_with_bos
 from transformers import AutoTokenizer
 
-from saelens_steer.data import Prompt, encode_prompts, render, text_start, trained_with_bos
+from saelens_steer.config import TemplateSpec
+from saelens_steer.data import Prompt, encode_prompts, text_start, trained_with_bos
 from saelens_steer.errors import InputError
 from saelens_steer.model import load_model
 from saelens_steer.sae import load_sae, save_sae
@@ -33,7 +34,7 @@ def sae_of(prepend_bos=None, **more):
 
 
 def plain(tokenizer, text=TEXT, **options):
-    (one,) = encode_prompts(tokenizer, [text], chat=False, **options)
+    (one,) = encode_prompts(tokenizer, [text], TemplateSpec(chat=False), **options)
     return one
 
 
@@ -81,7 +82,7 @@ def test_bos_can_be_forced_and_left_out(own, family):
 
 
 def test_an_answer_gets_no_special_tokens(own):
-    (one,) = encode_prompts(own, [Prompt("1", TEXT, "", "x")], chat=False)
+    (one,) = encode_prompts(own, [Prompt("1", TEXT, "", "x")], TemplateSpec(chat=False))
     assert list(one.answer) == own("x", add_special_tokens=False)["input_ids"]
 
 
@@ -107,11 +108,11 @@ def test_text_that_holds_the_chat_template_gets_nothing_added(family, special_to
 
 def test_a_chat_has_what_the_template_writes_whatever_the_sae_was_trained_on(own, family):
     if family == "gpt2":
-        with pytest.raises(InputError, match="set chat to false"):
-            encode_prompts(own, [TEXT])
+        with pytest.raises(InputError, match="without chat=True"):
+            encode_prompts(own, [TEXT], TemplateSpec(chat=True))
         return
-    (one,) = encode_prompts(own, [TEXT], special_tokens=sae_of(True))
     asked = [{"role": "user", "content": TEXT}]
+    (one,) = encode_prompts(own, [asked], special_tokens=sae_of(True))
     want = own.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
     assert list(one.head) == want and one.added == 0
 
@@ -124,7 +125,6 @@ def test_bos_that_the_text_begins_with_is_not_doubled(own):
     for decides in (None, True, sae_of(True)):
         one = plain(own, text, special_tokens=decides)
         assert list(one.head) == want and one.added == 0
-    assert render(own, Prompt("1", text), chat=False) == text
 
 
 # --- what the SAE was trained on

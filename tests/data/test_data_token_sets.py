@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from saelens_steer.config import TokenSetSpec
+from saelens_steer.config import TemplateSpec, TokenSetSpec
 from saelens_steer.data import (
     Prompt,
     complement,
@@ -183,7 +183,7 @@ def padded(tokenizer, texts):
 
 def batch(tokenizer, prompts):
     """Tokens, mask, and the position of each row's first answer token."""
-    encoded = encode_prompts(tokenizer, prompts)
+    encoded = encode_prompts(tokenizer, prompts, TemplateSpec(chat=True))
     tokens, mask = pad_left([e.ids for e in encoded], tokenizer)
     return tokens, mask, [tokens.shape[1] - len(e.answer) for e in encoded]
 

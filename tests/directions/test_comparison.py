@@ -80,7 +80,11 @@ def test_at_equal_kl_every_direction_disturbs_alike(rows):
 
 
 def test_asking_is_the_prompt_with_the_words_behind_it(job, rows):
-    asked = [replace(p, text=f"{p.text} {SPEC.ask['math']}") for p in job.measurement.prompts]
+    words = SPEC.ask["math"]
+    asked = [
+        replace(p, text="", messages=[{"role": "user", "content": f"{p.text} {words}"}])
+        for p in job.measurement.prompts
+    ]
     before, after = margins(job, job.measurement.prompts), margins(job, asked)
     want = job.signs["math"] * (
         job.measurement.outcome.of(after, baseline=after)

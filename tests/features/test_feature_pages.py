@@ -252,7 +252,7 @@ def test_strength_by_category_is_the_mean_of_the_largest_activation_in_each_prom
 
 def test_what_all_prompts_begin_or_end_with_is_no_prompts_own_text(tiny_model):
     texts = ["Paint the tram", "Paint a tram", "Paint the old tram now"]
-    acts = ss.cache_activations(tiny_model, texts, hook_name=HOOK)
+    acts = ss.cache_activations(tiny_model, texts, hook_name=HOOK, chat=True)
     own, index = own_text(acts).numpy(), acts.index
     kept = index[own].groupby("prompt_id", observed=True)["text"].agg("".join)
     template = tiny_model.tokenizer.decode(tiny_model.tokenizer("user\n")["input_ids"])
@@ -261,7 +261,9 @@ def test_what_all_prompts_begin_or_end_with_is_no_prompts_own_text(tiny_model):
     heads = {w[: w.index(k)] for w, k in zip(whole, kept, strict=True)}
     tails = {w[w.index(k) + len(k) :] for w, k in zip(whole, kept, strict=True)}
     assert len(heads) == len(tails) == 1 and "user" in heads.pop() and "assistant" in tails.pop()
-    assert own_text(ss.cache_activations(tiny_model, texts[:1] * 2, hook_name=HOOK)).all()
+    assert own_text(
+        ss.cache_activations(tiny_model, texts[:1] * 2, hook_name=HOOK, chat=True)
+    ).all()
 
 
 def test_a_prompt_that_is_nothing_but_the_common_text_keeps_a_token(random_cache):

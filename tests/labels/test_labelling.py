@@ -18,7 +18,7 @@ def cached(random_model):
     import saelens_steer as ss
 
     prompts = [ss.Prompt(f"p{i}", f"number {i} of {i * i} things", "ab"[i % 2]) for i in range(40)]
-    return ss.cache_activations(random_model, prompts, hook_name=HOOK)
+    return ss.cache_activations(random_model, prompts, hook_name=HOOK, chat=True)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def sae():
 @pytest.fixture(scope="module")
 def job(random_model, sae, cached) -> Any:
     import saelens_steer as ss
-    from saelens_steer.config import LabelSpec, PromptSpec, SweepSpec
+    from saelens_steer.config import LabelSpec, SweepSpec, TemplateSpec
     from saelens_steer.features import measured_scale
     from saelens_steer.labels import EvidenceCollector
 
@@ -40,7 +40,9 @@ def job(random_model, sae, cached) -> Any:
     spec = LabelSpec(contexts=2, detection=3, max_new_tokens=4, alphas=(-1, 1, 3))
     scale = measured_scale(cached, sae, FEATURES)
     where = random_model, sae, HOOK, cached, prompts, spec
-    return EvidenceCollector(*where, FEATURES, {3: "a"}, scale, SweepSpec(), PromptSpec())
+    return EvidenceCollector(
+        *where, FEATURES, {3: "a"}, scale, SweepSpec(), TemplateSpec(chat=True)
+    )
 
 
 @pytest.fixture(scope="module")

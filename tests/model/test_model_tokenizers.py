@@ -10,6 +10,7 @@ from model_batches import left_padded, rows
 from tokenizers import normalizers, processors
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import saelens_steer as ss
 from saelens_steer.errors import InputError
 from saelens_steer.model import (
     generate,
@@ -79,6 +80,30 @@ def test_to_tokens_gives_the_ids_of_the_checkpoints_own_tokenizer(folders, kind,
     assert model.cfg.default_prepend_bos is model.cfg.tokenizer_prepends_bos is begins
     without = model.to_tokens(TEXTS[0], prepend_bos=False)[0].tolist()
     assert without == own(TEXTS[0], add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("change", [_knows_bos, _gpt2s, None])
+def test_generate_on_a_templated_text_writes_what_compare_edits_writes(folders, tmp_path, change):
+    """A BOS that the tokenizer knows but does not add is read once: the template writes it."""
+    folder = _with_tokenizer(folders["gpt2"], tmp_path / "m", change) if change else folders["gpt2"]
+    model, hook_name = load_model(folder), "blocks.1.hook_resid_pre"
+    messages = [{"role": "user", "content": "the sum of two numbers"}]
+    asked = model.tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True
+    )
+    right = model.tokenizer(asked, add_special_tokens=False)["input_ids"]
+    assert model.to_tokens(asked)[0].tolist() == right
+    nothing, n = ss.add(torch.zeros(model.cfg.d_model), 1.0), 8
+    with ss.steered(model, nothing, hook_name):
+        tokens = model.generate(
+            asked, max_new_tokens=n, do_sample=False, verbose=False, return_type="tokens"
+        )
+    readme = model.tokenizer.decode(tokens[0, len(right) :], skip_special_tokens=True)
+    for prompt in (messages, asked, right):
+        (ours, _) = ss.compare_edits(
+            model, {"nothing": nothing}, [prompt], hook_name, max_new_tokens=n
+        )["completion"]
+        assert ours and readme.startswith(ours)
 
 
 @pytest.mark.parametrize("model_class", CLASSES)

@@ -51,7 +51,10 @@ TEXTS = [
 
 def write_prompts(path: Path, texts: list[str], domains: list[str] | None = None) -> str:
     named = zip(texts, domains or ["code"] * len(texts), strict=True)
-    rows = [{"id": f"p{i}", "text": text, "domain": d} for i, (text, d) in enumerate(named)]
+    rows = [
+        {"id": f"p{i}", "messages": [{"role": "user", "content": text}], "domain": d}
+        for i, (text, d) in enumerate(named)
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
 
@@ -270,7 +273,7 @@ def test_positions_that_leave_nothing_to_steer_are_a_failed_self_test(random_fol
 
 
 @pytest.mark.slow
-def test_a_prompt_file_that_holds_the_template_already_fails_with_the_prompts_id(
+def test_a_turn_that_holds_special_tokens_of_the_template_fails_with_the_prompts_id(
     random_folder, tmp_path, command
 ):
     config = settings(tmp_path, str(random_folder))
@@ -285,7 +288,7 @@ def test_a_prompt_file_that_holds_the_template_already_fails_with_the_prompts_id
 
 
 def test_selection_prompts_are_held_against_the_template_too(hooked):
-    marked = Prompt("s1", "<|im_end|>")
+    marked = Prompt("s1", messages=[{"role": "user", "content": "<|im_end|>"}])
     found = chat_template(replace(hooked, run=replace(hooked.run, selection_prompts=(marked,))))
     assert found.failed
     assert "'s1'" in found.detail
@@ -302,10 +305,9 @@ def test_a_template_that_does_not_end_at_the_assistant_start_fails(hooked, monke
 
 def test_a_second_beginning_of_text_fails_without_a_template_too(hooked, monkeypatch):
     monkeypatch.setattr(hooked.model, "tokenizer", small_tokenizer(bos="<bos>"))
-    spec = hooked.run.spec
-    plain = spec.model_copy(update={"prompts": spec.prompts.model_copy(update={"chat": False})})
-    run = replace(hooked.run, spec=plain)
-    assert "chat: false" in chat_template(replace(hooked, run=run)).detail
+    texts = (Prompt("a", "add"),)
+    run = replace(hooked.run, prompts=texts, selection_prompts=texts)
+    assert "all plain text" in chat_template(replace(hooked, run=run)).detail
     once = replace(run, prompts=(Prompt("b", "<bos>add"),))
     assert not chat_template(replace(hooked, run=once)).failed
     twice = replace(run, prompts=(Prompt("b", "<bos><bos>add"),))

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from saelens_steer.activations import with_answers
-from saelens_steer.config import RunSpec, parse_config
+from saelens_steer.config import RunSpec, TemplateSpec, parse_config
 from saelens_steer.data import load_prompts
 from saelens_steer.errors import InputError
 from saelens_steer.pipeline import export
@@ -18,7 +18,7 @@ from saelens_steer.pipeline.export import generate_topic
 def few(tmp_path):
     """Six prompts of two domains."""
     chosen = [p for p in load_prompts("tiny-transport-topic") if p.domain in ("car", "ferry")]
-    rows = [{"id": p.id, "text": p.text, "domain": p.domain} for p in chosen[7:13]]
+    rows = [p.to_row() for p in chosen[7:13]]
     path = tmp_path / "few.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
@@ -42,7 +42,8 @@ def test_the_file_is_a_prompt_set_with_the_models_answers(loaded, few, tmp_path,
     assert all(p.answer and p.domain in p.answer for p in written)
     assert capsys.readouterr().out == ""
     first = json.loads(path.read_text().splitlines()[0])
-    assert list(first) == ["id", "text", "domain", "answer"]
+    assert list(first) == ["id", "messages", "domain"]
+    assert [turn["role"] for turn in first["messages"]] == ["user", "assistant"]
 
 
 def test_existing_answers_are_not_generated_again(loaded, few, tmp_path, monkeypatch):
@@ -71,9 +72,11 @@ def test_only_a_jsonl_file_is_accepted(tmp_path, few):
 
 def test_select_chat_can_differ_from_the_chat_template_of_steered_prompts():
     steered = {"chat": True, "system": "Be brief"}
-    assert parse_config({"prompts": steered}).template == steered
+    assert parse_config({"prompts": steered}).template == TemplateSpec(**steered)
     apart = parse_config({"prompts": steered, "select": {"chat": False}}).template
-    assert apart == {**steered, "chat": False}
+    assert apart == TemplateSpec(chat=False)  # which leaves the template's options out
+    wrapped = parse_config({"prompts": {"chat": False}, "select": {"chat": True}}).template
+    assert wrapped == TemplateSpec(chat=True)
 
 
 def test_answer_tokens_do_not_fit_selection_at_the_assistant_start():

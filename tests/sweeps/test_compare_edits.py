@@ -214,8 +214,10 @@ def test_prompts_may_be_raw_text_and_stand_under_a_system_message(random_model, 
     new = generate(random_model, tokens, torch.ones_like(tokens).bool(), N_NEW)[0]
     expected = random_model.tokenizer.decode(new, skip_special_tokens=True)
     assert bare.loc[0, "completion"] == expected
-    told = patched(random_model, {"add": edits["add"]}, TEXTS[:1], system="Answer briefly. " * 3)
-    assert told.loc[0, "completion"] != patched(random_model, {}, TEXTS[:1]).loc[0, "completion"]
+    told = {"chat": True, "system": "Answer briefly. " * 3}
+    told = patched(random_model, {"add": edits["add"]}, TEXTS[:1], **told)
+    asked = patched(random_model, {}, TEXTS[:1], chat=True)
+    assert told.loc[0, "completion"] != asked.loc[0, "completion"] != expected
 
 
 def test_no_variants_are_the_original_alone(random_model):

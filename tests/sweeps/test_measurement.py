@@ -119,6 +119,7 @@ def test_text_metrics_bring_completions_of_a_few(random_model, sae):
         PROMPTS,
         metrics=(*METRICS, "code_validity"),
         completions=completions,
+        chat=True,
         **SMALL,
     )
     assert set(found.completions["direction"]) == {"feature_3", "feature_5", "covariance_0000"}

@@ -41,10 +41,7 @@ def by_hand(model, hook_name: str, change, alphas) -> dict[tuple[str, float], fl
     """KL to the unsteered model of every prompt × α, one row at a time."""
     found = {}
     for prompt in PROMPTS:
-        text = model.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-        )
-        tokens = model.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+        tokens = model.tokenizer(prompt, return_tensors="pt").input_ids
 
         def last(fwd_hooks, tokens=tokens) -> torch.Tensor:
             return model.run_with_hooks(tokens, fwd_hooks=fwd_hooks)[0, -1].log_softmax(-1)

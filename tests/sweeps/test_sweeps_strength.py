@@ -145,9 +145,7 @@ def test_a_sweep_in_units_of_a_max_is_one_in_raw_units_of_as_much(random_model, 
 
 def _kl_of(model, push: torch.Tensor, text: str) -> float:
     """KL of one prompt steered by hand."""
-    chat = [{"role": "user", "content": text}]
-    prompt = model.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    tokens = torch.tensor([model.tokenizer(prompt)["input_ids"]])
+    tokens = torch.tensor([model.tokenizer(text)["input_ids"]])
     mask = torch.ones_like(tokens).bool()
     plain = last_token_logits(model, tokens, mask)
     with steered(model, add(push), HOOK):

@@ -56,7 +56,7 @@ def all_tokens(run: RunContext, sae: SAE[Any]) -> Iterator[Activations]:
 @contextmanager
 def _cached(run: RunContext, prompts: Sequence[Prompt]) -> Iterator[Activations]:
     """Activations of all tokens of the prompts, in a temporary folder of the store."""
-    options = {**run.spec.activations.model_dump(), **run.encoding, "tokens": "all"}
+    options = {**run.caching, "tokens": "all"}
     store = run.folder.path(".store")
     store.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(TEMPORARY, ".pages-", store) as room:

@@ -48,7 +48,7 @@ def label_evidence(run: RunContext) -> None:
             sides=sides,
             scale=run.scale_of(sae, list(sides)),
             sweep=run.spec.sweep,
-            prompt_spec=spec.prompts or run.spec.prompts,
+            template=spec.prompts or run.spec.prompts,
         )
         with progress("steered texts", collector.n_texts) as note:
 

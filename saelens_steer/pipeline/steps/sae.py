@@ -14,7 +14,7 @@ import pandas as pd
 from sae_lens import SAE
 
 from saelens_steer.config import TrainSpec
-from saelens_steer.data import load_corpus, render, token_ids
+from saelens_steer.data import PromptReader, load_corpus, token_ids
 from saelens_steer.files import write_json, write_text
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.pipeline.step_table import grid_specs
@@ -100,9 +100,8 @@ def _quality_texts(run: RunContext) -> list[str]:
     tokenizer, load = run.model.tokenizer, run.spec.sae.load
     if load and load.corpus:
         return list(load_corpus(load.corpus, tokenizer, QUALITY_TOKENS, 0)["text"])
-    template, prompts = run.spec.template, run.selection_prompts
-    written = [render(tokenizer, p, **template) if template["chat"] else p.text for p in prompts]
-    texts = [text + (p.answer or "") for text, p in zip(written, prompts, strict=True)]
+    reader = PromptReader(tokenizer, run.spec.template)
+    texts = [reader.text(p) + (p.answer or "") for p in run.selection_prompts]
     lengths = [len(token_ids(tokenizer, text)) for text in texts]
     starts = itertools.accumulate(lengths, initial=0)
     return [text for text, start in zip(texts, starts, strict=False) if start < QUALITY_TOKENS]

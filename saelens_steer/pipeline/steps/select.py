@@ -10,7 +10,7 @@ import torch
 from sae_lens import SAE
 
 from saelens_steer.activations import cache_activations, with_answers
-from saelens_steer.config import EditSpec, PromptSpec
+from saelens_steer.config import EditSpec
 from saelens_steer.data import Prompt
 from saelens_steer.directions import (
     CausalScoring,
@@ -28,9 +28,8 @@ from saelens_steer.steering import EditContext
 
 def cache(run: RunContext) -> None:
     """Cache activations of the selection prompts, with their answers if these are read."""
-    options = {**run.spec.activations.model_dump(), **run.encoding}
-    options |= {"hook_name": run.hook_name, "out": run.folder.path("activations")}
-    cache_activations(run.model, answered(run), **options)
+    where = {"hook_name": run.hook_name, "out": run.folder.path("activations")}
+    cache_activations(run.model, answered(run), **run.caching, **where)
 
 
 def answered(run: RunContext) -> tuple[Prompt, ...]:
@@ -78,8 +77,8 @@ def direction_finder(run: RunContext, sae: SAE[Any] | None = None) -> DirectionF
     prompts: list[Prompt] = []
     for side in sides:
         prompts += [p for p in run.selection_prompts if p.domain == side][: select.push_prompts]
-    prompt_spec = PromptSpec(**run.spec.template)
-    measurement = replace(run.measurement(), prompts=tuple(prompts), prompt_spec=prompt_spec)
+    given = {"prompts": tuple(prompts), "template": run.spec.template}
+    measurement = replace(run.measurement(), **given)
     sae = run.sae if sae is None else sae
     return DirectionFinder(sae, run.activations, select, CausalScoring(measurement, sae, *sides))
 
@@ -95,9 +94,8 @@ def edit_context(run: RunContext, sae: SAE[Any], edits: Iterable[EditSpec]) -> E
     activations = run.activations
     all_domains = sorted(set(activations.index["domain"]))
     if "probe" in needs:
-        prompts = run.spec.prompts
-        options = {"tokens": "last", "system": prompts.system, "chat": prompts.chat}
-        options |= {"special_tokens": run.special_tokens}
+        options = {**run.spec.prompts.options, "special_tokens": run.special_tokens}
+        options |= {"tokens": "last"}
         last = cache_activations(run.model, list(run.prompts), hook_name=run.hook_name, **options)
         probe = probe_between(last.vectors, vectors_of(activations, all_domains))
     if "domains" in needs:

@@ -98,7 +98,7 @@ def test_the_shipped_prompt_sets_are_what_the_grammar_writes(tmp_path):
 def test_selection_prompts_and_steered_prompts_come_from_different_splits():
     for name, split in [("domains", "select"), ("code-math-mixed", "heldout")]:
         lines = (SHIPPED / f"tiny-{name}.jsonl").read_text().splitlines()
-        assert {split_of(json.loads(line)["text"]) for line in lines} == {split}
+        assert {split_of(json.loads(line)["messages"][0]["content"]) for line in lines} == {split}
 
 
 @pytest.mark.slow
