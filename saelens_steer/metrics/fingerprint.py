@@ -10,14 +10,14 @@ import importlib
 import re
 import sys
 import types
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, namedtuple
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from decimal import Decimal
 from enum import Enum, EnumMeta
 from fractions import Fraction
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,10 +45,6 @@ NOT_READ = frozenset({
 """Entries of a class that do not decide what its methods return."""
 
 
-class _Named(NamedTuple):
-    name: str
-
-
 class UnknownContentError(Exception):
     """A function reads something whose content cannot be compared; the message says what."""
 
@@ -61,12 +57,12 @@ def fingerprint(function: Callable[..., Any]) -> str:
     Raises UnknownContentError for anything else, such as a tokenizer in a global.
     """
     try:
-        return digest(list(sys.version_info[:2]), _Reader().value(function, "itself"))
+        return digest(list(sys.version_info[:2]), _Parts().value(function, "itself"))
     except RecursionError:
         raise UnknownContentError("itself in a way that cannot be followed") from None
 
 
-class _Reader:
+class _Parts:
     """Describes values as JSON-like data; `where` names a value in messages."""
 
     def __init__(self) -> None:
@@ -108,12 +104,11 @@ class _Reader:
     def mapping(self, values: Mapping[Any, Any], where: str) -> Any:
         if type(values) not in (dict, OrderedDict, Counter, types.MappingProxyType):
             return None
-        pairs = values.items()
-        return [[self.value(key, where), self.value(one, where)] for key, one in pairs]
+        return [[self.value(one, where) for one in pair] for pair in values.items()]
 
     def unordered(self, values: Any, where: str) -> Any:
         """Each element by itself, since the order of a set is not the same in every process."""
-        return sorted(digest(_Reader().value(one, where)) for one in values)
+        return sorted(digest(_Parts().value(one, where)) for one in values)
 
     def function(self, f: types.FunctionType, where: str) -> Any:
         """Code, defaults, closure, attributes and globals; an installed package's code by version.
@@ -236,14 +231,14 @@ class _Reader:
         return [self.value(one, where) for one in inner[:2]]
 
 
-def _tensor(_: _Reader, value: torch.Tensor, __: str) -> Any:
+def _tensor(_: _Parts, value: torch.Tensor, __: str) -> Any:
     if type(value) not in (torch.Tensor, torch.nn.Parameter) or value.layout != torch.strided:
         return None
     data: Any = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return [str(value.dtype), list(value.shape), hashlib.sha256(data).hexdigest()]
 
 
-def _array(reader: _Reader, value: np.ndarray | np.generic, where: str) -> Any:
+def _array(reader: _Parts, value: np.ndarray | np.generic, where: str) -> Any:
     if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
         return None
     if value.dtype.hasobject:
@@ -251,27 +246,27 @@ def _array(reader: _Reader, value: np.ndarray | np.generic, where: str) -> Any:
     return [value.dtype.str, list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
 
 
-DESCRIBED: tuple[tuple[Any, Callable[[_Reader, Any, str], Any]], ...] = (
-    ((list, tuple), _Reader.listed),
-    ((dict, types.MappingProxyType), _Reader.mapping),
-    ((set, frozenset), _Reader.unordered),
+DESCRIBED: tuple[tuple[Any, Callable[[_Parts, Any, str], Any]], ...] = (
+    ((list, tuple), _Parts.listed),
+    ((dict, types.MappingProxyType), _Parts.mapping),
+    ((set, frozenset), _Parts.unordered),
     (torch.Tensor, _tensor),
     ((np.ndarray, np.generic), _array),
     (re.Pattern, lambda _, value, __: [repr(value.pattern), value.flags]),
     (PurePath, lambda _, value, __: str(value)),
-    (types.FunctionType, _Reader.function),
-    (types.MethodType, _Reader.method),
-    (functools.partial, _Reader.partial),
-    (types.BuiltinFunctionType, _Reader.builtin),
+    (types.FunctionType, _Parts.function),
+    (types.MethodType, _Parts.method),
+    (functools.partial, _Parts.partial),
+    (types.BuiltinFunctionType, _Parts.builtin),
     (DESCRIPTORS, lambda _, value, __: [value.__objclass__.__qualname__, value.__name__]),
-    (type(_Named.name), lambda _, value, __: value.__reduce__()[1][0]),
+    (type(namedtuple("_Named", "name").name), lambda _, value, __: value.__reduce__()[1][0]),
     (GRAD_MODES, lambda _, value, __: getattr(value, "mode", True)),
     (np.ufunc, lambda _, value, __: [value.__name__, np.__version__]),
     (types.ModuleType, lambda reader, value, where: reader.read(value, where, set())),
-    (type, _Reader.class_),
-    ((property, staticmethod, classmethod, functools.cached_property), _Reader.wrapped),
-    (functools._lru_cache_wrapper, _Reader.wrapped),
-    (object, _Reader.instance),
+    (type, _Parts.class_),
+    ((property, staticmethod, classmethod, functools.cached_property), _Parts.wrapped),
+    (functools._lru_cache_wrapper, _Parts.wrapped),
+    (object, _Parts.instance),
 )
 """Types, and how a value of one is described; None: not by this entry."""
 

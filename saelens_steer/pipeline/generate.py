@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from sae_lens import SAE
-from torch import Tensor
 
 from saelens_steer.activations import Activations, cache_activations
 from saelens_steer.config import (
@@ -21,16 +19,15 @@ from saelens_steer.config import (
 )
 from saelens_steer.data import Prompt, PromptLike, encode_prompts
 from saelens_steer.directions import draw_controls
-from saelens_steer.errors import InputError
 from saelens_steer.features import Scale, measured_scale
 from saelens_steer.metrics import MetricsLike, check_starts, resolve_metrics
-from saelens_steer.model import check_steerable, hook_width
+from saelens_steer.model import hook_width
 from saelens_steer.model.model_class import Model, tokenizer_of
 from saelens_steer.pipeline.arguments import given_prompts
+from saelens_steer.pipeline.placed import EditLike, Placed, only_sae, placed_edits
 from saelens_steer.pipeline.texts import Texts
 from saelens_steer.progress import progress
-from saelens_steer.sae import check_sae, steers_at
-from saelens_steer.steering import Edit, SAEEdit, Variant, add, composed, scaled_vectors
+from saelens_steer.steering import Edit, Variant, composed, scaled_vectors
 from saelens_steer.sweeps import (
     ORIGINAL,
     EditComparison,
@@ -38,16 +35,13 @@ from saelens_steer.sweeps import (
     check_comparable,
     edits_table,
 )
-from saelens_steer.tensors import VectorLike, Vectors, as_vectors
-
-Treatment = Edit | Sequence[Edit] | VectorLike
-"""What is done at one hook: an edit, several in order, or a vector to push along."""
+from saelens_steer.tensors import Vectors
 
 
 def generate(
     model: Model,
     prompts: Sequence[PromptLike],
-    treatments: Mapping[str, Treatment | Mapping[str, Treatment]],
+    treatments: Mapping[str, EditLike | Mapping[str, EditLike]],
     *,
     hook_name: str | None = None,
     alphas: Sequence[float | int] = (1.0,),
@@ -91,7 +85,7 @@ def generate(
     spec = checked(GenerateSettings, given, "generate")
     reading = (chat, system, add_generation_prompt, chat_template_kwargs)
     template, listed = template_of("generate", *reading), given_prompts(model, prompts)
-    placed = _placed(model, treatments, hook_name)
+    placed = placed_edits(model, treatments, hook_name)
     cached = _Cached(model, listed, activations, template)
     job = _comparison(model, listed, placed, metrics, spec, template)
     job = replace(job, temperature=spec.temperature, samples=spec.samples, seed=spec.seed)
@@ -117,7 +111,7 @@ def generate(
 
 def compare_edits(
     model: Model,
-    variants: Mapping[str, Treatment | Mapping[str, Treatment]],
+    variants: Mapping[str, EditLike | Mapping[str, EditLike]],
     prompts: Sequence[PromptLike],
     hook_name: str | None = None,
     *,
@@ -144,36 +138,12 @@ def compare_edits(
         "max_norm": max_norm, "max_new_tokens": max_new_tokens, "batch_size": batch_size,
     }  # fmt: skip
     spec = checked(CompareEditsSettings, given, "compare_edits")
-    placed = _placed(model, variants, hook_name)
+    placed = placed_edits(model, variants, hook_name)
     reading = (chat, system, add_generation_prompt, chat_template_kwargs)
     template, listed = template_of("compare_edits", *reading), given_prompts(model, prompts)
     job = _comparison(model, listed, placed, metrics, spec, template)
     with progress("compare_edits", job.n_rows) as note:
         return Texts(edits_table(job, note).drop(columns="sample"))
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """A treatment: hook → edits in order, or the vector to push along."""
-
-    name: str
-    at: Mapping[str, tuple[Edit, ...] | Vectors]
-
-    def variant(self, scaled: Callable[[str, Vectors], Vectors] = lambda _, v: v) -> Variant:
-        """The variant of the model, with each vector as `scaled` gives it."""
-        edits = {
-            hook: (add(scaled(hook, each).sum(0)),) if isinstance(each, Tensor) else each
-            for hook, each in self.at.items()
-        }
-        changed = [
-            f for chain in edits.values() for edit in composed(chain) for f in _changed(edit)
-        ]
-        return Variant(self.name, edits, tuple(dict.fromkeys(changed)))
-
-    @property
-    def has_strength(self) -> bool:
-        """Whether α multiplies something in it: a vector at some hook."""
-        return any(isinstance(each, Tensor) for each in self.at.values())
 
 
 @dataclass(frozen=True)
@@ -215,75 +185,16 @@ class _Cached:
         return measured_scale(self.at(hook_name))
 
 
-def _placed(
-    model: Model,
-    treatments: Mapping[str, Treatment | Mapping[str, Treatment]],
-    hook_name: str | None,
-) -> list[_Placed]:
-    """The treatments by hook. Raises InputError for one that cannot be applied."""
-    if not isinstance(treatments, Mapping):
-        raise InputError('give edits and vectors by name, such as {"push": ss.add(vector, 2.0)}')
-    if ORIGINAL.name in treatments:
-        raise InputError("a variant cannot be called 'original', the name of the unedited model")
-    placed = []
-    for name, given in treatments.items():
-        by_hook = given if isinstance(given, Mapping) else {_hook(name, given, hook_name): given}
-        if not by_hook:
-            raise InputError(f"variant {name!r} has no edit")
-        at = {
-            check_steerable(model, hook): _parts(model, name, hook, one)
-            for hook, one in by_hook.items()
-        }
-        placed.append(_Placed(str(name), at))
-    return placed
-
-
-def _hook(name: str, given: Treatment, hook_name: str | None) -> str:
-    """The hook of a treatment that names none."""
-    edits = [given] if isinstance(given, Edit) else given if isinstance(given, list | tuple) else []
-    known = {
-        steers_at(edit.sae) for edit in edits if isinstance(edit, SAEEdit) and edit.sae is not None
-    }
-    if hook_name is None and len(known) == 1 and None not in known:
-        return str(known.pop())
-    if hook_name is None:
-        raise InputError(f"{name!r} does not say where it steers: give hook_name=")
-    return hook_name
-
-
-def _parts(model: Model, name: str, hook: str, given: Treatment) -> tuple[Edit, ...] | Vectors:
-    """The edits in order, or the vectors [n, d_model], whose sum is pushed along."""
-    check_steerable(model, hook)
-    if isinstance(given, Edit):
-        given = (given,)
-    if not isinstance(given, list | tuple):
-        vectors: Any = given
-        return as_vectors(name, vectors, hook_width(model, hook))
-    if not given:
-        raise InputError(f"variant {name!r} has no edit")
-    if not all(isinstance(edit, Edit) for edit in given):
-        raise InputError(f"{name!r} should be a vector, an Edit, or a list of edits")
-    edits = tuple(given)
-    for edit in composed(edits):  # raises if they conflict
-        if isinstance(edit, SAEEdit) and edit.sae is not None:
-            check_sae(edit.sae, model, hook)
-    return edits
-
-
-def _changed(edit: Edit) -> tuple[int, ...]:
-    return tuple(edit.features) if isinstance(edit, SAEEdit) else ()
-
-
 def _comparison(
     model: Model,
     prompts: Sequence[Prompt],
-    placed: Sequence[_Placed],
+    placed: Sequence[Placed],
     metrics: MetricsLike,
     spec: CompareEditsSettings,
     template: TemplateSpec,
 ) -> EditComparison:
     """The comparison of the treatments as they are, checked."""
-    tokenizer, sae = tokenizer_of(model), _only_sae(placed)
+    tokenizer, sae = tokenizer_of(model), only_sae(placed)
     encoded = encode_prompts(tokenizer, prompts, template, sae)
     check_comparable(model, encoded, spec)
     resolved = resolve_metrics(metrics, tokenizer, model.cfg.d_vocab, str(model.cfg.device))
@@ -291,15 +202,7 @@ def _comparison(
     return EditComparison(model, encoded, [one.variant() for one in placed], resolved, spec, sae)
 
 
-def _only_sae(placed: Sequence[_Placed]) -> SAE[Any] | None:
-    """The SAE that all SAE edits share, or None."""
-    chains = [each for one in placed for each in one.at.values() if not isinstance(each, Tensor)]
-    edits = [edit for chain in chains for edit in chain if isinstance(edit, SAEEdit)]
-    saes = {id(edit.sae): edit.sae for edit in edits if edit.sae is not None}
-    return next(iter(saes.values())) if len(saes) == 1 else None
-
-
-def _strengths(one: _Placed, spec: GenerateSettings, cached: _Cached) -> Iterator[_Strength]:
+def _strengths(one: Placed, spec: GenerateSettings, cached: _Cached) -> Iterator[_Strength]:
     """The treatment at each strength; an edit has one of its own."""
     if not one.has_strength:
         yield _Strength(one.name, one.variant())

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Int
 from sae_lens import SAE
 from torch import Tensor
 
@@ -24,11 +23,11 @@ from saelens_steer.model import flat, generate, last_token_logits, same_places, 
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.sae import encode
 from saelens_steer.steering import Variant, row_rel_norm
+from saelens_steer.sweeps.texts import NewTokens
 from saelens_steer.tensors import Logits, Mask, Resid, Tokens
 
 ORIGINAL = Variant("original", {})
 """The unedited model."""
-NewTokens = Int[Tensor, "batch new_pos"]
 
 
 @dataclass(frozen=True)
