@@ -36,7 +36,6 @@ DESCRIPTORS = (
     *(types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType),
     *(types.MemberDescriptorType, types.GetSetDescriptorType),
 )
-GRAD_MODES = (torch.no_grad, torch.enable_grad, torch.inference_mode)
 NOT_READ = frozenset({
     *("__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__annotations__"),
     *("__dataclass_fields__", "__dataclass_params__", "__abstractmethods__", "_abc_impl"),
@@ -260,7 +259,10 @@ DESCRIBED: tuple[tuple[Any, Callable[[_Parts, Any, str], Any]], ...] = (
     (types.BuiltinFunctionType, _Parts.builtin),
     (DESCRIPTORS, lambda _, value, __: [value.__objclass__.__qualname__, value.__name__]),
     (type(namedtuple("_Named", "name").name), lambda _, value, __: value.__reduce__()[1][0]),
-    (GRAD_MODES, lambda _, value, __: getattr(value, "mode", True)),
+    (
+        torch.no_grad | torch.enable_grad | torch.inference_mode,
+        lambda _, v, __: vars(v).get("mode"),
+    ),
     (np.ufunc, lambda _, value, __: [value.__name__, np.__version__]),
     (types.ModuleType, lambda reader, value, where: reader.read(value, where, set())),
     (type, _Parts.class_),
