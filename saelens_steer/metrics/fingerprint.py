@@ -36,6 +36,7 @@ DESCRIPTORS = (
     *(types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType),
     *(types.MemberDescriptorType, types.GetSetDescriptorType),
 )
+GRAD_MODES = (torch.no_grad, torch.enable_grad, torch.inference_mode)
 NOT_READ = frozenset({
     *("__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__annotations__"),
     *("__dataclass_fields__", "__dataclass_params__", "__abstractmethods__", "_abc_impl"),
@@ -65,8 +66,7 @@ class _Parts:
     """Describes values as JSON-like data; `where` names a value in messages."""
 
     def __init__(self) -> None:
-        self.seen: dict[Any, tuple[int, Any]] = {}
-        """id → its number, and the value itself, so that no other gets its id."""
+        self.seen: dict[Any, tuple[int, Any]] = {}  # id → its number, and the value, kept alive
 
     def value(self, value: Any, where: str) -> Any:
         """The description of a value; a second mention of one that can hold itself is a number."""
@@ -259,10 +259,7 @@ DESCRIBED: tuple[tuple[Any, Callable[[_Parts, Any, str], Any]], ...] = (
     (types.BuiltinFunctionType, _Parts.builtin),
     (DESCRIPTORS, lambda _, value, __: [value.__objclass__.__qualname__, value.__name__]),
     (type(namedtuple("_Named", "name").name), lambda _, value, __: value.__reduce__()[1][0]),
-    (
-        torch.no_grad | torch.enable_grad | torch.inference_mode,
-        lambda _, v, __: vars(v).get("mode"),
-    ),
+    (GRAD_MODES, lambda _, value, __: getattr(value, "mode", True)),
     (np.ufunc, lambda _, value, __: [value.__name__, np.__version__]),
     (types.ModuleType, lambda reader, value, where: reader.read(value, where, set())),
     (type, _Parts.class_),
