@@ -1,4 +1,4 @@
-"""Metrics of completions: distinct words, mentions."""
+"""Metrics of completions: distinct words, mentions; the answer without its thoughts."""
 
 from __future__ import annotations
 
@@ -22,6 +22,31 @@ def mentions(text: str, words: Sequence[str]) -> bool:
     """Whether one of the words, as a whole and in any case, is in the text."""
     either = "|".join(map(re.escape, words))
     return re.search(rf"(?<!\w)(?:{either})(?!\w)", text, re.IGNORECASE) is not None
+
+
+_TAG = re.compile(
+    r"""(?! (?<=[`"'«“‘]) </?think(?:ing)?> [`"'»”’\\] )  <(?P<closes>/?)think(?:ing)?>""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""The tags around a thought; one between quotation marks or backticks is only mentioned."""
+
+
+def answer_of(text: str) -> str:
+    """The text without thoughts, which stand between `<think>` and `</think>`.
+
+    A closing tag alone ends a thought that the prompt opened; an opening tag alone begins a thought
+    that the token limit cut.
+    """
+    kept, start, thinking = [], 0, False
+    for tag in _TAG.finditer(text):
+        if tag["closes"]:
+            if not thinking:
+                kept.clear()
+            start, thinking = tag.end(), False
+        elif not thinking:
+            kept.append(text[start : tag.start()])
+            thinking = True
+    return "".join(kept if thinking else [*kept, text[start:]])
 
 
 def completion_of(tokenizer: Any, ids: Sequence[int], stops: Sequence[int]) -> dict[str, Any]:
