@@ -156,7 +156,7 @@ def _language(info: str) -> tuple[str, bool]:
     classes = [word for word in words if attributes and word.startswith(".")]
     word = (classes or words or [""])[0].removeprefix(".")
     name = re.match(r"[\w+#-]*", word)[0]  # pyright: ignore[reportOptionalSubscript]
-    return name.lower(), info.endswith(name)
+    return name.lower(), word == name and info.endswith(name)
 
 
 def _after_quotes(line: str, quotes: int) -> int | None:

@@ -13,8 +13,8 @@ import re
 from itertools import pairwise
 
 _MARKS = re.compile(r"\\.|(?P<dollars>\$\$?)|(?P<blank>\n[ \t\r]*\n)", re.DOTALL)
-_TEX = re.compile(r"\\[a-zA-Z]{2,}|\^|_\{|\\[{}]|\\\Z")
-"""What only formulas have; at the end, a command may be cut off."""
+_TEX = re.compile(r"\\[a-zA-Z]{2,}|\^|_\{|\\[{}]")
+"""What only formulas have."""
 _WORD = re.compile(
     r"""(?<![^\W_]) (?!(?:sin|cos|tan|log|ln|exp|max|min|lim|mod|gcd|det)\b) [^\W\d_]{2,}""",
     re.VERBOSE,
@@ -48,7 +48,8 @@ def literal_dollars(text: str) -> set[int]:
         elif mark["dollars"]:
             start, stop = mark.span()
             until = after.start() if after else len(text)
-            if not _has_formula(text[end:start], text[stop:until], until == len(text)):
+            before = text[end:start] if at == 0 or start > end else None
+            if not _has_formula(before, text[stop:until], until == len(text)):
                 found.add(start)
         end = marks[at].end()
         at += 1
@@ -82,18 +83,24 @@ def _is_formula(within: str) -> bool:
     return any(c.isalnum() or c == "{" for c in within) and not _WORD.search(within)
 
 
-def _has_formula(before: str, after: str, at_end: bool) -> bool:
-    """Whether a dollar without a partner has a formula on its line: behind it, or before it."""
-    last = before.rpartition("\n")[2]
-    line = after.partition("\n")[0]
-    if _TEX.search(line) or _TEX.search(last):
+def _has_formula(before: str | None, after: str, at_end: bool) -> bool:
+    """Whether a dollar without a partner has a formula on its line: behind it, or before it.
+
+    `before` is None directly behind another delimiter, as in `$$x$$$`.
+    """
+    last = (before or "").rpartition("\n")[2]
+    line, newline, _ = after.partition("\n")
+    at_end = at_end and not newline
+    if _TEX.search(line) or (at_end and line.endswith("\\")):
+        return True
+    if _PRICE.match(line):
+        return False
+    if before is None:
+        return True
+    if line[:1].isalpha() or line[:1] == "_":
+        return _LETTER.match(line) is not None and not last.endswith(_BEFORE_VARIABLE)
+    if _TEX.search(last) or line[:1].isdigit():  # x^2$, $2x
         return True
     if not line.strip():
         return at_end and not last.rstrip()[-1:].isdigit()
-    if _PRICE.match(line):
-        return False
-    if line[0].isalpha() or line[0] == "_":
-        return _LETTER.match(line) is not None and not last.endswith(_BEFORE_VARIABLE)
-    if line[0].isdigit():  # $2x
-        return True
     return _is_formula(line)

@@ -13,17 +13,18 @@ from saelens_steer.metrics.dollars import literal_dollars
 from saelens_steer.metrics.text import answer_of
 
 _MARKS = re.compile(
-    r"""\\(?P<env>begin|end)(?![a-zA-Z])[ \t]*(?:\{(?P<name>[^{}\n]*)(?P<named>\})?)?
+    r"""\\(?P<env>begin|end)(?![a-zA-Z])[ \t]*(?:\{(?P<name>[^{}$\\\n]*)(?P<named>\})?)?
       | \\(?P<command>[a-zA-Z]+)\*?
       | \\(?P<escaped>.)
       | (?P<dollars>\$\$?)
       | (?P<brace>[{}])
       | (?P<cell>&)
-      | (?P<blank>\n[ \t\r]*\n)""",
+      | (?P<comment>%)
+      | (?P<blank>\n[ \t\r]*\n)
+      | (?P<newline>\n)""",
     re.VERBOSE | re.DOTALL,
 )
 _BRACKETS = {"(": ")", "[": "]"}
-_INLINE = ("$", ")")
 _TEXT_COMMANDS = frozenset({
     "text", "mbox", "hbox", "textrm", "textbf", "textit", "texttt", "textsf", "textnormal",
     "intertext", "tag",
@@ -44,7 +45,7 @@ def latex_validity(text: str, truncated: bool = False) -> Validity:
     Thoughts (`<think> … </think>`) and code (fenced blocks, closed or not, and `inline code`) are
     taken out first. `valid`: delimiters, environments, and the braces, `\left` and `\right` within
     them are balanced. `truncated`: `truncated` says the token limit cut the text, and it ends
-    inside mathematics with nothing wrong before. A `$` still open at a blank line is `invalid`, as
+    inside mathematics with nothing wrong before. A formula that a blank line parts is `invalid`, as
     in TeX. Commands without delimiters (`\frac` in plain prose) are `absent`. Linear in the length
     of the text.
     """
@@ -77,9 +78,11 @@ class _Reader:
         self.literal = literal_dollars(text)
         self.open: list[tuple[str, bool]] = []
         """(what closes it, whether mathematics is inside), innermost last."""
-        self.inline = 0
-        """How many of them are `$` or `\\(`, which a blank line may not part."""
+        self.maths = 0
+        """How many of them have mathematics inside."""
         self.present = False
+        self.comment = False
+        """After `%` in mathematics, to the end of the line or of the formula."""
         self.argument_is_text = False
         """The previous mark was a command such as `\\text`."""
 
@@ -92,6 +95,10 @@ class _Reader:
         return True
 
     def _take(self, mark: re.Match[str]) -> bool:
+        if self.comment and not (mark["dollars"] or mark["escaped"] or mark["blank"]):
+            self.comment = not mark["newline"]
+            return True
+        self.comment = bool(mark["comment"] and self.maths)
         if mark["env"]:
             return self._environment(mark)
         if mark["dollars"]:
@@ -104,7 +111,7 @@ class _Reader:
             return self._push("right", True) if mark["command"] == "left" else self._pop("right")
         if mark["cell"]:
             return not (self.open and self.open[-1][0] == "right")
-        return not (mark["blank"] and self.inline)
+        return not (mark["blank"] and self.maths)
 
     @property
     def _in_math(self) -> bool:
@@ -112,7 +119,7 @@ class _Reader:
 
     def _push(self, closer: str, math: bool) -> bool:
         self.present = True
-        self.inline += closer in _INLINE
+        self.maths += math
         self.open.append((closer, math))
         return True
 
@@ -120,8 +127,7 @@ class _Reader:
         self.present = True
         fits = bool(self.open) and self.open[-1][0] == closer
         if fits:
-            self.inline -= closer in _INLINE
-            self.open.pop()
+            self.maths -= self.open.pop()[1]
         return fits
 
     def _dollars(self, mark: re.Match[str]) -> bool:

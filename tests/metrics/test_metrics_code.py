@@ -134,6 +134,7 @@ def test_a_python_fence_that_the_limit_cuts_is_truncated(text):
         ("```\nx", "absent"),
         ("```js", "absent"),
         ("```p y", "absent"),
+        ("x\n```\\[", "absent"),
         ("> ```python\n> x = 1\nThat is", "invalid"),
         ("```python\nx = 1\n```\nAnd then", "valid"),
         ("```python\nx = 1\n```\n```bash\nls", "valid"),

@@ -74,6 +74,7 @@ def test_text_without_delimiters_has_no_latex(text):
         "$\\frac{1}{2} $ of $ a_{i} = 3$",
         "$ Area = width $",
         "$HOME$ is a product",
+        "$50%$ and $$x % {\n + 1$$, so 7% {",
         "$Speed$ is $distance / time$.",
         "Set $HOME; then $x^2$ and ($y$)",
         r"$\left( x \right)$ and \[ \left. \frac{a}{b} \right|_0^1 \]",
@@ -100,6 +101,7 @@ def test_text_without_delimiters_has_no_latex(text):
         "```python\n$ ${ \\begin{x}\n```\n$x$",
         "$x$\n```python\n$$",
         "`$` $x$",
+        "\\begin{itemize}\n\n\\item $x$\n\n\\end{itemize}",
         "$x$\n\nAnd in the next paragraph $y$.",
     ],
 )
@@ -141,6 +143,13 @@ def test_balanced_latex_is_valid(text):
         r"\begin{align} \left( a &= b \right) \end{align}",
         r"$$\left[ x \left. \right]$$",
         "$\\frac{a\n\nb}$",  # a blank line within braces
+        "$$a\n\nb$$",
+        "\\[ a \n \n b \\]",
+        "\\begin{align} a\n\n b \\end{align}",
+        "$$x$$$",
+        "$$\\frac{ 5% }$$",  # the brace is in a comment
+        r"$$\begin{array}{c} x \end{array$$",
+        r"$$x \$$",  # the first of the two is escaped
         r"$\text{if $x}$",
         r"\begin{itemize} } \end{itemize}",
     ],
