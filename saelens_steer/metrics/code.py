@@ -115,11 +115,11 @@ def fences(text: str) -> Iterator[Fence]:
 
 
 def without_fences(text: str) -> str:
-    """The text with each fenced block, closed or not, replaced by an empty line."""
+    """The text with a blank line instead of each fenced block, closed or not."""
     lines = text.split("\n")
     kept, at = [], 0
     for fence in fences(text):
-        kept += [*lines[at : fence.first], ""]
+        kept += [*lines[at : fence.first], "", ""]
         at = fence.last + 1
     return "\n".join(kept + lines[at:])
 

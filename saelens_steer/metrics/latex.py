@@ -16,7 +16,7 @@ _MARKS = re.compile(
     r"""\\(?P<env>begin|end)(?![a-zA-Z])[ \t]*(?:\{(?P<name>[^{}$\\\n]*)(?P<named>\})?)?
       | \\(?P<command>[a-zA-Z]+)\*?
       | \\(?P<escaped>.)
-      | (?P<dollars>\$\$?)
+      | (?P<dollars>\$+)
       | (?P<brace>[{}])
       | (?P<cell>&)
       | (?P<comment>%)
@@ -131,15 +131,20 @@ class _Reader:
         return fits
 
     def _dollars(self, mark: re.Match[str]) -> bool:
-        run = mark["dollars"]
-        if not self._in_math:
-            return mark.start() in self.literal or self._push(run, True)
-        inside = self.open[-1][0]
-        if (inside, run) == ("$", "$$"):  # $a$$b$: one ends and the next begins
-            return True
-        if (inside, run) == ("$$", "$"):  # half a delimiter: only if the text is cut
-            return mark.end() == len(self.text)
-        return self._pop(run)
+        """A run of dollars, as TeX reads it: `$x$$y$` ends one formula and begins the next."""
+        left = len(mark["dollars"])
+        while left:
+            inside = self.open[-1][0] if self._in_math else ""
+            single = left == 1 or inside == "$"
+            left -= 1 if single else 2
+            if inside == "$$" and single:  # half a delimiter: only if the text is cut
+                return mark.end() == len(self.text)
+            if inside:
+                if not self._pop("$" if single else "$$"):
+                    return False
+            elif not (single and mark.end() - 1 in self.literal):
+                self._push("$" if single else "$$", True)
+        return True
 
     def _bracket(self, char: str) -> bool:
         if char in _BRACKETS:

@@ -20,7 +20,7 @@ from typing import Any
 from saelens_steer.metrics import code_validity, latex_validity
 
 VERDICTS = ("absent", "valid", "invalid", "truncated", "read")
-PER_STRATUM = 90
+PER_STRATUM, UNDECIDED = 90, 40
 KEPT = ("model", "prompt", "temperature", "push", "size", "seed", "example", "max_new_tokens")
 
 
@@ -42,7 +42,7 @@ def main(out: Path, target: Path | None = None) -> None:
 
 
 def drawn(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Up to PER_STRATUM rows of each verdict on code and on LaTeX, the models in turn."""
+    """Up to 90 rows of each verdict on code and on LaTeX, the models in turn; 40 without one."""
     chosen: dict[str, dict[str, Any]] = {}
     for row in rows:
         key = f"{row['completion']}\0{row['truncated']}"
@@ -52,7 +52,7 @@ def drawn(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for subject in ("code", "latex"):
         for verdict in VERDICTS:
             within = [row for row in rows if row[subject] == verdict]
-            for row in in_turn(within)[:PER_STRATUM]:
+            for row in in_turn(within)[: UNDECIDED if verdict == "read" else PER_STRATUM]:
                 chosen[row["id"]] = row
     return sorted(chosen.values(), key=lambda row: row["id"])
 

@@ -65,6 +65,8 @@ def test_text_without_delimiters_has_no_latex(text):
         "$$\nx\n$$",
         "$$$$",
         "$x$$y$",
+        "$x$$$y$$",
+        "$$x$$$$y$$$z$",
         r"\(x\) and \[y\]",
         "\\[\nx\n\\]",
         "$5$",
@@ -147,6 +149,7 @@ def test_balanced_latex_is_valid(text):
         "\\[ a \n \n b \\]",
         "\\begin{align} a\n\n b \\end{align}",
         "$$x$$$",
+        "$x$$$$y$",
         "$$\\frac{ 5% }$$",  # the brace is in a comment
         r"$$\begin{array}{c} x \end{array$$",
         r"$$x \$$",  # the first of the two is escaped
@@ -206,6 +209,8 @@ def test_thoughts_are_no_part_of_the_answer(text, verdict, first):
         ("$x$\n```python\n$", "valid"),
         (r"\(x\] and \(", "invalid"),
         ("$a\n\nb and $c", "invalid"),
+        ("$$ a =\n```python\nx = 1", "invalid"),  # the block parts it
+        ("\\[ a\n```\nb\n```\nc", "invalid"),
     ],
 )
 def test_a_cut_elsewhere_changes_nothing(text, verdict):
