@@ -3,10 +3,10 @@
     python -m scripts.verdicts.draw OUT          # OUT/drawn.jsonl; OUT/read-open.jsonl and -sealed
     python -m scripts.verdicts.draw OUT FILE     # with OUT/decided.jsonl, the set goes to FILE
 
-To be read are the completions on which the parsers gave no verdict, those on which ours differs, and
-a tenth of the others. The files to read hold texts and cuts, in an order that tells nothing. Decided
-lines hold `id`, `code` and `latex`. A third of the set, by hash, is sealed: it is opened only after
-the validators are final.
+To be read are the completions on which the parsers gave no verdict, those on which ours differs,
+and a tenth of the others. The files to read hold texts and cuts, in an order that tells nothing.
+Decided lines hold `id`, `code` and `latex`. A third of the set, by hash, is sealed: it is opened
+only after the validators are final.
 """
 
 from __future__ import annotations

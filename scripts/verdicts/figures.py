@@ -65,10 +65,17 @@ def table(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def page(found: list[dict[str, Any]]) -> str:
+    """The two tables: of the sealed texts, and of all."""
+    sealed = [row for row in found if row["sealed"]]
+    return (
+        f"On the {len(sealed)} sealed texts:\n\n{table(sealed)}\n\n"
+        f"On all {len(found)} texts:\n\n{table(found)}\n"
+    )
+
+
 if __name__ == "__main__":
     everything = rows()
-    for sealed in (True, False):
-        print(f"\nsealed: {sealed}\n")
-        print(table([row for row in everything if row["sealed"] == sealed]))
+    print(page(everything))
     for miss in misses(everything):
         print(*miss)

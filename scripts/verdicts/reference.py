@@ -2,8 +2,8 @@
 
     python -m scripts.verdicts.reference OUT PANDOC KATEX
 
-Code: the fences that markdown-it finds by CommonMark, parsed by Python; inside an open fence, a line
-at the margin does not end a list item. Mathematics: what Pandoc finds outside of code, its balance
+Code: the fences that markdown-it finds by CommonMark, parsed by Python; in an open fence, a line at
+the margin does not end a list item. Mathematics: what Pandoc finds outside of code, its balance
 judged by KaTeX. A completion must be read if a delimiter is left that Pandoc did not use, or if
 KaTeX stops at something other than a lack of balance. Nothing of saelens_steer.metrics is used.
 """
