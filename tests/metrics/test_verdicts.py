@@ -10,7 +10,7 @@ import pytest
 from scripts.verdicts.figures import VALIDATORS, VERDICTS, interval, misses, page, rows
 
 PAGE = Path(__file__).parents[2] / "docs" / "concepts" / "verdicts.md"
-KNOWN: set[tuple[str, str, str, str]] = set()
+KNOWN = {("b28ee6914a5f", "latex", "absent", "valid")}  # the PHP variable $x, twice in a paragraph
 """Disagreements that are left: text, validator, reference, what it says."""
 
 
