@@ -24,22 +24,26 @@ def mentions(text: str, words: Sequence[str]) -> bool:
     return re.search(rf"(?<!\w)(?:{either})(?!\w)", text, re.IGNORECASE) is not None
 
 
-_TAG = re.compile(
-    r"""(?! (?<=[`"'«“‘]) </?think(?:ing)?> [`"'»”’\\] )  <(?P<closes>/?)think(?:ing)?>""",
-    re.IGNORECASE | re.VERBOSE,
+THOUGHT_TAG = re.compile(
+    r"<(?P<end>/)?(\w+:)?(think(ing)?|thought|reasoning)>|\[(?P<end_>/)?THINK\]", re.IGNORECASE
 )
-"""The tags around a thought; one between quotation marks or backticks is only mentioned."""
+"""Begins or ends a model's reasoning. The first may be missing, if it is in the prompt, and the
+last if the answer was cut."""
+_QUOTES = "`\"'«»“”‘’\\"
 
 
 def answer_of(text: str) -> str:
-    """The text without thoughts, which stand between `<think>` and `</think>`.
+    """The text without thoughts, which stand between tags such as `<think>` and `</think>`.
 
     A closing tag alone ends a thought that the prompt opened; an opening tag alone begins a thought
-    that the token limit cut.
+    that the token limit cut. Tags between quotation marks or backticks are text.
     """
     kept, start, thinking = [], 0, False
-    for tag in _TAG.finditer(text):
-        if tag["closes"]:
+    for tag in THOUGHT_TAG.finditer(text):
+        around = text[max(0, tag.start() - 1) : tag.start()], text[tag.end() : tag.end() + 1]
+        if all(around) and around[0] in _QUOTES and around[1] in _QUOTES:
+            continue
+        if tag["end"] or tag["end_"]:
             if not thinking:
                 kept.clear()
             start, thinking = tag.end(), False

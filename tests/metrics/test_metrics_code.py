@@ -170,6 +170,7 @@ def test_in_a_list_code_may_stand_at_the_margin_or_like_its_marks(mark, body):
         ("<think>\n```python\nx = (\n```\n</think>\n```python\nx = 1\n```", "valid"),
         ("Perhaps\n```python\nx = (\n</think>\n\n```python\nx = 1\n```", "valid"),
         ("<thinking>a</thinking>```python\nx = 1\n```", "valid"),
+        ("[THINK]```py\n(\n```[/THINK]\n```python\nx = 1\n```", "valid"),
         ("<think>\n\n</think>\n\n```python\nx = (\n```", "invalid"),
         ("<think>\n```python\nx = 1\n```\n</think>\n\nDone.", "absent"),
         ("<think>\n```python\nx = 1\n```\nand", "absent"),
