@@ -14,14 +14,10 @@ from typing import Any
 
 from saelens_steer.labels.labeller import MOST_LETTERS, MOST_WORDS, LabelError, Name, writable
 from saelens_steer.labels.server import Answer
+from saelens_steer.metrics import THOUGHT_TAG
 
 SUMMARY, ANALYSIS = ("summary", "label", "name"), ("analysis", "explanation")
 """Keys under which models give them."""
-TAG = re.compile(
-    r"<(?P<end>/)?(\w+:)?(think(ing)?|thought|reasoning)>|\[(?P<end_>/)?THINK\]", re.IGNORECASE
-)
-"""Begins or ends a model's reasoning. The first may be missing, if it is in the prompt, and the
-last if the answer was cut."""
 OPENING = re.compile(r'\{(?=\s*["}])|\[(?=\s*[\]\[{"\d-])')
 """A brace or bracket that may begin a JSON value; most of those in LaTeX and code may not."""
 MOST_OPENINGS = 2000
@@ -180,7 +176,7 @@ def _final(answer: Answer, keys: Sequence[str], escapes: str) -> tuple[list[Json
     values = list(_values(text))
     tags = [
         tag
-        for tag in TAG.finditer(text)
+        for tag in THOUGHT_TAG.finditer(text)
         if not any(value.start <= tag.start() < value.end for value in values)
     ]
     start = max((tag.end() for tag in tags if tag["end"] or tag["end_"]), default=0)

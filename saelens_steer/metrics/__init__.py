@@ -15,4 +15,10 @@ from saelens_steer.metrics.registry import (
     metrics_version,
     resolve_metrics,
 )
-from saelens_steer.metrics.text import completion_of, distinct_words, read_completion, text_values
+from saelens_steer.metrics.text import (
+    THOUGHT_TAG,
+    completion_of,
+    distinct_words,
+    read_completion,
+    text_values,
+)

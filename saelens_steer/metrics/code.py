@@ -9,34 +9,40 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from saelens_steer.metrics.text import answer_of
+
 Validity = Literal["absent", "valid", "invalid", "truncated"]
 
 PYTHON = ("python", "py", "python3", "py3")
 """Fence languages that count as Python, in any case."""
 
 _OPEN = re.compile(
-    r"(?P<indent>[ \t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?)(?P<mark>`{3,}|~{3,})"
-    r"(?P<info>\s*\{?\.?(?P<language>[\w+#-]*).*)"
+    r"(?P<before>(?:[ \t]*(?:>|(?:[-*+]|\d{1,9}[.)])(?=[ \t])))*+[ \t]*)"
+    r"(?P<mark>`{3,}|~{3,})(?P<info>.*)"
 )
 _CLOSE = re.compile(r"(?P<indent>[ \t]*)(?P<mark>`{3,}|~{3,})[ \t]*\r?")
+_QUOTE = re.compile(r"[ \t]*> ?")
+_TAB = 4
+"""Columns between tab stops, as in CommonMark."""
 
 
 def code_validity(text: str, truncated: bool = False) -> Validity:
     """`absent` (no Python fence), `valid`, `invalid` or `truncated`, of the completion alone.
 
-    `valid`: at least one closed ```` ```python ```` or ```` ```py ```` fence, and all of them
-    parse by the running interpreter's grammar. `truncated`: `truncated` says the token limit cut
-    the text, and it ends inside a Python fence (or an opening line that may become one). An open
-    fence at the end of a finished text is `invalid`. Fences of other languages, or of none, are
-    ignored.
+    Thoughts (`<think> … </think>`) are left out. `valid`: at least one closed ```` ```python ````
+    or ```` ```py ```` fence, and all of them parse by the running interpreter's grammar, as an
+    empty one does; the rest of the opening line is no code. `truncated`: `truncated` says the token
+    limit cut the text, and it ends inside a Python fence (or an opening line that may become one).
+    An open fence at the end of a finished text is `invalid`. Fences of other languages, or of none,
+    are ignored.
     """
-    found = list(fences(text))
+    found = list(fences(answer_of(text)))
     if truncated and found and _cut_inside_python(found[-1]):
         return "truncated"
     python = [fence for fence in found if fence.language in PYTHON]
     if not python:
         return "absent"
-    return "valid" if all(f.closed and parses(f.body) for f in python) else "invalid"
+    return "valid" if all(f.closed and f.parses() for f in python) else "invalid"
 
 
 def parses(source: str) -> bool:
@@ -51,7 +57,7 @@ def parses(source: str) -> bool:
 
 
 def _cut_inside_python(fence: Fence) -> bool:
-    if fence.closed:
+    if fence.closed or not fence.at_end:
         return False
     if fence.cut_short:
         return any(name.startswith(fence.language) for name in PYTHON)
@@ -60,26 +66,43 @@ def _cut_inside_python(fence: Fence) -> bool:
 
 @dataclass(frozen=True)
 class Fence:
-    """One fenced block: its lines, without the indentation of its opening mark."""
+    """One fenced block."""
 
     language: str
-    """First word after the mark, in lower case: `python` for ```` ```{.python} ````, too."""
-    body: str
+    """First word after the mark, in lower case; the first class of ```` ```{#id .python} ````."""
+    lines: list[str]
+    """The lines between the marks, without the marks of block quotes."""
+    indent: int
+    """Columns before the opening mark."""
     first: int
     """Index of the opening line."""
     last: int
-    """Index of the closing line; for an open block, of the text's last line."""
+    """Index of the closing line; for an open block, of its last line."""
     closed: bool
+    at_end: bool
+    """The block reaches the end of the text."""
     cut_short: bool
-    """The text ends within the opening line, so the language may be cut off."""
+    """The text ends within the language."""
+
+    def parses(self) -> bool:
+        """Whether Python can parse the block.
+
+        In a list, code is indented like its opening mark, or stands at the margin. CommonMark takes
+        from each line what it has of that indentation.
+        """
+        common = min([self.indent, *(_columns(line) for line in self.lines if line.strip())])
+        return any(
+            parses("\n".join(_unindented(line, columns) for line in self.lines))
+            for columns in sorted({common, self.indent})
+        )
 
 
 def fences(text: str) -> Iterator[Fence]:
     """The fenced blocks of a text in order, by CommonMark's rules for ``` and ~~~.
 
-    A block is closed by a line with nothing but at least as many of the same marks. More lenient
-    than CommonMark: any indentation and a list mark may come before the opening, because models
-    put blocks into lists. Linear in the length of the text.
+    A block is closed by a line with nothing but at least as many of the same marks, and ends with
+    the block quote that it is in. More lenient than CommonMark: the opening may be indented by any
+    amount, and code at the margin does not end a list item. Linear in the length of the text.
     """
     lines = text.split("\n")
     at = 0
@@ -92,11 +115,11 @@ def fences(text: str) -> Iterator[Fence]:
 
 
 def without_fences(text: str) -> str:
-    """The text with each fenced block, closed or not, replaced by an empty line."""
+    """The text with a blank line instead of each fenced block, closed or not."""
     lines = text.split("\n")
     kept, at = [], 0
     for fence in fences(text):
-        kept += [*lines[at : fence.first], ""]
+        kept += [*lines[at : fence.first], "", ""]
         at = fence.last + 1
     return "\n".join(kept + lines[at:])
 
@@ -109,28 +132,57 @@ def _opening(line: str) -> re.Match[str] | None:
 
 
 def _fence(lines: list[str], first: int, opening: re.Match[str]) -> Fence:
-    indent, mark = len(opening["indent"]), opening["mark"]
-    last = first + 1
-    while last < len(lines) and not _closes(lines[last], mark, indent):
+    quotes, own = opening["before"].count(">"), opening["before"].rpartition(">")[2]
+    indent = _columns(re.sub(r"\S", " ", own.removeprefix(" ") if quotes else own))
+    language, open_ended = _language(opening["info"])
+    body, last, closed = [], first, False
+    for line in lines[first + 1 :]:
+        start = _after_quotes(line, quotes)
+        if start is None:
+            break
         last += 1
-    closed = last < len(lines)
-    return Fence(
-        language=opening["language"].lower(),
-        body="\n".join(_dedented(line, indent) for line in lines[first + 1 : last]),
-        first=first,
-        last=last if closed else len(lines) - 1,
-        closed=closed,
-        cut_short=first == len(lines) - 1,
-    )
+        if closed := _closes(line[start:], opening["mark"], indent):
+            break
+        body.append(line[start:])
+    at_end = last == len(lines) - 1
+    cut_short = at_end and last == first and open_ended
+    return Fence(language, body, indent, first, last, closed, at_end, cut_short)
+
+
+def _language(info: str) -> tuple[str, bool]:
+    """The language of an info string in lower case, and whether the string ends with it."""
+    words = info.strip().lstrip("{").split()
+    attributes = info.lstrip().startswith("{")
+    classes = [word for word in words if attributes and word.startswith(".")]
+    word = (classes or words or [""])[0].removeprefix(".")
+    name = re.match(r"[\w+#-]*", word)[0]  # pyright: ignore[reportOptionalSubscript]
+    return name.lower(), word == name and info.endswith(name)
+
+
+def _after_quotes(line: str, quotes: int) -> int | None:
+    """Where a line begins after the marks of so many block quotes; None if it has fewer."""
+    start = 0
+    for _ in range(quotes):
+        mark = _QUOTE.match(line, start)
+        if mark is None:
+            return None
+        start = mark.end()
+    return start
 
 
 def _closes(line: str, mark: str, indent: int) -> bool:
     """As many marks or more, alone on the line, at most 3 columns deeper than the opening."""
     match = _CLOSE.fullmatch(line)
-    return (
-        match is not None and match["mark"].startswith(mark) and len(match["indent"]) <= indent + 3
-    )
+    return match is not None and match["mark"].startswith(mark) and _columns(line) <= indent + 3
 
 
-def _dedented(line: str, indent: int) -> str:
-    return line[min(indent, len(line) - len(line.lstrip(" \t"))) :]
+def _columns(line: str) -> int:
+    """The width of a line's indentation."""
+    return len(line[: len(line) - len(line.lstrip(" \t"))].expandtabs(_TAB))
+
+
+def _unindented(line: str, columns: int) -> str:
+    """The line with up to so many columns of indentation taken off."""
+    if columns == 0:
+        return line
+    return " " * max(0, _columns(line) - columns) + line.lstrip(" \t")

@@ -1,26 +1,27 @@
 r"""Is the LaTeX of a completion balanced, and does the completion begin with it?
 
 Mathematics is delimited by `$`, `$$`, `\( \)`, `\[ \]` or an environment. Not every dollar is a
-delimiter: `\$` is a character and `$5` may be a price. A `$` before a digit, with or without spaces
-between them, is a price if nothing mathematical follows the number (as in `$2^n` or `$2x`) and the
-next dollar in its paragraph cannot close it. A closing dollar, as in Pandoc, has no space before it
-and no digit after it. `$ 5 $`, with a space at both ends, is not a price.
+delimiter: see `dollars`.
 """
 
 from __future__ import annotations
 
 import re
-from itertools import zip_longest
 
 from saelens_steer.metrics.code import Validity, without_fences
+from saelens_steer.metrics.dollars import literal_dollars
+from saelens_steer.metrics.text import answer_of
 
 _MARKS = re.compile(
-    r"""\\(?P<env>begin|end)(?![a-zA-Z])[ \t]*(?:\{(?P<name>[^{}\n]*)(?P<named>\})?)?
+    r"""\\(?P<env>begin|end)(?![a-zA-Z])[ \t]*(?:\{(?P<name>[^{}$\\\n]*)(?P<named>\})?)?
       | \\(?P<command>[a-zA-Z]+)\*?
       | \\(?P<escaped>.)
-      | (?P<dollars>\$\$?)
+      | (?P<dollars>\$+)
       | (?P<brace>[{}])
-      | (?P<blank>\n[ \t\r]*\n)""",
+      | (?P<cell>&)
+      | (?P<comment>%)
+      | (?P<blank>\n[ \t\r]*\n)
+      | (?P<newline>\n)""",
     re.VERBOSE | re.DOTALL,
 )
 _BRACKETS = {"(": ")", "[": "]"}
@@ -35,28 +36,20 @@ _MATH_ENVIRONMENTS = frozenset({
     "bmatrix", "Bmatrix", "vmatrix", "Vmatrix", "smallmatrix", "subequations", "dcases",
 })  # fmt: skip
 _DELIMITER = re.compile(r"\s*(\$|\\\(|\\\[)")
-_PRICE = re.compile(
-    r"""[ ]*\.?[0-9][0-9,.]*+
-        (?! \s*\\[a-zA-Z]                            # $2 \cdot 3
-          | [\^_]                                    # $2^n
-          | (?![kKmMbBtT]) [a-zA-Z] (?![a-zA-Z]) )   # $2x, but not $2k or $2bn""",
-    re.VERBOSE,
-)
-"""A number with nothing mathematical after it."""
-_CLOSES_SPACED = re.compile(r"(?![\w\\]|\s*[0-9])")
 _TICKS = re.compile(r"`+")
 
 
 def latex_validity(text: str, truncated: bool = False) -> Validity:
     r"""`absent`, `valid`, `invalid` or `truncated`, of the completion alone.
 
-    Code (fenced blocks, closed or not, and `inline code`) is taken out first. `valid`: delimiters,
-    environments and the braces within them are balanced. `truncated`: `truncated` says the token
-    limit cut the text, and it ends inside mathematics with nothing wrong before. A `$` still open
-    at a blank line is `invalid`, as in TeX. Commands without delimiters (`\frac` in plain prose)
-    are `absent`. Linear in the length of the text.
+    Thoughts (`<think> … </think>`) and code (fenced blocks, closed or not, and `inline code`) are
+    taken out first. `valid`: delimiters, environments, and the braces, `\left` and `\right` within
+    them are balanced. `truncated`: `truncated` says the token limit cut the text, and it ends
+    inside mathematics with nothing wrong before. A formula that a blank line parts is `invalid`, as
+    in TeX. Commands without delimiters (`\frac` in plain prose) are `absent`. Linear in the length
+    of the text.
     """
-    reader = _Reader(_without_inline_code(without_fences(text)))
+    reader = _Reader(_without_inline_code(without_fences(answer_of(text))))
     finished = reader.read()
     if not reader.present:
         return "absent"
@@ -68,31 +61,13 @@ def latex_validity(text: str, truncated: bool = False) -> Validity:
 def latex_first(text: str) -> bool:
     r"""Whether the completion, after white space, begins with `$`, `$$`, `\(` or `\[`.
 
-    The dollar of a price such as `$5` is not a delimiter.
+    Thoughts are left out. The dollar of a price such as `$5` is not a delimiter.
     """
+    text = answer_of(text)
     match = _DELIMITER.match(text)
     if match is None:
         return False
-    return match[1] != "$" or match.start(1) not in prices(text)
-
-
-def prices(text: str) -> set[int]:
-    """The positions of dollars that begin a price."""
-    found = set()
-    marks = [m for m in _MARKS.finditer(text) if m["dollars"] or m["blank"]]
-    for mark, after in zip_longest(marks, marks[1:]):
-        if mark["dollars"] == "$" and _PRICE.match(text, mark.end()):
-            spaced = text[mark.end()] == " "
-            if after is None or after["blank"] or not _can_close(text, after, spaced):
-                found.add(mark.start())
-    return found
-
-
-def _can_close(text: str, mark: re.Match[str], spaced: bool) -> bool:
-    """Whether a dollar can close mathematics that began with a digit, or a space and a digit."""
-    if text[mark.start() - 1].isspace():
-        return spaced and _CLOSES_SPACED.match(text, mark.end()) is not None
-    return mark["dollars"] == "$$" or not text[mark.end() : mark.end() + 1].isdigit()
+    return match[1] != "$" or match.start(1) not in literal_dollars(text)
 
 
 class _Reader:
@@ -100,10 +75,14 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.prices = prices(text)
+        self.literal = literal_dollars(text)
         self.open: list[tuple[str, bool]] = []
         """(what closes it, whether mathematics is inside), innermost last."""
+        self.maths = 0
+        """How many of them have mathematics inside."""
         self.present = False
+        self.comment = False
+        """After `%` in mathematics, to the end of the line or of the formula."""
         self.argument_is_text = False
         """The previous mark was a command such as `\\text`."""
 
@@ -116,6 +95,10 @@ class _Reader:
         return True
 
     def _take(self, mark: re.Match[str]) -> bool:
+        if self.comment and not (mark["dollars"] or mark["escaped"] or mark["blank"]):
+            self.comment = not mark["newline"]
+            return True
+        self.comment = bool(mark["comment"] and self.maths)
         if mark["env"]:
             return self._environment(mark)
         if mark["dollars"]:
@@ -124,8 +107,11 @@ class _Reader:
             return self._brace(mark["brace"])
         if mark["escaped"]:
             return self._bracket(mark["escaped"])
-        inline = self.open and self.open[-1][0] in ("$", ")")
-        return not (mark["blank"] and inline)
+        if mark["command"] in ("left", "right") and self._in_math:
+            return self._push("right", True) if mark["command"] == "left" else self._pop("right")
+        if mark["cell"]:
+            return not (self.open and self.open[-1][0] == "right")
+        return not (mark["blank"] and self.maths)
 
     @property
     def _in_math(self) -> bool:
@@ -133,6 +119,7 @@ class _Reader:
 
     def _push(self, closer: str, math: bool) -> bool:
         self.present = True
+        self.maths += math
         self.open.append((closer, math))
         return True
 
@@ -140,19 +127,24 @@ class _Reader:
         self.present = True
         fits = bool(self.open) and self.open[-1][0] == closer
         if fits:
-            self.open.pop()
+            self.maths -= self.open.pop()[1]
         return fits
 
     def _dollars(self, mark: re.Match[str]) -> bool:
-        run = mark["dollars"]
-        if not self._in_math:
-            return mark.start() in self.prices or self._push(run, True)
-        inside = self.open[-1][0]
-        if (inside, run) == ("$", "$$"):  # $a$$b$: one ends and the next begins
-            return True
-        if (inside, run) == ("$$", "$"):  # half a delimiter: only if the text is cut
-            return mark.end() == len(self.text)
-        return self._pop(run)
+        """A run of dollars, as TeX reads it: `$x$$y$` ends one formula and begins the next."""
+        left = len(mark["dollars"])
+        while left:
+            inside = self.open[-1][0] if self._in_math else ""
+            single = left == 1 or inside == "$"
+            left -= 1 if single else 2
+            if inside == "$$" and single:  # half a delimiter: only if the text is cut
+                return mark.end() == len(self.text)
+            if inside:
+                if not self._pop("$" if single else "$$"):
+                    return False
+            elif not (single and mark.end() - 1 in self.literal):
+                self._push("$" if single else "$$", True)
+        return True
 
     def _bracket(self, char: str) -> bool:
         if char in _BRACKETS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 import warnings
 
@@ -20,6 +21,12 @@ from saelens_steer.metrics import code_validity
         "```bash\nls\n```",  # another language
         "```\nx = 1\n```",  # no language
         "```pycon\n>>> 1\n```",
+        "```ipython3\nx = 1\n```",
+        "```python-repl\n>>> 1\n```",
+        "```{linenos=true}\nx = 1\n```",  # an option, no language
+        "``` title=a.py\nx = (\n```",
+        "```{#python}\nx = 1\n```",  # an id
+        "x = 1\n```\nAs code:\n```python\nx = 1\n```",  # the first fence opens, by CommonMark
         "```javascript\nlet x = (\n```",
         "Use ```python x = 1``` inline.",
         "```python x = 1```",  # all on one line: inline code
@@ -42,6 +49,19 @@ def test_without_a_python_fence_code_is_absent(text):
         "``` python\nx = 1\n```",
         "```python title='a.py'\nx = 1\n```",
         "```{.python}\nx = 1\n```",
+        "```{ .python .annotate }\nx = 1\n```",
+        "```{#first .python startFrom=2}\nx = 1\n```",
+        "```{python, echo=FALSE}\nx = 1\n```",
+        "```python {linenos=true .wide}\nx = 1\n```",
+        "```python,ignore\nx = 1\n```",
+        "```python\n```",  # nothing parses
+        "```python\n\n  \n```",
+        "- Empty:\n  ```py\n  ```",
+        "```python x = (\n```",  # the rest of the opening line is no code
+        "```python print('a')\nprint('b')\n```",
+        "> ```python\n> if x:\n>     y\n> ```\n",
+        "> > ```python\n> > x = 1\n> > ```\nSo.",
+        "- > ```python\n  > x = 1\n  > ```",
         "```python:a.py\nx = 1\n```",
         "~~~python\nx = 1\n~~~",
         "````python\ns = '''\n```\n'''\n````",  # fewer marks within
@@ -79,6 +99,9 @@ def test_closed_python_fences_that_parse_are_valid(text):
         "```python\nx = 1",  # open, though nothing cut it
         "```python",
         "```python\nx = 1\n```\n```python\ny = 2",
+        "```python def f(x):\n    return x\n```",  # its first line is lost
+        "> ```python\n> x = 1\n\n```",  # ends with its quote
+        "> ```python\nx = 1\n```",
     ],
 )
 def test_python_fences_that_do_not_parse_or_stay_open_are_invalid(text):
@@ -110,12 +133,56 @@ def test_a_python_fence_that_the_limit_cuts_is_truncated(text):
         ("```bash\nls", "absent"),
         ("```\nx", "absent"),
         ("```js", "absent"),
+        ("```p y", "absent"),
+        ("x\n```\\[", "absent"),
+        ("> ```python\n> x = 1\nThat is", "invalid"),
         ("```python\nx = 1\n```\nAnd then", "valid"),
         ("```python\nx = 1\n```\n```bash\nls", "valid"),
         ("```python\nx = (\n```\nAnd then", "invalid"),
     ],
 )
 def test_a_cut_outside_a_python_fence_changes_nothing(text, verdict):
+    assert code_validity(text, truncated=True) == verdict
+
+
+BODIES = [
+    "def f(x):\n    if x:\n        return 1\n    return 2\n",
+    "def f(x):\n  if x:\n    return 1\n  return 2\n",
+    "class A:\n\tdef f(self):\n\t\treturn 1\n",
+    "x = [\n    1,\n\n  2,\n]\n",
+]
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("mark", ["1. ", "- ", "10. Write\n\n    ", "- a\n  - ", "1.\t", "* b\n\t"])
+def test_in_a_list_code_may_stand_at_the_margin_or_like_its_marks(mark, body):
+    width = len(re.sub(r".", " ", mark.rpartition("\n")[2].expandtabs(4)))
+    indented = "".join(" " * width + line for line in body.splitlines(keepends=True))
+    for block in (body, indented):
+        assert code_validity(f"{mark}```python\n{block}{' ' * width}```\n") == "valid"
+        assert code_validity(f"{mark}```python\n{block}```\n") == "valid"
+        assert code_validity(f"{mark}```python\n{block}(\n{' ' * width}```\n") == "invalid"
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("<think>\n```python\nx = (\n```\n</think>\n```python\nx = 1\n```", "valid"),
+        ("Perhaps\n```python\nx = (\n</think>\n\n```python\nx = 1\n```", "valid"),
+        ("<thinking>a</thinking>```python\nx = 1\n```", "valid"),
+        ("[THINK]```py\n(\n```[/THINK]\n```python\nx = 1\n```", "valid"),
+        ("<think>\n\n</think>\n\n```python\nx = (\n```", "invalid"),
+        ("<think>\n```python\nx = 1\n```\n</think>\n\nDone.", "absent"),
+        ("<think>\n```python\nx = 1\n```\nand", "absent"),
+        ("Hm.\n```python\nx = 1\n```\n</think>", "absent"),
+        ("```py\nx = 1\n```\n<think>```py\n(\n```</think>\n```py\ny = 2\n```", "valid"),
+        ("```python\nend = '</think>'\n```", "valid"),  # mentioned
+        ("The tag `<think>` opens it:\n```python\nx = 1\n```", "valid"),
+        ('Cut at "</think>".\n```python\nx = (\n```', "invalid"),
+    ],
+)
+def test_thoughts_are_no_part_of_the_answer(text, verdict):
+    assert code_validity(text) == verdict
     assert code_validity(text, truncated=True) == verdict
 
 
@@ -151,7 +218,23 @@ def test_code_is_judged_silently_and_never_run():
 
 @pytest.mark.parametrize(
     "unit",
-    ["`", "```\n", "```python\n", "~~~\n", "~", "` `` ", " ", "\t- ", "1. ", "\n", "````py\n"],
+    [
+        "`",
+        "```\n",
+        "```python\n",
+        "~~~\n",
+        "~",
+        "` `` ",
+        " ",
+        "\t- ",
+        "1. ",
+        "\n",
+        "````py\n",
+        "> ",
+        ">",
+        "> ```\n",
+        "<think>",
+    ],
 )
 def test_the_time_is_linear_on_hostile_text(unit):
     start = time.process_time()

@@ -36,6 +36,17 @@ from saelens_steer.metrics.latex import latex_first
         r"\\(x\\)",  # escaped backslashes
         "\\",
         r"\beginning of a word",
+        "Set $LANG before you call it.",  # variables of a shell or PHP
+        "export CLASSPATH=$LIB/a.jar:$CLASSPATH",
+        "cp $source $target && echo done",
+        'for i in "$@"; do echo "$i"; done; echo $?',
+        "Use ${HOME}/bin and $(pwd), or $_ in Perl.",
+        "In PHP, f($a, $b) adds $a; to ($b).",
+        "$this->name and $_GET['id'] are read.",
+        "drum $ velvet on salt$Ember ran toward",  # strays
+        "A$AP, Ke$ha and Micro$oft",
+        "ends in 5 $\nand 10$",
+        "one $ of many words here $ and so on",
     ],
 )
 def test_text_without_delimiters_has_no_latex(text):
@@ -54,10 +65,24 @@ def test_text_without_delimiters_has_no_latex(text):
         "$$\nx\n$$",
         "$$$$",
         "$x$$y$",
+        "$x$$$y$$",
+        "$$x$$$$y$$$z$",
         r"\(x\) and \[y\]",
         "\\[\nx\n\\]",
         "$5$",
         "$2x + 3 = 7$",
+        "the $n$th of $k$s, a $p$-value",
+        "$x $ and $ y$.",  # a space at one side
+        "$\\frac{1}{2} $ of $ a_{i} = 3$",
+        "$ Area = width $",
+        "$HOME$ is a product",
+        "$50%$ and $$x % {\n + 1$$, so 7% {",
+        "$Speed$ is $distance / time$.",
+        "Set $HOME; then $x^2$ and ($y$)",
+        r"$\left( x \right)$ and \[ \left. \frac{a}{b} \right|_0^1 \]",
+        r"$$\left[ \begin{matrix} a & b \\ c & d \end{matrix} \right]$$",
+        r"$a \leftarrow b \rightarrow c$, and $\left\{ \left( x \right) \right.$",
+        r"\left( stands in prose, $x$",
         "($3$, $4$)",
         "$100 \\times 2$",
         "It costs $5, and $x$ is the rest.",
@@ -78,6 +103,7 @@ def test_text_without_delimiters_has_no_latex(text):
         "```python\n$ ${ \\begin{x}\n```\n$x$",
         "$x$\n```python\n$$",
         "`$` $x$",
+        "\\begin{itemize}\n\n\\item $x$\n\n\\end{itemize}",
         "$x$\n\nAnd in the next paragraph $y$.",
     ],
 )
@@ -110,6 +136,23 @@ def test_balanced_latex_is_valid(text):
         "\\(a\n  \nb\\)",
         "$2^n is large",
         "$2x is odd",
+        r"so $\pi r and more",
+        "then x^2$ is large",
+        "$x$ is less than $y",
+        r"$\left( x$",
+        r"\[ x \right) \]",
+        r"$\left( \frac{a}{\right) b}$",
+        r"\begin{align} \left( a &= b \right) \end{align}",
+        r"$$\left[ x \left. \right]$$",
+        "$\\frac{a\n\nb}$",  # a blank line within braces
+        "$$a\n\nb$$",
+        "\\[ a \n \n b \\]",
+        "\\begin{align} a\n\n b \\end{align}",
+        "$$x$$$",
+        "$x$$$$y$",
+        "$$\\frac{ 5% }$$",  # the brace is in a comment
+        r"$$\begin{array}{c} x \end{array$$",
+        r"$$x \$$",  # the first of the two is escaped
         r"$\text{if $x}$",
         r"\begin{itemize} } \end{itemize}",
     ],
@@ -144,12 +187,30 @@ def test_mathematics_that_the_limit_cuts_is_truncated(text):
 
 
 @pytest.mark.parametrize(
+    ("text", "verdict", "first"),
+    [
+        ("<think>\na draft $x^2\n</think>\n\n$y$", "valid", True),
+        ("it costs $c^2, hm\n</think>\n$$y$$", "valid", True),
+        ("<think>$x$</think>It is so.", "absent", False),
+        ("<think>\nperhaps \\[ x", "absent", False),
+        ("<THINK>\n\n</THINK>\n\n\\(x", "invalid", True),
+        ("$x$ stands before `</think>`", "valid", True),
+    ],
+)
+def test_thoughts_are_no_part_of_the_answer(text, verdict, first):
+    assert latex_validity(text) == verdict
+    assert latex_first(text) == first
+
+
+@pytest.mark.parametrize(
     ("text", "verdict"),
     [
         ("$x$ and so", "valid"),
         ("$x$\n```python\n$", "valid"),
         (r"\(x\] and \(", "invalid"),
         ("$a\n\nb and $c", "invalid"),
+        ("$$ a =\n```python\nx = 1", "invalid"),  # the block parts it
+        ("\\[ a\n```\nb\n```\nc", "invalid"),
     ],
 )
 def test_a_cut_elsewhere_changes_nothing(text, verdict):
@@ -217,7 +278,7 @@ def test_any_text_gets_one_of_four_verdicts():
     [
         *("$", "$ ", "$$ ", "{", "${", "`", "` `` ", "\\", "\\(", "\\begin{", "\\begin{a}", "$5,"),
         *("\\end{a}", "\\begin ", "\n", "\n ", "$5 ", "$5\n\n", "\\text{$", " ", "\\text", "```\n"),
-        *("$\\text{", "}", "$ \\{"),
+        *("$\\text{", "}", "$ \\{", "$x ", "\\left(", "&", "</think>", "\\right"),
     ],
 )
 def test_the_time_is_linear_on_hostile_text(unit):
@@ -245,7 +306,15 @@ def test_a_completion_may_begin_with_latex(text):
     "text",
     [
         *("", " ", "x $y$", "$5 is the price", "$5 and $6", r"\$5", "```python\n$x$\n```"),
-        *(r"\alpha", "**$x$**", r"\\(x\\)", r"\begin{align}"),
+        *(
+            r"\alpha",
+            "$HOME is set",
+            "$(pwd)",
+            "$ drum velvet",
+            "**$x$**",
+            r"\\(x\\)",
+            r"\begin{align}",
+        ),
     ],
 )
 def test_a_completion_may_begin_otherwise(text):
