@@ -3,7 +3,7 @@
 # make test-slow  those that take longer, at most twenty
 # make check      formatting, lint, types, import contract
 # make docs       the documentation site, in build/site; at most three minutes
-# make nightly    the statistics on fresh resamples, planted effects, rates: hours
+# make nightly    an audit of a real model, statistics on fresh resamples, planted effects, rates: hours
 # make bench      the sweep beside other libraries, one JSON line each; about an hour
 # Each does its own set-up in .venv on a fresh machine, once.
 # (PYTHON=… picks an interpreter, 3.11 or 3.12; VENV=… another place for the environment.)
@@ -26,7 +26,7 @@ demo: $(READY)
 
 test test-slow nightly: export OMP_NUM_THREADS = 1
 test: $(READY)
-	$(BIN)/python -m pytest $(PYTEST) -m "not slow"
+	$(BIN)/python -m pytest $(PYTEST) -m "not slow and not nightly"
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest $(PYTEST) -m slow
@@ -43,6 +43,7 @@ docs: $(READY)
 	PYTHONPATH=. $(BIN)/python -m mkdocs build --strict
 
 nightly: $(READY)
+	$(BIN)/python -m pytest -m nightly
 	$(BIN)/python -m benchmarks.calibration
 	$(BIN)/python -m benchmarks.power
 	$(BIN)/python -m scripts.tiny.figures

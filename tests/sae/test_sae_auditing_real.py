@@ -26,7 +26,7 @@ def place(tmp_path_factory) -> Place:
     return Place(Scene("SmolLM2", model, contexts), HOOK, "batchtopk", 32, given=sae)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_sae_of_a_real_model_passes_where_it_was_trained_and_faults_do_not(place):
     right, *faults = rows([place], [])
     assert right["failures"] == []
