@@ -13,7 +13,9 @@ from saelens_steer.metrics.text import answer_of
 
 Validity = Literal["absent", "valid", "invalid", "truncated"]
 
-PYTHON = ("python", "py", "python3", "py3")
+SESSIONS = ("pycon", "python-repl", "python-console")
+"""Languages of interactive sessions, whose code follows `>>>` and `...`."""
+PYTHON = ("python", "py", "python3", "py3", "ipython", "ipython3", *SESSIONS)
 """Fence languages that count as Python, in any case."""
 
 _OPEN = re.compile(
@@ -22,6 +24,7 @@ _OPEN = re.compile(
 )
 _CLOSE = re.compile(r"(?P<indent>[ \t]*)(?P<mark>`{3,}|~{3,})[ \t]*\r?")
 _QUOTE = re.compile(r"[ \t]*> ?")
+_PROMPT = re.compile(r"[ \t]*(?:>>>|\.\.\.)(?: |$)")
 _TAB = 4
 """Columns between tab stops, as in CommonMark."""
 
@@ -90,9 +93,13 @@ class Fence:
         In a list, code is indented like its opening mark, or stands at the margin. CommonMark takes
         from each line what it has of that indentation.
         """
-        common = min([self.indent, *(_columns(line) for line in self.lines if line.strip())])
+        lines, prompts = self.lines, [_PROMPT.match(line) for line in self.lines]
+        if self.language in SESSIONS and any(prompts):  # what is not after a prompt is output
+            pairs = zip(lines, prompts, strict=True)
+            return parses("\n".join(line[found.end() :] for line, found in pairs if found))
+        common = min([self.indent, *(_columns(line) for line in lines if line.strip())])
         return any(
-            parses("\n".join(_unindented(line, columns) for line in self.lines))
+            parses("\n".join(_unindented(line, columns) for line in lines))
             for columns in sorted({common, self.indent})
         )
 

@@ -20,9 +20,7 @@ from saelens_steer.metrics import code_validity
         "`x = 1` inline",
         "```bash\nls\n```",  # another language
         "```\nx = 1\n```",  # no language
-        "```pycon\n>>> 1\n```",
-        "```ipython3\nx = 1\n```",
-        "```python-repl\n>>> 1\n```",
+        "```pyconsole\n>>> 1\n```",
         "```{linenos=true}\nx = 1\n```",  # an option, no language
         "``` title=a.py\nx = (\n```",
         "```{#python}\nx = 1\n```",  # an id
@@ -46,6 +44,11 @@ def test_without_a_python_fence_code_is_absent(text):
         "```py\nx = 1\n```",
         "```Python\nx = 1\n```",
         "```python3\nx = 1\n```",
+        "```ipython3\nx = 1\n```",
+        "```pycon\n>>> x = 1\n>>> x\n1\n```",
+        "```pycon\n>>> for i in range(2):\n...     print(i)\n...\n0\n1\n>>> i\n1\n```",
+        "```python-repl\n>>> 1 / 0\nTraceback (most recent call last):\n```",
+        "```pycon\nx = 1\n```",  # a session without prompts
         "``` python\nx = 1\n```",
         "```python title='a.py'\nx = 1\n```",
         "```{.python}\nx = 1\n```",
