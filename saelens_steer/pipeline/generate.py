@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from sae_lens import SAE
 
 from saelens_steer.activations import Activations, cache_activations
 from saelens_steer.config import (
@@ -21,9 +21,9 @@ from saelens_steer.data import Prompt, PromptLike, encode_prompts
 from saelens_steer.directions import draw_controls
 from saelens_steer.features import Scale, measured_scale
 from saelens_steer.metrics import MetricsLike, check_starts, resolve_metrics
-from saelens_steer.model import hook_width
+from saelens_steer.model import hook_width, same_places
 from saelens_steer.model.model_class import Model, tokenizer_of
-from saelens_steer.pipeline.arguments import given_prompts
+from saelens_steer.pipeline.arguments import check_activations, given_prompts
 from saelens_steer.pipeline.placed import EditLike, Placed, only_sae, placed_edits
 from saelens_steer.pipeline.texts import Texts
 from saelens_steer.progress import progress
@@ -86,7 +86,7 @@ def generate(
     reading = (chat, system, add_generation_prompt, chat_template_kwargs)
     template, listed = template_of("generate", *reading), given_prompts(model, prompts)
     placed = placed_edits(model, treatments, hook_name)
-    cached = _Cached(model, listed, activations, template)
+    cached = _Cached(model, listed, _given(model, placed, activations), template, only_sae(placed))
     job = _comparison(model, listed, placed, metrics, spec, template)
     job = replace(job, temperature=spec.temperature, samples=spec.samples, seed=spec.seed)
     written = [
@@ -165,24 +165,39 @@ class _Cached:
 
     model: Model
     prompts: Sequence[Prompt]
-    given: Activations | None
+    found: dict[str, Activations]
     template: TemplateSpec
-
-    @cached_property
-    def _found(self) -> dict[str, Activations]:
-        return {} if self.given is None else {self.given.hook_name: self.given}
+    sae: SAE[Any] | None
 
     def at(self, hook_name: str) -> Activations:
         """Activations of all tokens at a hook."""
-        if hook_name not in self._found:
-            self._found[hook_name] = cache_activations(
-                self.model, self.prompts, hook_name=hook_name, **self.template.options
-            )
-        return self._found[hook_name]
+        if hook_name not in self.found:
+            how: dict[str, Any] = {**self.template.options, "special_tokens": self.sae}
+            cached = cache_activations(self.model, self.prompts, hook_name=hook_name, **how)
+            self.found[hook_name] = cached
+        return self.found[hook_name]
 
     def scale(self, hook_name: str) -> Scale:
         """Mean ‖x‖ at a hook."""
         return measured_scale(self.at(hook_name))
+
+
+def _given(
+    model: Model, placed: Sequence[Placed], activations: Activations | None
+) -> dict[str, Activations]:
+    """The given activations by their hook. Raises InputError unless something steers there."""
+    if activations is None:
+        return {}
+    hooks = sorted({hook for one in placed for hook in one.at})
+    places = same_places(activations.hook_name)
+    hook = next((hook for hook in hooks if hook in places), None)
+    if hook is None:
+        raise InputError(
+            f"the activations are of {activations.hook_name}, and the treatments are at "
+            f"{', '.join(hooks)}: cache them there, or leave them out"
+        )
+    check_activations(activations, model, hook)
+    return {hook: activations}
 
 
 def _comparison(

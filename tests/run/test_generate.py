@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import saelens_steer as ss
 
 HOOK, NEXT = "blocks.4.hook_resid_pre", "blocks.5.hook_resid_pre"
+
+
+def activations_at(hook_name: str, width: int) -> ss.Activations:
+    index = pd.DataFrame({"prompt_id": ["1"] * 3, "domain": "", "position": range(3), "token": 5})
+    return ss.Activations(torch.ones(3, width), index, hook_name)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +109,8 @@ def test_samples_are_reproducible_and_the_same_draws_for_each_variant(tiny_model
         ({"a": torch.ones(192)}, {"alphas": (0.0,)}, "not 0"),
         ({"a": torch.ones(192)}, {"samples": 2}, "temperature"),
         ({"a": torch.ones(192)}, {"max_new_tokens": 4000}, "n_ctx"),
+        ({"a": torch.ones(192)}, {"activations": activations_at(NEXT, 192)}, "cache them there"),
+        ({"a": torch.ones(192)}, {"activations": activations_at(HOOK, 7)}, "7 wide"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_a_sentence(
