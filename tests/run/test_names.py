@@ -49,7 +49,7 @@ def test_names_survive_in_what_a_sweep_writes(tmp_path):
     prompts = [Prompt(name, f"say {name}", name) for name in ids]
     write_rows(tmp_path, [rows])
     result = Result(read_rows(tmp_path / "sweep", NAMES), texts, tuple(NAMES), controls="None")
-    write_result(tmp_path, result, prompts)
+    write_result(tmp_path, result, {prompt.id: prompt.text for prompt in prompts})
 
     pd.testing.assert_frame_equal(read_parquet(tmp_path / "sweep"), rows, check_dtype=False)
     found = read_run(tmp_path)

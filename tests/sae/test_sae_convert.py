@@ -87,6 +87,7 @@ def test_conversion_warns_of_folded_centring(tmp_path, capsys):
     sae = load_sae(
         old.saved(tmp_path / "a.pt", OWN | old.RELU), hook_name="blocks.2.hook_resid_pre"
     )
+    sae.cfg.metadata.model_name = "gpt2-small"
     sae.cfg.metadata.model_from_pretrained_kwargs = {"center_writing_weights": True}
     convert_sae(save_sae(sae, tmp_path / "centred"), tmp_path / "new")
     assert "without their mean over d_model" in capsys.readouterr().err
