@@ -23,7 +23,9 @@ CHROMIUM = next(filter(None, map(shutil.which, images.NAMES)), None)
 def browser_test(test):
     """A test that draws: skipped where nothing can."""
     reason = "no chromium or google-chrome is installed"
-    return pytest.mark.browser(pytest.mark.skipif(CHROMIUM is None, reason=reason)(test))
+    return pytest.mark.slow(
+        pytest.mark.browser(pytest.mark.skipif(CHROMIUM is None, reason=reason)(test))
+    )
 
 
 @pytest.fixture(scope="module")

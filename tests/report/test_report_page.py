@@ -155,6 +155,7 @@ def test_data_in_scripts_cannot_open_or_close_a_script(report):
     assert all(json.loads(block) is not None for block in blocks)
 
 
+@pytest.mark.slow
 def test_hostile_names_are_text_everywhere(fresh_run):
     bad = "<img src=x onerror=alert(1)>"
     for name in ("interference.csv", "claims.csv"):

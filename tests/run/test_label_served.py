@@ -96,6 +96,7 @@ def test_every_feature_has_a_status_and_every_answer_is_cached(served, config, t
     assert n_asked(log) - before == unread
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_served_is_refused_for_every_feature(served, config, tmp_path, said):
     folder = tmp_path / "run"
     options = asking(served[0], "no-such-model")

@@ -243,6 +243,7 @@ def test_an_interrupt_while_asking_keeps_the_old_labels(folder, config, said, mo
     assert (folder / "labels.json").read_bytes() != before["labels.json"]
 
 
+@pytest.mark.slow
 def test_a_first_run_interrupted_while_asking_has_its_feature_pages(
     config, tmp_path, said, monkeypatch
 ):
@@ -289,6 +290,7 @@ def test_the_report_is_written_without_all_labels_and_again_once_they_are_there(
     assert report.stat().st_mtime_ns == made
 
 
+@pytest.mark.slow
 def test_the_key_is_in_no_file_of_the_run_and_in_no_log(folder, config, said, monkeypatch, caplog):
     key = "sk-canary-77b1f0c2"
     monkeypatch.setenv("LABEL_API_KEY", key)
@@ -344,6 +346,7 @@ def test_another_labeller_reuses_the_evidence(folder, config, said, monkeypatch)
     assert (folder / "label_evidence.json").read_bytes() == evidence
 
 
+@pytest.mark.slow
 def test_incomplete_labels_are_removed_with_their_section(folder, config, said):
     (folder / "labels.json").unlink()
     off = ["--set", "label=null"]
@@ -351,6 +354,7 @@ def test_incomplete_labels_are_removed_with_their_section(folder, config, said):
     assert not [path for path in folder.iterdir() if path.name.startswith("label")]
 
 
+@pytest.mark.slow
 def test_labels_are_removed_with_their_section_and_from_the_pages(folder, config, said):
     name = next(e["interpretation"] for e in entries(folder).values() if e["interpretation"])
     html = folder / "features.html"

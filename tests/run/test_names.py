@@ -20,6 +20,7 @@ NAMES = ["null", "NA", "NaN", "007", "None", "1e5", "true"]
 """Texts that readers take for something else."""
 
 
+@pytest.mark.slow
 def test_names_survive_in_what_a_sweep_writes(tmp_path):
     from saelens_steer.data import Prompt
     from saelens_steer.pipeline.outputs import read_rows, write_result, write_rows

@@ -193,5 +193,5 @@ def test_without_controls_there_is_no_family_to_compare_with(random_model, small
 
 def test_feature_controls_of_vectors_of_ones_own_are_refused(random_model, small_sae):
     settings = {**SMALL, "features": None, "controls": "feature", "alphas": [1.0]}
-    with pytest.raises(ss.InputError, match="sweep features of an SAE"):
+    with pytest.raises(ss.InputError, match="matched to features of an SAE"):
         ss.sweep(random_model, small_sae, TEXTS, directions=torch.eye(32)[:1], **settings)

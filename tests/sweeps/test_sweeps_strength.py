@@ -96,7 +96,7 @@ def test_what_one_unit_of_each_kind_adds():
 
 def test_a_unit_whose_size_is_not_known_is_refused():
     vectors = torch.eye(2)
-    with pytest.raises(ss.InputError, match="a vector has no A_max"):
+    with pytest.raises(ss.InputError, match="has no A_max"):
         scaled_vectors(vectors, [None, None], "max_act", Scale({0: 1.0}))
     with pytest.raises(ss.InputError, match="A_max of feature 1"):
         scaled_vectors(vectors, [0, 1], "max_act", Scale({0: 1.0}))

@@ -52,15 +52,18 @@ def test_the_model_is_a_small_qwen3_whose_vocabulary_is_its_tokenizers(model, to
     assert model.config.eos_token_id == tokenizer.eos_token_id
 
 
+@pytest.mark.slow
 def test_code_and_math_answers_are_valid(found):
     assert found["code: valid"] >= 0.95
     assert found["math: valid"] >= 0.95
 
 
+@pytest.mark.slow
 def test_answers_come_to_their_end(found):
     assert min(value for name, value in found.items() if name.endswith("ended")) >= 0.95
 
 
+@pytest.mark.slow
 def test_the_first_token_of_mixed_answers_is_graded(found):
     assert 0.30 <= found["mixed: LaTeX first"] <= 0.70
     assert found["mixed: std of the margin"] >= 0.5
