@@ -10,7 +10,7 @@ import importlib
 import re
 import sys
 import types
-from collections import Counter, OrderedDict, namedtuple
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from decimal import Decimal
@@ -258,7 +258,10 @@ DESCRIBED: tuple[tuple[Any, Callable[[_Parts, Any, str], Any]], ...] = (
     (functools.partial, _Parts.partial),
     (types.BuiltinFunctionType, _Parts.builtin),
     (DESCRIPTORS, lambda _, value, __: [value.__objclass__.__qualname__, value.__name__]),
-    (type(namedtuple("_Named", "name").name), lambda _, value, __: value.__reduce__()[1][0]),
+    (
+        type(vars(namedtuple("_Named", "name"))["name"]),
+        lambda _, value, __: value.__reduce__()[1][0],
+    ),
     (GRAD_MODES, lambda _, value, __: getattr(value, "mode", True)),
     (np.ufunc, lambda _, value, __: [value.__name__, np.__version__]),
     (types.ModuleType, lambda reader, value, where: reader.read(value, where, set())),

@@ -19,6 +19,7 @@ from saelens_steer.config import (
 )
 from saelens_steer.data import Prompt, PromptLike, encode_prompts
 from saelens_steer.directions import draw_controls
+from saelens_steer.errors import InputError
 from saelens_steer.features import Scale, measured_scale
 from saelens_steer.metrics import MetricsLike, check_starts, resolve_metrics
 from saelens_steer.model import hook_width, same_places
