@@ -10,7 +10,7 @@ import importlib
 import re
 import sys
 import types
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, namedtuple
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from decimal import Decimal
@@ -37,6 +37,7 @@ DESCRIPTORS = (
     *(types.MemberDescriptorType, types.GetSetDescriptorType),
 )
 GRAD_MODES = (torch.no_grad, torch.enable_grad, torch.inference_mode)
+FIELD = type(vars(namedtuple("_Named", "name"))["name"])
 NOT_READ = frozenset({
     *("__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__annotations__"),
     *("__dataclass_fields__", "__dataclass_params__", "__abstractmethods__", "_abc_impl"),
@@ -258,10 +259,7 @@ DESCRIBED: tuple[tuple[Any, Callable[[_Parts, Any, str], Any]], ...] = (
     (functools.partial, _Parts.partial),
     (types.BuiltinFunctionType, _Parts.builtin),
     (DESCRIPTORS, lambda _, value, __: [value.__objclass__.__qualname__, value.__name__]),
-    (
-        type(vars(namedtuple("_Named", "name"))["name"]),
-        lambda _, value, __: value.__reduce__()[1][0],
-    ),
+    (FIELD, lambda _, value, __: value.__reduce__()[1][0]),
     (GRAD_MODES, lambda _, value, __: getattr(value, "mode", True)),
     (np.ufunc, lambda _, value, __: [value.__name__, np.__version__]),
     (types.ModuleType, lambda reader, value, where: reader.read(value, where, set())),
@@ -290,9 +288,8 @@ class _Names:
                 self.imports.add("." * level + one.argval)
             elif "ATTR" in one.opname or one.opname in ("LOAD_METHOD", "IMPORT_FROM"):
                 self.attributes.add(one.argval)
-        for inner in code.co_consts:
-            if isinstance(inner, types.CodeType):
-                self._add(inner)
+        for inner in (one for one in code.co_consts if isinstance(one, types.CodeType)):
+            self._add(inner)
 
 
 def _is_written_by_dataclass(value: Any) -> bool:
