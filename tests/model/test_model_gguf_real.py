@@ -10,6 +10,7 @@ from hugging import last_logits, resid_pre_changed
 from smollm2 import smollm2_gguf
 from transformers import AutoModelForCausalLM
 
+from saelens_steer.config import TemplateSpec
 from saelens_steer.data import encode_prompts
 from saelens_steer.model import load_model, stop_token_ids
 from saelens_steer.steering import add, load_vectors, save_vectors, steered
@@ -34,7 +35,7 @@ def hf() -> Any:
 
 
 def chat_ids(model: Any) -> list[int]:
-    return list(encode_prompts(model.tokenizer, [QUESTION])[0].ids)
+    return list(encode_prompts(model.tokenizer, [QUESTION], TemplateSpec(chat=True))[0].ids)
 
 
 def test_no_token_is_added_to_texts_or_chats(model: Any) -> None:

@@ -95,6 +95,7 @@ def test_a_car_or_a_bus_on_qwen25(tmp_path):
         " {mentions: {name: says_car, words: [car]}}]"
     )
     own = {"prompts.limit": 3, "metrics": words, "select.prompts": "tiny-transport-topic"}
+    own["select.chat"] = True  # they are conversations
     overrides = SMALL | TRAINED | own
     out = ran("configs/qwen25_05b_transport.yaml", tmp_path / "run", overrides, **env)
     assert side_by_side(out) == [["original", "through the SAE", "car boosted", "bus boosted"]] * 3
