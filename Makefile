@@ -29,7 +29,7 @@ test: $(READY)
 	$(BIN)/python -m pytest $(PYTEST) -m "not slow and not nightly"
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest $(PYTEST) -m slow
+	$(BIN)/python -m pytest $(PYTEST) -m "slow and not nightly"
 
 check: $(READY)
 	$(BIN)/ruff format --check .

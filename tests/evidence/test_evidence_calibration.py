@@ -45,7 +45,7 @@ def simulated_figures(spread: float, resamples: int) -> dict[str, Any]:
     return figures(pd.DataFrame([counts(exchangeable(seed, spread)) for seed in range(resamples)]))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_where_nothing_is_five_percent_are_below_five_percent_and_few_sentences_claim():
     found = simulated_figures(1.0, RESAMPLES)
     assert found["resamples"] == RESAMPLES

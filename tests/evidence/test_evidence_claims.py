@@ -73,7 +73,7 @@ NULLS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("null", NULLS)
 def test_random_directions_in_the_candidates_place_rarely_give_a_claim(null):
     rng = np.random.default_rng(0)

@@ -29,6 +29,7 @@ def grown(n_prompts: int, folder: Path) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_memory_does_not_grow_with_the_number_of_tokens(tmp_path):
     few, many = (grown(n, tmp_path / str(n)) for n in (160, 640))

@@ -184,6 +184,7 @@ def test_the_real_config_runs_end_to_end_on_a_random_qwen3_under_the_real_id(tmp
     assert "not testable with 20 controls" in (out / "claims.csv").read_text()
 
 
+@pytest.mark.nightly
 def test_a_study_that_is_not_code_against_mathematics_runs_from_its_config(tmp_path):
     small = {"sae.train.training_tokens": 20000, "prompts.limit": 6, "sweep.n_controls": 20}
     small["label.max_new_tokens"] = 4

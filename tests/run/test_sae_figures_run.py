@@ -73,7 +73,7 @@ def test_a_grid_removes_nothing_that_it_did_not_make(tmp_path):
     assert not (tmp_path / "run/grid/batchtopk-k2").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_grid_removes_nothing_by_the_name_of_a_step_alone(tmp_path):
     asked = spec(grid=[{"vary": {"k": [2]}}])
     run(asked, tmp_path / "run", until="grid")
@@ -181,7 +181,7 @@ def test_baseline_grid_and_loggers_do_not_retrain_the_sae(trained):
     run(spec(), trained, until="train")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_loaded_sae_without_figures_is_measured_on_the_selection_prompts(
     trained, tmp_path, tiny_model
 ):
@@ -210,7 +210,7 @@ def test_a_loaded_sae_is_measured_on_the_corpus_the_config_names(trained, tmp_pa
     assert quality(tmp_path / "run/sae")["n_tokens"] > 15_000
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_another_corpus_changes_only_the_figures(trained, tmp_path):
     from saelens_steer.sae import load_sae
 

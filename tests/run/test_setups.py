@@ -106,6 +106,7 @@ def test_a_car_or_a_bus_on_qwen25(tmp_path):
     assert "Generally, which is bigger, a car or a bus?" in page
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("counterpart", ["maxact", "mlp_out", "transport"])
 def test_each_counterpart_runs_offline_in_small(tmp_path, counterpart):
     small = {"sae.train.training_tokens": 20000, "sae.train.d_sae": 256, "sweep.n_controls": 4}

@@ -10,7 +10,7 @@ from sae_lens import SAE
 
 from saelens_steer.config import TrainSpec
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 HOOK = "blocks.4.hook_resid_pre"
 SPEC = TrainSpec(options={"k": 15, "topk_threshold_lr": 0.03})
 DOMAINS = ("code", "math", "prose")
