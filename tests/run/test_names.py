@@ -112,7 +112,7 @@ def folder(tmp_path_factory, random_folder) -> Path:
     (home / "chosen.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chosen))
     margins = [{"margin": {"name": name, "target": "latex_delimiters"}} for name in NAMES]
     parts |= {
-        "prompts": {"source": str(home / "sum.jsonl")},
+        "prompts": {"source": str(home / "sum.jsonl"), "chat": True},
         "select": {**parts["select"], "positive": NAMES[3], "negative": NAMES[4]},
         "metrics": [*margins, "kl", "code_validity"],
         "features": {"topic": None, "contexts": 2},
@@ -148,7 +148,8 @@ def test_names_survive_a_whole_run(folder):
     assert {row["prompt_id"] for row in found.completions} == set(NAMES)
     assert set(read_parquet(folder / "sweep")["domain"]) == domains
     assert set(found.tradeoffs_by_domain["domain"]) == domains
-    assert set(NAMES) & set(found.tradeoffs_by_domain["metric"])
+    assert set(NAMES) & set(found.tradeoffs_by_domain)
+    assert set(found.tradeoffs["metric"]) <= set(NAMES)
     assert len(found.tradeoffs) and found.tradeoffs["direction"].notna().all()
     assert set(read_csv(folder / "labels.csv")["side"]) <= {*NAMES[3:5]}
     assert "NA" in (folder / "report.html").read_text(encoding="utf-8")
