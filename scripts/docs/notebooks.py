@@ -36,7 +36,7 @@ def execute(path: Path) -> nbformat.NotebookNode:
         (Path(work) / "configs").symlink_to(ROOT / "configs")
         (folder := Path(work) / "notebooks").mkdir()
         run = {"metadata": {"path": str(folder)}}
-        NotebookClient(book, timeout=600, kernel_name="python3", resources=run).execute(env=env)
+        NotebookClient(book, timeout=1200, kernel_name="python3", resources=run).execute(env=env)
     KEPT.mkdir(parents=True, exist_ok=True)
     nbformat.write(book, _kept(path))
     return book
