@@ -3,7 +3,8 @@
 # make test-slow  those that take longer, at most twenty
 # make check      formatting, lint, types, import contract
 # make docs       the documentation site, in build/site; at most three minutes
-# make nightly    an audit of a real model, statistics on fresh resamples, planted effects, rates: hours
+# make nightly    an audit of a real model, statistics on fresh resamples, planted effects, rates, 1,000
+#                 kills (KILLS=N), 10,000 odd inputs: hours
 # make bench      the sweep beside other libraries, one JSON line each; about an hour
 # Each does its own set-up in .venv on a fresh machine, once.
 # (PYTHON=… picks an interpreter, 3.11 or 3.12; VENV=… another place for the environment.)
@@ -64,7 +65,9 @@ format: $(READY)
 # torch comes first and by its exact version, so that no other package picks a build of its own
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV), once, for a few minutes. 1 of 2: torch"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
+	@echo "2 of 2: saelens_steer and its other libraries"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	touch $@
 

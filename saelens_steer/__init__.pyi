@@ -2,8 +2,15 @@
 
 from .activations import Activations as Activations
 from .activations import cache_activations as cache_activations
+from .config import CompareEditsSettings as CompareEditsSettings
 from .config import CompletionSpec as CompletionSpec
+from .config import FeaturesSpec as FeaturesSpec
+from .config import GenerateSettings as GenerateSettings
+from .config import LabelSpec as LabelSpec
 from .config import RunSpec as RunSpec
+from .config import SelectSpec as SelectSpec
+from .config import SweepSpec as SweepSpec
+from .config import TemplateSpec as TemplateSpec
 from .config import TrainSpec as TrainSpec
 from .config import load_config as load_config
 from .data import Prompt as Prompt
@@ -19,7 +26,9 @@ from .features import Selection as Selection
 from .features import select_features as select_features
 from .metrics import MetricLike as MetricLike
 from .metrics import kl as kl
+from .metrics import log_prob as log_prob
 from .metrics import margin as margin
+from .model import ParityError as ParityError
 from .model import default_hook_name as default_hook_name
 from .model import load_model as load_model
 from .pipeline.explain import feature_pages as feature_pages

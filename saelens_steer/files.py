@@ -3,29 +3,54 @@
 from __future__ import annotations
 
 import contextlib
-import errno
+import glob
 import gzip
 import hashlib
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path, PurePath
 from typing import Any
 
-from saelens_steer.errors import InputError
+from saelens_steer.aside import free_name, say_aside
+from saelens_steer.errors import InputError, existing, why_not_written
+from saelens_steer.progress import say
 
-UNWRITABLE = {
-    errno.EACCES,
-    errno.EROFS,
-    errno.EPERM,
-    errno.EEXIST,
-    errno.EISDIR,
-    errno.ENOTDIR,
-    errno.ENAMETOOLONG,
-}
-"""System errors that mean a path cannot be written."""
+Watch = Callable[[Path, Path | None], Sequence[Path]]
+"""See `watched`."""
+
+
+def unwatched(path: Path, temporary: Path | None) -> list[Path]:
+    """Rename an old folder that has files which the new one lacks or changes."""
+    if temporary and temporary.is_dir() and path.is_dir() and not path.is_symlink():
+        old, new = ({f.relative_to(p): f for f in files_in(p)} for p in (path, temporary))
+        lost = [f for f in old if f not in new or file_digest(old[f]) != file_digest(new[f])]
+        if first := min(lost, key=lambda f: (f in new, f), default=None):
+            aside = path.rename(free_name(path, "earlier"))
+            say(f"{path} held another {first}: the old folder is now {aside}")
+            say_aside(path.parent.glob(f"{glob.escape(path.name)}.*"))
+    return []
+
+
+_watch: ContextVar[Watch] = ContextVar("watch", default=unwatched)
+
+
+@contextlib.contextmanager
+def watched(watch: Watch) -> Iterator[None]:
+    """Inside the context, call `watch` for each file or folder that `replacing` writes.
+
+    Before the work it is called with (path, None), and may refuse. Before the rename it is called
+    with (path, temporary), and returns the files of an old folder that stay in the new one.
+    """
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
 
 
 @contextlib.contextmanager
@@ -36,21 +61,57 @@ def replacing(path: Path) -> Iterator[Path]:
     full or `path` cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary, watch = path.with_name(f".{path.name}.{os.getpid()}.tmp"), _watch.get()
+    watch(path, None)
     _make_folder(path.parent)
     try:
         remove(temporary)  # left by a killed process with the same id
         yield temporary
+        flush(temporary)
+        kept = watch(path, temporary)
         if temporary.is_dir() and path.is_dir():
-            shutil.rmtree(path)
-        temporary.replace(path)
+            _replace_folder(path, temporary, kept)
+        else:
+            temporary.replace(path)
     except BaseException as error:
         _remove_if_there(temporary)
-        if _is_disk_full(error):
-            raise InputError(f"the disk is full: free some space for {path}") from None
-        if isinstance(error, OSError) and error.errno in UNWRITABLE:
-            raise InputError(f"cannot write {path}: {error.strerror}") from None
+        if why := why_not_written(error, path, temporary):
+            raise InputError(why) from None
         raise
+
+
+def flush(path: Path) -> None:
+    """Have the disk hold a file, or the files of a folder, before a rename commits them."""
+    for file in files_in(path):
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+
+
+def _replace_folder(path: Path, temporary: Path, kept: Sequence[Path]) -> None:
+    """Put a folder in the place of another, all of whose files go except `kept`."""
+    if path.is_symlink():
+        path.unlink()  # what it leads to stays
+    elif not kept:
+        shutil.rmtree(path)
+    if not path.exists():
+        temporary.replace(path)
+        return
+    # file by file, since a kept file in a temporary folder would be lost if the process were killed
+    for old in files_in(path):
+        if old not in kept:
+            old.unlink()
+    for new in files_in(temporary):
+        place = path / new.relative_to(temporary)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        new.replace(place)
+    shutil.rmtree(temporary)
+
+
+def files_in(path: Path) -> list[Path]:
+    """The path itself if it is a file or a link to one, or all files and links of the folder."""
+    if path.is_dir():
+        return [p for p in sorted(path.rglob("*")) if p.is_symlink() or not p.is_dir()]
+    return [path] if os.path.lexists(path) else []
 
 
 def inside(folder: str | Path, name: str) -> Path:
@@ -97,13 +158,6 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write in {folder}: {error.strerror}") from None
-
-
-def _is_disk_full(error: BaseException) -> bool:
-    """Whether the disk is full; libraries such as safetensors report it in their own exceptions."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    return isinstance(error, Exception) and os.strerror(errno.ENOSPC) in str(error)
 
 
 def _remove_if_there(path: Path) -> None:
@@ -155,11 +209,13 @@ def read_text(path: Path) -> str:
     A file whose name ends in .gz is unpacked.
     """
     try:
-        data = path.read_bytes()
+        data = existing(path).read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     try:
         return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        raise InputError(f"{path} is damaged or not a gzip file: replace it") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise InputError(f"{path} line {line} is not UTF-8: save the file as UTF-8") from None
@@ -181,8 +237,14 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def read_json(path: Path) -> Any:
-    """The data in a JSON file; an empty mapping if the file does not exist."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """The data in a JSON file; an empty mapping if the file does not exist. Raises InputError."""
+    if not path.is_file():
+        return {}
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from None
 
 
 def _without_nan(data: Any) -> Any:

@@ -102,7 +102,7 @@ def progress_line(what: str, done: int, total: int | None, seconds: float) -> st
     if total is None:
         counted = f"{done:,} done, {_rate(rate)}, " if done else ""
         return f"{what}: {counted}{_duration(seconds)} so far"
-    share = f"{what}: {done:,} of {total:,} ({done / total:.0%})"
+    share = f"{what}: {done:,} of {total:,} ({100 * done / total:.0f} %)"
     if not 0 < done < total:
         return f"{share}, {_duration(seconds)} so far"
     return f"{share}, {_rate(rate)}, {_duration((total - done) / rate)} left"

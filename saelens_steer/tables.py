@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from saelens_steer.errors import InputError
-from saelens_steer.files import write_bytes, write_with
+from saelens_steer.files import read_text, write_bytes
 
 CELL = re.compile(r'(?:"([^"]*(?:""[^"]*)*)"|([^",\r\n]*))(,|\r?\n|\Z)')
 """A quoted or plain cell, and what ends it."""
@@ -42,12 +42,12 @@ def write_csv(path: Path, table: pd.DataFrame) -> Path:
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """A table from CSV; empty if the file is missing or empty. InputError if it is no table.
+    """A table from CSV; empty if the file is missing or empty. InputError if it is not a table.
 
     A column is numeric if no cell is quoted and all are numbers or missing; whole numbers with
     missing ones give Int64.
     """
-    text = path.read_bytes().decode("utf-8-sig") if path.is_file() else ""
+    text = read_text(path) if path.is_file() else ""
     if not text.strip():
         return pd.DataFrame()
     header, *rows = _rows(text, path)
@@ -64,25 +64,37 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 def write_parquet(path: Path, table: pd.DataFrame) -> Path:
     """Write a table as Parquet, atomically."""
-    return write_with(path, lambda temporary: table.to_parquet(temporary, index=False))
+    return write_bytes(path, parquet_bytes(table))
 
 
 def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """A Parquet file, or all files of a folder as one table.
+    """A Parquet file, or all files rows-*.parquet of a folder as one table.
 
     `columns`: read only these, as far as they exist, with texts as categories to save memory.
     """
+    paths = sorted(path.glob("rows-*.parquet")) if path.is_dir() else [path]
+    options: dict[str, Any] = {"partitioning": None}
     if columns is None:
-        return pd.read_parquet(path, partitioning=None)
-    schema, strings = pq.ParquetDataset(path).schema, (pa.string(), pa.large_string())
+        return pq.read_table(paths, **options).to_pandas()
+    schema, strings = pq.ParquetDataset(paths).schema, (pa.string(), pa.large_string())
     known = [name for name in columns if name in schema.names]
     texts = [name for name in known if schema.field(name).type in strings]
-    options = {"read_dictionary": texts, "use_threads": False, "partitioning": None}
-    table = pq.read_table(path, columns=known, **options)
+    options |= {"read_dictionary": texts, "use_threads": False}
+    table = pq.read_table(paths, columns=known, **options)
     rows = table.to_pandas(split_blocks=True, self_destruct=True)
     del table
     pa.default_memory_pool().release_unused()
     return rows
+
+
+def parquet_bytes(table: pd.DataFrame) -> bytes:
+    """The content of a Parquet file with this table."""
+    return table.to_parquet(None, index=False)
+
+
+def from_parquet(data: bytes) -> pd.DataFrame:
+    """The table in the content of a Parquet file."""
+    return pq.read_table(pa.BufferReader(data)).to_pandas()
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

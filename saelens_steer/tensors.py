@@ -4,7 +4,7 @@ that callers give."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import SupportsIndex
+from typing import SupportsFloat, SupportsIndex
 
 import numpy as np
 import torch
@@ -50,6 +50,32 @@ def as_floats(name: str, given: VectorLike, dtype: torch.dtype = torch.float32) 
     )
 
 
+def as_numbers(name: str, given: SupportsFloat | Sequence[SupportsFloat] | VectorLike) -> Tensor:
+    """The argument `name`, one number or a list, as float32 on the CPU: [] or [n].
+
+    Raises InputError unless all are finite numbers.
+    """
+    plainly = given.tolist() if isinstance(given, Tensor | np.ndarray | np.generic) else given
+    try:
+        numbers = torch.as_tensor(plainly, dtype=torch.float32).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        numbers = None
+    if numbers is None or numbers.ndim > 1 or not numbers.isfinite().all():
+        raise InputError(f"{name} should be a finite number, or a list of them, not {given!r}")
+    return numbers
+
+
+def first_unfinite(tensor: Tensor) -> int | None:
+    """The first index of axis 0 at which floats hold NaN or an infinity; None if they hold none."""
+    if not tensor.is_floating_point() or tensor.is_meta:
+        return None
+    wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    if bool(tensor.detach().sum(dtype=wide).isfinite()):  # needs no copy, as `isfinite` does
+        return None
+    rows = tensor.detach().reshape(len(tensor) if tensor.ndim else 1, -1)
+    return next((i for i, row in enumerate(rows) if not bool(row.isfinite().all())), None)
+
+
 def as_vectors(
     name: str, given: VectorLike, d_model: int, dtype: torch.dtype = torch.float32
 ) -> Vectors:
@@ -63,3 +89,31 @@ def as_vectors(
             f"{name} has shape {list(vectors.shape)}: it should be [n, {d_model}], or [{d_model}]"
         )
     return torch.atleast_2d(vectors).cpu()
+
+
+def usable_device(name: str) -> str:
+    """The device name, with `auto` resolved to cuda if available, else cpu."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as e:
+        raise InputError(f"The device {name!r} is not available here; use auto or cpu.") from e
+    return name
+
+
+def as_direction(name: str, given: VectorLike, d_model: int) -> Direction:
+    """The argument `name` as one vector [d_model] on the CPU, finite and not zero.
+
+    Raises InputError for anything else.
+    """
+    vectors = as_vectors(name, given, d_model)
+    if len(vectors) > 1:
+        raise InputError(
+            f"{name} holds {len(vectors)} vectors: give each a name, or their sum, vectors.sum(0)"
+        )
+    if not bool(vectors.isfinite().all()):
+        raise InputError(f"{name} has entries that are not finite numbers: leave it out")
+    if not bool(vectors.any()):
+        raise InputError(f"{name} is zero, and so has no direction: leave it out")
+    return vectors[0]

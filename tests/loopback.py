@@ -25,6 +25,14 @@ class Reply:
     """Seconds until it comes."""
     cut: bool = False
     """Close the connection in the middle of the body."""
+    drip: float = 0.0
+    """Seconds between the bytes of the body."""
+    slow_headers: bool = False
+    """Drip the headers instead."""
+    times: int = 1
+    """Send the body so often, as one."""
+    data: bytes = b""
+    """A body that is no text."""
 
 
 def answer(text: Any, **about: Any) -> Reply:
@@ -105,15 +113,26 @@ def serving(
 
 def _send(handler: BaseHTTPRequestHandler, reply: Reply) -> None:
     time.sleep(reply.after)
-    data = reply.body.encode()
+    data = reply.data or reply.body.encode()
     try:
+        if reply.slow_headers:
+            _drip(handler, b"HTTP/1.1 200 OK\r\nX-Padding: " + b"x" * 10_000, reply.drip)
         handler.send_response(reply.status)
         for name, value in {"Content-Type": "application/json", **reply.headers}.items():
             handler.send_header(name.replace("_", "-"), value)
-        handler.send_header("Content-Length", str(len(data)))
+        handler.send_header("Content-Length", str(len(data) * reply.times))
         handler.end_headers()
-        handler.wfile.write(data[: len(data) // 2] if reply.cut else data)
+        if reply.drip:
+            _drip(handler, data, reply.drip)
+        for _ in range(reply.times):
+            handler.wfile.write(data[: len(data) // 2] if reply.cut else data)
         if reply.cut:
             handler.close_connection = True
     except OSError:
         pass  # whoever asked has gone
+
+
+def _drip(handler: BaseHTTPRequestHandler, data: bytes, seconds: float) -> None:
+    for number in range(len(data)):
+        handler.wfile.write(data[number : number + 1])
+        time.sleep(seconds)

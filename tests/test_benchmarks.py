@@ -83,7 +83,7 @@ def test_resamples_differ_and_go_on_where_they_were_stopped(tmp_path):
     pd.testing.assert_frame_equal(found.iloc[:2], stopped)
     assert len(set(found["headline"])) == len(set(found["p_best"])) == 3
     assert found["candidates"].tolist() == [2] * 3
-    assert found["headline"].str.contains("of 41 random directions of the same size").all()
+    assert found["headline"].str.contains("of 41 random directions of the same norm").all()
     assert list(found["claimed"]) == [n > 0 for n in found["passing"]]
     with pytest.raises(SystemExit, match="other settings"):
         calibration.resampled(replace(NULL, controls="isotropic"), 1, tmp_path / "kept.parquet")

@@ -1,5 +1,7 @@
 """Laws of the config: YAML in, YAML out; what is wrong is said in one sentence."""
 
+import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ from pydantic import ValidationError
 
 from saelens_steer.config import (
     DEFAULT_METRICS,
+    DEMO,
     CompletionSpec,
     MarginMetric,
     PromptSpec,
@@ -16,11 +19,16 @@ from saelens_steer.config import (
     TrainSpec,
     as_config,
     checked,
+    draft_config,
     dump_config,
     load_config,
     parse_config,
+    parse_yaml,
 )
 from saelens_steer.errors import InputError
+from saelens_steer.evidence import least_controls
+
+ROOT = Path(__file__).parents[1]
 
 REAL: dict[str, Any] = {
     "model": {"name": "Qwen/Qwen3-4B-Instruct-2507", "dtype": "bfloat16"},
@@ -54,7 +62,15 @@ def test_the_defaults_describe_the_tiny_run():
     assert (spec.sae.train.d_sae, spec.sae.train.options["k"]) == (1024, 20)
     assert spec.sweep.alphas == (-4, -2, 0, 2, 4) and spec.sweep.n_controls == 512
     assert isinstance(spec.metrics[0], MarginMetric)
-    assert spec.metrics[1:] == ("kl", "code_validity", "latex_validity", "latex_first")
+    assert spec.metrics[1:] == ("kl", "latex_first")
+
+
+def test_the_demo_is_the_first_example():
+    """Its texts of controls suffice for a claim about the two features that get completions."""
+    demo = parse_config(DEMO)
+    assert demo == load_config(ROOT / "configs/tiny/code_vs_math.yaml")
+    completions = demo.sweep.completions
+    assert completions.n_controls == least_controls(2 * completions.top)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +135,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"cannot read the config .*no\.yaml: No such file"):
         load_config(tmp_path / "no.yaml")
     (tmp_path / "latin.yaml").write_bytes(b"hook_name: caf\xe9")
-    with pytest.raises(InputError, match="not valid YAML"):
+    with pytest.raises(InputError, match="not UTF-8: save it as UTF-8"):
         load_config(tmp_path / "latin.yaml")
 
 
@@ -140,7 +156,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
         ({"sae": {"train": {"batch_size": 1}}}, "sae.train.batch_size", "batch_tokens"),
         ({"sae": {"load": {"sorce": "x"}}}, "sae.load.sorce", "source"),
         ({"model": {"clas": "x"}}, "model.clas", "class"),
-        ({"metrics": [{"margn": {}}]}, "metrics.0.margn", "margin"),
+        ({"metrics": [{"margn": {"target": [4]}}]}, "metrics.0.margn", "margin"),
         ({"metrics": ["kl", {"margin": {"targt": "x"}}]}, "metrics.1.margin.targt", "target"),
         (
             {"metrics": [{"margin": {"target": {"string": ["a"]}}}]},
@@ -170,8 +186,8 @@ def test_a_key_of_a_step_called_from_python_is_judged_by_that_steps_spec():
         ({"sweep": {"alphas": [0]}}, "sweep.alphas: needs at least one strength other than 0"),
         ({"sweep": {"alphas": []}}, "sweep.alphas: needs at least one strength other than 0"),
         ({"sweep": {"alphas": 3}}, "sweep.alphas: should be a list"),
-        ({"sweep": {"alphas": [float("nan")]}}, "sweep.alphas.0: Input should be a finite number"),
-        ({"sweep": {"alphas": [float("inf")]}}, "sweep.alphas.0: Input should be a finite number"),
+        ({"sweep": {"alphas": [float("nan")]}}, "sweep.alphas.0: should be a finite number"),
+        ({"sweep": {"alphas": [float("inf")]}}, "sweep.alphas.0: should be a finite number"),
         ({"sweep": {"features": [1, 1]}}, "sweep.features: lists a feature twice"),
         ({"sae": None}, "sae: should be a mapping of keys"),
         ({"sae": {}}, "sae: give exactly one of train and load"),
@@ -183,7 +199,7 @@ def test_a_key_of_a_step_called_from_python_is_judged_by_that_steps_spec():
         ({"metrics": []}, "metrics: should not be empty"),
         ({"metrics": "kl"}, "metrics: should be a list"),
         ({"model": {"class": "X"}}, "'HookedTransformer' or 'TransformerBridge'"),
-        ({"prompts": {"limit": 0}}, "prompts.limit: Input should be greater than 0"),
+        ({"prompts": {"limit": 0}}, "prompts.limit: should be greater than 0, not 0"),
         (
             {"select": {"positive": "math"}},
             "select: positive and negative are both 'math': name two domains",
@@ -314,7 +330,7 @@ def test_an_override_without_key_or_value_is_refused(override):
 
 
 def test_an_override_that_is_no_yaml_or_names_no_key_is_refused():
-    with pytest.raises(InputError, match="the value is not valid YAML"):
+    with pytest.raises(InputError, match=r"the value of override .* is not valid YAML"):
         parse_config({}, ["sweep.alphas=[1"])
     assert "unknown key 'sweep.sed'; did you mean 'seed'" in refusal({}, ("sweep.sed=1",))
 
@@ -345,11 +361,11 @@ def test_a_token_set_is_given_in_exactly_one_way(target):
 
 
 @pytest.mark.parametrize("metric", [3, None, ["kl"], 1.5])
-def test_a_metric_of_no_known_form_is_told_all_four(metric):
+def test_a_metric_of_no_known_form_is_told_all(metric):
     sentence = refusal({"metrics": ["kl", metric]})
     assert sentence == (
-        "config: metrics.1: a metric is a shipped name, {margin: …}, {mentions: …} or "
-        "package.module:function"
+        "config: metrics.1: a metric is a shipped name, {margin: …}, {log_prob: …}, "
+        "{mentions: …} or package.module:function"
     )
 
 
@@ -423,3 +439,35 @@ def test_another_architecture_does_not_inherit_batchtopks_options():
 
 def test_samples_may_be_many_when_they_can_differ():
     assert CompletionSpec(samples=3, temperature=0.7).samples == 3
+
+
+JUNK = (None, 3, -1, 2.5, True, "x", "", [], {}, ["a"], {"a": 1}, {3: 4}, [None], float("nan"))
+
+
+def spoilt(data: Any, draw: random.Random) -> Any:
+    """The data with one value exchanged, or one key misspelt, somewhere inside."""
+    if not isinstance(data, dict | list) or not data or draw.random() < 0.2:
+        return draw.choice(JUNK)
+    if isinstance(data, list):
+        place = draw.randrange(len(data))
+        return [*data[:place], spoilt(data[place], draw), *data[place + 1 :]]
+    key = draw.choice(list(data))
+    if draw.random() < 0.2:
+        return {f"{name}s" if name == key else name: value for name, value in data.items()}
+    return data | {key: spoilt(data[key], draw)}
+
+
+def test_whatever_stands_in_a_config_all_of_it_is_judged_and_nothing_else_is_raised():
+    whole = parse_yaml(dump_config(parse_config(REAL | {"tradeoffs": {"prompts": "p"}})), "dumped")
+    counts = set()
+    for seed in range(300):
+        draw, data = random.Random(seed), whole
+        for _ in range(1 + seed % 4):
+            data = spoilt(data, draw)
+        if not isinstance(data, dict) or 3 in data:
+            continue
+        mistakes = draft_config(data).mistakes
+        counts.add(len(mistakes))
+        assert all(mistake and "\n" not in mistake for mistake in mistakes)
+        assert len({*mistakes}) == len(mistakes)
+    assert {0, 1, 2, 3} <= counts

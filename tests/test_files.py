@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import gzip
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,9 @@ from saelens_steer.files import (
     digest,
     file_digest,
     inside,
+    read_json,
+    read_jsonl,
+    read_text,
     remove,
     replacing,
     write_json,
@@ -67,13 +72,31 @@ def test_until_the_end_a_reader_sees_the_old_file(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_folder_is_replaced_as_a_whole(tmp_path):
+def test_a_folder_is_replaced_as_a_whole_and_kept_if_it_differs(tmp_path):
     path = tmp_path / "folder"
     for name in ("old", "new"):
+        for _ in range(2):
+            with replacing(path) as temporary:
+                temporary.mkdir()
+                (temporary / "part").write_text(name)
+    assert contents(tmp_path) == {"folder/part": "new", "folder.earlier-1/part": "old"}
+
+
+@pytest.mark.parametrize("other", ["notes.txt", "shard-9.safetensors", "inner/notes.txt"])
+def test_a_folder_with_files_that_the_new_one_lacks_is_kept_under_another_name(
+    tmp_path, other, capsys
+):
+    path = tmp_path / "folder"
+    for text in ("1", "2"):
+        write_text(path / other, text)
         with replacing(path) as temporary:
             temporary.mkdir()
-            (temporary / name).write_text(name)
-    assert contents(path) == {"new": "new"}
+            (temporary / "part").write_text(text)
+        assert f"held another {other}: the old folder is now" in " ".join(
+            capsys.readouterr().err.split()
+        )
+    kept = {f"folder.earlier-{n}/{other}": str(n) for n in (1, 2)}
+    assert contents(tmp_path) == kept | {"folder/part": "2", "folder.earlier-2/part": "1"}
 
 
 def test_what_a_killed_process_of_the_same_id_left_is_no_obstacle(tmp_path):
@@ -108,8 +131,42 @@ def test_a_full_disk_is_the_users_to_mend_and_leaves_nothing(place, error):
 def test_another_error_is_not_taken_for_a_full_disk(tmp_path):
     with pytest.raises(SafetensorsLikeError), replacing(tmp_path / "x"):
         raise SafetensorsLikeError("bad header")
-    with pytest.raises(OSError, match="gone"), replacing(tmp_path / "x"):
-        raise OSError(errno.ENODEV, "gone")
+    for error in (
+        OSError(errno.EIO, "gone", str(tmp_path / "y")),  # what was read
+        ConnectionResetError(errno.ECONNRESET, "gone"),
+        TimeoutError(errno.ETIMEDOUT, "gone"),
+    ):
+        with pytest.raises(OSError, match="gone"), replacing(tmp_path / "x"):
+            raise error
+
+
+@pytest.mark.parametrize("number", ["EIO", "ESTALE", "EMFILE", "ENFILE", "EFBIG", "EROFS", "ENXIO"])
+@pytest.mark.parametrize("named", [True, False])
+def test_whatever_the_system_refuses_is_said_with_the_path_and_leaves_the_old_file(
+    tmp_path, number, named
+):
+    place, number = write_text(tmp_path / "x", "old"), getattr(errno, number)
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise OSError(number, "whatever", *([str(temporary / "part")] if named else []))
+
+    with pytest.raises(InputError, match=rf"cannot write .*/x: {re.escape(os.strerror(number))}$"):
+        write_with(place, write)
+    with pytest.raises(InputError, match=f"cannot write .*/x: {re.escape(os.strerror(number))}$"):
+        write_with(place, lambda _: fail(f"I/O error: whatever (os error {number})"))
+    assert contents(tmp_path) == {"x": "old"}
+
+
+def fail(message: str) -> None:
+    raise SafetensorsLikeError(message)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for read in (read_text, lambda path: list(read_jsonl(path))):
+        with pytest.raises(InputError, match="pipe is not a regular file: give one"):
+            read(tmp_path / "pipe")
 
 
 def test_a_place_where_nothing_can_be_written_is_the_users_to_mend(tmp_path):
@@ -217,3 +274,19 @@ def test_the_place_itself_may_be_a_link_and_so_may_the_folder(linked):
     assert inside(linked / "near", "a") == linked / "near/a"
     remove(inside(linked, "away"))
     assert linked.with_name("home-too").is_dir() and not (linked / "away").is_symlink()
+
+
+@pytest.mark.parametrize("data", [b"{", b"", b"[" * 100_000, b"{'a': 1}", b'{"a": "\xff"}'])
+def test_a_damaged_json_file_is_refused_by_its_name(tmp_path, data):
+    (tmp_path / "x.json").write_bytes(data)
+    with pytest.raises(InputError, match=r"x\.json (line 1 is not UTF-8|is not valid JSON)"):
+        read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"text", b"\x1f\x8b\x08\x00", gzip.compress(b"a" * 99, mtime=0)[:-9]]
+)
+def test_a_damaged_gzip_file_is_refused_by_its_name(tmp_path, data):
+    (tmp_path / "x.txt.gz").write_bytes(data or b"\x1f")
+    with pytest.raises(InputError, match=r"x\.txt\.gz is damaged or not a gzip file"):
+        read_text(tmp_path / "x.txt.gz")

@@ -14,12 +14,12 @@ from saelens_steer.progress import progress, progress_line
 @pytest.mark.parametrize(
     ("done", "total", "seconds", "line"),
     [
-        (1200, 4800, 60, "sweep: 1,200 of 4,800 (25%), 20/s, 3 min left"),
-        (1, 24, 40, "sweep: 1 of 24 (4%), 1.5/min, 15 min left"),
-        (3, 9, 2, "sweep: 3 of 9 (33%), 1.5/s, 4 s left"),
-        (0, 9, 30, "sweep: 0 of 9 (0%), 30 s so far"),
-        (9, 9, 30, "sweep: 9 of 9 (100%), 30 s so far"),
-        (10**6, 10**7, 3600, "sweep: 1,000,000 of 10,000,000 (10%), 278/s, 9.0 h left"),
+        (1200, 4800, 60, "sweep: 1,200 of 4,800 (25 %), 20/s, 3 min left"),
+        (1, 24, 40, "sweep: 1 of 24 (4 %), 1.5/min, 15 min left"),
+        (3, 9, 2, "sweep: 3 of 9 (33 %), 1.5/s, 4 s left"),
+        (0, 9, 30, "sweep: 0 of 9 (0 %), 30 s so far"),
+        (9, 9, 30, "sweep: 9 of 9 (100 %), 30 s so far"),
+        (10**6, 10**7, 3600, "sweep: 1,000,000 of 10,000,000 (10 %), 278/s, 9.0 h left"),
         (40, None, 4, "sweep: 40 done, 10/s, 4 s so far"),
         (0, None, 100, "sweep: 2 min so far"),
     ],

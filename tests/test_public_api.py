@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
 import subprocess
 import sys
 import types
@@ -148,6 +149,10 @@ def test_every_public_function_says_what_each_argument_is():
             assert declared.annotation is not inspect.Parameter.empty, (name, key)
 
 
+ENTRIES = ("margin", "log_prob")
+"""Their results are entries for metrics=[…], which no user names by type."""
+
+
 def test_own_types_that_a_user_receives_are_public():
     source = Path(ss.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
     names = {
@@ -160,7 +165,7 @@ def test_own_types_that_a_user_receives_are_public():
         returned = typing.get_type_hints(getattr(ss, name))["return"]
         for one in (returned, *get_args(returned)):
             home = getattr(one, "__module__", "")
-            if home.startswith("saelens_steer") and name != "margin":  # an entry for metrics=[…]
+            if home.startswith("saelens_steer") and name not in ENTRIES:
                 assert one.__name__ in names, name
 
 
@@ -240,3 +245,32 @@ def test_a_margin_is_a_metric_beside_names(random_model, unchecked):
 def test_kl_cannot_be_given_its_two_distributions_the_wrong_way_round():
     with pytest.raises(TypeError):
         ss.kl(torch.zeros(1, 3), torch.zeros(1, 3))  # type: ignore[misc]
+
+
+def own_types() -> set[str]:
+    """CamelCase names of classes and aliases that a module of the package defines."""
+    found = set()
+    for path in Path(ss.__file__).parent.rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            target = node.targets[0] if isinstance(node, ast.Assign) else None
+            name = getattr(node, "name", None) or getattr(target, "id", "")
+            if re.fullmatch(r"[A-Z]+[a-z]\w*[A-Z]\w*", name):
+                found.add(name)
+    return found
+
+
+def test_every_type_of_ours_that_a_public_docstring_mentions_is_public():
+    ours, mentioned = own_types(), {}
+    assert {"SweepSpec", "MetricsLike", "SteeringVectors"} <= ours
+    for name in ss.__all__:
+        value = getattr(ss, name)
+        members = (
+            [m for key, m in vars(value).items() if key[0] != "_"]
+            if isinstance(value, type)
+            else []
+        )
+        for about in (value, *members):
+            for word in re.findall(r"\w+", inspect.getdoc(about) or ""):
+                mentioned.setdefault(word, name)
+    hidden = {word: name for word, name in mentioned.items() if word in ours - set(ss.__all__)}
+    assert not hidden

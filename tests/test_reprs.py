@@ -46,10 +46,11 @@ def test_each_is_one_to_five_lines_without_tensors(held):
 
 def test_numbers_in_it_are_those_of_the_object(held):
     activations = held["Activations"]
-    assert str(len(activations)) in repr(activations)
+    assert f"{len(activations):,}" in repr(activations)
     assert HOOK in repr(activations)
     for feature in held["Selection"].features:
         assert str(feature) in repr(held["Selection"])
     assert "add(2)" in repr(held["Edit"])
     assert "ablate" in repr(held["SAE edit"])
+    assert "at the last prompt token" in repr(held["Selection"])
     assert "<table" in held["Selection"]._repr_html_()

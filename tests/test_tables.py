@@ -100,6 +100,13 @@ def test_what_is_no_table_is_refused(tmp_path, text):
         read_csv(tmp_path / "x.csv")
 
 
+@pytest.mark.parametrize("data", ["é".encode("latin-1"), b"a\n\xff", "a".encode("utf-16")])
+def test_a_table_in_another_encoding_is_refused(tmp_path, data):
+    (tmp_path / "x.csv").write_bytes(data)
+    with pytest.raises(InputError, match=r"x\.csv line \d is not UTF-8"):
+        read_csv(tmp_path / "x.csv")
+
+
 def test_a_missing_or_empty_file_is_an_empty_table(tmp_path):
     assert read_csv(tmp_path / "x.csv").empty
     (tmp_path / "x.csv").write_text("\n")
@@ -111,8 +118,9 @@ def test_a_missing_or_empty_file_is_an_empty_table(tmp_path):
 def test_a_folder_whose_name_is_an_assignment_adds_no_column(tmp_path, table):
     folder = tmp_path / "domain=NA"
     folder.mkdir()
-    write_parquet(folder / "rows.parquet", table[["name", "whole"]])
-    for place in (folder, folder / "rows.parquet"):
+    write_parquet(folder / "rows-0.parquet", table[["name", "whole"]])
+    (folder / "notes.parquet").write_text("not one of its files")
+    for place in (folder, folder / "rows-0.parquet"):
         for columns in (None, ["whole", "name", "none"]):
             assert sorted(read_parquet(place, columns)) == ["name", "whole"]
             assert read_parquet(place, columns)["name"].tolist() == NAMES[::-1]
@@ -130,13 +138,13 @@ def test_names_in_a_config_survive_writing_and_reading():
     from saelens_steer.config.yaml import Dumper
 
     data: dict[str, Any] = {"names": NAMES, **dict.fromkeys(NAMES, 1)}
-    assert parse_yaml(yaml.dump(data, Dumper=Dumper, allow_unicode=True)) == data
+    assert parse_yaml(yaml.dump(data, Dumper=Dumper, allow_unicode=True), "dumped") == data
 
 
 ONE_PLACE = {
     "read_csv": set(),
     "to_csv": set(),
-    "read_parquet": {"tables.py"},
+    "read_parquet": set(),
     "to_parquet": {"tables.py"},
     "ParquetDataset": {"tables.py"},
     "read_table": {"tables.py"},
@@ -145,7 +153,7 @@ ONE_PLACE = {
     "DictReader": set(),
     "reader": set(),
     "safe_load": set(),
-    "yaml.load": {"yaml.py"},
+    "yaml.load": {"yaml.py", "installed.py"},  # which reads a megabyte of SAELens's
     "yaml.dump": {"yaml.py"},
 }
 """Functions of other libraries that read or write a format → the modules that may call them."""

@@ -6,4 +6,4 @@ from saelens_steer.activations.cache import (
     with_answers,
     without_sinks,
 )
-from saelens_steer.activations.store import Activations
+from saelens_steer.activations.store import Activations, At

@@ -14,22 +14,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saelens_steer.activations.store import Activations, ShardWriter
-from saelens_steer.config import TemplateSpec, plain, template_of, whole
+from saelens_steer.config import ActivationSpec, TemplateSpec, checked, template_of
 from saelens_steer.data import (
     Encoded,
     Prompt,
     PromptLike,
     SpecialTokens,
+    check_ids,
     diagnostic_positions,
     encode_prompts,
     pad_left,
     special_ids,
-    text_start,
+    start_of,
     written_text,
 )
 from saelens_steer.errors import InputError
 from saelens_steer.files import replacing
-from saelens_steer.model import check_readable, default_hook_name, generate, run_to_hook
+from saelens_steer.model import UNDEFINED, check_readable, default_hook_name, generate, run_to_hook
 from saelens_steer.model.model_class import Model, tokenizer_of
 from saelens_steer.progress import Note, progress, unnoted
 from saelens_steer.tensors import Mask, Tokens, Vectors
@@ -68,7 +69,9 @@ def cache_activations(
     them from there, to bound memory. Raises InputError before any forward pass for an unknown hook
     or missing answers, and later if no vector is kept or a kept one is not finite.
     """
-    batch_size, max_norm = whole("batch_size", batch_size), plain(max_norm)
+    kept: dict[str, object] = {"tokens": tokens, "max_norm": max_norm, "batch_size": batch_size}
+    spec = checked(ActivationSpec, kept, "cache_activations")
+    batch_size, max_norm = spec.batch_size, spec.max_norm
     hook_name = check_readable(model, hook_name or default_hook_name(model))
     reading = (chat, system, add_generation_prompt, chat_template_kwargs)
     template = template_of("cache_activations", *reading)
@@ -80,8 +83,9 @@ def cache_activations(
         )
     if not encoded:
         raise InputError("no prompts to cache: the prompt set is empty")
-    is_plain = any(e.kind == "plain" for e in encoded)
-    begins = list(text_start(tokenizer_of(model), special_tokens).ids) if is_plain else None
+    check_ids(encoded, model.cfg.d_vocab)
+    start = start_of(tokenizer_of(model), encoded, special_tokens)
+    begins = None if start is None else list(start.ids)
     found = _residuals(model, encoded, hook_name, tokens, batch_size)
     if out is None:
         held: list[Vectors] = []
@@ -116,9 +120,11 @@ def with_answers(
     written: list[str] = []
     for start in range(0, len(encoded), batch_size):
         heads = [e.head for e in encoded[start : start + batch_size]]
-        tokens, mask = pad_left(heads, model.tokenizer, model.cfg.device, model.cfg.d_vocab)
+        tokens, mask = pad_left(heads, tokenizer_of(model), model.cfg.device, model.cfg.d_vocab)
         new = generate(model, tokens, mask, max_new_tokens)
-        written += [written_text(model.tokenizer, row) for row in new.tolist()]
+        if bool((new == UNDEFINED).any()):
+            raise InputError("generation failed: residuals overflow; try dtype float32")
+        written += [written_text(tokenizer_of(model), row) for row in new.tolist()]
         note(len(new))
     answers = iter(written)
     return [p if p.answer else replace(p, answer=next(answers)) for p in prompts]
@@ -140,7 +146,7 @@ def _gather(
     keep = _within(torch.cat(norms), max_norm)
     if not keep.any():
         raise InputError(f"no token of {len(encoded)} prompts was kept: choose other tokens")
-    index = _index(encoded, positions, model.tokenizer)
+    index = _index(encoded, positions, tokenizer_of(model))
     return index.loc[keep.numpy()].reset_index(drop=True), keep
 
 
@@ -167,9 +173,9 @@ def _batch(
 ) -> list[tuple[Vectors, Tensor]]:
     """Each prompt's kept vectors [n, d_model] and their positions [n]."""
     ids, cfg = [e.ids for e in batch], model.cfg
-    tokens, mask = pad_left(ids, model.tokenizer, cfg.device, cfg.d_vocab)
+    tokens, mask = pad_left(ids, tokenizer_of(model), cfg.device, cfg.d_vocab)
     resid = run_to_hook(model, tokens, mask, hook_name)
-    kept = kept_tokens(tokens, mask, [len(e.answer) for e in batch], choice, model.tokenizer)
+    kept = kept_tokens(tokens, mask, [len(e.answer) for e in batch], choice, tokenizer_of(model))
     positions = torch.arange(tokens.shape[1], device=tokens.device) - (~mask).sum(1, keepdim=True)
     counts = kept.sum(1).tolist()
     chosen = resid[kept]

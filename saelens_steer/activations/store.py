@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from saelens_steer.errors import InputError
 from saelens_steer.files import write_with
 from saelens_steer.tables import read_parquet, write_parquet
-from saelens_steer.tensors import Kept, Vectors
+from saelens_steer.tensors import Kept, Vectors, first_unfinite
 
 SHARD_BYTES = 1 << 26
 """Size of a shard, which is held in memory until it is written."""
@@ -28,6 +28,10 @@ INDEX = "index.parquet"
 CHUNK = 4096
 """Vectors read at once."""
 DAMAGE = (SafetensorError, OSError, ValueError, KeyError)
+
+
+At = Literal["assistant_start", "prompt", "answer"]
+"""Which tokens of a prompt are read: the last, all, or the answer's."""
 
 
 class Activations:
@@ -58,17 +62,25 @@ class Activations:
     def __repr__(self) -> str:
         """Tokens, width, hook, and tokens by domain."""
         counts = self.index["domain"].value_counts(sort=False)
-        domains = ", ".join(f"{name or 'no domain'} {n}" for name, n in counts.items())
+        domains = ", ".join(f"{name or 'no domain'} {n:,}" for name, n in counts.items())
         prompts = self.index["prompt_id"].nunique()
         return (
-            f"Activations: {len(self)} tokens × {self.d_model} at {self.hook_name}, "
+            f"Activations: {len(self):,} tokens × {self.d_model} at {self.hook_name}, "
             f"{prompts} prompts ({domains})"
         )
 
     @property
     def vectors(self) -> Vectors:
         """All vectors, in memory."""
-        return self._vectors[:]
+        return _finite(self._vectors[:])
+
+    def are_at(self, at: At) -> Kept:
+        """Whether each vector is of a token at `at`. None is at prompt unless whole prompts were
+        cached."""
+        part = self.index["part"].to_numpy()
+        if at == "prompt":
+            return torch.tensor((part != "answer") & (self.tokens in ("all", None)))
+        return torch.tensor(part == at)
 
     @property
     def d_model(self) -> int:
@@ -78,12 +90,12 @@ class Activations:
     def chunks(self, size: int = CHUNK) -> Iterator[Vectors]:
         """Vectors in order, at most `size` at a time."""
         for start in range(0, len(self), size):
-            yield self._vectors[start : start + size]
+            yield _finite(self._vectors[start : start + size], start)
 
     def take(self, rows: Int[Tensor, " n"]) -> Vectors:
         """The vectors of these rows, in that order, without reading others from disk."""
         held = self._vectors
-        return held.take(rows) if isinstance(held, Shards) else held[rows]
+        return _finite(held.take(rows) if isinstance(held, Shards) else held[rows])
 
     def save(self, folder: str | Path) -> Path:
         """Write safetensors shards and index.parquet to a folder, atomically."""
@@ -109,6 +121,16 @@ class Activations:
                 f"{folder} is incomplete: index and shards differ. Delete it and run again"
             )
         return cls(shards, index, **shards.about)
+
+
+def _finite(vectors: Vectors, start: int = 0) -> Vectors:
+    """The vectors, read from row `start` on. Raises InputError for NaN and infinities."""
+    if (row := first_unfinite(vectors)) is not None:
+        raise InputError(
+            f"the activations hold NaN or an infinity, first in row {start + row} of the rows "
+            "read: cache them again, with a model in float32 if they overflow"
+        )
+    return vectors
 
 
 class Shards:

@@ -7,13 +7,30 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from saelens_steer.errors import InputError
+from saelens_steer.errors import REPORT_IT, InputError, one_line
+
+
+class WholeHelp(TyperGroup):
+    """Lists each command with the whole first paragraph of its help, which click cuts."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        about = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _first(command)) for name, command in about])
+
+
+def _first(command: Any) -> str:
+    """The first paragraph of a command's help, on one line."""
+    return " ".join((command.help or "").split("\n\n")[0].split())
+
 
 app = typer.Typer(
+    cls=WholeHelp,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -53,7 +70,9 @@ def _options(
     pass
 
 
-STOPPED = "Interrupted. Rerun the same command to resume (SAE training: if sae.train.resume is set)"
+STOPPED = (
+    "Interrupted. Rerun the same command to resume (SAE training only if sae.train.resume is set)"
+)
 
 
 def _quiet() -> None:
@@ -79,14 +98,38 @@ def _quiet() -> None:
 def exit_status() -> Iterator[None]:
     """Decorate a command: silence libraries and set the exit status.
 
-    2 and one sentence on bad input, 1 on Ctrl-C; other exceptions propagate.
+    2 and one sentence on bad input, or if the system refuses a file; 1 on Ctrl-C and on any other
+    exception, with a traceback unless `run` has written it to a file.
     """
     _quiet()
     try:
         yield
-    except InputError as error:
-        print(f"saelens-steer: {error}", file=sys.stderr)
+    except (InputError, OSError, UnicodeEncodeError) as error:
+        print(f"saelens-steer: {_sentence(error)}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except SystemExit as error:  # of a metric, which names itself, it is an InputError
+        print(
+            f"saelens-steer: an edit, source or family of your own called sys.exit({error.code!r}):"
+            " raise an error instead",
+            file=sys.stderr,
+        )
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         print(f"\nsaelens-steer: {STOPPED}", file=sys.stderr)
         raise typer.Exit(1) from None
+    except Exception as error:
+        notes = getattr(error, "__notes__", ())
+        if not (where := [note for note in notes if note.startswith(REPORT_IT)]):
+            raise
+        about = f"{type(error).__name__}: {one_line(error)}. {where[0]}"
+        print(f"saelens-steer: {about}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def _sentence(error: Exception) -> str:
+    """What is wrong, and what to change."""
+    if isinstance(error, UnicodeEncodeError):
+        return f"{error.object!r} has characters that this locale cannot encode: set PYTHONUTF8=1"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)

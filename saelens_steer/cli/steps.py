@@ -14,14 +14,14 @@ from saelens_steer.pipeline.step import Step
 @app.command()
 @exit_status()
 def demo(out: Out = None, set_: Set = None) -> None:
-    """Run the default config on the shipped model, from training an SAE to the report."""
-    _carry_out(None, out or Path("runs/demo"), set_, "report")
+    """Run a complete study of the shipped model, from training an SAE to the report."""
+    _carry_out(None, out, set_, "report")
 
 
 @app.command()
 @exit_status()
 def run(config: Config, out: Out = None, set_: Set = None) -> None:
-    """Run a config up to the report; resume if interrupted."""
+    """Run all steps of a config, up to the report; resume if interrupted."""
     _carry_out(config, out, set_, "report")
 
 
@@ -37,7 +37,7 @@ def _add_command(to: typer.Typer, step: Step) -> None:
     @exit_status()
     def carry_out(config: Config, out: Out = None, set_: Set = None) -> None:
         folder = _carry_out(config, out, set_, step.name)
-        from saelens_steer.pipeline.run_folder import RunFolder
+        from saelens_steer.run_folder import RunFolder
 
         if RunFolder(folder).is_unfinished(step.name):
             raise typer.Exit(1)
@@ -50,11 +50,9 @@ def _carry_out(
     config: Path | None, out: Path | None, overrides: list[str] | None, until: str
 ) -> Path:
     """Run a config up to a step and print the path of its output; returns the run folder."""
-    from saelens_steer.config import load_config, parse_config
+    from saelens_steer.config import DEMO
+    from saelens_steer.pipeline.run import run as run_config
 
-    spec = load_config(config, overrides or []) if config else parse_config({}, overrides or [])
     folder = out or Path("runs") / (config.stem if config else "demo")
-    from saelens_steer.pipeline.run import run as run_spec
-
-    print(run_spec(spec, folder, until=until))
+    print(run_config(config or DEMO, folder, until=until, overrides=overrides or []))
     return folder

@@ -46,14 +46,18 @@ def metrics(
 @app.command()
 @exit_status()
 def features(run_folder: RunArgument, set_: Set = None) -> None:
-    """Rebuild a run's feature pages, and its report if any (--set "features.also=[12,40]")."""
+    """Rebuild a run's feature pages, and its report if it has one.
+
+    --set "features.also=[12,40]" shows more features.
+    """
     from saelens_steer.config import load_config
+    from saelens_steer.run_folder import RunFolder
 
     for given in set_ or []:
         if not given.startswith("features."):
             raise InputError(f"--set {given}: this command accepts only features.*")
     spec = load_config(_config_of(run_folder), set_ or [])
-    if not (run_folder / "features.json").is_file():
+    if not RunFolder(run_folder).has("features.json"):
         raise InputError(f"{run_folder} has no selected features yet: run its config first")
     _rerun(spec, run_folder, "features")
     print(run_folder / "features.html")
@@ -62,14 +66,18 @@ def features(run_folder: RunArgument, set_: Set = None) -> None:
 def _rerun(spec: RunSpec, run_folder: Path, step: str) -> Path:
     """Run up to `step`, or up to the report if the run has one; returns the path of the output."""
     from saelens_steer.pipeline.run import run as run_spec
+    from saelens_steer.run_folder import RunFolder
 
-    reported = (run_folder / "report.html").is_file()
+    reported = RunFolder(run_folder).has("report.html")
     return run_spec(spec, run_folder, until="report" if reported else step)
 
 
 def _config_of(run_folder: Path) -> Path:
     """The config of a run folder; InputError if it is not one."""
+    from saelens_steer.run_folder import RunFolder
+
     config = run_folder / "config.yaml"
+    RunFolder(run_folder).check_computed("give the folder of a run")
     if not config.is_file():
         raise InputError(f"{run_folder} is not a run folder: it has no config.yaml")
     return config
@@ -79,14 +87,16 @@ def _config_of(run_folder: Path) -> Path:
 @exit_status()
 def doctor(config: Config, out: Out = None, set_: Set = None) -> None:
     """Test a config on its own model and prompts, and estimate what a run needs."""
-    from saelens_steer.config import load_config
+    from saelens_steer.config import draft_config
+    from saelens_steer.pipeline.rules import check_config
 
-    spec = load_config(config, set_ or [])
+    draft = draft_config(config, set_ or [])
+    check_config(draft)
     from saelens_steer.doctor import HEADER, examine, outcome
 
     print(HEADER)
     findings = []
-    for finding in examine(spec):
+    for finding in examine(draft.spec):
         print(finding, flush=True)
         findings.append(finding)
     print(outcome(findings))
@@ -109,6 +119,9 @@ def convert(
     ] = None,
 ) -> None:
     """Convert an SAE from another library to SAELens's format."""
+    from saelens_steer.config import check_sae_source
+
+    check_sae_source(old, sae_id)
     from saelens_steer.sae import convert_sae
 
     print(convert_sae(old, new, sae_id, d_model=d_model, hook_name=hook_name))
@@ -137,6 +150,43 @@ def images(run_folder: RunArgument) -> None:
     from saelens_steer.report import export_images
 
     print(export_images(run_folder))
+
+
+@app.command()
+@exit_status()
+def verify(run_folder: RunArgument) -> None:
+    """Check that no file of a run is missing or has changed."""
+    from saelens_steer.numbers import count
+    from saelens_steer.pipeline.verify import verify as checked
+
+    n = len(checked(run_folder))
+    print(f"{count(n, 'file')} {'is' if n == 1 else 'are'} unchanged")
+    print(run_folder)
+
+
+@app.command()
+@exit_status()
+def reproduce(run_folder: RunArgument, out: Out = None) -> None:
+    """Rerun the config of a run in another folder, and name the first file that differs.
+
+    Skips provenance.json, and pages (.html), which only show what other files hold.
+    """
+    folder = out or run_folder.parent / "reproduced" / run_folder.name
+    from saelens_steer.pipeline.reproduce import reproduce as run_again
+    from saelens_steer.pipeline.reproduce import settings_that_differ
+
+    differing = run_again(run_folder, folder)
+    if not differing:
+        print("all files are identical (pages are not compared)")
+    elif len(differing) == 1:
+        print(f"{differing[0]} is the only file that differs")
+    else:
+        print(f"{differing[0]} is the first of {len(differing):,} files that differ")
+    settings = settings_that_differ(run_folder, folder)
+    print(f"settings that differ (versions, threads, machine): {', '.join(settings) or 'none'}")
+    print(folder)
+    if differing:
+        raise typer.Exit(1)
 
 
 @app.command()

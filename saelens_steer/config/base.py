@@ -1,14 +1,24 @@
-"""The base of all specs, and how config errors are worded."""
+"""The base of all specs."""
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, SupportsIndex, get_args
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NamedTuple, SupportsIndex
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from saelens_steer.errors import InputError, or_known
+from saelens_steer.errors import InputError, shortened
+
+
+class Clash(NamedTuple):
+    """A mistake in how the parts of a spec fit together."""
+
+    sentence: str
+    reads: tuple[str, ...]
+    """The dotted keys that it is about."""
 
 
 class Spec(BaseModel):
@@ -22,6 +32,10 @@ class Spec(BaseModel):
     @classmethod
     def _plain_numbers(cls, data: Any) -> Any:
         return plain(data)
+
+    def clashes(self) -> Sequence[Clash]:
+        """What is wrong although each part is right by itself."""
+        return ()
 
 
 def plain(value: Any) -> Any:
@@ -40,32 +54,10 @@ def whole(name: str, value: SupportsIndex) -> int:
     """The argument `name` as an int. Raises InputError unless it is a whole number."""
     number = plain(value)
     if isinstance(number, bool) or not isinstance(number, int):
-        raise InputError(f"{name} should be a whole number, not {number!r}")
+        shown = repr(number)
+        shown = shown if len(shown) <= 40 and "\n" not in shown else f"a {type(value).__name__}"
+        raise InputError(f"{name} should be a whole number, not {shown}")
     return operator.index(number)
-
-
-PLAINER = {
-    "missing": "is missing",
-    "tuple_type": "should be a list",
-    "too_short": "should not be empty",
-    "model_type": "should be a mapping of keys",
-    "dict_type": "should be a mapping of keys",
-}
-"""Replacements for pydantic messages that speak of Python types instead of YAML."""
-
-
-def sentence(error: ValidationError, spec: type[BaseModel]) -> str:
-    """The first error in the data for `spec`, as a sentence; unknown keys take precedence."""
-    found = error.errors()
-    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
-    where = ".".join(str(part) for part in first["loc"] if not str(part).startswith("<"))
-    if first["type"] == "extra_forbidden":
-        *path, key = first["loc"]
-        return f"unknown key {where!r}; {or_known(str(key), list(_keys_at(spec, path)))}"
-    message = PLAINER.get(first["type"]) or first["msg"].removeprefix("Value error, ")
-    if first["type"] == "string_type" and not isinstance(first["input"], dict | list | tuple):
-        message = f"should be text, but is read as {first['input']!r}: put it in quotes"
-    return f"{where}: {message}" if where else message
 
 
 def tag(name: str) -> str:
@@ -73,20 +65,52 @@ def tag(name: str) -> str:
     return f"<{name}>"
 
 
-def _keys_at(spec: type[BaseModel], path: Sequence[int | str]) -> Iterable[str]:
-    """The keys of the spec at `path`."""
-    for key in path:
-        if field := _fields(spec).get(str(key)):
-            spec = next(iter(_specs_in(field.annotation)), spec)
-    return _fields(spec)
+BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 
 
-def _fields(spec: type[BaseModel]) -> dict[str, Any]:
-    return {field.alias or name: field for name, field in spec.model_fields.items()}
+def hook_layer(hook_name: str) -> int:
+    """The layer of a hook; InputError for a hook outside the layers, or for anything but a name."""
+    if not isinstance(hook_name, str):
+        raise InputError(
+            f"hook_name should be a name such as 'blocks.4.hook_resid_pre', not {hook_name!r}"
+        )
+    found = BLOCK.fullmatch(hook_name)
+    if found is None:
+        raise InputError(
+            f"The hook {hook_name!r} is not in a layer; use one such as 'blocks.4.hook_resid_pre'."
+        )
+    return int(found[1])
 
 
-def _specs_in(annotation: Any) -> list[type[BaseModel]]:
-    """The specs in a field's type."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [spec for part in get_args(annotation) for spec in _specs_in(part)]
+def check_layer(hook_name: str) -> str:
+    """Return the name of a hook. Raises InputError for a hook outside the layers."""
+    hook_layer(hook_name)
+    return hook_name
+
+
+Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
+"""A seed that the generators of numpy and torch all accept."""
+
+
+def whole_seed(value: SupportsIndex) -> int:
+    """A seed as an int. Raises InputError."""
+    seed = whole("seed", value)
+    if not 0 <= seed < 1 << 63:
+        raise InputError(f"seed should be from 0 to 2**63 - 1, not {shortened(seed)}")
+    return seed
+
+
+def finite(value: Any) -> Any:
+    """The value. Raises ValueError if a number in it is NaN or infinite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"should be a finite number, not {value}")
+    if isinstance(value, Mapping | list | tuple):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            finite(one)
+    return value
+
+
+Anything = Annotated[Any, AfterValidator(finite)]
+"""A value that only its reader can judge, but whose numbers are finite."""
+HookName = Annotated[str, AfterValidator(check_layer)]
+"""A hook in a layer, such as blocks.4.hook_resid_pre."""

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, WrapValidator, model_validator
 
-from saelens_steer.config.base import Spec
+from saelens_steer.config.base import Seed, Spec
 from saelens_steer.config.edits import EditSpec
+from saelens_steer.config.sizes import Count, CountOrZero, check_texts
 
 
 def _positive_or_auto(value: Any, check: Any) -> Any:
@@ -34,12 +35,37 @@ class CompareEditsSettings(Spec):
     max_norm: MaxNorm = "auto"
     """Leave attention sinks unedited: positions whose norm exceeds this multiple of their prompt's
     median. auto: 10 if an SAE is spliced in, otherwise no limit."""
-    max_new_tokens: int = Field(default=64, gt=0)
-    batch_size: int = Field(default=16, gt=0)
+    max_new_tokens: Count = 64
+    batch_size: Count = 16
+    """Rows at once: prompts × variants, if several variants fit."""
+
+    @property
+    def where(self) -> dict[str, Any]:
+        """Keywords of `steered`."""
+        keys = ("positions", "exclude_special_tokens", "max_norm")
+        return {key: getattr(self, key) for key in keys}
+
+    def check_size(self, n_prompts: int, n_variants: int) -> None:
+        """Raise InputError if the texts of this many variants, and of none, exceed the memory."""
+        check_texts(
+            n_prompts * (1 + n_variants),
+            self.max_new_tokens,
+            "prompts × variants",
+            "lower max_new_tokens, or give fewer prompts or variants",
+        )
+
+    @model_validator(mode="after")
+    def _generated_tokens_are_read(self) -> CompareEditsSettings:
+        if self.positions == "generated" and self.max_new_tokens == 1:
+            raise ValueError(
+                "with positions generated, max_new_tokens should be at least 2, because the model "
+                "never reads the last token that it writes"
+            )
+        return self
 
 
 class GenerateSettings(CompareEditsSettings):
-    """Strengths, sampling and controls of texts side by side."""
+    """Settings of `generate`: strengths, sampling and controls."""
 
     alphas: tuple[float, ...] = Field(default=(1.0,), min_length=1)
     """Multiples of each vector, in `alpha_unit`; edits have their own strength."""
@@ -47,18 +73,27 @@ class GenerateSettings(CompareEditsSettings):
     """raw: α · v. unit: α · v/‖v‖. resid_norm: α · mean ‖x‖ · v/‖v‖."""
     temperature: float = Field(default=0.0, ge=0)
     """0: greedy."""
-    samples: int = Field(default=1, gt=0)
-    """Texts per prompt and variant; more than one need a temperature."""
-    controls: int = Field(default=1, ge=0)
+    samples: Count = 1
+    """Texts per prompt and variant; more than one needs a temperature."""
+    controls: CountOrZero = 1
     """Random directions per treatment and strength."""
-    seed: int = 0
+    seed: Seed = 0
+
+    def check_size(self, n_prompts: int, n_variants: int) -> None:
+        """Raise InputError if the texts of this many treatments and strengths exceed the memory."""
+        check_texts(
+            n_prompts * self.samples * (1 + n_variants * (1 + self.controls)),
+            self.max_new_tokens,
+            "prompts × samples × treatments × alphas × controls",
+            "lower controls, samples or max_new_tokens, or give fewer prompts or alphas",
+        )
 
     @model_validator(mode="after")
     def _each_is_another(self) -> GenerateSettings:
         if self.samples > 1 and self.temperature == 0:
             raise ValueError("samples > 1 at temperature 0 are all the same: set a temperature")
         if not all(alpha and isfinite(alpha) for alpha in self.alphas):
-            raise ValueError("alphas should be finite and not 0: the unsteered text comes anyway")
+            raise ValueError("alphas should be finite and not 0: unsteered text is always included")
         return self
 
 
@@ -67,7 +102,7 @@ class CompareEditsSpec(CompareEditsSettings):
 
     variants: dict[str, tuple[EditSpec, ...]] = Field(min_length=1)
     """Name → edits, applied in order."""
-    limit: int | None = Field(default=None, gt=0)
+    limit: Count | None = None
     """Use only the first `limit` prompts."""
 
     @property
@@ -95,7 +130,7 @@ class CompareEditsSpec(CompareEditsSettings):
                 raise ValueError(f"variant {name!r} has no edit")
             for edit in edits:
                 if missing := edit.options.missing:
-                    raise ValueError(f"variant {name!r}: {edit.kind} needs {missing}")
+                    raise ValueError(f"variant {name!r}: {edit.kind} needs {missing}: …")
             named = [place for edit in edits for place in edit.latents]
             if twice := [place for place in named if named.count(place) > 1]:
                 raise ValueError(

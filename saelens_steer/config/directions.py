@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_serializer, model_validator
 
 from saelens_steer.config.base import Spec
 from saelens_steer.config.edits import EditSpec, check_gate, check_sweepable
+from saelens_steer.config.sizes import Count, CountOrZero
 from saelens_steer.errors import or_known
 
 ContrastScore = Literal["mean_difference", "auroc", "firing_difference"]
@@ -33,20 +34,21 @@ class SelectSpec(Spec):
     prompts: str = "tiny-domains"
     positive: str = "code"
     negative: str = "math"
-    at: Literal["assistant_start", "answer"] = "assistant_start"
-    k: int = Field(default=10, gt=0)
+    at: Literal["assistant_start", "prompt", "answer"] = "assistant_start"
+    """Which tokens are compared: the last of the prompt, all of it, or the answer's."""
+    k: Count = 10
     """Candidates per side."""
     score: Score = "mean_difference"
-    shortlist: int = Field(default=50, gt=0)
+    shortlist: Count = 50
     """Features per side, the best by mean_difference, that output_score and token_confidence
     rerank: these scores do not tell which side a feature is for."""
     push: float = Field(default=1.0, gt=0)
-    """Size of the pushes of these two scores, in multiples of mean ‖x‖."""
-    push_prompts: int = Field(default=12, gt=0)
+    """Norm of the pushes of these two scores, in multiples of mean ‖x‖."""
+    push_prompts: Count = 12
     """Causal scores use the first prompts of each side, up to this many."""
     pool: Literal["tokens", "max"] = "tokens"
     """max: each prompt counts once, with its largest activation over tokens."""
-    answer_tokens: int = Field(default=32, gt=0)
+    answer_tokens: Count = 32
     """Maximum length of the answers that the model writes for prompts without one (at: answer)."""
     chat: bool | None = None
     """prompts.chat for these prompts; null: the same. false also leaves out prompts.system and the
@@ -60,7 +62,7 @@ class SelectSpec(Spec):
 
 
 CONTRASTS, CAUSAL = get_args(ContrastScore), get_args(CausalScore)
-PARTS = ("assistant_start", "answer")
+PARTS = ("assistant_start", "prompt", "answer")
 
 
 class SourceFacts(NamedTuple):
@@ -120,8 +122,8 @@ def evidence_of(source: str) -> str:
 def check_sources(names: Sequence[str | int]) -> None:
     """Raise ValueError for an unknown or repeated source of directions.
 
-    Sources are feature indices, names in SOURCES (contrast scores also with @assistant_start or
-    @answer), files of steering vectors, and `package.module:function`.
+    Sources are feature indices, names in SOURCES (contrast scores also with @assistant_start,
+    @prompt or @answer), files of steering vectors, and `package.module:function`.
     """
     for name in names:
         if isinstance(name, int) or is_custom(name) or is_file(name):
@@ -130,7 +132,7 @@ def check_sources(names: Sequence[str | int]) -> None:
         if base not in SOURCES:
             raise ValueError(f"{name!r} is not a source of directions; {or_known(base, SOURCES)}")
         if at and (base not in CONTRASTS or at not in PARTS):
-            raise ValueError(f"{name!r}: only {', '.join(CONTRASTS)} accept @{' or @'.join(PARTS)}")
+            raise ValueError(f"{name!r}: only {', '.join(CONTRASTS)} accept @{', @'.join(PARTS)}")
     if len(set(names)) < len(names):
         raise ValueError("a source of directions is listed twice")
 
@@ -158,10 +160,10 @@ class CompareDirectionsSpec(Spec):
     )
     baseline: str = "mean_difference@answer"
     """The method whose effect is the denominator of the ratios."""
-    k: int = Field(default=3, gt=0)
+    k: Count = 3
     """Best features per side."""
     norm: float = Field(default=0.25, gt=0)
-    """Size of pushes at equal norm, in multiples of mean ‖x‖."""
+    """Norm of every push at equal norm, in multiples of mean ‖x‖."""
     kl: float = Field(default=0.02, gt=0)
     """Mean KL of pushes at equal KL, in nats."""
     ask: dict[str, str] = Field(default_factory=dict)
@@ -215,7 +217,7 @@ class TradeoffsSpec(Spec):
 
     prompts: str = "tiny-domains-heldout"
     """Prompts of several domains that selection has not seen."""
-    limit: int | None = Field(default=12, gt=0)
+    limit: Count | None = 12
     """Use only the first `limit` prompts of each domain."""
     target: str | None = None
     """The side of select to push towards; null: the one with the larger first logit metric."""
@@ -229,9 +231,9 @@ class TradeoffsSpec(Spec):
         "linear_probe",
         "attribution",
     )
-    """Features by index, or ways to find directions as in compare_directions.methods."""
-    top: int = Field(default=3, gt=0)
-    """Best features per way."""
+    """Features by index, or methods as in compare_directions.methods."""
+    top: Count = 3
+    """Best features per method."""
     edits: tuple[PlacedEditSpec, ...] = (
         PlacedEditSpec.model_validate("add"),
         PlacedEditSpec.model_validate("add@last"),
@@ -240,11 +242,11 @@ class TradeoffsSpec(Spec):
         PlacedEditSpec.model_validate({"add": {"orthogonal_to": "domains"}}),
         PlacedEditSpec.model_validate("set_to"),
     )
-    """The first is the baseline of the others."""
+    """The first is the baseline for the others."""
     alphas: tuple[float, ...] = (0.25, 0.5)
     effect: float | None = Field(default=1.0, gt=0)
-    """Also find the strength that has this effect; null: do not."""
-    max_new_tokens: int = Field(default=40, ge=0)
+    """Also find the strength with this effect; null: do not search for one."""
+    max_new_tokens: CountOrZero = 40
     """Length of the texts for validity and perplexity; 0: generate none."""
 
     @field_validator("alphas")

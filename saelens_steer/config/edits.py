@@ -6,12 +6,13 @@ from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_serializer, model_validator
 
-from saelens_steer.config.base import Spec
+from saelens_steer.config.base import Anything, HookName, Spec
+from saelens_steer.config.sizes import Count
 from saelens_steer.errors import or_known
 
 ErrorTerm = Literal["keep", "drop"]
 Strength = Literal["push", "factor", "value"]
-"""How an edit uses a sweep's α: the size of a push, a factor of 1 + α, or a value of z."""
+"""How an edit uses a sweep's α: the strength of a push, a factor of 1 + α, or a value of z."""
 
 
 class EditOptions(Spec):
@@ -26,9 +27,9 @@ class EditOptions(Spec):
 
     features: str | tuple[int, ...] = ()
     """Feature indices, or a domain of select for its best candidates."""
-    top: int = Field(default=1, gt=0)
+    top: Count = 1
     """Number of candidates of that domain."""
-    hook_name: str | None = None
+    hook_name: HookName | None = None
     """null: the run's hook."""
 
     @field_validator("features", mode="wrap")
@@ -77,11 +78,11 @@ class AddSpec(EditOptions):
     """Rescale x′ to ‖x‖, so that only its angle changes."""
     gate: Literal["feature", "probe"] | None = None
     """feature: push only where the feature is active. probe: push only where a linear probe
-    classifies the activation as from the steered prompts; it is fitted to last tokens of these
-    prompts against the selection prompts."""
+    classifies the activation as coming from the steered prompts; the probe is fitted to their last
+    tokens against those of the selection prompts."""
     orthogonal_to: Literal["domains"] | None = None
-    """Push along the part of the direction orthogonal to the other selection domains' means minus
-    the mean of the two sides, at the same norm."""
+    """Push along the part of the direction that is orthogonal to the means of the other selection
+    domains (each minus the mean of the two sides), rescaled to the direction's norm."""
 
     @property
     def needs(self) -> frozenset[str]:
@@ -162,7 +163,7 @@ class CustomSpec(EditOptions):
 
     function: str = Field(pattern=r"^[\w.]+:[\w.]+$")
     """function(target, amount, context, **options) → Edit."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Anything] = Field(default_factory=dict)
     means: Strength | None = "push"
     """How the edit uses a sweep's α: push, factor, or value (of z); null: it has no strength."""
     alpha: float = 1.0
@@ -271,8 +272,8 @@ def check_sweepable(edit: EditSpec, section: str) -> None:
     given = edit.options.model_dump(exclude_defaults=True)
     if stated := sorted(OF_A_SWEEP & set(given)):
         raise ValueError(
-            f"edit {edit.kind}: {stated[0]} is set by {section}, for each of its directions and "
-            "strengths: leave it out"
+            f"edit {edit.kind}: {section} sets {stated[0]} for each direction and strength: leave "
+            "it out"
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from saelens_steer.config.base import Spec
+from saelens_steer.config.base import Clash, HookName, Spec
 from saelens_steer.config.compare_edits import CompareEditsSpec
 from saelens_steer.config.directions import (
     CompareDirectionsSpec,
@@ -18,25 +18,37 @@ from saelens_steer.config.directions import (
     is_custom,
     is_file,
 )
+from saelens_steer.config.draft import LENIENT
 from saelens_steer.config.inputs import (
-    DEFAULT_METRICS,
     TINY,
     ActivationSpec,
-    MetricSpec,
     ModelSpec,
     PromptSpec,
     TemplateSpec,
+    left_to_defaults,
 )
 from saelens_steer.config.labels import FeaturesSpec, LabelSpec
+from saelens_steer.config.metrics import DEFAULT_METRICS, MetricSpec
 from saelens_steer.config.sae import SAESpec, TrainSpec
 from saelens_steer.config.sweep import SweepSpec
+
+SOURCE_KEYS = ("sweep.directions", "compare_directions.methods", "tradeoffs.directions")
+DEMO: dict[str, Any] = {
+    "sweep": {
+        "alphas": [-0.8, -0.4, 0, 0.4, 0.8],
+        "alpha_unit": "resid_norm",
+        "completions": {"top": 1, "n_controls": 40},
+    }
+}
+"""The demo: the tiny run at strengths that change what the model writes, with as many texts of
+controls as a claim about two directions needs."""
 
 
 class RunSpec(Spec):
     """A whole run: model → prompts → activations → SAE → features → sweep → report."""
 
     model: ModelSpec = ModelSpec()
-    hook_name: str | None = None
+    hook_name: HookName | None = None
     """null: blocks.{n_layers // 2}.hook_resid_pre. Required for models other than the tiny one."""
     prompts: PromptSpec = PromptSpec()
     activations: ActivationSpec = ActivationSpec()
@@ -113,40 +125,59 @@ class RunSpec(Spec):
         return data
 
     @model_validator(mode="after")
-    def _answers_are_kept(self) -> RunSpec:
+    def _fits_together(self, info: Any) -> RunSpec:
+        if info.context is not LENIENT and (clashes := self.clashes()):
+            raise ValueError("; ".join(clash.sentence for clash in clashes))
+        return self
+
+    def clashes(self) -> list[Clash]:
+        """What is wrong between sections."""
+        found = []
         if self.reads_answers and self.activations.tokens == "last":
-            raise ValueError(
-                "select.at: answer and methods @answer need activations of answers: set "
-                "activations.tokens to all"
+            found.append(
+                Clash(
+                    "select.at: answer and methods @answer need activations of answers: set "
+                    "activations.tokens to all",
+                    ("select.at", "activations.tokens", *SOURCE_KEYS),
+                )
+            )
+        read = {self.select.at, *(str(source).partition("@")[2] for source in self.sources)}
+        if "prompt" in read and self.activations.tokens != "all":
+            found.append(
+                Clash(
+                    "select.at: prompt and methods @prompt need activations of whole prompts: set "
+                    "activations.tokens to all",
+                    ("select.at", "activations.tokens", *SOURCE_KEYS),
+                )
             )
         starts = self.select.at == "assistant_start" or self.compare_directions or self.tradeoffs
         if starts and self.activations.tokens == "answer":
-            raise ValueError(
-                "activations.tokens: answer drops the assistant start: set select.at: answer, and "
-                "leave out compare_directions and tradeoffs"
+            found.append(
+                Clash(
+                    "activations.tokens: answer drops the assistant start: set select.at: answer, "
+                    "and leave out compare_directions and tradeoffs",
+                    ("select.at", "activations.tokens"),
+                )
             )
-        return self
-
-    @model_validator(mode="after")
-    def _baseline_has_candidates(self) -> RunSpec:
         given = self.sweep.features != "candidates" or self.sweep.directions
         if self.sae.frozen_decoder_baseline and given:
-            raise ValueError(
-                "the SAE of sae.frozen_decoder_baseline has other features: leave sweep.features "
-                "at candidates, so that each SAE sweeps its candidates"
+            found.append(
+                Clash(
+                    "the SAE of sae.frozen_decoder_baseline has different features: leave "
+                    "sweep.features at candidates, so that each SAE sweeps its own candidates",
+                    ("sae.frozen_decoder_baseline", "sweep.features", "sweep.directions"),
+                )
             )
-        return self
-
-    @model_validator(mode="after")
-    def _real_models_say_more(self) -> RunSpec:
         if self.model.name != TINY and (missing := self._left_to_defaults()):
-            raise ValueError(
-                f"for model {self.model.name!r} the config must state "
-                f"{', '.join(missing)}: the defaults are for {TINY}"
-                + ("; write metrics: [kl] or name your own" if "metrics" in missing else "")
-                + (f"; did you mean {TINY!r}?" if self.model.name.startswith("tiny") else "")
+            found.append(
+                Clash(
+                    left_to_defaults(self.model.name, "the config", missing)
+                    + ("; write metrics: [kl] or name your own" if "metrics" in missing else "")
+                    + (f"; did you mean {TINY!r}?" if self.model.name.startswith("tiny") else ""),
+                    ("model.name", *missing),
+                )
             )
-        return self
+        return found
 
     def _left_to_defaults(self) -> list[str]:
         """Missing keys whose defaults fit only the tiny model."""

@@ -6,9 +6,15 @@ import itertools
 import re
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from saelens_steer.config.base import Spec
+from saelens_steer.config.base import Anything, Seed, Spec
+from saelens_steer.config.inputs import TINY_CORPUS
+from saelens_steer.config.sizes import FLOAT32, Count, CountOrZero, check_memory
+from saelens_steer.file_names import file_name
+
+TRAINING_COPIES = 4
+"""In training, each weight has a gradient and two moments."""
 
 
 class TrainSpec(Spec):
@@ -16,41 +22,41 @@ class TrainSpec(Spec):
 
     architecture: str = "batchtopk"
     """A training architecture of SAELens: standard, gated, jumprelu, topk, batchtopk, …"""
-    d_sae: int = Field(default=1024, gt=0)
-    options: dict[str, Any] = Field(default={"k": 20, "topk_threshold_lr": 0.03})
+    d_sae: Count = 1024
+    options: dict[str, Anything] = Field(default={"k": 20, "topk_threshold_lr": 0.03})
     """Other fields of the architecture's SAELens config, for example k or l1_coefficient."""
     frozen_decoder: bool = False
     """Keep the decoder at its random initialisation and train the rest, so that features are random
     directions with a fitted encoder."""
-    corpus: str = "tiny"
+    corpus: str = TINY_CORPUS
     """`tiny` (chats of 650,000 tokens in the tiny model's tokenizer), a text or .jsonl file, or a
     Hugging Face dataset with a `text` column."""
     prepend_bos: bool | None = None
     """Whether contexts, and the texts inside them, begin with BOS. null: they do if the
     checkpoint's own tokenizer puts BOS before text."""
     tokens: Literal["all", "diagnostic"] = "all"
-    training_tokens: int = Field(default=400_000, gt=0)
-    cached_tokens: int | None = Field(default=None, gt=0)
+    training_tokens: Count = 400_000
+    cached_tokens: Count | None = None
     """Activations to cache and reuse, reshuffled every epoch, for training_tokens / cached_tokens
     epochs. null: compute fresh activations throughout. The cache is on the model's device in its
     dtype: cached_tokens × d_model × 2 bytes in bfloat16, or 6.9 GB for 3,000,000 tokens at a width
     of 1,152."""
-    patience: int | None = Field(default=None, gt=0)
-    """Stop after this many epochs in a row without the held-out loss falling by 0.1 % of its best;
-    training_tokens is then an upper limit. Needs cached_tokens."""
+    patience: Count | None = None
+    """Stop after this many consecutive epochs in which the held-out loss does not fall by 0.1 % of
+    its best; training_tokens is then an upper limit. Needs cached_tokens."""
     normalize: Literal["none", "mean_scale"] = "none"
     """mean_scale: train on (x − μ) / s and fold μ and s into the weights, so that the saved SAE
     reads x. μ is the mean and s the mean of ‖x − μ‖ over the cached activations (over 50,000 if
     none are cached). Coefficients like l1_coefficient apply in the scaled units."""
-    batch_tokens: int = Field(default=1024, gt=0)
-    context_size: int = Field(default=128, gt=1)
+    batch_tokens: Count = 1024
+    context_size: Count = Field(default=128, gt=1)
     lr: float = Field(default=2e-3, gt=0)
     lr_scheduler: Literal["constant", "cosineannealing", "cosineannealingwarmrestarts"] = "constant"
     lr_end: float | None = Field(default=None, ge=0)
     """Final learning rate of cosine annealing. null: a tenth of lr, as in SAELens."""
-    lr_warm_up_steps: int = Field(default=20, ge=0)
+    lr_warm_up_steps: CountOrZero = 20
     """Warm-up and decay are each capped at a quarter of all steps."""
-    lr_decay_steps: int = Field(default=40, ge=0)
+    lr_decay_steps: CountOrZero = 40
     """Steps of linear decay to 0 at the end. With lr_end, the default is 0."""
     max_norm: float | None = Field(default=10.0, gt=0)
     """Drop attention sinks, activations with a norm above this multiple of the median."""
@@ -58,7 +64,31 @@ class TrainSpec(Spec):
     """Save SAELens checkpoints beside the SAE's folder and resume an interrupted training from the
     last one. Resuming is not exact (weights drift by 0.01 to 0.02), so quality.json and the
     provenance record where it happened. false: an interrupted training restarts."""
-    seed: int = 0
+    seed: Seed = 0
+
+    def check_size(self, d_in: int = 1, device: str | None = None) -> None:
+        """Raise InputError if the SAE, a batch or the cached activations exceed the memory.
+
+        `d_in`: its input width. `device`: where it is trained; None: only the SAE is estimated.
+        """
+        weights = 2 * d_in * self.d_sae * FLOAT32
+        check_memory(f"an SAE of {self.d_sae:,} features", weights, "lower d_sae")
+        if device is None:
+            return
+        for what, size, instead in (
+            (f"training an SAE of {self.d_sae:,} features", TRAINING_COPIES * weights, "d_sae"),
+            (
+                f"a batch of {self.batch_tokens:,} tokens (batch_tokens × d_sae)",
+                self.batch_tokens * (d_in + self.d_sae) * FLOAT32,
+                "batch_tokens or d_sae",
+            ),
+            (
+                f"a cache of {self.cached_tokens or 0:,} activations (cached_tokens × d_model)",
+                (self.cached_tokens or 0) * d_in * 2,  # at least two bytes each
+                "cached_tokens",
+            ),
+        ):
+            check_memory(what, size, f"lower {instead}", device)
 
     @model_validator(mode="before")
     @classmethod
@@ -118,32 +148,25 @@ class GridSpec(Spec):
 
     architecture: str = "batchtopk"
     name: str | None = None
-    """Prefix of its SAEs' names, which are folders; null: the architecture."""
-    options: dict[str, Any] = Field(default={})
+    """Prefix of the names of its SAEs; null: the architecture."""
+    options: dict[str, Anything] = Field(default={})
     """Options of the architecture that stay fixed, as in train."""
-    vary: dict[str, tuple[Any, ...]] = Field(default={})
+    vary: dict[str, tuple[Anything, ...]] = Field(default={})
     """Options to vary, for example k: [8, 16, 32]; every combination is trained."""
     normalize: Literal["none", "mean_scale"] = "none"
     lr: float | None = Field(default=None, gt=0)
     """null: the lr of train."""
 
-    @field_validator("name")
-    @classmethod
-    def _is_no_path(cls, name: str | None) -> str | None:
-        if name is not None and not re.fullmatch(r"[^/\\\0]+", name):
-            raise ValueError(f"should be a name without slashes, not {name!r}")
-        return name
-
     def specs(self, train: TrainSpec) -> dict[str, TrainSpec]:
         """Name → spec of each SAE: `train` with this architecture and these options."""
-        found = {}
+        found, prefix = {}, self.architecture if self.name is None else self.name
         for values in itertools.product(*self.vary.values()):
             varied = dict(zip(self.vary, values, strict=True))
             settings = [f"{key}{value}" for key, value in varied.items()]
-            name = re.sub(r"[^\w.-]+", "_", "-".join([self.name or self.architecture, *settings]))
-            if RESERVED.fullmatch(name):
+            name = "-".join([prefix, *settings])
+            if RESERVED.fullmatch(file_name(name)):
                 raise ValueError(
-                    f"an SAE of the grid would be named {name!r}, which is hidden or "
+                    f"an SAE of the grid would be named {name!r}, which is "
                     "reserved in its folder: give the entry another name"
                 )
             if name in found:

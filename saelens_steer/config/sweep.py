@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from saelens_steer.config.base import Spec
+from saelens_steer.config.base import Seed, Spec
 from saelens_steer.config.compare_edits import MaxNorm
 from saelens_steer.config.directions import FAMILIES, check_sources, is_custom
 from saelens_steer.config.edits import EditSpec, check_gate, check_sweepable
+from saelens_steer.config.sizes import Count, CountOrZero, check_rows, check_texts
 
 DEFAULT_ALPHAS = (-4.0, -2.0, 0.0, 2.0, 4.0)
 AlphaUnit = Literal["raw", "unit", "max_act", "resid_norm", "kl"]
@@ -24,12 +25,12 @@ not trained on attention sinks, and a damaged sink breaks the model."""
 class CompletionSpec(Spec):
     """Which completions are generated, and how."""
 
-    max_new_tokens: int = Field(default=64, gt=0)
+    max_new_tokens: Count = 64
     temperature: float = Field(default=0.0, ge=0)
-    samples: int = Field(default=1, gt=0)
-    top: int = Field(default=2, ge=0)
+    samples: Count = 1
+    top: CountOrZero = 2
     """Candidates per side that get completions."""
-    n_controls: int = Field(default=2, ge=0)
+    n_controls: CountOrZero = 2
     """Control directions that get completions."""
     files: bool = False
     """Also write one JSON per feature and prompt, with the original and every strength."""
@@ -49,39 +50,39 @@ class SweepSpec(Spec):
     features: Literal["candidates"] | tuple[int, ...] = "candidates"
     directions: tuple[str | int, ...] | None = None
     """Sources of directions instead of features, as in tradeoffs.directions."""
-    top: int = Field(default=3, gt=0)
+    top: Count = 3
     """With `directions`: number per source and side."""
     edit: EditSpec = EditSpec.model_validate("add")
-    """The edit applied along each direction. α is the size of a push, the factor of `scale` minus
-    1, or the z of `set_to`. project_out, ablate and reconstruct have no strength and are measured
-    once, at α = 1. α = 0 is always the unsteered model."""
+    """The edit applied along each direction. α is the strength of a push, the factor of `scale`
+    minus 1, or the z of `set_to`. project_out, ablate and reconstruct have no strength and are
+    measured once, at α = 1. α = 0 is always the unsteered model."""
     alphas: tuple[float, ...] = DEFAULT_ALPHAS
     alpha_unit: AlphaUnit = "raw"
     """raw: α·W_dec[f]. unit: α·W_dec[f]/‖W_dec[f]‖. max_act: α·A_max(f)·W_dec[f], with A_max the
     largest cached activation. resid_norm: α · mean ‖x‖ · unit vector. kl: push along ±W_dec[f], or
-    a control, until the mean KL to the unsteered next-token distribution is |α| nats."""
+    a control, until the mean KL from the unsteered next-token distribution is |α| nats."""
     positions: Literal["all", "prompt", "last"] = "all"
     exclude_special_tokens: bool = False
     """Do not steer special tokens."""
     max_norm: MaxNorm = "auto"
     """Leave attention sinks unsteered: positions whose norm exceeds this multiple of their prompt's
     median. auto: 10 if an SAE is spliced in, otherwise no limit."""
-    n_controls: int = Field(default=512, ge=0)
+    n_controls: CountOrZero = 512
     """K, the number of controls per family."""
     controls: str | tuple[str, ...] = "covariance"
     """Families of controls. Claims are tested against the first; each further one shows how the
-    answer depends on the family, and costs as many rows again. covariance: N(0, Σ), with Σ of the
+    result depends on the family, and costs as many rows again. covariance: N(0, Σ), with Σ of the
     cached residuals. isotropic: uniform directions. feature: W_dec rows of other features that fire
     about as often. permuted: directions under test with shuffled coordinates. token_difference:
     x_a − x_b of two cached tokens."""
     match: Match | None = None
-    """What a control shares with its candidate: the norm of the push, or the mean KL to the
+    """What a control shares with its candidate: the norm of the push, or the mean KL from the
     unsteered model. null: kl if alpha_unit is kl, otherwise norm; candidates of equal norm then
     share controls. The other choice needs K controls per candidate; with kl, finding their
     strengths costs about six times as many rows again."""
-    seed: int = 0
+    seed: Seed = 0
     executor: Literal["local"] = "local"
-    batch_tokens: int | None = Field(default=None, gt=0)
+    batch_tokens: Count | None = None
     """Tokens per batch of rows; null: 2,048 on a CPU, 16,384 on a GPU. Another value changes the
     last digits of results."""
     cache_logits: bool = False
@@ -100,6 +101,33 @@ class SweepSpec(Spec):
         """Families of controls, that of the claims first; empty without controls."""
         families = (self.controls,) if isinstance(self.controls, str) else self.controls
         return families if self.n_controls else ()
+
+    def work(self, tested: int) -> tuple[int, int]:
+        """Upper bounds for this many directions: their controls, and the directions with texts."""
+        apart = tested if self.per_candidate_controls or self.alpha_unit == "max_act" else 1
+        n_controls, few = self.n_controls * len(self.families) * apart, self.completions
+        chosen = min(tested, 2 * few.top)
+        of_each = few.n_controls * (chosen if apart > 1 else 1)
+        return n_controls, chosen + min(of_each, n_controls)
+
+    def check_size(self, n_prompts: int, texts: bool, tested: int = 1) -> None:
+        """Raise InputError if the rows of this many directions exceed the memory, or the texts.
+
+        `texts`: whether completions are generated.
+        """
+        strengths, few = len(self.alphas) * n_prompts, self.completions
+        n_controls, with_texts = self.work(tested)
+        check_rows(
+            (tested + n_controls) * strengths,
+            "directions and controls × alphas × prompts",
+            "lower n_controls, or give fewer directions (select.k), alphas or prompts",
+        )
+        check_texts(
+            with_texts * strengths * few.samples if texts else 0,
+            few.max_new_tokens,
+            "samples × directions and controls × alphas × prompts",
+            "lower completions.samples or n_controls, or give fewer alphas or prompts",
+        )
 
     @property
     def norm_limit(self) -> float | None:
@@ -174,7 +202,7 @@ class SweepSpec(Spec):
         check_gate(edit, self.positions)
         if self.calibrated and not edit.is_push:
             raise ValueError(
-                f"edit {edit.label}: only plain `add` can have strengths found by KL: choose "
+                f"edit {edit.label}: strengths can be set by KL only for plain `add`: choose "
                 "another alpha_unit, and leave match out"
             )
         if strength in ("factor", None) and self.alpha_unit != "raw":

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import torch
-from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from saelens_steer.config import TemplateSpec
 from saelens_steer.data.prompt import Prompt
-from saelens_steer.data.special_tokens import apply_template
+from saelens_steer.data.special_tokens import TEMPLATE_ERRORS, apply_template
 from saelens_steer.errors import InputError
+from saelens_steer.progress import say_once
 from saelens_steer.tensors import Mask, Tokens
 
 
@@ -41,9 +42,11 @@ def render(
         generate, options = False, {**options, "continue_final_message": True}
     try:
         text = apply_template(tokenizer, messages, generate, options)
-    except (TemplateError, ValueError) as error:
+    except TEMPLATE_ERRORS as error:
         advice = "; leave out the system message (prompts.system)" if template.system else ""
-        said = str(error).split(" This can happen")[0]
+        if messages[0]["role"] == "system" and not advice:
+            advice = "; leave out its system turn, or put it into the user's"
+        said = str(error).split(" This can happen")[0] or type(error).__name__
         raise InputError(f"the chat template rejects {named}: {said}{advice}") from None
     lost = next((m for m in messages if _is_lost(m, text)), None)
     if lost is not None:
@@ -51,7 +54,43 @@ def render(
             f"the chat template leaves out the {lost['role']} turn {lost['content'][:40]!r} of "
             f"{named}: leave it out yourself, or set tokenizer.chat_template"
         )
+    if date := todays_date(tokenizer, prompt, text, template):
+        say_once(
+            tokenizer,
+            f"The chat template writes today's date into each prompt, {date!r}, so results change "
+            f"from day to day: {_dated(tokenizer, date)}.",
+        )
     return text
+
+
+CLOCK = re.compile(r"""strftime_now\(\s*(['"])(?P<format>.*?)\1\s*\)""")
+"""How a template asks for the date."""
+
+
+def writes_dates(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the chat template asks for the date."""
+    return CLOCK.search(_source(tokenizer)) is not None
+
+
+def todays_date(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, text: str, template: TemplateSpec
+) -> str | None:
+    """The date that the chat template itself wrote into a prompt's text, such as "29 Nov 2026"."""
+    options = (template.chat_template_kwargs or {}).values()
+    given = "\n".join([*prompt.turns, template.system or "", *map(str, options)])
+    formats = (found["format"] for found in CLOCK.finditer(_source(tokenizer)))
+    dates = (datetime.now().strftime(one) for one in formats)
+    return next((date for date in dates if date in text and date not in given), None)
+
+
+def _dated(tokenizer: PreTrainedTokenizerBase, date: str) -> str:
+    """What to write so that the template writes this date on any day."""
+    source = _source(tokenizer)
+    for name in re.findall(r"\bset\s+(\w+)\s*=\s*strftime_now\b", source):
+        if re.search(rf"\b{name}\s+is\s+(not\s+)?defined\b", source):
+            given = f"chat_template_kwargs={{{name!r}: {date!r}}}"
+            return f"give {given} (prompts.chat_template_kwargs) to fix the date"
+    return "put a date in place of strftime_now(…) in tokenizer.chat_template"
 
 
 def _with_system(prompt: Prompt, system: str | None) -> list[dict[str, str]]:
@@ -60,7 +99,7 @@ def _with_system(prompt: Prompt, system: str | None) -> list[dict[str, str]]:
         return messages
     if messages[0]["role"] == "system":
         raise InputError(
-            f"prompt {prompt.id!r} begins with a system turn of its own: leave out system "
+            f"prompt {prompt.id!r} already begins with a system turn: leave out system "
             "(prompts.system)"
         )
     return [{"role": "system", "content": system}, *messages]
@@ -78,18 +117,23 @@ OURS = (
     "return_dict",
     "chat_template",
 )
-"""Arguments of `apply_chat_template` that are no options of a template."""
+"""Arguments of `apply_chat_template` that are not options of a template."""
 
 
 def _check_options(tokenizer: PreTrainedTokenizerBase, options: Mapping[str, object]) -> None:
     """InputError for an option that the template never reads."""
-    written: Any = tokenizer.chat_template
-    text = "\n".join(written.values()) if isinstance(written, dict) else str(written)
+    text = _source(tokenizer)
     for name in options:
         if name in OURS or not re.search(rf"\b{re.escape(name)}\b", text):
             raise InputError(
                 f"chat_template_kwargs: the chat template has no option {name!r}: leave it out"
             )
+
+
+def _source(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The chat template, or all of several."""
+    written: Any = tokenizer.chat_template
+    return "\n".join(written.values()) if isinstance(written, dict) else str(written)
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -113,9 +157,11 @@ def pad_left(
     ids: tuple[Any, ...] = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     pad = next(i for i in ids if i is not None and (d_vocab is None or i < d_vocab))
     if d_vocab is not None and (beyond := max(map(max, rows))) >= d_vocab:
+        token: Any = tokenizer.convert_ids_to_tokens(beyond)
+        named = f"token {token!r} with id" if token else "token id"
         raise InputError(
-            f"a text holds the token {tokenizer.convert_ids_to_tokens(beyond)!r} with id {beyond}, "
-            f"but the model's embedding has {d_vocab} rows: remove it from the text"
+            f"a text contains the {named} {beyond}, but the model's embedding has {d_vocab} rows: "
+            "remove it from the text"
         )
     width = max(map(len, rows))
     tokens = torch.full((len(rows), width), pad, dtype=torch.long)
@@ -161,6 +207,6 @@ def _either_end(
     asked = [{"role": "user", "content": QUESTION}]
     try:
         closed, opened = (apply_template(tokenizer, asked, end, options) for end in (False, True))
-    except TemplateError:
+    except TEMPLATE_ERRORS:
         return "", ""
     return closed, opened

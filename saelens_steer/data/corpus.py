@@ -11,13 +11,19 @@ from typing import TypeVar
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from saelens_steer.data.sources import dataset_rows, json_lines, text_if_any, text_of, text_rows
+from saelens_steer.config import TINY_CORPUS
+from saelens_steer.data.sources import (
+    dataset_rows,
+    json_lines,
+    text_if_any,
+    text_of,
+    text_rows,
+)
 from saelens_steer.errors import InputError
 from saelens_steer.files import read_jsonl
 
 T = TypeVar("T")
 
-TINY = "tiny"
 TINY_CHATS = Path(__file__).parent / "corpora" / "tiny.jsonl.gz"
 """One chat per line, written by `scripts/tiny/data.py`."""
 CHUNK = 256
@@ -25,7 +31,7 @@ CHUNK = 256
 
 
 def load_corpus(name: str, tokenizer: PreTrainedTokenizerBase, n_tokens: int, seed: int) -> Dataset:
-    """Texts with at least `n_tokens` tokens in total, or all texts if there are fewer, as `text`.
+    """Texts with at least `n_tokens` tokens, or all texts if there are fewer, as `text`.
 
     `name` is one of
     - `tiny`: the shipped chats in the tokenizer's template, shuffled unless the seed is 0;
@@ -33,22 +39,29 @@ def load_corpus(name: str, tokenizer: PreTrainedTokenizerBase, n_tokens: int, se
     - a .txt file (texts are separated by blank lines) or a .jsonl file with `text`, shuffled;
     - a dataset `name[:config[:split]]`, in its own order.
     """
+    return counted_corpus(name, tokenizer, n_tokens, seed)[0]
+
+
+def counted_corpus(
+    name: str, tokenizer: PreTrainedTokenizerBase, n_tokens: int, seed: int
+) -> tuple[Dataset, int]:
+    """`load_corpus`, and the number of tokens in its texts."""
     if n_tokens < 1:
         raise InputError(f"a corpus needs at least one token, not {n_tokens}")
     texts, held = _enough(_texts(name, tokenizer, seed), tokenizer, n_tokens)
     if not texts:
         raise InputError(f"the corpus {name!r} holds no text; give another sae.train.corpus")
-    if name == TINY and held < n_tokens:
+    if name == TINY_CORPUS and held < n_tokens:
         raise InputError(
-            f"the corpus {TINY!r} has {held:,} tokens with this tokenizer, but {n_tokens:,} are "
+            f"the corpus 'tiny' has {held:,} tokens with this tokenizer, but {n_tokens:,} are "
             "needed: lower sae.train.training_tokens, make several passes over fewer "
             "sae.train.cached_tokens, or give another sae.train.corpus"
         )
-    return Dataset.from_dict({"text": texts})
+    return Dataset.from_dict({"text": texts}), held
 
 
 def _texts(name: str, tokenizer: PreTrainedTokenizerBase, seed: int) -> Iterator[str]:
-    if name == TINY:
+    if name == TINY_CORPUS:
         return _tiny_texts(tokenizer, seed)
     if name.endswith(".txt"):
         return _shuffled((row["text"] for _, _, row in text_rows(Path(name))), seed)
@@ -62,7 +75,7 @@ def _tiny_texts(tokenizer: PreTrainedTokenizerBase, seed: int) -> Iterator[str]:
     """The shipped chats in the tokenizer's template, shuffled unless the seed is 0."""
     if not tokenizer.chat_template:
         raise InputError(
-            f"the corpus {TINY!r} consists of chats, but this tokenizer has no chat template: give "
+            "the corpus 'tiny' consists of chats, but this tokenizer has no chat template: give "
             "another sae.train.corpus"
         )
     chats = [row["messages"] for _, row in read_jsonl(TINY_CHATS)]

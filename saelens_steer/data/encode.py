@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import takewhile
 from typing import Literal
@@ -11,8 +11,8 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from saelens_steer.config import TemplateSpec
-from saelens_steer.data.chat import openings, render, token_ids
-from saelens_steer.data.prompt import Prompt, PromptLike, as_prompts
+from saelens_steer.data.chat import openings, render, todays_date, token_ids, writes_dates
+from saelens_steer.data.prompt import Prompt, PromptLike, listed_prompts
 from saelens_steer.data.special_tokens import (
     SpecialTokens,
     TextStart,
@@ -23,6 +23,7 @@ from saelens_steer.data.special_tokens import (
     text_start,
 )
 from saelens_steer.errors import InputError
+from saelens_steer.no_tokenizer import check_tokenizer
 from saelens_steer.progress import say_once
 
 PromptKind = Literal["chat", "plain", "templated", "ids"]
@@ -60,6 +61,23 @@ class Encoded:
         return self.head + self.answer
 
 
+def as_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Iterable[PromptLike]) -> list[Prompt]:
+    """`listed_prompts`, with the text of token ids."""
+    listed = enumerate(listed_prompts(prompts))
+    return [_shown(tokenizer, prompt, f"prompts[{i}]") for i, prompt in listed]
+
+
+def _shown(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, where: str) -> Prompt:
+    """The prompt, with the text of its token ids. InputError if it has another text."""
+    if prompt.ids is None:
+        check_tokenizer(tokenizer, f"{where}, a text,")
+        return prompt
+    text = str(tokenizer.decode(list(prompt.ids)))
+    if prompt.text not in ("", text):
+        raise InputError(f"prompt {prompt.id!r} has both text and ids: give one of the two")
+    return replace(prompt, text=text)
+
+
 def encode_prompts(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[PromptLike],
@@ -89,7 +107,7 @@ class PromptReader:
         """The prompt as token ids. InputError and notes as in `encode_prompts`."""
         kind, tokenizer = self.kind(prompt), self.tokenizer
         self._check(prompt, kind)
-        text = self.text(prompt)
+        text = self._text(prompt, kind)
         ids = token_ids(tokenizer, text) if prompt.ids is None else list(prompt.ids)
         before: tuple[int, ...] = ()
         if kind in ("plain", "templated"):
@@ -118,9 +136,10 @@ class PromptReader:
 
     def text(self, prompt: Prompt) -> str:
         """The text that the model reads, without the BOS that plain text may get."""
-        if self.kind(prompt) == "chat":
-            return render(self.tokenizer, prompt, self.template)
-        return prompt.text
+        return self._text(prompt, self.kind(prompt))
+
+    def _text(self, prompt: Prompt, kind: PromptKind) -> str:
+        return render(self.tokenizer, prompt, self.template) if kind == "chat" else prompt.text
 
     def _check(self, prompt: Prompt, kind: PromptKind) -> None:
         """InputError for options that the prompt cannot follow; says once what may surprise."""
@@ -130,12 +149,17 @@ class PromptReader:
                     f"prompt {prompt.id!r} is a conversation, which cannot be read without the "
                     "chat template: leave out chat=False (prompts.chat: false), or give its text"
                 )
+            if prompt.answer and not self.template.add_generation_prompt:
+                raise InputError(
+                    f"prompt {prompt.id!r} has an answer, but add_generation_prompt=False leaves "
+                    "no place for it: remove one of the two, or make the answer the last turn"
+                )
             return
         if given := self.template.given:
             what, instead = AS_IT_IS[kind]
             raise InputError(
-                f"{given[0]} is about the chat template, but prompt {prompt.id!r} is {what}, read "
-                f"as it is: {instead}"
+                f"{given[0]} applies to the chat template, but prompt {prompt.id!r} is {what}, "
+                f"which is read as it is: {instead}"
             )
         if kind == "templated" and self.template.chat:
             say_once(self.tokenizer, "Texts that already hold the chat template are not wrapped.")
@@ -144,7 +168,7 @@ class PromptReader:
                 self.tokenizer,
                 "Plain text is read as it is, although the tokenizer has a chat template. Give "
                 "messages or chat=True (prompts.chat: true) to use the template, or chat=False "
-                "(prompts.chat: false) not to be told.",
+                "(prompts.chat: false) to silence this note.",
             )
 
     def _at_start(self, prompt: Prompt, kind: PromptKind, ids: Sequence[int]) -> bool:
@@ -170,12 +194,46 @@ class PromptReader:
         return openings(self.tokenizer, self.template)
 
 
+def check_ids(encoded: Iterable[Encoded], d_vocab: int) -> None:
+    """Raise InputError for a prompt with a token that the model's embedding lacks."""
+    for one in encoded:
+        if (beyond := max(one.ids, default=0)) >= d_vocab:
+            text = "" if one.kind == "ids" else ": remove its token from the text"
+            raise InputError(
+                f"prompt {one.prompt.id!r} holds the token id {beyond}, but the model's embedding "
+                f"has only ids 0 to {d_vocab - 1}{text}"
+            )
+
+
+def start_of(
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: Sequence[Encoded],
+    special_tokens: SpecialTokens = None,
+) -> TextStart | None:
+    """The special tokens before those of the prompts that are plain text; None if none is."""
+    if not any(e.kind == "plain" for e in encoded):
+        return None
+    return text_start(tokenizer, special_tokens)
+
+
 def any_plain(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], template: TemplateSpec
 ) -> bool:
     """Whether a prompt is read as plain text, which begins as `special_tokens` decides."""
     reader = PromptReader(tokenizer, template)
     return any(reader.kind(prompt) == "plain" for prompt in prompts)
+
+
+def written_date(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], template: TemplateSpec
+) -> str | None:
+    """Today's date if the chat template writes it into a prompt, so that prompts change daily."""
+    if not writes_dates(tokenizer):
+        return None
+    reader = PromptReader(tokenizer, template)
+    chats = (prompt for prompt in prompts if reader.kind(prompt) == "chat")
+    dates = (todays_date(tokenizer, one, reader.text(one), template) for one in chats)
+    return next((date for date in dates if date), None)
 
 
 def written_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:

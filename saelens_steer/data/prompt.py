@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
-from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
+from saelens_steer.config import plain
 from saelens_steer.data.sources import encodable
-from saelens_steer.errors import InputError
+from saelens_steer.errors import InputError, one_string
 
 Message: TypeAlias = Mapping[str, object]
 """A turn of a conversation: `role` and `content`; other keys are ignored."""
 ROLES = ("system", "user", "assistant")
+MOST_IDS = 2**31
+"""More than any tokenizer has."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the model is asked: text, or messages, or token ids; and the answer if known.
+    """A prompt, given as text, messages or token ids (exactly one of them), and any known answer.
 
-    Give exactly one of the three. Lists of prompts number those without an id, from 1. InputError
-    for messages that no chat template could write.
+    In a list, prompts without an id are numbered from 1. Raises InputError for messages that no
+    chat template could write, and for fields that should be text but are not.
     """
 
     id: str = ""
     text: str = ""
-    """What tables and pages show: of a conversation its last user turn, of token ids their text."""
+    """What tables and pages show: a conversation's last user turn, or the decoded token ids."""
     domain: str = ""
     answer: str | None = None
     messages: Sequence[Message] | None = field(default=None, hash=False)
@@ -38,6 +40,12 @@ class Prompt:
 
     def __post_init__(self) -> None:
         named = f"prompt {self.id!r}" if self.id else "a prompt"
+        for name in ("id", "text", "domain", "answer"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                encodable(value, f"{name} of {named}")
+            elif name != "answer" or value is not None:
+                raise InputError(f"{name} of {named} is {value!r}: give a string")
         if self.messages is not None and self.ids is not None:
             raise InputError(f"{named} has both messages and ids: give one of the two")
         if self.messages is not None:
@@ -84,7 +92,7 @@ class Prompt:
             return replace(self, text=f"{self.text} {words}")
         if not self.messages or self.messages[-1]["role"] != "user":
             raise InputError(
-                f"prompt {self.id!r} does not end in a user's turn, to which {words!r} could be "
+                f"prompt {self.id!r} does not end in a user's turn, so {words!r} cannot be "
                 "added: give text or a conversation that does"
             )
         asked = {"role": "user", "content": f"{self.text} {words}"}
@@ -95,21 +103,26 @@ PromptLike: TypeAlias = str | Prompt | Sequence[Message] | Sequence[int]
 """Text, a Prompt, a conversation, or token ids."""
 
 
-def as_prompts(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[PromptLike] | Iterable[PromptLike]
-) -> list[Prompt]:
-    """The prompts, numbered from 1 where they have no id; token ids with their text.
+def listed_prompts(prompts: Iterable[PromptLike]) -> list[Prompt]:
+    """The prompts, numbered from 1 where they have no id.
 
     InputError for a prompt outside a list, and for one that is none of the kinds or has no text.
     """
-    if isinstance(prompts, str | Mapping | Prompt | Tensor | np.ndarray):
+    words = isinstance(prompts, np.ndarray) and prompts.dtype.kind in "OU"
+    alone = isinstance(prompts, str | Mapping | Prompt) or _is_array(prompts) or _is_table(prompts)
+    if not words and (alone or not isinstance(prompts, Iterable)):
         raise _bare(prompts)
     listed = list(prompts)
+    if listed and all(isinstance(one, Mapping) and "messages" in one for one in listed):
+        raise InputError(
+            "prompts are rows of a file: write prompts=[row['messages'] for row in rows], or give "
+            "the file to ss.load_prompts"
+        )
     if listed and all(isinstance(one, Mapping) for one in listed):
         raise InputError("prompts is one conversation: write prompts=[messages], a list of them")
     if listed and all(_is_id(one) for one in listed):
         raise InputError("prompts is one list of token ids: write prompts=[ids], a list of them")
-    return [_shown(tokenizer, _prompt(one, number)) for number, one in enumerate(listed)]
+    return [_prompt(one, number) for number, one in enumerate(listed)]
 
 
 def conversation(messages: Sequence[Message], named: str) -> tuple[dict[str, str], ...]:
@@ -127,9 +140,9 @@ def _message(message: Message, where: str) -> dict[str, str]:
         raise InputError(f"{where} is a {type(message).__name__}, not {{'role': …, 'content': …}}")
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
-        raise InputError(f"{where} has the role {role!r}: it should be {', '.join(ROLES)}")
+        raise InputError(f"{where} has the role {role!r}: it should be system, user or assistant")
     if message.get("tool_calls"):
-        raise InputError(f"{where} calls tools, which prompts cannot: leave the conversation out")
+        raise InputError(f"{where} calls tools, which is not supported: leave the conversation out")
     text = content if isinstance(content, str) else _joined(content, where)
     if role != "system" and not text.strip():
         raise InputError(f"{where} is empty: leave it out")
@@ -139,7 +152,9 @@ def _message(message: Message, where: str) -> dict[str, str]:
 def _joined(content: object, where: str) -> str:
     """The text of content given as parts."""
     if content is None:
-        raise InputError(f"{where} has no content: leave it out")
+        raise InputError(
+            f"{where} has no content: give {{'role': …, 'content': …}}, or leave it out"
+        )
     if not isinstance(content, Sequence):
         raise InputError(f"{where} has content of type {type(content).__name__}: give a string")
     texts = list[str]()
@@ -151,37 +166,50 @@ def _joined(content: object, where: str) -> str:
     return "".join(texts)
 
 
+def _is_array(value: object) -> bool:
+    torch = sys.modules.get("torch")  # not imported for this: it takes seconds
+    return isinstance(value, np.ndarray) or (torch is not None and torch.is_tensor(value))
+
+
+def _is_table(value: object) -> bool:
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(value, pandas.DataFrame)
+
+
 def _is_id(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def _token_ids(ids: Sequence[int], named: str) -> tuple[int, ...]:
-    if not len(ids):
-        raise InputError(f"{named} has no token ids: leave it out")
-    wrong = next((i for i in ids if not _is_id(i) or i < 0), None)
+def _token_ids(ids: Any, named: str) -> tuple[int, ...]:
+    listed: Any = plain(ids)
+    if not isinstance(listed, Sequence) or not len(listed):
+        raise InputError(f"{named} has no token ids: give a list of them")
+    wrong = next((i for i in listed if not _is_id(i) or not 0 <= i < MOST_IDS), None)
     if wrong is not None:
         raise InputError(f"{named} has the token id {wrong!r}: ids are whole numbers from 0")
-    return tuple(map(int, ids))
+    return tuple(map(int, listed))
 
 
 def _bare(prompts: object) -> InputError:
-    if isinstance(prompts, Tensor | np.ndarray):
+    if _is_array(prompts):
         return InputError(
             "prompts is one tensor: write prompts=[row.tolist() for row in tensor], without padding"
         )
+    if _is_table(prompts):
+        return InputError("prompts is one table: write prompts=list(table['prompt']), its texts")
+    if isinstance(prompts, str) and prompts.endswith((".jsonl", ".txt")):
+        return InputError(f"prompts is the name of a file: write ss.load_prompts({prompts!r})")
     if isinstance(prompts, str):
-        cut = repr(prompts if len(prompts) <= 40 else f"{prompts[:40]}…")
-        return InputError(f"prompts is one string: write prompts=[{cut}], a list of them")
-    kind = "message" if isinstance(prompts, Mapping) else "Prompt"
-    line = "prompts=[[message]]" if isinstance(prompts, Mapping) else "prompts=[prompt]"
-    return InputError(f"prompts is one {kind}: write {line}")
+        return one_string("prompts", prompts)
+    if isinstance(prompts, Mapping):
+        return InputError("prompts is one message: write prompts=[[message]]")
+    return InputError(f"prompts is one {type(prompts).__name__}: write prompts=[prompt]")
 
 
 def _prompt(given: Any, number: int) -> Prompt:
     """The prompt at this place, from 0."""
     where, id_ = f"prompts[{number}]", str(number + 1)
-    if isinstance(given, Tensor | np.ndarray):
-        given = given.tolist()
+    given = plain(given)
     if isinstance(given, str):
         given = Prompt(id_, encodable(given, where))
     elif isinstance(given, list | tuple):
@@ -192,8 +220,8 @@ def _prompt(given: Any, number: int) -> Prompt:
         else:
             kinds = " and ".join(sorted({type(one).__name__ for one in given}))
             raise InputError(
-                f"{where} is a list of {kinds or 'nothing'}: a list is a conversation of messages "
-                "or token ids"
+                f"{where} is a list of {kinds or 'nothing'}: a list holds either the messages of a "
+                "conversation or token ids"
             )
     if isinstance(given, Mapping):
         raise InputError(f"{where} is one message: write [message], a conversation")
@@ -205,10 +233,3 @@ def _prompt(given: Any, number: int) -> Prompt:
     if given.ids is None and not given.text.strip():
         raise InputError(f"{where} has no text: leave it out")
     return given if given.id else replace(given, id=id_)
-
-
-def _shown(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Prompt:
-    """The prompt, with the text of its token ids."""
-    if prompt.ids is None:
-        return prompt
-    return replace(prompt, text=str(tokenizer.decode(list(prompt.ids))))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from saelens_steer.config import PromptSpec, SampleSpec, whole
+from saelens_steer.config import PromptSpec, SampleSpec, counted
 from saelens_steer.data.prompt import Prompt, conversation
 from saelens_steer.data.sources import (
     TEXT_COLUMNS,
@@ -21,6 +22,11 @@ from saelens_steer.data.sources import (
 )
 from saelens_steer.errors import InputError
 from saelens_steer.files import digest
+from saelens_steer.numbers import count
+from saelens_steer.progress import say_once
+
+ROW_KEYS = ("id", "domain", "messages", "answer", *TEXT_COLUMNS)
+"""The keys of a row that are read."""
 
 
 def steered_prompts(spec: PromptSpec) -> list[Prompt]:
@@ -38,8 +44,7 @@ def load_prompts(source: str | Path, limit: int | None = None) -> list[Prompt]:
     turn by the assistant is the answer. In a .txt file, texts are separated by blank lines. `limit`
     keeps the first prompts only. InputError for a bad row.
     """
-    if limit is not None and (limit := whole("limit", limit)) < 1:
-        raise InputError(f"limit must be at least 1, not {limit}")
+    limit = None if limit is None else counted("limit", limit)
     found = _unique(source_rows(str(source)))
     if source_file(str(source)):
         found = iter(list(found))  # check the whole file, even beyond the limit
@@ -78,6 +83,14 @@ def some_prompts(prompts: Sequence[Prompt], n: int, seed: int = 0) -> list[Promp
     return [prompt for prompt in prompts if prompt.id in drawn]
 
 
+def first_of_domains(prompts: Sequence[Prompt], limit: int | None) -> list[Prompt]:
+    """The first `limit` prompts of each domain, domain by domain."""
+    by_domain: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        by_domain.setdefault(prompt.domain, []).append(prompt)
+    return [prompt for own in by_domain.values() for prompt in own[:limit]]
+
+
 def prompts_hash(prompts: Sequence[Prompt]) -> str:
     """sha256 (first 16 hex digits) over every field of every prompt, in order."""
     return digest([astuple(prompt) for prompt in prompts])
@@ -86,12 +99,13 @@ def prompts_hash(prompts: Sequence[Prompt]) -> str:
 def check_disjoint(steered: Sequence[Prompt], selecting: Sequence[Prompt]) -> None:
     """InputError if a steered prompt was also used to select features."""
     selected_on = {p.content for p in selecting}
-    shared = {p.content: p.text for p in steered if p.content in selected_on}
+    shared = {p.content: p.text or str(p.ids) for p in steered if p.content in selected_on}
     if shared:
-        example = sorted(shared.values())[0][:60]
+        are = "is" if len(shared) == 1 else "are"
+        example = min(shared.values())[:60]
         raise InputError(
-            f"{len(shared)} prompts are both steered and used for selection, such as {example!r}: "
-            "select features on prompts other than those that effects are measured on"
+            f"{count(len(shared), 'prompt')} {are} both steered and used for selection, "
+            f"such as {example!r}: select features on different prompts"
         )
 
 
@@ -138,6 +152,9 @@ def _prompt(row: dict[str, Any], where: str, number: int) -> Prompt:
     id_ = encodable(str(number if id_ is None or id_ == "" else id_), where)
     domain, answer = _optional(row, "domain", where) or "", _optional(row, "answer", where)
     given = _listed(row)
+    if isinstance(row.get("messages"), list) and isinstance(row.get("text"), str):
+        raise InputError(f"{where} has both 'messages' and 'text': leave out one")
+    _say_misspelt(row)
     if given is None:
         return Prompt(id_, text_of(row, where, TEXT_COLUMNS), domain, answer)
     if given and all(isinstance(i, int) for i in given):
@@ -146,6 +163,15 @@ def _prompt(row: dict[str, Any], where: str, number: int) -> Prompt:
     if last and answer:
         raise InputError(f"{where} has two answers, 'answer' and a last turn: leave out one")
     return Prompt(id_, "", domain, answer or last, messages=messages)
+
+
+def _say_misspelt(row: Mapping[str, Any]) -> None:
+    """Say once for each key that looks like one that is read and is not."""
+    for key in row:
+        near = difflib.get_close_matches(key, ROW_KEYS, n=1, cutoff=0.8)
+        if near and key not in ROW_KEYS and near[0] not in row:
+            text = f"warning: the key {key!r} of prompts is not read: did you mean {near[0]!r}?"
+            say_once(_say_misspelt, text)
 
 
 def _listed(row: Mapping[str, Any]) -> list[Any] | None:
@@ -256,5 +282,6 @@ def _by_value(pool: Sequence[_Usable], source: str, spec: SampleSpec) -> dict[st
 
 def _by_length(pool: Sequence[_Usable], n: int) -> dict[str, list[_Usable]]:
     ranked = sorted(pool, key=lambda row: (row.length, row.number))
+    n = min(n, len(ranked))
     cuts = [len(ranked) * i // n for i in range(n + 1)]
     return {f"length_{i + 1}of{n}": ranked[cuts[i] : cuts[i + 1]] for i in range(n)}

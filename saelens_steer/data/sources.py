@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets.config
+from huggingface_hub import constants
 
-from saelens_steer.errors import InputError, first_line
-from saelens_steer.files import read_jsonl, read_text
+from saelens_steer.config import TINY_CORPUS
+from saelens_steer.errors import InputError, existing, first_line, is_there, one_string
+from saelens_steer.files import digest, file_digest, read_jsonl, read_text
 
 SHIPPED = Path(__file__).parent / "prompts"
 TEXT_COLUMNS = ("text", "prompt")
@@ -35,7 +37,7 @@ def source_file(source: str) -> Path | None:
     """The file behind a source, which may not exist; None for a dataset."""
     if source in shipped_prompts():
         return SHIPPED / f"{source}.jsonl"
-    named = source.endswith((".jsonl", ".txt")) or Path(source).is_file()
+    named = source.endswith((".jsonl", ".txt")) or (is_there(source) and Path(source).is_file())
     return Path(source) if named else None
 
 
@@ -59,7 +61,7 @@ def json_lines(path: Path) -> Iterator[SourceRow]:
 
 def _dataset(source: str) -> Iterator[SourceRow]:
     near = difflib.get_close_matches(source, shipped_prompts(), n=2, cutoff=0.7)
-    if near and not Path(source).exists() and not set("/:") & set(source):  # before a slow search
+    if near and not is_there(source) and not set("/:") & set(source):  # before a slow search
         raise InputError(f"there is no shipped set {source!r}; did you mean {' or '.join(near)}?")
     try:
         for number, row in enumerate(dataset_rows(source), start=1):
@@ -71,23 +73,72 @@ def _dataset(source: str) -> Iterator[SourceRow]:
         ) from error.__cause__
 
 
+def check_corpus(name: str) -> None:
+    """InputError unless the corpus can be read, as far as that takes no download."""
+    if name.endswith((".txt", ".jsonl")):
+        existing(Path(name))
+    elif name != TINY_CORPUS and constants.HF_HUB_OFFLINE:
+        next(dataset_rows(name), None)
+
+
 def dataset_rows(source: str) -> Iterator[dict[str, Any]]:
     """The rows of `name[:config[:split]]` (default split: train); `name` may be a local folder.
 
     Rows are streamed, so that a large dataset is not downloaded whole; with HF_HUB_OFFLINE set they
     come from the local cache. InputError if the dataset cannot be loaded.
     """
-    name, *rest = source.split(":")
-    if not name or len(rest) > 2:
-        raise InputError(f"give a dataset as name:config:split, not {source!r}")
-    config, split = (part or None for part in (*rest, "", "")[:2])
-    split = split or "train"
-    streaming = not datasets.config.HF_HUB_OFFLINE
-    try:
+    name, config, split = _dataset_parts(source)
+    import datasets  # takes a second, which files and shipped sets should not cost
+
+    streaming = not constants.HF_HUB_OFFLINE
+    with _naming_dataset(name, config, split):
         rows = datasets.load_dataset(
             name, config, split=split, streaming=streaming, trust_remote_code=False
         )
         yield from map(dict, rows)
+
+
+def _dataset_parts(source: str) -> tuple[str, str | None, str]:
+    """Name, config and split of `name[:config[:split]]`. Raises InputError."""
+    name, *rest = source.split(":")
+    if not name or len(rest) > 2:
+        raise InputError(f"give a dataset as name:config:split, not {source!r}")
+    config, split = (part or None for part in (*rest, "", "")[:2])
+    return name, config, split or "train"
+
+
+def source_version(source: str) -> str | None:
+    """A digest of the local files that a source is read from; None if it has none.
+
+    Of a local folder, those that `datasets` finds in it count, and how it reads them.
+    """
+    if source == TINY_CORPUS:
+        return None
+    if (file := source_file(source)) is not None:
+        return file_digest(existing(file))
+    name, config, split = _dataset_parts(source)
+    if not is_there(name):
+        return None
+    if Path(name).is_file():
+        return file_digest(Path(name))
+    import datasets
+
+    with _naming_dataset(name, config, split):
+        about = datasets.load_dataset_builder(name, config).config
+    splits: dict[Any, Any] = about.data_files or {}
+    lists = [splits[split]] if split in splits else splits.values()
+    files = {Path(file).resolve() for held in lists for file in held}
+    unrelated = ("data_files", "data_dir", "description")
+    reading = {key: str(value) for key, value in vars(about).items() if key not in unrelated}
+    contents = [[file.name, file_digest(file)] for file in sorted(files)]
+    return digest(type(about).__name__, reading, contents)
+
+
+@contextlib.contextmanager
+def _naming_dataset(name: str, config: str | None, split: str) -> Iterator[None]:
+    """Turn whatever `datasets` raises into an InputError."""
+    try:
+        yield
     except Exception as error:
         raise InputError(
             f"cannot load the dataset {name!r} (config {config}, split {split}; the format is "
@@ -100,7 +151,8 @@ def text_of(row: dict[str, Any], where: str, columns: tuple[str, ...]) -> str:
     column = next((c for c in columns if c in row), None)
     if column is None:
         wanted = " or ".join(repr(c) for c in columns)
-        raise InputError(f"{where} has no {wanted}, only {', '.join(map(str, row)) or 'nothing'}")
+        names = [key if str(key).isprintable() else repr(key) for key in row]
+        raise InputError(f"{where} has no {wanted}, only {', '.join(map(str, names)) or 'nothing'}")
     text = row[column]
     if not isinstance(text, str):
         raise InputError(f"{where}: {column!r} must be a string, not {type(text).__name__}")
@@ -114,6 +166,20 @@ def text_if_any(row: dict[str, Any], where: str, columns: tuple[str, ...]) -> st
     text = next((row[c] for c in columns if c in row), ...)
     blank = text is None or (isinstance(text, str) and not text.strip())
     return "" if blank else text_of(row, where, columns)
+
+
+def listed_texts(texts: Iterable[str]) -> list[str]:
+    """The texts as a list. InputError for a single string, and for items that are not text."""
+    if isinstance(texts, str):
+        raise one_string("texts", texts)
+    if not isinstance(texts, Iterable):
+        raise InputError(f"texts is one {type(texts).__name__}: give a list of strings")
+    listed = list(texts)
+    for i, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise InputError(f"texts[{i}] is a {type(text).__name__}: give a string")
+        encodable(text, f"texts[{i}]")
+    return listed
 
 
 def encodable(text: str, where: str) -> str:

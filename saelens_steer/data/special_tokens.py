@@ -27,6 +27,13 @@ SpecialTokens = bool | SAE[Any] | None
 """None: as the tokenizer does. A bool: with or without BOS. An SAE: as it was trained."""
 STATED = "prepend_bos_stated"
 """Key in the metadata of an SAE whose file states prepend_bos, so it is not a loader's default."""
+TEMPLATE_ERRORS = (
+    TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError,
+    MemoryError, RecursionError,
+)  # fmt: skip
+"""What a chat template raises if it cannot write a conversation."""
+MOST_ADDED = 1_000_000
+"""Characters that a template may add to the tenfold text of a conversation."""
 _saved = WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, ...]]()
 """Copy made by TransformerLens → the ids that the saved tokenizer puts before text."""
 
@@ -179,7 +186,7 @@ def template_marks(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     for messages, generate in zip(chats, (True, False), strict=True):
         try:
             text = apply_template(tokenizer, messages, generate)
-        except TemplateError:
+        except TEMPLATE_ERRORS:
             continue
         written |= {*tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]}
     return frozenset(written & special_ids(tokenizer))
@@ -191,9 +198,16 @@ def apply_template(
     generate: bool,
     options: Mapping[str, object] | None = None,
 ) -> str:
-    """Apply the chat template; without other options, Qwen3's thinking block is closed."""
+    """Apply the chat template; without other options, Qwen3's thinking block is closed.
+
+    Raises one of TEMPLATE_ERRORS, also for a text that is far longer than the conversation. That is
+    known only afterwards: jinja2's sandbox, in which transformers renders, bounds `range` and bars
+    attributes of Python, but neither the time nor the memory of nested loops.
+    """
     kwargs: dict[str, Any] = {"enable_thinking": False, **(options or {})}
     text = tokenizer.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=generate, **kwargs
     )
+    if len(text) > MOST_ADDED + 10 * (given := sum(len(one["content"]) for one in messages)):
+        raise ValueError(f"it turns a conversation of {given:,} characters into {len(text):,}")
     return str(text)

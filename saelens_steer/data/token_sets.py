@@ -10,17 +10,12 @@ from weakref import WeakKeyDictionary
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from saelens_steer.config import TokenSetSpec
+from saelens_steer.config import TOKEN_SETS, TokenSetSpec
 from saelens_steer.data.chat import generation_prompt
 from saelens_steer.data.special_tokens import special_ids
-from saelens_steer.errors import InputError, or_known
+from saelens_steer.errors import InputError
+from saelens_steer.no_tokenizer import NoTokenizer, check_tokenizer
 from saelens_steer.tensors import Mask, Tokens
-
-NAMED = {
-    "latex_delimiters": r"\s*(\$\$?|\\\(|\\\[)\s*",
-    "code_fences": r"\s*`{3,}\s*",
-}
-"""Shipped sets, as regular expressions that match the whole decoded entry."""
 
 UNKNOWN = "\ufffd"
 """What a byte-level entry decodes to if it is only part of a character."""
@@ -38,11 +33,11 @@ def token_set(spec: TokenSetSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: i
     entry that is only part of a UTF-8 character has no text and can only be given by its id.
     InputError if the set is empty or an entry does not exist.
     """
+    if spec.ids is None:
+        check_tokenizer(tokenizer, "a token set that is not given by ids")
     entries = ordinary_entries(tokenizer, d_vocab)
     if spec.name is not None:
-        if spec.name not in NAMED:
-            raise InputError(f"unknown token set {spec.name!r}; {or_known(spec.name, NAMED)}")
-        found = _matching(NAMED[spec.name], entries)
+        found = _matching(TOKEN_SETS[spec.name], entries)
     elif spec.strings is not None:
         found = sorted({i for text in spec.strings for i in _single(text, entries)})
     elif spec.ids is not None:
@@ -57,6 +52,7 @@ def token_set(spec: TokenSetSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: i
 
 def complement(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, d_vocab: int) -> list[int]:
     """Ids of all other ordinary entries."""
+    check_tokenizer(tokenizer, "other=None, which leaves out special tokens,")
     chosen = set(ids)
     return [i for i in ordinary_entries(tokenizer, d_vocab) if i not in chosen]
 
@@ -82,12 +78,13 @@ def diagnostic_positions(tokens: Tokens, mask: Mask, tokenizer: PreTrainedTokeni
     An assistant start is the last token that the chat template puts before an answer. In a row
     without one (plain text, no chat template) the last token is marked instead.
     """
+    check_tokenizer(tokenizer, "tokens='diagnostic'")
     starts = _ends_of(generation_prompt(tokenizer), tokens) & mask
     last = torch.zeros_like(mask)
     last[:, -1] = mask[:, -1]
     starts |= last & ~starts.any(dim=1, keepdim=True)
     entries = ordinary_entries(tokenizer, len(tokenizer))
-    ids = [i for regex in NAMED.values() for i in _matching(regex, entries)]
+    ids = [i for regex in TOKEN_SETS.values() for i in _matching(regex, entries)]
     marks = torch.tensor(ids, dtype=torch.long, device=tokens.device)
     return starts | (torch.isin(tokens, marks) & mask)
 
@@ -119,6 +116,8 @@ def _decoded(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
 
 def _decode_each(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
     """The text of each entry, decoded after a letter: some decoders strip a leading space."""
+    if isinstance(tokenizer, NoTokenizer):
+        return [str(i) for i in ids]
     anchor = tokenizer("a", add_special_tokens=False)["input_ids"]
     decode = batch_decoder(tokenizer)
     prefix = len(decode([anchor])[0])
@@ -147,8 +146,11 @@ def _single(text: str, entries: dict[int, str]) -> list[int]:
     wanted = {text, f" {text}"}
     found = [i for i, entry in entries.items() if entry in wanted]
     if not found:
+        inside = [entry for entry in entries.values() if entry and text.startswith(entry)]
+        near = f", such as its beginning {max(inside, key=len)!r}" if inside else ""
         raise InputError(
-            f"{text!r} is not a single ordinary token, with or without a leading space"
+            f"{text!r} is not a single ordinary token, with or without a leading space: give one "
+            f"that is{near}"
         )
     return found
 

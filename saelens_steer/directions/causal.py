@@ -18,7 +18,7 @@ from jaxtyping import Int
 from sae_lens import SAE
 from torch import Tensor
 
-from saelens_steer.config import CausalScore, SelectSpec
+from saelens_steer.config import CausalScore, SelectSpec, check_margin
 from saelens_steer.errors import InputError
 from saelens_steer.features import Selection
 from saelens_steer.metrics import LogitMetric
@@ -74,7 +74,7 @@ class CausalScoring:
         if not math.isfinite(positive - negative) or positive == negative:
             raise InputError(
                 f"{metric.name} does not separate {self.positive} from {self.negative}: "
-                "list a metric that does first"
+                "make a metric that does the first logit metric"
             )
         return 1 if positive > negative else -1
 
@@ -130,11 +130,8 @@ def direct_logit(scoring: CausalScoring, features: Sequence[int]) -> PerRow:
 
 def margin_sets(metric: LogitMetric) -> tuple[Tensor, Tensor]:
     """The target and other tokens of a margin. Raises InputError for any other metric."""
-    if metric.sets is None:
-        raise InputError(
-            f"direct_logit needs the tokens of a margin, and {metric.name} is not a margin: "
-            "make a margin the first logit metric"
-        )
+    check_margin(metric.name, metric.sets is not None)
+    assert metric.sets is not None
     return metric.sets
 
 

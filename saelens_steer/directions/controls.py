@@ -19,10 +19,10 @@ from sae_lens import SAE
 from torch import Tensor
 
 from saelens_steer.activations import Activations
-from saelens_steer.config import SOURCES, is_custom, whole
+from saelens_steer.config import SOURCES, check_memory, counted, is_custom, whole_seed
 from saelens_steer.errors import InputError, or_known
 from saelens_steer.features import firing_rates
-from saelens_steer.metrics import imported
+from saelens_steer.functions import imported
 from saelens_steer.progress import say
 from saelens_steer.steering import (
     Directions,
@@ -31,7 +31,7 @@ from saelens_steer.steering import (
     per_candidate_controls,
 )
 from saelens_steer.sweeps import Measurement
-from saelens_steer.tensors import VectorLike, as_vectors
+from saelens_steer.tensors import VectorLike, Vectors, as_vectors
 
 CHUNK = 4096
 """Vectors per chunk."""
@@ -77,6 +77,7 @@ def with_controls(
         rates = firing_rates(read, sae)
     d_model = measurement.width
     tested = _pushed_along(measurement, tested)
+    spec.check_size(len(measurement.prompts), bool(measurement.text_metrics), len(tested))
     inputs = ControlInputs(d_model, activations, tested.vectors, tested.features, sae, rates)
     everything = tested
     for family in spec.families:
@@ -102,8 +103,14 @@ def _pushed_along(measurement: Measurement, tested: Directions) -> Directions:
 def draw_controls(
     family: str, n: int, *, d_model: int, seed: int, vectors: VectorLike | Activations | None = None
 ) -> Float[Tensor, "n d_model"]:
-    """`controls_of` for families that need at most residual vectors at the hook."""
-    n, d_model, seed = whole("n", n), whole("d_model", d_model), whole("seed", seed)
+    """Draw n controls of a family: unit vectors (float32, CPU).
+
+    `vectors`: residual vectors at the hook, for families that need them (covariance,
+    token_difference). A larger n begins with the same vectors. An exhausted family gives fewer than
+    n, with a warning. Raises InputError for an unknown family, one whose inputs are missing (some
+    only a sweep has), and one that yields no, zero or non-finite directions.
+    """
+    n, d_model, seed = counted("n", n), counted("d_model", d_model), whole_seed(seed)
     if isinstance(vectors, Activations) and vectors.d_model != d_model:
         raise InputError(f"vectors should have width d_model = {d_model}, not {vectors.d_model}")
     if vectors is not None and not isinstance(vectors, Activations):
@@ -111,28 +118,28 @@ def draw_controls(
     return controls_of(family, n, ControlInputs(d_model, vectors), seed)
 
 
-def controls_of(
-    family: str, n: int, inputs: ControlInputs, seed: int
-) -> Float[Tensor, "n d_model"]:
-    """n unit vectors (float32, CPU) of a family; a larger draw begins with the same vectors.
-
-    Returns fewer, with a warning on stderr, if the family is exhausted. Does not touch the global
-    random state. Raises InputError for an unknown family, or one whose inputs are missing.
-    """
+def controls_of(family: str, n: int, inputs: ControlInputs, seed: int) -> Vectors:
+    """`draw_controls` for families that may need any input."""
     if family not in FAMILIES and not is_custom(family):
         raise InputError(f"unknown control family {family!r}; {or_known(family, FAMILIES)}")
     draw = FAMILIES[family] if family in FAMILIES else imported(family, "family of controls")
     if n <= 0:
         raise InputError(f"the number of controls must be positive, not {n}")
-    blocks = []
+    check_memory(f"{n:,} {family} controls", 16 * n * inputs.d_model, "draw fewer")  # float64 twice
+    blocks = [torch.empty(0, inputs.d_model, dtype=torch.float64)]
     for block in draw(inputs, torch.Generator().manual_seed(seed)):
-        blocks.append(block)
+        is_empty = isinstance(block, Tensor) and not len(block)
+        blocks += [] if is_empty else [as_vectors(family, block, inputs.d_model, torch.float64)]
         if sum(map(len, blocks)) >= n:
             break
     drawn = torch.cat(blocks)[:n]
+    norms = drawn.norm(dim=1, keepdim=True)
+    if not len(drawn) or not bool((norms.isfinite() & (norms > 0)).all()):
+        what = "directions that are zero or not finite" if len(drawn) else "no direction"
+        raise InputError(f"{family} yields {what}: fix the function, or choose another family")
     if len(drawn) < n:
         say(f"only {len(drawn)} of {n} {family} controls exist")
-    return (drawn / drawn.norm(dim=1, keepdim=True)).float()
+    return (drawn / norms).float()
 
 
 def isotropic(inputs: ControlInputs, generator: torch.Generator) -> Iterator[Tensor]:

@@ -20,21 +20,22 @@ def equal_effect_steps(
 ) -> list[float]:
     """For each of n edits, the smallest step found with effect `target`.
 
-    NaN if no step up to `longest` reaches it, or if the effect jumps over it. All edits are
-    searched together: from `first` by factors of 1.5, then within the bracket.
+    NaN if no step tried up to `longest` reaches it, if the effect jumps over it, or if an effect is
+    not a number. All edits are searched together: from `first` by factors of 1.5, then within the
+    bracket.
     """
     brackets, found = [_Bracket() for _ in range(n)], [np.nan] * n
     left = list(range(n))
     for _ in range(ROUNDS):
         if not left:
             break
-        steps = [brackets[i].next(first, target) for i in left]
+        steps = [brackets[i].next(first, longest, target) for i in left]
         effects = effects_of(left, steps)
         for i, step, effect in zip([*left], steps, effects, strict=True):
             done = abs(effect - target) <= TOLERANCE * target
             found[i] = step if done else found[i]
             brackets[i].note(step, effect, target)
-            if done or (effect < target and 1.5 * step > longest):
+            if done or np.isnan(effect) or (effect < target and step >= longest):
                 left.remove(i)
     return found
 
@@ -48,10 +49,10 @@ class _Bracket:
     effect_low: float = 0.0
     effect_high: float = np.inf
 
-    def next(self, first: float, target: float) -> float:
-        """Grow until bracketed, then interpolate linearly, not too near the ends."""
+    def next(self, first: float, longest: float, target: float) -> float:
+        """Grow up to `longest` until bracketed, then interpolate, not too near the ends."""
         if not np.isfinite(self.high):
-            return 1.5 * self.low or first
+            return min(1.5 * self.low or first, longest)
         share = (target - self.effect_low) / (self.effect_high - self.effect_low)
         return self.low + float(np.clip(share, 0.1, 0.9)) * (self.high - self.low)
 

@@ -15,7 +15,14 @@ from saelens_steer.errors import InputError
 from saelens_steer.features import NO_SCALE, Scale
 from saelens_steer.sae import check_feature, feature_indices
 from saelens_steer.steering import CONTROL_PREFIX, Directions, SteeringVectors, tested_vectors
-from saelens_steer.tensors import Direction, FeatureLike, VectorLike, Vectors, as_vectors
+from saelens_steer.tensors import (
+    Direction,
+    FeatureLike,
+    VectorLike,
+    Vectors,
+    as_direction,
+    as_vectors,
+)
 
 DirectionLike = VectorLike | Probe | Mapping[SupportsIndex, SupportsFloat]
 """A vector [d_model], a probe (its unit direction), or a sum of features {index: weight}: weights
@@ -48,7 +55,7 @@ class GivenDirections:
         found: list[tuple[str, int | None, Direction]] = []
         if features is not None:
             if sae is None:
-                raise InputError("features are of an SAE, and sae is None: pass directions instead")
+                raise InputError("features need an SAE, but sae is None: pass directions instead")
             for f in feature_indices(sae, features):
                 found.append((f"feature_{f}", f, sae.W_dec[f].detach().float().cpu()))
         if directions is not None:
@@ -72,7 +79,7 @@ class GivenDirections:
             if name in self.names[:place]:
                 raise InputError(f"two directions are called {name!r}: rename one")
             if any(name.startswith(f"{prefix}_") for prefix in prefixes):
-                raise InputError(f"{name!r} is a name of controls: rename the direction")
+                raise InputError(f"{name!r} is a name for controls: rename the direction")
         self.scaled("raw")  # raises for a vector that is zero or not finite
         needs = spec.edit.options.needs
         if "encoder" in needs and sae is None:
@@ -87,7 +94,7 @@ class GivenDirections:
             )
         if spec.alpha_unit == "max_act":
             raise InputError(
-                f"alpha_unit max_act is for features of an SAE, and {name} has no A_max: use "
+                f"alpha_unit max_act applies to SAE features, and {name} has no A_max: use "
                 "resid_norm, or leave it out"
             )
         for family in spec.families:
@@ -124,12 +131,7 @@ def _named(
 def _vector(sae: SAE[Any] | None, where: str, given: DirectionLike, d_model: int) -> Direction:
     if isinstance(given, Mapping):
         return _sum_of(sae, where, given)
-    vectors = as_vectors(where, given.direction if isinstance(given, Probe) else given, d_model)
-    if len(vectors) > 1:
-        raise InputError(
-            f"{where} holds {len(vectors)} vectors: give each a name, or their sum, {where}.sum(0)"
-        )
-    return vectors[0]
+    return as_direction(where, given.direction if isinstance(given, Probe) else given, d_model)
 
 
 def _sum_of(
@@ -137,7 +139,7 @@ def _sum_of(
 ) -> Direction:
     """Σ weight · W_dec[f], float32, CPU."""
     if sae is None:
-        raise InputError(f"{where} is a sum of features, and sae is None: give a vector instead")
+        raise InputError(f"{where} is a sum of features, but sae is None: give a vector instead")
     if not weights:
         raise InputError(f"{where} is empty: write weights of features, such as {{3: 1.0}}")
     rows = [check_feature(sae, f) for f in weights]

@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float
 from scipy.optimize import minimize
 from torch import Tensor
 
-from saelens_steer.activations import Activations
+from saelens_steer.activations import Activations, At
 from saelens_steer.errors import InputError
-from saelens_steer.features import At
+from saelens_steer.features import PLACES
 from saelens_steer.tensors import Vectors
 
 PENALTY = 0.01
@@ -28,13 +28,16 @@ def difference_of_means(
 ) -> Float[Tensor, " d_model"]:
     """Mean activation of the positive minus the negative domains (unit, float32, CPU).
 
-    `at`: which tokens to use. Source: Marks & Tegmark 2023. Raises InputError if a side has no
-    activation there, or both have the same mean.
+    `at`: which tokens to use. Source: Marks & Tegmark 2023. Raises InputError if a domain has no
+    activation there or is on both sides, or both have the same mean.
     """
-    sides = [vectors_of(activations, side, at) for side in (positive, negative)]
+    sides = _sides(activations, positive, negative, at)
     difference = sides[0].double().mean(0) - sides[1].double().mean(0)
     if not bool(difference.norm() > 0):
-        raise InputError(f"{_named(positive)} and {_named(negative)} have the same mean activation")
+        raise InputError(
+            f"{_named(positive)} and {_named(negative)} have the same mean activation: if they "
+            'differ only in their answers, cache with tokens="answer" and give at="answer"'
+        )
     return (difference / difference.norm()).float()
 
 
@@ -64,11 +67,12 @@ def linear_probe(
     negative: str | Sequence[str],
     at: At = "assistant_start",
 ) -> Probe:
-    """`probe_between` the activations of the positive and the negative domains.
+    """Fit a logistic regression between the activations of the positive and the negative domains.
 
-    `at`: which tokens to use. Raises InputError if a side has no activation there.
+    Both sides have the same total weight. `at`: which tokens to use. Raises InputError if a domain
+    has no activation there or is on both sides.
     """
-    return probe_between(*(vectors_of(activations, side, at) for side in (positive, negative)))
+    return probe_between(*_sides(activations, positive, negative, at))
 
 
 def probe_between(
@@ -97,16 +101,36 @@ def probe_between(
 def vectors_of(
     activations: Activations, domains: str | Sequence[str], at: At = "assistant_start"
 ) -> Vectors:
-    """Cached activations of these domains at `at`. Raises InputError if the cache has none."""
-    index, named = activations.index, [domains] if isinstance(domains, str) else domains
-    rows = np.flatnonzero(index["domain"].isin(named) & (index["part"] == at))
-    if not len(rows):
+    """Cached activations of these domains at `at`. Raises InputError if a domain has none."""
+    index, named = activations.index, _listed(domains)
+    there = activations.are_at(at).numpy()
+    missing = sorted(set(named) - set(index["domain"][there]))
+    if not any(index["domain"]):
         raise InputError(
-            f"no activation of {_named(named)} at {at} is cached: the cache has the domains "
-            f"{', '.join(sorted(set(index['domain'])))} and the parts "
+            "the cached prompts have no domains: cache prompts such as "
+            'ss.Prompt(text="…", domain="code")'
+        )
+    if missing or not named:
+        raise InputError(
+            f"no activation of {_named(missing) or 'no domain'} at {PLACES[at]} is cached: the "
+            f"cache has the domains {', '.join(sorted(set(index['domain'])))} and the parts "
             f"{', '.join(sorted(set(index['part'])))}"
         )
+    rows = np.flatnonzero(index["domain"].isin(named).to_numpy() & there)
     return activations.take(torch.from_numpy(rows))
+
+
+def _sides(
+    activations: Activations, positive: str | Sequence[str], negative: str | Sequence[str], at: At
+) -> list[Vectors]:
+    """The activations of the two sides. Raises InputError for a domain of both."""
+    if both := set(_listed(positive)) & set(_listed(negative)):
+        raise InputError(f"{min(both)} is both positive and negative: leave it out of one")
+    return [vectors_of(activations, side, at) for side in (positive, negative)]
+
+
+def _listed(domains: str | Sequence[str]) -> list[str]:
+    return [domains] if isinstance(domains, str) else list(domains)
 
 
 def _named(domains: str | Sequence[str]) -> str:

@@ -23,6 +23,7 @@ from saelens_steer.directions.equal_effect import equal_effect_steps
 from saelens_steer.directions.text_loss import text_losses
 from saelens_steer.evidence import EQUAL_EFFECT, LOSS
 from saelens_steer.metrics import KL, LogitMetric
+from saelens_steer.model.model_class import tokenizer_of
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.steering import Edit, EditContext, Target, plain_directions
 from saelens_steer.sweeps import (
@@ -218,9 +219,11 @@ class EffectMeasurement:
             parts.append(rows[rows["cell"] >= 0] if parts else rows)
         rows = pd.concat(parts, ignore_index=True)
         prompts = [measurement.ids[prompt] for prompt in rows["prompt"]]
-        texts = [token_ids(measurement.model.tokenizer, text) for text in rows["completion"]]
+        texts = [token_ids(tokenizer_of(measurement.model), text) for text in rows["completion"]]
         columns = ["cell", "prompt", "completion", "truncated", *measurement.text_columns]
-        return rows[columns].assign(**{LOSS: text_losses(measurement.model, prompts, texts)})
+        losses = text_losses(measurement.model, prompts, texts)
+        lost = rows["truncated"].isna()  # their texts are not the model's
+        return rows[columns].assign(**{LOSS: losses}).assign(**{LOSS: lambda t: t[LOSS].mask(lost)})
 
     def _by_place(
         self, cells: Sequence[Dose]

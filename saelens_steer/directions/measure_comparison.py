@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -119,7 +119,7 @@ def _measured(
 def _asked(job: ComparisonInputs, side: str, words: str) -> pd.DataFrame:
     """The effect of asking: each prompt followed by words that request the side."""
     prompts = job.measurement.prompts
-    asked = replace(job.measurement, prompts=tuple(p.followed_by(words) for p in prompts))
+    asked = job.measurement.asking(words)
     before, after = job.measurement.unsteered_pass.baseline, asked.unsteered_pass.baseline
     outcome = job.measurement.outcome
     effect = outcome.of(after, baseline=before) - outcome.of(before, baseline=before)

@@ -27,16 +27,16 @@ from saelens_steer.directions.controls import ControlInputs, controls_of
 from saelens_steer.directions.means_and_probes import difference_of_means, linear_probe
 from saelens_steer.errors import InputError
 from saelens_steer.features import NO_SCALE, Scale, Selection, firing_rates, select_features
-from saelens_steer.metrics import imported
+from saelens_steer.functions import imported
 from saelens_steer.sae import check_feature
 from saelens_steer.steering import (
     CONTROL_PREFIX,
     Directions,
     feature_directions,
-    load_vectors,
     tested_vectors,
+    vectors_at,
 )
-from saelens_steer.tensors import Direction, Vectors, as_vectors
+from saelens_steer.tensors import Direction, Vectors, as_direction, as_vectors
 
 
 def tested_directions(sae: SAE[Any], spec: SweepSpec, scale: Scale = NO_SCALE) -> Directions:
@@ -64,6 +64,10 @@ class DirectionFinder:
     spec: SelectSpec
     scoring: CausalScoring
     _seen: dict[str, Selection] = field(default_factory=dict, init=False, repr=False)
+    _known: dict[tuple[str, str], tuple[int | None, Direction]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+    """Side and name → the feature and direction that were found under it."""
 
     @property
     def sides(self) -> tuple[str, str]:
@@ -79,15 +83,26 @@ class DirectionFinder:
 
         Scores find features for each side. Means, probes and custom functions find directions
         towards the positive side, which are reversed for the negative one. Features, files and
-        controls are the same for both. Raises InputError if a source finds nothing.
+        controls are the same for both. Raises InputError if a source finds nothing, or another
+        direction under the name of one found before.
         """
         if isinstance(source, int):
-            return _same(self, str(source), *_features(self.sae, [source]))
-        if is_custom(source):
-            return _by_function(self, source, k)
-        if is_file(source):
-            return _of_file(self, source, k)
-        return FINDERS[source.partition("@")[0]](self, source, k)
+            found = _same(self, str(source), *_features(self.sae, [source]))
+        elif is_custom(source):
+            found = _by_function(self, source, k)
+        elif is_file(source):
+            found = _of_file(self, source, k)
+        else:
+            found = FINDERS[source.partition("@")[0]](self, source, k)
+        for one in found:
+            for name, feature, vector in zip(one.names, one.features, one.vectors, strict=True):
+                known = self._known.setdefault((one.side, name), (feature, vector))
+                if known[0] != feature or not torch.equal(known[1], vector):
+                    raise InputError(
+                        f"two directions are called {name!r}, the second found by {source}: rename "
+                        "one, or leave one out"
+                    )
+        return found
 
     def under_test(self, sources: Sequence[str | int], k: int, alpha_unit: str) -> Directions:
         """The directions of these sources for a sweep, scaled to the unit.
@@ -102,9 +117,7 @@ class DirectionFinder:
                     if feature is None and one.side != self.sides[0]:
                         continue
                     row = vector if feature is None else self.sae.W_dec[feature].detach()
-                    known = found.setdefault(name, (feature, row.float().cpu()))
-                    if known[0] != feature or not torch.equal(known[1], row.float().cpu()):
-                        raise InputError(f"two directions are called {name!r}: leave one out")
+                    found[name] = feature, row.float().cpu()
         if not found:
             raise InputError(f"no direction to sweep was found by {', '.join(map(str, sources))}")
         features, vectors = zip(*found.values(), strict=True)
@@ -176,18 +189,20 @@ FINDERS: Mapping[str, Callable[[DirectionFinder, str, int], list[FoundDirections
 
 
 def _by_function(finder: DirectionFinder, source: str, k: int) -> list[FoundDirections]:
-    """`function(activations, positive, negative)` → [d_model] or [n, d_model], best first."""
+    """`function(activations, positive, negative)` → [d_model] or [n, d_model], best first.
+
+    Raises InputError for a direction that is zero or not finite.
+    """
     found = imported(source, "source of directions")(finder.activations, *finder.sides)
     vectors = as_vectors(source, found, finder.activations.d_model)[:k]
-    return _mirrored(finder, source, *vectors)
+    units = [as_direction(source, one, vectors.shape[1]) for one in vectors]
+    return _mirrored(finder, source, *(one / one.norm() for one in units))
 
 
 def _of_file(finder: DirectionFinder, source: str, k: int) -> list[FoundDirections]:
     """The vectors of a file at the run's hook."""
-    try:
-        found = load_vectors(source).at(finder.activations.hook_name)
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from None
+    activations = finder.activations
+    found = vectors_at(source, activations.hook_name, activations.d_model)
     names = tuple(found)[:k]
     vectors = torch.stack([found[name] for name in names])
     return _same(finder, source, names, (None,) * len(names), vectors)

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from saelens_steer.data import pad_left
 from saelens_steer.model import run_to_hook, unembed
+from saelens_steer.model.model_class import tokenizer_of
 
 BATCH = 32
 """Texts per pass."""
@@ -34,7 +35,7 @@ def _batch_losses(
     model: Any, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]
 ) -> Iterator[float]:
     rows = [[*prompt, *text] for prompt, text in zip(prompts, texts, strict=True)]
-    tokens, mask = pad_left(rows, model.tokenizer, model.cfg.device, model.cfg.d_vocab)
+    tokens, mask = pad_left(rows, tokenizer_of(model), model.cfg.device, model.cfg.d_vocab)
     final = run_to_hook(model, tokens, mask, f"blocks.{model.cfg.n_layers - 1}.hook_resid_post")
     for row, n in enumerate(map(len, texts)):
         if n == 0:

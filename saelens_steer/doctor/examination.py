@@ -39,6 +39,6 @@ def examine(spec: RunSpec) -> Iterator[Finding]:
         yield from sizes_of_work(run, measurement, size)
         yield from memory_of_work(run, measurement, size)
         try:
-            yield from time_of_work(measurement, size)
+            yield from time_of_work(measurement, size, spec.sae.train is not None)
         except InputError as error:  # a self-test has already failed with it
             yield Finding("time", f"not measured: {error}")

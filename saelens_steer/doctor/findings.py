@@ -24,6 +24,8 @@ class Finding:
     verdict: Verdict = ""
     measured: float | None = None
     allowed: float | None = None
+    shown: tuple[str, str] | None = None
+    """How the two appear, with their unit; None: as plain figures."""
 
     @property
     def failed(self) -> bool:
@@ -32,8 +34,8 @@ class Finding:
     def __str__(self) -> str:
         if not self.verdict:
             return f"{self.name:<10} {self.detail}"
-        figures = f"{_figure(self.measured):>9}{_figure(self.allowed):>9}"
-        return f"{self.verdict:<5} {self.name:<15}{figures}  {self.detail}"
+        measured, allowed = self.shown or (_figure(self.measured), _figure(self.allowed))
+        return f"{self.verdict:<5} {self.name:<15}{measured:>9}{allowed:>9}  {self.detail}"
 
 
 def judged(name: str, measured: float, allowed: float, detail: str, holds: bool = True) -> Finding:

@@ -11,18 +11,16 @@ from typing import Any, TypeVar
 
 import torch
 
+from saelens_steer.config import FAMILIES, FLOAT32, QUESTIONS, TRAINING_COPIES, is_custom, is_file
 from saelens_steer.data import encode_prompts
 from saelens_steer.doctor.case import pushes, spread
 from saelens_steer.doctor.findings import Finding
 from saelens_steer.evidence import least_controls
+from saelens_steer.numbers import count
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.steering import plain_directions
+from saelens_steer.steering import plain_directions, vectors_at
 from saelens_steer.sweeps import COMPLETION_BATCH_FACTOR, Measurement, grid
 
-FLOAT32 = 4
-"""Bytes."""
-TRAINING_COPIES = 4
-"""In training, each weight has a gradient and two moments."""
 TIMED_PROMPTS = 16
 """Prompts on which rows and texts are timed."""
 TRIES = (4, 16, 64)
@@ -49,20 +47,34 @@ class WorkSizes:
     def of(cls, run: RunContext, measurement: Measurement) -> WorkSizes:
         """The sizes of this run."""
         sweep, n = run.spec.sweep, len(measurement.ids)
-        tested = len(sweep.named) or 2 * run.spec.select.k
-        sets = tested if sweep.per_candidate_controls or sweep.alpha_unit == "max_act" else 1
-        controls = sweep.n_controls * len(sweep.families) * sets
+        tested = _tested(run)
+        controls, few = sweep.work(tested)
         rows = n * len(grid(tested + controls, sweep.alphas))
-        write = sweep.completions
-        chosen = min(tested, 2 * write.top)
-        few = chosen + min(write.n_controls * (chosen if sets > 1 else 1), controls)
-        texts = n * (1 + len(grid(few, sweep.alphas))) * write.samples
+        texts = n * (1 + len(grid(few, sweep.alphas))) * sweep.completions.samples
         lengths, written = [len(ids) for ids in measurement.ids], measurement.text_metrics and few
         return cls(lengths, tested, controls, rows, texts if written else 0)
 
     @property
     def mean_length(self) -> float:
         return sum(self.lengths) / len(self.lengths)
+
+
+def _tested(run: RunContext) -> int:
+    """Upper bound on the number of directions under test. Both signs of α are swept, so a
+    difference of means or a probe counts as one direction."""
+    sweep = run.spec.sweep
+    if sweep.directions is None:
+        return len(sweep.named) or 2 * run.spec.select.k
+    return sum(_of_source(run, source, sweep.top) for source in sweep.directions)
+
+
+def _of_source(run: RunContext, source: str | int, k: int) -> int:
+    """Upper bound on the directions that a source yields; see `DirectionFinder.under_test`."""
+    if isinstance(source, int) or source in ("difference_of_means", "linear_probe"):
+        return 1
+    if is_file(source):
+        return min(k, len(vectors_at(source, run.hook_name, run.model.cfg.d_model)))
+    return k if is_custom(source) or source in FAMILIES else 2 * k
 
 
 def sizes_of_work(run: RunContext, measurement: Measurement, sizes: WorkSizes) -> Iterator[Finding]:
@@ -75,26 +87,29 @@ def sizes_of_work(run: RunContext, measurement: Measurement, sizes: WorkSizes) -
     yield Finding("hook", run.hook_name)
     yield Finding("prompts", f"{len(lengths)} steered, of {min(lengths)} to {max(lengths)} tokens")
     sides = f"{select.positive} against {select.negative}"
-    yield Finding("selection", f"{len(run.selection_prompts)} prompts, {sides}")
+    yield Finding("selection", f"{count(len(run.selection_prompts), 'prompt')}, {sides}")
     yield Finding("metrics", ", ".join(metric.name for metric in measurement.metrics))
     if compared := spec.compare_edits:
         few = len(lengths[: compared.limit])
         yield Finding(
             "compare_edits", f"{len(compared.variants)} variants of the model on {few} prompts"
         )
-    many = f"{tested} directions and {sizes.controls} controls"
-    yield Finding("sweep", f"{many}: {sizes.rows:,} rows, {sizes.texts:,} texts")
+    many = f"{count(tested, 'direction')} and {count(sizes.controls, 'control')}"
+    swept = f"{count(sizes.rows, 'row')}, {count(sizes.texts, 'text')}"
+    yield Finding("sweep", f"{many}: {swept}")
     if label := spec.label:
         n = len(run.label_prompts)
-        pairs = max(0, n - label.examples)
-        n_texts = n * (tested * len(label.strengths) + 1) + pairs * (tested + 1)
+        labelled = 2 * select.k + len({*spec.sweep.named, *spec.features.also})
+        n_texts = label.n_texts(labelled, n)
         by = "the offline provider"
         if label.server:
-            by = f"{label.server.model} (at most {3 * tested} questions)"
-        yield Finding("labels", f"{tested} features, by {by}, from {n_texts:,} texts")
+            by = f"{label.server.model} (at most {QUESTIONS * labelled} questions)"
+        default = "" if "label" in spec.model_fields_set else " (label: null leaves them out)"
+        what = f"{count(labelled, 'feature')}, by {by}, from {count(n_texts, 'text')}"
+        yield Finding("labels", f"{what}{default}")
     needed, n = least_controls(tested), spec.sweep.n_controls
-    enough = "enough" if n >= needed else f"too few: at least {needed} are needed"
-    yield Finding("controls", f"{n} for {tested} claims per metric: {enough}")
+    enough = "enough" if n >= needed else f"too few: at least {needed:,} are needed"
+    yield Finding("controls", f"{n:,} for {count(tested, 'claim')} per metric: {enough}")
 
 
 def memory_of_work(
@@ -192,7 +207,7 @@ def _gib(size: int) -> str:
     return f"{gib:.1f}" if gib >= 0.95 else f"{gib:.2g}"
 
 
-def time_of_work(measurement: Measurement, sizes: WorkSizes) -> Iterator[Finding]:
+def time_of_work(measurement: Measurement, sizes: WorkSizes, trains: bool) -> Iterator[Finding]:
     """Time for the sweep's rows and texts; other steps are not estimated."""
     few = spread(measurement, TIMED_PROMPTS)
     seconds, rows = _last_try(partial(_rows, few))
@@ -204,7 +219,7 @@ def time_of_work(measurement: Measurement, sizes: WorkSizes) -> Iterator[Finding
         _, (each, texts) = _last_try(partial(_texts, *(_of_length(few, n) for n in NEW_TOKENS)))
         total = about(each(measurement.spec.completions.max_new_tokens) * sizes.texts)
         yield Finding("", f"texts at most {total}, timed on the first tokens of {texts:,}")
-    yield Finding("", "other steps, including SAE training: not estimated")
+    yield Finding("", f"other steps{', including SAE training' if trains else ''}: not estimated")
 
 
 def _last_try(work: Callable[[int], T]) -> tuple[float, T]:

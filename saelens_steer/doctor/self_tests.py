@@ -27,6 +27,7 @@ from saelens_steer.model import (
     tolerance,
     unembed,
 )
+from saelens_steer.numbers import count, percent
 from saelens_steer.pipeline.steps.sae import audited
 from saelens_steer.sae import LEAST_EXPLAINED, check_sae, reads_at
 from saelens_steer.steering import add, add_rows, plain_directions
@@ -49,11 +50,11 @@ def parity(case: SelfTestCase) -> Finding:
     dtype, source, free = case.model.cfg.dtype, origin_of(case.model), free_bytes(case.model)
     allowed = tolerance(dtype)
     if source and free is not None and free < CHECKPOINT_ROOM * weight_bytes(case.model):
-        detail = "no room for the checkpoint next to the model: remembered from loading"
+        detail = "no room for the checkpoint next to the model: result from when it was loaded"
         return judged("parity", source.parity.worst(dtype), allowed, detail)
     found = compare_on(case.model, checkpoint_of(case.model), *case.batch)
     lengths = [len(ids) for ids in case.measurement.ids]
-    prompts = f"{len(lengths)} prompts ({min(lengths)} to {max(lengths)} tokens)"
+    prompts = f"{count(len(lengths), 'prompt')} ({min(lengths)} to {max(lengths)} tokens)"
     figure = "worst" if dtype == torch.float32 else "median"
     detail = f"vs. transformers, {figure} position of {prompts}"
     return judged("parity", found.worst(dtype), allowed, detail)
@@ -158,7 +159,9 @@ def sae_hook(case: SelfTestCase) -> Finding:
     pushed = sae_in + case.own_pushes.to(sae_in)[:, None]
     unpushed = relative_error(sae_in[mask], before[mask])
     worst = max(unpushed, relative_error(seen[0][mask], pushed[mask]))
-    return judged("SAE hook", worst, case.allowed, f"{origin}; its pushed input vs. input + push")
+    return judged(
+        "SAE hook", worst, case.allowed, f"{origin}; its input under a push vs. input + push"
+    )
 
 
 def sae_fit(case: SelfTestCase) -> Finding:
@@ -168,8 +171,10 @@ def sae_fit(case: SelfTestCase) -> Finding:
     found = audited(case.run, case.run.source_sae)
     if "explained_variance" not in found.figures:
         return Finding("SAE fit", str(found), "note" if found.passed else "FAIL")
-    unexplained = 1 - found.figures["explained_variance"]
-    return judged("SAE fit", unexplained, 1 - LEAST_EXPLAINED, str(found), found.passed)
+    explained = found.figures["explained_variance"]
+    shown = percent(explained), f"≥ {percent(LEAST_EXPLAINED)}"
+    judgement = judged("SAE fit", 1 - explained, 1 - LEAST_EXPLAINED, str(found), found.passed)
+    return replace(judgement, shown=shown)
 
 
 def chat_template(case: SelfTestCase) -> Finding:
@@ -185,7 +190,7 @@ def chat_template(case: SelfTestCase) -> Finding:
     ]
     wrong = [complaint for reader, prompt in pairs for complaint in _wrong(reader, prompt)]
     plain = sum(reader.kind(prompt) == "plain" for reader, prompt in pairs)
-    detail = f"{len(pairs)} prompts"
+    detail = count(len(pairs), "prompt")
     if wrong:
         detail = wrong[0] + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else "")
     elif plain == len(pairs):

@@ -6,6 +6,7 @@ from saelens_steer.evidence.claims import (
     UNMEASURED,
     by_family,
     claims,
+    lacking_controls,
     least_controls,
 )
 from saelens_steer.evidence.grid import ROW_COLUMNS, summarise

@@ -1,4 +1,4 @@
-"""Claims: does a direction do more than random directions of its size?"""
+"""Claims: does a direction do more than random directions of its norm?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from saelens_steer.config import whole
+from saelens_steer.config import check_memory, counted, whole_seed
 from saelens_steer.evidence import statistics
 from saelens_steer.evidence.grid import RowGrid, check_metrics
 from saelens_steer.evidence.matching import Matching, families_of
@@ -21,7 +21,7 @@ UNMEASURED = "not measured"
 COLUMNS = [
     *("direction", "feature", "metric", "effect", "alpha", "ci_low", "ci_high", "T"),
     *("control_quantile", "n_controls", "p_value", "q_value", "verdict"),
-    *("sign_rate", "separation", "controls"),
+    *("sign_rate", "separation", "controls", "n_undefined"),
 ]
 FAMILY_COLUMNS = [
     *("direction", "feature", "metric", "controls", "n_controls", "control_quantile"),
@@ -41,15 +41,21 @@ def claims(
 
     Columns: direction, feature, metric, effect (Δ at the α with the largest |Δ|), alpha, ci_low,
     ci_high, T, control_quantile (95 %), n_controls, p_value, q_value, verdict, sign_rate,
-    separation, controls (their family). `controls` names the family if the table has several;
-    `Matching` assigns controls to candidates. q: Benjamini–Hochberg over the candidates of one
+    separation, controls (their family), n_undefined (prompts × α left out, as the metric is
+    undefined or infinite there). `controls` names the family if the table has several; `Matching`
+    assigns controls to candidates. q: Benjamini–Hochberg over the candidates of one
     metric. The interval ignores that α was chosen; p and q account for it. Raises InputError for a
     malformed table.
     """
     check_metrics(rows, metrics)
-    seed, n_resamples = whole("seed", seed), whole("n_resamples", n_resamples)
+    seed, n_resamples = whole_seed(seed), counted("n_resamples", n_resamples)
     grid = RowGrid.of(rows)
     matching = Matching.of(grid.directions, controls)
+    check_memory(
+        f"{n_resamples:,} resamples of {grid.n_prompts:,} prompts",
+        8 * n_resamples * grid.n_prompts,
+        "lower n_resamples",
+    )
     weights = statistics.bootstrap_weights(grid.n_prompts, n_resamples, seed)
     tables = []
     for metric in metrics:
@@ -58,6 +64,10 @@ def claims(
         tested = matching.candidates
         effects = _effects(grid, cube[tested], delta[tested], weights)
         judged = effects.join(_judged(matching, delta, effects["T"].to_numpy()))
+        missing = np.delete(np.isnan(cube), grid.zero, axis=1).sum((1, 2))
+        given = np.delete(grid.prompt_counts(), grid.zero, axis=1).sum(1)
+        absent = (len(grid.alphas) - 1) * grid.n_prompts - given
+        judged["n_undefined"] = (missing - absent)[tested]
         about = matching.about(grid, metric)
         tables.append(about.join(judged)[COLUMNS])
     table = pd.concat(tables) if tables else pd.DataFrame()
@@ -151,7 +161,7 @@ def _verdicts(statistic: np.ndarray, table: pd.DataFrame) -> list[str]:
     return [
         UNMEASURED
         if np.isnan(t)
-        else f"not testable with {k} controls"
+        else f"not testable with {k:,} controls"
         if k < least_controls(tests)
         else PASSES
         if q < LEVEL
@@ -163,3 +173,13 @@ def _verdicts(statistic: np.ndarray, table: pd.DataFrame) -> list[str]:
 def least_controls(tests: int) -> int:
     """K + 1 > 20·m: with fewer controls even the smallest possible q exceeds 5 %."""
     return 20 * tests
+
+
+def lacking_controls(tests: int, controls: int) -> str:
+    """What claims about this many directions lack to be testable; empty if they lack nothing."""
+    if controls >= (least := least_controls(tests)):
+        return ""
+    directions = f"{tests:,} direction" + ("" if tests == 1 else "s")
+    return (
+        f"claims about {directions} need at least {least:,} controls and have {controls or 'none'}"
+    )

@@ -78,9 +78,9 @@ class RowGrid:
     def cube(
         self, rows: pd.DataFrame, column: str
     ) -> Float[np.ndarray, "directions alphas prompts"]:
-        """A column as an array: the mean over a cell's samples, NaN if not measured."""
+        """A column as an array: the mean over a cell's finite samples, NaN if there are none."""
         numbers = rows[column].to_numpy(dtype=float, na_value=np.nan)
-        measured = ~np.isnan(numbers)
+        measured = np.isfinite(numbers)
         total = self._sum(np.where(measured, numbers, 0.0))
         count = self._sum(measured.astype(float))
         return ratio(total, count)

@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from saelens_steer.evidence.claims import least_controls
+from saelens_steer.evidence.claims import lacking_controls
 from saelens_steer.evidence.grid import DOSE, KL, RowGrid
+from saelens_steer.evidence.matching import matched_by
 from saelens_steer.evidence.statistics import prompt_mean
 from saelens_steer.metrics import distinct_words
-from saelens_steer.steering import CANDIDATE
+from saelens_steer.numbers import count
+from saelens_steer.steering import CANDIDATE, direction_label
 
 SATURATED = 0.95
 """A rate at 0 or 1 on this share of unsteered prompts can hardly move in that direction."""
@@ -41,9 +43,10 @@ def guards(
 ) -> list[str]:
     """The warnings to read before these results; empty if there are none.
 
-    They concern the candidates: too few prompts or controls; metrics that are undefined, or already
-    at their limit without steering; steering that is too weak, too strong or without any change (if
-    the rows have receipt_rel_norm); texts that loop. Raises InputError for inconsistent tables.
+    They concern the candidates: a metric that controls are matched on; too few prompts or
+    controls; metrics that are undefined, or already at their limit without steering; steering that
+    is too weak, too strong or without any change (if the rows have receipt_rel_norm); texts that
+    loop. Raises InputError for inconsistent tables.
     """
     own = rows.loc[rows["family"] == CANDIDATE]
     if own.empty:
@@ -51,6 +54,7 @@ def guards(
     grid = RowGrid.of(own)
     cubes = {metric: grid.cube(own, metric) for metric in metrics}
     return [
+        *_matched_metric(rows, metrics),
         *_few_prompts(grid.n_prompts),
         *_few_controls(claims),
         *_uncovered(grid, cubes),
@@ -63,8 +67,8 @@ def guards(
 def _few_prompts(n: int) -> Iterator[str]:
     if n == 1:
         yield (
-            "Only one prompt was steered: there are no intervals, and nothing generalizes to other "
-            "prompts."
+            "Only one prompt was steered: there are no intervals, and the effect on other prompts "
+            "is unknown."
         )
     elif n < FEW_PROMPTS:
         yield (
@@ -75,17 +79,14 @@ def _few_prompts(n: int) -> Iterator[str]:
 
 def _few_controls(claims: pd.DataFrame) -> Iterator[str]:
     """One sentence for all metrics with the same numbers of claims and controls."""
-    lacking: dict[tuple[int, int], list[str]] = {}
+    lacking: dict[str, list[str]] = {}
     tables: Any = claims.groupby("metric", sort=False) if len(claims) else ()
     for metric, table in tables:
         has = table.loc[table["T"].notna(), "n_controls"]
-        if len(has) and has.min() < least_controls(len(has)):
-            lacking.setdefault((len(has), int(has.min())), []).append(str(metric))
-    for (tests, fewest), names in lacking.items():
-        yield (
-            f"Not testable (claims about {_count(tests, 'direction')} need at least "
-            f"{least_controls(tests)} controls and have {fewest or 'none'}): {', '.join(names)}."
-        )
+        if len(has) and (why := lacking_controls(len(has), int(has.min()))):
+            lacking.setdefault(why, []).append(str(metric))
+    for why, names in lacking.items():
+        yield f"Not testable ({why}): {', '.join(names)}."
 
 
 def _uncovered(grid: RowGrid, cubes: Mapping[str, Cube]) -> Iterator[str]:
@@ -138,11 +139,11 @@ def _dose(grid: RowGrid, own: pd.DataFrame) -> Iterator[str]:
     known = ~np.isnan(dose).all(1)
     still = known & ~(dose > 0).any(1)
     if still.any():
-        names = list(grid.directions["direction"][still])
+        names = [direction_label(str(name)) for name in grid.directions["direction"][still]]
         shown = ", ".join([*names[:NAMED], *(["…"] if len(names) > NAMED else [])])
         yield (
-            f"{len(names)} of {_count(int(known.sum()), 'direction')} never changed a residual "
-            f"({shown}): steering there tested nothing."
+            f"{len(names)} of {count(int(known.sum()), 'direction')} never changed a residual "
+            f"({shown}): steering along them tested nothing."
         )
     smallest, largest = (dose[~still][:, sizes == size] for size in (sizes.min(), sizes.max()))
     weak, strong = (_mean(part) for part in (largest, smallest))
@@ -153,15 +154,27 @@ def _dose(grid: RowGrid, own: pd.DataFrame) -> Iterator[str]:
         )
     if strong > TOO_STRONG:
         yield (
-            f"At |α| = {sizes.min():g}, the smallest, steering adds {strong:.2g} times the "
-            "residual's norm: too strong to show what a feature does."
+            f"At |α| = {sizes.min():g}, the smallest, the norm of a push is {strong:.2g} times "
+            "the residual's: too strong to show what a feature does."
+        )
+
+
+def _matched_metric(rows: pd.DataFrame, metrics: Sequence[str]) -> Iterator[str]:
+    if "kl" in metrics and matched_by(rows) == "KL":
+        yield (
+            "Controls are matched on KL, so the claims about kl test nothing: read another metric."
         )
 
 
 def _loops(completions: pd.DataFrame) -> Iterator[str]:
-    """The smallest |α| at which a candidate's texts loop; a text without words counts as 0."""
+    """The smallest |α| at which a candidate's texts loop; a text without words counts as 0.
+
+    Texts that end because the residual overflowed are not the model's, and left out.
+    """
     if completions.empty:
         return
+    if "truncated" in completions:
+        completions = completions.loc[completions["truncated"].notna()]
     own = completions.loc[completions["family"] == CANDIDATE, ["direction", "alpha", "completion"]]
     own = own.assign(share=own["completion"].map(distinct_words).fillna(0.0))
     unsteered = float(own.loc[own["alpha"] == 0, "share"].mean())
@@ -171,19 +184,16 @@ def _loops(completions: pd.DataFrame) -> Iterator[str]:
     if looping.empty:
         return
     first: Any = looping.loc[looping["alpha"].abs().idxmin()]
-    where = f"at α = {first['alpha']:g} ({first['direction']})".replace("= -", "= −")
+    label = direction_label(str(first["direction"]))
+    where = f"at α = {first['alpha']:g} ({label})".replace("= -", "= −")
     yield (
         f"Texts repeat themselves, first {where}: {100 * first['mean']:.0f} % of the words in "
-        f"{_count(int(first['size']), 'text')} are distinct, against {100 * unsteered:.0f} % "
+        f"{count(int(first['size']), 'text')} are distinct, against {100 * unsteered:.0f} % "
         f"unsteered. This happens for {looping['direction'].nunique()} of "
-        f"{own['direction'].nunique()} directions."
+        f"{count(own['direction'].nunique(), 'direction')}."
     )
 
 
 def _mean(values: np.ndarray) -> float:
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" + ("" if n == 1 else "s")

@@ -13,6 +13,8 @@ from saelens_steer.evidence import statistics
 from saelens_steer.evidence.claims import LEVEL, PASSES, least_controls, steered_only
 from saelens_steer.evidence.grid import KL, RowGrid
 from saelens_steer.evidence.matching import PUSHES, Matching, edit_of, matched_by
+from saelens_steer.numbers import number, percent
+from saelens_steer.steering import direction_label
 
 UNITS = {"max_act": " × A_max", "resid_norm": " × mean ‖x‖", "kl": " nats of KL", "unit": " (unit)"}
 """Printed after α; nothing if α is a multiple of W_dec[f] itself."""
@@ -60,8 +62,7 @@ def _headline_p(ours: pd.DataFrame, summary: pd.DataFrame, metric: str) -> float
 
 def _treatment(best: Any, edit: str, unit: str) -> str:
     """What was done to the direction, and how strongly if the edit has a strength."""
-    feature = best["feature"]
-    name = str(best["direction"]) if pd.isna(feature) else f"feature {int(feature)}"
+    name = direction_label(str(best["direction"]))
     strength = f"α = {best['alpha']:g}{unit}".replace("= -", "= −")
     if edit in PUSHES:
         return f"Pushing {name} by {strength}"
@@ -80,7 +81,7 @@ def _effect(best: Any, metric: str, push: str) -> str:
     no_interval = "(no interval: too few prompts)"
     if metric == KL:
         interval = no_interval if math.isnan(low) else f"[{shown(low)}, {shown(high)}]"
-        return f"{push} disturbs the next token by {shown(effect)} nats of KL {interval}"
+        return f"{push} shifts the next-token distribution by {shown(effect)} nats of KL {interval}"
     if effect == 0:
         return f"{push} does not change {metric}"
     if math.isnan(low):
@@ -99,11 +100,11 @@ def _comparison(best: Any, ours: pd.DataFrame, p_best: float, alike: str) -> str
     tested = f"{n} {kind}" + ("s" if n > 1 else "")
     if k == 0:
         return "no random direction was measured, so the effect cannot be tested"
-    others = f"{k} random directions of the same {alike} ({best['controls']})"
+    others = f"{k:,} random directions of the same {alike} ({best['controls']})"
     do = f"{_share(best)} of {others} do as much"
     if k < least_controls(n):
-        need = f"{tested} {'needs' if n == 1 else 'need'} at least {least_controls(n)}"
-        return f"{do}; this is not testable with {k} controls, because {need}"
+        need = f"{tested} {'needs' if n == 1 else 'need'} at least {least_controls(n):,}"
+        return f"{do}; the effect is not testable with {k:,} controls, because {need}"
     passing = list(ours["verdict"]).count(PASSES)
     if not passing:
         so = "so it does no" if n == 1 else f"and none of the {tested} does"
@@ -120,15 +121,11 @@ def _share(best: Any) -> str:
     """The share of controls that reach T, from p = (1 + count) / (K + 1)."""
     k = int(best["n_controls"])
     count = round(best["p_value"] * (k + 1)) - 1
-    percent = 100 * count / k
-    if count in (0, k):
-        return "none" if count == 0 else "100 %"
-    return f"{percent:.1f} %" if percent < 1 or percent > 99 else f"{percent:.0f} %"
+    return "none" if count == 0 else percent(count / k)
 
 
 def _number(value: float, scale: float) -> str:
     """A number rounded to two significant digits of `scale`, with a true minus sign."""
     if not math.isfinite(value) or not math.isfinite(scale) or abs(scale) < 1e-6:
         return f"{value:.2g}".replace("-", "−")
-    decimals = max(0, 1 - math.floor(math.log10(abs(scale))))
-    return f"{value:.{decimals}f}".replace("-", "−")
+    return number(value, max(0, 1 - math.floor(math.log10(abs(scale)))))

@@ -94,7 +94,7 @@ PUSHES = (PUSH, "add(orthogonal_to=domains)")
 
 
 def matched_by(table: pd.DataFrame) -> str:
-    """The property that controls share with their candidates: `size`, `KL` or `‖Δx‖`.
+    """The property that controls share with their candidates: `norm`, `KL` or `‖Δx‖`.
 
     For a push, it is the quantity that α measures; separate controls of each candidate match the
     other quantity. Controls of any other edit move each activation as far as the edit does.
@@ -103,7 +103,7 @@ def matched_by(table: pd.DataFrame) -> str:
         return "‖Δx‖"
     separate = "matched_to" in table and bool(table["matched_to"].notna().to_numpy().any())
     in_nats = "alpha_unit" in table and set(table["alpha_unit"]) == {"kl"}
-    return "KL" if in_nats != separate else "size"
+    return "KL" if in_nats != separate else "norm"
 
 
 def edit_of(table: pd.DataFrame) -> str:

@@ -7,8 +7,8 @@ and a result without measured values is NaN, without a warning.
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy.stats import false_discovery_control
 
 TIE = 1e-6
 """Relative distance below T at which a control ties with it: the rounding of float32 metrics."""
@@ -106,7 +106,7 @@ def false_discovery(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests
     q = np.full(len(p), np.nan)
     valid = ~np.isnan(p)
     if valid.any():
-        q[valid] = false_discovery_control(p[valid], method="bh")
+        q[valid] = scipy.stats.false_discovery_control(p[valid], method="bh")
     return q
 
 

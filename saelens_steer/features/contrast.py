@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import scipy
 import torch
 from jaxtyping import Float
 from sae_lens import SAE
-from scipy.stats import rankdata
 from torch import Tensor
 
-from saelens_steer.activations import Activations
-from saelens_steer.config import ContrastScore, whole
+from saelens_steer.activations import Activations, At
+from saelens_steer.config import CONTRASTS, ContrastScore, SelectSpec, checked
 from saelens_steer.errors import InputError
 from saelens_steer.features.scale import Scale, feature_activations
 from saelens_steer.sae import check_sae_at, codec, rows_at_once
@@ -28,8 +28,12 @@ MANTISSA = 4
 """Leading mantissa bits that index a bin, so that each octave has 16 bins."""
 SMALLEST, BINS = -16, 32 << MANTISSA
 """Bins cover 2^SMALLEST to 2^16; the first and last also count values beyond."""
-
-At = Literal["assistant_start", "answer"]
+PLACES = {
+    "assistant_start": "the last prompt token",
+    "prompt": "the prompt's tokens",
+    "answer": "the answer's tokens",
+}
+"""Where activations are read → the place in words, which plain text has too."""
 Pool = Literal["tokens", "max"]
 
 
@@ -52,9 +56,8 @@ class Selection:
         """The candidates of both sides."""
         found = self.candidates.items()
         sides = [f"{side}: {', '.join(map(str, own)) or 'none'}" for side, own in found]
-        return "\n".join(
-            [f"Selection by {self.score} at {self.at}, {len(self.scores)} live features", *sides]
-        )
+        live = f"{len(self.scores):,} live features"
+        return "\n".join([f"Selection by {self.score} at {PLACES[self.at]}, {live}", *sides])
 
     def _repr_html_(self) -> str:
         """The scores of the candidates."""
@@ -103,21 +106,25 @@ def select_features(
 ) -> Selection:
     """Select the k features that most favour `positive` over `negative`, and k for the reverse.
 
-    Compares each feature's activations on the two domains, at the assistant start or over the
-    answers. `score`: mean_difference is the difference of mean activations (in units of z), auroc
-    the probability that a positive token activates the feature more than a negative one, and
-    firing_difference the difference of firing rates. `pool`: tokens counts every token; max counts
-    each prompt once, by the feature's largest activation, which finds features that fire on a
-    single word of each text. Candidates fire on at least one domain and favour their side. max_act
-    is A_max, the largest activation on any cached token. Activations are encoded once, in chunks;
-    if there are too many to rank, auroc comes from binned activations and auroc_error bounds its
-    error. Raises InputError for an unknown domain, or one without any cached token at `at`.
+    Compares each feature's activations on the two domains, at the assistant start, over the whole
+    prompts or over the answers. `score`: mean_difference is the difference of mean activations (in
+    units of z), auroc the probability that a positive token activates the feature more than a
+    negative one, and firing_difference the difference of firing rates. `pool`: tokens counts every
+    token; max counts each prompt once, by the feature's largest activation, which finds features
+    that fire on a single word of each text. Candidates fire on at least one domain and favour
+    their side. max_act is A_max, the largest activation on any cached token. Activations are
+    encoded once, in chunks; if there are too many to rank, auroc comes from binned activations and
+    auroc_error bounds its error. Raises InputError for an unknown domain, or one without any
+    cached token at `at`.
     """
-    k = whole("k", k)
+    given = {
+        "positive": positive, "negative": negative, "k": k, "at": at, "score": score, "pool": pool,
+    }  # fmt: skip
+    k = checked(SelectSpec, given, "select_features").k
+    if score not in CONTRASTS:
+        raise InputError(f"{score} needs the model's predictions: use rank_features for it")
     codec.check_positive(sae)
     check_sae_at(sae, activations.d_model, activations.hook_name)
-    if positive == negative:
-        raise InputError(f"positive and negative are both {positive!r}: name two domains")
     sides = [_DomainTokens(activations, domain, at, pool) for domain in (positive, negative)]
     d_sae = sae.cfg.d_sae
     exact = sum(side.n for side in sides) * d_sae <= EXACT
@@ -175,17 +182,18 @@ class _DomainTokens:
 
 def _tokens_of(activations: Activations, domain: str, at: At) -> torch.Tensor:
     """True at the domain's tokens in the part `at`: [n]."""
-    index = activations.index
-    if domain not in set(index["domain"]):
-        known = ", ".join(sorted(set(index["domain"])))
-        raise InputError(f"no selection prompt has the domain {domain!r}; the domains are {known}")
-    rows = (index["domain"] == domain) & (index["part"] == at)
-    if not rows.to_numpy().any():
+    domains = activations.index["domain"]
+    if domain not in set(domains):
+        known = ", ".join(filter(None, sorted(set(domains))))
+        these = f"the domains are {known}" if known else "they have none: give Prompt(domain=…)"
+        raise InputError(f"no selection prompt has the domain {domain!r}; {these}")
+    rows = torch.tensor((domains == domain).to_numpy()) & activations.are_at(at)
+    if not rows.any():
         raise InputError(
-            f"no activation of domain {domain!r} was kept at {at}: "
+            f"no activation of domain {domain!r} was kept at {PLACES[at]}: "
             "set activations.tokens to all, and for answers use prompts that have them"
         )
-    return torch.tensor(rows.to_numpy())
+    return rows
 
 
 def _scores(positive: DomainStatistics, negative: DomainStatistics) -> pd.DataFrame:
@@ -277,7 +285,7 @@ def separation(
 def auroc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     """P(positive > negative) + ½ P(equal) for each column: Mann–Whitney U / (n · m)."""
     n, m = len(positive), len(negative)
-    ranks = rankdata(np.concatenate([positive, negative]), axis=0)[:n].sum(0)
+    ranks = scipy.stats.rankdata(np.concatenate([positive, negative]), axis=0)[:n].sum(0)
     return (ranks - n * (n + 1) / 2) / (n * m)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from saelens_steer.data import describe, ordinary_entries, special_ids
 from saelens_steer.model import direct_logits, writes_to_stream
+from saelens_steer.model.model_class import tokenizer_of
 
 AT_ONCE = 64
 """Features whose full-vocabulary logits are held at once."""
@@ -54,7 +55,7 @@ def written_tokens(
     """
     if not writes_to_stream(hook_name):
         return [((), ()) for _ in features]
-    tokenizer, size = model.tokenizer, model.cfg.d_vocab
+    tokenizer, size = tokenizer_of(model), model.cfg.d_vocab
     special = {i for i in special_ids(tokenizer) if i < size}
     known = torch.tensor(sorted({*ordinary_entries(tokenizer, size)} | special))
     found: list[Written] = []

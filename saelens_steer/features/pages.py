@@ -22,6 +22,7 @@ from saelens_steer.features.activity import (
 )
 from saelens_steer.features.contexts import Context, best_rows, contexts_at, shown_tokens
 from saelens_steer.features.decoder import Neighbour, WrittenToken, neighbours, written_tokens
+from saelens_steer.model.model_class import tokenizer_of
 from saelens_steer.sae import DENSE, check_feature, check_sae_at, counts_firing, steers_at
 
 
@@ -122,10 +123,10 @@ def pages_of(
     firing: Sequence[Firing | None] = [None] * len(features)
     strengths = None
     if counts_firing(sae):
-        shown = shown_tokens(model.tokenizer, activations)
+        shown = shown_tokens(tokenizer_of(model), activations)
         found = feature_activity(sae, activations, features, shown)
         top = [best_rows(found, column)[: spec.contexts] for column in range(len(features))]
-        contexts = contexts_at(model.tokenizer, sae, activations, found, top, spec.window)
+        contexts = contexts_at(tokenizer_of(model), sae, activations, found, top, spec.window)
         firing = _firing(found, contexts, n_tokens)
         live, n_dense = found.fired > 0, int((found.fired > DENSE * n_tokens).sum())
         n_alive = int(live.sum())

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saelens_steer.files import digest, read_json, write_json
+from saelens_steer.files import digest
+from saelens_steer.progress import say
+from saelens_steer.sealed import read_sealed, write_sealed
 
 
 @dataclass(frozen=True)
@@ -19,19 +21,22 @@ class Answers:
 
     def find(self, question: Mapping[str, Any]) -> dict[str, Any] | None:
         """The kept answer, readable or not; None without one, or if its file is damaged."""
-        if self.folder is None:
+        if self.folder is None or not (file := self._file(self.folder, question)).exists():
             return None
         try:
-            kept = read_json(self._file(self.folder, question))
-            return kept["answer"] if kept["question"] == question else None
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
-            return None
+            kept = read_sealed(file)
+            if kept["question"] == question:
+                return kept["answer"]
+        except (OSError, ValueError, LookupError):
+            pass
+        say(f"{file} is damaged: asking again")
+        return None
 
     def keep(self, question: Mapping[str, Any], answer: Mapping[str, Any], status: str) -> None:
         """Keep an answer. `status`: read, or the reason why it has no use, such as unreadable."""
         if self.folder is not None:
             kept = {"question": question, "answer": answer, "status": status}
-            write_json(self._file(self.folder, question), kept)
+            write_sealed(self._file(self.folder, question), kept)
 
     def _file(self, folder: Path, question: Mapping[str, Any]) -> Path:
         return folder / f"{digest(question)}.json"

@@ -174,10 +174,10 @@ class Client:
                 if tried >= self.spec.retries:
                     raise LabelError("unanswered", f"{failure}{tries}") from None
                 if asked > LONGEST_WAIT:
-                    hours = f"the server asks to wait for {asked / 3600:.1f} hours"
+                    hours = f"the server asks for a wait of {asked / 3600:.1f} hours"
                     raise LabelError("unanswered", f"{failure}; {hours}{tries}") from None
             if asked > LONGEST_BACKOFF:
-                say(f"{self.spec.base_url} asks to wait for {asked:.0f} seconds")
+                say(f"{self.spec.base_url} asks for a wait of {asked:.0f} seconds")
             backoff = self.spec.backoff * 2**tried * random.uniform(0.5, 1)
             self.sleep(asked + min(LONGEST_BACKOFF, backoff))
             tried += 1
@@ -239,7 +239,7 @@ class Budget:
                 self._change.wait()
             if self.max_requests is not None and self.requests >= self.max_requests:
                 raise LabelError(
-                    "over_budget", f"all {self.max_requests:,} requests of max_requests are spent"
+                    "over_budget", f"all {self.max_requests:,} requests (max_requests) are used up"
                 )
             if self._over(self.tokens + tokens):
                 left = max(0, (self.max_tokens or 0) - self.tokens)

@@ -27,6 +27,7 @@ from saelens_steer.labels.labeller import (
 )
 from saelens_steer.labels.scores import steering_effect
 from saelens_steer.model import hook_layer
+from saelens_steer.model.model_class import tokenizer_of
 from saelens_steer.steering import Directions, feature_directions, per_candidate_controls
 from saelens_steer.sweeps import Measurement
 
@@ -91,12 +92,12 @@ class EvidenceCollector:
 
     def check_prompts(self) -> None:
         """Raise InputError if a steered prompt is among the cached ones."""
-        cached = list(cached_texts(self.model.tokenizer, self.activations))
+        cached = list(cached_texts(tokenizer_of(self.model), self.activations))
         for prompt in self.prompts:
             if any(all(turn in text for turn in prompt.turns) for text in cached):
                 raise InputError(
-                    f"{prompt.text[:60]!r} is to be steered but is among the cached prompts: steer "
-                    "other prompts, since names must be tested on new ones"
+                    f"{prompt.text[:60]!r} is both steered and cached: steer other prompts, since "
+                    "labels must be tested on prompts that the labeller has not seen"
                 )
 
     @cached_property
@@ -117,10 +118,8 @@ class EvidenceCollector:
     @property
     def n_texts(self) -> int:
         """The number of texts to generate, unsteered ones included."""
-        if not (n := len(self.steerable)):
-            return 0
-        strengths, tested = len(self.spec.strengths), len(self._held_out)
-        return len(self.prompts) * (n * strengths + 1) + tested * (n + 1)
+        n = len(self.steerable)
+        return self.spec.n_texts(n, len(self.prompts)) if n else 0
 
     def measurement(self, prompts: Sequence[Prompt], *alphas: float) -> Measurement:
         """The measurement of these prompts at multiples of A_max, by default `spec.strengths`."""
@@ -155,7 +154,7 @@ class EvidenceCollector:
 
     def collect(self, texts: LabelTexts) -> LabelInputs:
         """The evidence on each feature and its held-out examples, with the cached texts."""
-        tokenizer, cases = self.model.tokenizer, []
+        tokenizer, cases = tokenizer_of(self.model), []
         written = written_tokens(self.model, self.sae, self.features, self.hook_name, TOKENS)
         found = firing_contexts(tokenizer, self.sae, self.activations, self.features, self.spec)
         for feature, tokens, own in zip(self.features, written, found, strict=True):

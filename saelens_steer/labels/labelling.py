@@ -9,8 +9,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 
-from saelens_steer.config import LabelSpec
-from saelens_steer.errors import InputError
+from saelens_steer.config import LabelSpec, check_labeller
 from saelens_steer.labels.answers import Answers
 from saelens_steer.labels.labeller import LabelCase, LabelError, LabelInputs, Labeller
 from saelens_steer.labels.neuronpedia import published_labels
@@ -35,19 +34,6 @@ def make_labels(inputs: LabelInputs, spec: LabelSpec, kept: Path | None = None) 
     features = [case.evidence.feature for case in cases]
     published = published_labels(spec.neuronpedia, inputs.neuronpedia_id, features, answers)
     return FeatureLabels(inputs.layer, tuple(labels), published)
-
-
-def check_labeller(spec: LabelSpec) -> None:
-    """Raise InputError if the provider needs a client that is not installed, or an unset key."""
-    if spec.server is None:
-        return
-    try:
-        from saelens_steer.labels.server import key_of
-    except ImportError:
-        raise InputError(
-            "label.provider: openai-compatible needs the client: pip install 'saelens-steer[label]'"
-        ) from None
-    key_of(spec.server)
 
 
 def _labeller(spec: LabelSpec, answers: Answers, inputs: LabelInputs) -> Labeller:

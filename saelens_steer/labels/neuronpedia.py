@@ -10,13 +10,14 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from saelens_steer.labels.answers import Answers
 from saelens_steer.labels.labeller import writable
+from saelens_steer.labels.transfer import MOST_BYTES, within
 
 TIMEOUT = 10.0
-MOST_BYTES = 8 << 20
-"""Bytes read of a response, which also holds the feature's contexts but is seldom longer."""
+"""Seconds for a whole answer."""
 KNOWN_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
@@ -61,8 +62,7 @@ def _first_explanation(url: str) -> str | None:
     """The first nonempty explanation of a feature, on one line; None without one or on a 404."""
     request = urllib.request.Request(url, headers={"Accept": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-            data: Any = json.loads(response.read(MOST_BYTES))
+        data: Any = json.loads(within(TIMEOUT, lambda: _read(request)))
     except urllib.error.HTTPError as error:
         if error.code == 404:
             return None
@@ -73,3 +73,20 @@ def _first_explanation(url: str) -> str | None:
         if isinstance(text, str) and (line := " ".join(writable(text).split())):
             return line
     return None
+
+
+class SameHost(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect only within a host."""
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str
+    ) -> Any:
+        if urlsplit(newurl).hostname != urlsplit(req.full_url).hostname:
+            return None
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _read(request: urllib.request.Request) -> bytes:
+    opener = urllib.request.build_opener(SameHost)
+    with opener.open(request, timeout=TIMEOUT) as response:
+        return response.read(MOST_BYTES)

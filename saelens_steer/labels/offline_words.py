@@ -263,16 +263,16 @@ def _domains(rates: Mapping[str, float]) -> str:
 
 def _peaks(contexts: Sequence[Context]) -> str:
     if not contexts:
-        return "No contexts are in the evidence."
+        return "The evidence has no contexts."
     counts = Counter(context.tokens[context.peak] for context in contexts)
     shown = [f"{quoted(text)} ({n})" for text, n in counts.most_common(MOST_LISTED)]
-    return f"In its top contexts ({len(contexts)}), it peaks on {', '.join(shown)}."
+    return f"In its top {len(contexts)} contexts, it peaks on {', '.join(shown)}."
 
 
 def _raises(raised: Sequence[WrittenToken]) -> str:
     if not raised:
-        return "No raised tokens are in the evidence."
-    return f"It most raises {', '.join(quoted(token.text) for token in raised[:MOST_LISTED])}."
+        return "The evidence has no promoted tokens."
+    return f"It promotes {', '.join(quoted(token.text) for token in raised[:MOST_LISTED])} most."
 
 
 def _agreement(evidence: LabelEvidence, background: WordCounts) -> str:
@@ -282,9 +282,9 @@ def _agreement(evidence: LabelEvidence, background: WordCounts) -> str:
     words = [background.whole_word(token.text) for token in evidence.raised]
     both = [word for word in dict.fromkeys(words) if word in near]
     if not both:
-        return "None of the words it raises appears in the contexts."
+        return "None of the words it promotes appears in the contexts."
     listed = ", ".join(quoted(word) for word in both[:MOST_LISTED])
-    return f"Of the words it raises, the contexts contain {listed}."
+    return f"Of the words it promotes, the contexts contain {listed}."
 
 
 def quoted(text: str) -> str:

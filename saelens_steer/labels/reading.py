@@ -6,6 +6,7 @@ mark the model's reasoning, whose objects are drafts. The last object with the k
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 
 from saelens_steer.labels.labeller import MOST_LETTERS, MOST_WORDS, LabelError, Name, writable
 from saelens_steer.labels.server import Answer
-from saelens_steer.metrics import THOUGHT_TAG
+from saelens_steer.metrics import thought_tags
 
 SUMMARY, ANALYSIS = ("summary", "label", "name"), ("analysis", "explanation")
 """Keys under which models give them."""
@@ -22,15 +23,24 @@ OPENING = re.compile(r'\{(?=\s*["}])|\[(?=\s*[\]\[{"\d-])')
 """A brace or bracket that may begin a JSON value; most of those in LaTeX and code may not."""
 MOST_OPENINGS = 2000
 """Openings tried in one answer."""
+MOST_PASSES = 20
+"""How often the openings tried may go through an answer, all together."""
 FENCE = re.compile(r"\s*(```\w*)?\s*")
 """White space, and the fence of a code block."""
+INTRODUCED = re.compile(r"(?:^\W*|(?:[:：=>]|THINK\]|\b(?:is|are)\s)[\s*_`]*)\Z", re.IGNORECASE)
+LINE_END = re.compile(r"[ \t*_`.]*(?:\n|[(–—]|\Z)")
+"""Around a bare list that is an answer."""
 FLAGS = re.IGNORECASE | re.MULTILINE
+MOST_BEFORE = 200
+"""Characters of its line before a list that are read."""
 BEGINNING = 40
 """Characters of an unreadable answer that an error shows."""
 MOST_ANALYSIS = 4000
 """Characters of an analysis that are kept."""
-LINE = r"^[\s>#*_\"'`-]*(?:{})[\s*_\"'`]*[:：=][\s*_\"'`]*(?P<text>.+?)[\s*_\"'`,]*$"
+LINE = r"^(?:[^\S\n]|[>#*_\"'`-])*+(?:{})[\s*_\"'`]*+[:：=][\s*_\"'`]*+(?P<text>.+)"
 """Matches a line such as `**Summary:** …`."""
+AFTER_LINE = " \t\r\f\v\xa0*_\"'`,"
+"""Characters that are left out at the end of such a line."""
 FIELD = r'"(?:{})"\s*:\s*(?P<text>"(?:[^"\\]|\\.)*")\s*(?:[,}}]|\Z)'
 """Matches a whole string of a JSON object that is cut or broken elsewhere."""
 COMMANDS = (
@@ -118,11 +128,11 @@ def _text(fields: dict[str, Any], names: Sequence[str], controls: str) -> str:
 
 
 def _under(answer: Answer, key: str) -> Any:
-    """The value of a key in the final object that has it, or else the last bare list."""
+    """The value of a key in the final object that has it, or else the last list that stands out."""
     values, _ = _final(answer, (key,), ESCAPE)
     if objects := [fields for value in values if (fields := _fields(value.data, (key,)))]:
         return objects[-1][key]
-    lists = [value.data for value in values if isinstance(value.data, list)]
+    lists = [value.data for value in values if value.stands_out and isinstance(value.data, list)]
     return lists[-1] if lists else None
 
 
@@ -134,7 +144,8 @@ def _named(answer: Answer, escapes: str) -> dict[str, Any]:
         return {key: json.loads(text, strict=False) for key, text in broken.items()}
     if objects:
         return objects[-1]
-    return {key: text.replace("\\\\", "\\") for key, text in _matched(LINE, rest).items()}
+    lines = {key: text.rstrip(AFTER_LINE) for key, text in _matched(LINE, rest).items()}
+    return {key: text.replace("\\\\", "\\") for key, text in lines.items()}
 
 
 def _matched(pattern: str, text: str) -> dict[str, str]:
@@ -164,10 +175,12 @@ class JsonValue:
     data: Any
     start: int
     end: int
+    stands_out: bool
+    """It ends its line, and begins it or follows a colon, `=`, `is` or `are`: no citation."""
 
 
 def _final(answer: Answer, keys: Sequence[str], escapes: str) -> tuple[list[JsonValue], str]:
-    """The outermost JSON values that are no drafts, and the text after the last with these keys.
+    """The outermost JSON values that are not drafts, and the text after the last with these keys.
 
     A draft is followed by the end of the reasoning, or stands in reasoning without an end. Of an
     answer that was cut, only values at its beginning or end count: more was to follow the others.
@@ -176,7 +189,7 @@ def _final(answer: Answer, keys: Sequence[str], escapes: str) -> tuple[list[Json
     values = list(_values(text))
     tags = [
         tag
-        for tag in THOUGHT_TAG.finditer(text)
+        for tag in thought_tags(text)
         if not any(value.start <= tag.start() < value.end for value in values)
     ]
     start = max((tag.end() for tag in tags if tag["end"] or tag["end_"]), default=0)
@@ -198,13 +211,17 @@ def _blank(text: str) -> bool:
 
 def _values(text: str) -> Iterator[JsonValue]:
     """The outermost JSON objects and lists in a text."""
-    decoder, end = json.JSONDecoder(strict=False), 0
-    for tried, opening in enumerate(OPENING.finditer(text)):
-        if tried > MOST_OPENINGS:
+    decoder, end, passed = json.JSONDecoder(strict=False), 0, 0
+    for opening in itertools.islice(OPENING.finditer(text), MOST_OPENINGS):
+        if passed > MOST_PASSES * len(text):
             return
         if opening.start() >= end:
             try:
                 data, end = decoder.raw_decode(text, opening.start())
-            except (ValueError, RecursionError):
+            except (ValueError, RecursionError) as error:
+                passed += getattr(error, "pos", len(text)) - opening.start()
                 continue
-            yield JsonValue(data, opening.start(), end)
+            start = opening.start()
+            line = text[max(text.rfind("\n", 0, start) + 1, start - MOST_BEFORE) : start]
+            alone = INTRODUCED.search(line) and LINE_END.match(text, end)
+            yield JsonValue(data, start, end, alone is not None)

@@ -20,9 +20,9 @@ HELP = {
     "itself refused",
     "unanswered": "rerun to ask for what is missing",
     "over_budget": "rerun to continue, within label.server.max_requests and max_tokens",
-    "unreadable": "the answers are kept in .store/answers and not asked for again: set "
-    "label.server.ask_again=true for that; another label.server.model or more max_answer_tokens "
-    "may help",
+    "unreadable": "the answers are kept in .store/answers, and their questions are repeated only "
+    "with label.server.ask_again=true; another label.server.model or more max_answer_tokens may "
+    "help",
 }
 """Each status that a rerun may change, and how."""
 MOST_REASONS = 3

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
+import scipy
 
 from saelens_steer.files import digest
 from saelens_steer.labels.labeller import BlindPair, HeldOutExamples, LabelError, Labeller, Name
@@ -62,7 +62,7 @@ def detection_score(labeller: Labeller, name: Name, trials: HeldOutExamples) -> 
     n = min(len(trials.firing), len(trials.silent))
     if 2 * n < FEWEST:
         why = f"{len(trials.firing)} firing and {len(trials.silent)} silent contexts are held out"
-        return LabelScore("too_few", f"{why}; the score needs {FEWEST}, half of each kind")
+        return LabelScore("too_few", f"{why}; the score needs at least {(FEWEST + 1) // 2} of each")
     spread = np.linspace(0, len(trials.firing) - 1, n).round().astype(int)
     marked = [("".join(trials.firing[i].tokens), True) for i in spread]
     marked += [("".join(c.tokens), False) for c in trials.silent[:n]]
@@ -84,7 +84,7 @@ def causal_score(labeller: Labeller, name: Name, trials: HeldOutExamples) -> Lab
     if len(pairs) < FEWEST:
         equal = len(trials.pairs) - len(pairs)
         why = f"{len(pairs)} pairs of texts differ and {equal} are equal"
-        return LabelScore("too_few", f"{why}; the score needs {FEWEST} that differ")
+        return LabelScore("too_few", f"{why}; the score needs at least {FEWEST} that differ")
     pairs.sort(key=lambda pair: digest("causal", pair.prompt, pair.steered))
     drawn = sorted(pairs, key=lambda pair: digest("first", pair.prompt, pair.steered, pair.other))
     first = [drawn.index(pair) < len(pairs) / 2 for pair in pairs]
@@ -102,7 +102,7 @@ def causal_score(labeller: Labeller, name: Name, trials: HeldOutExamples) -> Lab
 def against_chance(right: Sequence[bool]) -> LabelScore:
     """The score of answers of which guessing would get half right."""
     n, correct = len(right), sum(right)
-    test = binomtest(correct, n, CHANCE, alternative="greater")
-    both = binomtest(correct, n, CHANCE).proportion_ci(0.95, method="exact")
+    test = scipy.stats.binomtest(correct, n, CHANCE, alternative="greater")
+    both = scipy.stats.binomtest(correct, n, CHANCE).proportion_ci(0.95, method="exact")
     ends = float(both.low), float(both.high)
     return LabelScore(SCORED, "", correct, n, correct / n, *ends, CHANCE, float(test.pvalue))

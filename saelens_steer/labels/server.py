@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,15 +13,17 @@ from typing import Any
 
 import openai
 
-from saelens_steer.config import ServerSpec
-from saelens_steer.errors import InputError
+from saelens_steer.config import ServerSpec, key_of
 from saelens_steer.labels.labeller import LabelError, writable
+from saelens_steer.labels.transfer import joined, within
 
 TRANSIENT = (408, 409, 429)
 """Statuses that are worth a retry, besides 5xx."""
+MOVED = (301, 302, 303, 307, 308)
+"""Redirects. They are not followed: another host must not see the key or the texts."""
 FATAL = (401, 404)
-"""Statuses about the key or the model, so no other question would be answered either. A 403 may
-also be about the content of one question, so it ends that question alone."""
+"""Statuses about the key or the model, so no other question would be answered either.
+A 403 may also be about the content of one question, so it ends that question alone."""
 SUSPECT = (401, 403, 404)
 """Statuses that the key or the model may have caused."""
 ABOUT_SCHEMA = (400, 422)
@@ -88,29 +89,14 @@ class ServerRefusal(LabelError):
     """A refusal that holds for every other question too."""
 
 
-def key_of(spec: ServerSpec) -> str | None:
-    """The key from the environment variable `key_env`. Raises InputError if it holds no key."""
-    if spec.key_env is None:
-        return None
-    key = os.environ.get(spec.key_env, "").strip()
-    if not key:
-        raise InputError(
-            f"label.server.key_env: the environment variable {spec.key_env} is not set: export it"
-        )
-    if not (key.isascii() and key.isprintable() and " " not in key):
-        raise InputError(
-            f"label.server.key_env: {spec.key_env} does not hold a key: a key is printable ASCII "
-            "without spaces"
-        )
-    return key
-
-
 class Server:
     """Sends requests. Nothing that it returns or raises contains the key."""
 
     def __init__(self, spec: ServerSpec) -> None:
         self._spec, self._key = spec, key_of(spec)
-        transport = openai.DefaultHttpxClient(event_hooks={"request": [self._drop_other_headers]})
+        transport = BoundedClient(
+            event_hooks={"request": [self._drop_other_headers]}, follow_redirects=False
+        )
         self._client = openai.OpenAI(
             api_key=self._key or NO_KEY,
             base_url=spec.base_url,
@@ -125,12 +111,12 @@ class Server:
         Raises TransientFailure, SchemaRefused, ServerRefusal, or LabelError if no retry can help.
         """
         try:
-            body = self._body(question, with_schema)
+            body = within(self._spec.timeout, lambda: self._body(question, with_schema))
         except openai.APIStatusError as error:
             raise self._refusal(error, with_schema) from None
         except (openai.OpenAIError, OSError) as error:
             why = f"the connection failed: {self._message(error)}"
-            if isinstance(error, openai.APITimeoutError):
+            if isinstance(error, openai.APITimeoutError | TimeoutError):
                 why = f"no answer within {self._spec.timeout:g} s"
             unreached = type(error.__cause__).__name__ in UNREACHED
             raise TransientFailure(why, free=unreached) from None
@@ -183,6 +169,10 @@ class Server:
 
     def _refusal(self, error: openai.APIStatusError, with_schema: bool) -> Exception:
         status = error.status_code
+        if status in MOVED:
+            to = self.clean(error.response.headers.get("location", "another address"))
+            why = f"{self._spec.base_url} redirects to {to[:LONGEST_MESSAGE]}, which is not "
+            return ServerRefusal("refused", why + "followed: set label.server.base_url")
         why = f"status {status}: {self._message(error)}"
         if status in TRANSIENT or status >= 500:
             return TransientFailure(why, _retry_after(error), free=True)
@@ -224,6 +214,22 @@ class Server:
         allowed = HEADERS if self._key else HEADERS - {"authorization"}
         for name in {name.lower() for name in request.headers} - allowed:
             del request.headers[name]
+
+
+class BoundedClient(openai.DefaultHttpxClient):
+    """Reads an answer only up to a length, and none that is compressed."""
+
+    def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:  # noqa: ARG002
+        request.headers["accept-encoding"] = "identity"
+        response = super().send(request, stream=True, **options)
+        try:
+            if response.headers.get("content-encoding", "identity").lower() != "identity":
+                raise OSError("the answer is compressed, contrary to the request")
+            content = joined(response.iter_raw())
+        finally:
+            response.close()
+        about = {"headers": response.headers, "request": request, "content": content}
+        return type(response)(response.status_code, **about)
 
 
 def _joined(content: Any, kind: str) -> str:

@@ -1,7 +1,7 @@
 """Metrics: pure functions of logits and of text, and how a config names them."""
 
 from saelens_steer.metrics.code import code_validity
-from saelens_steer.metrics.custom import FunctionMetric, imported, source_of
+from saelens_steer.metrics.custom import FunctionMetric
 from saelens_steer.metrics.latex import latex_validity
 from saelens_steer.metrics.metric import KL, LogitMetric, Metric, TextMetric, kl
 from saelens_steer.metrics.registry import (
@@ -9,6 +9,7 @@ from saelens_steer.metrics.registry import (
     MetricLike,
     MetricsLike,
     check_starts,
+    log_prob,
     margin,
     metric_provenance,
     metric_specs,
@@ -16,9 +17,9 @@ from saelens_steer.metrics.registry import (
     resolve_metrics,
 )
 from saelens_steer.metrics.text import (
-    THOUGHT_TAG,
     completion_of,
     distinct_words,
     read_completion,
     text_values,
+    thought_tags,
 )

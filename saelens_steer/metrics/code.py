@@ -34,10 +34,10 @@ def code_validity(text: str, truncated: bool = False) -> Validity:
 
     Thoughts (`<think> … </think>`) are left out. `valid`: at least one closed ```` ```python ````
     or ```` ```py ```` fence, and all of them parse by the running interpreter's grammar, as an
-    empty one does; the rest of the opening line is no code. `truncated`: `truncated` says the token
-    limit cut the text, and it ends inside a Python fence (or an opening line that may become one).
-    An open fence at the end of a finished text is `invalid`. Fences of other languages, or of none,
-    are ignored.
+    empty one does; the rest of the opening line is not code. `truncated`: `truncated` says the
+    token limit cut the text, and it ends inside a Python fence (or an opening line that may become
+    one). An open fence at the end of a finished text is `invalid`. Fences of other languages, or
+    of none, are ignored.
     """
     found = list(fences(answer_of(text)))
     if truncated and found and _cut_inside_python(found[-1]):
@@ -143,11 +143,12 @@ def _fence(lines: list[str], first: int, opening: re.Match[str]) -> Fence:
     indent = _columns(re.sub(r"\S", " ", own.removeprefix(" ") if quotes else own))
     language, open_ended = _language(opening["info"])
     body, last, closed = [], first, False
-    for line in lines[first + 1 :]:
+    for number in range(first + 1, len(lines)):  # a slice would copy the rest for every fence
+        line = lines[number]
         start = _after_quotes(line, quotes)
         if start is None:
             break
-        last += 1
+        last = number
         if closed := _closes(line[start:], opening["mark"], indent):
             break
         body.append(line[start:])

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import linecache
 import math
 import numbers
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 
 from saelens_steer.config import plain
-from saelens_steer.errors import InputError, or_known
+from saelens_steer.errors import InputError
+from saelens_steer.functions import Call, called, imported
 from saelens_steer.metrics.metric import LogitMetric, Metric, TextMetric
+from saelens_steer.progress import say, say_once
 from saelens_steer.tensors import Logits, PerRow
 
-SHAPES = "(logits), (logits, baseline), (text) or (text, truncated)"
 TRIAL_ROWS = 3
+PATIENCE = 60.0
+"""Seconds after which a call that is still running is named."""
 TRIAL_TEXT = "One line,\nand another."
-Call = Callable[[Any, Any], Any]
-"""A user's function, called with logits and baseline, or with a completion and `truncated`."""
-
-_CHANGED: dict[str, int | None] = {}
-"""Imported metric module → modification time of its file when it was read."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +72,7 @@ class FunctionMetric:
         are the function's attribute `columns`, or what it returns for an empty completion.
         """
         path = path or self.name
-        first, call = _called(path, self.function)
+        first, call = called(path, self.function)
         if first == "logits":
             fn = partial(_rows, path, call)
             _try_on_logits(path, fn, d_vocab, device)
@@ -89,85 +81,6 @@ class FunctionMetric:
         metric = TextMetric(self.name, columns, partial(_numbers, path, call, columns, self.name))
         metric.fn(TRIAL_TEXT, False)
         return metric
-
-
-def source_of(function: Callable[..., Any]) -> str:
-    """Source of the module that defines a function. Raises InputError if it has no file."""
-    try:
-        return inspect.getsource(sys.modules[function.__module__])
-    except (OSError, TypeError, KeyError):
-        raise InputError(f"{function!r} has no source file: define it in a .py file") from None
-
-
-def imported(path: str, what: str = "metric") -> Callable[..., Any]:
-    """The function behind `package.module:function`. Raises InputError."""
-    module_name, _, attribute = path.partition(":")
-    with _working_directory_importable():
-        try:
-            found: Any = _fresh(importlib.import_module(module_name))
-        except Exception as error:
-            raise InputError(
-                f"{what} {path!r}: cannot import {module_name!r} "
-                f"({type(error).__name__}: {error}); is it installed or in this directory?"
-            ) from error
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            public = sorted(n for n, v in vars(found).items() if callable(v) and n[0] != "_")
-            raise InputError(f"{what} {path!r}: no {part!r} there; {or_known(part, public)}")
-        found = getattr(found, part)
-    if not callable(found):
-        raise InputError(f"{what} {path!r} is a {type(found).__name__}, not a function")
-    return found
-
-
-def _fresh(module: ModuleType) -> ModuleType:
-    """The module, reloaded if its file has changed since the import, as it does in a notebook."""
-    file = getattr(module, "__file__", None)
-    changed = Path(file).stat().st_mtime_ns if file and Path(file).is_file() else None
-    if _CHANGED.setdefault(module.__name__, changed) != changed:
-        _CHANGED[module.__name__] = changed
-        linecache.checkcache(file)
-        return importlib.reload(module)
-    return module
-
-
-@contextmanager
-def _working_directory_importable() -> Iterator[None]:
-    """Append the working directory to sys.path: last, so that it shadows nothing installed."""
-    here = str(Path.cwd())
-    sys.path.append(here)
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        if here in sys.path:
-            del sys.path[len(sys.path) - 1 - sys.path[::-1].index(here)]
-
-
-def _called(path: str, function: Callable[..., Any]) -> tuple[str, Call]:
-    """Name of the first parameter, and the function as one of the two values that it accepts."""
-    module = isinstance(function, torch.nn.Module)
-    try:
-        signature = inspect.signature(function.forward if module else function)
-    except (TypeError, ValueError):
-        raise InputError(f"metric {path!r} has no readable signature; write {SHAPES}") from None
-    parameters = list(signature.parameters.values())
-    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    taken = [p for p in parameters if p.kind in plain]
-    needed = [p for p in parameters if p.default is p.empty and "VAR" not in p.kind.name]
-    first = taken[0].name if taken else ""
-    second = taken[1].name if len(taken) > 1 else ""
-    more = "baseline" if first == "logits" else "truncated"
-    keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name == more]
-    n = 2 if second.startswith(more) else 1
-    if first not in ("logits", "text", "completion") or not {*needed} <= {*taken[:n], *keywords}:
-        raise InputError(
-            f"metric {path!r} takes ({', '.join(p.name for p in parameters)}); its parameters "
-            f"must be {SHAPES}"
-        )
-    if keywords:
-        return first, lambda one, two: function(one, **{more: two})
-    return first, lambda one, two: function(*(one, two)[:n])
 
 
 def _rows(path: str, call: Call, logits: Logits, *, baseline: Logits) -> PerRow:
@@ -188,7 +101,7 @@ def _rows(path: str, call: Call, logits: Logits, *, baseline: Logits) -> PerRow:
         )
     rows = rows.float()
     if bool(rows.isinf().any()):
-        raise InputError(f"metric {path!r} returned an infinite value: return NaN if undefined")
+        _note_infinite(path)
     return rows if logits.requires_grad else rows.detach()
 
 
@@ -198,6 +111,11 @@ def _try_on_logits(path: str, fn: Any, d_vocab: int, device: str) -> None:
     given = [torch.randn(TRIAL_ROWS, d_vocab, generator=draw).to(device) for draw in draws]
     logits, baseline = (one.clone() for one in given)
     rows = fn(logits, baseline=baseline)
+    if bool(rows.isinf().all()):
+        raise InputError(
+            f"metric {path!r} returned an infinite value for every row when tried on random "
+            "logits: return a bounded value"
+        )
     if bool(rows.isnan().all()):
         raise InputError(f"metric {path!r} returned NaN for every row when tried on random logits")
     if not (torch.equal(logits, given[0]) and torch.equal(baseline, given[1])):
@@ -226,9 +144,19 @@ def _number(path: str, value: Any) -> float:
         number = number[0]
     if not isinstance(number, numbers.Real):
         raise InputError(f"metric {path!r} must return numbers, not {_described(value)}")
-    if math.isinf(number):
-        raise InputError(f"metric {path!r} returned an infinite value: return NaN if undefined")
-    return float(number)
+    if not math.isinf(number):
+        return float(number)
+    _note_infinite(path)
+    return math.nan
+
+
+def _note_infinite(path: str) -> None:
+    """Say once for each metric that its infinite values are left out."""
+    say_once(
+        _note_infinite,
+        f"warning: metric {path!r} returned an infinite value, which counts as undefined and is "
+        "left out of every mean: return NaN there, or a bounded value",
+    )
 
 
 def _described(value: Any) -> str:
@@ -253,12 +181,22 @@ def _columns(path: str, function: Callable[..., Any], call: Call, name: str) -> 
 
 
 def _answer(path: str, inputs: str, call: Callable[[], Any]) -> Any:
-    """The result of `call`; an error of the metric's own becomes InputError."""
+    """The result of `call`; an error of the metric's own becomes InputError, as sys.exit() does.
+
+    A call that takes longer than PATIENCE is named and goes on: Python cannot end a function from
+    outside, nor keep one from ending the process by os._exit.
+    """
+    named = f"metric {path!r} has been busy with {inputs} for {PATIENCE:g} s"
+    timer = threading.Timer(PATIENCE, say, [f"{named}; interrupt the run if it never ends"])
+    timer.daemon = True
+    timer.start()
     try:
         return call()
     except (InputError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"metric {path!r} failed on {inputs}: {type(error).__name__}: {error}"
         ) from error
+    finally:
+        timer.cancel()

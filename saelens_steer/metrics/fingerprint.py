@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import dis
 import functools
 import hashlib
 import importlib
@@ -23,20 +22,22 @@ import numpy as np
 import torch
 
 from saelens_steer.files import digest, file_digest
-from saelens_steer.metrics.packages import installed, public_name
+from saelens_steer.metrics.code_names import HIDDEN, OUTSIDE, CodeNames, is_loaded
+from saelens_steer.metrics.packages import public_name
+from saelens_steer.own_code import installed
 
 PLAIN = (
     *(type(None), bool, int, float, complex, str, bytes, type(...), range, slice),
     *(Decimal, Fraction, np.dtype, torch.dtype, torch.device, torch.Size),
 )
 """Types whose repr tells their values apart."""
-HIDDEN = frozenset({"globals", "eval", "exec", "compile", "open", "input", "__import__"})
-"""Builtins that read what the code does not name."""
 DESCRIPTORS = (
     *(types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType),
     *(types.MemberDescriptorType, types.GetSetDescriptorType),
 )
+BUILTIN = ("builtins", "io", "_io")
 GRAD_MODES = (torch.no_grad, torch.enable_grad, torch.inference_mode)
+METHODS = types.FunctionType, property, staticmethod, classmethod, functools.cached_property
 FIELD = type(vars(namedtuple("_Named", "name"))["name"])
 NOT_READ = frozenset({
     *("__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__annotations__"),
@@ -75,6 +76,8 @@ class _Parts:
         if kind in PLAIN or isinstance(value, np.dtype):
             return [kind.__name__, repr(value)]
         if (known := public_name(value)) is not None:
+            if known[1].rpartition(".")[2] in (HIDDEN if known[0] in BUILTIN else OUTSIDE):
+                raise UnknownContentError(f"what {known[1]} finds")
             return known
         if kind not in (tuple, frozenset) and (again := self.again(value)):
             return again
@@ -116,7 +119,7 @@ class _Parts:
         A wrapper that a package puts around a user's function holds the latter in its closure.
         """
         code, module = f.__code__, str(f.__globals__.get("__name__"))
-        names = _Names(code)
+        names = CodeNames(code)
         cells = zip(code.co_freevars, f.__closure__ or (), strict=True)
         held = [self.cell(cell, f"{name} in {where}", names.attributes) for name, cell in cells]
         held += [self.value(one, f"a default of {where}") for one in f.__defaults__ or ()]
@@ -129,24 +132,28 @@ class _Parts:
 
     def cell(self, cell: types.CellType, where: str, attributes: set[str]) -> Any:
         try:
-            return self.read(cell.cell_contents, where, attributes)
+            held = cell.cell_contents
         except ValueError:
             return "empty"
+        return self.read(held, where, attributes)
 
     def code(self, code: types.CodeType, where: str) -> Any:
-        """Instructions, constants (nested code too) and names, but not where they are written."""
+        """Instructions, constants (nested code too) and names; no docstrings or line numbers."""
         names = [code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars]
         numbers = [code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount]
         constants = [
             self.code(one, where) if isinstance(one, types.CodeType) else self.value(one, where)
-            for one in code.co_consts
+            for place, one in enumerate(code.co_consts)
+            if place > 0 or is_loaded(code, place)  # or else it is the docstring, or None
         ]
         instructions = [code.co_code.hex(), code.co_exceptiontable.hex(), code.co_flags]
         return [*names, *numbers, constants, *instructions]
 
-    def reads(self, f: types.FunctionType, names: _Names) -> list[Any]:
+    def reads(self, f: types.FunctionType, names: CodeNames) -> list[Any]:
         """The globals and modules that the code names, with their values."""
         found: list[Any] = []
+        for name in sorted(names.attributes & OUTSIDE):
+            raise UnknownContentError(f"what {name} finds")
         for name in sorted(names.globals):
             if name in f.__globals__:
                 found.append([name, self.read(f.__globals__[name], name, names.attributes)])
@@ -196,10 +203,12 @@ class _Parts:
 
     def class_(self, cls: type, where: str) -> Any:
         """Bases and members."""
-        if isinstance(cls, EnumMeta):
-            members: Any = cls.__members__.items()
-            return [cls.__qualname__, [[n, self.value(m.value, where)] for n, m in members]]
         above = [self.value(one, where) for one in (type(cls), *cls.__bases__) if one is not type]
+        if isinstance(cls, EnumMeta):
+            listed: Any = cls.__members__
+            members = {name: member.value for name, member in listed.items()}
+            code = {n: one for n, one in vars(cls).items() if isinstance(one, METHODS)}
+            return [above, self.values(members, f"{where}."), self.values(code, f"{where}.")]
         own = {name: one for name, one in vars(cls).items() if name not in NOT_READ}
         if is_dataclass(cls):
             own = {n: one for n, one in own.items() if not _is_written_by_dataclass(one)}
@@ -222,6 +231,8 @@ class _Parts:
         if options is None or isinstance(value, type) or not options.frozen:
             return None
         held = {f.name: getattr(value, f.name) for f in fields(value)}
+        more: dict[str, Any] = getattr(value, "__dict__", {})
+        held |= {n: one for n, one in more.items() if not _is_cached(n, type(value))}
         return [self.value(type(value), where), self.values(held, f"{where}.")]
 
     def wrapped(self, value: Any, where: str) -> Any:
@@ -232,9 +243,12 @@ class _Parts:
 
 
 def _tensor(_: _Parts, value: torch.Tensor, __: str) -> Any:
-    if type(value) not in (torch.Tensor, torch.nn.Parameter) or value.layout != torch.strided:
+    plain = type(value) in (torch.Tensor, torch.nn.Parameter) and value.layout == torch.strided
+    if not plain or value.is_quantized or value.is_meta:
         return None
-    data: Any = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    value = value.detach().cpu().resolve_conj().resolve_neg()
+    row = value.reshape(-1).clone(memory_format=torch.contiguous_format)
+    data: Any = row.view(torch.uint8).numpy()
     return [str(value.dtype), list(value.shape), hashlib.sha256(data).hexdigest()]
 
 
@@ -243,7 +257,7 @@ def _array(reader: _Parts, value: np.ndarray | np.generic, where: str) -> Any:
         return None
     if value.dtype.hasobject:
         return [list(value.shape), reader.value(value.tolist(), where)]
-    return [value.dtype.str, list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
+    return [repr(value.dtype), list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
 
 
 DESCRIBED: tuple[tuple[Any, Callable[[_Parts, Any, str], Any]], ...] = (
@@ -264,32 +278,15 @@ DESCRIBED: tuple[tuple[Any, Callable[[_Parts, Any, str], Any]], ...] = (
     (np.ufunc, lambda _, value, __: [value.__name__, np.__version__]),
     (types.ModuleType, lambda reader, value, where: reader.read(value, where, set())),
     (type, _Parts.class_),
-    ((property, staticmethod, classmethod, functools.cached_property), _Parts.wrapped),
+    (METHODS[1:], _Parts.wrapped),
     (functools._lru_cache_wrapper, _Parts.wrapped),
     (object, _Parts.instance),
 )
 """Types, and how a value of one is described; None: not by this entry."""
 
 
-class _Names:
-    """The names that code reads, that of nested functions included."""
-
-    def __init__(self, code: types.CodeType) -> None:
-        self.globals, self.attributes, self.imports = set[str](), set[str](), set[str]()
-        self._add(code)
-
-    def _add(self, code: types.CodeType) -> None:
-        instructions = list(dis.get_instructions(code))
-        for place, one in enumerate(instructions):
-            if one.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"):
-                self.globals.add(one.argval)
-            elif one.opname == "IMPORT_NAME":
-                level = instructions[place - 2].argval  # 0: absolute; then the list of names
-                self.imports.add("." * level + one.argval)
-            elif "ATTR" in one.opname or one.opname in ("LOAD_METHOD", "IMPORT_FROM"):
-                self.attributes.add(one.argval)
-        for inner in (one for one in code.co_consts if isinstance(one, types.CodeType)):
-            self._add(inner)
+def _is_cached(name: str, cls: type) -> bool:
+    return isinstance(getattr(cls, name, None), functools.cached_property)
 
 
 def _is_written_by_dataclass(value: Any) -> bool:

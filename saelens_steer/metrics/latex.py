@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from saelens_steer.metrics.code import Validity, without_fences
-from saelens_steer.metrics.dollars import literal_dollars
+from saelens_steer.metrics.dollars import read_dollars
 from saelens_steer.metrics.text import answer_of
 
 _MARKS = re.compile(
@@ -26,8 +26,8 @@ _MARKS = re.compile(
 )
 _BRACKETS = {"(": ")", "[": "]"}
 _TEXT_COMMANDS = frozenset({
-    "text", "mbox", "hbox", "textrm", "textbf", "textit", "texttt", "textsf", "textnormal",
-    "intertext", "tag",
+    "text", "mbox", "hbox", "fbox", "textrm", "textbf", "textit", "texttt", "textsf", "textnormal",
+    "textup", "textmd", "textsl", "textsc", "emph", "intertext", "shortintertext", "tag",
 })  # fmt: skip
 """Their argument is text, so `$` in it opens mathematics again."""
 _MATH_ENVIRONMENTS = frozenset({
@@ -67,7 +67,7 @@ def latex_first(text: str) -> bool:
     match = _DELIMITER.match(text)
     if match is None:
         return False
-    return match[1] != "$" or match.start(1) not in literal_dollars(text)
+    return match[1] != "$" or match.start(1) not in read_dollars(text).literal
 
 
 class _Reader:
@@ -75,7 +75,7 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.literal = literal_dollars(text)
+        self.known = read_dollars(text)
         self.open: list[tuple[str, bool]] = []
         """(what closes it, whether mathematics is inside), innermost last."""
         self.maths = 0
@@ -135,14 +135,17 @@ class _Reader:
         left = len(mark["dollars"])
         while left:
             inside = self.open[-1][0] if self._in_math else ""
-            single = left == 1 or inside == "$"
+            single, start = left == 1 or inside == "$", mark.end() - left
             left -= 1 if single else 2
             if inside == "$$" and single:  # half a delimiter: only if the text is cut
                 return mark.end() == len(self.text)
             if inside:
                 if not self._pop("$" if single else "$$"):
                     return False
-            elif not (single and mark.end() - 1 in self.literal):
+            elif start in self.known.unopened:
+                self.present = True
+                return False
+            elif start not in self.known.literal:
                 self._push("$" if single else "$$", True)
         return True
 

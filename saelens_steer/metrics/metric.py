@@ -39,12 +39,18 @@ class LogitMetric:
     def of(
         self, logits: Logits, *, baseline: Logits, columns: Int[Tensor, " column"] | None = None
     ) -> PerRow:
-        """The metric of each row. `columns`: the token ids of the logits, ascending; None: all."""
+        """The metric of each row. `columns`: the token ids of the logits, ascending; None: all.
+
+        NaN where it is infinite, and where a logit is NaN or +∞, so that the row says nothing.
+        """
+        sound = logits.detach().amax(-1).isfinite()
         if self.reads is None:
-            return self.fn(logits, baseline=baseline)
-        ids = self.reads if columns is None else torch.searchsorted(columns, self.reads)
-        ids = ids.to(logits.device)
-        return self.fn(logits[:, ids], baseline=baseline[:, ids])
+            rows = self.fn(logits, baseline=baseline)
+        else:
+            ids = self.reads if columns is None else torch.searchsorted(columns, self.reads)
+            ids = ids.to(logits.device)
+            rows = self.fn(logits[:, ids], baseline=baseline[:, ids])
+        return torch.where(sound & rows.detach().isfinite(), rows, torch.nan)
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,19 @@ def logit_margin(
 ) -> PerRow:
     """max(logits[target]) − max(logits[other]) of each row, in float32: positive favours target."""
     return _largest(logits, target_ids) - _largest(logits, other_ids)
+
+
+def target_log_prob(
+    logits: Logits,
+    *,
+    baseline: Logits,  # noqa: ARG001
+    target: Int[Tensor, " target"],
+    among: Int[Tensor, " among"] | None,
+) -> PerRow:
+    """log p(target | among) of each row, in nats, float32; `among` None: the whole vocabulary."""
+    exact = logits.float()
+    whole = exact if among is None else exact[:, among.to(exact.device)]
+    return exact[:, target.to(exact.device)].logsumexp(-1) - whole.logsumexp(-1)
 
 
 def _largest(logits: Logits, ids: Sequence[int] | Tensor) -> PerRow:

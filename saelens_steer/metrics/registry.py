@@ -6,50 +6,46 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import torch
-from pydantic import ValidationError
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from saelens_steer.config import (
+    FORMS,
+    LogProbMetric,
+    LogProbSpec,
     MarginMetric,
     MarginSpec,
     MentionsMetric,
     MetricSpec,
     TokenSetSpec,
+    check_columns,
+    check_metric,
     checked,
 )
-from saelens_steer.data import Encoded, complement, describe, token_set
-from saelens_steer.errors import InputError, or_known
+from saelens_steer.data import Encoded, describe
+from saelens_steer.errors import InputError
 from saelens_steer.files import digest
+from saelens_steer.functions import function_version
 from saelens_steer.metrics.code import Validity, code_validity
 from saelens_steer.metrics.custom import FunctionMetric
 from saelens_steer.metrics.fingerprint import UnknownContentError, fingerprint
 from saelens_steer.metrics.latex import latex_first, latex_validity
-from saelens_steer.metrics.metric import KL, LogitMetric, Metric, TextMetric, logit_margin
+from saelens_steer.metrics.metric import KL, Metric, TextMetric
 from saelens_steer.metrics.text import distinct_words, mentions
+from saelens_steer.metrics.token_metrics import (
+    log_prob_metric,
+    log_prob_sets,
+    margin_metric,
+    margin_sets,
+)
+from saelens_steer.no_tokenizer import check_tokenizer
 from saelens_steer.progress import say_once
-from saelens_steer.tensors import Logits, PerRow
-
-TABLE_COLUMNS = frozenset({
-    "direction", "family", "feature", "edit", "hook_name", "positions", "alpha", "alpha_unit",
-    "prompt_id", "domain", "matched_norm", "matched_to", "n", "cell", "sample", "prompt",
-    "completion", "truncated", "n_tokens", "code", "latex", "receipt_positions", "receipt_push",
-    "receipt_rel_norm", "receipt_feature_act", "variant", "edits", "receipt_changed",
-    "receipt_act_before", "receipt_act", "kind", "found_by", "text_loss", "rank", "method", "side",
-    "equal", "effect", "metric",
-})  # fmt: skip
-"""Column names of the result tables, which no metric may have."""
-SUFFIXES = ("_delta", "_ci_low", "_ci_high")
-"""The suffixes that the summary table appends to a metric's name."""
-
 
 TokenSet = str | Sequence[str] | Sequence[int] | TokenSetSpec
 """The name of a shipped set, token strings, token ids, or a spec."""
-MetricForm = MarginMetric | MentionsMetric | FunctionMetric | Mapping[str, object]
+MetricForm = MarginMetric | LogProbMetric | MentionsMetric | FunctionMetric | Mapping[str, object]
 MetricLike = str | MetricForm | Callable[..., object]
-"""A shipped name, a `margin(…)`, a function of `logits` or of `text`, {name: function}, a name
-`package.module:function`, or a metric as a config writes it."""
+"""A shipped name, a `margin(…)` or `log_prob(…)`, a function of `logits` or of `text`,
+{name: function}, a name `package.module:function`, or a metric as a config writes it."""
 MetricsLike = Sequence[MetricLike] | Mapping[str, Callable[..., object]]
 """A list of metrics, or {name: function}."""
 Asked = MetricSpec | FunctionMetric
@@ -62,11 +58,24 @@ def margin(
     """A metric for `metrics=[…]`: the largest target logit minus the largest other logit.
 
     `target`, `other`: token strings such as ["car", "Car"] (each with and without a leading
-    space), token ids, or the name of a shipped set such as "latex_delimiters". other=None: every
-    other token but special ones. Raises InputError for a set that is none of these.
+    space), token ids, or the name of a shipped set such as "latex_delimiters". other=None: all
+    other tokens except special ones. Raises InputError for a set that is none of these.
     """
     given = {"name": name, "target": target, "other": other}
     return MarginMetric(margin=checked(MarginSpec, given, "margin"))
+
+
+def log_prob(
+    *, target: TokenSet, excluding: TokenSet | None = None, name: str = "log_prob"
+) -> LogProbMetric:
+    """A metric for `metrics=[…]`: log p(next token in target | not in excluding), in nats.
+
+    If only tokens of `excluding` gain, a margin or a plain log-probability falls, but this does
+    not move. Token sets are written as in `margin`; excluding=None leaves out none. Raises
+    InputError for a set that is none of these.
+    """
+    given = {"name": name, "target": target, "excluding": excluding}
+    return LogProbMetric(log_prob=checked(LogProbSpec, given, "log_prob"))
 
 
 def metric_specs(metrics: MetricsLike) -> tuple[Asked, ...]:
@@ -75,6 +84,9 @@ def metric_specs(metrics: MetricsLike) -> tuple[Asked, ...]:
         metrics = [metrics]
     if isinstance(metrics, str | Mapping) or callable(metrics):
         shown = getattr(metrics, "__name__", None) or repr(metrics)
+        if isinstance(metrics, Mapping) and len(metrics) > 1:
+            each = (repr(m) if isinstance(m, str) else f"{{{n!r}: …}}" for n, m in metrics.items())
+            raise InputError(f"metrics should be a list: write metrics=[{', '.join(each)}]")
         raise InputError(f"metrics should be a list, not {shown}: write metrics=[{shown}]")
     return tuple(spec for metric in metrics for spec in _specs(metric))
 
@@ -94,14 +106,14 @@ def _version(spec: Asked, fresh: str) -> object:
             return spec.model_dump()
         if ":" not in spec:
             return spec
-        spec = FunctionMetric.imported(spec)
+        return [function_version(spec, "metric"), _version(FunctionMetric.imported(spec), fresh)]
     try:
         return [spec.name, fingerprint(spec.function)]
     except UnknownContentError as reads:
         say_once(
             fingerprint,
             f"metric {spec.name!r} reads {reads}, whose content cannot be compared with an earlier "
-            "run's: its values are measured anew in every run",
+            "run's: its values are measured again in every run",
         )
         return [spec.name, fresh]
 
@@ -115,7 +127,10 @@ def resolve_metrics(
     pass. Raises InputError, also if two metrics would write the same column.
     """
     found = [_resolve(spec, tokenizer, d_vocab, device) for spec in metric_specs(metrics)]
-    _refuse_clashes([column for metric in found for column in metric.columns])
+    own = [m for m in found if m is not SHIPPED.get(m.name)]
+    check_columns(*([column for m in some for column in m.columns] for some in (found, own)))
+    if judging := next((m.name for m in found if isinstance(m, TextMetric)), None):
+        check_tokenizer(tokenizer, f"{judging}, a metric of texts,")
     return found
 
 
@@ -141,32 +156,37 @@ def check_starts(metrics: Sequence[Metric], prompts: Sequence[Encoded]) -> None:
 def metric_provenance(
     metrics: MetricsLike, tokenizer: PreTrainedTokenizerBase, d_vocab: int
 ) -> dict[str, dict[str, Any]]:
-    """margin name → its token sets: `target` as text, `n_target`, `n_other`, `other` if given."""
-    margins = [s.margin for s in metric_specs(metrics) if isinstance(s, MarginMetric)]
+    """Name → token sets of margins and log-probabilities: `target` (and `other` or `excluding` if
+    given) as text, and how many tokens each has."""
     about: dict[str, dict[str, Any]] = {}
-    for spec in margins:
-        target, other = (ids.tolist() for ids in _margin_sets(spec, tokenizer, d_vocab))
-        about[spec.name] = {"target": describe(target, tokenizer)}
-        if spec.other is not None:
-            about[spec.name]["other"] = describe(other, tokenizer)
-        about[spec.name] |= {"n_target": len(target), "n_other": len(other)}
+    for spec in metric_specs(metrics):
+        if isinstance(spec, MarginMetric):
+            own, beside, given = spec.margin, "other", spec.margin.other
+            sets = margin_sets(own, tokenizer, d_vocab)
+        elif isinstance(spec, LogProbMetric):
+            own, beside, given = spec.log_prob, "excluding", spec.log_prob.excluding
+            sets = log_prob_sets(own, tokenizer, d_vocab)
+        else:
+            continue
+        target, others = (ids.tolist() for ids in sets)
+        about[own.name] = {"target": describe(target, tokenizer)}
+        if given is not None:
+            about[own.name][beside] = describe(others, tokenizer)
+        about[own.name] |= {"n_target": len(target), f"n_{beside}": len(others)}
     return about
 
 
 def _resolve(spec: Asked, tokenizer: PreTrainedTokenizerBase, d_vocab: int, device: str) -> Metric:
     if isinstance(spec, MarginMetric):
-        return _margin_metric(spec.margin, tokenizer, d_vocab)
+        return margin_metric(spec.margin, tokenizer, d_vocab)
+    if isinstance(spec, LogProbMetric):
+        return log_prob_metric(spec.log_prob, tokenizer, d_vocab)
     if isinstance(spec, MentionsMetric):
         return _text_metric(spec.mentions.name, partial(mentions, words=spec.mentions.words))
     if isinstance(spec, FunctionMetric):
         return spec.metric(d_vocab, device)
     if ":" in spec:
         return FunctionMetric.imported(spec).metric(d_vocab, device, spec)
-    if spec not in SHIPPED:
-        raise InputError(
-            f"unknown metric {spec!r}; {or_known(spec, SHIPPED)}, "
-            "or name a function as package.module:function"
-        )
     return SHIPPED[spec]
 
 
@@ -177,67 +197,22 @@ def _names_functions(given: Mapping[str, object]) -> bool:
 
 def _specs(metric: object) -> list[Asked]:
     """One metric as a spec; {name: function} may name several."""
-    if isinstance(metric, str | MarginMetric | MentionsMetric | FunctionMetric):
+    if isinstance(metric, str):
+        return [check_metric(metric)]
+    if isinstance(metric, MarginMetric | LogProbMetric | MentionsMetric | FunctionMetric):
         return [metric]
     if isinstance(metric, Mapping) and _names_functions(metric):
         return [FunctionMetric(str(name), function) for name, function in metric.items()]
-    if callable(metric):
-        return [FunctionMetric.of(metric)]
-    form = MentionsMetric if isinstance(metric, Mapping) and "mentions" in metric else MarginMetric
-    try:
-        return [form.model_validate(metric)]
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
+    if callable(metric):  # `ss.kl` is the shipped metric itself
+        shipped = [name for name, known in SHIPPED.items() if known.fn is metric]
+        return [*shipped] or [FunctionMetric.of(metric)]
+    if not isinstance(metric, Mapping):
         raise InputError(
-            "a metric is a shipped name, a margin, mentions, a function, or "
-            f"package.module:function, not {metric!r} ({where}: {problem['msg']})"
-        ) from None
-
-
-def _refuse_clashes(names: list[str]) -> None:
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            raise InputError(f"two metrics write the column {name!r}: rename or leave out one")
-        if not name.strip():
-            raise InputError("a metric needs a name that is not empty")
-        if name in TABLE_COLUMNS or any(name == f"{n}{s}" for n in names for s in SUFFIXES):
-            raise InputError(
-                f"a metric cannot be called {name!r}: the result tables have that column; rename it"
-            )
-
-
-def _margin_metric(
-    spec: MarginSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: int
-) -> LogitMetric:
-    """A margin as a function; it reads only the tokens of its sets if both are given."""
-    target, other = sets = _margin_sets(spec, tokenizer, d_vocab)
-    reads = None
-    if spec.other is not None:
-        reads = torch.cat(sets)
-        target, other = torch.arange(len(reads)).split([len(target), len(other)])
-    fn = partial(_margin, target=target, other=other)
-    return LogitMetric(spec.name, fn, reads, sets)
-
-
-def _margin(logits: Logits, *, baseline: Logits, target: Tensor, other: Tensor) -> PerRow:  # noqa: ARG001
-    return logit_margin(logits, target, other)
-
-
-def _margin_sets(
-    spec: MarginSpec, tokenizer: PreTrainedTokenizerBase, d_vocab: int
-) -> tuple[Tensor, Tensor]:
-    target = token_set(spec.target, tokenizer, d_vocab)
-    if spec.other is None:
-        other = complement(target, tokenizer, d_vocab)
-    else:
-        other = token_set(spec.other, tokenizer, d_vocab)
-    if shared := sorted(set(target) & set(other)):
-        names = ", ".join(map(repr, describe(shared[:3], tokenizer)))
-        raise InputError(f"margin {spec.name!r}: target and other share {names}; make them differ")
-    if not other:
-        raise InputError(f"margin {spec.name!r}: the target is the whole vocabulary; narrow it")
-    return torch.tensor(target), torch.tensor(other)
+            "a metric is a shipped name, a margin, a log_prob, mentions, a function, or "
+            f"package.module:function, not {metric!r}"
+        )
+    form = next((form for key, form in FORMS.items() if key in metric), MarginMetric)
+    return [checked(form, dict(metric), "metrics")]
 
 
 def _rates(name: str, validity: Callable[[str, bool], Validity]) -> TextMetric:

@@ -130,8 +130,9 @@ def _check_complete(name: str, info: dict[str, Any]) -> None:
     ]
     if unexpected:
         raise InputError(
-            f"The weights of {name} hold {len(unexpected)} weights that this architecture does not "
-            f"use, such as {unexpected[0]}; use the checkpoint that its config.json describes."
+            f"The checkpoint of {name} has weights that this architecture does not use "
+            f"({len(unexpected)}, such as {unexpected[0]}); use the checkpoint that its config.json"
+            " describes."
         )
 
 

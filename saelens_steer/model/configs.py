@@ -127,7 +127,7 @@ def _refuse(config: Any, text: Any) -> None:
         "quantized weights": quantization not in (None, *DEQUANTIZED),
         "bidirectional attention": bool(getattr(text, "use_bidirectional_attention", False)),
         "an encoder": bool(getattr(config, "is_encoder_decoder", False)),
-        "weights in a file of its own choice (transformers_weights)": bool(
+        "weights in a nonstandard file (transformers_weights)": bool(
             getattr(config, "transformers_weights", None)
         ),
     }

@@ -57,9 +57,9 @@ def run_to_hook(model: Model, tokens: Tokens, mask: Mask, hook_name: str) -> Res
 
 def check_readable(model: Model, hook_name: str) -> str:
     """`check_hook_name`, for a hook that `run_to_hook` can read: `mlp.hook_in` in both classes."""
+    layer = hook_layer(hook_name)
     if in_block(hook_name) != MLP_INPUT or is_bridge(model):
         return check_hook_name(model, hook_name)
-    layer = hook_layer(hook_name)
     check_hook_name(model, f"blocks.{layer}.hook_mlp_out")
     if str(model.cfg.normalization_type).endswith("Pre"):
         raise InputError(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from saelens_steer.errors import InputError
 from saelens_steer.model.forward import check_length
@@ -19,6 +20,8 @@ from saelens_steer.model.provenance import origin_of
 from saelens_steer.model.tokenizer import stop_ids
 from saelens_steer.tensors import Mask, Tokens
 
+UNDEFINED = -1
+"""In place of a token whose residual overflowed, so that the model says nothing."""
 _GENERATING: WeakKeyDictionary[Any, Mask] = WeakKeyDictionary()
 
 
@@ -47,18 +50,22 @@ def generate(
     mask: Mask,
     max_new_tokens: int,
     temperature: float = 0.0,
-    seed: int | None = None,
+    seeds: Sequence[int] = (),
 ) -> Int[Tensor, "batch new_pos"]:
     """The new tokens that continue left-padded prompts, padded after each row's stop token.
 
     Greedy at temperature 0. Stops early once every row has; a row without a stop token was cut off
-    at max_new_tokens. Sampling with a seed leaves torch's global random state unchanged. Hooks on
-    the model see the whole prompt first, then one position at a time (KV cache).
+    at max_new_tokens, or has UNDEFINED where its residual overflowed. With several seeds, the rows
+    are as many equal parts, each of which draws as in a batch of its own. Sampling with seeds
+    leaves torch's global random state unchanged. Hooks on the model see the whole prompt first,
+    then one position at a time (KV cache).
     """
     check_length(model, tokens.shape[1] + max_new_tokens)
     _check_left_padded(mask)
     stops, run = stop_token_ids(model), cast(Any, model).generate
-    with _seeded(seed, tokens.device), _mask_kept(model, tokens, mask) as (prompt, options):
+    seeds = seeds if temperature > 0 else seeds[:1]
+    seeded, lost = _seeded(seeds, tokens.device), list[Tensor]()
+    with seeded, _overflowing(model, lost), _mask_kept(model, tokens, mask) as (prompt, options):
         out = run(
             prompt,
             max_new_tokens=max_new_tokens,
@@ -71,10 +78,36 @@ def generate(
             verbose=False,
             **options,
         )
-    return _pad_after_stop(out[:, tokens.shape[1] :], stops, _padding(model))
+    new = _pad_after_stop(out[:, tokens.shape[1] :], stops, padding_id(model))
+    return _without_lost(new, lost)
 
 
-def _padding(model: Model) -> int:
+@contextlib.contextmanager
+def _overflowing(model: Model, lost: list[Tensor]) -> Iterator[None]:
+    """Add to `lost`, for each pass, the rows whose last residual overflows; they continue from 0.
+
+    Sampling from their logits, which are NaN, would end the whole batch with an error.
+    """
+
+    def look(resid: torch.Tensor, hook: Any) -> torch.Tensor:  # noqa: ARG001 (passed as hook=)
+        rows = ~resid[:, -1].float().norm(dim=-1).isfinite()
+        lost.append(rows)
+        return torch.where(rows[:, None, None], 0.0, resid) if bool(rows.any()) else resid
+
+    name = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
+    with model.hooks(fwd_hooks=[(name, look)] if name in model.hook_dict else []):
+        yield
+
+
+def _without_lost(new: Int[Tensor, "batch new_pos"], lost: list[Tensor]) -> Tensor:
+    """UNDEFINED from the first pass on in which a row's residual overflowed."""
+    if not any(bool(rows.any()) for rows in lost):
+        return new
+    passes = torch.stack(lost, dim=1)[:, : new.shape[1]].long().cumsum(dim=1) > 0
+    return new.masked_fill(passes.to(new.device), UNDEFINED)
+
+
+def padding_id(model: Model) -> int:
     """The id of padding, inside the embedding: the tokenizer's, else its EOS, else 0."""
     tokenizer: Any = tokenizer_of(model)
     ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
@@ -98,9 +131,9 @@ def _mask_kept(model: Model, tokens: Tokens, mask: Mask) -> Iterator[tuple[Token
     if is_bridge(model):
         yield tokens, {"attention_mask": mask.long()}
         return
-    tokenizer: Any = tokenizer_of(model)
+    own, tokenizer = model.tokenizer, cast(Any, tokenizer_of(model))
     first = set(tokens[torch.arange(len(tokens)), mask.long().argmax(dim=1)].tolist())
-    pad = next(i for i in (_padding(model), *range(model.cfg.d_vocab)) if i not in first)
+    pad = next(i for i in (padding_id(model), *range(model.cfg.d_vocab)) if i not in first)
     if pad != tokenizer.pad_token_id:
         model.tokenizer = copy.deepcopy(tokenizer)
         model.tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
@@ -108,20 +141,37 @@ def _mask_kept(model: Model, tokens: Tokens, mask: Mask) -> Iterator[tuple[Token
     try:
         yield tokens.masked_fill(~mask, pad), {"padding_side": "left"}
     finally:
-        model.tokenizer = tokenizer
+        model.tokenizer = own
         del _GENERATING[model]
 
 
 @contextlib.contextmanager
-def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
-    """Seed torch inside the context and restore its random state after; None changes nothing."""
-    if seed is None:
+def _seeded(seeds: Sequence[int], device: torch.device) -> Iterator[None]:
+    """Seed torch inside the context and restore its random state after; no seed changes nothing."""
+    if not seeds:
         yield
         return
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
+        torch.manual_seed(seeds[0])
+        with _DrawsByPart(seeds, device) if len(seeds) > 1 else contextlib.nullcontext():
+            yield
+
+
+class _DrawsByPart(TorchFunctionMode):
+    """Equal parts of the rows draw tokens from a generator each, as `model.generate` cannot."""
+
+    def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
+        super().__init__()
+        self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is not torch.multinomial:
+            return func(*args, **(kwargs or {}))
+        parts = zip(args[0].chunk(len(self.generators)), self.generators, strict=True)
+        return torch.cat([func(rows, *args[1:], generator=own) for rows, own in parts])
 
 
 def _pad_after_stop(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from saelens_steer.model.hooks import check_hook_name
-from saelens_steer.model.model_class import Model
+from saelens_steer.model.model_class import Model, is_weightless
 
 NEGLIGIBLE = 1e-4
 """A mean over d_model below this share of the root mean square counts as zero. In half precision
@@ -19,8 +19,11 @@ it is that dtype's own rounding, which is coarser."""
 def writes_centred(model: Model) -> bool:
     """Whether all that is written to the residual stream has mean 0 over d_model, measured.
 
-    `center_writing_weights` makes it so. A few tokens are run, and every layer is looked at.
+    `center_writing_weights` makes it so. A few tokens are run, and every layer is looked at. True
+    for a model without weights, for which nothing can be measured yet.
     """
+    if is_weightless(model):
+        return True
     check_hook_name(model, "blocks.0.hook_resid_post")
     tokens = torch.arange(1, 9, device=model.cfg.device)[None] % model.cfg.d_vocab
     seen: list[bool] = []

@@ -8,27 +8,18 @@ from typing import Any
 
 from torch import Tensor
 
+from saelens_steer.config import BLOCK, hook_layer
 from saelens_steer.errors import InputError
 from saelens_steer.model.model_class import Model, is_bridge
 
-BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 TWINS = {"hook_resid_post": ("hook_resid_pre", 1), "hook_resid_pre": ("hook_resid_post", -1)}
 """The other name of the same activation, and its layer relative to this one."""
 
 
 def default_hook_name(model: Model) -> str:
     """The residual stream before the middle layer."""
+    _check_model(model)
     return f"blocks.{model.cfg.n_layers // 2}.hook_resid_pre"
-
-
-def hook_layer(hook_name: str) -> int:
-    """The layer of a hook; InputError for a hook outside the layers."""
-    found = BLOCK.fullmatch(hook_name)
-    if found is None:
-        raise InputError(
-            f"The hook {hook_name!r} is not in a layer; use one such as 'blocks.4.hook_resid_pre'."
-        )
-    return int(found[1])
 
 
 def same_places(hook_name: str) -> tuple[str, ...]:
@@ -62,6 +53,7 @@ def check_hook_name(model: Model, hook_name: str) -> str:
     A TransformerBridge would silently ignore an unknown name. Every model that is read or steered
     comes through here, so models with SAEs attached are refused here.
     """
+    _check_model(model)
     _refuse_attached_saes(model)
     layer = hook_layer(hook_name)
     if layer >= model.cfg.n_layers:
@@ -73,6 +65,13 @@ def check_hook_name(model: Model, hook_name: str) -> str:
         raise InputError(f"There is no hook {hook_name!r}; {_instead(model, hook_name)}")
     _refuse_switched_off(model, hook_name)
     return hook_name
+
+
+def _check_model(model: Any) -> None:
+    if not hasattr(model, "hook_dict"):
+        raise InputError(
+            f"model should be a TransformerLens model, not {type(model).__name__}: use load_model"
+        )
 
 
 def _refuse_attached_saes(model: Any) -> None:
@@ -134,8 +133,8 @@ def _check_among(model: Model, hook_name: str, hooks: tuple[str, ...], what: str
     allowed = (*hooks, *BEFORE_NORM) if is_bridge(model) else hooks
     if in_block(hook_name) not in allowed:
         raise InputError(
-            f"The hook {hook_name!r} does not hold {what} for each position; use one of "
-            f"{', '.join(allowed)}."
+            f"{hook_name!r} cannot be used: give a hook that holds {what} for each position and "
+            f"is reached once per pass: {', '.join(allowed)}."
         )
     return hook_name
 

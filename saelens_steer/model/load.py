@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from saelens_steer.model import parity
 from saelens_steer.model.adapters import is_adapter, merged, read_adapter
 from saelens_steer.model.architectures import hooked_config, why_bridge
 from saelens_steer.model.checkpoint import Checkpoint, from_folder
+from saelens_steer.model.configs import weightless
 from saelens_steer.model.gguf import find_gguf, from_gguf
 from saelens_steer.model.memory import from_memory
 from saelens_steer.model.model_class import Model, ModelClass
@@ -29,10 +31,13 @@ from saelens_steer.model.provenance import REMEMBERED, ModelOrigin, reader_of, s
 from saelens_steer.model.settings import context_length, rope_theta
 from saelens_steer.model.snapshot import find_snapshot
 from saelens_steer.model.tokenizer import set_own_tokenizer, stop_ids
-from saelens_steer.progress import progress, say_once
+from saelens_steer.progress import progress, say, say_once
+from saelens_steer.tensors import first_unfinite, usable_device
 
 T = TypeVar("T")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+QUICK = 20_000_000
+"""Parameters up to which a proof takes about a second."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ def load_model(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     model_class: ModelClass = "HookedTransformer",
-    dtype: str = "float32",
+    dtype: str | torch.dtype = "float32",
     device: str = "auto",
     n_ctx: int | None = None,
     revision: str | None = None,
@@ -65,20 +70,67 @@ def load_model(
     capped at 4,096. InputError if the checkpoint cannot be loaded; ParityError if the loaded model
     disagrees with the Hugging Face model.
     """
+    found = find_model(
+        name, tokenizer, model_class, dtype=dtype, device=device, n_ctx=n_ctx, revision=revision
+    )
+    return found.loaded
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """A checkpoint and how to load it, before its weights are read."""
+
+    checkpoint: Checkpoint
+    request: LoadRequest
+
+    @cached_property
+    def loaded(self) -> Model:
+        """The model, proved to equal its checkpoint."""
+        with progress(f"loading {self.checkpoint.name}", None):
+            return _load_proven(self.checkpoint, self.request)
+
+    @property
+    def weightless(self) -> Model:
+        """The model without memory for its weights: its config, hooks and tokenizer.
+
+        The loaded model if TransformerLens needs the weights to build it, as for a bridge that
+        splits fused projections.
+        """
+        hf = weightless(self.checkpoint.config)
+        hf = hf.to(self.request.dtype)  # pyright: ignore[reportArgumentType]
+        if self.request.model_class == "TransformerBridge":
+            try:
+                return _bridge(hf, self.request)
+            except NotImplementedError:
+                return self.loaded
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            return _unfilled(hf, self.request)
+
+
+def find_model(
+    name: str | Path | PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    model_class: ModelClass = "HookedTransformer",
+    *,
+    dtype: str | torch.dtype = "float32",
+    device: str = "auto",
+    n_ctx: int | None = None,
+    revision: str | None = None,
+) -> FoundModel:
+    """The model that `load_model` would load; reads its config and its tokenizer."""
     _one_of(BUILDERS, model_class, "model class")
-    torch_dtype, device = _one_of(DTYPES, dtype, "dtype"), _device(device)
+    torch_dtype = _one_of(DTYPES, str(dtype).removeprefix("torch."), "dtype")
+    device = usable_device(device)
     checkpoint = find_checkpoint(name, tokenizer, revision)
-    length = context_length(checkpoint.config, n_ctx)
     request = LoadRequest(
         name=checkpoint.name,
         tokenizer=checkpoint.tokenizer,
         dtype=torch_dtype,
         device=device,
-        n_ctx=length,
+        n_ctx=context_length(checkpoint.config, n_ctx),
         model_class=_class_that_fits(checkpoint, model_class),
     )
-    with progress(f"loading {checkpoint.name}", None):
-        return _load_proven(checkpoint, request)
+    return FoundModel(checkpoint, request)
 
 
 def find_checkpoint(
@@ -128,8 +180,11 @@ def _load_proven(checkpoint: Checkpoint, spec: LoadRequest) -> Model:
     )
     remembered = parity.recall(key)
     hf = checkpoint.read(spec.dtype)
+    _check_finite(hf, spec)
     stops = stop_ids(hf, spec.tokenizer)
     if remembered is None:
+        if hf.num_parameters() > QUICK:
+            say(f"comparing {spec.name} with transformers (later loads skip this)")
         proof = WHOLE if spec.dtype == torch.float32 else _prove_in_float32(hf, spec)
         model, found = _build_and_compare(hf, spec)
         about = {"model": spec.name, "dtype": str(spec.dtype), "class": spec.model_class}
@@ -150,6 +205,20 @@ def _load_proven(checkpoint: Checkpoint, spec: LoadRequest) -> Model:
     return model
 
 
+def _check_finite(hf: PreTrainedModel, spec: LoadRequest) -> None:
+    """Raise InputError for a weight that holds NaN or an infinity.
+
+    Parity cannot find one in the embedding of a token that it does not read.
+    """
+    for name, weight in hf.named_parameters():
+        if (row := first_unfinite(weight)) is not None:
+            dtype = str(spec.dtype).removeprefix("torch.")
+            raise InputError(
+                f"The weights of {spec.name} hold NaN or an infinity in {name}, first at index "
+                f"{row}, as {dtype}; download them again, or load them in float32 if they overflow."
+            )
+
+
 def _build_and_compare(hf: PreTrainedModel, spec: LoadRequest) -> tuple[Model, parity.Parity]:
     """Run the checkpoint, convert it, and compare the two; building may take `hf` apart."""
     on_device, config = hf.to(spec.device), hf.config  # pyright: ignore[reportArgumentType]
@@ -168,12 +237,9 @@ def _prove_in_float32(hf: PreTrainedModel, spec: LoadRequest) -> str:
 
 def _hooked_transformer(hf: PreTrainedModel, spec: LoadRequest) -> HookedTransformer:
     """Rebuild the model from TransformerLens's modules, with unprocessed weights."""
-    cfg = hooked_config(hf.config, hf.dtype)
-    cfg.device, cfg.n_ctx, cfg.model_name = spec.device, spec.n_ctx, spec.name
     hf = hf.to("cpu")  # pyright: ignore[reportArgumentType]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        model = HookedTransformer(cfg)
+    model = _unfilled(hf, spec)
+    cfg = model.cfg
     weights = get_pretrained_state_dict(os.sep, cfg, hf, dtype=hf.dtype)
     if cfg.positional_embedding_type != "rotary":  # with ALiBi, TransformerLens makes an unused one
         positions = weights.get("pos_embed.W_pos", torch.zeros(spec.n_ctx, cfg.d_model))
@@ -185,6 +251,16 @@ def _hooked_transformer(hf: PreTrainedModel, spec: LoadRequest) -> HookedTransfo
         center_unembed=False,
         fold_value_biases=False,
     )
+    return model
+
+
+def _unfilled(hf: PreTrainedModel, spec: LoadRequest) -> HookedTransformer:
+    """TransformerLens's modules with their first weights."""
+    cfg = hooked_config(hf.config, hf.dtype)
+    cfg.device, cfg.n_ctx, cfg.model_name = spec.device, spec.n_ctx, spec.name
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        model = HookedTransformer(cfg, move_to_device=hf.device.type != "meta")
     set_own_tokenizer(model, spec.tokenizer)
     cfg.tokenizer_name = spec.tokenizer.name_or_path or None
     return model.eval()
@@ -194,7 +270,7 @@ def _bridge(hf: PreTrainedModel, spec: LoadRequest) -> TransformerBridge:
     """Wrap the Hugging Face module."""
     config: PretrainedConfig = hf.config
     model = build_bridge_from_module(
-        hf.to(spec.device),  # pyright: ignore[reportArgumentType]
+        hf if hf.device.type == "meta" else hf.to(spec.device),  # pyright: ignore[reportArgumentType]
         (config.architectures or ["none"])[0],
         hf_config=config,
         dtype=hf.dtype,
@@ -218,14 +294,3 @@ def _one_of(known: Mapping[str, T], name: str, what: str) -> T:
     if name not in known:
         raise InputError(f"No {what} {name!r}; use one of: {', '.join(known)}.")
     return known[name]
-
-
-def _device(name: str) -> str:
-    """The device name, with `auto` resolved to cuda if available, else cpu."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as e:
-        raise InputError(f"The device {name!r} is not available here; use auto or cpu.") from e
-    return name

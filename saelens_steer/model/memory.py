@@ -24,7 +24,7 @@ from saelens_steer.errors import InputError, first_line
 from saelens_steer.model.checkpoint import OTHER_PARTS, TEXT_MODEL, Checkpoint, quiet
 from saelens_steer.model.configs import text_config
 from saelens_steer.model.parity import FLOAT32_TOLERANCE
-from saelens_steer.model.tokenizer import tokenizer_digest
+from saelens_steer.model.tokenizer import stop_ids, tokenizer_digest
 
 TOKENS = 32
 """Arbitrary tokens on which two models are compared."""
@@ -69,7 +69,7 @@ def _copied(
     difference = apart(few_logits(alike.to(hf.device), config), theirs)  # pyright: ignore[reportArgumentType]
     if not difference <= (FLOAT32_TOLERANCE if hf.dtype == torch.float32 else HALF_TOLERANCE):
         raise InputError(
-            f"The model {name} computes something else than its config and weights (logits differ "
+            f"The model {name} does not compute what its config and weights say (logits differ "
             f"by {difference:.1e}): remove its hooks, undo changes to its modules and config, and "
             "choose its dtype in from_pretrained, as casting it later rounds rotary frequencies."
         )
@@ -151,6 +151,7 @@ def _digest(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
     """sha256 over a model's config, tokenizer and weights."""
     digest = hashlib.sha256(hf.config.to_json_string().encode())
     digest.update(tokenizer_digest(tokenizer).encode())
+    digest.update(repr(stop_ids(hf, tokenizer)).encode())
     for name, weight in sorted(hf.state_dict().items()):
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
         digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import re
+from saelens_steer.installed import HUB_ID, model_names
 
-from transformer_lens.loading_from_pretrained import make_model_alias_map
-from transformer_lens.supported_models import OFFICIAL_MODEL_NAMES
-
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 MOVED = {
     "gpt2": "openai-community/gpt2",
     "gpt2-medium": "openai-community/gpt2-medium",
@@ -25,15 +21,16 @@ def hub_ids(name: str) -> list[str]:
 
     Names without an owner, as in the metadata of many SAEs, count if TransformerLens knows the id.
     """
-    aliases = {hub_id.split("/")[-1].lower(): hub_id for hub_id in OFFICIAL_MODEL_NAMES}
-    official = (aliases | make_model_alias_map()).get(name.lower())
+    known = model_names()
+    short = {hub_id.split("/")[-1].lower(): hub_id for hub_id in known.values()}
+    official = (short | known).get(name.lower())
     ids = [official] if official else []
     if HUB_ID.fullmatch(name):
         ids.insert(0, name)
     old = {new: short for short, new in MOVED.items()}
     moved = [other[i] for other in (MOVED, old) for i in ids if i in other]
-    known = (i for i in [*ids, *moved] if HUB_ID.fullmatch(i) or i in MOVED)
-    return list(dict.fromkeys(known))
+    valid = (i for i in [*ids, *moved] if HUB_ID.fullmatch(i) or i in MOVED)
+    return list(dict.fromkeys(valid))
 
 
 def only_in_transformer_lens(hub_id: str) -> bool:

@@ -78,6 +78,10 @@ def longest_context(config: Any) -> int | None:
 def context_length(config: PretrainedConfig, n_ctx: int | None) -> int:
     """`n_ctx` if given, else the model's maximum, capped at 4,096."""
     longest = longest_context(config)
+    if longest is not None and longest < 0:
+        raise InputError(
+            f"config.json states a context of {longest} tokens: correct max_position_embeddings"
+        )
     if n_ctx is None:
         return min(longest or UNSTATED_N_CTX, MAX_DEFAULT_N_CTX)
     n_ctx = whole("n_ctx", n_ctx)

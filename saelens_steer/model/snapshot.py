@@ -14,15 +14,15 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub import errors as hub
 
 from saelens_steer.config import TINY
-from saelens_steer.errors import InputError, first_line, one_line
+from saelens_steer.errors import InputError, first_line, is_there, one_line
 from saelens_steer.files import inside
 from saelens_steer.model.names import hub_ids, only_in_transformer_lens
 
 TINY_WEIGHTS = Path(__file__).parent / "tiny" / "weights"
 EXAMPLE_ID = "Qwen/Qwen3-4B-Instruct-2507"
 FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model"]
-TEXT_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
-"""Config, tokenizer, chat template and generation settings."""
+TEXT_FILES = ("*.json", "*.jinja", "additional_chat_templates/*.jinja", "*.txt", "*.model")
+"""Config, tokenizer, chat templates and generation settings."""
 PICKLED_FILES = ["pytorch_model*.bin"]
 """Read if there are no safetensors, and as tensors only: torch runs no code in them."""
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -38,7 +38,7 @@ def find_snapshot(name: str, revision: str | None = None) -> Path:
     local = Path(name).expanduser()
     if name == TINY:
         folder = TINY_WEIGHTS
-    elif name and local.is_dir():
+    elif name and is_there(name) and local.is_dir():
         folder = local
     else:
         folder = _from_hub(name, revision)
@@ -150,7 +150,7 @@ def snapshot_fingerprint(folder: Path) -> str:
     """sha256 over the names and contents of the weights and all `TEXT_FILES`."""
     text = [file for pattern in TEXT_FILES for file in folder.glob(pattern)]
     files = [*sorted(text), *weight_files(folder)]
-    lines = [f"{file.name} {content_hash(file)}\n" for file in files]
+    lines = [f"{file.relative_to(folder)} {content_hash(file)}\n" for file in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,10 +12,12 @@ from transformers import PreTrainedTokenizerBase
 from saelens_steer.activations import Activations
 from saelens_steer.data import Prompt, PromptLike, TextStart, as_prompts
 from saelens_steer.errors import InputError
+from saelens_steer.evidence import lacking_controls
 from saelens_steer.model import check_steerable, default_hook_name, hook_width, same_places
 from saelens_steer.model.model_class import Model, tokenizer_of
+from saelens_steer.progress import say
 from saelens_steer.sae import check_sae, is_transcoder, steers_at
-from saelens_steer.steering import SteeringVectors
+from saelens_steer.steering import CANDIDATE, Directions, SteeringVectors
 
 
 def hook_without_sae(model: Model, hook_name: str | None, directions: object) -> str:
@@ -46,7 +49,7 @@ def hook_of(model: Model, sae: SAE[Any], hook_name: str | None) -> str:
             f"the SAE does not say {what}: give hook_name=, such as "
             f"{default_hook_name(model)!r}, if it was trained there"
         )
-    found = check_steerable(model, str(named))
+    found = check_steerable(model, named)
     check_sae(sae, model, found)
     return found
 
@@ -68,8 +71,10 @@ def given_prompts(model: Model, prompts: Sequence[PromptLike]) -> list[Prompt]:
     return found
 
 
-def check_activations(activations: Activations, model: Model, hook_name: str) -> None:
-    """Raise InputError unless these are activations of this hook of the model."""
+def check_activations(
+    activations: Activations, model: Model, hook_name: str, start: TextStart | None
+) -> None:
+    """Raise InputError unless these are of this hook of the model, on texts that begin alike."""
     if activations.hook_name not in same_places(hook_name):
         raise InputError(
             f"the activations are of {activations.hook_name}, not of {hook_name}: cache them there"
@@ -79,6 +84,20 @@ def check_activations(activations: Activations, model: Model, hook_name: str) ->
             f"the activations are {activations.d_model} wide, but the model's are {width} wide at "
             f"{hook_name}: cache them on this model"
         )
+    check_start(activations, start, tokenizer_of(model))
+
+
+def say_untestable(everything: Directions) -> None:
+    """Say before a sweep that its controls are too few for a claim, unless there are to be none."""
+    families = everything.families
+    controls = [i for i, family in enumerate(families) if family != CANDIDATE]
+    sets = Counter(
+        (everything.sizes[i], everything.matched_to[i])
+        for i in controls
+        if families[i] == families[controls[0]]
+    )
+    if sets and (why := lacking_controls(families.count(CANDIDATE), min(sets.values()))):
+        say(f"warning: {why}, so no effect will be testable: raise n_controls (sweep.n_controls)")
 
 
 def check_start(
@@ -91,5 +110,5 @@ def check_start(
     had, have = (tokenizer.convert_ids_to_tokens(list(ids)) for ids in (cached, start.ids))
     raise InputError(
         f"the activations are of texts that begin with {had}, but the prompts begin with {have}: "
-        "cache them with cache_activations(…, special_tokens=sae)"
+        f"cache them with cache_activations(…, special_tokens={'sae' if start.of_sae else None})"
     )

@@ -2,69 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sae_lens import SAE
 
-from saelens_steer.config import RunSpec, TrainSpec
-from saelens_steer.data import check_disjoint, encode_prompts, load_corpus
-from saelens_steer.directions import check_causal, margin_sets
-from saelens_steer.errors import InputError, or_known
-from saelens_steer.labels import check_labeller, text_study
-from saelens_steer.model import check_length, check_steerable, hook_width, same_places
+from saelens_steer.config import Draft, RunSpec, TrainSpec, is_file
+from saelens_steer.data import encode_prompts, load_corpus
+from saelens_steer.directions import check_causal
+from saelens_steer.errors import InputError, all_mistakes
+from saelens_steer.labels import text_study
+from saelens_steer.model import check_length, check_steerable, find_model, hook_width, same_places
 from saelens_steer.pipeline.context import RunContext
-from saelens_steer.pipeline.step_table import STEPS, step
+from saelens_steer.pipeline.rules import RunPrompts, check_config
+from saelens_steer.pipeline.sizes import absurd_sizes
 from saelens_steer.sae import (
+    check_contexts,
     check_encoder,
     check_feature,
     check_positive,
     check_sae,
+    check_train_spec,
     check_unsigned,
     is_transcoder,
     reads_at,
     steers_at,
 )
-from saelens_steer.sweeps import check_comparable
+from saelens_steer.steering import vectors_at
+from saelens_steer.sweeps import check_comparable, check_room
 
 
-def check_step(spec: RunSpec, name: str) -> None:
-    """Raise InputError for an unknown step, or one that the config does not ask for."""
-    if name not in (names := [one.name for one in STEPS]):
-        raise InputError(f"there is no step {name!r}; {or_known(name, names)}")
-    if not (asked := step(name)).is_wanted(spec):
-        hint = f": add {asked.section_hint}" if asked.section_hint else f", which {name} needs"
-        raise InputError(f"the config has no section {asked.section}{hint}")
+def checked_context(
+    spec: RunSpec, out: str | Path, prompts: RunPrompts | None = None
+) -> RunContext:
+    """Check everything, then load the model. Writes nothing.
 
-
-def checked_context(spec: RunSpec, out: str | Path) -> RunContext:
-    """Load model and prompts, check everything, and only then make `out` a run folder.
-
-    Raises InputError for anything in the config, prompts, SAE or folder that would stop the run.
+    prompts: what `check_config` returned for this spec and folder; None: call it. What needs only
+    the model's config and tokenizer is checked before its weights are read. Raises InputError for
+    anything in the config, prompts, SAE or folder that would stop the run.
     """
-    run = RunContext.load(spec, out)
-    run.measurement().check()
-    _ = run.custom_version  # raises if a function or a file of vectors is missing
-    _check_apart(run)
-    _check_domains(run)
-    _check_text_files(run)
-    _check_topic(run)
-    _check_compare_edits(run)
-    _check_sae(run)
-    for score in {spec.select.score, *spec.sources}:
-        check_causal(str(score), run.hook_name)
-    if "direct_logit" in {spec.select.score, *spec.sources}:
-        margin_sets(run.measurement().logit_metrics[0])  # raises unless it is a margin
-    _check_compare_directions(run)
-    _check_label(run)
-    _check_tradeoffs(run)
-    run.mark()
+    prompts, m = prompts or check_config(Draft(spec), out), spec.model
+    found = find_model(m.name, model_class=m.class_, dtype=m.dtype, device=m.device)
+    run = RunContext.of(spec, out, prompts, found.weightless)
+    mistakes = list(dict.fromkeys(_mistakes(run)))
+    if mistakes:
+        raise all_mistakes("config", mistakes) if len(mistakes) > 1 else InputError(mistakes[0])
+    run.model = found.loaded
+    if spec.sae.load:
+        check_sae(run.source_sae, run.model, run.hook_name)  # whether the weights are centred
     return run
 
 
-def _sides(run: RunContext) -> tuple[str, str]:
-    return run.spec.select.positive, run.spec.select.negative
+def _mistakes(run: RunContext) -> Iterator[str]:
+    """What each check of the run finds."""
+    for check in CHECKS:
+        try:
+            check(run)
+        except InputError as error:
+            yield str(error)
+
+
+def _check_measurement(run: RunContext) -> None:
+    run.measurement().check()
+
+
+def _check_versions(run: RunContext) -> None:
+    """The custom functions have source code, and the files hold vectors of the hook."""
+    _ = run.custom_version
+    for name in filter(is_file, run.spec.from_elsewhere):
+        vectors_at(name, run.hook_name, hook_width(run.model, run.hook_name))
+
+
+def _check_scores(run: RunContext) -> None:
+    for score in {run.spec.select.score, *run.spec.sources}:
+        check_causal(str(score), run.hook_name)
 
 
 def _check_apart(run: RunContext) -> None:
@@ -75,27 +88,28 @@ def _check_apart(run: RunContext) -> None:
         if one.head in ids:
             raise InputError(
                 f"the steered prompt {one.prompt.id!r} and the selection prompt {ids[one.head]!r} "
-                "are the same tokens: select features on other prompts than those that effects "
-                "are measured on"
+                "are the same tokens: select features on different prompts"
             )
 
 
-def _check_domains(run: RunContext) -> None:
-    known = sorted({p.domain for p in run.selection_prompts})
-    for domain in _sides(run):
-        if domain not in known:
-            raise InputError(
-                f"{run.spec.select.prompts} has no prompt of domain {domain!r}; "
-                f"its domains are {', '.join(known)}"
-            )
+def _check_answers(run: RunContext) -> None:
+    """Selection prompts leave room for the answers that the model is to write."""
+    if not run.spec.reads_answers:
+        return
+    encoded = encode_prompts(run.model.tokenizer, run.selection_prompts, **run.encoding)
+    if unanswered := [one for one in encoded if not one.answer]:
+        key, n = "select.answer_tokens", run.spec.select.answer_tokens
+        check_room(run.model, unanswered, n, key)
 
 
-def _check_text_files(run: RunContext) -> None:
-    if run.spec.sweep.completions.files and not run.measurement().text_metrics:
-        raise InputError(
-            "sweep.completions.files needs completions, which are only written for text metrics: "
-            "add one to metrics, such as latex_first or mentions"
-        )
+def _check_sizes(run: RunContext) -> None:
+    """What the features of a loaded SAE would take; the rules know those of a future one."""
+    if run.spec.sae.load:
+        texts, d_sae = bool(run.measurement().text_metrics), run.source_sae.cfg.d_sae
+        prompts = run.prompts, run.selection_prompts, run.topic_prompts, run.label_prompts
+        given = RunPrompts(*prompts, run.tradeoff_prompts)
+        if found := [*absurd_sizes(run.spec, given, texts, d_sae)]:
+            raise all_mistakes("config", found)
 
 
 def _check_topic(run: RunContext) -> None:
@@ -107,19 +121,15 @@ def _check_compare_edits(run: RunContext) -> None:
     spec = run.spec.compare_edits
     if spec is None:
         return
-    check_comparable(run.model, run.measurement().encoded[: spec.limit], spec)
+    encoded = run.measurement().encoded[: spec.limit]
+    check_comparable(run.model, encoded, spec, len(spec.variants), "compare_edits.")
     for edit in spec.edits:
-        given = edit.options.features
-        if isinstance(given, str) and given not in _sides(run):
-            raise InputError(
-                f"compare_edits: no candidates are chosen for {given!r}; "
-                f"{or_known(given, _sides(run))}"
-            )
         check_steerable(run.model, edit.options.hook_name or run.hook_name)
 
 
 def _check_sae(run: RunContext) -> None:
     """Named features exist, and the SAE fits the model wherever it is used."""
+    _check_compare_edits(run)
     spec = run.spec
     edits = spec.compare_edits.edits if spec.compare_edits else []
     encoding = [edit for edit in edits if "encoder" in edit.options.needs]
@@ -170,14 +180,11 @@ def _check_widths(run: RunContext, width: int, pushed_at: set[str | None]) -> No
 
 
 def _check_future_sae(run: RunContext, train: TrainSpec, encoded_at: set[str]) -> None:
+    check_contexts(run.model, train)
+    check_train_spec(train)
     load_corpus(train.corpus, run.model.tokenizer, 1, train.seed)  # raises if it has no text
     if _counts_firing(run.spec):
         check_unsigned(train.architecture)
-    for feature in run.spec.named_features:
-        if not 0 <= feature < train.d_sae:
-            raise InputError(
-                f"feature {feature} is out of range: the SAE will have 0 to {train.d_sae - 1}"
-            )
     for hook_name in encoded_at - {*same_places(run.hook_name)}:
         raise InputError(
             f"compare_edits: the SAE will be trained at {run.hook_name}, so it cannot encode "
@@ -189,43 +196,40 @@ def _check_compare_directions(run: RunContext) -> None:
     spec = run.spec.compare_directions
     if spec is None:
         return
-    for side, words in spec.ask.items():
-        if side not in _sides(run):
-            raise InputError(
-                f"compare_directions.ask: {side!r} is not a side of select; "
-                f"{or_known(side, _sides(run))}"
-            )
-        asked = tuple(p.followed_by(words) for p in run.prompts)
-        replace(run.measurement(), prompts=asked).check()
+    for words in spec.ask.values():
+        run.measurement().asking(words).check()
 
 
 def _check_label(run: RunContext) -> None:
     spec = run.spec.label
     if spec is None:
         return
-    if not run.folder.path("labels.json").exists():  # a finished run needs no server
-        check_labeller(spec)
-    try:
-        check_disjoint(run.label_prompts, run.selection_prompts)
-    except InputError as error:
-        raise InputError(f"label.prompts: {error}") from None
     prompts = run.label_prompts, spec, run.spec.sweep, spec.prompts or run.spec.prompts
     start = run.special_tokens
     text_study(run.model, run.hook_name, *prompts, special_tokens=start).check()
 
 
 def _check_tradeoffs(run: RunContext) -> None:
-    spec, sides = run.spec.tradeoffs, _sides(run)
-    if spec is None:
+    if (spec := run.spec.tradeoffs) is None:
         return
-    if spec.target not in (None, *sides):
-        raise InputError(f"tradeoffs.target must be {sides[0]} or {sides[1]}, not {spec.target!r}")
     prompts, sweep = run.tradeoff_prompts, run.spec.sweep
-    check_disjoint(prompts, run.selection_prompts)
-    check_disjoint(prompts, run.prompts)
     length = {"max_new_tokens": max(1, spec.max_new_tokens)}
     texts = {"completions": sweep.completions.model_copy(update=length)}
     measurement = replace(run.measurement(), prompts=prompts, spec=sweep.model_copy(update=texts))
     measurement.check()
-    if not any(m.name == "kl" for m in measurement.logit_metrics):
-        raise InputError("tradeoffs measures damage by kl: add kl to metrics")
+
+
+CHECKS: tuple[Callable[[RunContext], None], ...] = (
+    _check_measurement,
+    _check_versions,
+    _check_apart,
+    _check_answers,
+    _check_sizes,
+    _check_topic,
+    _check_sae,
+    _check_scores,
+    _check_compare_directions,
+    _check_label,
+    _check_tradeoffs,
+)
+"""The checks that need the model's config, hooks or tokenizer, but not its weights."""

@@ -14,44 +14,37 @@ from saelens_steer.activations import Activations
 from saelens_steer.config import RunSpec, dump_config
 from saelens_steer.config.base import Spec
 from saelens_steer.data import (
-    Prompt,
     TextStart,
     any_plain,
     as_prompts,
-    check_disjoint,
-    load_prompts,
     prompts_hash,
     say_start,
-    some_prompts,
-    steered_prompts,
     text_start,
+    written_date,
 )
+from saelens_steer.errors import InputError
 from saelens_steer.features import Scale, measured_scale
-from saelens_steer.files import read_json, write_json, write_text
+from saelens_steer.files import digest, read_json, write_json, write_text
 from saelens_steer.model import (
     check_steerable,
     check_stream,
     default_hook_name,
     hook_width,
-    load_model,
 )
 from saelens_steer.model.model_class import tokenizer_of
 from saelens_steer.pipeline.inputs import RunInputs
 from saelens_steer.pipeline.provenance import provenance
-from saelens_steer.pipeline.run_folder import RunFolder
+from saelens_steer.pipeline.rules import RunPrompts
 from saelens_steer.pipeline.step import PromptsInput, RunInput, Step
-from saelens_steer.pipeline.step_table import dependants, step
+from saelens_steer.pipeline.step_table import STEPS, dependants, step
+from saelens_steer.run_folder import ABOUT, CONFIG, HALVED, RUN, RunFolder
 from saelens_steer.sae import (
-    check_contexts,
-    check_loggers,
-    check_train_spec,
     counts_firing,
     for_plain_weights,
     load_sae,
 )
+from saelens_steer.sealed import read_sealed, write_sealed
 from saelens_steer.sweeps import BatchSplitter, Measurement
-
-HALVED = ".store/halved.json"
 
 
 @dataclass
@@ -59,49 +52,49 @@ class RunContext(RunInputs):
     """The inputs of a run, and the output of earlier steps."""
 
     @classmethod
-    def load(cls, spec: RunSpec, out: str | Path) -> RunContext:
-        """Load the model and the prompts. Writes nothing."""
+    def of(cls, spec: RunSpec, out: str | Path, prompts: RunPrompts, model: Any) -> RunContext:
+        """A run with its hook checked. Writes nothing."""
         folder = RunFolder(out, dependants)
-        folder.check()
-        if spec.sae.train:
-            check_train_spec(spec.sae.train)
-            check_loggers(spec.sae.log.tensorboard)
-        steered = tuple(steered_prompts(spec.prompts))
-        selection = tuple(load_prompts(spec.select.prompts))
-        check_disjoint(steered, selection)
-        topic = tuple(load_prompts(spec.features.topic)) if spec.features.topic else ()
-        m = spec.model
-        model = load_model(m.name, model_class=m.class_, dtype=m.dtype, device=m.device)
         check = check_stream if spec.sae.train else check_steerable
         hook_name = check(model, spec.hook_name or default_hook_name(model))
-        if spec.sae.train:
-            check_contexts(model, spec.sae.train)
-        label: Sequence[Prompt] = ()
-        if spec.label and spec.label.prompts:
-            label = steered_prompts(spec.label.prompts)
-        elif spec.label:
-            label = some_prompts(steered, spec.label.n_prompts, spec.label.seed)
-        sets, tokenizer = (steered, selection, topic, label), tokenizer_of(model)
-        steered, selection, topic, label = (tuple(as_prompts(tokenizer, own)) for own in sets)
-        return cls(spec, folder, model, hook_name, steered, selection, topic, label)
+        tokenizer = tokenizer_of(model)
+        read = lambda own: tuple(as_prompts(tokenizer, own))  # noqa: E731
+        return cls(
+            spec,
+            folder,
+            model,
+            hook_name,
+            prompts=read(prompts.steered),
+            selection_prompts=read(prompts.selection),
+            topic_prompts=read(prompts.topic),
+            label_prompts=read(prompts.label),
+            tradeoff_prompts=read(prompts.tradeoffs),
+        )
 
     def mark(self) -> None:
-        """Make the folder a run folder, with config.yaml and provenance.json."""
-        self.folder.mark()
-        write_text(self.folder.path("config.yaml"), dump_config(self.spec))
-        self.write_provenance()
+        """Make the folder a run folder, with config.yaml and provenance.json.
 
-    def drop_stale_grid(self) -> None:
-        """Remove a grid table made with other settings, so no report shows it; its SAEs stay."""
-        if "grid" in self.folder.steps("grid") and not self.is_current(step("grid")):
-            self.folder.drop("grid")
+        Output of another config becomes stale first, so that it never stands beside this one.
+        """
+        self.folder.mark()
+        for one in STEPS:
+            if one.is_wanted(self.spec):
+                self.keys[one.name] = digest(one.name, *self.inputs_of(one))
+            if self.folder.records[one.name].key not in (None, self.keys.get(one.name)):
+                self.folder.drop(one.name)
+        self.keys.clear()
+        with self.folder.writing(RUN, RUN):
+            write_text(self.folder.path(CONFIG), dump_config(self.spec))
+        self.write_provenance()
 
     def inputs_of(self, step: Step) -> list[object]:
         """All inputs of a step, ready to be hashed: keys of earlier steps, then what it reads."""
         inputs: list[object] = [self.keys.get(name) for name in step.after]
         for part in step.reads(self.spec):
             value: Any = getattr(self, part) if isinstance(part, RunInput) else part
-            value = prompts_hash(value) if isinstance(part, PromptsInput) else value
+            if isinstance(part, PromptsInput):
+                value, date = prompts_hash(value), self.written_date
+                value = value if date is None else [value, date]
             inputs.append(value.model_dump() if isinstance(value, Spec) else value)
         return inputs
 
@@ -126,6 +119,20 @@ class RunContext(RunInputs):
         known = {"d_model": width, "hook_name": self.hook_name, "model_name": load.model_name}
         found = load_sae(load.source, load.sae_id, device=str(cfg.device), **known)
         return for_plain_weights(found, self.model)
+
+    @cached_property
+    def written_date(self) -> str | None:
+        """Today's date if the chat template writes it into prompts."""
+        steered, selected, label = self.spec.prompts, self.spec.template, self.spec.label
+        read = (
+            (self.prompts, steered),
+            (self.tradeoff_prompts, steered),
+            (self.selection_prompts, selected),
+            (self.topic_prompts, selected),
+            (self.label_prompts, (label and label.prompts) or steered),
+        )
+        dates = (written_date(self.model.tokenizer, *each) for each in read)
+        return next((date for date in dates if date), None)
 
     @cached_property
     def _reads_plain(self) -> bool:
@@ -211,7 +218,7 @@ class RunContext(RunInputs):
         """A splitter that halves batches too large for memory, and records each at once."""
 
         def note(halved: Mapping[str, int]) -> None:
-            write_json(self.folder.path(HALVED), self.halved | {key: dict(halved)})
+            write_sealed(self.folder.path(HALVED), self.halved | {key: dict(halved)})
             self.write_provenance()
 
         return BatchSplitter(self.halved.get(key, {}), note)
@@ -219,9 +226,17 @@ class RunContext(RunInputs):
     @property
     def halved(self) -> dict[str, dict[str, int]]:
         """Store → batch shape → rows, for every batch that has not fitted into memory."""
-        return read_json(self.folder.path(HALVED))
+        if not (file := self.folder.path(HALVED)).exists():
+            return {}
+        try:
+            return read_sealed(file)
+        except (OSError, ValueError):
+            raise InputError(
+                f"{file} is damaged: delete it, and set sweep.batch_tokens to a size that fits"
+            ) from None
 
     def write_provenance(self) -> None:
         """Write provenance.json."""
-        made = self.folder.path("sae").is_dir() and self.is_current(step("train"))
-        write_json(self.folder.path("provenance.json"), provenance(self, made))
+        made = self.folder.has("sae") and self.is_current(step("train"))
+        with self.folder.writing(RUN, RUN):
+            write_json(self.folder.path(ABOUT), provenance(self, made))

@@ -16,12 +16,13 @@ from saelens_steer.config import (
     LabelSpec,
     ServerSpec,
     SweepSpec,
+    check_labeller,
     checked,
     template_of,
 )
 from saelens_steer.data import PromptLike, some_prompts
 from saelens_steer.features import NO_SCALE, measured_scale, pages_of
-from saelens_steer.labels import EvidenceCollector, check_labeller, make_labels
+from saelens_steer.labels import EvidenceCollector, make_labels
 from saelens_steer.model.model_class import Model, tokenizer_of
 from saelens_steer.pipeline.arguments import (
     check_start,
@@ -61,14 +62,14 @@ def label_features(
     neuronpedia: str | None = "https://www.neuronpedia.org",
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Name features and score each name; returns the rows of labels.csv.
+    """Label features and score each label; returns the rows of labels.csv.
 
     `activations`: all tokens of the selection prompts, at the hook that the SAE reads. `prompts`:
     other prompts, of which `n_prompts` are steered. `answers`: a folder that keeps a server's
     answers; the same call then asks only for missing ones. `server`: such as {"base_url": …,
     "model": …}. LabelSpec documents the other arguments, TemplateSpec `chat` and the options after
-    it. Raises InputError before any steering. A feature that could not be named has a row with its
-    status.
+    it. Raises InputError before any steering. A feature that could not be labelled has a row with
+    its status.
     """
     given = {
         "provider": provider, "server": server, "evidence": evidence, "alphas": alphas,
@@ -115,7 +116,7 @@ def feature_pages(
     tokens: int = 10,
     neighbours: int = 6,
 ) -> FeaturePages:
-    """When features fire and what they write, and how many features of the SAE are alive.
+    """Show when features fire, what they promote, and how many of the SAE's features are alive.
 
     `topic`: activations of prompts whose domains are the categories of one topic. FeaturesSpec
     documents the other arguments. Notebooks display the result; `save` writes it as a page. Raises

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from saelens_steer.activations import with_answers
+from saelens_steer.aside import free_name
 from saelens_steer.config import RunSpec
 from saelens_steer.data import load_prompts
 from saelens_steer.errors import InputError
@@ -15,6 +16,7 @@ from saelens_steer.files import write_jsonl
 from saelens_steer.model import load_model
 from saelens_steer.progress import progress, say
 from saelens_steer.report import read_mapping, side_names
+from saelens_steer.run_folder import RunFolder
 from saelens_steer.sae import check_feature, load_sae
 from saelens_steer.steering import file_kind, save_vectors
 
@@ -33,7 +35,9 @@ def export_vectors(
     kind = file_kind(file)
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")
-    known = read_mapping(folder / "features.json")
+    run = RunFolder(folder)
+    run.check_computed("give the folder of a run")
+    known = read_mapping(run.current("features.json"))
     chosen = list(dict.fromkeys(features or _candidates(known)))
     if not chosen:
         raise InputError(
@@ -43,11 +47,15 @@ def export_vectors(
         raise InputError(
             f"a .gguf file holds one vector per layer, not {len(chosen)}: choose one with --feature"
         )
-    if not (folder / "sae").is_dir():
-        raise InputError(f"{folder} holds no SAE: there is no folder {folder / 'sae'}")
+    if not run.current("sae").is_dir():
+        raise InputError(f"{folder} holds no SAE: run the step train there")
     sae, about = load_sae(folder / "sae"), read_mapping(folder / "provenance.json")
     model = about.get("model", {})
     rows = {f"feature_{f}": sae.W_dec[check_feature(sae, f)].detach().float() for f in chosen}
+    if file.exists():
+        earlier = free_name(file, "earlier")
+        file.rename(earlier)
+        say(f"{file} existed and is now {earlier}")
     return save_vectors(
         file,
         {name: row * alpha for name, row in rows.items()},
@@ -91,7 +99,8 @@ def generate_topic(spec: RunSpec, out: str | Path) -> Path:
     missing = sum(not prompt.answer for prompt in prompts)
     if not missing:
         raise InputError(
-            f"every prompt of {source} already has an answer: set select.prompts to prompts without"
+            f"every prompt of {source} already has an answer: set select.prompts to prompts "
+            "without answers"
         )
     m, size = spec.model, spec.activations.batch_size
     model = load_model(m.name, model_class=m.class_, dtype=m.dtype, device=m.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -17,18 +17,24 @@ from saelens_steer.config import (
     checked,
     template_of,
 )
-from saelens_steer.data import Prompt, PromptLike, encode_prompts
+from saelens_steer.data import Prompt, PromptLike, TextStart, encode_prompts, start_of
 from saelens_steer.directions import draw_controls
 from saelens_steer.errors import InputError
-from saelens_steer.features import Scale, measured_scale
+from saelens_steer.features import NO_SCALE, Scale, measured_scale
 from saelens_steer.metrics import MetricsLike, check_starts, resolve_metrics
 from saelens_steer.model import hook_width, same_places
 from saelens_steer.model.model_class import Model, tokenizer_of
 from saelens_steer.pipeline.arguments import check_activations, given_prompts
-from saelens_steer.pipeline.placed import EditLike, Placed, only_sae, placed_edits
+from saelens_steer.pipeline.placed import (
+    EditLike,
+    Placed,
+    only_sae,
+    placed_edits,
+    sae_of_starts,
+)
 from saelens_steer.pipeline.texts import Texts
 from saelens_steer.progress import progress
-from saelens_steer.steering import Edit, Variant, composed, scaled_vectors
+from saelens_steer.steering import Edit, Variant, composed, of_parts, scaled_vectors
 from saelens_steer.sweeps import (
     ORIGINAL,
     EditComparison,
@@ -36,7 +42,7 @@ from saelens_steer.sweeps import (
     check_comparable,
     edits_table,
 )
-from saelens_steer.tensors import Vectors
+from saelens_steer.tensors import Direction, Vectors
 
 
 def generate(
@@ -63,10 +69,10 @@ def generate(
     add_generation_prompt: bool = True,
     chat_template_kwargs: Mapping[str, object] | None = None,
 ) -> Texts:
-    """Generate without steering, with each treatment, and with random controls of the same size.
+    """Generate without steering, with each treatment, and with random controls of the same norm.
 
-    `treatments`: name → a vector [d_model], which is pushed along at each of `alphas`; an edit or
-    several in order, which have their strength already; or a mapping of hooks to these.
+    `treatments`: name → a vector [d_model], which is added at each of `alphas`; one edit or
+    several in order, which set their own strength; or a mapping of hooks to these.
     `hook_name`: the hook of treatments that name none; edits of an SAE know theirs. `controls`:
     random directions of the covariance family per treatment and strength, each with the same ‖Δx‖
     at each token. `activations`: at the hook, for the controls and for mean ‖x‖; by default those
@@ -87,14 +93,24 @@ def generate(
     reading = (chat, system, add_generation_prompt, chat_template_kwargs)
     template, listed = template_of("generate", *reading), given_prompts(model, prompts)
     placed = placed_edits(model, treatments, hook_name)
-    cached = _Cached(model, listed, _given(model, placed, activations), template, only_sae(placed))
-    job = _comparison(model, listed, placed, metrics, spec, template)
+    default = GenerateSettings()
+    given_here = [k for k in ("alphas", "alpha_unit") if getattr(spec, k) != getattr(default, k)]
+    if given_here and not any(one.has_strength for one in placed):
+        raise InputError(
+            "every treatment is an edit, which sets its own strength: leave out "
+            f"{' and '.join(given_here)}, or give vectors"
+        )
+    sae = sae_of_starts(model, listed, template, placed)
+    job = _comparison(model, listed, placed, metrics, spec, template, sae)
+    start = start_of(tokenizer_of(model), job.prompts, sae)
+    given_at = _given(model, placed, activations, start)
+    cached = _Cached(model, listed, given_at, template, sae, spec)
     job = replace(job, temperature=spec.temperature, samples=spec.samples, seed=spec.seed)
     written = [
         each
         for one in placed
-        for strong in _strengths(one, spec, cached)
-        for each in (strong, *_controls_of(strong, spec, cached))
+        for strong in _strengths(one, cached)
+        for each in (strong, *_controls_of(strong, cached))
     ]
     variants = [replace(one.variant, name=str(i)) for i, one in enumerate(written)]
     job = replace(job, variants=variants)
@@ -142,7 +158,8 @@ def compare_edits(
     placed = placed_edits(model, variants, hook_name)
     reading = (chat, system, add_generation_prompt, chat_template_kwargs)
     template, listed = template_of("compare_edits", *reading), given_prompts(model, prompts)
-    job = _comparison(model, listed, placed, metrics, spec, template)
+    sae = sae_of_starts(model, listed, template, placed)
+    job = _comparison(model, listed, placed, metrics, spec, template, sae)
     with progress("compare_edits", job.n_rows) as note:
         return Texts(edits_table(job, note).drop(columns="sample"))
 
@@ -162,13 +179,17 @@ UNSTEERED = _Strength(ORIGINAL.name, ORIGINAL, alpha=0.0)
 
 @dataclass(frozen=True)
 class _Cached:
-    """Activations of the prompts, cached at a hook once something needs them."""
+    """Activations of the prompts and what follows from them, computed once for each hook."""
 
     model: Model
     prompts: Sequence[Prompt]
     found: dict[str, Activations]
     template: TemplateSpec
     sae: SAE[Any] | None
+    """Decides how plain prompts begin."""
+    spec: GenerateSettings
+    scales: dict[str, Scale] = field(default_factory=dict)
+    drawn: dict[str, Vectors] = field(default_factory=dict)
 
     def at(self, hook_name: str) -> Activations:
         """Activations of all tokens at a hook."""
@@ -180,11 +201,24 @@ class _Cached:
 
     def scale(self, hook_name: str) -> Scale:
         """Mean ‖x‖ at a hook."""
-        return measured_scale(self.at(hook_name))
+        if hook_name not in self.scales:
+            self.scales[hook_name] = measured_scale(self.at(hook_name))
+        return self.scales[hook_name]
+
+    def controls(self, hook_name: str) -> Vectors:
+        """Random unit vectors of the covariance family at a hook."""
+        if hook_name not in self.drawn:
+            width, n, seed = hook_width(self.model, hook_name), self.spec.controls, self.spec.seed
+            how: dict[str, Any] = {"d_model": width, "seed": seed, "vectors": self.at(hook_name)}
+            self.drawn[hook_name] = draw_controls("covariance", n, **how)
+        return self.drawn[hook_name]
 
 
 def _given(
-    model: Model, placed: Sequence[Placed], activations: Activations | None
+    model: Model,
+    placed: Sequence[Placed],
+    activations: Activations | None,
+    start: TextStart | None,
 ) -> dict[str, Activations]:
     """The given activations by their hook. Raises InputError unless something steers there."""
     if activations is None:
@@ -197,7 +231,7 @@ def _given(
             f"the activations are of {activations.hook_name}, and the treatments are at "
             f"{', '.join(hooks)}: cache them there, or leave them out"
         )
-    check_activations(activations, model, hook)
+    check_activations(activations, model, hook, start)
     return {hook: activations}
 
 
@@ -208,53 +242,43 @@ def _comparison(
     metrics: MetricsLike,
     spec: CompareEditsSettings,
     template: TemplateSpec,
+    decides: SAE[Any] | None,
 ) -> EditComparison:
-    """The comparison of the treatments as they are, checked."""
+    """The comparison of the treatments as they are, checked. `decides`: how plain text begins."""
     tokenizer, sae = tokenizer_of(model), only_sae(placed)
-    encoded = encode_prompts(tokenizer, prompts, template, sae)
-    check_comparable(model, encoded, spec)
+    encoded = encode_prompts(tokenizer, prompts, template, decides)
+    strengths = len(spec.alphas) if isinstance(spec, GenerateSettings) else 1
+    n_variants = sum(strengths if one.has_strength else 1 for one in placed)
+    check_comparable(model, encoded, spec, n_variants)
     resolved = resolve_metrics(metrics, tokenizer, model.cfg.d_vocab, str(model.cfg.device))
     check_starts(resolved, encoded)
     return EditComparison(model, encoded, [one.variant() for one in placed], resolved, spec, sae)
 
 
-def _strengths(one: Placed, spec: GenerateSettings, cached: _Cached) -> Iterator[_Strength]:
+def _strengths(one: Placed, cached: _Cached) -> Iterator[_Strength]:
     """The treatment at each strength; an edit has one of its own."""
+    unit = cached.spec.alpha_unit
     if not one.has_strength:
         yield _Strength(one.name, one.variant())
         return
 
-    def scaled(alpha: float) -> Callable[[str, Vectors], Vectors]:
-        def of(hook: str, vectors: Vectors) -> Vectors:
-            total = vectors.sum(0, keepdim=True)
-            if spec.alpha_unit == "raw":
-                return alpha * total
-            scale = cached.scale(hook) if spec.alpha_unit == "resid_norm" else Scale()
-            return alpha * scaled_vectors(total, [None], spec.alpha_unit, scale)
+    def scaled(alpha: float) -> Callable[[str, Direction], Direction]:
+        def of(hook: str, vector: Direction) -> Direction:
+            scale = cached.scale(hook) if unit == "resid_norm" else NO_SCALE
+            return alpha * scaled_vectors(vector[None], [None], unit, scale)[0]
 
         return of
 
-    for alpha in spec.alphas:
+    for alpha in cached.spec.alphas:
         yield _Strength(one.name, one.variant(scaled(alpha)), alpha)
 
 
-def _controls_of(one: _Strength, spec: GenerateSettings, cached: _Cached) -> Iterator[_Strength]:
+def _controls_of(one: _Strength, cached: _Cached) -> Iterator[_Strength]:
     """Random pushes with the ‖Δx‖ of the variant at each hook and token, and the sign of α."""
     sign = -1.0 if one.alpha < 0 else 1.0
-    drawn = {
-        hook: draw_controls(
-            "covariance",
-            spec.controls,
-            d_model=hook_width(cached.model, hook),
-            seed=spec.seed,
-            vectors=cached.at(hook),
-        )
-        for hook in one.variant.edits
-        if spec.controls
-    }
-    for i in range(spec.controls):
+    for i in range(cached.spec.controls):
         edits: dict[str, tuple[Edit, ...]] = {
-            hook: (MatchedPush.of(sign * drawn[hook][i], _chain(chain)),)
+            hook: (MatchedPush.of(sign * cached.controls(hook)[i], _chain(chain)),)
             for hook, chain in one.variant.edits.items()
         }
         name = f"random {i + 1} for {one.treatment}"
@@ -272,4 +296,5 @@ def _chain(edits: Sequence[Edit]) -> Edit:
             x = edit(x)
         return x
 
-    return Edit("; ".join(e.name for e in chain), act, all(e.pointwise for e in chain))
+    pointwise = all(edit.pointwise for edit in chain)
+    return Edit("; ".join(e.name for e in chain), act, pointwise, **of_parts(chain))

@@ -36,9 +36,10 @@ class HeldActivations:
             return
         if self._other_hook is not None and self.given.hook_name in same_places(self._other_hook):
             check_sae_at(self._sae, self.given.d_model, self.given.hook_name)
+            check_start(self.given, self.measurement.start, tokenizer_of(self.measurement.model))
         else:
-            check_activations(self.given, self.measurement.model, self.measurement.hook_name)
-        check_start(self.given, self.measurement.start, tokenizer_of(self.measurement.model))
+            model, hook_name = self.measurement.model, self.measurement.hook_name
+            check_activations(self.given, model, hook_name, self.measurement.start)
 
     @property
     def _sae(self) -> Any:

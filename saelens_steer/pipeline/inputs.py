@@ -9,15 +9,20 @@ from typing import Any
 from uuid import uuid4
 
 from saelens_steer.config import RunSpec, is_file
-from saelens_steer.data import Prompt, as_prompts, load_prompts
-from saelens_steer.errors import InputError
+from saelens_steer.data import Prompt
+from saelens_steer.data import source_version as corpus_version
+from saelens_steer.file_names import file_name
 from saelens_steer.files import digest, file_digest
-from saelens_steer.metrics import imported, metrics_version, source_of
+from saelens_steer.functions import function_version
+from saelens_steer.metrics import metrics_version
 from saelens_steer.model import model_fingerprint
 from saelens_steer.pipeline.provenance import library_versions
-from saelens_steer.pipeline.run_folder import RunFolder
+from saelens_steer.run_folder import RunFolder
 from saelens_steer.sae import QUALITY, read_quality, source_version
 from saelens_steer.steering import vectors_version
+
+LOG = "metrics.jsonl"
+"""The training curves beside an SAE that this package trained."""
 
 
 @dataclass
@@ -36,6 +41,8 @@ class RunInputs:
     """The prompts of `features.topic`; their domains are the topic's categories."""
     label_prompts: tuple[Prompt, ...] = ()
     """The prompts steered for the labels."""
+    tradeoff_prompts: tuple[Prompt, ...] = ()
+    """The prompts of all domains on which trade-offs are measured."""
     keys: dict[str, str] = field(default_factory=dict)
     """Step → the digest of its inputs, which later steps depend on."""
     fresh: str = field(default_factory=lambda: uuid4().hex)
@@ -55,35 +62,41 @@ class RunInputs:
 
     @property
     def custom_version(self) -> list[str]:
-        """The content of each function and file that the config names.
+        """What decides each function and file that the config names.
 
         Raises InputError if one is missing.
         """
         return [
-            vectors_version(name) if is_file(name) else source_of(imported(name, "config"))
+            vectors_version(name) if is_file(name) else function_version(name)
             for name in self.spec.from_elsewhere
         ]
 
     @cached_property
     def corpus_version(self) -> str | None:
-        """A digest of the corpus if it is a local file, since its content may change."""
+        """A digest of the corpus if it is a local file or folder, as its content may change."""
         sae = self.spec.sae.train or self.spec.sae.load
         assert sae is not None
-        if sae.corpus is None or not Path(sae.corpus).is_file():
-            return None
-        return file_digest(Path(sae.corpus))
+        return None if sae.corpus is None else corpus_version(sae.corpus)
 
     @cached_property
-    def sae_source(self) -> str | None:
-        """A digest of the local SAE that is loaded, or of the local corpus it is trained on."""
+    def sae_source(self) -> str | list[str] | None:
+        """A digest of the local SAE that is loaded, with the log of its training here, or of the
+        local corpus it is trained on."""
         load = self.spec.sae.load
-        return source_version(load.source) if load else self.corpus_version
+        version = source_version(load.source) if load else self.corpus_version
+        folder = self.source_with_figures
+        if version is None or folder is None or not (folder / LOG).is_file():
+            return version
+        return [version, file_digest(folder / LOG)]
 
     @property
     def source_quality(self) -> str | None:
-        """A digest of the quality figures of a loaded SAE, if this package trained it."""
-        folder = self.source_with_figures
-        return file_digest(folder / QUALITY) if folder else None
+        """A digest of the figures beside a loaded SAE, if this package trained it."""
+        load = self.spec.sae.load
+        folder = Path(load.source).expanduser() if load else Path()
+        if load is None or "verdict" not in read_quality(folder):
+            return None
+        return file_digest(folder / QUALITY)
 
     @property
     def source_with_figures(self) -> Path | None:
@@ -107,29 +120,10 @@ class RunInputs:
     @property
     def grid_missing(self) -> list[str]:
         """SAEs that grid.csv lists but whose folders are gone, so they must be trained again."""
-        if not self.folder.path("grid/grid.csv").exists():
+        if not self.folder.has("grid/grid.csv"):
             return []
         names = self.spec.sae.grid_specs
-        return [name for name in names if not self.folder.path(f"grid/{name}").is_dir()]
+        return [name for name in names if not self.folder.has(f"grid/{file_name(name)}")]
 
     def _digest(self, name: str) -> str | None:
-        path = self.folder.path(name)
-        return file_digest(path) if path.exists() else None
-
-    @property
-    def tradeoff_prompts(self) -> tuple[Prompt, ...]:
-        """The first `limit` prompts of each domain.
-
-        Raises InputError unless the target domain and at least one other have prompts.
-        """
-        spec = self.spec.tradeoffs
-        assert spec is not None
-        by_domain: dict[str, list[Prompt]] = {}
-        for prompt in as_prompts(self.model.tokenizer, load_prompts(spec.prompts)):
-            by_domain.setdefault(prompt.domain, []).append(prompt)
-        if spec.domain not in by_domain or len(by_domain) < 2:
-            raise InputError(
-                f"tradeoffs: {spec.prompts} needs prompts of domain {spec.domain!r} and of at "
-                f"least one other; its domains are {', '.join(sorted(by_domain))}"
-            )
-        return tuple(prompt for own in by_domain.values() for prompt in own[: spec.limit])
+        return file_digest(self.folder.path(name)) if self.folder.has(name) else None

@@ -37,12 +37,18 @@ from saelens_steer.features import Selection, measured_scale
 from saelens_steer.metrics import FunctionMetric, MetricsLike, metric_specs
 from saelens_steer.model import hook_width
 from saelens_steer.model.model_class import Model
-from saelens_steer.pipeline.arguments import given_prompts, hook_of, hook_without_sae
+from saelens_steer.pipeline.arguments import (
+    given_prompts,
+    hook_of,
+    hook_without_sae,
+    say_untestable,
+)
 from saelens_steer.pipeline.held import HeldActivations
 from saelens_steer.pipeline.provenance import measured_on
 from saelens_steer.pipeline.result import Result
 from saelens_steer.progress import progress, say
 from saelens_steer.sae import (
+    Audit,
     audit_cached,
     check_feature,
     check_splice,
@@ -93,12 +99,12 @@ def sweep(
     be passed as it is. Vectors have no A_max, so alpha_unit max_act is for features alone. `sae`
     may be None with directions that need none; give `hook_name` then, unless the vectors name
     theirs. `edit`: a name, or a name and options as in a config, such as {"scale": {"error":
-    "drop"}}. `metrics`: names, `margin(…)`, functions, or {name: function}. The hook is the one
-    that the SAE's decoder writes at; give `hook_name` if it names none. `activations` there
-    determine controls, A_max and mean ‖x‖; by default those of the prompts are cached. A
-    transcoder's A_max comes from the hook it reads, and `activations` may be of either hook.
-    TemplateSpec documents `chat` and the options after it, which decide what is read, SweepSpec the
-    other arguments. Raises InputError before any forward pass.
+    "drop"}}. `metrics`: names, `margin(…)`, `log_prob(…)`, functions, or {name: function}. The
+    hook is the one that the SAE's decoder writes at; give `hook_name` if it names none.
+    `activations` there determine controls, A_max and mean ‖x‖; by default those of the prompts are
+    cached. A transcoder's A_max comes from the hook it reads, and `activations` may be of either
+    hook. TemplateSpec documents `chat` and the options after it, which decide what is read,
+    SweepSpec the other arguments. Raises InputError before any forward pass.
     """
     given: dict[str, object] = {
         "edit": edit, "alphas": alphas, "alpha_unit": alpha_unit, "positions": positions,
@@ -125,6 +131,7 @@ def sweep(
     misfits = _misfits(sae, for_controls[0])
     tested = found.scaled(spec.alpha_unit, scale)
     everything = with_controls(measurement, tested, *for_controls)
+    say_untestable(everything)
     chosen = list(range(min(len(tested), 2 * spec.completions.top)))
     with progress("strengths", None if spec.calibrated else 0) as note:
         measurement = measurement.calibrated(everything, scale, note=note)
@@ -135,7 +142,7 @@ def sweep(
     result = Result.of(measurement, measurement.joined(rows, texts), texts)
     return replace(
         result,
-        misfits=misfits,
+        misfits=(*misfits, *result.misfits),
         prompts={prompt.id: prompt.text for prompt in steered},
         config=_config(measurement),
         about=measured_on(measurement),
@@ -147,19 +154,26 @@ def _config(measurement: Measurement) -> dict[str, Any]:
     functions = [s.path if isinstance(s, FunctionMetric) else s for s in measurement.metric_specs]
     specs = [s if isinstance(s, str) else s.model_dump(mode="json") for s in functions]
     template = TemplateSpec(**measurement.template.options).model_dump(mode="json")
+    unstated = {"directions"} if measurement.spec.named else {"directions", "features"}
     return {
         "hook_name": measurement.hook_name,
         "prompts": template,
         "metrics": specs,
-        "sweep": measurement.spec.model_dump(mode="json"),
+        "sweep": measurement.spec.model_dump(mode="json", exclude=unstated),
     }
 
 
 def _misfits(sae: SAE[Any] | None, activations: Activations | None) -> tuple[str, ...]:
     """Warnings that the SAE may not fit, from activations that the sweep has anyway."""
-    if sae is None or activations is None or not reads_where_it_steers(sae):
+    if sae is None or not reads_where_it_steers(sae):
         return ()
-    found = tuple(may_not_fit(audit_cached(sae, activations).failures))
+    if activations is None:
+        audit = Audit(
+            notes=("the sweep used no cached activations; give activations= to check it",)
+        )
+    else:
+        audit = audit_cached(sae, activations)
+    found = tuple(may_not_fit(audit.failures, audit.notes))
     for sentence in found:
         say(f"warning: {sentence}")
     return found

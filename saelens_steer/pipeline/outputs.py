@@ -88,12 +88,17 @@ def write_generated_texts(
     for (feature, prompt), own in groups:
         by_alpha = {alpha: list(rows["completion"]) for alpha, rows in own.groupby("alpha")}
         texts = {
-            "original" if alpha == 0 else f"{alpha:g}": found if len(found) > 1 else found[0]
+            "original" if alpha == 0 else _strength(alpha): found if len(found) > 1 else found[0]
             for alpha, found in sorted(by_alpha.items(), key=lambda item: (item[0] != 0, item[0]))
         }
         stem = f"generated_texts_layer_{layer}_feature_{feature}_{n_strengths}"
         content = {str(layer): {str(feature): {prompts[str(prompt)]: texts}}}
         write_json(folder / f"{stem}_prompt_{numbers[str(prompt)]}.json", content)
+
+
+def _strength(alpha: float) -> str:
+    """A strength in as few digits as tell it from others."""
+    return f"{alpha:g}" if float(f"{alpha:g}") == alpha else repr(float(alpha))
 
 
 def write_compared_edits(folder: Path, table: pd.DataFrame) -> None:

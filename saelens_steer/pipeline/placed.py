@@ -9,13 +9,15 @@ from typing import Any
 from sae_lens import SAE
 from torch import Tensor
 
+from saelens_steer.config import TemplateSpec
+from saelens_steer.data import Prompt, any_plain, trained_with_bos
 from saelens_steer.errors import InputError
 from saelens_steer.model import check_steerable, hook_width
-from saelens_steer.model.model_class import Model
+from saelens_steer.model.model_class import Model, tokenizer_of
 from saelens_steer.sae import check_sae, steers_at
-from saelens_steer.steering import Edit, SAEEdit, Variant, add, composed
+from saelens_steer.steering import Edit, SAEEdit, Variant, add, composed, of_parts
 from saelens_steer.sweeps import ORIGINAL
-from saelens_steer.tensors import VectorLike, Vectors, as_vectors
+from saelens_steer.tensors import Direction, VectorLike, as_direction
 
 EditLike = Edit | Sequence[Edit] | VectorLike
 """What is done at one hook: an edit, several in order, or a vector to push along."""
@@ -26,12 +28,12 @@ class Placed:
     """A treatment: hook → edits in order, or the vector to push along."""
 
     name: str
-    at: Mapping[str, tuple[Edit, ...] | Vectors]
+    at: Mapping[str, tuple[Edit, ...] | Direction]
 
-    def variant(self, scaled: Callable[[str, Vectors], Vectors] = lambda _, v: v) -> Variant:
+    def variant(self, scaled: Callable[[str, Direction], Direction] = lambda _, v: v) -> Variant:
         """The variant of the model, with each vector as `scaled` gives it."""
         edits = {
-            hook: (add(scaled(hook, each).sum(0)),) if isinstance(each, Tensor) else each
+            hook: (add(scaled(hook, each)),) if isinstance(each, Tensor) else each
             for hook, each in self.at.items()
         }
         changed = [
@@ -53,27 +55,31 @@ def placed_edits(
     """The treatments by hook. Raises InputError for one that cannot be applied."""
     if not isinstance(treatments, Mapping):
         raise InputError('give edits and vectors by name, such as {"push": ss.add(vector, 2.0)}')
+    if not treatments:
+        raise InputError('there is nothing to apply: give {"push": ss.add(vector, 2.0)}')
     if ORIGINAL.name in treatments:
         raise InputError("a variant cannot be called 'original', the name of the unedited model")
     placed = []
     for name, given in treatments.items():
+        if not isinstance(name, str):
+            raise InputError(f'{name!r} is not a name: use strings, as in {{"push": vector}}')
         by_hook = given if isinstance(given, Mapping) else {_hook(name, given, hook_name): given}
         if not by_hook:
-            raise InputError(f"variant {name!r} has no edit")
-        at = {
-            check_steerable(model, hook): _parts(model, name, hook, one)
-            for hook, one in by_hook.items()
-        }
-        placed.append(Placed(str(name), at))
+            raise InputError(f"variant {name!r} has no edit: leave it out")
+        other = [hook for hook in by_hook if not isinstance(hook, str)]
+        if other and by_hook is given:
+            raise InputError(
+                f"{name!r} is a mapping, but its key {other[0]!r} is not a hook. Give a vector, an "
+                'edit, or {"blocks.4.hook_resid_pre": vector}'
+            )
+        placed.append(Placed(name, {h: _parts(model, name, h, one) for h, one in by_hook.items()}))
     return placed
 
 
 def _hook(name: str, given: EditLike, hook_name: str | None) -> str:
     """The hook of a treatment that names none."""
     edits = [given] if isinstance(given, Edit) else given if isinstance(given, list | tuple) else []
-    known = {
-        steers_at(edit.sae) for edit in edits if isinstance(edit, SAEEdit) and edit.sae is not None
-    }
+    known = {steers_at(sae) for edit in edits if isinstance(edit, Edit) for sae in edit.saes}
     if hook_name is None and len(known) == 1 and None not in known:
         return str(known.pop())
     if hook_name is None:
@@ -81,22 +87,23 @@ def _hook(name: str, given: EditLike, hook_name: str | None) -> str:
     return hook_name
 
 
-def _parts(model: Model, name: str, hook: str, given: EditLike) -> tuple[Edit, ...] | Vectors:
-    """The edits in order, or the vectors [n, d_model], whose sum is pushed along."""
+def _parts(model: Model, name: str, hook: str, given: EditLike) -> tuple[Edit, ...] | Direction:
+    """The edits in order, or the vector to push along."""
     check_steerable(model, hook)
     if isinstance(given, Edit):
         given = (given,)
     if not isinstance(given, list | tuple):
-        vectors: Any = given
-        return as_vectors(name, vectors, hook_width(model, hook))
+        vector: Any = given
+        return as_direction(repr(name), vector, hook_width(model, hook))
     if not given:
-        raise InputError(f"variant {name!r} has no edit")
+        raise InputError(f"variant {name!r} has no edit: leave it out")
     if not all(isinstance(edit, Edit) for edit in given):
         raise InputError(f"{name!r} should be a vector, an Edit, or a list of edits")
     edits = tuple(given)
-    for edit in composed(edits):  # raises if they conflict
-        if isinstance(edit, SAEEdit) and edit.sae is not None:
-            check_sae(edit.sae, model, hook)
+    for edit in (chain := composed(edits)):  # raises if they conflict
+        edit.check_width(hook_width(model, hook))
+    for sae in of_parts(chain)["saes"]:
+        check_sae(sae, model, hook)
     return edits
 
 
@@ -106,7 +113,28 @@ def _changed(edit: Edit) -> tuple[int, ...]:
 
 def only_sae(placed: Sequence[Placed]) -> SAE[Any] | None:
     """The SAE that all SAE edits share, or None."""
+    saes = of_parts([edit for edit in _edits(placed) if isinstance(edit, SAEEdit)])["saes"]
+    return saes[0] if len(saes) == 1 else None
+
+
+def sae_of_starts(
+    model: Model, prompts: Sequence[Prompt], template: TemplateSpec, placed: Sequence[Placed]
+) -> SAE[Any] | None:
+    """The SAE that decides how plain prompts begin; None if no SAE states it.
+
+    Raises InputError if two SAEs were trained on contexts that begin differently.
+    """
+    stated = {trained_with_bos(sae): sae for sae in of_parts(_edits(placed))["saes"]}
+    stated.pop(None, None)
+    if len(stated) > 1 and any_plain(tokenizer_of(model), prompts, template):
+        raise InputError(
+            "plain text would begin with BOS for one SAE and without it for another, as their "
+            "training contexts did: use a separate call for each SAE, or token ids as prompts"
+        )
+    return next(iter(stated.values()), None)
+
+
+def _edits(placed: Sequence[Placed]) -> list[Edit]:
+    """All edits of the treatments."""
     chains = [each for one in placed for each in one.at.values() if not isinstance(each, Tensor)]
-    edits = [edit for chain in chains for edit in chain if isinstance(edit, SAEEdit)]
-    saes = {id(edit.sae): edit.sae for edit in edits if edit.sae is not None}
-    return next(iter(saes.values())) if len(saes) == 1 else None
+    return [edit for chain in chains for edit in chain]

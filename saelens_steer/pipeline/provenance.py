@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from saelens_steer.data import Prompt, prompts_hash
+import torch
+
+from saelens_steer.data import Prompt, prompts_hash, written_date
 from saelens_steer.files import read_json
 from saelens_steer.metrics import metric_provenance
 from saelens_steer.model import REMEMBERED, model_provenance
-from saelens_steer.model.model_class import Model
-from saelens_steer.sae import AUDIT, read_quality, sae_fingerprint
+from saelens_steer.model.model_class import Model, tokenizer_of
+from saelens_steer.sae import AUDIT, QUALITY, sae_fingerprint
 from saelens_steer.version import __version__
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def library_versions() -> dict[str, str]:
 def measured_on(measurement: Measurement) -> dict[str, Any]:
     """What identifies the inputs of a sweep without a run folder."""
     model, sae, start = measurement.model, measurement.sae, measurement.start
-    specs, tokenizer = measurement.metric_specs, model.tokenizer
+    specs, tokenizer = measurement.metric_specs, tokenizer_of(model)
     about = None
     if sae is not None:
         source = sae.cfg.metadata.neuronpedia_id or sae.cfg.metadata.hook_name
@@ -45,6 +47,7 @@ def measured_on(measurement: Measurement) -> dict[str, Any]:
         "hook_name": measurement.hook_name,
         "sae": about,
         "special_tokens": None if start is None else start.record(tokenizer),
+        **_dated(written_date(tokenizer, measurement.prompts, measurement.template)),
         "prompts": {"hash": prompts_hash(measurement.prompts), "n": len(measurement.prompts)},
         "token_sets": metric_provenance(specs, tokenizer, model.cfg.d_vocab),
         "seeds": {"sweep": measurement.spec.seed},
@@ -61,12 +64,19 @@ def _model(model: Model) -> dict[str, Any]:
     return about if proof is None else about | {"proof": proof.removesuffix(REMEMBERED)}
 
 
+def _dated(date: str | None) -> dict[str, str]:
+    """The date in prompts, if the chat template writes today's."""
+    return {} if date is None else {"date_in_prompts": date}
+
+
 def _software() -> dict[str, Any]:
     versions = library_versions()
     return {
         "saelens_steer": versions.pop("saelens-steer"),
         "python": platform.python_version(),
         "packages": versions,
+        "threads": torch.get_num_threads(),
+        "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
     }
 
 
@@ -75,11 +85,15 @@ def provenance(run: RunContext, sae_is_made: bool) -> dict[str, Any]:
     spec, model = run.spec, run.model
     train, folder = spec.sae.train, run.folder.path("sae")
     sae = spec.sae.model_dump(exclude_none=True)
+
+    def kept(name: str) -> dict[str, Any]:
+        return read_json(run.folder.path(name)) if run.folder.has(name) else {}
+
     sae["hash"] = sae_fingerprint(folder) if sae_is_made else None
-    if audited := read_json(folder / AUDIT) if sae_is_made else {}:
+    if audited := kept(f"sae/{AUDIT}") if sae_is_made else {}:
         sae["audit"] = audited
     start = run.start
-    if resumed := read_quality(folder).get("resumed_at_tokens"):
+    if resumed := kept(f"sae/{QUALITY}").get("resumed_at_tokens"):
         sae["resumed_at_tokens"] = resumed
     return {
         **_software(),
@@ -87,10 +101,11 @@ def provenance(run: RunContext, sae_is_made: bool) -> dict[str, Any]:
         "model": _model(model),
         "hook_name": run.hook_name,
         "sae": sae,
-        "special_tokens": None if start is None else start.record(model.tokenizer),
+        "special_tokens": None if start is None else start.record(tokenizer_of(model)),
+        **_dated(run.written_date),
         "prompts": _about(spec.prompts.source, run.prompts),
         "selection_prompts": _about(spec.select.prompts, run.selection_prompts),
-        "token_sets": metric_provenance(spec.metrics, model.tokenizer, model.cfg.d_vocab),
+        "token_sets": metric_provenance(spec.metrics, tokenizer_of(model), model.cfg.d_vocab),
         "seeds": {"sweep": spec.sweep.seed, **({"sae": train.seed} if train else {})},
         "halved_batches": [n for own in run.halved.values() for n in own.values()],
     }

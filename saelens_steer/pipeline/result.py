@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -14,19 +14,39 @@ import pandas as pd
 import plotly.graph_objects as go
 import yaml
 
+from saelens_steer.config import FROM_PYTHON
+from saelens_steer.data import Encoded
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import by_family, claims, guards, headline, summarise
 from saelens_steer.files import write_json, write_text
+from saelens_steer.model.model_class import tokenizer_of
+from saelens_steer.numbers import count
 from saelens_steer.pipeline.outputs import read_completions, write_result, write_rows
-from saelens_steer.pipeline.run_folder import RunFolder
-from saelens_steer.report import interference_figure, metric_names, page, read_run
+from saelens_steer.pipeline.step_table import RESULT_FILES
+from saelens_steer.report import interference_figure, metric_names, page, read_run, units_of
+from saelens_steer.run_folder import ABOUT, CONFIG, RUN, SAVED, WRITTEN_ALWAYS, RunFolder
 from saelens_steer.steering import CANDIDATE
 from saelens_steer.sweeps import Measurement
 from saelens_steer.tables import read_parquet
 
-CONFIG, ABOUT = "config.yaml", "provenance.json"
+NAMED = 3
+"""Pairs of equal prompts that a warning names."""
 SHOWN = 20
 """Claims that a notebook shows."""
+
+
+def _doubled(encoded: Iterable[Encoded]) -> Iterator[str]:
+    """A warning if prompts are the same tokens."""
+    first, pairs = dict[tuple[int, ...], str](), list[str]()
+    for one in encoded:
+        if (other := first.setdefault(one.head, one.prompt.id)) != one.prompt.id:
+            pairs.append(f"{other!r} and {one.prompt.id!r}")
+    if pairs:
+        more = f" (and {len(pairs) - NAMED} more)" if len(pairs) > NAMED else ""
+        yield (
+            f"Prompts {', '.join(pairs[:NAMED])}{more} are the same tokens, so the intervals are "
+            "too narrow: leave one of them out."
+        )
 
 
 @dataclass(frozen=True)
@@ -47,7 +67,10 @@ class Result:
     SAE or the tokenizer determined them; None for prompts in the chat template."""
 
     misfits: tuple[str, ...] = ()
-    """Warnings that the SAE may not fit the model or the hook, if it was audited."""
+    """Warnings from before the sweep: the SAE may not fit, its fit was not checked, or prompts are
+    equal."""
+    stored_warnings: tuple[str, ...] = ()
+    """Those of the run folder that the result was loaded from."""
     prompts: Mapping[str, str] = field(default_factory=dict)
     """Id → text of the steered prompts."""
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -60,8 +83,9 @@ class Result:
         """The result of a measurement, from joined rows and completions."""
         first = next(iter(measurement.spec.families), None)
         start, columns = measurement.start, measurement.metric_columns(completions)
-        begins = None if start is None else start.record(measurement.model.tokenizer)
-        return cls(rows, completions, columns, measurement.spec.seed, first, begins)
+        begins = None if start is None else start.record(tokenizer_of(measurement.model))
+        found = cls(rows, completions, columns, measurement.spec.seed, first, begins)
+        return replace(found, misfits=tuple(_doubled(measurement.encoded)))
 
     @cached_property
     def summary(self) -> pd.DataFrame:
@@ -81,7 +105,8 @@ class Result:
     @cached_property
     def warnings(self) -> list[str]:
         """Sentences on why the numbers may mislead; empty if no check fails."""
-        return [*self.misfits, *guards(self.rows, self.claims, self.completions, self.metrics)]
+        found = guards(self.rows, self.claims, self.completions, self.metrics)
+        return [*dict.fromkeys([*self.misfits, *found, *self.stored_warnings])]
 
     @property
     def headline(self) -> str:
@@ -89,25 +114,36 @@ class Result:
         return headline(self.claims, self.summary, self.metrics[0])
 
     def save(self, folder: str | Path) -> Path:
-        """Write a run folder that `load` and the tools for run folders read; returns its path.
+        """Write a folder that `load`, `verify` and the tools for tables read; returns its path.
 
+        No config computes the result, so its config.yaml, which lists the settings, cannot be run.
+        In the folder of an earlier run, the files that it does not replace stay, but are stale.
         Raises InputError if the folder holds anything but a run.
         """
         place = RunFolder(folder)
         place.check()
-        place.mark()
-        write_text(place.path(CONFIG), yaml.safe_dump(dict(self.config), sort_keys=False))
-        write_json(place.path(ABOUT), {**self.about, "misfits": list(self.misfits)})
-        write_rows(place.root, [self.rows])
-        write_result(place.root, self, self.prompts)
+        place.check_free([*WRITTEN_ALWAYS, *RESULT_FILES, "controls.csv"])
+        config = {FROM_PYTHON: True, **self.config}
+        with place.locked():
+            place.withdraw(place.records.steps())
+            place.mark()
+            with place.writing(RUN, SAVED):
+                write_text(place.path(CONFIG), yaml.safe_dump(config, sort_keys=False))
+                write_json(place.path(ABOUT), {**self.about, "misfits": list(self.misfits)})
+            with place.writing("sweep", SAVED):
+                write_rows(place.root, [self.rows])
+                write_result(place.root, self, self.prompts)
+            place.say_stale()
         return place.root
 
     @classmethod
     def load(cls, folder: str | Path) -> Result:
         """The result in a run folder, of `save` or of a run. Raises InputError if it has none."""
         place = Path(folder)
-        if not (place / "sweep").is_dir():
-            raise InputError(f"{place} holds no result: it has no folder sweep/")
+        if not place.exists():
+            raise InputError(f"there is no folder {place}")
+        if not RunFolder(place).current("sweep").is_dir():
+            raise InputError(f"{place} holds no result: it has no current folder sweep/")
         run = read_run(place)
         rows = read_parquet(place / "sweep")
         sweep, misfits = run.spec.get("sweep") or {}, run.provenance.get("misfits") or []
@@ -120,13 +156,14 @@ class Result:
             controls=families[0] if families else None,
             special_tokens=run.provenance.get("special_tokens"),
             misfits=(*misfits, *run.misfits),
+            stored_warnings=tuple(run.warnings),
             prompts={row["prompt_id"]: row["prompt"] for row in run.completions},
             config=run.spec,
             about=run.provenance,
         )
 
     def report(self, path: str | Path) -> Path:
-        """Write the report as one HTML page that loads nothing; returns its path."""
+        """Write the report as one self-contained HTML page; returns its path."""
         path = Path(path)
         with tempfile.TemporaryDirectory() as work:
             run = read_run(self.save(Path(work) / path.stem))
@@ -134,18 +171,18 @@ class Result:
 
     def __repr__(self) -> str:
         """The headline, what was measured, and how many warnings there are."""
-        tested = self.rows.loc[self.rows["family"] == CANDIDATE, "direction"].nunique()
-        controls = self.rows["direction"].nunique() - tested
+        tested = len(set(self.rows.loc[self.rows["family"] == CANDIDATE, "direction"]))
+        controls = len(set(self.rows["direction"])) - tested
         strengths = ", ".join(f"{alpha:g}" for alpha in sorted(set(self.rows["alpha"])))
+        n_prompts = len(set(self.rows["prompt_id"]))
         lines = [
             f"Result: {self.headline}",
-            f"{tested} directions and {controls} controls, {self.rows['prompt_id'].nunique()} "
-            f"prompts, α = {strengths}; metrics {', '.join(self.metrics)}",
+            f"{count(tested, 'direction')} and {count(controls, 'control')}, "
+            f"{count(n_prompts, 'prompt')}, α = {strengths}; metrics {', '.join(self.metrics)}",
         ]
-        if self.warnings:
-            lines.append(
-                f"{len(self.warnings)} warnings, in .warnings; the first: {self.warnings[0]}"
-            )
+        if n := len(self.warnings):
+            first = "" if n == 1 else "; the first"
+            lines.append(f"{count(n, 'warning')}, in .warnings{first}: {self.warnings[0]}")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -157,4 +194,5 @@ class Result:
 
     def plot_interference(self, metric: str | None = None) -> go.Figure:
         """Plot Δ of a metric (default: the main one) against α, with the controls' band."""
-        return interference_figure(self.summary, metric or self.metrics[0], claims=self.claims)
+        unit = units_of(self.about).get(metric := metric or self.metrics[0], "")
+        return interference_figure(self.summary, metric, claims=self.claims, unit=unit)

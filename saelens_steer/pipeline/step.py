@@ -44,10 +44,6 @@ class Step:
     """The step whose command also runs this one."""
     repeated_after: tuple[str, ...] = ()
     """Later steps whose output it also shows; it runs again after each."""
-    leftovers: tuple[str, ...] = ()
-    """Further paths to remove once the config no longer asks for the step."""
-    derived: tuple[str, ...] = ()
-    """Files that other commands make from its outputs; deleted with them."""
     returns_writer: bool = False
     """Whether `build` only computes and returns a function that writes. The old files stay until
     that function is called."""

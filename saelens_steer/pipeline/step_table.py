@@ -72,11 +72,17 @@ def _label(spec: RunSpec) -> list[object]:
     return [spec.label.model_dump(include=NAMING, exclude={"server": TRANSPORT})]
 
 
+RESULT_FILES = (
+    *("sweep", "completions.jsonl"),
+    *("interference.csv", "interference.json", "claims.csv", "warnings.json"),
+)
+"""What every sweep writes."""
+
+
 def _sweep_files(spec: RunSpec) -> tuple[str, ...]:
-    tables = "interference.csv", "interference.json", "claims.csv", "warnings.json"
     controls = ("controls.csv",) if spec.sweep.families else ()
     texts = ("generated_texts",) if spec.sweep.completions.files else ()
-    return ("sweep", "completions.jsonl", *tables, *controls, *texts)
+    return (*RESULT_FILES, *controls, *texts)
 
 
 def files(*names: str) -> Callable[[RunSpec], tuple[str, ...]]:
@@ -128,7 +134,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         "grid",
-        help="Train every SAE of sae.grid on one stream of activations; compare them in grid.csv.",
+        help="Train every SAE of sae.grid on the same activations; compare them in grid.csv.",
         build=f"{STEPS_PACKAGE}.sae:grid",
         writes=files("grid/grid.csv", "grid/frontier.html"),
         reads=lambda s: [MODEL, HOOK, grid_specs(s), SAE_SOURCE, RunInput("grid_missing")],
@@ -173,7 +179,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step(
         "label",
-        help="Name the features and test the names; exits with 1 while answers are missing.",
+        help="Label the features and test the labels; exit with 1 while answers are missing.",
         build=f"{STEPS_PACKAGE}.label:label",
         writes=files("labels.json", "labels.csv"),
         reads=_label,
@@ -242,7 +248,6 @@ STEPS: tuple[Step, ...] = (
         ),
         reads=lambda s: [s.select, METRICS],
         after=("sweep", f"{BASELINE}_sae"),
-        leftovers=(BASELINE,),
         section="sae.frozen_decoder_baseline",
     ),
     Step(
@@ -255,7 +260,6 @@ STEPS: tuple[Step, ...] = (
             *("quality", "audit", "features", "label", "compare_edits", "compare_directions"),
             *("tradeoffs", "sweep", BASELINE),
         ),
-        derived=("report.pdf",),
     ),
 )
 

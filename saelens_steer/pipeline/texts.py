@@ -15,8 +15,9 @@ SHOWN_PROMPTS = 6
 """Prompts that a notebook shows."""
 SHOWN_WORDS = 120
 """Words of each text that a notebook shows."""
-
-
+SHOWN_COLUMNS = ("prompt_id", "variant", "alpha", "sample", "completion")
+SHOWN_ROWS, SHOWN_LETTERS = 20, 72
+"""Rows that a terminal shows, and letters of each text."""
 LEFT = "text-align: left; vertical-align: top"
 
 
@@ -31,6 +32,17 @@ class Texts(pd.DataFrame):
     def _constructor(self) -> type[Texts]:
         return Texts
 
+    def __repr__(self) -> str:
+        """The columns that tell texts apart, and the texts, which pandas would leave out first."""
+        few = len(self.columns) <= len(SHOWN_COLUMNS) + 2
+        columns = [name for name in (self.columns if few else SHOWN_COLUMNS) if name in self]
+        if "completion" not in columns:
+            return super().__repr__()
+        about = f"{len(self)} texts; columns: {', '.join(map(str, self.columns))}"
+        shown = self.head(SHOWN_ROWS)[columns].assign(completion=self["completion"].map(repr))
+        table = pd.DataFrame(shown).to_string(index=False, max_colwidth=SHOWN_LETTERS)
+        return "\n".join([table, *(["…"] if len(self) > SHOWN_ROWS else []), about])
+
     def _repr_html_(self) -> str | None:
         """Each prompt with its texts below one another; the rest of the table if columns lack."""
         wanted = {"prompt_id", "prompt", "variant", "completion"}
@@ -39,35 +51,36 @@ class Texts(pd.DataFrame):
         groups: Any = self.groupby("prompt_id", sort=False)
         shown = [_prompt_html(rows) for _, rows in list(groups)[:SHOWN_PROMPTS]]
         left = len(groups) - len(shown)
-        more = f"<p>… and {left} more prompts in the table.</p>" if left else ""
+        more = f"<p>Prompts left out here: {left}.</p>" if left else ""
         return f'<div style="max-width: 70em">{"".join(shown)}{more}</div>'
 
 
 def _prompt_html(rows: pd.DataFrame) -> str:
     """A prompt and its texts; words that the unsteered text lacks are marked."""
-    first = rows.iloc[0]
+    first, listed = rows.iloc[0], rows.to_dict("records")
+    several = len({row.get("sample", 0) for row in listed}) > 1
     own: dict[object, str] = {}
     lines = []
-    for row in rows.to_dict("records"):
+    for row in listed:
         sample, text = row.get("sample", 0), str(row["completion"])
         if row["variant"] == ORIGINAL.name:
             own[sample] = text
             shown = escape(_cut(text))
         else:
             shown = _marked(own.get(sample), text)
-        head = f"<th style='{LEFT}; white-space: nowrap'>{escape(_label(row))}</th>"
+        head = f"<th style='{LEFT}; white-space: nowrap'>{escape(_label(row, several))}</th>"
         cell = f"<td style='{LEFT}; white-space: pre-wrap'>{shown or '<i>empty</i>'}</td>"
         lines.append(f"<tr>{head}{cell}</tr>")
     asked = escape(_cut(str(first["prompt"])))
     return f"<p><b>{asked}</b></p><table>{''.join(lines)}</table>"
 
 
-def _label(row: dict[Any, Any]) -> str:
-    """The variant with its strength, and its sample if there are several."""
+def _label(row: dict[Any, Any], several: bool) -> str:
+    """The variant with its strength, and its sample from 1 if there are several."""
     name = str(row["variant"])
     if "alpha" in row and not pd.isna(row["alpha"]):
         name += f", α = {row['alpha']:g}"
-    return name
+    return f"{name}, sample {row['sample'] + 1}" if several else name
 
 
 def _marked(before: str | None, after: str) -> str:

@@ -13,3 +13,4 @@ from saelens_steer.report.run_folder import (
     side_names,
 )
 from saelens_steer.report.sae import frontier_figure
+from saelens_steer.report.theme import units_of

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
+from saelens_steer.numbers import decimals
 from saelens_steer.report import theme
 from saelens_steer.report.markup import chart, render
 from saelens_steer.report.run_folder import RunTables
-from saelens_steer.report.theme import SIDE_COLOURS, decimals, estimate, name_label, plain
+from saelens_steer.report.theme import SIDE_COLOURS, estimate, name_label, plain
 
 EQUAL = {"norm": "equal norm", "kl": "equal KL"}
 KINDS = {
@@ -49,7 +51,7 @@ def comparison_section(run: RunTables) -> str:
     return render(
         "compare_directions.html",
         sentence=comparison_sentence(run.comparison),
-        effects=chart("effect-by-method", comparison_figure(run.comparison)),
+        effects=chart("effect-by-method", comparison_figure(run.comparison, run.units)),
         rows=shown,
         places=decimals(rows["effect"]),
     )
@@ -101,7 +103,7 @@ def _times(row: Any) -> list[str]:
     return ["∞" if math.isinf(row[end]) else text for end, text in zip(ends, texts, strict=True)]
 
 
-def comparison_figure(comparison: pd.DataFrame) -> go.Figure:
+def comparison_figure(comparison: pd.DataFrame, units: Mapping[str, str]) -> go.Figure:
     """The effect of each method at equal norm and at equal KL, with 95 % intervals."""
     rows, plot = _over_sides(comparison), go.Figure()
     for equal, (colour, symbol) in LOOKS.items():
@@ -109,11 +111,13 @@ def comparison_figure(comparison: pd.DataFrame) -> go.Figure:
         if not own.empty:
             plot.add_trace(_dots(own, colour, symbol, EQUAL.get(equal, equal)))
     metric, methods = str(rows["metric"].iloc[0]), list(dict.fromkeys(map(plain, rows["method"])))
-    label = theme.axis_label(f"Δ {name_label(metric)} towards the side", metric)
+    label = theme.axis_label(f"Δ {name_label(metric)} towards the side", units.get(metric, ""))
     plot.update_xaxes(title_text=label, zeroline=True, zerolinecolor=theme.BAND_LINE)
     plot.update_yaxes(categoryorder="array", categoryarray=methods[::-1], dtick=1)
     plot.update_layout(legend_y=1.0, margin={"t": 96, "l": 262})
-    return theme.base(plot, f"Ways to choose: {name_label(metric)}", 150 + 30 * len(methods))
+    return theme.base(
+        plot, f"{name_label(metric)}: ways to choose features", 150 + 30 * len(methods)
+    )
 
 
 def _dots(rows: pd.DataFrame, colour: str, symbol: str, name: str) -> go.Scatter:

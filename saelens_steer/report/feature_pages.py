@@ -10,10 +10,11 @@ from typing import Any
 
 from saelens_steer.features import FeaturePageData
 from saelens_steer.files import write_text
+from saelens_steer.numbers import number
 from saelens_steer.report.labels import Entry, shown
 from saelens_steer.report.markup import chart, render
 from saelens_steer.report.run_folder import RunTables
-from saelens_steer.report.theme import SIDE_COLOURS, number
+from saelens_steer.report.theme import SIDE_COLOURS
 from saelens_steer.report.topic_figures import (
     Data,
     bars_caption,
@@ -60,7 +61,7 @@ class FeaturePages(FeaturePageData):
         return render("frame.html", page=page)
 
     def save(self, path: str | Path) -> Path:
-        """Write everything as one HTML file that loads nothing."""
+        """Write everything as one self-contained HTML file."""
         return write_text(Path(path), features_page(self.to_json(), self.hook_name))
 
 

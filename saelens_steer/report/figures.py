@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from saelens_steer.errors import InputError
+from saelens_steer.numbers import count, decimals, number
 from saelens_steer.report import lines, run_folder, theme
 from saelens_steer.report.run_folder import claims_on, compared, largest_effect
 from saelens_steer.report.theme import (
@@ -18,11 +19,10 @@ from saelens_steer.report.theme import (
     BAND_OUTER,
     INK,
     axis_label,
-    direction_label,
     name_label,
-    number,
     plain,
 )
+from saelens_steer.steering import direction_label
 
 
 def interference_figure(
@@ -32,6 +32,7 @@ def interference_figure(
     claims: pd.DataFrame | None = None,
     sides: Mapping[str, str] | None = None,
     labels: Mapping[str, str] | None = None,
+    unit: str = "",
 ) -> go.Figure:
     """Dose-response: Δ metric against α, candidates as lines, controls as a band.
 
@@ -46,7 +47,7 @@ def interference_figure(
     on_metric = claims_on(claims, metric)
     lines.add_candidates(figure, candidates, metric, on_metric, sides or {}, labels or {})
     _alpha_axis(figure, summary)
-    figure.update_yaxes(title_text=axis_label(f"Δ {label}", metric))
+    figure.update_yaxes(title_text=axis_label(f"Δ {label}", unit))
     figure.add_hline(y=0, line={"color": BAND_LINE, "width": 1}, layer="below")
     figure.update_layout(margin_r=104)
     return theme.base(figure, f"Change in {label} against steering strength", 460)
@@ -62,7 +63,8 @@ def validity_figure(
     for i, name in enumerate(columns):
         place: dict[str, Any] = {"row": i // 3 + 1, "col": i % 3 + 1}
         for trace in lines.rate_lines(summary, name, sides):
-            figure.add_trace(trace.update(showlegend=i == 0), **place)
+            shown = i == 0 and trace.showlegend is not False
+            figure.add_trace(trace.update(showlegend=shown), **place)
         if summary[name].dropna().between(0, 1).all():
             figure.update_yaxes(range=[-0.04, 1.04], tickformat=".0%", **place)
     _alpha_axis(figure, summary)
@@ -72,7 +74,11 @@ def validity_figure(
 
 
 def claims_figure(
-    claims: pd.DataFrame, summary: pd.DataFrame, metric: str, sides: Mapping[str, str]
+    claims: pd.DataFrame,
+    summary: pd.DataFrame,
+    metric: str,
+    sides: Mapping[str, str],
+    unit: str = "",
 ) -> go.Figure:
     """Each candidate's T (largest |Δ| over the strengths) under the controls' distribution of T."""
     _check_metrics(summary, [metric])
@@ -85,7 +91,7 @@ def claims_figure(
         x=list(of_controls),
         nbinsx=max(12, min(48, len(of_controls) // 4)),
         marker={"color": "#B4BCC6", "line": {"color": "white", "width": 0.5}},
-        name=f"{len(of_controls)} controls",
+        name=count(len(of_controls), "control"),
         hovertemplate="T %{x}<br>%{y} controls<extra></extra>",
     )
     figure.add_trace(histogram, row=1, col=1)
@@ -93,7 +99,7 @@ def claims_figure(
         figure.add_trace(trace, row=2, col=1)
     _quantile_line(figure, claims, of_controls)
     figure.update_xaxes(rangemode="tozero")
-    label = axis_label("T, largest |Δ| over the strengths", metric)
+    label = axis_label("T, largest |Δ| over the strengths", unit)
     figure.update_xaxes(title_text=label, row=2)
     figure.update_yaxes(title_text="Controls", nticks=4, row=1)
     order = [direction_label(d) for d in claims["direction"]]
@@ -190,8 +196,8 @@ def _quantile_line(figure: go.Figure, claims: pd.DataFrame, of_controls: pd.Seri
             y=[direction_label(d) for d in given["direction"]],
             mode="markers",
             marker={"symbol": "line-ns", "size": 13, "line": {"color": INK, "width": 1.5}},
-            name="95 % of its controls",
-            hovertemplate="95 % of the controls below %{x:.4g}<extra></extra>",
+            name="95th percentile of its controls",
+            hovertemplate="95 % of its controls are below %{x:.4g}<extra></extra>",
         )
         figure.add_trace(ticks, row=2, col=1)
         return
@@ -201,6 +207,6 @@ def _quantile_line(figure: go.Figure, claims: pd.DataFrame, of_controls: pd.Seri
     figure.add_shape(type="line", x0=at, x1=at, y0=0, y1=1, line=line, **paper)
     below = {"fillcolor": BAND_OUTER, "line_width": 0, "layer": "below"}
     figure.add_shape(type="rect", x0=0, x1=at, y0=0, y1=1, **below, **paper)
-    text = f"95 % of controls below {number(at, theme.decimals([at]))}"
+    text = f"95 % of controls below {number(at, decimals([at]))}"
     beside = {"showarrow": False, "xanchor": "left", "xshift": 6, "yanchor": "top"}
     figure.add_annotation(x=at, y=1, text=text, **beside, **paper)

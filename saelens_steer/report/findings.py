@@ -9,6 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from saelens_steer.evidence import FAILS, PASSES, UNMEASURED, least_controls, matched_by
+from saelens_steer.file_names import file_name
+from saelens_steer.numbers import count, decimals, number, short
 from saelens_steer.report.figures import claims_figure, interference_figure, validity_figure
 from saelens_steer.report.lines import rate_styles
 from saelens_steer.report.markup import chart, render, small_chart
@@ -21,7 +23,7 @@ from saelens_steer.report.run_folder import (
     controls,
     with_texts,
 )
-from saelens_steer.report.theme import decimals, name_label, number, short, slug
+from saelens_steer.report.theme import name_label
 
 Sorted = tuple[float, str]
 """The number by which a cell sorts, and what it shows."""
@@ -37,7 +39,7 @@ def facts(run: RunTables) -> list[tuple[str, Any, Any]]:
     return [
         ("Model", model.get("name"), (run.spec.get("model") or {}).get("class")),
         ("Hook", hook, f"positions: {positions}" if positions else ""),
-        ("SAE", *_sae(run)),
+        *([("SAE", *_sae(run))] if run.has_sae else []),
         ("Directions tested", *_directions(run)),
         ("Controls", *_controls(run.summary)),
         ("Prompts", n_prompts, (run.provenance.get("prompts") or {}).get("source")),
@@ -69,7 +71,7 @@ def _controls(summary: pd.DataFrame) -> tuple[str, str]:
         return "none", ""
     below = f"random directions of the same {matched_by(summary)}"
     if sets > 1:
-        below += f", at each of {sets} sizes" if kind == "sizes" else f", drawn for each of {sets}"
+        below += f", a separate set for each of {sets} {kind}"
     return ", ".join(f"{short(n)} {family}" for family, n in families.items()), below
 
 
@@ -81,24 +83,16 @@ def _alphas(summary: pd.DataFrame) -> tuple[str, str]:
 
 
 def claims_section(run: RunTables) -> str:
-    """One table of claims for each metric; the page's script turns them into tabs."""
-    metrics = [] if run.claims.empty else list(dict.fromkeys(run.claims["metric"]))
-    claims = {metric: claims_on(run.claims, metric) for metric in metrics}
-    panels = [
-        {
-            "metric": metric,
-            "sentence": _count_sentence(run, own, metric),
-            "signs": "sign_rate" in own and own["sign_rate"].notna().any(),
-            "places": decimals([*own["effect"], *own["control_quantile"]]),
-            "rows": own.to_dict("records"),
-        }
-        for metric, own in claims.items()
-        if len(own)
-    ]
+    """One table of claims for each metric; the page's script turns them into tabs. Metrics on which
+    no direction can be tested share the last one."""
+    names = [] if run.claims.empty else list(dict.fromkeys(run.claims["metric"]))
+    claims = {name: own for name in names if len(own := claims_on(run.claims, name))}
+    untested = [m for m, own in claims.items() if not {*own["verdict"]} & {PASSES, FAILS}]
+    together = [[m] for m in claims if m not in untested] + [untested] * bool(untested)
     families = list(run.claims["controls"].dropna()) if "controls" in run.claims else []
     return render(
         "claims.html",
-        panels=panels,
+        panels=[_panel(run, {m: claims[m] for m in metrics}) for metrics in together],
         missing=run.claims.empty,
         family=families[0] if families else "",
         matched_by=matched_by(run.summary),
@@ -109,17 +103,41 @@ def claims_section(run: RunTables) -> str:
     )
 
 
+def _panel(run: RunTables, claims: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    """The claims on one metric, or on several that cannot be tested."""
+    first, several = next(iter(claims)), len(claims) > 1
+    rows = []
+    for own in claims.values():
+        places = decimals([*own["effect"], *own["control_quantile"]])
+        rows += [row | {"places": places} for row in own.to_dict("records")]
+    return {
+        "metric": None if several else first,
+        "unit": "" if several else run.units.get(first, ""),
+        "label": f"Not testable: {len(claims)} metrics" if several else name_label(first),
+        "sentences": [_count_sentence(run, own, metric) for metric, own in claims.items()],
+        "signs": any(
+            "sign_rate" in own and own["sign_rate"].notna().any() for own in claims.values()
+        ),
+        "rows": rows,
+    }
+
+
 def _count_sentence(run: RunTables, own: pd.DataFrame, metric: str) -> str:
     more, null = (list(own["verdict"]).count(v) for v in (PASSES, FAILS))
     untested, total = len(own) - more - null, len(set(run.claims["direction"]))
     who = f"{len(own)} of {total} candidates were measured. " if len(own) < total else ""
-    k = short(int(max(own["n_controls"])))
+    k, label = short(int(max(own["n_controls"]))), name_label(metric)
     if untested == len(own):
         least = short(least_controls(len(own)))
-        return f"{who}Not testable with {k} controls: {len(own)} directions need at least {least}."
+        return (
+            f"{label}: {who}not testable with {k} controls, because a claim about "
+            f"{count(len(own), 'direction')} needs at least {least}."
+        )
     rest = f", and {untested} cannot be tested" if untested else ""
-    label, judged = name_label(metric), f"(q < 0.05, {k} controls)"
-    return f"{who}{more} of {len(own)} move {label} more than random directions do {judged}{rest}."
+    judged = f"(q < 0.05, {k} controls)"
+    things = count(len(own), "direction")
+    move = "moves" if more == 1 else "move"
+    return f"{who}{more} of {things} {move} {label} more than random directions do {judged}{rest}."
 
 
 def families_table(run: RunTables) -> dict[str, Any]:
@@ -197,17 +215,17 @@ def dose_section(run: RunTables) -> str:
 
 def _dose_charts(run: RunTables, metric: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
     dose, reach = dose_figures(run, metric)
-    name = slug(metric)
+    name = file_name(metric)
     return chart(f"dose-{name}", dose), reach and chart(f"reach-{name}", reach)
 
 
 def dose_figures(run: RunTables, metric: str) -> tuple[go.Figure, go.Figure | None]:
     """Effects against α, and each candidate's T beside the controls' if there are controls."""
-    about = {"claims": run.claims, "sides": run.sides, "labels": run.label_texts}
-    dose = interference_figure(run.summary, metric, **about)
+    about, unit = {"sides": run.sides, "labels": run.label_texts}, run.units.get(metric, "")
+    dose = interference_figure(run.summary, metric, claims=run.claims, **about, unit=unit)
     if claims_on(run.claims, metric).empty or controls(run.summary).empty:
         return dose, None
-    return dose, claims_figure(run.claims, run.summary, metric, run.sides)
+    return dose, claims_figure(run.claims, run.summary, metric, run.sides, unit)
 
 
 def rates_section(run: RunTables) -> str:
@@ -215,7 +233,8 @@ def rates_section(run: RunTables) -> str:
     charts = []
     for metric in run.text_metrics:
         plot, label = validity_figure(run.summary, [metric], run.sides), name_label(metric)
-        charts.append((label, small_chart(f"rate-{slug(metric)}", plot, label, "α")))
+        charts.append((label, small_chart(f"rate-{file_name(metric)}", plot, label, "α")))
     shown = with_texts(run.summary, run.text_metrics)
-    looks = {d: look["line"] for d, look in rate_styles(shown, run.sides).items()}
+    styles = rate_styles(shown, run.sides).items()
+    looks = {look.get("name", d): look["line"] for d, look in styles}
     return render("rates.html", charts=charts, looks=looks, sides=run.sides, labels=run.label_texts)

@@ -18,10 +18,11 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from saelens_steer.errors import InputError
-from saelens_steer.files import inside, write_bytes
+from saelens_steer.files import write_bytes
 from saelens_steer.report.markup import render
 from saelens_steer.report.page import plots
-from saelens_steer.report.run_folder import read_run
+from saelens_steer.report.run_folder import REPORT, read_run
+from saelens_steer.run_folder import RunFolder
 
 VARIABLES = ("BROWSER_PATH", "CHROME_PATH")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -54,15 +55,19 @@ def export_images(run_dir: str | Path) -> Path:
     """
     if not Path(run_dir).is_dir():
         raise InputError(f"there is no folder {run_dir}")
-    run = read_run(Path(run_dir))
-    page = run.path / "report.html"
-    if not page.is_file():
-        raise InputError(f"{run.path} has no report.html: run the report there first")
-    browser = find_browser()
-    drawn, printed = pictures(browser, dict(plots(run)), run.path), pdf(browser, page)
-    for name, image in drawn.items():
-        write_bytes(inside(run.path, f"plots/{name}.png"), image)
-    return write_bytes(run.path / "report.pdf", printed)
+    run, folder = read_run(Path(run_dir)), RunFolder(run_dir)
+    if not (page := folder.current(REPORT)).is_file():
+        folder.check_computed('write its page with result.report("page.html")')
+        raise InputError(f"{run.path} has no current {REPORT}: run the report there first")
+    browser, figures = find_browser(), dict(plots(run))
+    files = {name: f"plots/{name}.png" for name in figures}
+    folder.check_free([*files.values(), "report.pdf"])
+    drawn, printed = pictures(browser, figures, run.path), pdf(browser, page)
+    # as part of the report, so that the images are current as long as it is
+    with folder.locked(), folder.writing("report"):
+        for name, image in drawn.items():
+            write_bytes(folder.path(files[name]), image)
+        return write_bytes(folder.path("report.pdf"), printed)
 
 
 def find_browser() -> str:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from saelens_steer.labels import CHANCE, LABELLED, SCORED
+from saelens_steer.numbers import number, short
 from saelens_steer.report.markup import render
 from saelens_steer.report.run_folder import RunTables
-from saelens_steer.report.theme import clean, number, one_line, short
+from saelens_steer.report.theme import clean, one_line
 
 Entry = Mapping[str, Any]
 """The entry of one feature in labels.json."""

@@ -13,8 +13,11 @@ import plotly.graph_objects as go
 
 from saelens_steer.evidence import FAILS
 from saelens_steer.report import run_folder
-from saelens_steer.report.theme import NULL, SHADES, SIDE_COLOURS, direction_label, plain, quoted
+from saelens_steer.report.theme import NULL, SHADES, SIDE_COLOURS, plain, quoted
+from saelens_steer.steering import direction_label
 
+NAMED_CONTROLS = 4
+"""Random directions that are named one by one beside their completions."""
 LABELLED = 2
 """Directions per side that carry error bars and a label at the end of their line."""
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
@@ -140,21 +143,22 @@ def rate_lines(summary: pd.DataFrame, metric: str, sides: Sides) -> Iterator[go.
         points = own.loc[own["direction"] == direction]
         label = plain(direction_label(direction))
         ends = [f"{metric}_{end}" for end in ("delta", "ci_low", "ci_high")]
+        named = {"name": label, "legendgroup": direction, "mode": "lines+markers"}
         yield go.Scatter(
             x=list(points["alpha"]),
             y=list(points[metric]),
             customdata=points[ends].to_numpy(),
-            name=label,
-            legendgroup=direction,
-            mode="lines+markers",
             hovertemplate=f"<b>{label}</b><br>α = %{{x}}<br>%{{y}}<br>Δ %{{customdata[0]:.3f}} "
             "[%{customdata[1]:.3f}, %{customdata[2]:.3f}]<extra></extra>",
-            **look,
+            **{**named, **look},
         )
 
 
 def rate_styles(table: pd.DataFrame, sides: Sides) -> dict[str, dict[str, Any]]:
-    """Direction → line and marker; within a side they differ in shade and in symbol."""
+    """Direction → line and marker; within a side they differ in shade and in symbol.
+
+    Many random directions are thin lines under one name.
+    """
 
     def look(colour: str, nth: int, dash: str, width: float) -> dict[str, Any]:
         marker = {"color": colour, "size": 7, "symbol": SYMBOLS[nth % len(SYMBOLS)]}
@@ -167,8 +171,14 @@ def rate_styles(table: pd.DataFrame, sides: Sides) -> dict[str, dict[str, Any]]:
         nth, shades = seen[index], SHADES[index]
         seen[index] += 1
         found[direction] = look(shades[nth % len(shades)], nth, "solid", 2.25)
-    for nth, direction in enumerate(sorted(set(run_folder.controls(table)["direction"]))):
+    random = sorted(set(run_folder.controls(table)["direction"]))
+    for nth, direction in enumerate(random):
         found[direction] = look(NULL, nth, "dot", 1.5)
+        if len(random) > NAMED_CONTROLS:
+            line = {"color": NULL, "width": 0.75, "dash": "solid"}
+            thin = {"line": line, "mode": "lines", "opacity": 0.5}
+            group = {"legendgroup": "random", "showlegend": nth == 0}
+            found[direction] = {**thin, **group, "name": f"{len(random)} random directions"}
     return found
 
 

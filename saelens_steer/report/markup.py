@@ -13,7 +13,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from saelens_steer import numbers
+from saelens_steer.file_names import file_name
 from saelens_steer.report import theme
+from saelens_steer.steering import direction_label
 
 _UNSAFE = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 """How JSON writes what could end or open a script block."""
@@ -63,8 +66,16 @@ ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-ENVIRONMENT.filters |= {name: f for name, f in vars(theme).items() if inspect.isfunction(f)}
-ENVIRONMENT.filters |= {"script_json": script_json, "order": order, "float": float, "exp": math.exp}
+for module in (theme, numbers):
+    ENVIRONMENT.filters |= {n: f for n, f in vars(module).items() if inspect.isfunction(f)}
+ENVIRONMENT.filters |= {
+    "direction_label": direction_label,
+    "file_name": file_name,
+    "script_json": script_json,
+    "order": order,
+    "float": float,
+    "exp": math.exp,
+}
 ENVIRONMENT.tests["finite"] = math.isfinite
 ENVIRONMENT.globals["m"] = ENVIRONMENT.get_template("macros.html").module
 ENVIRONMENT.globals["plotly"] = lambda: Markup(get_plotlyjs())

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from saelens_steer.evidence import PUSHES, edit_of
+from saelens_steer.file_names import file_name
 from saelens_steer.files import inside, write_text
 from saelens_steer.report import (
     compare_directions,
@@ -24,15 +25,14 @@ from saelens_steer.report import (
     tradeoffs,
 )
 from saelens_steer.report.markup import render
-from saelens_steer.report.run_folder import RunTables, read_run
-from saelens_steer.report.theme import slug
+from saelens_steer.report.run_folder import REPORT, RunTables, read_run
 
 CONFIG = {"displaylogo": False, "responsive": True}
 SECTIONS = {
     "patches": ("Patched outputs", texts.edits_section),
     "claims": ("Claims", findings.claims_section),
     "dose": ("Dose-response", findings.dose_section),
-    "frozen_decoder_baseline": ("Untrained decoder", findings.baseline_section),
+    "frozen_decoder_baseline": ("Frozen decoder", findings.baseline_section),
     "compare_directions": ("Choosing", compare_directions.comparison_section),
     "tradeoffs": ("Damage", tradeoffs.tradeoffs_section),
     "rates": ("Completions", findings.rates_section),
@@ -54,17 +54,19 @@ def build_report(run_dir: Path, headline: str) -> Path:
     """
     run = read_run(Path(run_dir))
     write_plots(run)
-    return write_text(run.path / "report.html", page(run, headline))
+    return write_text(run.path / REPORT, page(run, headline))
 
 
 def page(run: RunTables, headline: str) -> str:
-    """The whole report as one HTML text that loads nothing."""
+    """The whole report as one self-contained HTML text."""
     built = {name: build(run) for name, (_, build) in SECTIONS.items()}
     return render(
         "report.html",
+        thing="feature" if run.tests_features else "direction",
         name=run.path.resolve().name,
         headline=headline,
         edit=None if edit_of(run.summary) in PUSHES else edit_of(run.summary),
+        changed=texts.changed_texts(run),
         facts=findings.facts(run),
         warnings=[*run.misfits, *run.warnings, *(run.quality.get("warnings") or [])],
         links=[(name, SECTIONS[name][0]) for name, section in built.items() if section],
@@ -89,9 +91,9 @@ def plots(run: RunTables) -> Iterator[tuple[str, go.Figure]]:
     """The figures of a run, with their file names."""
     for metric in run.logit_metrics:
         dose, reach = findings.dose_figures(run, metric)
-        yield f"interference_{slug(metric)}", dose
+        yield f"interference_{file_name(metric)}", dose
         if reach:
-            yield f"claims_{slug(metric)}", reach
+            yield f"claims_{file_name(metric)}", reach
     if run.text_metrics:
         yield "validity", figures.validity_figure(run.summary, run.text_metrics, run.sides)
     if len(run.training):
@@ -101,12 +103,12 @@ def plots(run: RunTables) -> Iterator[tuple[str, go.Figure]]:
     if len(run.grid):
         yield "frontier", sae.frontier_figure(run.grid)
     if len(run.comparison):
-        yield "compare_directions", compare_directions.comparison_figure(run.comparison)
+        yield "compare_directions", compare_directions.comparison_figure(run.comparison, run.units)
     if len(run.tradeoffs):
-        yield "tradeoffs", tradeoffs.tradeoffs_figure(run.tradeoffs)
+        yield "tradeoffs", tradeoffs.tradeoffs_figure(run.tradeoffs, run.units)
     if len(run.tradeoffs_by_domain):
-        figure = tradeoffs.by_domain_figure(run.tradeoffs_by_domain, run.tradeoffs)
-        yield "tradeoffs_by_domain", figure
+        tables = run.tradeoffs_by_domain, run.tradeoffs
+        yield "tradeoffs_by_domain", tradeoffs.by_domain_figure(*tables, run.units)
     if run.features.get("scores"):
         yield "scores", figures.scores_figure(run.features)
     if run.feature_pages.get("pages") and run.feature_pages.get("topic"):
@@ -115,6 +117,6 @@ def plots(run: RunTables) -> Iterator[tuple[str, go.Figure]]:
 
 
 def write_figure(path: Path, figure: go.Figure) -> Path:
-    """Write a figure as a page that loads nothing; returns `path`."""
+    """Write a figure as a self-contained page; returns `path`."""
     text = figure.to_html(include_plotlyjs=True, div_id=path.stem, config=CONFIG)
     return write_text(path, text)

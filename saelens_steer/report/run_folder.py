@@ -13,15 +13,17 @@ from typing import Any
 
 import pandas as pd
 
-from saelens_steer.config import parse_yaml
+from saelens_steer.config import FROM_PYTHON, parse_yaml
 from saelens_steer.errors import InputError
 from saelens_steer.files import read_jsonl
 from saelens_steer.labels import SCORED
-from saelens_steer.report.theme import one_line
+from saelens_steer.report.theme import one_line, units_of
+from saelens_steer.run_folder import RunFolder
 from saelens_steer.sae import may_not_fit
 from saelens_steer.steering import CANDIDATE
 from saelens_steer.tables import read_csv
 
+REPORT = "report.html"
 MEASURED = ("accuracy", "ci_low", "ci_high", "correct", "n")
 """The numbers of a score that was measured."""
 
@@ -90,13 +92,13 @@ def _read_sentences(path: Path) -> list[str]:
 def _parse(text: str, path: Path) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {error}") from None
 
 
 def _from(name: str, read: Callable[[Path], Any] = read_csv) -> dict[str, Any]:
     """What `read_run` needs to know about a field: its file, and how to read it."""
-    return {"read": lambda folder: read(folder / name)}
+    return {"read": lambda folder: read(folder.current(name))}
 
 
 @dataclass(frozen=True)
@@ -127,13 +129,39 @@ class RunTables:
     @cached_property
     def spec(self) -> dict[str, Any]:
         """The resolved config as a mapping."""
-        data = parse_yaml(self.config)
-        return data if isinstance(data, dict) else {}
+        data = parse_yaml(self.config, self.path / "config.yaml")
+        return {k: v for k, v in data.items() if k != FROM_PYTHON} if isinstance(data, dict) else {}
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether a notebook saved the result, so no config can compute it."""
+        return RunFolder(self.path).is_saved
+
+    @property
+    def has_sae(self) -> bool:
+        """Whether an SAE was used, as far as is recorded."""
+        return self.provenance.get("sae", {}) is not None
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Metric → its unit, if the package knows it."""
+        return units_of(self.provenance)
+
+    @cached_property
+    def tests_features(self) -> bool:
+        """Whether every direction under test is a feature's."""
+        own = candidates(self.summary)
+        return "feature" not in own or bool(own["feature"].notna().to_numpy().all())
+
+    @property
+    def stale(self) -> list[str]:
+        """Files in the folder that the report does not read, since they are of earlier configs."""
+        return [name for name in RunFolder(self.path).stale() if name != REPORT]
 
     @property
     def misfits(self) -> list[str]:
-        """The failures of the SAE's audit, which come first: they may explain everything else."""
-        return may_not_fit(self.audit.get("failures") or [])
+        """What the SAE's audit found, which comes first: it may explain everything else."""
+        return may_not_fit(self.audit.get("failures") or [], self.audit.get("notes") or [])
 
     @cached_property
     def sides(self) -> dict[str, str]:
@@ -160,12 +188,15 @@ class RunTables:
 
 
 def read_run(folder: Path) -> RunTables:
-    """Read a run folder. Raises InputError if it has no summary or a file is broken."""
-    folder = Path(folder)
-    if not (folder / "interference.csv").is_file():
-        raise InputError(f"{folder} has no interference.csv: run the sweep there first")
-    files = {f.name: f.metadata["read"](folder) for f in fields(RunTables) if f.metadata}
-    return RunTables(path=folder, **files)
+    """Read a run folder, without its stale files.
+
+    Raises InputError if it has no summary or a file is broken.
+    """
+    run = RunFolder(folder)
+    if not run.current("interference.csv").is_file():
+        raise InputError(f"{folder} has no current interference.csv: run the sweep there first")
+    files = {f.name: f.metadata["read"](run) for f in fields(RunTables) if f.metadata}
+    return RunTables(path=run.root, **files)
 
 
 def side_names(features: Mapping[str, Any]) -> list[str]:
@@ -221,14 +252,14 @@ def compared(summary: pd.DataFrame, claims: pd.DataFrame) -> pd.DataFrame:
 
 def control_counts(table: pd.DataFrame) -> tuple[dict[str, int], int, str]:
     """The number of controls per claim in each family, the number of sets of controls, and how the
-    sets differ: in sizes (norms), or in the directions that they are matched to."""
+    sets differ: in norms, or in the directions that they are matched to."""
     own = table.drop_duplicates(subset="direction")
     whose = set(own["matched_to"].dropna()) if "matched_to" in own else set()
     norms = sorted(own["matched_norm"].dropna()) if "matched_norm" in own else []
-    sizes = 1 + sum(after > before * (1 + 1e-5) for before, after in pairwise(norms))
-    sets = len(whose) or sizes
+    n_norms = 1 + sum(after > before * (1 + 1e-5) for before, after in pairwise(norms))
+    sets = len(whose) or n_norms
     counts = {name: n // sets for name, n in sorted(Counter(own["family"]).items())}
-    return counts, sets, "directions" if whose else "sizes"
+    return counts, sets, "directions" if whose else "norms"
 
 
 def largest_effect(summary: pd.DataFrame, metric: str) -> pd.Series:

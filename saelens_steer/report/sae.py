@@ -11,10 +11,11 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from saelens_steer.numbers import percent, short
 from saelens_steer.report import theme
 from saelens_steer.report.markup import chart, render, small_chart
 from saelens_steer.report.run_folder import RunTables
-from saelens_steer.report.theme import SIDE_COLOURS, name_label, plain, short
+from saelens_steer.report.theme import SIDE_COLOURS, name_label, plain
 
 CURVES = {
     "loss": "Loss",
@@ -25,7 +26,9 @@ FRONTIER = {"explained_variance": "Explained variance", "loss_recovered": "Loss 
 
 
 def sae_section(run: RunTables) -> str:
-    """The SAE's quality, firing rates, training curves and grid."""
+    """The SAE's quality, firing rates, training curves and grid; empty without an SAE."""
+    if not run.has_sae:
+        return ""
     quality = run.quality
     numbers = {k: v for k, v in quality.items() if isinstance(v, int | float)}
     logged = {c: title for c, title in CURVES.items() if c in run.training}
@@ -116,8 +119,8 @@ def density_figure(quality: Mapping[str, Any]) -> go.Figure:
 
 
 def _share(share: float) -> str:
-    percent = 100 * share
-    return f"{percent:.3g} %" if percent >= 1e-4 else f"{percent:.0e} %"
+    of_100 = 100 * share
+    return f"{of_100:.3g} %" if of_100 >= 1e-4 else f"{of_100:.0e} %"
 
 
 def frontier_figure(grid: pd.DataFrame) -> go.Figure:
@@ -150,7 +153,7 @@ def frontier_figure(grid: pd.DataFrame) -> go.Figure:
     return figure.update_layout(legend_y=1.14, margin_t=104, height=430)
 
 
-def _about(row: pd.Series) -> str:
+def _about(row: Any) -> str:
     """The details of an SAE that are shown on hover."""
     options = ", ".join(f"{k} {short(v)}" for k, v in json.loads(str(row["options"])).items())
     lines = (
@@ -158,6 +161,6 @@ def _about(row: pd.Series) -> str:
         f"L0 {row['l0']:.1f}, explained variance {row['explained_variance']:.3f}",
         f"loss recovered {row['loss_recovered']:.4f}, KL recovered {row['kl_recovered']:.4f}",
         f"L1 {row['l1']:.3g}, squared error {row['mse']:.3g}",
-        f"{row['dead_share']:.1%} dead, {row['dense_share']:.1%} dense",
+        f"{percent(row['dead_share'])} dead, {percent(row['dense_share'])} dense",
     )
     return "<br>".join(map(plain, lines))

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections import Counter
 from typing import Any
 
+from saelens_steer.metrics.code import fences
+from saelens_steer.numbers import decimals, short
 from saelens_steer.report.markup import render
 from saelens_steer.report.run_folder import RunTables, claims_on, metric_names
-from saelens_steer.report.theme import decimals, direction_label, name_label, quoted, short
-from saelens_steer.steering import CANDIDATE
+from saelens_steer.report.theme import name_label, quoted
+from saelens_steer.steering import CANDIDATE, direction_label
 
-FENCE = re.compile(r"^[ \t]*```([^\n`]*)\n(.*?)(?:^[ \t]*```[ \t]*(?:\n|\Z)|\Z)", re.M | re.S)
 BUDGET = 1_500_000
 """Maximum characters of completions in the page; the rest stay in completions.jsonl."""
 BADGES = {"valid": "good", "invalid": "bad", "truncated": "warn", "absent": "quiet"}
 ORIGINAL = "original"
+EXCERPT, BEFORE_DIFFERENCE = 260, 80
+"""Characters of the example at the top of the page, and how many come before the difference."""
 SHOWN, OPEN = 40, 2
 """Maximum prompts of compared edits in the page, and how many of them start unfolded."""
 
@@ -31,7 +33,7 @@ def completions_section(run: RunTables) -> str:
     return render(
         "completions.html",
         data=data,
-        differing=differing(data),
+        changed=changed_texts(run),
         n_left=len({r["prompt_id"] for r in run.completions}) - len(data["prompts"]),
         selects=[
             ("prompt", "Prompt", data["prompts"], prompt),
@@ -72,10 +74,59 @@ def completions_data(run: RunTables) -> dict[str, Any]:
     }
 
 
-def differing(data: dict[str, Any]) -> str:
-    """A sentence with the number of steered texts that differ from the unsteered one."""
-    changed = sum(_differs(data, key) for key in data["texts"])
-    return f"{changed} of {len(data['texts'])} steered texts differ from the unsteered one."
+def changed_texts(run: RunTables) -> dict[str, Any] | None:
+    """How many steered texts differ from the unsteered one, and an example; None without any.
+
+    The example is of the direction with the largest claim that changed a text, if possible with the
+    sign of its largest effect, at the smallest such |α|.
+    """
+    plain = {_place(r): r["completion"] for r in run.completions if not r.get("alpha")}
+    steered = [r for r in run.completions if r.get("alpha") and _place(r) in plain]
+    tested = [r for r in steered if r.get("family", CANDIDATE) == CANDIDATE]
+    if not tested:
+        return None
+    order = list(_ordered_directions(run, tested))
+    differ = [r for r in tested if r["completion"] != plain[_place(r)]]
+    sentence = (
+        f"{_share(len(differ), len(tested), ' steered texts')} differ from the unsteered text"
+    )
+    if random := [r for r in steered if r.get("family", CANDIDATE) != CANDIDATE]:
+        n_random = sum(r["completion"] != plain[_place(r)] for r in random)
+        sentence += f"; with random directions, {_share(n_random, len(random))} do"
+    if not differ:
+        return {"sentence": f"{sentence}.", "example": None}
+    main = metric_names(run.summary)[0]
+    strongest = {} if run.claims.empty else claims_on(run.claims, main).set_index("direction").alpha
+
+    def rank(record: dict[str, Any]) -> tuple[int, bool, float]:
+        name, alpha = str(record["direction"]), record["alpha"]
+        return order.index(name), bool(strongest.get(name, alpha) * alpha < 0), abs(alpha)
+
+    first = min(differ, key=rank)
+    before, after = _from_difference(plain[_place(first)], first["completion"])
+    push = f"{direction_label(str(first['direction']))}, α = {short(first['alpha'])}"
+    prompt = _brief(str(first.get("prompt", first["prompt_id"])), 160)
+    example = {"prompt": prompt, "answers": [("Unsteered", before), (push, after)]}
+    return {"sentence": f"{sentence}.", "example": example}
+
+
+def _place(record: dict[str, Any]) -> tuple[Any, Any]:
+    return record["prompt_id"], record.get("sample", 0)
+
+
+def _share(n: int, of: int, what: str = "") -> str:
+    return f"{n:,} of {of:,}{what} ({100 * n / of:.0f} %)"
+
+
+def _from_difference(before: str, after: str) -> list[str]:
+    """Both texts, cut to a few lines around the first character that differs."""
+    pairs = enumerate(zip(before, after, strict=False))
+    same = next((i for i, (a, b) in pairs if a != b), min(len(before), len(after)))
+    start = max(0, same - BEFORE_DIFFERENCE)
+    return [
+        ("…" if start else "") + text[start : start + EXCERPT] + "…" * (len(text) > start + EXCERPT)
+        for text in (before, after)
+    ]
 
 
 def opening(data: dict[str, Any]) -> tuple[int, int, int]:
@@ -131,13 +182,14 @@ def _shown(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def segments(text: str) -> list[list[str]]:
-    """Text cut at its code fences: pairs of kind (text or code) and content."""
-    parts, end = [], 0
-    for match in FENCE.finditer(text):
-        parts += [["text", text[end : match.start()].strip("\n")], ["code", match[2].rstrip("\n")]]
-        end = match.end()
-    parts.append(["text", text[end:].strip("\n")])
-    return [part for part in parts if part[1].strip()]
+    """Text cut at the fences that `code_validity` finds: pairs of kind (text, code) and content."""
+    lines, parts, at = text.split("\n"), list[list[str]](), 0
+    for fence in fences(text):
+        parts += [["text", "\n".join(lines[at : fence.first])], ["code", "\n".join(fence.lines)]]
+        at = fence.last + 1
+    parts.append(["text", "\n".join(lines[at:])])
+    stripped = ([kind, part.strip("\n")] for kind, part in parts)
+    return [part for part in stripped if part[1].strip()]
 
 
 def _length(record: dict[str, Any]) -> str:

@@ -1,15 +1,16 @@
-"""The look of numbers, names and figures: one palette, one figure template, one number format."""
+"""The look of names and figures: one palette, one figure template."""
 
 from __future__ import annotations
 
 import html
-import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
+
+from saelens_steer.numbers import number
 
 SIDE_COLOURS = ("#0072B2", "#D55E00", "#009E73")
 """Positive side, negative side, neither (Okabe and Ito: safe for colour-blind readers)."""
@@ -29,6 +30,9 @@ FONT = (
 )
 SPELLING = {"kl": "KL", "ce": "CE", "mse": "MSE", "sae": "SAE", "l0": "L0", "auroc": "AUROC"}
 SPELLING |= {"latex": "LaTeX", "json": "JSON", "html": "HTML", "sql": "SQL", "python": "Python"}
+
+IN_WORDS = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
+"""Names that read as words."""
 
 _HIDDEN = dict.fromkeys(
     code
@@ -56,7 +60,7 @@ TEMPLATE = go.layout.Template(
         "font": {"family": FONT, "size": 13, "color": INK},
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
-        "separators": ". ",
+        "separators": ".,",
         "title": {"font": {"size": 17}, "x": 0, "xref": "paper", "xanchor": "left", "y": 1}
         | {"yanchor": "top", "pad": {"t": 18}},
         "xaxis": _AXIS,
@@ -70,16 +74,21 @@ TEMPLATE = go.layout.Template(
 
 
 def name_label(name: str) -> str:
-    """`latex_valid_present` → `LaTeX valid (where present)`; `feature_12` → `Feature 12`."""
+    """`latex_valid_present` → `LaTeX valid (where present)`; other names as they are.
+
+    No two names have one label: a name that is another's label is in quotes.
+    """
+    twin = re.sub(r"\s", "_", name.lower().replace(" (where present)", "_present"))
+    if IN_WORDS.fullmatch(name):
+        return _spelled(name)
+    taken = name.startswith("“") or (IN_WORDS.fullmatch(twin) and _spelled(twin) == name)
+    return f"“{name}”" if taken else name
+
+
+def _spelled(name: str) -> str:
     stem = name.removesuffix("_present")
-    words = [SPELLING.get(word, word) for word in re.split(r"[_\s]+", stem) if word]
-    text = " ".join(words) or name
+    text = " ".join(SPELLING.get(word, word) for word in stem.split("_"))
     return text[0].upper() + text[1:] + (" (where present)" if stem != name else "")
-
-
-def direction_label(direction: str) -> str:
-    """`feature_12` → `feature 12`."""
-    return direction.replace("_", " ")
 
 
 def clean(text: Any) -> str:
@@ -114,31 +123,32 @@ def running_text(text: str) -> str:
     return f"{ends}\n{parts[-1]}" if ends else parts[-1]
 
 
-def slug(text: str) -> str:
-    """A name that is safe as an HTML id and as a file name."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-") or "x"
+def units_of(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Metric → its unit, for those that come with the package; `token_sets` lists margins and
+    log-probabilities."""
+    sets = provenance.get("token_sets") or {}
+    units = {name: "logits" if "n_other" in own else "nats" for name, own in sets.items()}
+    return {"kl": "nats"} | units
 
 
-def with_unit(text: str, metric: str) -> str:
-    """Text, followed by the unit that the metric's name implies, if any."""
-    if metric.endswith("margin"):
-        return f"{text} (logits)"
-    return f"{text} (nats)" if re.search(r"(^|_)(kl|ce|loss|entropy)($|_)", metric) else text
+def with_unit(text: str, unit: str) -> str:
+    """Text, followed by the unit of its metric if there is one."""
+    return f"{text} ({unit})" if unit else text
 
 
-def axis_label(text: str, metric: str) -> str:
-    """Text with the metric's unit, safe as plotly text."""
-    return plain(with_unit(text, metric))
+def axis_label(text: str, unit: str) -> str:
+    """Text with the unit, safe as plotly text."""
+    return plain(with_unit(text, unit))
 
 
 def alpha_label(unit: str) -> str:
     """The axis title for strengths in `unit`."""
     known = {
-        "raw": "multiples of W_dec[f]",
+        "raw": "multiples of the direction",
         "unit": "multiples of the unit vector",
         "max_act": "multiples of A_max(f)·W_dec[f]",
         "resid_norm": "multiples of the mean ‖x‖",
-        "kl": "mean KL to the unsteered model, in nats",
+        "kl": "mean KL from the unsteered model, in nats",
     }
     return f"Steering strength α ({known.get(unit, unit)})" if unit else "Steering strength α"
 
@@ -146,37 +156,6 @@ def alpha_label(unit: str) -> str:
 def plain(text: Any) -> str:
     """Text with plotly's own markup escaped."""
     return html.escape(str(text), quote=False)
-
-
-def decimals(values: Iterable[int | float]) -> int:
-    """The number of decimals that shows about three digits of the largest value."""
-    sizes = [abs(v) for v in values if math.isfinite(v)]
-    largest = max(sizes, default=0.0)
-    return 3 if largest == 0 else max(0, min(6, 2 - math.floor(math.log10(largest))))
-
-
-def number(value: Any, places: int = 3, signed: bool = False) -> str:
-    """A number with a true minus sign; a dash for anything that is not a finite number."""
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        return "–"
-    if round(value, places) == 0:
-        value = 0.0
-    sign = "+" if signed and value else "-"
-    return format(value, f"{sign},.{places}f").replace(",", "\u202f").replace("-", "−")
-
-
-def measure(value: int | float) -> str:
-    """A measure of the SAE: counts in full, others to three digits."""
-    return short(value) if float(value).is_integer() else number(value, decimals([value]))
-
-
-def percent(share: float) -> str:
-    """A share in percent, to about two digits."""
-    if share == 0:
-        return "0\u00a0%"
-    if share < 0.0005:
-        return "< 0.1\u00a0%"
-    return f"{number(100 * share, 1 if share < 0.1 else 0)}\u00a0%"
 
 
 def estimate(row: Any, name: str, places: int, signed: bool = False) -> list[str]:
@@ -206,14 +185,3 @@ def panels(titles: Sequence[str], title: str) -> go.Figure:
 def legend_key(name: str, **marker: Any) -> go.Scatter:
     """A marker that appears only in the legend."""
     return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=plain(name))
-
-
-def short(value: Any) -> str:
-    """A number in its shortest readable form: 4, −0.5, 400 000; other values as text."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if not math.isfinite(value):
-        return "–"
-    if float(value).is_integer() and abs(value) < 1e15:
-        return number(value, 0)
-    return number(value, 4).rstrip("0") if abs(value) >= 1e-3 else f"{value:.2g}".replace("-", "−")

@@ -12,8 +12,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from saelens_steer.numbers import short
 from saelens_steer.report import theme
-from saelens_steer.report.theme import BAND_OUTER, MUTED, RULE, SHADES, SIDE_COLOURS, plain, short
+from saelens_steer.report.theme import BAND_OUTER, MUTED, RULE, SHADES, SIDE_COLOURS, plain
 
 MOST_FEATURES, MOST_CATEGORIES = 40, 40
 """With more bars they would hide each other, so only the strongest are drawn."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import cycle
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
+from saelens_steer.numbers import decimals, number
 from saelens_steer.report import theme
 from saelens_steer.report.markup import chart, render
 from saelens_steer.report.run_folder import RunTables
@@ -15,13 +17,11 @@ from saelens_steer.report.theme import (
     INK,
     SIDE_COLOURS,
     axis_label,
-    decimals,
-    direction_label,
     legend_key,
     name_label,
-    number,
     plain,
 )
+from saelens_steer.steering import direction_label
 
 GATED = "gate="
 """Edits that act only on some prompts; the others act on every prompt."""
@@ -37,12 +37,12 @@ def tradeoffs_section(run: RunTables) -> str:
     rows, by_domain = equal_effects(run.tradeoffs), {}
     if len(run.tradeoffs_by_domain):
         strongest = strongest_edits(run.tradeoffs_by_domain).iloc[0]
-        plot = by_domain_figure(run.tradeoffs_by_domain, run.tradeoffs)
+        plot = by_domain_figure(run.tradeoffs_by_domain, run.tradeoffs, run.units)
         by_domain = {"chart": chart("effect-by-domain", plot), **strongest[["edit", "alpha"]]}
     return render(
         "tradeoffs.html",
         sentence=front_sentence(run.tradeoffs),
-        front=chart("effect-against-damage", tradeoffs_figure(run.tradeoffs)),
+        front=chart("effect-against-damage", tradeoffs_figure(run.tradeoffs, run.units)),
         rows=rows.to_dict("records"),
         texts="damage_texts" in rows,
         places=decimals(rows["damage_kl"]),
@@ -86,21 +86,23 @@ def _least(rows: Any, of: str, baseline: Any) -> str:
     """The pair with the least damage, compared with the best pair of the baseline."""
     best = rows.iloc[0]
     damage = number(best["damage_kl"], 4)
-    cost = f"of {of}, {_pair(best)} costs least, {damage} nats of KL on the other domains"
+    who = f"{_pair(best)}, the best feature chosen by mean difference," * bool(best["baseline"])
+    least = f"of {of}, {who or _pair(best)} does the least damage"
+    cost = f"{least}: {damage} nats of KL on the other domains"
     if baseline.empty:
         return f"{cost}; no feature chosen by mean difference reaches that effect"
     if best["baseline"]:
-        return f"{cost}, the best feature chosen by mean difference"
+        return cost
     other = baseline.iloc[0]
-    times = f"{number(best['ratio'], 3)} times as much as {_pair(other)}"
-    return f"{cost}, {times}, {number(other['damage_kl'], 4)}"
+    times = f"{number(best['ratio'], 3)} times the {number(other['damage_kl'], 4)}"
+    return f"{cost}, {times} of {_pair(other)}, the best feature chosen by mean difference"
 
 
 def _pair(row: Any) -> str:
     return f"{direction_label(str(row['direction']))} ({row['edit']})"
 
 
-def tradeoffs_figure(front: pd.DataFrame) -> go.Figure:
+def tradeoffs_figure(front: pd.DataFrame, units: Mapping[str, str]) -> go.Figure:
     """Effect against damage, a colour for each direction and a symbol for each edit."""
     rows, plot = pd.DataFrame(front[front["effect"].notna()]), go.Figure()
     colours = dict(zip(dict.fromkeys(rows["direction"]), cycle(theme.COLOURS), strict=False))
@@ -116,7 +118,7 @@ def tradeoffs_figure(front: pd.DataFrame) -> go.Figure:
     name = name_label(metric := str(rows["metric"].iloc[0]))
     damage = "Damage: mean KL on the other domains (nats)"
     plot.update_xaxes(type="log", dtick=1, exponentformat="power", title_text=damage)
-    effect = axis_label(f"Effect: Δ {name}", metric)
+    effect = axis_label(f"Effect: Δ {name}", units.get(metric, ""))
     plot.update_yaxes(title_text=effect, zeroline=True, zerolinecolor=theme.BAND_LINE)
     beside = {"orientation": "v", "x": 1.01, "y": 1, "yanchor": "top", "font": {"size": 11.5}}
     plot.update_layout(legend=beside, margin={"r": 250, "l": 84})
@@ -159,7 +161,9 @@ def _front_line(rows: pd.DataFrame) -> go.Scatter:
     )
 
 
-def by_domain_figure(matrix: pd.DataFrame, front: pd.DataFrame) -> go.Figure:
+def by_domain_figure(
+    matrix: pd.DataFrame, front: pd.DataFrame, units: Mapping[str, str]
+) -> go.Figure:
     """Shift of the metric by direction and domain, plain addition at its largest strength."""
     metric = str(front["metric"].iloc[0])
     own = strongest_edits(matrix)
@@ -178,7 +182,7 @@ def by_domain_figure(matrix: pd.DataFrame, front: pd.DataFrame) -> go.Figure:
         text=[[number(value, places, signed=True) for value in row] for row in values],
         texttemplate="%{text}",
         hovertemplate="%{y} on %{x}<br>Δ %{z:.3g}<extra></extra>",
-        colorbar={"title": {"text": axis_label("Δ", metric)}, "thickness": 12},
+        colorbar={"title": {"text": axis_label("Δ", units.get(metric, ""))}, "thickness": 12},
     )
     title = f"Interference: Δ {name_label(metric)} by domain"
     plot = go.Figure(heat).update_layout(margin={"l": 230, "r": 110})

@@ -37,7 +37,6 @@ from saelens_steer.sae.sites import (
 from saelens_steer.sae.training import (
     SAEGrid,
     check_contexts,
-    check_loggers,
     check_train_spec,
     remove_checkpoints,
     train_sae,

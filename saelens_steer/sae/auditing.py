@@ -16,8 +16,8 @@ import torch
 from sae_lens import SAE
 
 from saelens_steer.activations import Activations, keep_ordinary, without_sinks
-from saelens_steer.config import TINY
-from saelens_steer.data import bos_id, load_corpus, load_prompts, token_ids
+from saelens_steer.config import TINY, TINY_CORPUS
+from saelens_steer.data import bos_id, listed_texts, load_corpus, load_prompts, token_ids
 from saelens_steer.errors import InputError
 from saelens_steer.model import (
     check_readable,
@@ -30,7 +30,9 @@ from saelens_steer.model import (
 )
 from saelens_steer.model.hooks import HEADS
 from saelens_steer.model.model_class import Model, is_bridge, tokenizer_of
+from saelens_steer.numbers import percent
 from saelens_steer.progress import say
+from saelens_steer.sae.finite import unfinite
 from saelens_steer.sae.fit import fit_figures
 from saelens_steer.sae.misfit import (
     BETTER,
@@ -44,7 +46,6 @@ from saelens_steer.sae.misfit import (
 from saelens_steer.sae.promises import Promises, promises
 from saelens_steer.sae.quality import packed_contexts
 from saelens_steer.sae.sites import check_sae, check_sae_at, is_transcoder, reads_at, steers_at
-from saelens_steer.sae.verdict import percent
 from saelens_steer.tensors import Mask, Resid, Tokens, Vectors
 
 N_TOKENS, CONTEXT = 640, 128
@@ -102,7 +103,7 @@ def audit(
             "the SAE does not say which hook it reads: give hook_name=, such as "
             f"{default_hook_name(model)!r}, if it was trained there"
         )
-    tokens = _contexts(model, sae, list(texts or shipped_texts(model)))
+    tokens = _contexts(model, sae, shipped_texts(model) if texts is None else texts)
     return audit_tokens(model, sae, name, tokens, stated)
 
 
@@ -116,10 +117,11 @@ def _check_place(model: Model, sae: SAE[Any], name: str) -> None:
         check_sae(sae, model, check_steerable(model, writes))
 
 
-def _contexts(model: Model, sae: SAE[Any], texts: Sequence[str]) -> Tokens:
+def _contexts(model: Model, sae: SAE[Any], texts: Iterable[str]) -> Tokens:
     """About N_TOKENS tokens of the texts, in one shorter context if there are fewer."""
+    texts = listed_texts(texts)
     n = sum(len(token_ids(tokenizer_of(model), text)) for text in texts)
-    size = min(CONTEXT, model.cfg.n_ctx, n)
+    size = max(1, min(CONTEXT, model.cfg.n_ctx, n))
     return packed_contexts(model, texts, size, sae)[: max(1, N_TOKENS // size)]
 
 
@@ -161,7 +163,7 @@ def shipped_texts(model: Model) -> list[str]:
     """The first chats of the corpus `tiny` for tiny-qwen3, which knows nothing else; for other
     models the shipped prompts, as plain text."""
     if model.cfg.model_name == TINY:
-        return list(load_corpus(TINY, tokenizer_of(model), 2 * N_TOKENS, 0)["text"])
+        return list(load_corpus(TINY_CORPUS, tokenizer_of(model), 2 * N_TOKENS, 0)["text"])
     return [prompt.text + "\n" for name in PLAIN for prompt in load_prompts(name)]
 
 
@@ -183,11 +185,9 @@ def audit_tokens(
 
 
 def _broken(sae: SAE[Any]) -> Iterator[str]:
-    """Weights that are not finite; those of a missing encoder are deliberately NaN."""
-    for name, weight in sae.named_parameters():
-        missing = sae.cfg.metadata.decoder_only and name == "W_enc"
-        if not missing and not bool(weight.isfinite().all()):
-            yield f"its {name} has values that are not finite: the file or its dtype is damaged"
+    """A sentence for each weight that is not finite."""
+    for name, _ in unfinite(sae):
+        yield f"its {name} has values that are not finite: the file or its dtype is damaged"
 
 
 class _Sites:

@@ -9,7 +9,7 @@ from typing import Any, SupportsIndex
 
 from sae_lens import SAE
 
-from saelens_steer.config import plain, whole
+from saelens_steer.config import check_sae_source, plain, whole
 from saelens_steer.errors import InputError
 from saelens_steer.files import file_digest, write_with
 from saelens_steer.model.model_class import Model
@@ -17,6 +17,7 @@ from saelens_steer.progress import say
 from saelens_steer.sae.auditing import check_fit
 from saelens_steer.sae.centring import for_plain_weights
 from saelens_steer.sae.conversion import checkpoint_in, load_checkpoint, settings_files
+from saelens_steer.sae.finite import check_finite
 from saelens_steer.sae.saelens_format import SAELENS, is_saelens, load_folder, settings_of
 from saelens_steer.sae.sites import check_hook, is_transcoder
 from saelens_steer.sae.sources import from_elsewhere
@@ -42,8 +43,8 @@ def load_sae(
     that model. The centring of writing weights is folded into an SAE that was trained with it, if
     `model`, or else the name of the SAE's model, shows that its norms are LayerNorms. Raises
     InputError for an unknown source or id (the closest is named), for a hook other than the SAE's
-    own, for files neither cached nor reachable, and for a file that is damaged, ambiguous or could
-    run code.
+    own, for files neither cached nor reachable, and for a file that is damaged, ambiguous, holds
+    NaN or an infinity, or could run code.
     """
     if model is not None:
         width = model.cfg.d_model if d_model is None else d_model
@@ -51,11 +52,9 @@ def load_sae(
         sae = load_sae(source, sae_id, model_name=model_name, **given)
         return check_fit(model, for_plain_weights(sae, model), source, sae_id)
     found = Path(source).expanduser()
+    check_sae_source(str(source), sae_id)
     if not found.exists():
         found = from_elsewhere(str(source), sae_id, device, model_name)
-    elif sae_id is not None:
-        kind = "folder" if found.is_dir() else "file"
-        raise InputError(f"{found} is a {kind}, which holds one SAE: leave out sae_id")
     if isinstance(found, SAE):
         return _at(found, hook_name)
     folder = _saelens_folder(found)
@@ -92,8 +91,9 @@ def _saelens_folder(found: Path) -> Path | None:
 def _at(sae: SAE[Any], hook_name: str | None) -> SAE[Any]:
     """The SAE at the given hook, for models with unprocessed weights.
 
-    Raises InputError if it was made for another hook.
+    Raises InputError if it was made for another hook, or holds NaN.
     """
+    check_finite(sae)
     if hook_name is not None:
         check_hook(sae, hook_name)
         if sae.cfg.metadata.hook_name is None and not is_transcoder(sae):
@@ -145,7 +145,7 @@ def _warn_of_plain_use(sae: SAE[Any]) -> None:
     if about.unit_norm_per_token:
         say(
             "warning: the SAE reads activations scaled to unit norm per token, which plain SAELens "
-            "neither does nor undoes: encode and decode with saelens_steer.sae"
+            "neither applies nor reverses: encode and decode with saelens_steer.sae"
         )
     if about.centring_folded:
         say(

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from saelens_steer.numbers import percent
 from saelens_steer.sae.promises import Promises
-from saelens_steer.sae.verdict import percent
 
 AUDIT = "audit.json"
 """The file in a run's SAE folder with the figures, failures and notes of the audit."""
@@ -79,7 +79,12 @@ def judged_fit(figures: Mapping[str, Any], promised: Promises) -> Audit:
 
 def too_few(n: int) -> Audit:
     """The audit of too few tokens to measure a fit on."""
-    return Audit(notes=(f"{n} tokens are too few to audit the fit, which needs {FEWEST}",))
+    return Audit(
+        notes=(
+            f"{n} tokens are too few to audit the fit, which needs {FEWEST}: give more or longer "
+            "prompts, or check it with load_sae(…, model=model) (sae.load.corpus)",
+        )
+    )
 
 
 def _failures(figures: Figures, promised: Promises) -> Iterator[str]:
@@ -87,7 +92,8 @@ def _failures(figures: Figures, promised: Promises) -> Iterator[str]:
     if not explained >= LEAST_EXPLAINED:
         yield (
             f"it explains {percent(explained)} of the variance, but SAEs that fit explain at "
-            f"least {percent(LEAST_EXPLAINED)}: check model, hook and normalisation"
+            f"least {percent(LEAST_EXPLAINED)}: check model, hook and normalisation, "
+            "or train it on more tokens"
         )
     elif (known := promised.get("explained_variance")) and more_unexplained(
         explained, known, UNEXPLAINED
@@ -104,8 +110,8 @@ def _failures(figures: Figures, promised: Promises) -> Iterator[str]:
         )
     elif l0 > DENSEST * figures["d_in"] or l0 == 0:
         yield (
-            f"{l0:.3g} features are active per token at a width of {figures['d_in']}, which no "
-            "SAE that fits has: check threshold and architecture"
+            f"{l0:.3g} features are active per token at a width of {figures['d_in']}, which "
+            "rules out a fit: check threshold and architecture"
         )
     if (known := promised.get("mean_norm")) and not _within(
         figures["mean_norm"], known, NORM_FACTOR
@@ -126,8 +132,8 @@ def _unbalanced(figures: Figures) -> Iterator[str]:
         )
     if not figures["bias"] <= BIAS:
         yield (
-            f"the mean of its output is off by {figures['bias']:.2g} standard deviations of x: "
-            "check b_dec, apply_b_dec_to_input and the scale of the input"
+            f"the mean of its output is off by {figures['bias']:.2g} times the standard deviation "
+            "of x: check b_dec, apply_b_dec_to_input and the scale of the input"
         )
 
 
@@ -140,6 +146,7 @@ def _within(value: float, known: float, factor: float) -> bool:
     return known / factor <= value <= known * factor
 
 
-def may_not_fit(failures: Iterable[str]) -> list[str]:
-    """A warning for each failure of an audit."""
-    return [f"The SAE may not fit the model or the hook: {failure}." for failure in failures]
+def may_not_fit(failures: Iterable[str], notes: Iterable[str] = ()) -> list[str]:
+    """A warning for each failure of an audit, and for each thing that it did not audit."""
+    failed = [f"The SAE may not fit the model or the hook: {failure}." for failure in failures]
+    return failed + [f"Whether the SAE fits was not checked: {note}." for note in notes]

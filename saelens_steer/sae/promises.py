@@ -11,7 +11,8 @@ from typing import Any
 from sae_lens import SAE
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
-from saelens_steer.sae.sources import HUB_ID, known_release
+from saelens_steer.installed import HUB_ID
+from saelens_steer.sae.sources import known_release
 from saelens_steer.sae.verdict import read_quality
 
 TOPK = ("topk", "abstopk")

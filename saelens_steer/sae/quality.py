@@ -14,8 +14,15 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from saelens_steer.activations import keep_ordinary, without_sinks
-from saelens_steer.config import plain, whole
-from saelens_steer.data import SpecialTokens, begins_with_bos, bos_id, token_ids, trained_with_bos
+from saelens_steer.config import counted, plain
+from saelens_steer.data import (
+    SpecialTokens,
+    begins_with_bos,
+    bos_id,
+    listed_texts,
+    token_ids,
+    trained_with_bos,
+)
 from saelens_steer.errors import InputError
 from saelens_steer.model import flat, run_to_hook, unembed
 from saelens_steer.model.model_class import Model, tokenizer_of
@@ -51,7 +58,7 @@ def sae_quality(
     Contexts begin as the SAE's training contexts did (see `packed_contexts`). Raises InputError if
     the texts fill no context.
     """
-    context_size, max_norm = whole("context_size", context_size), plain(max_norm)
+    context_size, max_norm = counted("context_size", context_size, 2), plain(max_norm)
     check_splice(sae)
     check_sae(sae, model, hook_name)
     sums = FitSums(sae)
@@ -77,7 +84,9 @@ def packed_contexts(
     """
     tokenizer = tokenizer_of(model)
     bos = bos_id(tokenizer) if begins_with_bos(tokenizer, special_tokens) else None
-    ids = [torch.tensor(token_ids(tokenizer, text), dtype=torch.long) for text in texts]
+    ids = [
+        torch.tensor(token_ids(tokenizer, text), dtype=torch.long) for text in listed_texts(texts)
+    ]
     rows = list(
         concat_and_batch_sequences(
             iter(ids),

@@ -74,7 +74,7 @@ def load_folder(folder: Path, device: str) -> SAE[Any]:
             loaded, sae = training.cfg.architecture(), _inference(training, device)
         if loaded != architecture:
             raise InputError(
-                f"{folder / SAELENS[0]} is of a {architecture} SAE, but SAELens loads it as "
+                f"{folder / SAELENS[0]} states {architecture}, but SAELens loads it as "
                 f'{loaded}: write "architecture": "{architecture}" into it'
             )
         return _fold_input_statistics(note_stated(sae, settings), folder)

@@ -23,6 +23,7 @@ from saelens_steer.model import (
 from saelens_steer.sae.centring import expects_centred
 from saelens_steer.sae.codec import check_encoder
 from saelens_steer.sae.conversion.hook_words import MODULE, hook_of_word
+from saelens_steer.sae.finite import check_finite
 from saelens_steer.sae.saelens_format import TRANSCODERS, check_architecture
 
 NORM_AFTER_ATTENTION = "post_attention_layernorm"
@@ -120,18 +121,19 @@ def check_splice(sae: SAE[Any]) -> None:
         raise InputError(
             f"this is a transcoder, which reads {reads_at(sae)} and writes at {steers_at(sae)}: "
             "ablate, scale, set_to, suppress_and_boost, reconstruct, gates and SAE quality need an "
-            f"SAE of one hook; use add or project_out along W_dec at {steers_at(sae)}"
+            f"ordinary SAE; use add or project_out along W_dec at {steers_at(sae)}"
         )
 
 
 def _check_kind(sae: SAE[Any]) -> None:
-    """Raise InputError for untested kinds of SAE."""
+    """Raise InputError for untested kinds of SAE, and for weights that are not numbers."""
     check_architecture(sae.cfg.architecture(), "this")
     if sae.W_dec.ndim != 2:
         raise InputError(
             f"W_dec has shape {list(sae.W_dec.shape)}, as in a cross-layer transcoder, which "
             "writes at many hooks: it is not supported"
         )
+    check_finite(sae)
 
 
 def _check_reads(sae: SAE[Any], hook_name: str) -> None:
@@ -190,7 +192,7 @@ def _check_centring(sae: SAE[Any], model: Any) -> None:
         if sae.cfg.metadata.centring_folded:
             raise InputError(
                 "centring was folded into the SAE, which is right only for models with LayerNorms, "
-                "and this one has others: load the SAE again from its source"
+                "unlike this one: load the SAE again from its source"
             )
         return
     if expects_centred(sae) and not writes_centred(model):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import re
 from pathlib import Path, PurePosixPath
@@ -21,7 +20,6 @@ from saelens_steer.errors import InputError, one_line
 from saelens_steer.sae.conversion import SIDECARS, SUFFIXES, refusing
 from saelens_steer.sae.saelens_format import DAMAGE, check_kind
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 REASONS = (
     (hub.GatedRepoError, "it is gated: accept its terms on the hub and set HF_TOKEN"),
     (
@@ -30,7 +28,8 @@ REASONS = (
     ),
     (
         hub.LocalEntryNotFoundError,
-        "it is not in the cache, and the hub cannot be reached: go online and unset HF_HUB_OFFLINE",
+        "there is no such folder, it is not in the cache, and the hub cannot be reached: check the "
+        "path, or go online and unset HF_HUB_OFFLINE",
     ),
 )
 """Exception → what it means and what to do; subclasses before their base."""
@@ -50,16 +49,8 @@ def from_elsewhere(
     source: str, sae_id: str | None, device: str, model_name: str | None
 ) -> SAE[Any] | Path:
     """The SAE of a release, or the local copy of a hub repository's files. Raises InputError."""
-    directory = get_pretrained_saes_directory()
-    if source in directory:
-        return _from_release(source, sae_id, device, model_name)
-    if not HUB_ID.fullmatch(source):
-        near = difflib.get_close_matches(source, directory, n=3, cutoff=0.5)
-        hint = f"; SAELens has {', '.join(near)}" if near else ""
-        raise InputError(
-            f"{source!r} is not an existing file or folder, a SAELens release, or a hub repository "
-            f"(owner/name){hint}"
-        )
+    if source in get_pretrained_saes_directory():
+        return _from_release(source, str(sae_id), device, model_name)
     known = known_release(source, sae_id)
     return _from_release(*known, device, model_name) if known else _from_hub(source, sae_id)
 
@@ -94,14 +85,8 @@ def _example(release: str) -> str:
     return min(get_pretrained_saes_directory()[release].saes_map)
 
 
-def _from_release(
-    release: str, sae_id: str | None, device: str, model_name: str | None
-) -> SAE[Any]:
+def _from_release(release: str, sae_id: str, device: str, model_name: str | None) -> SAE[Any]:
     entry = get_pretrained_saes_directory()[release]
-    ids = sorted(entry.saes_map)
-    if sae_id is None or sae_id not in ids:
-        near = difflib.get_close_matches(sae_id or "", ids, n=3, cutoff=0.3) or ids[:3]
-        raise InputError(f"release {release} has no sae_id {sae_id!r}; try {', '.join(near)}")
     name = f"{release}/{sae_id}"
     if why := REFUSED.get(str(entry.conversion_func)):
         raise InputError(f"{name} is {why}: it is not supported")

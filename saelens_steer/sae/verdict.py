@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from saelens_steer.files import read_json
+from saelens_steer.numbers import percent
 
 DEAD_SHARE, DENSE_SHARE = 0.2, 0.05
 """Shares of dead and of dense features above which there is a warning."""
@@ -26,6 +26,8 @@ QUALITY = "quality.json"
 """The file in an SAE's folder with its figures, verdict and warnings."""
 
 Line = Mapping[str, Any]
+Faults = list[tuple[str, str]]
+"""What is wrong, and what to change in the training."""
 
 
 def read_quality(folder: str | Path) -> dict[str, Any]:
@@ -56,68 +58,69 @@ def _verdict(quality: Line, warnings: Sequence[str]) -> str:
 
 
 def _warnings(quality: Line, training: Sequence[Line]) -> list[str]:
-    if unsettled := _unsettled(quality, training):
-        return [unsettled]  # the cause of any other fault
-    found = [_recovery(quality), _variance(quality), _dead(quality), _dense(quality)]
-    found += [_crowded(quality), _overfit(training)]
-    return [sentence for sentence in found if sentence]
+    """What is wrong, with what to change in the training if the SAE was trained here."""
+    found = _unsettled(quality, training)  # the cause of any other fault
+    if not found:
+        found = [*_recovery(quality), *_variance(quality), *_dead(quality), *_dense(quality)]
+        found += [*_crowded(quality), *_overfit(training)]
+    return [f"{fact}: {advice}" if training else fact for fact, advice in found]
 
 
-def _unsettled(quality: Line, training: Sequence[Line]) -> str:
+def _unsettled(quality: Line, training: Sequence[Line]) -> Faults:
     """BatchTopK variants train with k but run with a learned threshold.
 
     If their L0 differs, the training figures do not describe the SAE in use.
     """
     trained = _last(training, "held_out_l0").get("held_out_l0")
     if trained is None or abs(quality["l0"] - trained) <= SETTLED * trained:
-        return ""
-    return (
+        return []
+    fact = (
         f"L0 is {quality['l0']:.3g} in use but was {trained:.3g} in training, because the "
-        "threshold that replaces k has not settled: train longer, or raise topk_threshold_lr"
+        "threshold that replaces k has not settled"
     )
+    return [(fact, "train longer, or raise topk_threshold_lr")]
 
 
-def _recovery(quality: Line) -> str:
+def _recovery(quality: Line) -> Faults:
     share = quality["loss_recovered"]
     if share >= RECOVERED or quality["explained_variance"] <= 0:
-        return ""
+        return []
     more = "" if _full(quality) else "allow more active features (larger k, smaller penalty), "
-    return (
-        f"the SAE recovers only {percent(share)} of the model's loss: {more}train longer, or use "
-        "more features"
-    )
+    fact = f"the SAE recovers only {percent(share)} of the model's loss"
+    return [(fact, f"{more}train longer, or use more features")]
 
 
-def _variance(quality: Line) -> str:
+def _variance(quality: Line) -> Faults:
     share = quality["explained_variance"]
     if share <= 0:
-        return (
+        fact = (
             "the SAE reconstructs activations no better than their mean does (explained variance "
-            f"{share:.2g}): lower lr if training diverged, and otherwise train longer"
+            f"{share:.2g})"
         )
+        return [(fact, "lower lr if training diverged, and otherwise train longer")]
     if share >= EXPLAINED or _recovery(quality):
-        return ""
+        return []
     more = "" if _full(quality) else ", or allow more active features"
-    return (
+    fact = (
         f"the SAE explains only {percent(share)} of the variance, so the error term that edits "
-        f"preserve is large: train longer{more}"
+        "preserve is large"
     )
+    return [(fact, f"train longer{more}")]
 
 
-def _dead(quality: Line) -> str:
+def _dead(quality: Line) -> Faults:
     share, n = quality["dead_share"], quality["n_tokens"]
     if share <= DEAD_SHARE:
-        return ""
+        return []
     if _too_few(quality):
-        return (
+        fact = (
             f"{percent(share)} of features are silent on the {n:,} tokens that the SAE was "
-            "measured on, too few to call them dead: measure it on more text"
+            "measured on, too few to call them dead"
         )
+        return [(fact, "measure it on more text")]
     less = "" if _full(quality) else "lower the sparsity, "
-    return (
-        f"{percent(share)} of features are dead (silent on {n:,} tokens): {less}"
-        "train longer, or use fewer features"
-    )
+    fact = f"{percent(share)} of features are dead (silent on {n:,} tokens)"
+    return [(fact, f"{less}train longer, or use fewer features")]
 
 
 def _full(quality: Line) -> bool:
@@ -130,49 +133,37 @@ def _too_few(quality: Line) -> bool:
     return quality["n_tokens"] * quality["l0"] < FIRINGS * quality["d_sae"]
 
 
-def _dense(quality: Line) -> str:
+def _dense(quality: Line) -> Faults:
     share = quality["dense_share"]
     if share <= DENSE_SHARE:
-        return ""
-    return (
+        return []
+    fact = (
         f"{percent(share)} of features fire on more than a tenth of all tokens, too often to mean "
-        "one thing: raise the sparsity"
+        "one thing"
     )
+    return [(fact, "raise the sparsity")]
 
 
-def _crowded(quality: Line) -> str:
+def _crowded(quality: Line) -> Faults:
     width = quality["d_in"]
     if quality["l0"] <= CROWDED * width:
-        return ""
-    return (
-        f"L0 is {quality['l0']:.3g} at a width of {width}, which is hardly sparse: raise the "
-        "sparsity, or lower k"
-    )
+        return []
+    fact = f"L0 is {quality['l0']:.3g} at a width of {width}, which is hardly sparse"
+    return [(fact, "raise the sparsity, or lower k")]
 
 
-def _overfit(training: Sequence[Line]) -> str:
+def _overfit(training: Sequence[Line]) -> Faults:
     last = _last(training, "held_out_explained_variance")
     trained, held_out = (last.get(f"{part}explained_variance", 0.0) for part in ("", "held_out_"))
     if trained - held_out <= OVERFIT:
-        return ""
-    return (
+        return []
+    fact = (
         f"the SAE explains {percent(trained)} of the variance of training activations but only "
-        f"{percent(held_out)} on held-out ones: train on more tokens, or use fewer features"
+        f"{percent(held_out)} on held-out ones"
     )
+    return [(fact, "train on more tokens, or use fewer features")]
 
 
 def _last(training: Sequence[Line], key: str) -> Line:
     """The last line that has this figure, or an empty one."""
     return next((line for line in reversed(training) if key in line), {})
-
-
-def percent(share: float) -> str:
-    """A share as a percentage; only exact 0 and 1 appear as 0 % and 100 %."""
-    if math.isnan(share):
-        return "an unknown part"
-    if 0 < share < 0.001:
-        return "under 0.1 %"
-    if 0.999 < share < 1:
-        return "over 99.9 %"
-    near = f"{100 * share:.0f}" in ("0", "100") and share not in (0, 1)
-    return f"{100 * share:.3g} %" if near else f"{100 * share:.0f} %"

@@ -14,14 +14,15 @@ from torch import Tensor
 from saelens_steer.config import SPLICE_MAX_NORM, plain
 from saelens_steer.data import special_ids
 from saelens_steer.errors import InputError
-from saelens_steer.model import check_editable, flat, generating_with, hook_layer
+from saelens_steer.model import check_editable, check_steerable, flat, generating_with, hook_layer
 from saelens_steer.model.model_class import Model, is_bridge, tokenizer_of
+from saelens_steer.no_tokenizer import check_tokenizer
 from saelens_steer.progress import say_once
 from saelens_steer.sae import check_sae
-from saelens_steer.steering.edits import Edit
+from saelens_steer.steering.edits import Edit, as_edits, of_parts
 from saelens_steer.steering.padding import Padding
 from saelens_steer.steering.positions import Positions, Tracker, norm_limits, within
-from saelens_steer.steering.sae_edits import SAEEdit, composed, splices
+from saelens_steer.steering.sae_edits import composed
 from saelens_steer.tensors import Mask, PerRow, Resid
 
 
@@ -58,9 +59,22 @@ def relative_norms(
     return (after.float() - before.float()).norm(dim=-1) / size
 
 
+def changes(
+    before: Float[Tensor, "#batch pos d_model"], after: Resid
+) -> tuple[Float[Tensor, "batch pos"], Mask]:
+    """`relative_norms`, and where ‖x′‖ overflows, so that the next norm destroys x′.
+
+    There the first is 0, as 0 · ∞ would spoil sums over other positions.
+    """
+    lost = ~after.float().norm(dim=-1).isfinite()
+    return relative_norms(before, after).masked_fill(lost, 0.0), lost
+
+
 def row_rel_norm(before: Resid, after: Resid, mask: Mask) -> PerRow:
-    """Mean of `relative_norms` over each row's steered positions, [batch]."""
-    return (relative_norms(before, after) * mask).sum(1) / mask.sum(1).clamp_min(1)
+    """Mean of `relative_norms` over each row's steered positions, [batch]; NaN if one overflows."""
+    sizes, lost = changes(before, after)
+    mean = (sizes * mask).sum(1) / mask.sum(1).clamp_min(1)
+    return mean.masked_fill((lost & mask).any(1), torch.nan)
 
 
 def edit_where(edits: Sequence[Edit], resid: Resid, mask: Mask) -> Resid:
@@ -104,26 +118,54 @@ def steered(
     in a pass whose last tokens are ambiguous, and on exit if the hook was never reached or no
     position was steered. Hooks are removed even after an error.
     """
+    check_steerable(model, hook_name)
+    with steered_shares(
+        model,
+        [(slice(None), as_edits("edits", edits))],
+        hook_name,
+        positions,
+        exclude_special_tokens=exclude_special_tokens,
+        max_norm=max_norm,
+        added=added,
+    ) as (receipt,):
+        yield receipt
+
+
+@contextlib.contextmanager
+def steered_shares(
+    model: Model,
+    shares: Sequence[tuple[slice, Sequence[Edit]]],
+    hook_name: str,
+    positions: Positions | Mask = "all",
+    *,
+    exclude_special_tokens: bool = False,
+    max_norm: float | Literal["auto"] | None = "auto",
+    added: Sequence[int] = (),
+) -> Iterator[list[Receipt]]:
+    """`steered`, with edits for each share of a batch, (rows, edits), and a receipt for each.
+
+    Each share is edited exactly as in a batch of its own. Rows in no share are not edited.
+    """
     check_editable(model, hook_name)
-    chain = composed([edits] if isinstance(edits, Edit) else list(edits))
-    for edit in chain:
-        if isinstance(edit, SAEEdit) and edit.sae is not None:
-            check_sae(edit.sae, model, hook_name)
-    excluded = tuple(special_ids(tokenizer_of(model))) if exclude_special_tokens else ()
+    excluded: tuple[int, ...] = ()
+    if exclude_special_tokens:
+        check_tokenizer(tokenizer_of(model), "exclude_special_tokens=True")
+        excluded = tuple(special_ids(tokenizer_of(model)))
     added = added if any(added) else ()
-    tracker = Tracker(positions, excluded, Padding.of(model.tokenizer), added)
-    sinks = _Sinks(tracker, _limit(max_norm, chain))
-    receipt = Receipt()
+    tracker = Tracker(positions, excluded, Padding.of(tokenizer_of(model)), added)
+    held = [_Share(rows, composed(edits), tracker, max_norm) for rows, edits in shares]
+    for sae in of_parts([edit for share in held for edit in share.chain])["saes"]:
+        check_sae(sae, model, hook_name)
 
     def hook(given: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 (TransformerLens passes hook=)
         resid = flat(hook_name, given)
         begun = tracker.begun
         mask = tracker.steered(resid.shape[0], resid.shape[1]).to(resid.device)
-        mask = sinks.left_alone(resid, mask)
         if tracker.begun > begun:
             _say_two_bos(model, tracker)
-        after = edit_where(chain, resid, mask)
-        receipt.note(resid, after, mask)
+        after = resid.clone()
+        for share in held:
+            after[share.rows] = share.edited(resid, mask)
         return after.reshape(given.shape)
 
     def embedding(module: Any, args: tuple[Any, ...]) -> None:  # noqa: ARG001
@@ -152,23 +194,24 @@ def steered(
     try:
         with model.hooks(fwd_hooks=[(hook_name, hook)]):
             ours = next(h for h in _hooks_at(model, hook_name) if h not in before)
-            yield receipt
+            yield [share.receipt for share in held]
             _check_still_there(model, hook_name, ours)
     finally:
         for handle in handles:
             handle.remove()
-    _check_steered(receipt, hook_name, positions)
+    for share in held:
+        _check_steered(share.receipt, hook_name, positions)
 
 
 def _say_two_bos(model: Any, tracker: Tracker) -> None:
     """Say once that a prompt begins with two BOS tokens."""
-    bos = getattr(model.tokenizer, "bos_token_id", None)
+    bos = getattr(tokenizer_of(model), "bos_token_id", None)
     if bos is not None and tracker.begins_with_two(bos):
-        token = model.tokenizer.convert_ids_to_tokens(bos)
+        token = tokenizer_of(model).convert_ids_to_tokens(bos)
         say_once(
-            model.tokenizer,
-            f"A steered prompt begins with {token} twice, as happens if the tokenizer adds its own "
-            "to the chat template's: tokenize it with add_special_tokens=False.",
+            tokenizer_of(model),
+            f"A steered prompt begins with {token} twice, as happens if both the chat template and "
+            "the tokenizer add it: tokenize with add_special_tokens=False.",
         )
 
 
@@ -182,40 +225,53 @@ def _check_still_there(model: Any, hook_name: str, ours: Any) -> None:
     if not any(hook is ours for hook in _hooks_at(model, hook_name)):
         raise InputError(
             f"The steering hook at {hook_name} was removed inside the context: call reset_hooks() "
-            "before it or after it."
+            "before or after the context."
         )
 
 
-class _Sinks:
-    """Excludes attention sinks, found by the norms in each prompt's first pass."""
+class _Share:
+    """Edits of some rows, which leave attention sinks alone, found in each prompt's first pass."""
 
-    def __init__(self, tracker: Tracker, max_norm: float | None) -> None:
-        self.tracker, self.max_norm = tracker, max_norm
+    def __init__(
+        self, rows: slice, chain: list[Edit], tracker: Tracker, max_norm: float | str | None
+    ) -> None:
+        self.rows, self.chain, self.tracker = rows, chain, tracker
+        self.max_norm, self.receipt = _limit(max_norm, chain), Receipt()
         self.prompt = 0
         self.limits: PerRow | None = None
 
-    def left_alone(self, resid: Resid, mask: Mask) -> Mask:
-        """The mask without attention sinks."""
-        if self.max_norm is None:
-            return mask
+    def edited(self, resid: Resid, mask: Mask) -> Float[Tensor, "share pos d_model"]:
+        """These rows of the batch, edited where the mask is True."""
+        before, mask = resid[self.rows], mask[self.rows]
+        if self.max_norm is not None:
+            mask = mask & within(before, self._limits(resid, self.max_norm))
+        after = edit_where(self.chain, before, mask)
+        self.receipt.note(before, after, mask)
+        return after
+
+    def _limits(self, resid: Resid, max_norm: float) -> Float[Tensor, " share"]:
+        """Norms above which activations of each row are attention sinks."""
         if self.limits is None or self.prompt != self.tracker.begun:
             real = self.tracker.real_now(*resid.shape[:2]).to(resid.device)
-            self.limits, self.prompt = norm_limits(resid, real, self.max_norm), self.tracker.begun
-        return mask & within(resid, self.limits)
+            self.limits = norm_limits(resid[self.rows], real[self.rows], max_norm)
+            self.prompt = self.tracker.begun
+        return self.limits
 
 
 def _limit(max_norm: float | str | None, edits: Sequence[Edit]) -> float | None:
     max_norm = plain(max_norm)
     if max_norm == "auto":
-        return SPLICE_MAX_NORM if splices(edits) else None
-    if isinstance(max_norm, str) or (max_norm is not None and not max_norm > 0):
-        raise InputError(f"max_norm must be a positive number, null or auto, not {max_norm!r}")
-    return max_norm
+        return SPLICE_MAX_NORM if any(edit.splices for edit in edits) else None
+    if max_norm is None:
+        return None
+    if isinstance(max_norm, int | float) and not isinstance(max_norm, bool) and max_norm > 0:
+        return float(max_norm)
+    raise InputError(f"max_norm must be a positive number, None or 'auto', not {max_norm!r}")
 
 
 def _check_steered(receipt: Receipt, hook_name: str, positions: Positions | Mask) -> None:
     if receipt.passes == 0:
         raise InputError(f"nothing was steered: no forward pass reached {hook_name}")
     if receipt.positions == 0:
-        name = "the mask" if isinstance(positions, Tensor) else positions
-        raise InputError(f"nothing was steered: no position was selected by {name}")
+        name = "the positions mask" if isinstance(positions, Tensor) else f"{positions=}"
+        raise InputError(f"nothing was steered: {name} selected no position")

@@ -11,7 +11,7 @@ from torch import Tensor
 from saelens_steer.config import AddSpec, EditSpec
 from saelens_steer.errors import InputError
 from saelens_steer.files import digest
-from saelens_steer.metrics import imported, source_of
+from saelens_steer.functions import function_version, imported
 from saelens_steer.steering.edits import Edit, add, project_out
 from saelens_steer.steering.gates import Gate
 from saelens_steer.steering.sae_edits import ablate, reconstruct, scale, set_to, suppress_and_boost
@@ -64,7 +64,7 @@ def build_edit(edit: EditSpec, target: Target, amount: Amount, context: EditCont
     built = BUILDERS[edit.kind](edit.options, target, amount, context)
     if not isinstance(built, Edit):
         raise InputError(f"{edit.label} returned {type(built).__name__}: return an Edit")
-    source = source_of(imported(edit.custom.function, "edit")) if edit.custom else ""
+    source = function_version(edit.custom.function, "edit") if edit.custom else ""
     probe = vars(context.probe).values() if "probe" in edit.options.needs else ()
     domains = context.domains if "domains" in edit.options.needs else None
     decides = [edit.model_dump(), source, target.vectors, target.features, amount, *probe, domains]
@@ -72,7 +72,7 @@ def build_edit(edit: EditSpec, target: Target, amount: Amount, context: EditCont
 
 
 def _plain(value: Any) -> Any:
-    return value.numpy().tobytes().hex() if isinstance(value, Tensor) else value
+    return value.detach().cpu().numpy().tobytes().hex() if isinstance(value, Tensor) else value
 
 
 def _add(options: AddSpec, target: Target, amount: float, context: EditContext) -> Edit:

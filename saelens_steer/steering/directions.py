@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ CANDIDATE = "candidate"
 """Family of the directions under test."""
 SAME_SIZE = 1e-3
 """Relative distance below which norms count as equal: half-precision rows are no closer to 1."""
+FEATURE, SPOKEN = re.compile(r"^feature_(?=\d)"), re.compile(r"feature \d")
 CONTROL_PREFIX = {"feature": "feature_control"}
 """Prefix of control names, for families whose name already begins candidates' names."""
 
@@ -40,7 +42,7 @@ class Directions:
     sizes: tuple[float, ...]
     """The norm that a direction shares with its controls."""
     matched_to: tuple[str | None, ...]
-    """The only candidate that a control belongs to; None if all of its size share it."""
+    """The only candidate that a control belongs to; None if all of its norm share it."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -126,8 +128,17 @@ def scaled_vectors(
 
 def _max_act(feature: int | None, scale: Scale) -> float:
     if feature is None:
-        raise InputError("alpha_unit max_act is for features of an SAE: a vector has no A_max")
+        raise InputError("alpha_unit max_act applies to SAE features: a vector has no A_max")
     return scale.a_max(feature)
+
+
+def direction_label(name: str) -> str:
+    """A direction's name in a sentence: `feature_12` → `feature 12`; other names as they are.
+
+    No two names have one label: `feature 12` itself is in quotes.
+    """
+    taken = name.startswith("“") or SPOKEN.match(name)
+    return f"“{name}”" if taken else FEATURE.sub("feature ", name)
 
 
 def matched_controls(family: str, unit_vectors: Vectors, sizes: Sequence[float]) -> Directions:
@@ -142,7 +153,7 @@ def matched_controls(family: str, unit_vectors: Vectors, sizes: Sequence[float])
 
 
 def per_candidate_controls(family: str, unit_vectors: Vectors, tested: Directions) -> Directions:
-    """A full set of controls for each direction under test, of its size and named after it."""
+    """A full set of controls for each direction under test, of its norm and named after it."""
     named = zip(tested.sizes, tested.names, strict=True)
     sets = [_controls(family, unit_vectors, size, f"_of_{name}", name) for size, name in named]
     return reduce(add, sets)

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from sae_lens import SAE
 from torch import Tensor
 
+from saelens_steer.errors import InputError
 from saelens_steer.sae import check_splice, encode, feature_indices, rows_at_once
 from saelens_steer.tensors import FeatureLike, Vectors
 
@@ -40,13 +41,18 @@ class FeatureGate:
 def as_gate(gate: Gate | tuple[SAE[Any], FeatureLike]) -> Gate:
     """A gate as it is, (SAE, features) as a FeatureGate.
 
-    Raises InputError for an unknown feature, or an SAE that does not read where it steers.
+    Raises InputError for anything else, no or an unknown feature, or an SAE that does not read
+    where it steers.
     """
-    if not isinstance(gate, tuple):
+    if isinstance(gate, Gate):
         return gate
+    if not isinstance(gate, tuple) or len(gate) != 2 or not isinstance(gate[0], SAE):
+        raise InputError("gate should be a Probe, or an SAE and a feature: gate=(sae, 3)")
     sae, features = gate
     check_splice(sae)
-    return FeatureGate(sae, tuple(feature_indices(sae, features)))
+    if not (rows := feature_indices(sae, features)):
+        raise InputError("gate names no feature, and so would never open: write gate=(sae, 3)")
+    return FeatureGate(sae, tuple(rows))
 
 
 def activations_of(

@@ -28,9 +28,10 @@ def check_positions(positions: str | Mask) -> None:
     if isinstance(positions, Tensor):
         if positions.dtype != torch.bool or positions.ndim != 2:
             raise InputError("positions given as a tensor must be a boolean mask [batch, pos]")
-    elif positions not in KINDS:
+    elif not isinstance(positions, str) or positions not in KINDS:
+        given = repr(positions) if isinstance(positions, str) else type(positions).__name__
         raise InputError(
-            f"positions must be one of {', '.join(KINDS)} or a mask, not {positions!r}"
+            f"positions must be {', '.join(KINDS)} or a boolean tensor [batch, pos], not {given}"
         )
 
 
@@ -231,7 +232,7 @@ class Tracker:
     def _not_excluded(self, tokens: Tensor | None) -> Mask:
         if tokens is None:
             raise InputError(
-                "special tokens can only be excluded in a pass that begins with tokens: "
+                "special tokens can only be excluded in a pass that starts from tokens: "
                 "pass a positions mask instead"
             )
         return ~torch.isin(tokens, self.excluded)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from sae_lens import SAE
 from torch import Tensor
 
-from saelens_steer.config import ErrorTerm, plain
+from saelens_steer.config import ErrorTerm
 from saelens_steer.errors import InputError
 from saelens_steer.sae import (
     check_splice,
@@ -23,7 +23,7 @@ from saelens_steer.sae import (
     rows_at_once,
 )
 from saelens_steer.steering.edits import Edit
-from saelens_steer.tensors import FeatureLike, Resid
+from saelens_steer.tensors import FeatureLike, Resid, as_numbers
 
 Latents = Float[Tensor, "n d_sae"]
 
@@ -65,8 +65,7 @@ def ablate(sae: SAE[Any], features: FeatureLike, error: ErrorTerm = "keep") -> E
 
 def scale(sae: SAE[Any], features: FeatureLike, factor: float, error: ErrorTerm = "keep") -> Edit:
     """z_f ← factor · z_f."""
-    rows, factor = _features(sae, features), plain(factor)
-    _check_finite("factor", factor)
+    rows, factor = _features(sae, features), _number("factor", factor)
     change = Change(f"scale({factor:g})", rows, lambda z: _put(z, rows, factor * z[:, list(rows)]))
     return _through(sae, (change,), error)
 
@@ -92,9 +91,8 @@ def suppress_and_boost(
     error: ErrorTerm = "keep",
 ) -> Edit:
     """z ← suppress · z for every feature, then z_f ← z_f + boost, in units of z."""
-    rows = _features(sae, features)
-    boosts, suppress = _values("boost", boost, rows), plain(suppress)
-    _check_finite("suppress", suppress)
+    rows, suppress = _features(sae, features), _number("suppress", suppress)
+    boosts = _values("boost", boost, rows)
 
     def change(z: Latents) -> Latents:
         less = suppress * z
@@ -121,11 +119,6 @@ def composed(edits: Sequence[Edit]) -> list[Edit]:
     return [_merged(list(group)) for _, group in groups]
 
 
-def splices(edits: Sequence[Edit]) -> bool:
-    """Whether an edit replaces activations by an SAE's reconstruction."""
-    return any(isinstance(edit, SAEEdit) and edit.error == "drop" for edit in edits)
-
-
 def _merged(group: list[Edit]) -> Edit:
     first = group[0]
     if len(group) == 1 or not isinstance(first, SAEEdit) or first.sae is None:
@@ -148,7 +141,8 @@ def _through(sae: SAE[Any], changes: tuple[Change, ...], error: ErrorTerm) -> SA
 
     names = [f"{c.name}[{','.join(map(str, c.features))}]" for c in changes]
     name = "+".join(names) or "reconstruct"
-    return SAEEdit(f"{name}:{error}", act, sae=sae, changes=changes, error=error)
+    of_sae: dict[str, Any] = {"sae": sae, "changes": changes, "error": error}
+    return SAEEdit(f"{name}:{error}", act, saes=(sae,), splices=error == "drop", **of_sae)
 
 
 @torch.no_grad()
@@ -180,18 +174,20 @@ def _features(sae: SAE[Any], features: FeatureLike) -> tuple[int, ...]:
 
 
 def _values(what: str, value: float | Sequence[float], rows: tuple[int, ...]) -> Tensor:
-    values = torch.as_tensor(plain(value), dtype=torch.float32)
+    values = as_numbers(what, value)
     if values.ndim and len(values) != len(rows):
         raise InputError(
             f"{what} has {len(values)} numbers for {len(rows)} features: give one each"
         )
-    _check_finite(what, values)
     return values
 
 
-def _check_finite(what: str, value: float | Tensor) -> None:
-    if not bool(torch.as_tensor(value).isfinite().all()):
-        raise InputError(f"{what} must be a finite number, not {value}")
+def _number(what: str, value: float) -> float:
+    """One number for all features. Raises InputError for several."""
+    number = as_numbers(what, value)
+    if number.ndim:
+        raise InputError(f"{what} should be one number: write an edit for each feature")
+    return float(value)
 
 
 def _numbers(values: Tensor) -> str:

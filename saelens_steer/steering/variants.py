@@ -14,7 +14,7 @@ from saelens_steer.errors import InputError, or_known
 from saelens_steer.features import NO_SCALE, Scale
 from saelens_steer.model import hook_layer, same_places
 from saelens_steer.sae import check_feature
-from saelens_steer.steering.apply import steered
+from saelens_steer.steering.apply import steered_shares
 from saelens_steer.steering.builders import EditContext, Target, build_edit
 from saelens_steer.steering.directions import scaled_vectors
 from saelens_steer.steering.edits import Edit
@@ -34,13 +34,20 @@ class Variant:
         """The names of the edits, in order."""
         return "; ".join(edit.name for edits in self.edits.values() for edit in composed(edits))
 
-    @contextlib.contextmanager
-    def applied(self, model: Any, **where: Any) -> Iterator[None]:
+    def applied(self, model: Any, **where: Any) -> contextlib.AbstractContextManager[None]:
         """Steer at every hook of the variant; `where` are keywords of `steered`."""
-        with contextlib.ExitStack() as stack:
-            for hook_name, edits in self.edits.items():
-                stack.enter_context(steered(model, edits, hook_name, **where))
-            yield
+        return stacked(model, [(slice(None), self)], **where)
+
+
+@contextlib.contextmanager
+def stacked(model: Any, variants: Sequence[tuple[slice, Variant]], **where: Any) -> Iterator[None]:
+    """Steer rows of a batch by variants of their own; `where` are keywords of `steered`."""
+    hooks = dict.fromkeys(hook for _, variant in variants for hook in variant.edits)
+    with contextlib.ExitStack() as stack:
+        for hook in hooks:
+            own = [(rows, each.edits[hook]) for rows, each in variants if hook in each.edits]
+            stack.enter_context(steered_shares(model, own, hook, **where))
+        yield
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ class EditInputs:
 
     def build(self, spec: EditSpec, features: Sequence[int]) -> Edit:
         """The edit at the strength in the spec."""
-        options, rows = spec.options, self.sae.W_dec[list(features)].detach().float()
+        options, rows = spec.options, self.sae.W_dec[list(features)].detach().float().cpu()
         amount = getattr(options, options.GIVEN_AS) if options.GIVEN_AS else 1.0
         if options.strength == "push":
             rows = scaled_vectors(rows, [*features], options.strength_unit, self.scale)

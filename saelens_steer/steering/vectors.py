@@ -12,9 +12,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from saelens_steer.errors import InputError, one_line
+from saelens_steer.errors import InputError, existing, one_line
 from saelens_steer.files import file_digest, write_with
 from saelens_steer.model import hook_layer, same_places
+from saelens_steer.progress import say
 from saelens_steer.steering.gguf import (
     LLAMA_CPP,
     direction_layer,
@@ -25,7 +26,7 @@ from saelens_steer.tensors import Direction, VectorLike, as_floats
 
 SUFFIXES = (".safetensors", ".gguf")
 KEY = "saelens_steer"
-"""Metadata key in a safetensors file: JSON with hook_names, model and about."""
+"""Metadata key in a safetensors file: JSON with hook_names, model, about and architecture."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,15 @@ class SteeringVectors:
         found = {n: v for n, v in self.vectors.items() if self.hook_names[n] in places}
         if not found:
             hooks = ", ".join(sorted(set(self.hook_names.values())))
-            raise InputError(f"no vector is at {hook_name}, only at {hooks}")
+            raise InputError(f"no vector is at {hook_name}, only at {hooks}: steer there")
         return found
 
     def __repr__(self) -> str:
         """The first names with their hooks."""
         first = [f"{name} at {self.hook_names[name]}" for name in list(self.vectors)[:4]]
         more = ", …" if len(self.vectors) > 4 else ""
-        return f"SteeringVectors of {self.model}: {len(self.vectors)} ({', '.join(first)}{more})"
+        model = "an unnamed model" if self.model == "unknown" else self.model
+        return f"SteeringVectors of {model}: {len(self.vectors)} ({', '.join(first)}{more})"
 
 
 def save_vectors(
@@ -70,20 +72,28 @@ def save_vectors(
     """Write vectors [d_model] in float32 to a .safetensors or .gguf file, atomically.
 
     vectors: name → vector. hook_name: the hook of all vectors; by default each name is a hook.
-    architecture: the model's class, such as LlamaForCausalLM; a .gguf file gets llama.cpp's name of
-    it. about: name → JSON data. A .gguf file holds one vector per layer, at the hooks that
-    `gguf.direction_layer` accepts. Raises InputError for another suffix, no vectors, unequal
-    widths, entries that are not finite, or a hook outside the layers.
+    architecture: the model's class, such as LlamaForCausalLM; a .gguf file states llama.cpp's name
+    for it, and should have one. about: name → JSON data. A .gguf file holds one vector per layer,
+    at the hooks that `gguf.direction_layer` accepts. Raises InputError for another suffix, no
+    vectors, unequal widths, entries that are not finite, or a hook outside the layers.
     """
     path, about = Path(path), dict(about or {})
     kind = file_kind(path)
+    if not isinstance(vectors, Mapping):
+        found = type(vectors).__name__
+        raise InputError(f'vectors should map names to vectors, not {found}: write {{"name": v}}')
     if strangers := set(about) - set(vectors):
         raise InputError(f"about has notes on {min(strangers)!r}, which is not one of the vectors")
-    floats = {name: as_floats(name, vector).clone() for name, vector in vectors.items()}
+    floats = {name: as_floats(name, vector).cpu().clone() for name, vector in vectors.items()}
     held = SteeringVectors(
         floats, {name: hook_name or name for name in floats}, model, about, architecture
     )
     _check(held, "save_vectors")
+    if kind == ".gguf" and architecture is None and model not in LLAMA_CPP.values():
+        say(
+            f"{path} names no architecture, which other tools need: give "
+            "architecture=, the model's class, such as 'LlamaForCausalLM'"
+        )
     write = _write_gguf if kind == ".gguf" else _write_safetensors
     return write_with(path, lambda temporary: write(temporary, held))
 
@@ -96,11 +106,24 @@ def load_vectors(path: str | Path) -> SteeringVectors:
     """
     path = Path(path)
     kind = file_kind(path)
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
+    existing(path)
     held = _read_gguf(path) if kind == ".gguf" else _read_safetensors(path)
     _check(held, str(path))
     return held
+
+
+def vectors_at(path: str | Path, hook_name: str, width: int) -> dict[str, Direction]:
+    """The vectors of a file at a hook. Raises InputError if it has none there of this width."""
+    try:
+        found = load_vectors(path).at(hook_name)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    if (wide := len(next(iter(found.values())))) != width:
+        raise InputError(
+            f"{path}: its vectors have {wide} entries, but {hook_name} has {width}: give vectors "
+            "of this model"
+        )
+    return found
 
 
 def vectors_version(path: str | Path) -> str:
@@ -132,8 +155,7 @@ def _check(held: SteeringVectors, where: str) -> None:
 
 
 def _write_safetensors(path: Path, held: SteeringVectors) -> None:
-    about = {"hook_names": held.hook_names, "model": held.model, "about": held.about}
-    save_file(held.vectors, path, metadata={KEY: _json(about)})
+    save_file(held.vectors, path, metadata={KEY: _json(_notes(held))})
 
 
 def _read_safetensors(path: Path) -> SteeringVectors:
@@ -145,7 +167,8 @@ def _read_safetensors(path: Path) -> SteeringVectors:
             if tensor.dtype != torch.float32 or tensor.ndim != 1:
                 raise ValueError(f"{name} is not a float32 vector")
         hook_names = {name: str(notes["hook_names"][name]) for name in tensors}
-        held = SteeringVectors(tensors, hook_names, str(notes["model"]), notes["about"])
+        own = str(notes["model"]), notes["about"], notes.get("architecture")
+        held = SteeringVectors(tensors, hook_names, *own)
     except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(
             f"{path} is damaged, or holds no steering vectors: {one_line(error)}"
@@ -162,9 +185,8 @@ def _write_gguf(path: Path, held: SteeringVectors) -> None:
             "write a .safetensors file"
         )
     names = {str(layer): name for name, layer in layers.items()}
-    notes = {"names": names, "hook_names": held.hook_names, "about": held.about}
     hint = LLAMA_CPP.get(held.architecture or "", held.architecture or held.model)
-    write_control_vectors(path, directions, hint, _json({**notes, "model": held.model}))
+    write_control_vectors(path, directions, hint, _json({"names": names, **_notes(held)}))
 
 
 def _read_gguf(path: Path) -> SteeringVectors:
@@ -180,7 +202,16 @@ def _read_gguf(path: Path) -> SteeringVectors:
     names = names or {layer: f"blocks.{layer}.hook_resid_post" for layer in directions}
     vectors = {names[layer]: vector for layer, vector in directions.items()}
     places = {name: hook_names.get(layer, name) for layer, name in names.items()}
-    return SteeringVectors(vectors, places, notes.get("model", hint), notes.get("about", {}))
+    model = notes.get("model", hint)
+    own = None if notes and hint == model else hint or None  # of other tools, the hint is all
+    about, architecture = notes.get("about", {}), notes.get("architecture", own)
+    return SteeringVectors(vectors, places, model, about, architecture)
+
+
+def _notes(held: SteeringVectors) -> dict[str, Any]:
+    """What a file says besides the vectors."""
+    notes = {"hook_names": held.hook_names, "model": held.model, "about": held.about}
+    return notes | ({"architecture": held.architecture} if held.architecture else {})
 
 
 def _json(data: Any) -> str:

@@ -5,6 +5,7 @@ from saelens_steer.sweeps.compare_edits import (
     ORIGINAL,
     EditComparison,
     check_comparable,
+    check_room,
     edits_table,
 )
 from saelens_steer.sweeps.edits import UNEDITED, MatchedPush, edit_at
@@ -15,3 +16,4 @@ from saelens_steer.sweeps.store import NO_STORE, Store
 from saelens_steer.sweeps.strengths import kl_steps
 from saelens_steer.sweeps.texts import COMPLETION_BATCH_FACTOR, CompletionSweep, run_completions
 from saelens_steer.sweeps.unsteered_pass import HALF_TOLERANCE, UnsteeredPass
+from saelens_steer.sweeps.variant_texts import VariantTexts

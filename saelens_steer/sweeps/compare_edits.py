@@ -15,16 +15,18 @@ from sae_lens import SAE
 from torch import Tensor
 
 from saelens_steer.config import CompareEditsSettings
-from saelens_steer.data import Encoded, pad_left
+from saelens_steer.data import Encoded
 from saelens_steer.errors import InputError
 from saelens_steer.files import digest
 from saelens_steer.metrics import LogitMetric, Metric, read_completion
-from saelens_steer.model import flat, generate, last_token_logits, same_places, stop_token_ids
-from saelens_steer.progress import Note, unnoted
+from saelens_steer.model import flat, last_token_logits, same_places, stop_token_ids
+from saelens_steer.model.model_class import tokenizer_of
+from saelens_steer.progress import Note, say, unnoted
 from saelens_steer.sae import encode
 from saelens_steer.steering import Variant, row_rel_norm
-from saelens_steer.sweeps.texts import NewTokens
-from saelens_steer.tensors import Logits, Mask, Resid, Tokens
+from saelens_steer.sweeps.texts import NewTokens, check_room
+from saelens_steer.sweeps.variant_texts import VariantTexts
+from saelens_steer.tensors import Logits, Mask, Resid
 
 ORIGINAL = Variant("original", {})
 """The unedited model."""
@@ -50,100 +52,105 @@ class EditComparison:
         """Prompts × variants × samples, the original included."""
         return len(self.prompts) * (1 + len(self.variants)) * self.samples
 
-    @property
-    def where(self) -> dict[str, Any]:
-        """Keywords of `steered`."""
-        keys = ("positions", "exclude_special_tokens", "max_norm")
-        return {key: getattr(self.spec, key) for key in keys}
-
 
 @torch.no_grad()
 def edits_table(job: EditComparison, note: Note = unnoted) -> pd.DataFrame:
     """One row per prompt × variant × sample, the original first.
 
     Columns: prompt_id, domain, prompt, variant, edits, hook_name, sample, completion, truncated,
-    n_tokens, each metric, and the receipt of the prompt's pass: the number of positions changed,
-    their mean ‖Δx‖/‖x‖ and, averaged over the variant's features, the largest activation in the
-    prompt before the edit and after re-encoding. Variants draw the same random numbers.
+    n_tokens, each metric (NaN, and truncated None, if the residual overflows), and the receipt of
+    the prompt's pass: the number of positions changed, their mean ‖Δx‖/‖x‖ and, averaged over the
+    variant's features, the largest activation in the prompt before the edit and after re-encoding.
+    Variants draw the same random numbers.
     """
-    parts = []
-    for start in range(0, len(job.prompts), job.spec.batch_size):
-        parts.append(_batch_rows(job, job.prompts[start : start + job.spec.batch_size]))
-        note(len(parts[-1]))
-    return pd.concat(parts, ignore_index=True)
+    size = job.spec.batch_size
+    batches = (job.prompts[start : start + size] for start in range(0, len(job.prompts), size))
+    table = pd.concat([_batch_rows(job, prompts, note) for prompts in batches], ignore_index=True)
+    lost = table[["truncated", "receipt_rel_norm"]].isna().to_numpy().any(1)
+    if lost.any():
+        named = ", ".join(map(repr, table.loc[lost, "variant"].unique()[:3]))
+        say(
+            f"warning: the residual overflows in {int(lost.sum())} of {len(table)} rows ({named}), "
+            "which have no metrics: choose smaller strengths"
+        )
+    return table
 
 
-def check_comparable(model: Any, prompts: Sequence[Encoded], spec: CompareEditsSettings) -> None:
-    """Raise InputError if there are no prompts, or if one leaves no room for its completion."""
+def check_comparable(
+    model: Any,
+    prompts: Sequence[Encoded],
+    spec: CompareEditsSettings,
+    n_variants: int,
+    section: str = "",
+) -> None:
+    """Raise InputError if the model cannot read or continue a prompt, or for too many texts.
+
+    Also if there are no prompts. `section`: the config's, with a dot, if the spec is from one.
+    """
     if not prompts:
         raise InputError("no prompts to compare edits on: the prompt set is empty")
-    longest, n_new = max(len(e.head) for e in prompts), spec.max_new_tokens
-    if longest + n_new > model.cfg.n_ctx:
-        raise InputError(
-            f"compare_edits: the longest prompt ({longest} tokens) plus max_new_tokens ({n_new}) "
-            f"exceeds the model's n_ctx ({model.cfg.n_ctx}): shorten one of them"
-        )
+    check_room(model, prompts, spec.max_new_tokens, f"{section}max_new_tokens")
+    spec.check_size(len(prompts), n_variants)
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Prompts with the original model's last-token logits and completions."""
-
-    tokens: Tokens
-    real: Mask
-    logits: Logits
-    new: list[NewTokens]
-    """One per sample."""
-    added: list[int]
-    """Length of each prompt's BOS that is never steered."""
-
-
-def _batch_rows(job: EditComparison, prompts: Sequence[Encoded]) -> pd.DataFrame:
+def _batch_rows(job: EditComparison, prompts: Sequence[Encoded], note: Note) -> pd.DataFrame:
     """Rows of a batch of prompts, grouped by prompt."""
-    rows, model = [e.head for e in prompts], job.model
-    tokens, real = pad_left(rows, model.tokenizer, model.cfg.device, model.cfg.d_vocab)
-    logits = last_token_logits(model, tokens, real)
-    new = _written(job, tokens, real)
-    batch = _Batch(tokens, real, logits, new, [e.added for e in prompts])
+    batch = VariantTexts.of(job.model, prompts, job.spec, job.temperature)
+    logits = last_token_logits(job.model, batch.tokens, batch.real)
     asked = pd.DataFrame([(e.prompt.id, e.prompt.domain, e.prompt.text) for e in prompts])
     asked.columns = ["prompt_id", "domain", "prompt"]
-    parts = [_variant_rows(job, variant, batch, asked) for variant in (ORIGINAL, *job.variants)]
+    written = zip((ORIGINAL, *job.variants), _written(job, batch, note), strict=True)
+    parts = [_variant_rows(job, one, new, batch, logits, asked) for one, new in written]
     return pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
 
 
-def _written(job: EditComparison, tokens: Tokens, real: Mask) -> list[NewTokens]:
-    """The new tokens of each sample, with the hooks that are on the model."""
-    length, found = job.spec.max_new_tokens, []
-    for sample in range(job.samples):
-        seed = int(digest(job.seed, sample, tokens.tolist()), 16) % 2**31
-        found.append(generate(job.model, tokens, real, length, job.temperature, seed))
-    return found
+def _written(job: EditComparison, batch: VariantTexts, note: Note) -> list[list[NewTokens]]:
+    """The new tokens of the original and of each variant, by sample."""
+    ids, samples = batch.tokens.tolist(), range(job.samples)
+    seeds = [int(digest(job.seed, sample, ids), 16) % 2**31 for sample in samples]
+    original = batch.written([(ORIGINAL, seed) for seed in seeds], note)
+    edited = [job.spec.positions != "generated" or _is_read(job.model, new) for new in original]
+    asked = [(one, seeds[s]) for one in job.variants for s in samples if edited[s]]
+    found = iter(batch.written(asked, note))
+    note(len(ids) * (len(job.variants) * job.samples - len(asked)))
+    return [
+        original,
+        *([next(found) if edited[s] else original[s] for s in samples] for _ in job.variants),
+    ]
+
+
+def _is_read(model: Any, new: NewTokens) -> bool:
+    """Whether the model reads a new token, in a row that its first one does not end."""
+    stops = torch.tensor(stop_token_ids(model), device=new.device)
+    return not bool(torch.isin(new[:, 0], stops).all())
 
 
 def _variant_rows(
-    job: EditComparison, variant: Variant, batch: _Batch, asked: pd.DataFrame
+    job: EditComparison,
+    variant: Variant,
+    new: Sequence[NewTokens],
+    batch: VariantTexts,
+    baseline: Logits,
+    asked: pd.DataFrame,
 ) -> pd.DataFrame:
-    seen, logits, new = _Seen(variant), batch.logits, batch.new
-    where = {**job.where, "added": batch.added}
+    seen, logits = _Seen(variant), baseline
     if variant.edits and job.spec.positions != "generated":  # else the prompt is not edited
         with (
             seen.noting(seen.before, job.model),
-            variant.applied(job.model, **where),
+            variant.applied(job.model, **batch.where),
             seen.noting(seen.after, job.model),
         ):
             logits = last_token_logits(job.model, batch.tokens, batch.real)
-    longest = max(ids.shape[1] for ids in batch.new)
-    nothing_edited = job.spec.positions == "generated" and longest <= 1
-    if variant.edits and not nothing_edited:  # the last new token is never read
-        with variant.applied(job.model, **where):
-            new = _written(job, batch.tokens, batch.real)
-    metrics = [m for m in job.metrics if isinstance(m, LogitMetric)]
-    values = {m.name: m.of(logits, baseline=batch.logits).double().cpu().numpy() for m in metrics}
-    about = {"variant": variant.name, "edits": variant.label, "hook_name": ", ".join(variant.edits)}
     stops, receipt = stop_token_ids(job.model), seen.receipt(job.sae, batch.real)
+    lost = torch.tensor(receipt["receipt_rel_norm"].isna().to_numpy(), device=logits.device)
+    logits = logits.masked_fill(lost[:, None], torch.nan)
+    metrics = [m for m in job.metrics if isinstance(m, LogitMetric)]
+    values = {m.name: m.of(logits, baseline=baseline).double().cpu().numpy() for m in metrics}
+    about = {"variant": variant.name, "edits": variant.label, "hook_name": ", ".join(variant.edits)}
+    tokenizer = tokenizer_of(job.model)
     parts = []
     for sample, ids in enumerate(new):
-        read = [read_completion(job.model.tokenizer, i, stops, job.metrics) for i in ids.tolist()]
+        read = [read_completion(tokenizer, i, stops, job.metrics) for i in ids.tolist()]
         front = pd.DataFrame([about | {"sample": sample}] * len(read))
         texts = pd.DataFrame(read).assign(**values)
         parts.append(pd.concat([asked, front, texts, receipt], axis=1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,6 +20,7 @@ from saelens_steer.steering import (
     Target,
     build_edit,
     edit_where,
+    of_parts,
 )
 from saelens_steer.sweeps.plan import Cell
 from saelens_steer.tensors import Direction, Resid
@@ -89,8 +90,8 @@ class MatchedPush(Edit):
             return pushed_by(x, step_size(matched, x), unit)
 
         key = digest("matched push", matched.key, unit.numpy().tobytes().hex())
-        pointwise = matched.pointwise
-        return cls("matched push", act, pointwise, key=key, unit=unit, matched=matched)
+        same: dict[str, Any] = {"pointwise": matched.pointwise, **of_parts([matched])}
+        return cls("matched push", act, key=key, unit=unit, matched=matched, **same)
 
 
 def step_size(edit: Edit, x: Resid) -> Float[Tensor, "batch pos"]:

@@ -24,7 +24,7 @@ from saelens_steer.metrics import LogitMetric
 from saelens_steer.model import last_token_logits, unembed
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.sae import reads_where_it_steers
-from saelens_steer.steering import Edit, activations_of, relative_norms, steered
+from saelens_steer.steering import Edit, activations_of, changes, steered_shares
 from saelens_steer.sweeps.cells import SweepCells
 from saelens_steer.sweeps.plan import Batch, BatchSplitter, batches
 from saelens_steer.sweeps.store import NO_STORE, Store
@@ -186,9 +186,11 @@ def _over_tree(sweep: LogitSweep, batch: Batch) -> Found:
         belongs = belongs[tree.last] * torch.eye(tree.n_rows, device=belongs.device)
     counts = belongs.sum(0)
     weights = belongs / counts.clamp_min(1)
-    changed = relative_norms(done.before, done.after) @ weights
+    sizes, lost = changes(done.before, done.after)
+    unusable = (lost.float() @ (weights > 0).float()).flatten() > 0
+    changed = (sizes @ weights).flatten()
     acts = _feature_acts(sweep, cells, done.after, weights.expand(len(cells), -1, -1))
-    return {"logits": logits, **_receipt(sweep, batch, counts, changed.flatten(), acts)}
+    return _marked(logits, unusable, _receipt(sweep, batch, counts, changed, acts))
 
 
 def _padded(sweep: LogitSweep, batch: Batch) -> Found:
@@ -205,7 +207,8 @@ def _padded(sweep: LogitSweep, batch: Batch) -> Found:
 
     name = unsteered_pass.hook_name if whole else unsteered_pass.site.hook_name
     spy = Edit(edit.name, recorded, pointwise=False)
-    with steered(sweep.model, spy, name, mask, max_norm=None) as receipt:
+    shares = [(slice(None), [spy])]
+    with steered_shares(sweep.model, shares, name, mask, max_norm=None) as (receipt,):
         if whole:
             logits = last_token_logits(sweep.model, tokens, real, sweep.columns)
         else:
@@ -219,9 +222,19 @@ def _padded(sweep: LogitSweep, batch: Batch) -> Found:
     before, after = seen[0], torch.where(mask[..., None], seen[1], seen[0])
     counts = mask[: len(batch.prompts)].sum(1)
     weights = mask / mask.sum(1, keepdim=True)
-    changed = (relative_norms(before, after) * weights).sum(1)
+    sizes, lost = changes(before, after)
+    changed, unusable = (sizes * weights).sum(1), (lost & (weights > 0)).any(1)
     acts = _feature_acts(sweep, batch.row_cells, after, weights)
-    return {"logits": logits, **_receipt(sweep, batch, counts, changed, acts)}
+    return _marked(logits, unusable, _receipt(sweep, batch, counts, changed, acts))
+
+
+def _marked(logits: Logits, unusable: Tensor, receipt: Found) -> Found:
+    """Logits and receipt, with NaN in rows whose push overflowed."""
+    if bool(unusable.any()):
+        logits = logits.masked_fill(unusable[:, None], torch.nan)
+        for name in ("receipt_rel_norm", "receipt_feature_act"):
+            receipt[name] = receipt[name].masked_fill(unusable, torch.nan)
+    return {"logits": logits, **receipt}
 
 
 def _receipt(
@@ -250,6 +263,7 @@ def _feature_acts(
             feature = sweep.directions.features[sweep.cells[cell][0]]
             if feature is not None:
                 z = activations_of(sweep.sae, after[place], [feature])[:, 0]
+                z = z.nan_to_num(0.0, 0.0, 0.0)  # rows of these positions are marked
                 acts[place] = z @ weights[place]
     return acts.flatten()
 

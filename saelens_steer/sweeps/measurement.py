@@ -11,12 +11,14 @@ import pandas as pd
 import torch
 from sae_lens import SAE
 
-from saelens_steer.config import SweepSpec, TemplateSpec
-from saelens_steer.data import Encoded, Prompt, SpecialTokens, TextStart, encode_prompts, text_start
+from saelens_steer.config import NO_LOGIT_METRIC, SweepSpec, TemplateSpec
+from saelens_steer.data import Encoded, Prompt, SpecialTokens, TextStart, encode_prompts, start_of
 from saelens_steer.errors import InputError
 from saelens_steer.features import Scale
 from saelens_steer.metrics import Asked, LogitMetric, TextMetric, check_starts, resolve_metrics
 from saelens_steer.model import hook_width
+from saelens_steer.model.model_class import tokenizer_of
+from saelens_steer.no_tokenizer import check_tokenizer
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.steering import CANDIDATE, Directions, Edit, EditContext
 from saelens_steer.sweeps.cells import grid
@@ -26,7 +28,7 @@ from saelens_steer.sweeps.plan import BatchSplitter, Cell
 from saelens_steer.sweeps.store import NO_STORE, Store
 from saelens_steer.sweeps.strengths import matched_steps
 from saelens_steer.sweeps.tables import completion_table, logit_table, with_text_metrics
-from saelens_steer.sweeps.texts import CompletionSweep, run_completions
+from saelens_steer.sweeps.texts import CompletionSweep, check_room, run_completions
 from saelens_steer.sweeps.unsteered_pass import UnsteeredPass
 
 BATCH_TOKENS = {"cpu": 2048, "gpu": 16_384}
@@ -54,9 +56,7 @@ class Measurement:
     @property
     def start(self) -> TextStart | None:
         """The special tokens before plain prompts; None if none is plain."""
-        if not any(e.kind == "plain" for e in self.encoded):
-            return None
-        return text_start(self.model.tokenizer, self._decides)
+        return start_of(tokenizer_of(self.model), self.encoded, self._decides)
 
     @property
     def _decides(self) -> SpecialTokens:
@@ -66,7 +66,7 @@ class Measurement:
     def encoded(self) -> list[Encoded]:
         """The prompts as tokens; sweeps ignore answers."""
         bare = [replace(p, answer=None) for p in self.prompts]
-        return encode_prompts(self.model.tokenizer, bare, self.template, self._decides)
+        return encode_prompts(tokenizer_of(self.model), bare, self.template, self._decides)
 
     @cached_property
     def ids(self) -> list[list[int]]:
@@ -79,7 +79,7 @@ class Measurement:
 
     @cached_property
     def metrics(self) -> list[LogitMetric | TextMetric]:
-        cfg, tokenizer = self.model.cfg, self.model.tokenizer
+        cfg, tokenizer = self.model.cfg, tokenizer_of(self.model)
         return resolve_metrics(self.metric_specs, tokenizer, cfg.d_vocab, str(cfg.device))
 
     @property
@@ -104,20 +104,29 @@ class Measurement:
     def text_columns(self) -> list[str]:
         return [c for m in self.text_metrics for c in m.columns]
 
+    def asking(self, words: str) -> Measurement:
+        """The measurement with these words after each prompt. InputError if they cannot follow."""
+        for one in self.encoded:
+            if one.kind == "templated":
+                raise InputError(
+                    f"prompt {one.prompt.id!r} already holds the chat template, so "
+                    f"{words!r} would be outside the user's turn: give its messages, or leave out "
+                    "ask"
+                )
+        return replace(self, prompts=tuple(p.followed_by(words) for p in self.prompts))
+
     def check(self) -> None:
         """Raise InputError for errors that can be found without a forward pass."""
         if not self.logit_metrics:
-            raise InputError("metrics should include a logit metric, such as kl or a margin")
+            raise InputError(NO_LOGIT_METRIC)
         if not self.prompts:
             raise InputError("no prompts to steer: the prompt set is empty")
+        if self.spec.exclude_special_tokens:
+            check_tokenizer(tokenizer_of(self.model), "exclude_special_tokens=True")
+        self.spec.check_size(len(self.prompts), bool(self.text_metrics))
         check_starts(self.metrics, self.encoded)
-        longest = max(len(ids) for ids in self.ids)
         new_tokens = self.spec.completions.max_new_tokens if self.text_metrics else 0
-        if longest + new_tokens > self.model.cfg.n_ctx:
-            raise InputError(
-                f"the longest prompt ({longest} tokens) plus max_new_tokens ({new_tokens}) exceeds "
-                f"the model's n_ctx ({self.model.cfg.n_ctx}): shorten one of them"
-            )
+        check_room(self.model, self.encoded, new_tokens)
 
     def calibrated(
         self,
@@ -241,9 +250,10 @@ class Measurement:
         return with_text_metrics(rows, completions, self.text_columns)
 
     def metric_columns(self, completions: pd.DataFrame) -> tuple[str, ...]:
-        """The metric columns of joined rows."""
-        texts = self.text_columns if len(completions) else []
-        return (*(m.name for m in self.logit_metrics), *texts)
+        """The metric columns of joined rows, in the order of the metrics: the headline is about the
+        first."""
+        measured = (m for m in self.metrics if isinstance(m, LogitMetric) or len(completions))
+        return tuple(column for metric in measured for column in metric.columns)
 
 
 def generating(directions: Directions, chosen: Sequence[int], n_controls: int) -> list[int]:

@@ -132,7 +132,7 @@ def kl_steps(
         pushes = [step * sizes[i] for i, step in zip(left, steps, strict=True)]
         if max(pushes) > LONGEST * mean_norm:
             far = pushes.index(max(pushes))
-            why = f"a push of norm {pushes[far]:.3g} is too weak; choose smaller strengths"
+            why = f"even a push of norm {pushes[far]:.3g} is too weak; choose a smaller KL"
             raise InputError(f"{_named(sweep, left[far], searches)}: {why}")
         signs = [np.sign(sweep.cells[i][1]) for i in left]
         signed = [float(s * sign) for s, sign in zip(steps, signs, strict=True)]
@@ -142,7 +142,7 @@ def kl_steps(
                 found[i] = float(step * sign)
     if len(found) < len(searches):
         stuck = next(i for i in range(len(searches)) if i not in found)
-        raise InputError(f"{_named(sweep, stuck, searches)} at any strength; choose another α")
+        raise InputError(f"{_named(sweep, stuck, searches)} at any strength; choose another KL")
     return [found[i] for i in range(len(searches))]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import pandas as pd
 import torch
@@ -12,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from saelens_steer.config import CompletionSpec
-from saelens_steer.data import special_ids
+from saelens_steer.data import Encoded, check_ids, special_ids
+from saelens_steer.errors import InputError
 from saelens_steer.files import digest
 from saelens_steer.metrics import (
     TextMetric,
@@ -21,7 +23,17 @@ from saelens_steer.metrics import (
     latex_validity,
     text_values,
 )
-from saelens_steer.model import Rows, Steer, check_length, decode, generate, prefill, stop_token_ids
+from saelens_steer.model import (
+    Rows,
+    Steer,
+    check_length,
+    decode,
+    generate,
+    padding_id,
+    prefill,
+    stop_token_ids,
+)
+from saelens_steer.model.model_class import tokenizer_of
 from saelens_steer.progress import Note, unnoted
 from saelens_steer.steering import steered
 from saelens_steer.sweeps.cells import SweepCells
@@ -31,6 +43,26 @@ from saelens_steer.sweeps.store import NO_STORE, Store
 COMPLETION_BATCH_FACTOR = 8
 """Generation runs one token at a time, so its batches hold this multiple of `batch_tokens`."""
 NewTokens = Int[Tensor, "row new_pos"]
+
+
+def check_room(
+    model: Any, encoded: Sequence[Encoded], new_tokens: int, key: str = "max_new_tokens"
+) -> None:
+    """Raise InputError unless the model can read each prompt and continue it by new_tokens.
+
+    `key`: what states their number.
+    """
+    check_ids(encoded, model.cfg.d_vocab)
+    longest, n_ctx = max(encoded, key=lambda e: len(e.head)), model.cfg.n_ctx
+    if len(longest.head) + new_tokens <= n_ctx:
+        return
+    has = f"prompt {longest.prompt.id!r} has {len(longest.head)} tokens"
+    if not new_tokens:
+        raise InputError(f"{has}, more than the model's n_ctx ({n_ctx}): shorten it")
+    raise InputError(
+        f"{has}, which plus {key} ({new_tokens}) exceeds the model's n_ctx "
+        f"({n_ctx}): shorten one of them"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +102,11 @@ def run_completions(
 
 def judged(sweep: CompletionSweep, rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with validity of code and LaTeX (`code`, `latex`) and the sweep's metrics."""
-    texts = list(zip(rows["completion"], rows["truncated"], strict=True))
+    ends = [None if pd.isna(cut) else bool(cut) for cut in rows["truncated"]]
+    texts = list(zip(rows["completion"], ends, strict=True))
     verdicts = {
-        "code": [code_validity(text, cut) for text, cut in texts],
-        "latex": [latex_validity(text, cut) for text, cut in texts],
+        "code": [code_validity(text, cut is not False) for text, cut in texts],
+        "latex": [latex_validity(text, cut is not False) for text, cut in texts],
     }
     values = pd.DataFrame([text_values(text, cut, sweep.metrics) for text, cut in texts])
     return pd.concat([rows.assign(**verdicts), values.set_index(rows.index)], axis=1)
@@ -89,7 +122,7 @@ def _written(sweep: CompletionSweep, batch: Batch, splitter: BatchSplitter) -> p
 def write_batch(sweep: CompletionSweep, batch: Batch) -> pd.DataFrame:
     """Rows of a batch: cell, prompt, sample, completion, truncated, n_tokens."""
     write = _from_hook if sweep.full_pass_reason is None else _through_the_model
-    stops, tokenizer, rows = stop_token_ids(sweep.model), sweep.model.tokenizer, []
+    stops, tokenizer, rows = stop_token_ids(sweep.model), tokenizer_of(sweep.model), []
     for sample in range(sweep.spec.samples):
         new = write(sweep, batch, _seeds(sweep, batch, sample)).tolist()
         for cell, prompt, ids in zip(batch.row_cells, batch.row_prompts, new, strict=True):
@@ -121,7 +154,7 @@ def _through_the_model(sweep: CompletionSweep, batch: Batch, seeds: Sequence[int
         max_norm=unsteered_pass.max_norm,
         added=[unsteered_pass.added[p] for p in batch.row_prompts] if unsteered_pass.added else (),
     ):
-        return generate(sweep.model, tokens, mask, spec.max_new_tokens, spec.temperature, seeds[0])
+        return generate(sweep.model, tokens, mask, spec.max_new_tokens, spec.temperature, seeds[:1])
 
 
 def _from_hook(sweep: CompletionSweep, batch: Batch, seeds: Sequence[int]) -> NewTokens:
@@ -149,7 +182,7 @@ def _from_hook(sweep: CompletionSweep, batch: Batch, seeds: Sequence[int]) -> Ne
         last,
         n_tokens,
         stop_token_ids(model),
-        model.tokenizer.pad_token_id,
+        padding_id(model),
         site,
         _steering(sweep, batch),
         _choosing(sweep.spec, seeds, unsteered_pass.device),
@@ -161,7 +194,8 @@ def _steering(sweep: CompletionSweep, batch: Batch) -> Callable[[Rows, Rows], St
     unsteered_pass = sweep.unsteered_pass
     change = sweep.row_steer(batch)
     prompts = torch.tensor(batch.row_prompts, device=unsteered_pass.device)
-    special = torch.tensor(sorted(special_ids(sweep.model.tokenizer)), device=unsteered_pass.device)
+    special_tokens = sorted(special_ids(tokenizer_of(sweep.model)))
+    special = torch.tensor(special_tokens, device=unsteered_pass.device)
 
     def steer(rows: Rows, tokens: Rows) -> Steer:
         if unsteered_pass.positions != "all":

@@ -29,6 +29,7 @@ from saelens_steer.model import (
     unembed,
     why_not,
 )
+from saelens_steer.model.model_class import tokenizer_of
 from saelens_steer.progress import say
 from saelens_steer.steering import Positions, columns, first_tokens, norm_limits, within
 from saelens_steer.sweeps.downstream import Downstream
@@ -70,7 +71,7 @@ class UnsteeredPass:
     def padded(self) -> tuple[Tokens, Mask]:
         """All prompts, left-padded: tokens and mask [n_prompts, pos]."""
         cfg = self.model.cfg
-        return pad_left(self.prompts, self.model.tokenizer, cfg.device, cfg.d_vocab)
+        return pad_left(self.prompts, tokenizer_of(self.model), cfg.device, cfg.d_vocab)
 
     def padded_rows(self, batch: Batch) -> tuple[Tokens, Mask]:
         """The batch's rows, left-padded to its longest prompt: tokens and mask [row, pos]."""
@@ -184,7 +185,7 @@ class UnsteeredPass:
             counts = torch.tensor(self.added, device=real.device)
             chosen = chosen & ~first_tokens(real, counts)
         if self.exclude_special_tokens:
-            chosen = chosen & keep_ordinary(tokens, self.model.tokenizer)
+            chosen = chosen & keep_ordinary(tokens, tokenizer_of(self.model))
         if self.limits is not None:
             chosen = chosen & within(self._at_hook, self.limits)
         if not bool(chosen.any(1).all()):

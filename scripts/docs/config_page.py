@@ -34,7 +34,7 @@ def config_page() -> str:
         "`select.prompts`, `metrics` and, if the run has those steps, `sae.train.corpus` and "
         "`tradeoffs.prompts`. An unknown key is an error.\n",
     ]
-    places = _places()
+    places = spec_places()
     for spec in sorted(places, key=lambda s: _order(places[s])):
         if len(spec.model_fields) == 1:  # `{margin: …}`: its only key has a section
             continue
@@ -46,7 +46,7 @@ def config_page() -> str:
     return "\n".join(lines)
 
 
-def _places() -> dict[type[BaseModel], str]:
+def spec_places() -> dict[type[BaseModel], str]:
     """Each spec, and the first dotted key under which a config can contain it."""
     places: dict[type[BaseModel], str] = {RunSpec: ""}
     for spec in (waiting := [RunSpec]):  # grows while it is read

@@ -1,6 +1,7 @@
 """MkDocs hook: generated pages, and a check of the built site."""
 
 import ast
+import posixpath
 import re
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -10,11 +11,10 @@ from typing import Any
 import typer
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
-from pydantic import BaseModel
 
 import saelens_steer
 from saelens_steer.cli import app
-from scripts.docs.config_page import config_page
+from scripts.docs.config_page import config_page, spec_places
 from scripts.docs.releases import releases_page
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +26,21 @@ GROUPS = {
     "tensors": "Types of arguments",
 }  # fmt: skip
 """Package of a public name → its heading, in the order of the page."""
+SHOWN_AS = {
+    "benchmarks/README.md": "figures.md",
+    "saelens_steer/cli/steps.py": "reference/cli.md",
+    "saelens_steer/config/run.py": "reference/config.md",
+    "saelens_steer/__init__.pyi": "reference/python.md",
+    "scripts/docs/releases.py": "reference/releases.md",
+    **{
+        f"notebooks/{path.stem}.ipynb": f"notebooks/{path.stem}.md"
+        for path in (ROOT / "notebooks").glob("*.ipynb")
+    },
+}
+"""File of the repository → the page that the site generates from it. Pages link to the file, which
+exists wherever the repository is read."""
+LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
+"""The file of a relative link."""
 LOADED = re.compile(
     r"""<(?:script|img|iframe|source)\b[^>]*?\ssrc=["']?((?:https?:)?//[^"'\s>]+)"""
     r"""|<link\b[^>]*?rel=["']?(?:stylesheet|preconnect|preload|icon)["']?[^>]*?"""
@@ -48,6 +63,23 @@ def on_files(files: Files, config: Any) -> Files:
     for name, content in pages.items():
         files.append(File.generated(config, name, content=content))
     return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Let links to files of the repository lead to the pages generated from them."""
+    return links_of_site(markdown, page.file.src_uri)
+
+
+def links_of_site(markdown: str, name: str) -> str:
+    """The text of the page `name` in `docs/`, with its links as they are on the site."""
+    folder = posixpath.dirname(name)
+
+    def shown(link: re.Match[str]) -> str:
+        file = posixpath.normpath(posixpath.join("docs", folder, link[0]))
+        found = SHOWN_AS.get(file)
+        return link[0] if found is None else posixpath.relpath(found, folder or ".")
+
+    return LINK.sub(shown, markdown)
 
 
 def on_post_build(config: Any) -> None:
@@ -117,6 +149,6 @@ def _entry(package: str, name: str) -> str:
     if isinstance(public, UnionType):
         return f"::: saelens_steer.{package}.{name}\n"
     entry = f"::: {public.__module__}.{public.__qualname__}\n"
-    if isinstance(public, type) and issubclass(public, BaseModel):
+    if public in spec_places():
         return f"{entry}    options: {{members: false}}\n\nFields: [Config](config.md).\n"
     return entry

@@ -1,7 +1,7 @@
 """Draw completions by their reference verdicts, and merge what was decided by reading.
 
     python -m scripts.verdicts.draw OUT          # OUT/drawn.jsonl; OUT/read-open.jsonl and -sealed
-    python -m scripts.verdicts.draw OUT FILE     # with OUT/decided.jsonl, the set goes to FILE
+    python -m scripts.verdicts.draw OUT FILE     # with OUT/decided.jsonl, they are added to FILE
 
 To be read are the completions on which the parsers gave no verdict, those on which ours differs,
 and a tenth of the others. The files to read hold texts and cuts, in an order that tells nothing.
@@ -18,18 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from saelens_steer.metrics import code_validity, latex_validity
+from scripts.verdicts.figures import SET
 
-VERDICTS = ("absent", "valid", "invalid", "truncated", "read")
-PER_STRATUM, UNDECIDED = 90, 40
+VERDICTS = ("absent", "valid", "invalid", "truncated")
+PER_STRATUM = 90
 KEPT = ("model", "prompt", "temperature", "push", "size", "seed", "example", "max_new_tokens")
 
 
 def main(out: Path, target: Path | None = None) -> None:
-    """Draw, or write the set."""
+    """Draw, or add to the set."""
     if target is None:
         rows = drawn(lines(out / "reference.jsonl"))
         write(out / "drawn.jsonl", rows)
-        decided = {d["id"] for d in lines(out / "decided.jsonl")}
+        decided = {d["id"] for d in [*lines(out / "decided.jsonl"), *lines(SET)]}
         for name, sealed in (("open", False), ("sealed", True)):
             asked = [r for r in rows if r["sealed"] == sealed and must_read(r)]
             asked = sorted((r for r in asked if r["id"] not in decided), key=lambda r: r["id"])
@@ -38,40 +39,38 @@ def main(out: Path, target: Path | None = None) -> None:
             print(f"{name}: {len(asked)} to read")
         return
     decisions = {d["id"]: d for d in lines(out / "decided.jsonl")}
-    write(target, [merged(row, decisions.get(row["id"])) for row in lines(out / "drawn.jsonl")])
+    known = {row["id"]: row for row in lines(target)}  # what is there stays
+    for row in lines(out / "drawn.jsonl"):
+        if row["id"] not in known:
+            known[row["id"]] = merged(row, decisions.get(row["id"]))
+    write(target, [known[key] for key in sorted(known)])
 
 
 def drawn(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Up to 90 rows of each verdict on code and on LaTeX, the models in turn; 40 without one."""
-    chosen: dict[str, dict[str, Any]] = {}
+    """Up to 90 rows of each verdict on code and LaTeX, by hash; all without one or with another."""
     for row in rows:
         key = f"{row['completion']}\0{row['truncated']}"
         row["id"] = hashlib.sha256(key.encode()).hexdigest()[:12]
         of_text = hashlib.sha256(row["completion"].encode()).hexdigest()
         row["sealed"] = int(of_text, 16) % 3 == 0
+    rows = sorted(rows, key=lambda row: row["id"])
+    chosen = {row["id"]: row for row in rows if differs(row)}
     for subject in ("code", "latex"):
         for verdict in VERDICTS:
             within = [row for row in rows if row[subject] == verdict]
-            for row in in_turn(within)[: UNDECIDED if verdict == "read" else PER_STRATUM]:
-                chosen[row["id"]] = row
+            chosen |= {row["id"]: row for row in within[:PER_STRATUM]}
     return sorted(chosen.values(), key=lambda row: row["id"])
-
-
-def in_turn(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """By hash, one of each model in turn."""
-    rank: dict[str, int] = {}
-    placed = []
-    for row in sorted(rows, key=lambda row: row["id"]):
-        rank[row["model"]] = rank.get(row["model"], 0) + 1
-        placed.append((rank[row["model"]], row["id"], row))
-    return [row for *_, row in sorted(placed, key=lambda p: p[:2])]
 
 
 def must_read(row: dict[str, Any]) -> bool:
     """Whether the parsers gave no verdict, ours differs, or it is one in ten."""
+    return differs(row) or int(row["id"], 16) % 10 == 0
+
+
+def differs(row: dict[str, Any]) -> bool:
+    """Whether the parsers gave no verdict, or ours differs."""
     text, cut = row["completion"], row["truncated"]
-    ours = {"code": code_validity(text, cut), "latex": latex_validity(text, cut)}
-    return any(row[k] != v for k, v in ours.items()) or int(row["id"], 16) % 10 == 0
+    return row["code"] != code_validity(text, cut) or row["latex"] != latex_validity(text, cut)
 
 
 def merged(row: dict[str, Any], decision: dict[str, Any] | None) -> dict[str, Any]:

@@ -66,10 +66,10 @@ def table(found: list[dict[str, Any]]) -> str:
 
 
 def page(found: list[dict[str, Any]]) -> str:
-    """The two tables: of the sealed texts, and of all."""
+    """The two tables: of the held-out texts, and of all."""
     sealed = [row for row in found if row["sealed"]]
     return (
-        f"On the {len(sealed)} sealed texts:\n\n{table(sealed)}\n\n"
+        f"On the {len(sealed)} held-out texts (described below):\n\n{table(sealed)}\n\n"
         f"On all {len(found)} texts:\n\n{table(found)}\n"
     )
 

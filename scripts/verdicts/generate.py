@@ -1,6 +1,7 @@
-"""Write completions of two small models, with and without steering, one JSON line each.
+"""Write completions of a small model, with and without steering, one JSON line each.
 
-    python -m scripts.verdicts.generate MODEL_FOLDER OUT
+    python -m scripts.verdicts.generate tiny-qwen3 OUT
+    python -m scripts.verdicts.generate MODEL_FOLDER OUT    # of SmolLM2-135M-Instruct
 
 Stopped and started again, it continues after the last batch.
 """
@@ -60,6 +61,23 @@ SMOLLM2 = (
     Condition(1.0, 28, 15, "random", 0.4, example=True),
     Condition(0.0, 80, 16),
     Condition(1.0, 60, 17),
+    Condition(1.2, 96, 18, example=True),
+    Condition(0.7, 20, 19, example=True),
+    Condition(1.4, 80, 20, example=True),
+    Condition(1.0, 20, 21, "math", 0.4, example=True),
+    Condition(1.0, 60, 22, "random", 1.5),
+    Condition(1.0, 72, 23, "code", 0.6, example=True),
+    Condition(1.2, 72, 24, "math", 0.6, example=True),
+    Condition(0.7, 72, 25, "random", 1.0, example=True),
+    Condition(1.4, 60, 26, "math", 1.0),
+    Condition(1.0, 72, 27, "random", 0.8, example=True),
+    Condition(0.7, 60, 28, "both", 1.0, example=True),
+    Condition(1.0, 60, 29, "code", -1.0),
+    Condition(0.7, 60, 30, "random", 2.0, example=True),
+    Condition(1.7, 60, 31, example=True),
+    Condition(1.0, 60, 32),
+    Condition(0.9, 60, 33),
+    Condition(0.9, 60, 34, example=True),
 )
 TINY = (
     Condition(0.0, 60, 0),
@@ -75,18 +93,20 @@ TINY = (
 )
 
 
-def main(folder: str, out: str) -> None:
-    """Completions of SmolLM2 from its folder, and of the shipped model."""
+def main(name: str, out: str) -> None:
+    """Completions of the shipped model, or of SmolLM2 from its folder."""
     Path(out).mkdir(parents=True, exist_ok=True)
     with_example, without = conversations(True), conversations(False)
-    shipped = {
-        f"{name}/{p.id}": [{"role": "user", "content": p.text}]
-        for name in TINY_SETS
-        for p in ss.load_prompts(name)[:: 1 if "mixed" in name else 3]
-    }
-    write(ss.load_model("tiny-qwen3"), "tiny-qwen3", TINY, shipped | without, {}, Path(out))
-    smollm2 = ss.load_model(folder, model_class="TransformerBridge")
-    write(smollm2, "SmolLM2-135M-Instruct", SMOLLM2, without, with_example, Path(out))
+    if name == "tiny-qwen3":
+        shipped = {
+            f"{source}/{p.id}": [{"role": "user", "content": p.text}]
+            for source in TINY_SETS
+            for p in ss.load_prompts(source)[:: 1 if "mixed" in source else 3]
+        }
+        write(ss.load_model(name), name, TINY, shipped | without, {}, Path(out))
+    else:
+        smollm2 = ss.load_model(name, model_class="TransformerBridge")
+        write(smollm2, "SmolLM2-135M-Instruct", SMOLLM2, without, with_example, Path(out))
 
 
 def write(
@@ -159,7 +179,7 @@ def completions(
             push = drawn[0] * pushes["norm"]
         steering = ss.steered(model, ss.add(push, how.size), ss.default_hook_name(model))
     with steering:
-        new = generate(model, tokens, mask, how.max_new_tokens, how.temperature, how.seed)
+        new = generate(model, tokens, mask, how.max_new_tokens, how.temperature, (how.seed,))
     stops = stop_token_ids(model)
     return [completion_of(tokenizer, ids, stops) for ids in new.tolist()]
 

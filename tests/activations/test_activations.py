@@ -238,13 +238,15 @@ def test_what_goes_to_disk_as_it_is_computed_is_what_is_held_in_memory(
     assert not list(out.glob("*.new"))
 
 
-def test_saving_again_replaces_what_was_there(acts, tmp_path, monkeypatch):
+def test_saving_again_keeps_what_was_there_beside_it(acts, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "SHARD_BYTES", 7 * 4 * acts.d_model)
     acts.save(tmp_path / "activations")
     few = Activations(acts.vectors[:3], acts.index[:3], HOOK)
     few.save(tmp_path / "activations")
     assert len(Activations.load(tmp_path / "activations")) == 3
-    assert [p.name for p in tmp_path.iterdir()] == ["activations"]
+    few.save(tmp_path / "activations")  # the same once more
+    assert {p.name for p in tmp_path.iterdir()} == {"activations", "activations.earlier-1"}
+    assert len(Activations.load(tmp_path / "activations.earlier-1")) == len(acts)
 
 
 def test_a_folder_that_is_not_whole_is_refused(acts, tmp_path, monkeypatch):

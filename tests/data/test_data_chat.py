@@ -107,6 +107,14 @@ def test_empty_rows_are_refused(tokenizer, rows):
         pad_left(rows, tokenizer)
 
 
+@pytest.mark.parametrize(
+    ("id_", "named"), [(320, "token '.*' with id 320"), (10**9, "token id 10")]
+)
+def test_an_id_beyond_the_embedding_is_named(tokenizer, id_, named):
+    with pytest.raises(InputError, match=f"{named}.*has 300 rows: remove it"):
+        pad_left([[5, id_]], tokenizer, d_vocab=300)
+
+
 def test_tokenizing_leaves_the_tokenizer_as_it_was(new_tokenizer):
     mine = new_tokenizer()
     before = copy.deepcopy(mine.init_kwargs), mine.backend_tokenizer.to_str(), len(mine)
@@ -128,3 +136,23 @@ def test_an_answer_that_would_merge_with_the_prompt_is_kept_apart(tokenizer):
     (one,) = encode_prompts(tokenizer, [Prompt("1", "form", "", "ula")])
     assert one.ids == (*token_ids(tokenizer, "form"), *token_ids(tokenizer, "ula"))
     assert list(one.ids) != token_ids(tokenizer, "formula")
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        ("{% for i in range(10**9) %}x{% endfor %}", "Range too big"),
+        ("{{ messages[0]['content'] }}{{ 'x' * 10**7 }}", "characters into 10,000,005"),
+        ("{{ 'x' * 10**15 }}", "MemoryError"),
+        ("{{ 10**1000000 }}", "Exceeds the limit"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{{ ().__class__.__mro__ }}", "unsafe"),
+        ("{% set _ = messages.append(1) %}", "not safely callable|unsafe|append"),
+    ],
+)
+def test_a_template_that_grows_without_bound_or_breaks_out_is_refused(new_tokenizer, template, why):
+    tokenizer = new_tokenizer()
+    tokenizer.chat_template = template
+    with pytest.raises(InputError, match=rf"the chat template rejects prompt .*({why})"):
+        render(tokenizer, HELLO)

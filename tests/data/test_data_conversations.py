@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from checkpoints import family_tokenizer
@@ -86,7 +87,9 @@ def theirs(tokenizer, messages, **options):
 def test_a_conversation_has_the_ids_that_transformers_gives_it(chatty, name):
     messages = CONVERSATIONS[name]
     if messages[0] == SYSTEM and chatty.chat_template in (GEMMA, MISTRAL):
-        says = "rejects.*System role" if chatty.chat_template == GEMMA else "leaves out the system"
+        says = "leaves out the system turn.*leave it out"
+        if chatty.chat_template == GEMMA:
+            says = "rejects.*System role.*leave out its system turn, or put it into the user's"
         with pytest.raises(InputError, match=says):
             one(chatty, messages)
         return
@@ -140,7 +143,7 @@ def test_an_option_that_the_template_never_reads_is_refused(qwen, name):
 
 def test_a_system_message_comes_first_and_is_refused_beside_another(qwen):
     assert one(qwen, [USER], system="Be brief.").head == one(qwen, [SYSTEM, USER]).head
-    with pytest.raises(InputError, match="begins with a system turn of its own: leave out system"):
+    with pytest.raises(InputError, match="already begins with a system turn: leave out system"):
         one(qwen, [SYSTEM, USER], system="Be brief.")
 
 
@@ -152,7 +155,10 @@ def test_content_as_parts_is_their_text(qwen):
 @pytest.mark.parametrize(
     ("messages", "says"),
     [
-        ([{"role": "human", "content": "x"}], "role 'human': it should be system, user, assistant"),
+        (
+            [{"role": "human", "content": "x"}],
+            "'human': it should be system, user or assistant",
+        ),
         ([{"content": "x"}], "role None"),
         ([{"role": "user"}], "no content"),
         ([{"role": "user", "content": None}], "no content"),
@@ -232,7 +238,7 @@ def test_options_of_the_template_are_refused_for_what_is_read_as_it_is(qwen, opt
     (name,) = option
     asked = qwen.apply_chat_template([USER], tokenize=False)
     for prompt, what in (("add", "plain text"), (asked, "already holds"), ([5, 6], "token ids")):
-        with pytest.raises(InputError, match=f"{name} is about the chat template.*{what}"):
+        with pytest.raises(InputError, match=f"{name} applies to the chat template.*{what}"):
             one(qwen, prompt, **option)
     with pytest.raises(ValueError, match=f"{name} needs the chat template"):
         TemplateSpec(chat=False, **option)
@@ -252,13 +258,15 @@ def test_token_ids_are_read_as_they_are(chatty, unchecked, kind):
     found = one(chatty, kind(asked))
     assert list(found.head) == asked and found.at_start and found.added == 0
     assert found.prompt.text == chatty.decode(asked)
+    assert Prompt("1", ids=kind(asked)) == Prompt("1", ids=asked)
+    assert one(chatty, [*torch.tensor(asked)]).head == found.head
     cut = one(chatty, kind(asked[1:-1]))
     assert list(cut.head) == asked[1:-1] and not cut.at_start
 
 
-@pytest.mark.parametrize("ids", [[-1], [3, True], [3, 1.5], []])
+@pytest.mark.parametrize("ids", [[-1], [3, True], [3, 1.5], [], [10**12], torch.tensor([[3, 4]])])
 def test_what_is_no_token_id_is_refused(qwen, unchecked, ids):
-    with pytest.raises(InputError, match=r"token id|nothing|float|bool"):
+    with pytest.raises(InputError, match=r"token id|nothing|float|bool|list of list"):
         as_prompts(qwen, [ids])
     with pytest.raises(InputError, match="token id"):
         Prompt(ids=ids)
@@ -276,6 +284,9 @@ def test_what_is_no_token_id_is_refused(qwen, unchecked, ids):
         (USER, r"write prompts=\[\[message\]\]"),
         (Prompt(text="x"), r"write prompts=\[prompt\]"),
         (torch.ones(2, 3, dtype=torch.long), r"row\.tolist\(\) for row"),
+        (pd.DataFrame({"prompt": ["add"]}), r"write prompts=list\(table\['prompt'\]\)"),
+        (None, "prompts is one NoneType"),
+        (5, "prompts is one int"),
         (["add", USER], r"prompts\[1\] is one message: write \[message\]"),
         (["add", 5], r"prompts\[1\] is a int: it should be text, a Prompt"),
         ([["add", "two"]], r"prompts\[0\] is a list of str"),
@@ -299,6 +310,47 @@ def test_all_kinds_stand_in_one_list_and_are_numbered(qwen):
         *("print hello", "free"),
     ]
     assert found[3] is named and found[4].answer == "x"
+
+
+@pytest.mark.parametrize("kind", [tuple, np.array, pd.Series, iter])
+def test_texts_may_come_in_any_list(qwen, kind):
+    assert [p.text for p in as_prompts(qwen, kind(["add", "two"]))] == ["add", "two"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"text": None}, {"text": 5}, {"id": 3, "text": "x"}, {"text": "x", "domain": None},
+     {"text": "x", "answer": ["a"]}, {"text": "half \ud800"}, {"text": "x", "answer": "\ud800"}],
+)  # fmt: skip
+def test_fields_of_a_prompt_are_text(fields, unchecked):
+    with pytest.raises(InputError, match=r"give a string|surrogate"):
+        Prompt(**fields)
+
+
+def test_token_ids_with_another_text_are_refused_once_the_tokenizer_tells(qwen):
+    shown = qwen.decode([5, 6])
+    assert as_prompts(qwen, [Prompt(text=shown, ids=[5, 6])])[0].text == shown
+    with pytest.raises(InputError, match="both text and ids"):
+        as_prompts(qwen, [Prompt(text="something else", ids=[5, 6])])
+
+
+def test_an_answer_needs_the_place_where_it_begins(chatty):
+    answered = Prompt("1", messages=[USER], answer="def add(a, b):")
+    found = one(chatty, answered)
+    assert found.ids == found.head + found.answer
+    with pytest.raises(InputError, match=r"has an answer.*remove one of the two"):
+        one(chatty, answered, add_generation_prompt=False)
+    assert one(chatty, [USER], add_generation_prompt=False).answer == ()
+
+
+@pytest.mark.parametrize(
+    "broken", ["{{ 'a' + 1 }}", "{{ raise_exception('no') }}", "{{ messages[0].content.x.y }}"]
+)
+def test_a_template_that_fails_is_refused_for_chats_and_ignored_for_plain_text(qwen, broken):
+    qwen.chat_template = broken
+    with pytest.raises(InputError, match="the chat template rejects prompt '1'"):
+        one(qwen, [USER])
+    assert one(qwen, "plain").kind == "plain"
 
 
 def test_tables_show_the_last_user_turn_of_a_conversation():

@@ -64,7 +64,7 @@ def test_a_dataset_without_text_column_is_refused(tokenizer, tmp_path):
 
 
 def test_what_cannot_be_read_is_named(tokenizer, tmp_path):
-    with pytest.raises(InputError, match=r"cannot read .*gone\.txt"):
+    with pytest.raises(InputError, match=r"there is no file .*gone\.txt"):
         load_corpus(str(tmp_path / "gone.txt"), tokenizer, 10, seed=0)
     with pytest.raises(InputError, match="cannot load the dataset 'zzz/zzz'"):
         load_corpus("zzz/zzz", tokenizer, 10, seed=0)

@@ -67,6 +67,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_fine(tmp_path):
         ('{"text": "x", "domain": 1}', "'domain' must be a string"),
         ('{"text": "x", "id": {}}', "'id' must be"),
         ('{"text": "x", "id": true}', "'id' must be"),
+        ('{"text": "x", "messages": [{"role": "user", "content": "y"}]}', "both 'messages' and"),
         ('{"text": "x", "id": "first"}', "already used by .*line 1"),
     ],
 )
@@ -74,6 +75,21 @@ def test_a_bad_line_is_named_by_file_and_number(jsonl, line, says):
     path = jsonl({"text": "fine", "id": "first"}, line)
     with pytest.raises(InputError, match=rf"set\.jsonl line 2.*{says}"):
         load_prompts(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"), [("answr", "answer"), ("domian", "domain"), ("ID", None)]
+)
+def test_a_key_that_looks_misspelt_is_named_once(jsonl, capsys, key, meant):
+    load_prompts(jsonl({"text": "a", key: "x"}, {"text": "b", key: "y"}))
+    found = capsys.readouterr().err
+    assert found.count(f"the key {key!r} of prompts is not read") == (meant is not None)
+    assert meant is None or f"did you mean {meant!r}?" in found
+
+
+def test_other_columns_of_a_data_set_are_nobodys_mistake(jsonl, capsys):
+    load_prompts(jsonl({"text": "a", "source": "x", "difficulty": 3, "answer": "b", "answers": 1}))
+    assert capsys.readouterr().err == ""
 
 
 def test_a_bad_line_beyond_the_limit_is_refused_too(jsonl):
@@ -97,10 +113,10 @@ def test_an_empty_file_and_a_missing_one_are_refused(tmp_path):
     (tmp_path / "x.jsonl").write_text("\n \n")
     with pytest.raises(InputError, match="holds no prompts"):
         load_prompts(tmp_path / "x.jsonl")
-    with pytest.raises(InputError, match=r"cannot read .*y\.jsonl: No such file"):
+    with pytest.raises(InputError, match=r"there is no file .*y\.jsonl"):
         load_prompts(tmp_path / "y.jsonl")
     (tmp_path / "z.jsonl").mkdir()
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="is a folder: give a file"):
         load_prompts(tmp_path / "z.jsonl")
 
 

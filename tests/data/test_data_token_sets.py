@@ -78,7 +78,7 @@ def test_a_set_without_entries_is_told(tokenizer):
 
 
 def test_an_unknown_name_is_told_with_the_nearest(tokenizer):
-    with pytest.raises(InputError, match="did you mean 'latex_delimiters'"):
+    with pytest.raises(ValueError, match="did you mean 'latex_delimiters'"):
         chosen(tokenizer, name="latex_delimiter")
 
 

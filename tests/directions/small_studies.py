@@ -14,9 +14,10 @@ def selecting(n):
 
 
 def study_of(model, prompts, sae=None, **sweep):
-    """A study with the default metrics of logits, without controls."""
+    """A study with the default metrics and the validity of code, without controls."""
     from saelens_steer.config import PromptSpec, RunSpec, SweepSpec
     from saelens_steer.sweeps import Measurement
 
     spec = SweepSpec(**{"n_controls": 0, **sweep})
-    return Measurement(model, sae, HOOK, tuple(prompts), spec, RunSpec().metrics, PromptSpec())
+    metrics = (*RunSpec().metrics, "code_validity")
+    return Measurement(model, sae, HOOK, tuple(prompts), spec, metrics, PromptSpec())

@@ -7,9 +7,10 @@ import pytest
 import torch
 from small_studies import HOOK, study_of
 
-from saelens_steer.config import CompareDirectionsSpec
-from saelens_steer.data import load_prompts
+from saelens_steer.config import CompareDirectionsSpec, TemplateSpec
+from saelens_steer.data import Prompt, PromptReader, load_prompts
 from saelens_steer.directions import ComparisonInputs, comparison_rows
+from saelens_steer.errors import InputError
 from saelens_steer.evidence import comparison_table
 from saelens_steer.metrics import kl
 from saelens_steer.model import last_token_logits
@@ -48,6 +49,20 @@ def margins(job, prompts, vector=None):
         return last_token_logits(measurement.model, tokens, mask)
     with steered(measurement.model, add(vector), HOOK, mask):
         return last_token_logits(measurement.model, tokens, mask)
+
+
+@pytest.mark.parametrize("template", [TemplateSpec(), TemplateSpec(chat=True)])
+def test_words_that_ask_are_the_users_or_are_refused(job, template):
+    (prompt, *_) = job.measurement.prompts
+    asking = lambda *prompts: replace(  # noqa: E731
+        job.measurement, prompts=prompts, template=template
+    ).asking("Be brief.")
+    written = PromptReader(job.measurement.model.tokenizer, TemplateSpec()).text(prompt)
+    head = "".join(job.measurement.model.tokenizer.decode(asking(prompt).ids[0]))
+    assert head == written.replace(prompt.text, f"{prompt.text} Be brief.")
+    assert asking(Prompt("1", "Add two.")).prompts[0].text == "Add two. Be brief."
+    with pytest.raises(InputError, match=r"'1' already holds the chat template.*messages"):
+        asking(prompt, Prompt("1", written))
 
 
 def test_an_effect_is_the_shift_of_the_outcome_towards_the_side(job, found_directions, rows):

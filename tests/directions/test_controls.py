@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import sys
+import types
 from dataclasses import replace
 
 import pytest
@@ -106,7 +108,7 @@ def test_covariance_controls_do_not_depend_on_the_mean_of_the_vectors():
     ("family", "n", "vectors", "message"),
     [
         ("covarience", 3, None, "did you mean 'covariance'"),
-        ("isotropic", 0, None, "must be positive"),
+        ("isotropic", 0, None, "n should be at least 1, not 0"),
         ("covariance", 3, None, "covariance controls need at least two residual vectors"),
         ("covariance", 3, torch.ones(1, 6), "at least two residual vectors"),
         ("covariance", 3, torch.ones(9, 6), "all equal"),
@@ -129,3 +131,24 @@ def test_what_cannot_be_drawn_is_refused_in_one_sentence(family, n, vectors, mes
 def test_features_are_no_controls_of_what_has_no_rate(known, lacking):
     with pytest.raises(InputError, match="sweep features of an SAE, or choose other controls"):
         controls_of("feature", 3, replace(known, **lacking), seed=0)
+
+
+FLAWED = {
+    "zero": (torch.zeros(4, 6), "yields directions that are zero or not finite"),
+    "nan": (torch.full((4, 6), torch.nan), "yields directions that are zero or not finite"),
+    "narrow": (torch.ones(4, 3), "it should be"),
+    "a list": ([[1.0] * 6], "should be a torch tensor or a numpy array"),
+    "none at all": (None, "yields no direction"),
+}
+
+
+@pytest.mark.parametrize("name", FLAWED)
+def test_a_family_of_your_own_that_yields_no_usable_direction_is_refused(
+    name, monkeypatch, unchecked
+):
+    block, message = FLAWED[name]
+    module = types.ModuleType("flawed_family")
+    module.draw = lambda known, generator: iter([] if block is None else [block])
+    monkeypatch.setitem(sys.modules, "flawed_family", module)
+    with pytest.raises(InputError, match=message):
+        draw_controls("flawed_family:draw", 3, d_model=6, seed=0)

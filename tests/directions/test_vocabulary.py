@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from dataclasses import replace
 
 import pytest
@@ -256,6 +258,29 @@ def test_two_directions_of_one_name_are_refused_and_not_dropped(find, sae, tmp_p
             find.under_test(both, 2, "raw")
 
 
+@pytest.mark.parametrize("size", [0.01, 1.0, 300.0])
+def test_directions_of_your_own_function_are_unit_vectors(find, monkeypatch, size):
+    find = replace(find)  # which has found nothing yet
+    own = torch.randn(2, find.activations.d_model, generator=torch.Generator().manual_seed(1))
+    module = types.ModuleType(f"own_source_{size:g}".replace(".", "_"))
+    module.found = lambda *_: size * own
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for found, sign in zip(find.directions_by(f"{module.__name__}:found", 2), (1, -1), strict=True):
+        torch.testing.assert_close(found.vectors, sign * torch.nn.functional.normalize(own))
+
+
+def test_a_name_means_one_direction_whoever_asks_for_it(find, sae, tmp_path):
+    find = replace(find)  # which has found nothing yet
+    row = sae.W_dec[FEATURE].detach()
+    for file in ("first", "second"):
+        save_vectors(tmp_path / f"{file}.safetensors", {"same name": row}, HOOK)
+        row = row.flip(0)
+    for _ in range(2):
+        find.directions_by(str(tmp_path / "first.safetensors"), 1)
+    with pytest.raises(InputError, match=r"'same name', the second found by .*second.*rename one"):
+        find.directions_by(str(tmp_path / "second.safetensors"), 1)
+
+
 def test_an_edit_of_features_refuses_a_vector_and_says_which(tiny_model, sae, acts, prompts):
     measurement = study_of(tiny_model, prompts, sae, edit="ablate", n_controls=0)
     tested = plain_directions(acts.vectors[:1])
@@ -283,7 +308,7 @@ def test_what_an_edit_needs_is_asked_for(sae):
 
 def test_a_push_orthogonal_to_itself_has_nothing_left():
     v = torch.randn(8)
-    with pytest.raises(InputError, match="nothing of the direction is left"):
+    with pytest.raises(InputError, match="the direction lies in the span"):
         add(v, 2.0, orthogonal_to=v)
 
 

@@ -14,7 +14,7 @@ M = "math_margin"
 COLUMNS = [
     *("direction", "feature", "metric", "effect", "alpha", "ci_low", "ci_high", "T"),
     *("control_quantile", "n_controls", "p_value", "q_value", "verdict"),
-    *("sign_rate", "separation", "controls"),
+    *("sign_rate", "separation", "controls", "n_undefined"),
 ]
 
 

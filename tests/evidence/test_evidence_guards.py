@@ -97,7 +97,7 @@ def test_steering_that_adds_under_two_percent_is_too_weak():
 
 def test_a_push_larger_than_the_residual_at_the_smallest_strength_is_too_strong():
     assert warned(with_dose(sound(), 0.3)) == [
-        "At |α| = 4, the smallest, steering adds 1.2 times the residual's norm: "
+        "At |α| = 4, the smallest, the norm of a push is 1.2 times the residual's: "
         "too strong to show what a feature does."
     ]
 
@@ -112,7 +112,8 @@ def test_a_direction_that_changes_nothing_is_named_and_does_not_weaken_the_other
     rows = sound()
     rows.loc[rows["direction"] == "feature_1", "receipt_rel_norm"] = 0.0
     assert warned(rows) == [
-        "1 of 2 directions never changed a residual (feature_1): steering there tested nothing."
+        "1 of 2 directions never changed a residual (feature 1): steering along them tested "
+        "nothing."
     ]
 
 
@@ -136,14 +137,14 @@ def test_texts_that_collapse_are_said_to_from_the_weakest_push_on():
     found = texts({-8.0: ["x " * 20] * 2, -2.0: ["y " * 5, "y " * 5], 0.0: PLAIN, 4.0: PLAIN})
     other = texts({-2.0: PLAIN, 0.0: PLAIN}, "feature_1")
     assert warned(sound(), completions=pd.concat([found, other])) == [
-        "Texts repeat themselves, first at α = −2 (feature_0): 20 % of the words in 2 texts are "
+        "Texts repeat themselves, first at α = −2 (feature 0): 20 % of the words in 2 texts are "
         "distinct, against 100 % unsteered. This happens for 1 of 2 directions."
     ]
 
 
 def test_texts_without_a_word_have_collapsed():
     assert warned(sound(), completions=texts({0.0: PLAIN, 4.0: ["", " "]}))[0].startswith(
-        "Texts repeat themselves, first at α = 4 (feature_0): 0 % of the words in 2 texts"
+        "Texts repeat themselves, first at α = 4 (feature 0): 0 % of the words in 2 texts"
     )
 
 
@@ -162,8 +163,8 @@ def test_few_prompts_are_not_to_be_trusted_and_one_gives_no_interval():
     ]
     assert warned(sound(n_prompts=10)) == []
     assert warned(sound(n_prompts=1)) == [
-        "Only one prompt was steered: there are no intervals, and nothing generalizes to other "
-        "prompts."
+        "Only one prompt was steered: there are no intervals, and the effect on other prompts "
+        "is unknown."
     ]
 
 

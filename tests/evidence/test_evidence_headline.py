@@ -30,14 +30,14 @@ def even(n: int, largest: float = 0.3) -> list[float]:
 def test_a_push_beyond_all_random_ones_is_said_to_be_so():
     assert sentence(-2.0, 0.1, controls=even(100)) == (
         "Pushing feature 0 by α = 4 lowers math_margin by 2.0 [1.9, 2.1]; none of 100 random "
-        "directions of the same size (covariance) do as much (p = 0.02 for the best of 2 features)."
+        "directions of the same norm (covariance) do as much (p = 0.02 for the best of 2 features)."
     )
 
 
 def test_a_push_within_the_random_ones_is_said_to_be_no_more():
     assert sentence(0.2, 0.1, controls=even(100)) == (
         "Pushing feature 0 by α = 4 raises math_margin by 0.20 [0.15, 0.25]; 34 % of 100 random "
-        "directions of the same size (covariance) do as much, and none of the 2 features does "
+        "directions of the same norm (covariance) do as much, and none of the 2 features does "
         "more than random directions."
     )
 
@@ -57,8 +57,8 @@ def test_an_interval_that_includes_zero_is_said_to():
 
 def test_too_few_controls_are_said_to_be_too_few():
     assert sentence(-2.0, 0.1, controls=even(39)).endswith(
-        "none of 39 random directions of the same size (covariance) do as much; "
-        "this is not testable with 39 controls, because 2 features need at least 40."
+        "none of 39 random directions of the same norm (covariance) do as much; "
+        "the effect is not testable with 39 controls, because 2 features need at least 40."
     )
     assert sentence(-2.0, controls=[]).endswith(
         "; no random direction was measured, so the effect cannot be tested."
@@ -80,7 +80,7 @@ def test_a_unit_and_a_plain_vector_are_named():
     text = sentence(
         -2.0, controls=even(30), alpha_unit="unit", feature=pd.array([pd.NA] * 372, dtype="Int64")
     )
-    assert text.startswith("Pushing feature_0 by α = 4 (unit) lowers math_margin")
+    assert text.startswith("Pushing feature 0 by α = 4 (unit) lowers math_margin")
     assert text.endswith("do as much (p = 0.032).")
 
 
@@ -108,14 +108,18 @@ def test_a_named_metric_leads_and_an_unknown_one_is_refused():
 def test_a_rise_of_kl_is_no_news_and_so_said_as_a_disturbance():
     text = sentence(2.0, controls=even(100), metric="kl")
     assert text.startswith(
-        "Pushing feature 0 by α = 4 disturbs the next token by 2.0 nats of KL [1.9, "
+        "Pushing feature 0 by α = 4 shifts the next-token distribution by 2.0 nats of KL [1.9, "
     )
     assert "; none of 100 random directions" in text and "raises" not in text
     within = sentence(0.2, 0.1, controls=even(100), metric="kl")
-    assert within.startswith("Pushing feature 0 by α = 4 disturbs the next token by 0.20 nats of")
+    assert within.startswith(
+        "Pushing feature 0 by α = 4 shifts the next-token distribution by 0.20 nats of"
+    )
     assert within.endswith("and none of the 2 features does more than random directions.")
     still = sentence(0.0, controls=[0.0] * 30, wobble=0.0, metric="kl")
-    assert still.startswith("Pushing feature 0 by α = 4 disturbs the next token by 0 nats of KL [")
+    assert still.startswith(
+        "Pushing feature 0 by α = 4 shifts the next-token distribution by 0 nats of KL ["
+    )
 
 
 def test_one_prompt_gives_no_interval_of_kl():
@@ -178,6 +182,6 @@ def test_the_headline_names_an_edit_that_is_no_push_and_what_its_controls_share(
     if edit != "add(orthogonal_to=domains)":
         table["matched_to"] = table["family"].map({"isotropic": "feature_3"})
     sentence = headline(claims(table, ["m"]), summarise(table, ["m"]))
-    shared = "size" if edit.startswith("add") else "‖Δx‖"
+    shared = "norm" if edit.startswith("add") else "‖Δx‖"
     assert sentence.startswith(said)
     assert f"random directions of the same {shared}" in sentence

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
+import saelens_steer as ss
 from saelens_steer.activations import Activations
 from saelens_steer.directions import difference_of_means, linear_probe, probe_between, vectors_of
 from saelens_steer.errors import InputError
@@ -78,5 +79,37 @@ def test_two_equal_sides_are_refused():
 
 
 def test_a_part_that_was_not_kept_is_named():
-    with pytest.raises(InputError, match="at assistant_start is cached"):
+    with pytest.raises(InputError, match="at the last prompt token is cached"):
         vectors_of(planted(at="answer"), ["code"])
+
+
+@pytest.mark.parametrize("direction_of", [difference_of_means, linear_probe])
+@pytest.mark.parametrize(
+    ("positive", "negative", "sentence"),
+    [
+        (["code", "cod"], "math", "no activation of cod at"),
+        ("code", ["maths", "math"], "no activation of maths at"),
+        (["code", "math"], "math", "math is both positive and negative"),
+        ([], "math", "no activation of no domain"),
+    ],
+)
+def test_every_domain_must_be_cached_and_on_one_side(direction_of, positive, negative, sentence):
+    with pytest.raises(InputError, match=sentence):
+        direction_of(planted(), positive, negative)
+
+
+def test_the_mean_difference_of_pairs_is_the_difference_of_means(random_model):
+    """So `cache_activations` and `difference_of_means` make a CAA vector."""
+    hook = "blocks.2.hook_resid_pre"
+    pairs = [("a car is big", "a car is small"), ("yes, it is", "no, it is not"), ("up", "down")]
+    sides = zip(("positive", "negative"), zip(*pairs, strict=True), strict=True)
+    texts = [ss.Prompt(text=text, domain=side) for side, own in sides for text in own]
+    acts = ss.cache_activations(random_model, texts, hook_name=hook, tokens="last", max_norm=None)
+    caa = ss.difference_of_means(acts, "positive", "negative")
+
+    def last(text):
+        ids = torch.tensor([random_model.tokenizer(text)["input_ids"]])
+        return random_model.run_with_cache(ids)[1][hook][0, -1]
+
+    paired = sum(last(plus) - last(minus) for plus, minus in pairs) / len(pairs)
+    torch.testing.assert_close(caa, paired / paired.norm(), atol=1e-5, rtol=1e-4)

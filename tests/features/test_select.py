@@ -161,6 +161,37 @@ def test_at_says_which_tokens_are_compared():
     assert at_answer.candidates == {"code": [5, 2], "math": [1]}
 
 
+def parts_of_prompts(tokens: str | None = "all") -> Activations:
+    """Twelve prompts of two tokens and an answer of one, in two domains."""
+    parts = ["prompt", "assistant_start", "answer"]
+    rows = [
+        {"prompt_id": f"{domain}{n}", "domain": domain, "part": part}
+        for n in range(6)
+        for domain in ("code", "math")
+        for part in parts
+    ]
+    vectors = torch.randn(len(rows), D, generator=torch.Generator().manual_seed(5))
+    return Activations(vectors, pd.DataFrame(rows), HOOK, tokens=tokens)
+
+
+def test_at_prompt_reads_every_prompt_token_and_no_answer():
+    acts = parts_of_prompts()
+    z, part = feature_activations(identity_sae(), acts.vectors), acts.index["part"]
+    means = [
+        z[torch.tensor(((acts.index["domain"] == domain) & (part != "answer")).to_numpy())].mean(0)
+        for domain in ("code", "math")
+    ]
+    found = select_features(identity_sae(), acts, "code", "math", at="prompt").scores
+    expected = (means[0] - means[1])[torch.tensor(found.index)]
+    assert found["mean_difference"].to_numpy() == pytest.approx(expected.numpy(), abs=1e-6)
+
+
+@pytest.mark.parametrize("tokens", ["last", "diagnostic", "answer"])
+def test_at_prompt_needs_a_cache_of_whole_prompts(tokens):
+    with pytest.raises(InputError, match=r"kept at the prompt's tokens: set activations\.tokens"):
+        select_features(identity_sae(), parts_of_prompts(tokens), "code", "math", at="prompt")
+
+
 def test_other_domains_matter_to_the_largest_activation_alone():
     code_math, prose = planted(), planted()
     prose.index["domain"] = "prose"
@@ -183,13 +214,22 @@ def test_an_unknown_domain_is_refused_with_the_known(domains):
         select_features(identity_sae(), planted(), *domains)
 
 
+def test_a_cache_without_domains_says_how_to_give_them():
+    acts = planted()
+    acts.index["domain"] = ""
+    with pytest.raises(InputError, match=r"'code'; they have none: give Prompt\(domain=…\)"):
+        select_features(identity_sae(), acts, "code", "math")
+
+
 def test_a_domain_against_itself_is_refused():
     with pytest.raises(InputError, match="both 'code': name two domains"):
         select_features(identity_sae(), planted(), "code", "code")
 
 
 def test_a_part_that_was_not_kept_is_refused():
-    with pytest.raises(InputError, match="no activation of domain 'code' was kept at answer"):
+    with pytest.raises(
+        InputError, match="no activation of domain 'code' was kept at the answer's tokens"
+    ):
         select_features(identity_sae(), planted(), "code", "math", at="answer")
 
 

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from loopback import MODEL, Reply, answer, error, serving
 
-from saelens_steer.config import ServerSpec
+from saelens_steer.config import ServerSpec, key_of
 from saelens_steer.errors import InputError
 from saelens_steer.labels.client import Answers, Client
 from saelens_steer.labels.labeller import LabelError
 from saelens_steer.labels.reading import read_name
-from saelens_steer.labels.server import Question, key_of
+from saelens_steer.labels.server import Question
 
 QUESTION = Question("q", [{"role": "user", "content": "who?"}], {"type": "object"})
 FRUIT = {"summary": "names of fruit", "analysis": "apples"}
@@ -236,7 +236,7 @@ def test_a_wait_of_more_than_an_hour_leaves_the_question_unanswered(tmp_path):
     with serving(lambda q: error(429, Retry_After="86400")) as server:
         failure = failing(client(server, tmp_path))
     assert (failure.status, len(server.asked)) == ("unanswered", 1)
-    assert "wait for 24.0 hours" in str(failure)
+    assert "asks for a wait of 24.0 hours" in str(failure)
 
 
 @pytest.mark.parametrize("said", ["nan", "-3", "soon", "inf", "Sun, 29 Nov 1999 12:00:00 GMT"])
@@ -598,7 +598,8 @@ sys.modules["openai"] = None
 import saelens_steer
 from saelens_steer.config import LabelSpec, ServerSpec
 from saelens_steer.errors import InputError
-from saelens_steer.labels import check_labeller
+import saelens_steer.labels
+from saelens_steer.config import check_labeller
 check_labeller(LabelSpec())
 server = ServerSpec(base_url="http://x/v1", model="m")
 try:

@@ -223,6 +223,10 @@ def test_a_name_may_name_a_control_character_and_holds_none(name):
         ('{"active": ["1", 3.0]}', [1, 3]),
         ('Text [2] is about tools, so: {"active": [1, 3]}', [1, 3]),
         ("Perhaps [2]? No: [1, 3]", [1, 3]),
+        ("**Active:** [1, 3].\n\n[2] names tools, as does [4].", [1, 3]),
+        ("Text [2] names tools. The answer is `[1, 3]`", [1, 3]),
+        ("<think>[2]?</think>[1, 3] (both name fruit)", [1, 3]),
+        ("- active = [\n 1,\n 3\n]\nText [2] names tools.", [1, 3]),
         ('{"active": [2]}? No: {"ACTIVE": [1, 3]}', [1, 3]),
         ('{"active": [1, 3], "why": "2 fires at </think>"}', [1, 3]),
     ],
@@ -243,6 +247,9 @@ def test_numbers_are_read(text, found):
         '{"active": [1.5]}',
         '{"active": ["x"]}',
         '{"active": [1]} and then {"active": null}',
+        "Text [2] names tools.",  # a citation
+        "None of them: the tool in [2] is no fruit, nor is the one in [3]",
+        "[1] is about tools, and [2] too.",
     ],
 )
 def test_anything_but_a_list_of_the_given_numbers_is_unreadable(text):

@@ -250,7 +250,7 @@ def test_what_cannot_be_labelled_is_refused_before_any_steering(
     refused("range", features=[32])
     refused("range", features=-1)
     refused("n_prompts", n_prompts=0)
-    refused("among the cached", prompt="number 3 of 9 things")
+    refused("is both steered and cached", prompt="number 3 of 9 things")
     refused("needs server", provider="openai-compatible")
     refused("leave server out", server={"base_url": "http://x/v1", "model": "m"})
     refused("above 0", alphas=[-1])

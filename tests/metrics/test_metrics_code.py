@@ -181,6 +181,12 @@ def test_in_a_list_code_may_stand_at_the_margin_or_like_its_marks(mark, body):
         ("```py\nx = 1\n```\n<think>```py\n(\n```</think>\n```py\ny = 2\n```", "valid"),
         ("```python\nend = '</think>'\n```", "valid"),  # mentioned
         ("The tag `<think>` opens it:\n```python\nx = 1\n```", "valid"),
+        ("The <think> tag opens it:\n```python\nx = 1\n```", "valid"),
+        ("- <think>: it opens\n```python\nx = 1\n```\n- </think>: it ends", "valid"),
+        ("```python\nx = (\n```\nbetween <think> and </think>.", "invalid"),
+        ("```python\nx = 1\n```\nand (<think>) is what the <thinking>-model writes,", "valid"),
+        ("Well, <think>Hm.\n```py\n(\n```</think>\n```py\ny = 2\n```", "valid"),
+        ("<think>hm\n```py\n(\n```\nso </think> and so\n```py\ny = 2\n```", "valid"),
         ('Cut at "</think>".\n```python\nx = (\n```', "invalid"),
     ],
 )
@@ -233,16 +239,20 @@ def test_code_is_judged_silently_and_never_run():
         "1. ",
         "\n",
         "````py\n",
+        "```\n```\n",
+        "> ```python\n\n",
+        "~~~\n~~~\n",
         "> ",
         ">",
         "> ```\n",
         "<think>",
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_the_time_is_linear_on_hostile_text(unit):
     start = time.process_time()
-    code_validity(unit * 10_000)  # type checks make each call slow here
-    code_validity("```python\n" + unit * 10_000, truncated=True)
+    code_validity(unit * 40_000)
+    code_validity("```python\n" + unit * 40_000, truncated=True)
     assert time.process_time() - start < 4
 
 

@@ -203,7 +203,7 @@ def test_what_cannot_be_imported_is_told():
 
 
 def test_own_metrics_may_not_take_a_column_that_exists():
-    refused("kl", "own_metrics:kl", match="two metrics write the column 'kl'")
+    refused("own_metrics:kl", match="metric 'kl' has the name of a built-in one: give another name")
     refused("own_metrics:alpha", match="cannot be called 'alpha'")
 
 
@@ -221,3 +221,11 @@ def test_an_edited_metric_is_the_one_that_is_used_and_has_another_version(tmp_pa
         seen.append((float(metric.fn(logits, baseline=logits)), metrics_version([spec], "run")))
     assert [value for value, _ in seen] == [1, 22]
     assert seen[0][1] != seen[1][1]
+
+
+@pytest.mark.parametrize(
+    "metric", ["own_metrics:kl", {"margin": {"name": "latex_first", "target": "latex_delimiters"}}]
+)
+def test_only_a_shipped_metric_has_its_name(metric):
+    with pytest.raises(InputError, match="has the name of a built-in one"):
+        resolve(metric)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 import importlib
 import math
+import os
 import re
 import sys
 import types
 from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,6 +98,27 @@ def of_class(body):
     return defined(source)
 
 
+def of_enum(body, mixin=""):
+    source = f"class A({mixin}Enum):\n    ONE = 1\n    def g(self): return {body}\n"
+    return defined(f"{source}def f(text): return A.ONE.g()", Enum=Enum)
+
+
+def inheriting_enum(body):
+    source = f"class B(Enum):\n    def g(self): return {body}\nclass A(B):\n    ONE = 1\n"
+    return defined(f"{source}def f(text): return A.ONE.g()", Enum=Enum)
+
+
+def computed(table):
+    """A frozen object that holds more than its fields."""
+    held = Frozen(1.0)
+    object.__setattr__(held, "table", table)
+    return held
+
+
+def fields(first, second):
+    return np.zeros(1, dtype=[(first, "f4"), (second, "f4")])
+
+
 PAIRS = {
     "a closure": (maker(1.0), maker(2.0)),
     "a closure's type": (maker(1), maker(True)),
@@ -126,6 +150,13 @@ PAIRS = {
     "a class's method": (of_class("1.0"), of_class("2.0")),
     "a function of a package": (reading(np.mean), reading(np.median)),
     "a builtin": (reading(math.sin), reading(math.cos)),
+    "a method of an Enum": (of_enum("1.0"), of_enum("2.0")),
+    "a member of an Enum": (of_enum("1.0"), of_enum("1.0", "int, ")),
+    "an inherited method of an Enum": (inheriting_enum("1.0"), inheriting_enum("2.0")),
+    "what a frozen object computed": (reading(computed([1])), reading(computed([2]))),
+    "a conjugate": (maker(torch.tensor([1j])), maker(torch.tensor([1j]).conj())),
+    "a negated view": (maker(torch.tensor([1j]).imag), maker(torch.tensor([1j]).conj().imag)),
+    "the fields of an array": (maker(fields("a", "b")), maker(fields("b", "a"))),
     "its columns": (with_column("a"), with_column("b")),
 }
 
@@ -139,6 +170,11 @@ def test_functions_that_differ_have_different_digests(what):
 SAME = {
     "a closure": lambda: maker(1.0),
     "an array": lambda: maker(np.arange(5)),
+    "a slice of one": lambda: maker(torch.arange(4.0)[1::4]),
+    "a column": lambda: maker(torch.arange(6.0).reshape(2, 3)[:, 1]),
+    "a number as a tensor": lambda: maker(torch.arange(6, dtype=torch.bfloat16)[3]),
+    "an empty tensor": lambda: maker(torch.empty(0, 2)),
+    "an Enum": lambda: of_enum("self.value", "str, "),
     "a default": lambda: with_default((1, "a")),
     "a global": lambda: reading({"a": [1, (2, {3, "x", None})], "b": Frozen(1.0)}),
     "a helper": lambda: through_two("def h(x): return np.log(2) + math.pi * torch.exp(x)"),
@@ -170,12 +206,64 @@ def test_a_value_edited_in_place_is_another_one(table):
     assert fingerprint(function) != before
 
 
+DOCUMENTED = [
+    "def f(text):\n    {}\n    return len(text)",
+    "def f(text):\n    def g(x):\n        {}\n        return 'b'\n    return g(text)",
+    "class A:\n    def g(self):\n        {}\n        return 1\ndef f(text): return A().g()",
+]
+
+
+@pytest.mark.parametrize("source", DOCUMENTED)
+def test_a_docstring_decides_nothing_unless_the_code_returns_it(source):
+    digests = {fingerprint(defined(source.format(doc))) for doc in ("", "'One.'", "'Another.'")}
+    assert len(digests) == 1
+    returned = [f"def f(text):\n    '{one}'\n    return '{one}'" for one in "ab"]
+    assert fingerprint(defined(returned[0])) != fingerprint(defined(returned[1]))
+
+
+def test_an_error_while_reading_a_closure_is_not_taken_for_an_empty_one(monkeypatch):
+    def broken(*_):
+        raise ValueError("broken")
+
+    function = maker(np.ones(2))
+    monkeypatch.setattr("saelens_steer.metrics.fingerprint.DESCRIBED", ((object, broken),))
+    with pytest.raises(ValueError, match="broken"):
+        fingerprint(function)
+
+
 UNKNOWN = {
     "the attribute of an object": (reading(Mutable()), "table, a Mutable"),
     "an object that is called": (Mutable(), "itself, a Mutable"),
     "a method of one": (Mutable().__call__, "the object of itself, a Mutable"),
     "an iterator": (reading(iter([1])), "table, a list_iterator"),
     "a file": (defined("def f(text): return len(open('a').read())"), "what open finds"),
+    "a file by its path": (
+        defined("def f(text): return Path('a').read_text()", Path=Path),
+        "what read_text finds",
+    ),
+    "a file of arrays": (defined("def f(logits): return np.load('a.npy')"), "what load finds"),
+    "a file, in a cached helper": (
+        defined(
+            "@cache\ndef g(): return Path('a').open()\ndef f(text): return g()",
+            cache=functools.cache,
+            Path=Path,
+        ),
+        "what open finds",
+    ),
+    "the environment": (
+        defined("def f(text):\n    import os\n    return os.environ['A']"),
+        "environ",
+    ),
+    "a variable": (
+        defined("def f(text): return getenv('A')", getenv=os.getenv),
+        "what getenv finds",
+    ),
+    "a builtin by another name": (reading(eval), "what eval finds"),
+    "a checkpoint": (
+        defined("def f(text): return Model.from_pretrained('a')", Model=Frozen),
+        "what from_pretrained finds",
+    ),
+    "a tensor without data": (maker(torch.empty(2, device="meta")), "scale in itself, a Tensor"),
     "a name that is not there": (defined("def f(text): return missing"), "what missing finds"),
     "a random generator": (reading(np.random.default_rng(0)), "table, a Generator"),
     "through a helper": (
@@ -257,3 +345,18 @@ def test_two_functions_that_read_different_values_of_one_module_are_both_followe
         table[0] = 2
         found.append(fingerprint(function))
     assert len(set(found)) == 3
+
+
+def test_a_module_put_among_the_packages_by_hand_counts_by_its_content(tmp_path, monkeypatch):
+    place = tmp_path / "site-packages"
+    place.mkdir()
+    monkeypatch.syspath_prepend(str(place))
+    digests = []
+    for number in (1, 2):
+        (place / "put_by_hand.py").write_text(f"def g(x): return {number}\n" + "#" * number)
+        monkeypatch.delitem(sys.modules, "put_by_hand", raising=False)
+        importlib.invalidate_caches()
+        helpers = importlib.import_module("put_by_hand")
+        digests.append(fingerprint(defined("def f(text): return helpers.g(text)", helpers=helpers)))
+    monkeypatch.delitem(sys.modules, "put_by_hand")
+    assert digests[0] != digests[1]

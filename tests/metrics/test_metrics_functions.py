@@ -112,15 +112,15 @@ def test_a_function_without_a_use_is_refused_in_a_sentence(unchecked):
         ({"nan": lambda logits: logits[:, 0] * torch.nan}, "'nan' returned NaN for every row"),
         ({"inf": lambda logits: logits[:, 0] / 0}, "'inf' returned an infinite value"),
         ({"c": lambda logits: logits[:, 0] * 1j}, "'c' must return a tensor of numbers"),
-        ({"inf": lambda text: float("inf")}, "'inf' returned an infinite value"),
         ({"two": lambda text: torch.ones(2)}, r"numbers, not Tensor of shape \[2\]"),
         (
             {"late": lambda text: 1 if not text else text[99]},
             "'late' failed on the completion 'One",
         ),
         (in_place, "'top' changes the logits that it is given: clone them first"),
-        ([3], "a metric is a shipped name, a margin, mentions, a function"),
+        ([3], "a metric is a shipped name, a margin, a log_prob, mentions, a function"),
         ({"kl": "kl"}, "metrics should be a list"),
+        ({"e": entropy, "kl": "kl"}, r"a list: write metrics=\[{'e': …}, 'kl'\]"),
     ):
         with pytest.raises(InputError, match=match):
             resolve(metrics)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import time
-
 import pytest
 
 from saelens_steer.metrics import latex_validity
@@ -46,7 +43,27 @@ from saelens_steer.metrics.latex import latex_first
         "drum $ velvet on salt$Ember ran toward",  # strays
         "A$AP, Ke$ha and Micro$oft",
         "ends in 5 $\nand 10$",
+        "C = $5n + $20",  # sums of money
+        "$5x + $3y = $20",
+        "It grows to $1,000(1.05)^2 = $1,102.50.",
+        "$3x - $2 > $10 or $5x+$3y",
+        "Hello ${n}, or ${a} and ${b}, or ${a}${b}/${c}",
+        r"The pattern ^\d+$ matches digits, ^[a-z]*$ letters",
+        "/^abc$/ matches abc",
+        "Its pattern is '^a.c$'",
         "one $ of many words here $ and so on",
+        "It costs $5 and all the rest$.",  # a stray behind a word
+        "They paid $5,000 for each of the\ntwo houses$ in 1990",
+        "This is all the rest$",
+        "The $v variable holds text, and a function gets $v by value.",  # several variables
+        "In Perl, $k and $$k differ: the second follows $k to what it names.",
+        "Neither $$a nor $$b is set.",
+        "Perl puts a file name into $f and costs $0.",
+        "The shell puts C:\\Windows\\Temp into $TEMP, or into $dir: \\Windows\\System",
+        "The signs $q and $$ differ, as do most others.",
+        "Two paths:\n\n$HOME is one.\n\n$PATH holds several.",
+        "Bread costs $2 and milk costs $",  # a price, as before it
+        "He paid in dollars$.",
     ],
 )
 def test_text_without_delimiters_has_no_latex(text):
@@ -85,6 +102,11 @@ def test_text_without_delimiters_has_no_latex(text):
         r"\left( stands in prose, $x$",
         "($3$, $4$)",
         "$100 \\times 2$",
+        "It costs $5, and $x$ is all the rest$",
+        "$5 per hour$ and $100 million dollars$",
+        "$2 and 3$ are prime",
+        "$$Area = width $$where $$x$$ is $$y$$ and $$z $$too",
+        "The $v variable holds $w, not $u$.",
         "It costs $5, and $x$ is the rest.",
         "He earns $5 million; let $x = 5$.",
         r"It costs \$5, and $x = \$5$ too.",
@@ -98,6 +120,10 @@ def test_text_without_delimiters_has_no_latex(text):
         r"\begin{itemize}\item $x$ \end{itemize}",
         r"\begin{theorem} Let $x$ be \{ real. \begin{equation} x \end{equation} \end{theorem}",
         r"$\text{if $x$ is real}$",
+        r"$$\fbox{$x = 1$}$$",
+        r"\[ \textup{if $x$} \emph{ or $y$} \textsc{ or $z$} \]",
+        "$5n + $20 is due, and $n$ is even",
+        "${a}$ and ${b}$, cm$^2$ and 30$^\\circ$",
         r"\[ \text{costs \$5} \]",
         "{ in prose $x$ }}",
         "```python\n$ ${ \\begin{x}\n```\n$x$",
@@ -138,7 +164,15 @@ def test_balanced_latex_is_valid(text):
         "$2x is odd",
         r"so $\pi r and more",
         "then x^2$ is large",
+        "then x ^ 2$ is large",
+        "so cos(t)$, which is at most 1",
+        "so (a + b)^2$ is",
+        "and f'^2$ is",
+        "${x}^2 is large",
+        "$5x + $3y$",
         "$x$ is less than $y",
+        "$x is less than\n\n$y",
+        "$$x is less than all others",
         r"$\left( x$",
         r"\[ x \right) \]",
         r"$\left( \frac{a}{\right) b}$",
@@ -179,6 +213,7 @@ def test_unbalanced_latex_is_invalid(text):
         r"\begin{align} a \end{ali",
         r"$x$ and $2^n",
         r"It costs $5, so \[ 5",
+        "the angle $θ_a is small",
     ],
 )
 def test_mathematics_that_the_limit_cuts_is_truncated(text):
@@ -209,90 +244,15 @@ def test_thoughts_are_no_part_of_the_answer(text, verdict, first):
         ("$x$\n```python\n$", "valid"),
         (r"\(x\] and \(", "invalid"),
         ("$a\n\nb and $c", "invalid"),
+        ("of r^2$, since $x$ is", "invalid"),  # lacks its first dollar
+        ("of f(x, y)$ and", "invalid"),
+        ("of $m$ and n$.", "invalid"),
         ("$$ a =\n```python\nx = 1", "invalid"),  # the block parts it
         ("\\[ a\n```\nb\n```\nc", "invalid"),
     ],
 )
 def test_a_cut_elsewhere_changes_nothing(text, verdict):
     assert latex_validity(text, truncated=True) == verdict
-
-
-def random_math(rng: random.Random, depth: int) -> str:
-    """A random balanced expression."""
-    if depth == 0:
-        return rng.choice(["x", "1", r"\alpha", r"\{", r"\}", r"\\", r"\$", r"\\[2pt]", " "])
-    inner = "".join(random_math(rng, depth - 1) for _ in range(rng.randint(1, 3)))
-    return rng.choice(
-        [
-            inner,
-            f"{{{inner}}}",
-            rf"\frac{{{inner}}}{{y}}",
-            rf"\begin{{matrix}}{inner}\end{{matrix}}",
-            rf"\text{{if $ {random_math(rng, 0)} $}}",
-        ]
-    )
-
-
-DELIMITERS = [("$ ", " $"), ("$$", "$$"), (r"\(", r"\)"), (r"\[", r"\]")]
-
-
-def test_random_balanced_latex_is_valid_and_cut_anywhere_inside_truncated():
-    rng = random.Random(0)
-    for _ in range(400):
-        left, right = rng.choice([*DELIMITERS, (r"\begin{align}", r"\end{align}")])
-        inner = random_math(rng, 3)
-        text = f"So {left}{inner}{right}"
-        assert latex_validity(text) == "valid", text
-        cut = 3 + len(left) + rng.randint(0, len(inner))
-        assert latex_validity(text[:cut], truncated=True) in ("truncated", "invalid")
-        whole_unit = f"So {left}{inner}"
-        assert latex_validity(whole_unit, truncated=True) == "truncated", whole_unit
-
-
-def test_random_latex_without_one_brace_or_closer_is_invalid():
-    rng = random.Random(1)
-    for _ in range(400):
-        left, right = rng.choice(DELIMITERS)
-        inner = random_math(rng, 2)
-        assert latex_validity(f"{left}{{{inner}{right}") == "invalid"
-        assert latex_validity(f"{left}{inner}}}{right}") == "invalid"
-        assert latex_validity(f"{left}{inner}") == "invalid"
-
-
-def test_any_text_gets_one_of_four_verdicts():
-    rng = random.Random(2)
-    pieces = [
-        *("$", "$$", "\\", "(", ")", "[", "]", "{", "}", "\\begin{a}", "\\end{a}", "\n", "\n\n"),
-        *("`", "```", "5", "x", " ", "\\text{", "\\begin", "^", ",", "é", "\ud800"),
-    ]
-    for _ in range(5000):
-        text = "".join(rng.choices(pieces, k=rng.randint(0, 14)))
-        whole, cut = latex_validity(text), latex_validity(text, truncated=True)
-        assert whole in ("absent", "valid", "invalid")
-        assert cut == whole or (whole, cut) == ("invalid", "truncated")
-        assert isinstance(latex_first(text), bool)
-
-
-@pytest.mark.parametrize(
-    "unit",
-    [
-        *("$", "$ ", "$$ ", "{", "${", "`", "` `` ", "\\", "\\(", "\\begin{", "\\begin{a}", "$5,"),
-        *("\\end{a}", "\\begin ", "\n", "\n ", "$5 ", "$5\n\n", "\\text{$", " ", "\\text", "```\n"),
-        *("$\\text{", "}", "$ \\{", "$x ", "\\left(", "&", "</think>", "\\right"),
-    ],
-)
-def test_the_time_is_linear_on_hostile_text(unit):
-    start = time.process_time()
-    for before in ("", "$"):
-        latex_validity(before + unit * 5000)  # type checks make each call slow here
-    latex_first("$5" + unit * 5000)
-    assert time.process_time() - start < 4
-
-
-def test_many_backtick_runs_of_different_length_are_read_in_linear_time():
-    start = time.process_time()
-    assert latex_validity("".join("`" * i + " " for i in range(1, 700)) + "$x$") == "valid"
-    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(

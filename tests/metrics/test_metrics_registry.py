@@ -9,10 +9,17 @@ import pytest
 import torch
 from checkpoints import small_tokenizer
 
-from saelens_steer.config import DEFAULT_METRICS, MarginMetric, MarginSpec, TokenSetSpec
+from saelens_steer.config import (
+    DEFAULT_METRICS,
+    METRICS,
+    MarginMetric,
+    MarginSpec,
+    TokenSetSpec,
+)
 from saelens_steer.errors import InputError
 from saelens_steer.metrics import LogitMetric, TextMetric, kl, metric_provenance, resolve_metrics
 from saelens_steer.metrics.metric import logit_margin
+from saelens_steer.metrics.registry import SHIPPED
 
 TOKENIZER = small_tokenizer()
 D_VOCAB = len(TOKENIZER) + 8
@@ -33,12 +40,9 @@ def noise(seed: int, rows: int = 4) -> torch.Tensor:
 
 def test_the_default_metrics_resolve_in_order():
     metrics = resolve_metrics(DEFAULT_METRICS, TOKENIZER, D_VOCAB)
-    assert [c for m in metrics for c in m.columns] == [
-        *("math_margin", "kl", "code_valid", "code_valid_present"),
-        *("latex_valid", "latex_valid_present", "latex_first"),
-    ]
+    assert [c for m in metrics for c in m.columns] == ["math_margin", "kl", "latex_first"]
     kinds = [type(m) for m in metrics]
-    assert kinds == [LogitMetric, LogitMetric, TextMetric, TextMetric, TextMetric]
+    assert kinds == [LogitMetric, LogitMetric, TextMetric]
 
 
 def test_kl_is_taken_from_the_baseline_to_the_steered():
@@ -131,6 +135,7 @@ def test_the_provenance_describes_each_margins_sets():
 
 
 def test_an_unknown_name_is_told_with_the_nearest():
+    refused("margin", match=r"the metric 'margin' needs its settings: write {margin: {…}}")
     refused("code_validty", match="unknown metric 'code_validty'; did you mean 'code_validity'")
     refused("zzz", match=r"known: code_validity, distinct_words, kl, .*package\.module:function")
 
@@ -149,12 +154,24 @@ def test_distinct_words_fall_where_a_text_repeats_itself():
     (metric,) = resolve_metrics(["distinct_words"], tokenizer, len(tokenizer))
     assert metric.fn("one two three", False) == {"distinct_words": 1.0}
     assert metric.fn("go go go go", True) == {"distinct_words": 0.25}
+    for loop in ("-" * 80, "=-" * 40, "这样的" * 40, "ab_" * 50 + " end", "\\quad" * 30):
+        assert metric.fn(loop, True)["distinct_words"] < 0.25, loop
+    for text in ("internationalization-of-names_and_paths", "https://example.org/a/long/path?x=1"):
+        assert metric.fn(text, False)["distinct_words"] > 0.85
     assert metric.fn(" ", True)["distinct_words"] != metric.fn(" ", True)["distinct_words"]
 
 
 def test_what_is_no_spec_at_all_is_refused():
-    refused({"margn": {}}, match="a metric is a shipped name, a margin")
-    refused({}, match="a metric is a shipped name")
+    refused({"margn": {"target": [70]}}, match="unknown key 'margn'; did you mean 'margin'")
+    refused({}, match="margin: is missing")
+
+
+def test_a_config_knows_the_shipped_metrics_and_their_columns():
+    kinds = {name: "text" if isinstance(m, TextMetric) else "logits" for name, m in SHIPPED.items()}
+    assert {name: facts.of for name, facts in METRICS.items()} == kinds
+    assert {name: facts.columns for name, facts in METRICS.items()} == {
+        name: metric.columns for name, metric in SHIPPED.items()
+    }
 
 
 def test_two_metrics_may_not_write_one_column():

@@ -14,40 +14,13 @@ import torch
 from checkpoints import random_qwen3
 from checkpoints_any import random_checkpoint
 from hugging import hugging_face
+from lora_files import with_peft, write_adapter
 from safetensors.torch import load_file, save_file
 
 from saelens_steer.errors import InputError
 from saelens_steer.model import checkpoint_of, load_model, model_fingerprint, model_provenance
 
-with_peft = pytest.mark.skipif(
-    importlib.util.find_spec("peft") is None, reason="needs the package peft"
-)
 CLOSE = 1e-4
-
-
-def write_adapter(folder: Path, base: str, rank: int = 2, **changes: Any) -> Path:
-    """A LoRA for the values of all layers of a random Qwen 3, in peft's format."""
-    folder.mkdir()
-    config = {
-        "peft_type": "LORA",
-        "base_model_name_or_path": base,
-        "task_type": "CAUSAL_LM",
-        "r": rank,
-        "lora_alpha": 8,
-        "target_modules": ["v_proj"],
-        **changes,
-    }
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    generator = torch.Generator().manual_seed(0)
-    place = "base_model.model.model.layers.{}.self_attn.v_proj.lora_{}.weight"
-    shapes = {"A": (rank, 32), "B": (32, rank)}
-    weights = {
-        place.format(layer, part): torch.randn(shape, generator=generator) * 0.1
-        for layer in range(4)
-        for part, shape in shapes.items()
-    }
-    save_file(weights, folder / "adapter_model.safetensors")
-    return folder
 
 
 def added_by_hand(hf: Any, folder: Path, scale: float) -> Any:

@@ -17,9 +17,9 @@ from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM
 
 from saelens_steer.model import (
     default_hook_name,
+    find_model,
     generate,
     last_token_logits,
-    load_model,
     model_provenance,
     run_to_hook,
 )
@@ -71,6 +71,7 @@ class Loaded:
     name: str
     model: Any
     hf: Any
+    weightless: Any
 
     def theirs(self, tokens: torch.Tensor, mask: torch.Tensor) -> Any:
         """transformers' outputs, hidden states too, with positions from each row's first token."""
@@ -93,8 +94,9 @@ def loaded(request, tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
         patch.setattr(constants, "HF_HUB_CACHE", str(root / "hub"))
         put_in_hub_cache(root / "hub", hub_id, folder)
-        model = load_model(typed)
-    return Loaded(request.param, model, _hugging_face(folder, request.param))
+        found = find_model(typed)
+        weightless, model = found.weightless, found.loaded
+    return Loaded(request.param, model, _hugging_face(folder, request.param), weightless)
 
 
 def _hugging_face(folder: Path, architecture: str) -> Any:
@@ -120,6 +122,15 @@ def test_the_class_is_said_and_recorded(loaded):
     record = model_provenance(loaded.model)
     assert record["proof"] == "the whole model in float32"
     assert max(record["parity"].values()) <= 2e-5
+
+
+def test_before_its_weights_are_read_it_has_its_hooks_and_settings(loaded):
+    assert {weight.device.type for weight in loaded.weightless.parameters()} == {"meta"}
+    assert list(loaded.weightless.hook_dict) == list(loaded.model.hook_dict)
+    settings = [
+        {k: str(v) for k, v in vars(m.cfg).items()} for m in (loaded.weightless, loaded.model)
+    ]
+    assert settings[0] == settings[1]
 
 
 @torch.no_grad()

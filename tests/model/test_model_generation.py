@@ -117,7 +117,7 @@ def test_every_stop_token_of_the_checkpoint_stops(model):
 def test_sampling_is_repeatable_by_seed_and_leaves_torchs_state_alone(model):
     tokens, mask = left_padded(rows())
     state = torch.get_rng_state()
-    first, again, other = (generate(model, tokens, mask, N, 1.0, seed) for seed in (1, 1, 2))
+    first, again, other = (generate(model, tokens, mask, N, 1.0, (seed,)) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

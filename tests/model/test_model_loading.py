@@ -8,13 +8,16 @@ import json
 import shutil
 
 import pytest
+import torch
 from checkpoints import put_in_hub_cache, random_llama, random_qwen3
+from checkpoints_any import random_checkpoint
 from huggingface_hub import constants
 from transformers import AutoTokenizer
 
 from saelens_steer.errors import InputError
 from saelens_steer.model import (
     checkpoint,
+    find_model,
     load,
     load_model,
     model_fingerprint,
@@ -22,6 +25,7 @@ from saelens_steer.model import (
     snapshot,
     stop_token_ids,
 )
+from saelens_steer.model.model_class import is_weightless
 
 INDEX = "model.safetensors.index.json"
 REPO = "Qwen/Qwen3-4B-Instruct-2507"
@@ -77,6 +81,28 @@ def test_weights_are_neither_folded_nor_centred(random_model):
     assert random_model.cfg.normalization_type == "RMS"
     assert (random_model.ln_final.w != 1).any()
     assert random_model.W_U.mean(dim=-1).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["tiny_model", "random_model", "random_bridge"])
+def test_before_its_weights_are_read_a_model_has_the_hooks_and_settings_of_the_loaded_one(
+    name, random_folder, request
+):
+    loaded = request.getfixturevalue(name)
+    folder = "tiny-qwen3" if name == "tiny_model" else str(random_folder)
+    found = find_model(folder, model_class=type(loaded).__name__).weightless  # type: ignore[arg-type]
+    assert all(weight.is_meta for weight in (*found.parameters(), *found.buffers()))
+    assert list(found.hook_dict) == list(loaded.hook_dict)
+    assert {k: str(v) for k, v in vars(found.cfg).items()} == {
+        k: str(v) for k, v in vars(loaded.cfg).items()
+    }
+    assert found.tokenizer is not None and loaded.tokenizer is not None
+    assert found.tokenizer.get_vocab() == loaded.tokenizer.get_vocab()
+
+
+def test_a_bridge_that_needs_its_weights_to_be_built_is_loaded(tmp_path):
+    folder = random_checkpoint("gpt2", tmp_path / "gpt2")
+    found = find_model(str(folder), model_class="TransformerBridge")
+    assert found.weightless is found.loaded and not is_weightless(found.loaded)
 
 
 def test_n_ctx_is_the_models_own_or_as_asked_but_no_more(random_folder, tmp_path):
@@ -188,6 +214,11 @@ def test_a_full_disk_is_named(monkeypatch):
 
     monkeypatch.setattr(snapshot, "snapshot_download", full)
     _refused("The disk is full", REPO)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", torch.bfloat16])
+def test_a_dtype_is_a_name_or_torchs_own(random_folder, dtype):
+    assert load_model(str(random_folder), dtype=dtype).cfg.dtype == torch.bfloat16
 
 
 def test_settings_that_do_not_exist_are_refused(random_folder):

@@ -11,7 +11,7 @@ from checkpoints_any import random_checkpoint
 from safetensors.torch import load_file, save_file
 
 from saelens_steer.errors import InputError
-from saelens_steer.model import load_model, model_fingerprint, model_provenance, proof
+from saelens_steer.model import load, load_model, model_fingerprint, model_provenance, proof
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ LEFT_OVER = [
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_weight_without_a_place_is_refused_by_name(folder, key, dtype):
     _change(folder, lambda weights: weights.update({key: torch.ones(32)}))
-    with pytest.raises(InputError, match=f"hold .*{key}") as error:
+    with pytest.raises(InputError, match=f"(does not use|hold) .*{key}") as error:
         load_model(folder, dtype=dtype)
     assert "\n" not in str(error.value)
 
@@ -98,6 +98,15 @@ def test_a_multimodal_checkpoint_of_the_older_layout_is_the_same_text_model(tmp_
 @pytest.fixture
 def no_memory(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_a_proof_that_takes_long_is_announced_once(folder, no_memory, monkeypatch, capsys):
+    monkeypatch.setattr(load, "QUICK", 0)
+    said = []
+    for _ in range(2):
+        load_model(folder)
+        said.append(capsys.readouterr().err.count("with transformers (later loads skip this)"))
+    assert said == [1, 0]
 
 
 def test_the_record_says_what_was_proved_and_then_that_it_is_remembered(folder, no_memory):

@@ -105,15 +105,18 @@ def test_an_edit_that_does_not_open_elsewhere_says_nothing_of_its_direction():
     said = front_sentence(pushed())
     assert f"{GATED} does no measurable damage: its gate stays closed on the other domains" in said
     assert (
-        "of the 2 pairs that act on every prompt, linear probe math (add@last) costs least" in said
+        "of the 2 pairs that act on every prompt, linear_probe_math (add@last) does the least"
+        in said
     )
-    assert "0.1000 nats of KL on the other domains, 0.250 times as much as feature 5 (add)" in said
+    assert (
+        "0.1000 nats of KL on the other domains, 0.250 times the 0.4000 of feature 5 (add)" in said
+    )
 
 
 def test_a_ceiling_is_never_named_as_the_cheapest():
     front = pushed()
     front.loc[1, "evidence"] = "ceiling"
-    assert "linear probe math (add@last)" not in front_sentence(front)
+    assert "linear_probe_math (add@last)" not in front_sentence(front)
 
 
 def test_a_pair_that_did_not_reach_the_effect_says_so(tmp_path):
@@ -127,7 +130,7 @@ def test_a_pair_that_did_not_reach_the_effect_says_so(tmp_path):
 
 
 def test_no_damage_has_a_place_on_the_logarithmic_axis():
-    xs = [x for trace in tradeoffs_figure(pushed()).data for x in trace.x if x is not None]
+    xs = [x for trace in tradeoffs_figure(pushed(), {}).data for x in trace.x if x is not None]
     assert min(xs) > 0
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from saelens_steer.report import texts
 from saelens_steer.report.run_folder import read_run
-from saelens_steer.report.texts import completions_data, differing, opening, segments
+from saelens_steer.report.texts import changed_texts, completions_data, opening, segments
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +23,20 @@ def test_code_is_cut_from_text_at_its_fences():
 
 def test_a_fence_that_never_closes_is_code_to_the_end():
     assert segments("a\n```\nb\n") == [["text", "a"], ["code", "b"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("a\n~~~python\nx = 1\n~~~\nb", "x = 1"),
+        ("a\n````md\n```\nx\n```\n````\nb", "```\nx\n```"),
+        ("a\n```py\n    if x:\n        y\n```\nb", "    if x:\n        y"),
+        ("a\n> ```\n> x\n> ```\nb", "x"),
+        ("a\n```\nx\n``` y\n`````\nb", "x\n``` y"),
+    ],
+)
+def test_the_page_shows_as_code_what_the_verdict_judges(text, code):
+    assert segments(text) == [["text", "a"], ["code", code], ["text", "b"]]
 
 
 def test_an_empty_text_has_no_parts():
@@ -60,14 +74,41 @@ def test_the_page_opens_on_a_text_that_steering_changed_and_counts_them(run):
     same = replace(run, completions=[r | {"completion": "x"} for r in run.completions])
     alike = completions_data(same)
     assert opening(alike) == (0, 0, len(alike["alphas"]) - 1)
-    assert differing(alike).startswith("0 of 576")
+    counted = changed_texts(same)
+    assert counted is not None and counted["example"] is None
+    assert counted["sentence"].startswith("0 of ") and "(0 %)" in counted["sentence"]
     prompt_ids = list(dict.fromkeys(r["prompt_id"] for r in run.completions))
     wanted = prompt_ids[5]
     changed = [
         r | {"completion": "y" if r["alpha"] == 2 and r["prompt_id"] == wanted else "x"}
         for r in run.completions
     ]
+    told = changed_texts(replace(run, completions=changed))
+    assert told is not None and told["sentence"].startswith("4 of 384 steered texts (1 %) differ")
+    assert "with random directions, 2 of 192 (1 %) do" in told["sentence"]
+    assert [text for _, text in told["example"]["answers"]] == ["x", "y"]
     found = completions_data(replace(run, completions=changed))
     prompt, direction, alpha = opening(found)
     assert (prompt, direction) == (5, 0)
     assert found["alphas"][alpha]["value"] == 2
+
+
+def test_the_example_is_the_mildest_push_of_the_first_direction_that_changed_a_text(run):
+    long = "the same beginning, " * 20
+    first = completions_data(run)["directions"][0]["label"].split(" (")[0]
+    records = [
+        r | {"completion": long + ("one end" if r["alpha"] else "another end")}
+        for r in run.completions
+    ]
+    told = changed_texts(replace(run, completions=records))
+    assert told is not None and "(100 %)" in told["sentence"]
+    (_, before), (push, after) = told["example"]["answers"]
+    smallest = min(abs(r["alpha"]) for r in records if r["alpha"])
+    assert push.startswith(f"{first}, α = ") and push.endswith(f"{smallest:g}")
+    assert before.startswith("…") and before.endswith("another end") and after.endswith("one end")
+
+
+def test_without_steered_texts_nothing_is_said(run):
+    unsteered = [r for r in run.completions if not r["alpha"]]
+    assert changed_texts(replace(run, completions=unsteered)) is None
+    assert changed_texts(replace(run, completions=[])) is None

@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 
 from saelens_steer.errors import InputError
+from saelens_steer.numbers import decimals, number, short
 from saelens_steer.report import interference_figure
 from saelens_steer.report.figures import claims_figure, scores_figure, validity_figure
 from saelens_steer.report.run_folder import read_run
-from saelens_steer.report.theme import NULL, SIDE_COLOURS, decimals, name_label, number, short
+from saelens_steer.report.theme import NULL, SIDE_COLOURS, name_label
+from saelens_steer.steering import direction_label
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +85,7 @@ def test_an_unknown_metric_is_refused_with_the_known_ones(run):
 def test_validity_has_a_panel_per_column_and_only_directions_with_completions(run, synthetic):
     figure = validity_figure(run.summary, ["code_valid", "latex_first"], sides=run.sides)
     drawn = {t.name for t in figure.data}
-    assert drawn == {d.replace("_", " ") for d in synthetic.with_completions()}
+    assert drawn == {direction_label(d) for d in synthetic.with_completions()}
     assert len(figure.data) == 2 * len(drawn)
 
 
@@ -109,7 +111,7 @@ def test_controls_of_several_sizes_are_counted_once_and_marked_for_each_candidat
     summary = pd.concat([summary.assign(matched_norm=1.0 + 1e-8 * candidate), again])
     claims.loc[claims["direction"] == "feature_12", "control_quantile"] *= 2
     names = {t.name for t in interference_figure(summary, "math_margin", claims=claims).data}
-    assert "512 covariance controls of 2 sizes, all" in names
+    assert "512 covariance controls of 2 norms, all" in names
     (ticks,) = named(claims_figure(claims, summary, "math_margin", run.sides), "of its controls")
     assert len(ticks.x) == 20 and max(ticks.x) == pytest.approx(2 * min(ticks.x))
 
@@ -152,5 +154,5 @@ def test_names_become_labels(name, label):
 def test_numbers_are_written_with_a_true_minus_and_no_negative_zero():
     assert number(-0.5, 2) == "−0.50" and number(-0.0001, 2, signed=True) == "0.00"
     assert number(float("nan")) == "–" and number(1.5, 1, signed=True) == "+1.5"
-    assert short(400_000) == "400\u202f000" and short(-4.0) == "−4" and short(0.25) == "0.25"
+    assert short(400_000) == "400,000" and short(-4.0) == "−4" and short(0.25) == "0.25"
     assert decimals([0.012, 0.3]) == 3 and decimals([12.0]) == 1 and decimals([]) == 3

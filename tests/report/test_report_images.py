@@ -91,7 +91,8 @@ def test_the_pdf_has_pages_bookmarks_and_the_headline(drawn):
 @browser_test
 def test_nothing_else_is_left_in_the_folder(drawn, run_dir):
     new = set(files_in(drawn)) - set(files_in(run_dir))
-    assert new == {"report.pdf"} | {f"plots/{name}.png" for name, _ in plots(read_run(drawn))}
+    images = {"report.pdf"} | {f"plots/{name}.png" for name, _ in plots(read_run(drawn))}
+    assert new == {*images, ".steps/report.json", ".steps/lock"}
 
 
 @browser_test
@@ -189,7 +190,7 @@ def test_a_file_that_is_no_program_is_one_sentence(fake, reported):
 
 
 def test_a_run_without_a_report_is_refused(fresh_run):
-    with pytest.raises(InputError, match=r"no report\.html: run the report there first"):
+    with pytest.raises(InputError, match=r"no current report\.html: run the report there first"):
         export_images(fresh_run)
 
 

@@ -20,7 +20,6 @@ PART_FILES = {
     "claims.csv": "made no claims",
     "sae/metrics.jsonl": "there is no training curve",
     "sae/quality.json": "was not measured",
-    "features.json": "selected no features",
     "provenance.json": "Config (YAML)",
     "config.yaml": "Versions",
 }
@@ -181,7 +180,10 @@ def test_tables_stand_in_the_page_without_its_script(outline):
 
 
 def test_the_claims_say_how_many_candidates_of_how_many(outline):
-    count = r"\d+ of 20 move Math margin more than random directions do \(q < 0.05, 512 controls\)"
+    count = (
+        r"\d+ of 20 directions move Math margin more than random directions do "
+        r"\(q < 0.05, 512 controls\)"
+    )
     assert re.search(count, outline.text)
     assert "4 of 20 candidates were measured" in outline.text
 
@@ -218,7 +220,7 @@ def test_a_run_without_controls_has_a_report(fresh_run):
             table = table.assign(n_controls=0, verdict="not testable with 0 controls")
         table.to_csv(fresh_run / name, index=False)
     text = built(fresh_run).text
-    assert "Not testable with 0 controls: 20 directions need at least 400." in text
+    assert "KL: not testable with 0 controls, because a claim about 20 directions needs" in text
 
 
 def with_two_families(folder) -> None:
@@ -230,15 +232,27 @@ def with_two_families(folder) -> None:
     pd.concat([claims, strict]).to_csv(folder / "controls.csv", index=False)
 
 
+def test_metrics_that_cannot_be_tested_share_one_tab(fresh_run):
+    claims = pd.read_csv(fresh_run / "claims.csv")
+    metrics = list(dict.fromkeys(claims["metric"]))
+    page = build_report(fresh_run, "x").read_text(encoding="utf-8")
+    alone = page.count('class="panel" id="claims-')
+    claims.loc[claims["metric"] != metrics[0], "verdict"] = "not testable with 2 controls"
+    claims.to_csv(fresh_run / "claims.csv", index=False)
+    page = build_report(fresh_run, "x").read_text(encoding="utf-8")
+    assert alone > 2 and page.count('class="panel" id="claims-') == 2
+    assert f'data-label="Not testable: {len(metrics) - 1} metrics"' in page
+
+
 def test_several_families_of_controls_stand_in_a_table_beside_the_claims(fresh_run):
     with_two_families(fresh_run)
     text = built(fresh_run).text
     assert "Claims are tested against covariance controls." in text
-    assert "How the answer changes with the controls" in text
+    assert "How the verdicts depend on the controls" in text
     claims = pd.read_csv(fresh_run / "claims.csv")
     more = claims[claims["verdict"] == "more than random"]
     first = [str(sum(more["metric"] == metric)) for metric in ("math_margin", "kl")]
-    row = text.split("How the answer changes with the controls")[1].split("token_difference")
+    row = text.split("How the verdicts depend on the controls")[1].split("token_difference")
     assert all(f"{n} of 20" in row[0] for n in first) and row[1].count("0 of 20") == 2
 
 
@@ -246,13 +260,12 @@ def test_one_family_of_controls_needs_no_table(fresh_run):
     with_two_families(fresh_run)
     one = pd.read_csv(fresh_run / "controls.csv").query("controls == 'covariance'")
     one.to_csv(fresh_run / "controls.csv", index=False)
-    assert "How the answer changes" not in built(fresh_run).text
+    assert "How the verdicts depend" not in built(fresh_run).text
 
 
-def test_features_given_by_hand_have_no_side(fresh_run):
+def test_features_given_by_hand_have_no_selection(fresh_run):
     (fresh_run / "features.json").write_text(json.dumps({"hook_name": "blocks.4.hook_resid_pre"}))
-    text = built(fresh_run).text
-    assert "they were given" in text
+    assert "Selection scores" not in built(fresh_run).text
 
 
 def test_a_folder_without_a_summary_is_refused(tmp_path):

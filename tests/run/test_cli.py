@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
+from typer.testing import CliRunner
 
 from saelens_steer import cli
 from saelens_steer.files import write_with
@@ -26,7 +28,7 @@ def saelens_steer(*args: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def refused(monkeypatch, capsys):
-    """Run a command in this process; the one sentence on stderr with which it exits (status 2)."""
+    """Run a command in this process; the sentences on stderr with which it exits (status 2)."""
 
     def run(*args: str) -> str:
         monkeypatch.setattr(sys, "argv", ["saelens-steer", *args])
@@ -36,7 +38,8 @@ def refused(monkeypatch, capsys):
         printed = capsys.readouterr()
         assert stopped.value.code == 2
         assert printed.out == ""
-        assert len(printed.err.strip().splitlines()) == 1, printed.err
+        first, *more = printed.err.strip().splitlines()
+        assert first.startswith("saelens-steer: ") and all(line[:2] == "- " for line in more)
         return printed.err
 
     return run
@@ -60,6 +63,17 @@ def test_help_names_the_commands_and_takes_less_time_than_importing_torch():
         assert command in done.stdout
     help_cpu = child_cpu(sys.executable, "-m", "saelens_steer.cli", "--help")
     assert help_cpu < child_cpu(sys.executable, "-c", "import torch")
+
+
+def test_help_describes_each_command_in_whole_sentences_at_80_columns():
+    from saelens_steer.cli import app
+
+    shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80"}).stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    commands = typer.main.get_command(app).commands
+    for name, command in commands.items():
+        whole = command.help.split("\n\n")[0]
+        assert " ".join(f"{name} {whole}".split()) in " ".join(shown.split())
 
 
 BAD = {
@@ -138,6 +152,60 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, refused, monke
     monkeypatch.setattr("saelens_steer.pipeline.run.run", full)
     assert "disk is full" in refused("demo", "--out", str(tmp_path / "run"))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_home_folder_is_found_behind_an_equals_sign(tmp_path, monkeypatch, capsys):
+    given = []
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(
+        "saelens_steer.pipeline.run.run", lambda config, out, **_: given.append(out)
+    )
+    for out in ("~/x", "~", "x~", "~other/x"):
+        monkeypatch.setattr(sys, "argv", ["saelens-steer", "demo", f"--out={out}"])
+        with pytest.raises(SystemExit):
+            cli.main()
+    assert given == [tmp_path / "x", tmp_path, Path("x~"), Path("~other/x")]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "says"),
+    [
+        (OSError(errno.EIO, "Input/output error", "/data/x"), 2, "/data/x: Input/output error"),
+        (OSError(errno.EMFILE, "Too many open files"), 2, "Too many open files"),
+        (ValueError("two\nlines"), 1, "ValueError: two lines. Please report it with "),
+        (RecursionError("deep"), 1, "RecursionError: deep. Please report it with "),
+    ],
+)
+def test_an_error_that_is_no_ones_input_leaves_its_traceback_in_the_folder(
+    tmp_path, monkeypatch, capsys, error, status, says
+):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("saelens_steer.pipeline.run.carry_out", fail)
+    monkeypatch.setattr(sys, "argv", ["saelens-steer", "demo", "--out", str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == status
+    said, file = capsys.readouterr().err.strip().splitlines()[-1], tmp_path / "run/traceback.txt"
+    assert said.startswith(f"saelens-steer: {says}")
+    assert file.exists() == (status == 1)
+    if status == 1:
+        assert (
+            str(file) in said and "Traceback" in file.read_text() and "in fail" in file.read_text()
+        )
+
+
+def test_letters_that_the_locale_lacks_are_named_with_what_to_set(tmp_path):
+    home = tmp_path / "größe"
+    home.mkdir()
+    (home / "config.yaml").write_text("sweep: {alphas: 3}")
+    plain = {**ENV, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    for env in ({**ENV, "LC_ALL": "C"}, plain, {**ENV, "PYTHONIOENCODING": "ascii"}):
+        command = [sys.executable, "-m", "saelens_steer.cli", "run", str(home / "config.yaml")]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env)
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+        assert "alphas" in done.stderr or "set PYTHONUTF8=1" in done.stderr
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, refused):

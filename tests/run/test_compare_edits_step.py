@@ -14,6 +14,7 @@ from prompt_files import small_run
 
 from saelens_steer import cli
 from saelens_steer.pipeline.outputs import write_compared_edits, write_generated_texts
+from saelens_steer.run_folder import RunFolder
 from saelens_steer.tables import read_csv
 
 HOOK = "blocks.2.hook_resid_pre"
@@ -101,7 +102,8 @@ def test_a_run_with_patches_from_its_first_outputs_to_its_report(parts, command,
     without = {key: value for key, value in parts.items() if key != "compare_edits"}
     assert command("run", without, out)[0] == 0
     assert made_at(out, *swept) == kept
-    assert not (out / "compare_edits.csv").exists() and not (out / "compare_edits.json").exists()
+    assert RunFolder(out).stale() == ["compare_edits.csv", "compare_edits.json"]
+    assert set(pd.read_csv(out / "compare_edits.csv")["variant"]) == {"original", "boosted"}
     assert "Patched outputs" not in (out / "report.html").read_text(encoding="utf-8")
 
 

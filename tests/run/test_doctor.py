@@ -126,7 +126,7 @@ def test_the_shipped_config_passes_and_the_last_line_is_the_run_folder():
     facts = {line.split()[0]: line for line in lines[10:] if not line.startswith(" ")}
     assert "blocks.4.hook_resid_pre" in facts["hook"]
     assert "math_margin" in facts["metrics"]
-    assert "20 directions and 512 controls: 51,072 rows, 600 texts" in facts["sweep"]
+    assert "20 directions and 512 controls: 51,072 rows, 4,056 texts" in facts["sweep"]
     assert "enough" in facts["controls"]
     assert {"memory", "disk", "time"} <= facts.keys()
 
@@ -176,7 +176,7 @@ def test_without_room_for_the_checkpoint_the_remembered_proof_is_reported(case, 
     monkeypatch.setattr(self_tests, "checkpoint_of", lambda model: pytest.fail("loaded again"))
     found = parity(case)
     assert found.verdict == "pass"
-    assert "remembered" in found.detail
+    assert "from when it was loaded" in found.detail
 
 
 def test_a_model_that_is_refused_at_loading_is_a_failed_self_test(
@@ -262,6 +262,9 @@ def test_an_sae_that_does_not_fit_the_model_fails_on_the_selection_prompts(case)
     assert found.failed
     assert found.measured > found.allowed
     assert "of the variance" in found.detail
+    measured, allowed = found.shown
+    assert f"{measured:>9}{allowed:>9}" in str(found) and allowed == "≥ 30 %"
+    assert f"explains {measured} of the variance" in found.detail
 
 
 def test_positions_that_leave_nothing_to_steer_are_a_failed_self_test(random_folder, tmp_path):

@@ -12,6 +12,7 @@ from processes import finished
 from saelens_steer.config import RunSpec
 from saelens_steer.errors import InputError
 from saelens_steer.pipeline.run import run as run_spec
+from saelens_steer.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 
@@ -122,12 +123,15 @@ def test_the_report_shows_each_comparison(run):
         assert f'<section id="{name}">' in page
 
 
-def test_a_comparison_left_out_takes_its_files_along(run, tmp_path):
+def test_the_files_of_a_comparison_left_out_are_stale(run, tmp_path):
     folder = tmp_path / "shorter"
     shutil.copytree(run, folder)
     finished(command(folder, "compare_directions=null", "tradeoffs=null"))
-    assert not (folder / "tradeoffs.csv").exists()
-    assert not (folder / "comparison_rows.parquet").exists()
+    stale = ["comparison.csv", "comparison_rows.parquet", "plots/compare_directions.html"]
+    stale += [f"plots/tradeoffs{end}.html" for end in ("", "_by_domain")]
+    stale += [f"tradeoffs{end}" for end in (".csv", "_by_domain.csv", "_rows.parquet")]
+    assert RunFolder(folder).stale() == sorted(stale)
+    assert (folder / "tradeoffs.csv").read_bytes() == (run / "tradeoffs.csv").read_bytes()
     assert (folder / "claims.csv").read_bytes() == (run / "claims.csv").read_bytes()
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert '<section id="compare_directions">' not in page

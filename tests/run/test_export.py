@@ -13,12 +13,15 @@ from report import synthetic
 from saes import random_sae
 
 from saelens_steer.config import parse_config
+from saelens_steer.errors import InputError
+from saelens_steer.files import write_bytes, write_json, write_text
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.pipeline.run import carry_out
-from saelens_steer.pipeline.run_folder import RunFolder
-from saelens_steer.pipeline.step_table import step
+from saelens_steer.pipeline.step_table import dependants, step
+from saelens_steer.report import export_images, images
+from saelens_steer.run_folder import RunFolder
 from saelens_steer.sae import save_sae
-from saelens_steer.steering import load_vectors
+from saelens_steer.steering import load_vectors, save_vectors
 
 HOOK = "blocks.2.hook_resid_pre"
 
@@ -43,6 +46,16 @@ def test_all_candidates_are_written_by_default_once_each(run, said, tmp_path):
     assert all(torch.equal(held.vectors[f"feature_{f}"], rows[f]) for f in (3, 7, 30))
     assert held.about["feature_30"] == {"feature": 30, "alpha": 1.0}
     assert held.model == "tiny-qwen3"
+
+
+def test_a_file_that_is_there_is_kept_under_another_name(run, said, tmp_path):
+    file = tmp_path / "v.safetensors"
+    save_vectors(file, {"mine": torch.ones(16)}, HOOK)
+    before = file.read_bytes()
+    status, printed, err = said("export", run, file)
+    assert (status, printed) == (0, f"{file}\n")
+    assert (tmp_path / "v.earlier-1.safetensors").read_bytes() == before
+    assert f"{file} existed and is now {tmp_path / 'v.earlier-1.safetensors'}" in err
 
 
 def test_features_and_alpha_can_be_chosen(run, said, tmp_path):
@@ -96,32 +109,102 @@ def test_images_of_a_folder_without_a_report_are_refused(run, said):
     assert "run the sweep there first" in err
 
 
-@pytest.mark.slow
-def test_rebuilding_the_report_removes_the_old_images(tmp_path, monkeypatch):
+@pytest.fixture
+def drawn(tmp_path, monkeypatch) -> Path:
+    """A run folder with a sweep, a report and images, without a model or a browser."""
     stage = import_module("saelens_steer.pipeline.steps.report")
     monkeypatch.setattr(stage, "headline", lambda claims, summary: "an answer")
-    folder = synthetic.write_run(tmp_path / "run")
-    (folder / "warnings.json").write_text("[]")
-    images = [folder / "report.pdf", folder / "plots" / "training.png"]
-
-    def reported(sweep: str) -> list[bool]:
-        keys = {"sweep": sweep, "select": "1"}
-        run = RunContext(parse_config({}, []), RunFolder(folder), None, HOOK, (), (), keys=keys)
-        carry_out(step("report"), run)
-        return [image.exists() for image in images]
-
-    reported("1")
-    for image in images:
-        image.write_bytes(b"old")
-    assert reported("1") == [True, True]
-    assert reported("2") == [False, False]
+    monkeypatch.setattr(images, "find_browser", lambda: "browser")
+    monkeypatch.setattr(images, "pictures", lambda _, figures, __: dict.fromkeys(figures, b"image"))
+    monkeypatch.setattr(images, "pdf", lambda *_: b"%PDF-new")
+    folder = tmp_path / "drawn"
+    sweep(folder, 1)
+    report(folder, "1")
+    assert export_images(folder) == folder / "report.pdf"
+    return folder
 
 
-def test_rerunning_the_sweep_removes_the_reports_images(tmp_path):
-    steps = RunFolder(tmp_path, lambda name: ("report",) if name == "sweep" else ())
-    steps.do("report", [1], ["page"], lambda: (tmp_path / "page").touch(), ["page.pdf"])
-    (tmp_path / "page.pdf").touch()
-    steps.do("report", [1], ["page"], lambda: None, ["page.pdf"])
-    assert (tmp_path / "page.pdf").exists()
-    steps.do("sweep", [2], [], lambda: None)
-    assert list(tmp_path.glob("page*")) == []
+def sweep(run: Path, number: int) -> None:
+    """Write the tables of a run as the step sweep does."""
+
+    def make() -> None:
+        synthetic.write_run(made := run.parent / f"made-{number}")
+        for name in ("interference.csv", "claims.csv", "completions.jsonl"):
+            write_bytes(run / name, (made / name).read_bytes())
+        write_text(run / "warnings.json", "[]")
+
+    RunFolder(run, dependants).do("sweep", [number], ["interference.csv"], make)
+
+
+def report(run: Path, key: str) -> str:
+    """Rebuild the report for a sweep of this key; returns its text."""
+    keys = {"sweep": key, "select": "1"}
+    folder = RunFolder(run, dependants)
+    carry_out(
+        step("report"), RunContext(parse_config({}, []), folder, None, HOOK, (), (), keys=keys)
+    )
+    return (run / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_images_are_current_as_long_as_their_report_is(drawn):
+    report(drawn, "1")
+    assert RunFolder(drawn).stale() == []
+    before = {p: p.read_bytes() for p in [*drawn.glob("plots/*.png"), drawn / "report.pdf"]}
+    text = report(drawn, "2")
+    assert len(before) > 3 and {path: path.read_bytes() for path in before} == before
+    old = sorted(str(path.relative_to(drawn)) for path in before)
+    assert RunFolder(drawn).stale() == old
+    assert "Files kept from an earlier config" in text
+    assert all(f"<code>{name}</code>" in text for name in old)
+    export_images(drawn)
+    assert RunFolder(drawn).stale() == []
+
+
+@pytest.mark.slow
+def test_after_another_sweep_nothing_old_is_exported_and_nothing_is_lost(drawn):
+    before = {str(p.relative_to(drawn)) for p in drawn.rglob("*") if p.is_file()}
+    sweep(drawn, 2)
+    with pytest.raises(InputError, match=r"no current report\.html: run the report there first"):
+        export_images(drawn)
+    assert before <= {str(p.relative_to(drawn)) for p in drawn.rglob("*") if p.is_file()}
+    old = RunFolder(drawn).stale()
+    assert {"report.html", "report.pdf", "plots/plotly.min.js"} <= {*old}
+    assert "interference.csv" not in old
+
+
+@pytest.mark.slow
+def test_an_annotated_image_is_kept_and_a_users_own_is_refused_or_left_alone(drawn, capsys):
+    figure = next(iter(drawn.glob("plots/*.png")))
+    figure.write_bytes(b"annotated")
+    (drawn / "plots/mine.png").write_bytes(b"mine")
+    export_images(drawn)
+    assert figure.read_bytes() == b"image"
+    assert figure.with_name(f"{figure.stem}.edited-1.png").read_bytes() == b"annotated"
+    assert "was edited: your version is kept as" in capsys.readouterr().err
+    (drawn / ".steps/report.json").unlink()
+    with pytest.raises(InputError, match="which this run did not write"):
+        export_images(drawn)
+    assert (drawn / "plots/mine.png").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("stale", "options", "complaint"),
+    [
+        ("select", (), "names no candidates: run the step select there"),
+        ("train", (), "names no candidates"),
+        ("train", ("--feature", 3), "holds no SAE: run the step train there"),
+    ],
+)
+def test_vectors_of_a_stale_selection_or_sae_are_not_exported(
+    tmp_path, said, stale, options, complaint
+):
+    folder = RunFolder(tmp_path / "run", dependants)
+    known = {"positive": "code", "code_candidates": [7], "hook_name": HOOK}
+    folder.do("train", [1], ["sae"], lambda: save_sae(random_sae(16), folder.path("sae")))
+    write = lambda: write_json(folder.path("features.json"), known)  # noqa: E731
+    folder.do("select", [1], ["features.json"], write)
+    assert said("export", folder.root, tmp_path / "before.gguf")[0] == 0
+    folder.drop(stale)
+    assert complaint in said("export", folder.root, tmp_path / "after.gguf", *options)[2]
+    assert folder.path("sae/cfg.json").exists() and folder.path("features.json").exists()

@@ -1,4 +1,4 @@
-"""Texts side by side, and strengths that change texts without breaking them."""
+"""Texts with and without edits, side by side."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from saes import random_sae
 
 import saelens_steer as ss
+from saelens_steer.config import TemplateSpec
+from saelens_steer.pipeline import generate as generating
+from saelens_steer.pipeline.placed import placed_edits, sae_of_starts
 
 HOOK, NEXT = "blocks.4.hook_resid_pre", "blocks.5.hook_resid_pre"
 
@@ -15,16 +19,6 @@ HOOK, NEXT = "blocks.4.hook_resid_pre", "blocks.5.hook_resid_pre"
 def activations_at(hook_name: str, width: int) -> ss.Activations:
     index = pd.DataFrame({"prompt_id": ["1"] * 3, "domain": "", "position": range(3), "token": 5})
     return ss.Activations(torch.ones(3, width), index, hook_name)
-
-
-@pytest.fixture(scope="module")
-def prompts():
-    return ss.load_prompts("tiny-code-math-mixed", 2)
-
-
-@pytest.fixture(scope="module")
-def vector(tiny_model):
-    return torch.randn(tiny_model.cfg.d_model, generator=torch.Generator().manual_seed(0))
 
 
 def by_hand(model, prompt, edits, n=10):
@@ -99,8 +93,19 @@ def test_samples_are_reproducible_and_the_same_draws_for_each_variant(tiny_model
     ("treatments", "options", "sentence"),
     [
         ([torch.ones(192)], {}, "by name"),
+        ({}, {}, "nothing to apply"),
+        (
+            {"a": torch.ones(192)},
+            {"positions": "generated", "max_new_tokens": 1},
+            "at least 2",
+        ),
         ({"original": torch.ones(192)}, {}, "'original'"),
-        ({"a": torch.ones(7)}, {}, "a has shape"),
+        ({"a": torch.ones(7)}, {}, "'a' has shape"),
+        ({"a": torch.ones(2, 192)}, {}, "'a' holds 2 vectors: give each a name, or their sum"),
+        ({"a": torch.zeros(192)}, {}, "'a' is zero"),
+        ({"a": torch.full((192,), torch.nan)}, {}, "'a' has entries that are not finite"),
+        ({1: torch.ones(192)}, {}, "1 is not a name: use strings"),
+        ({"a": {855: 1.0}}, {}, "but its key 855 is not a hook"),
         ({"a": "push"}, {}, "should be a torch tensor"),
         ({"a": [1]}, {}, "a list of edits"),
         ({"a": {}}, {}, "no edit"),
@@ -118,6 +123,78 @@ def test_what_cannot_be_done_is_refused_in_a_sentence(
 ):
     with pytest.raises(ss.InputError, match=sentence):
         ss.generate(tiny_model, prompts, treatments, **{"hook_name": HOOK, **options})
+
+
+def test_controls_of_a_splice_leave_the_same_attention_sinks_alone(tiny_model, prompts, vector):
+    sae = random_sae(len(vector), HOOK)
+    treatments = {
+        "alone": ss.reconstruct(sae),
+        "in a list": [ss.add(vector), ss.ablate(sae, 3, error="drop")],
+        "no splice": [ss.add(vector), ss.project_out(vector.flip(0))],
+    }
+
+    def sink(x, hook):
+        if x.shape[1] > 1:
+            x[:, -2] *= 1000
+        return x
+
+    with tiny_model.hooks(fwd_hooks=[(HOOK, sink)]):
+        texts = ss.generate(tiny_model, prompts, treatments, max_new_tokens=1, hook_name=HOOK)
+    changed = texts.set_index(["prompt_id", "variant"])["receipt_changed"].unstack()
+    for name in treatments:
+        assert (changed[f"random 1 for {name}"] == changed[name]).all()
+    assert (changed["no splice"] == changed["alone"] + 1).all()
+
+
+def test_controls_and_norms_are_found_once_for_each_hook(tiny_model, prompts, vector, monkeypatch):
+    drawn, measured = [], []
+    for name, calls in (("draw_controls", drawn), ("measured_scale", measured)):
+        real = getattr(generating, name)
+        monkeypatch.setattr(
+            generating,
+            name,
+            lambda *a, real=real, calls=calls, **k: calls.append(a) or real(*a, **k),
+        )
+    both = {HOOK: vector, NEXT: vector}
+    texts = ss.generate(
+        tiny_model, prompts[:1], {"a": vector, "both": both}, hook_name=HOOK,
+        alphas=(-0.1, 0.1), alpha_unit="resid_norm", max_new_tokens=1,
+    )  # fmt: skip
+    assert len(texts) == 1 + 2 * 2 * (1 + 1)
+    assert len(drawn) == len(measured) == 2
+
+
+def stating(prepend_bos):
+    """An SAE that states how its training contexts began, or not."""
+    sae = random_sae(192, HOOK)
+    sae.cfg.metadata.prepend_bos = prepend_bos
+    sae.cfg.metadata.sae_lens_training_version = None if prepend_bos is None else "6.0"
+    return sae
+
+
+@pytest.mark.parametrize(
+    ("stated", "chosen"),
+    [
+        ((True, True), True),
+        ((None, True), True),
+        ((False, None), False),
+        ((None, None), None),
+        ((True, False), "refused"),
+    ],
+)
+def test_plain_text_begins_as_the_saes_of_the_treatments_state(tiny_model, vector, stated, chosen):
+    one, two = map(stating, stated)
+    treatments = {"gated": ss.add(vector, gate=(one, 3)), "cut": [ss.ablate(two, 5)]}
+    placed = placed_edits(tiny_model, treatments, None)  # their hook is that of the SAEs
+    assert {hook for each in placed for hook in each.at} == {HOOK}
+    for text, template in (("plain", TemplateSpec()), ("a chat", TemplateSpec(chat=True))):
+        asked = tiny_model, [ss.Prompt("1", text)], template, placed
+        if chosen == "refused" and text == "plain":
+            with pytest.raises(ss.InputError, match="for one SAE and without it for another"):
+                sae_of_starts(*asked)
+        elif chosen != "refused":
+            found = sae_of_starts(*asked)
+            assert chosen == (None if found is None else found.cfg.metadata.prepend_bos)
 
 
 def test_several_hooks_at_once_are_nested_contexts(tiny_model, prompts, vector):
@@ -146,32 +223,20 @@ def test_a_notebook_marks_changed_words_and_runs_nothing():
     assert "<table" in texts[["completion"]]._repr_html_()  # pandas' own
 
 
-@pytest.mark.slow
-def test_a_suggested_strength_changes_texts_and_leaves_them_readable(tiny_model, prompts):
-    unembed = tiny_model.W_U[:, tiny_model.to_single_token("$$")]
-    found = ss.suggest_alpha(tiny_model, unembed, prompts, hook_name="blocks.7.hook_resid_pre")
-    table = found.table
-    assert (table["share_changed"].between(0, 1)).all()
-    for sign, alpha in (("positive", found.positive), ("negative", found.negative)):
-        side = table[np.sign(table["alpha"]) == (1 if sign == "positive" else -1)]
-        kept = side[~side["broken"]]["alpha"].abs()
-        changed = side[side["changed"] & ~side["broken"]]["alpha"].abs()
-        if alpha is None:
-            assert not len(changed) or changed.min() >= kept.max()
-            continue
-        assert abs(alpha) == pytest.approx((changed.min() * kept.max()) ** 0.5)
-        edit = ss.add(unembed, alpha)
-        texts = ss.compare_edits(
-            tiny_model, {"push": edit}, prompts, "blocks.7.hook_resid_pre", max_new_tokens=32
-        )
-        by = texts.set_index(["prompt_id", "variant"])["completion"].unstack()
-        assert (by["original"] != by["push"]).mean() >= 0.5
-    assert "strengths tried" in repr(found)
+def test_samples_have_numbers_in_a_notebook_if_there_are_several():
+    rows = {"prompt_id": ["1"] * 4, "prompt": "x", "variant": ["original", "push"] * 2,
+            "sample": [0, 0, 1, 1], "completion": ["a", "b", "c", "d"]}  # fmt: skip
+    texts = ss.Texts(rows)
+    assert "push, sample 2" in texts._repr_html_()
+    assert "sample" not in texts[texts["sample"] == 0]._repr_html_()
 
 
-@pytest.mark.slow
-def test_strengths_are_tried_upward_and_no_further_than_broken_text(tiny_model, prompts, vector):
-    table = ss.suggest_alpha(tiny_model, vector, prompts, hook_name=HOOK).table
-    for side in (table[table["alpha"] > 0], table[table["alpha"] < 0]):
-        assert side["rel_norm"].is_monotonic_increasing
-        assert not side["broken"].iloc[:-1].any()
+def test_a_terminal_shows_the_texts_first():
+    about = dict.fromkeys(["prompt_id", "domain", "prompt", "positions", "hook_name"], "x" * 40)
+    rows = {**about, "variant": ["original"] * 25, "alpha": 0.5, "seconds": 1.0,
+            "completion": ["two\nlines", *"abcdefghijklmnopqrstuvwx"]}  # fmt: skip
+    shown = repr(ss.Texts(rows)).splitlines()
+    assert r"'two\nlines'" in shown[1]
+    assert len(shown) == 1 + 20 + 2
+    assert shown[-1].startswith("25 texts; columns: prompt_id, domain")
+    assert "seconds" in repr(ss.Texts(rows)[["seconds"]])

@@ -83,3 +83,13 @@ def test_answer_tokens_do_not_fit_selection_at_the_assistant_start():
     with pytest.raises(InputError, match=r"drops the assistant start: set select\.at: answer"):
         parse_config({"activations": {"tokens": "answer"}})
     assert spec_of("x.jsonl", activations={"tokens": "answer"}).activations.tokens == "answer"
+
+
+@pytest.mark.parametrize("tokens", ["last", "diagnostic"])
+@pytest.mark.parametrize(
+    "read", [{"select": {"at": "prompt"}}, {"sweep": {"directions": ["auroc@prompt"]}}]
+)
+def test_selection_on_whole_prompts_needs_all_their_tokens(tokens, read):
+    with pytest.raises(InputError, match=r"activations of whole prompts: set activations\.tokens"):
+        parse_config({"activations": {"tokens": tokens}, **read})
+    parse_config({"activations": {"tokens": "all"}, **read})

@@ -69,6 +69,13 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(handle))
 
 
+def stale(folder: Path) -> set[str]:
+    """The stale files and folders."""
+    from saelens_steer.run_folder import RunFolder
+
+    return {name.partition("/")[0] for name in RunFolder(folder).stale()}
+
+
 def test_every_feature_on_the_pages_has_an_entry_and_a_row(labelled):
     pages = json.loads((labelled / "feature_pages.json").read_text())["pages"]
     shown = [page["feature"] for page in pages]
@@ -347,15 +354,16 @@ def test_another_labeller_reuses_the_evidence(folder, config, said, monkeypatch)
 
 
 @pytest.mark.slow
-def test_incomplete_labels_are_removed_with_their_section(folder, config, said):
+def test_incomplete_labels_are_stale_without_their_section(folder, config, said):
     (folder / "labels.json").unlink()
     off = ["--set", "label=null"]
-    assert said("report", config, "--out", folder, *off)[0] == 0
-    assert not [path for path in folder.iterdir() if path.name.startswith("label")]
+    status, _, errors = said("report", config, "--out", folder, *off)
+    assert status == 0 and "not part of this run: label_evidence.json, label_texts/ (" in errors
+    assert stale(folder) == {"labels.csv", "label_evidence.json", "label_texts"}
 
 
 @pytest.mark.slow
-def test_labels_are_removed_with_their_section_and_from_the_pages(folder, config, said):
+def test_labels_are_stale_without_their_section_and_not_on_the_pages(folder, config, said):
     name = next(e["interpretation"] for e in entries(folder).values() if e["interpretation"])
     html = folder / "features.html"
     from markupsafe import escape as esc
@@ -368,7 +376,8 @@ def test_labels_are_removed_with_their_section_and_from_the_pages(folder, config
     nothing = ["--set", "compare_edits={variants: {}}"]
     assert said("compare-edits", config, "--out", folder, *off, *nothing)[0] == 2
     assert said("report", config, "--out", folder, *off)[0] == 0
-    assert not [path for path in folder.iterdir() if path.name.startswith("label")]
+    assert stale(folder) == {"labels.json", "labels.csv", "label_evidence.json", "label_texts"}
+    assert entries(folder)
     assert esc(name) not in html.read_text(encoding="utf-8")
 
 

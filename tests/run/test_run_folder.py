@@ -78,7 +78,7 @@ def test_the_tables_have_the_promised_columns(run):
     assert len(rows) == n * 5 * 6
     summary = pd.read_csv(run / "interference.csv")
     assert len(summary) == n * 5
-    for metric in ("math_margin", "kl", "code_valid", "code_valid_present", "latex_first"):
+    for metric in ("math_margin", "kl", "latex_first"):
         for suffix in ("", "_delta", "_ci_low", "_ci_high"):
             assert metric + suffix in summary
     claims = pd.read_csv(run / "claims.csv")

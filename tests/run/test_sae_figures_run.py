@@ -13,7 +13,8 @@ from saelens_steer.errors import InputError
 from saelens_steer.pipeline import context
 from saelens_steer.pipeline.checks import checked_context
 from saelens_steer.pipeline.run import run
-from saelens_steer.pipeline.run_folder import RunFolder
+from saelens_steer.run_folder import RunFolder
+from saelens_steer.step_records import StepRecord
 
 QUICK = {"d_sae": 64, "options": {"k": 4}, "training_tokens": 8192, "context_size": 64}
 
@@ -51,7 +52,7 @@ def test_a_grid_writes_its_saes_a_table_and_a_figure(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_grid_resumes_and_removes_saes_that_are_no_longer_asked_for(tmp_path):
+def test_a_grid_resumes_and_saes_that_are_no_longer_asked_for_are_stale(tmp_path):
     both = spec(grid=[{"vary": {"k": [2, 4]}}])
     run(both, tmp_path / "run", until="grid")
     weights = tmp_path / "run/grid/batchtopk-k2/sae_weights.safetensors"
@@ -59,18 +60,20 @@ def test_a_grid_resumes_and_removes_saes_that_are_no_longer_asked_for(tmp_path):
     table = run(spec(grid=[{"vary": {"k": [2, 8]}}]), tmp_path / "run", until="grid")
     assert weights.stat().st_mtime_ns == before
     assert list(pd.read_csv(table)["name"]) == ["batchtopk-k2", "batchtopk-k8"]
-    assert not (tmp_path / "run/grid/batchtopk-k4").exists()
+    stale = RunFolder(tmp_path / "run").stale()
+    assert {name.rpartition("/")[0] for name in stale} == {"grid/batchtopk-k4"}
+    assert (tmp_path / "run/grid/batchtopk-k4/sae_weights.safetensors").exists()
 
 
 @pytest.mark.slow
-def test_a_grid_removes_nothing_that_it_did_not_make(tmp_path):
+def test_a_grid_leaves_alone_what_it_did_not_make(tmp_path):
     run(spec(grid=[{"vary": {"k": [2]}}]), tmp_path / "run", until="grid")
     mine = tmp_path / "run/grid/wandb/offline-run-1/notes.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("keep me")
     run(spec(grid=[{"vary": {"k": [4]}}]), tmp_path / "run", until="grid")
     assert mine.read_text() == "keep me"
-    assert not (tmp_path / "run/grid/batchtopk-k2").exists()
+    assert (tmp_path / "run/grid/batchtopk-k2").exists()
 
 
 @pytest.mark.nightly
@@ -80,13 +83,13 @@ def test_a_grid_removes_nothing_by_the_name_of_a_step_alone(tmp_path):
     for mine in ("notes.txt", "run/grid/tensorboard/mine", "run/grid/.mine", "run/grid/x/mine"):
         (tmp_path / mine).parent.mkdir(exist_ok=True)
         (tmp_path / mine).write_text("mine")
-    before = {p for p in tmp_path.rglob("*") if p.name != "grid.json"}
+    before = {p for p in tmp_path.rglob("*") if p.parent.name != ".steps"}
     for name in ("", ".", "..", ".mine", "grid.csv", "tensorboard", "batchtopk-k2-checkpoints"):
-        for state in ("{}", "", '{"key": "0", "outputs": []}'):
-            (tmp_path / f"run/.steps/grid-{name}.json").write_text(state)
+        for state in (StepRecord(), StepRecord("0"), StepRecord(stale={"grid/x/mine": "0"})):
+            RunFolder(tmp_path / "run").records[f"grid-{name}"] = state
             (tmp_path / "run/grid/grid.csv").unlink()  # or there is nothing to do
             run(asked, tmp_path / "run", until="grid")
-            assert {p for p in tmp_path.rglob("*") if p.name != "grid.json"} == before
+            assert {p for p in tmp_path.rglob("*") if p.parent.name != ".steps"} == before
 
 
 @pytest.mark.slow
@@ -108,10 +111,9 @@ def test_a_grid_with_a_recorded_sae_outside_its_folder_is_refused(tmp_path, outp
         (tmp_path / mine).parent.mkdir(exist_ok=True)
         (tmp_path / mine).write_text("mine")
     (tmp_path / "run/grid/away").symlink_to(tmp_path)
-    state = {"key": "0", "outputs": [output]}
-    (tmp_path / "run/.steps/grid-old.json").write_text(json.dumps(state))
+    RunFolder(tmp_path / "run").records["grid-old"] = StepRecord("0", stale={output: "0"})
     before = set(tmp_path.rglob("*"))
-    with pytest.raises(InputError, match=r"grid-old\.json is damaged .*: delete it and run again"):
+    with pytest.raises(InputError, match="is not a path inside"):
         run(asked, tmp_path / "run", until="grid")
     assert set(tmp_path.rglob("*")) == before
 
@@ -126,16 +128,17 @@ def test_a_grid_folder_that_links_elsewhere_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_drops_the_table_of_a_grid_with_other_settings(tmp_path):
+def test_the_table_of_a_grid_with_other_settings_is_stale(tmp_path):
     from saelens_steer.pipeline.checks import checked_context
 
     grid = spec(grid=[{"vary": {"k": [2]}}])
     table = run(grid, tmp_path / "run", until="grid")
-    checked_context(grid, tmp_path / "run").drop_stale_grid()
+    checked_context(grid, tmp_path / "run").mark()
     assert table == tmp_path / "run/grid/grid.csv" and table.exists()
     other = grid.model_copy(update={"hook_name": "blocks.2.hook_resid_pre"})
-    checked_context(other, tmp_path / "run").drop_stale_grid()
-    assert not table.exists() and (tmp_path / "run/grid/batchtopk-k2/cfg.json").exists()
+    checked_context(other, tmp_path / "run").mark()
+    assert RunFolder(tmp_path / "run").stale() == ["grid/frontier.html", "grid/grid.csv"]
+    assert table.exists() and (tmp_path / "run/grid/batchtopk-k2/cfg.json").exists()
 
 
 @pytest.mark.slow

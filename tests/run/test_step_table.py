@@ -12,12 +12,13 @@ from typer.testing import CliRunner
 
 from saelens_steer.config import RunSpec, parse_config
 from saelens_steer.errors import InputError
+from saelens_steer.files import write_text
 from saelens_steer.pipeline import step_table
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.pipeline.run import carry_out
-from saelens_steer.pipeline.run_folder import RunFolder
 from saelens_steer.pipeline.step import RunInput, Step
 from saelens_steer.pipeline.step_table import CUSTOM, STEPS, dependants, needed, step
+from saelens_steer.run_folder import RunFolder
 from saelens_steer.steering import save_vectors
 
 INPUTS = {"model", "hook_name", "prompts", "metrics"}
@@ -66,7 +67,7 @@ def test_a_step_comes_after_its_dependencies_and_parts_belong_to_a_step():
 
 def test_no_file_has_two_writers():
     spec = parse_config(EVERYTHING, ["sweep.completions.files=true"])
-    written = [file for one in STEPS for file in (*one.writes(spec), *one.derived)]
+    written = [file for one in STEPS for file in one.writes(spec)]
     assert len(set(written)) == len(written)
 
 
@@ -143,9 +144,12 @@ def test_the_table_and_the_help_need_no_torch():
 
 
 BUILDER = '''
+from saelens_steer.files import write_text
+
+
 def count(run):
     """Write the number of features to select."""
-    (run.folder.path("count.txt")).write_text(str(run.spec.select.k))
+    write_text(run.folder.path("count.txt"), str(run.spec.select.k))
 '''
 
 
@@ -173,8 +177,8 @@ def test_adding_a_step_takes_an_entry_and_a_module(added, tmp_path):
         return (tmp_path / "run/count.txt").read_text()
 
     assert done(3) == "3"
-    (tmp_path / "run/count.txt").write_text("kept")
-    assert done(3) == "kept"
+    written = (tmp_path / "run/count.txt").stat().st_mtime_ns
+    assert done(3) == "3" and (tmp_path / "run/count.txt").stat().st_mtime_ns == written
     assert done(4) == "4"
     assert names(needed("count_features")) == ["count_features"]
 
@@ -190,12 +194,12 @@ def test_an_added_step_has_a_command_with_its_help(added):
     assert "count-features" in said and "Count the features." in said
 
 
-def test_a_rerun_step_removes_what_the_table_says_depends_on_it(tmp_path: Path):
+def test_a_rerun_step_makes_stale_what_the_table_says_depends_on_it(tmp_path: Path):
     folder = RunFolder(tmp_path, dependants)
     for name in ("select", "sweep", "report"):
-        folder.do(name, [1], [f"{name}.txt"], lambda n=name: (tmp_path / f"{n}.txt").touch())
-    folder.do("select", [2], ["select.txt"], lambda: (tmp_path / "select.txt").touch())
-    assert sorted(p.name for p in tmp_path.glob("*.txt")) == ["select.txt"]
+        folder.do(name, [1], [f"{name}.txt"], lambda n=name: write_text(tmp_path / f"{n}.txt", n))
+    folder.do("select", [2], ["select.txt"], lambda: write_text(tmp_path / "select.txt", "2"))
+    assert folder.stale() == ["report.txt", "sweep.txt"]
 
 
 def test_code_and_files_that_a_config_names_enter_the_keys_of_the_steps_that_use_them(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from checkpoints import random_family
 
-from saelens_steer.data import load_corpus, special_ids
+from saelens_steer.data import counted_corpus, load_corpus, special_ids
 from saelens_steer.errors import InputError
 from saelens_steer.model import load_model
 from saelens_steer.sae import sae_fingerprint, train_sae
@@ -122,9 +122,9 @@ def test_text_is_loaded_for_the_cache_and_not_for_every_epoch(
 
     def noted(name, tokenizer, n_tokens, seed):
         asked.append(n_tokens)
-        return load_corpus(name, tokenizer, n_tokens, seed)
+        return counted_corpus(name, tokenizer, n_tokens, seed)
 
-    monkeypatch.setattr(module, "load_corpus", noted)
+    monkeypatch.setattr(module, "counted_corpus", noted)
     monkeypatch.setattr(module.Training, "_train_into", lambda *a: pytest.fail("asked"))
     with pytest.raises(pytest.fail.Exception, match="asked"):
         spec = small(cached_tokens=1000, training_tokens=10**9)

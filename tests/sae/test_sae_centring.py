@@ -1,5 +1,6 @@
 """Laws of centring folded into an SAE: it reads uncentred activations as it read centred ones."""
 
+import warnings
 from copy import deepcopy
 
 import pytest
@@ -60,6 +61,14 @@ def test_the_folded_sae_encodes_x_as_the_old_one_encoded_x_minus_its_mean(case):
     folded, wanted = fold_centring(sae), sae.encode(CENTRED)
     assert (wanted != 0).any() and not torch.allclose(sae.encode(X), wanted)
     torch.testing.assert_close(codec.encode(folded, X), wanted)
+
+
+def test_loading_heeds_what_saelens_would_warn_of(tmp_path):
+    sae = an_sae("standard")
+    folder = save_sae(sae.float(), tmp_path / "sae")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_sae(folder).cfg.metadata.centring_folded
 
 
 @pytest.mark.parametrize("case", CASES)

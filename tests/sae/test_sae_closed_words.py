@@ -158,7 +158,7 @@ def test_the_line_says_what_was_folded_and_a_config_may_give_vectors(tmp_path, c
     scale = torch.as_tensor(given, dtype=torch.float64)
     computes(old.load(tmp_path, OWN, said=said), old.reference(X, mean=MEAN, scale=scale))
     size = "s = 7.5" if scale.numel() == 1 else "s from 2 to 7"
-    assert f"; (x − μ)/s folded, {size}" in capsys.readouterr().err
+    assert f"; it reads (x − μ)/s, folded into its weights ({size})" in capsys.readouterr().err
 
 
 UNKNOWN = {

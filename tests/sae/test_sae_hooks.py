@@ -77,5 +77,5 @@ def test_hooks_of_another_width_are_refused_before_any_training(
     random_model, small, tmp_path, monkeypatch, name
 ):
     monkeypatch.setattr(module, "Runner", lambda *a: pytest.fail("training began"))
-    with pytest.raises(InputError, match=r"use one of hook_resid_pre.*hook_mlp_out"):
+    with pytest.raises(InputError, match=r"cannot be used: .* hook_resid_pre.*hook_mlp_out"):
         train_sae(random_model, small(), f"blocks.2.{name}", tmp_path / "sae")

@@ -106,7 +106,7 @@ def test_an_unknown_folder_or_release_is_refused_with_the_nearest(tmp_path):
 def test_an_unknown_id_is_refused_with_the_nearest():
     with pytest.raises(InputError, match=r"no sae_id 'blocks\.8\.hook_resid_pr'; try .*pre"):
         load_sae(RELEASE, "blocks.8.hook_resid_pr")
-    with pytest.raises(InputError, match=r"no sae_id None; try blocks\."):
+    with pytest.raises(InputError, match=r"needs an sae_id; try blocks\."):
         load_sae(RELEASE)
 
 

@@ -29,11 +29,12 @@ def test_tensorboard_holds_the_lines_of_metrics_jsonl(random_model, small, tmp_p
     assert held_out == pytest.approx([line["held_out_explained_variance"] for line in lines])
 
 
-def test_a_new_training_deletes_the_curves_of_an_earlier_one(random_model, small, tmp_path):
+def test_a_new_training_renames_the_curves_of_an_earlier_one(random_model, small, tmp_path):
     pytest.importorskip("tensorboard", reason="no tensorboard")
     for seed in (0, 1):
         train_sae(random_model, small(seed=seed), HOOK, tmp_path / "sae", tensorboard=True)
-    assert len(list((tmp_path / "tensorboard/sae").iterdir())) == 1
+    for name in ("sae", "sae.earlier-1"):
+        assert len(list((tmp_path / "tensorboard" / name).iterdir())) == 1
 
 
 def test_weights_and_biases_is_given_the_lines_and_the_config(
@@ -88,7 +89,7 @@ def test_logging_changes_nothing_in_the_sae(random_model, small, tmp_path):
 def test_missing_tensorboard_is_reported_before_any_training(
     random_model, small, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(loggers, "find_spec", lambda name: None)
+    monkeypatch.setattr("saelens_steer.config.environment.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'saelens-steer\[tensorboard\]'"):
         train_sae(random_model, small(), HOOK, tmp_path / "sae", tensorboard=True)
     assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """Laws of SAELens releases and hub repositories, read offline from a hand-made cache."""
 
 import json
+import warnings
 from pathlib import Path
 
 import legacy_files as old
@@ -307,7 +308,8 @@ def test_a_release_whose_scale_is_missing_is_refused(hub, monkeypatch):
     sae = JumpReLUSAE(JumpReLUSAEConfig(d_in=D_IN, d_sae=D_SAE))
     sae.cfg.normalize_activations = "expected_average_only_in"
     sae.save_model(hub(GEMMA_FILES[0]) / GEMMA_FILES[1])
-    with pytest.warns(UserWarning, match="norm_scaling_factor not found"):  # noqa: SIM117
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # SAELens only warns
         with pytest.raises(InputError, match="has no norm_scaling_factor for it"):
             load_sae(*GEMMA)
 

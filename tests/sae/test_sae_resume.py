@@ -9,7 +9,13 @@ from stopping import stop_at
 from saelens_steer.errors import InputError
 from saelens_steer.sae import train_sae
 from saelens_steer.sae.training import runner as runner_module
-from saelens_steer.sae.training.resume import STATE, checkpoint_folder, keep_state, latest
+from saelens_steer.sae.training.resume import (
+    STATE,
+    checkpoint_folder,
+    keep_state,
+    latest,
+    remove_checkpoints,
+)
 
 HOOK = "blocks.2.hook_resid_pre"
 STOPPED = 30
@@ -188,3 +194,17 @@ def test_checkpoints_outside_the_folder_are_never_deleted(tmp_path):
     with pytest.raises(InputError, match="is not a path inside"):
         keep_state(own / "a/512", {"tokens": 512})
     assert (tmp_path / "away/512").is_dir()
+
+
+def test_only_checkpoints_are_deleted_from_their_folder(tmp_path):
+    out = tmp_path / "sae"
+    for mine in ("notes.txt", "best/weights", "0123456789abcdef-kept/weights"):
+        (tmp_path / "sae-checkpoints" / mine).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sae-checkpoints" / mine).write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    for settings in (1, 2):
+        own = checkpoint_folder(out, settings)
+        (own / "step").mkdir(parents=True)
+    assert len(sorted(tmp_path.rglob("*"))) == len(before) + 2
+    remove_checkpoints(out)
+    assert sorted(tmp_path.rglob("*")) == before

@@ -12,6 +12,7 @@ from saes import random_sae
 import saelens_steer as ss
 from saelens_steer.errors import InputError
 from saelens_steer.model import load_model
+from saelens_steer.pipeline import suggest
 from saelens_steer.sae import train_sae
 from saelens_steer.sae.quality import packed_contexts, sae_quality
 from saelens_steer.sae.training.config import runner_config
@@ -134,6 +135,45 @@ def test_activations_of_texts_that_begin_otherwise_are_refused(models):
     sae = sae_of(True)
     same = ss.cache_activations(model, TEXTS, hook_name=HOOK, chat=False, special_tokens=sae)
     assert swept(model, True, activations=same).rows.equals(swept(model, True).rows)
+
+
+def asked_of(model, sae, which, **options):
+    """A call that caches activations of its prompts, or is given some."""
+    row, how = sae.W_dec[3].detach(), {"chat": False, "max_new_tokens": 2, **options}
+    if which == "suggest_alpha":
+        return ss.suggest_alpha(model, row, TEXTS, sae=sae, **how).table
+    return ss.generate(
+        model, TEXTS, {"f": ss.set_to(sae, 3, 2.0), "row": row}, hook_name=HOOK, **how
+    )
+
+
+@pytest.mark.parametrize("which", ["suggest_alpha", "generate"])
+def test_activations_for_texts_begin_as_the_texts_do_or_are_refused(models, which):
+    for name, sae in (("gpt2", sae_of(True)), ("llama3", sae_of(False))):
+        model = models[name]
+        wrong, right = (
+            ss.cache_activations(model, TEXTS, hook_name=HOOK, chat=False, special_tokens=decides)
+            for decides in (None, sae)
+        )
+        with pytest.raises(InputError, match="special_tokens=sae"):
+            asked_of(model, sae, which, activations=wrong)
+        given = asked_of(model, sae, which, activations=right)
+        assert given.equals(asked_of(model, sae, which))
+        with pytest.raises(InputError, match="special_tokens=None"):
+            asked_of(model, sae_of(None), which, activations=right)
+
+
+def test_strengths_are_suggested_on_texts_that_begin_as_the_sae_was_trained(models, monkeypatch):
+    model, read = models["gpt2"], []
+    monkeypatch.setattr(
+        suggest, "text_losses", lambda _, heads, new: read.extend(heads) or [1.0] * len(new)
+    )
+    for with_bos in (True, None):
+        read.clear()
+        asked_of(model, sae_of(with_bos), "suggest_alpha")
+        assert {tuple(row) for row in read} == {tuple(row) for row in rows_of(model, with_bos)}
+    with pytest.raises(InputError, match="sae is None: give hook_name="):
+        ss.suggest_alpha(model, torch.ones(32), TEXTS, chat=False)
 
 
 def test_comparisons_of_edits_begin_texts_as_their_sae_was_trained(models):

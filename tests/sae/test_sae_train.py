@@ -271,7 +271,7 @@ def test_a_model_without_bos_is_trained_without_one(random_model, small):
         ({"options": {"k": 33}}, "k must be a number up to d_sae = 32, not 33"),
         ({"options": {"k": 0}}, "k must be a number"),
         ({"options": {"k": "many"}}, "k must be a number"),
-        ({"options": {"d_in": 3}}, "refuses the options"),
+        ({"options": {"k": 4, "d_in": 3}}, "'d_in' is set for you: leave it out of options"),
     ],
 )
 def test_what_sae_lens_does_not_know_is_refused_with_the_nearest(small, settings, hint):

@@ -14,12 +14,14 @@ GOOD = {
     "d_in": 192,
     "d_sae": 1024,
 }
+HERE = [{"l0": 15.8}]
+"""The training of an SAE that was trained here."""
 
 
 def test_a_good_sae_is_called_good_and_gets_no_warning():
     found = judged(GOOD)
     assert found["warnings"] == []
-    expected = "Good: 99 % of the loss recovered at L0 15.8, 3 % of features dead."
+    expected = "Good: 99.1 % of the loss recovered at L0 15.8, 3.1 % of features dead."
     assert found["verdict"] == expected
     assert {k: found[k] for k in GOOD} == GOOD
 
@@ -38,7 +40,7 @@ def test_a_good_sae_is_called_good_and_gets_no_warning():
     ],
 )
 def test_each_fault_has_a_sentence_that_says_what_to_do(change, says):
-    found = judged(GOOD | change)
+    found = judged(GOOD | change, HERE)
     assert len(found["warnings"]) == 1 and says in found["warnings"][0]
     kind = "Poor" if found["explained_variance"] < 0 else "Usable with care"
     assert found["verdict"].startswith(kind)
@@ -56,9 +58,11 @@ def test_an_unsettled_threshold_is_the_only_warning():
 def test_a_dense_or_crowded_sae_is_never_told_to_activate_more_features():
     poor = {"loss_recovered": 0.5, "explained_variance": 0.4, "dead_share": 0.3}
     for crowded in ({"l0": 100.0}, {"dense_share": 0.2}):
-        unexplained = " ".join(judged(GOOD | {"explained_variance": 0.5} | crowded)["warnings"])
+        unexplained = " ".join(
+            judged(GOOD | {"explained_variance": 0.5} | crowded, HERE)["warnings"]
+        )
         assert "train longer" in unexplained and "more active features" not in unexplained
-        text = " ".join(judged(GOOD | poor | crowded)["warnings"])
+        text = " ".join(judged(GOOD | poor | crowded, HERE)["warnings"])
         assert "raise the sparsity" in text and "train longer" in text
         assert "more active features" not in text and "lower the sparsity" not in text
 
@@ -86,11 +90,18 @@ def test_an_overfitted_sae_gets_a_warning():
 
 
 def test_features_silent_on_too_few_tokens_are_not_called_dead():
-    found = judged(GOOD | {"dead_share": 0.43, "n_tokens": 442})
+    found = judged(GOOD | {"dead_share": 0.43, "n_tokens": 442}, HERE)
     assert found["verdict"].endswith("43 % of features silent on 442 tokens.")
     [warning] = found["warnings"]
     assert "too few to call them dead: measure it on more text" in warning
     assert "lower" not in warning
+
+
+def test_a_loaded_sae_is_not_told_to_train_longer():
+    faults = {"loss_recovered": 0.5, "dead_share": 0.43, "dense_share": 0.12, "l0": 60.0}
+    for change in (faults, {"explained_variance": -2.7}, {"explained_variance": 0.5}):
+        ours, loaded = (judged(GOOD | change, lines)["warnings"] for lines in (HERE, []))
+        assert [one.split(": ")[0] for one in ours] == loaded != []
 
 
 def test_nearly_all_is_not_called_all():

@@ -130,7 +130,7 @@ def test_special_tokens_need_a_pass_that_begins_with_tokens(random_model, prompt
     resid = run_to_hook(random_model, *prompts, HOOK)
     push = add(torch.ones(random_model.cfg.d_model))
     with (
-        pytest.raises(InputError, match="begins with tokens"),
+        pytest.raises(InputError, match="starts from tokens"),
         steered(random_model, push, HOOK, exclude_special_tokens=True),
         torch.no_grad(),
     ):

@@ -190,3 +190,13 @@ def test_an_sae_that_reshapes_heads_is_the_same_sae_and_keeps_its_way(family):
         torch.testing.assert_close(last_token_logits(model, tokens, mask), want)
     assert own.shape == heads.shape
     torch.testing.assert_close(sae(heads), own)
+
+
+@pytest.mark.parametrize(
+    "hook", ["attn.hook_pattern", "attn.hook_q", "mlp.hook_post", "ln1.hook_normalized"]
+)
+def test_a_hook_without_one_vector_for_each_position_is_refused_before_any_pass(random_model, hook):
+    name = f"blocks.{LAYER}.{hook}"
+    passes = ss.steered(random_model, ss.add(torch.ones(9), 1.0), name, positions="prompt")
+    with pytest.raises(InputError, match=f"'{name}' cannot be used.*hook_resid_pre"), passes:
+        pytest.fail("the context was entered")

@@ -41,6 +41,7 @@ def test_safetensors_give_back_names_bits_hook_and_what_was_said(tmp_path):
     given, about = vectors(), {"feature_1": {"feature": 1, "alpha": -2.0, "why": "数学"}}
     path = ss.save_vectors(tmp_path / "v.safetensors", given, PRE, model="tiny", about=about)
     held = ss.load_vectors(path)
+    assert held.architecture is None
     assert all(same_bits(held.vectors[name], given[name]) for name in given)
     assert held.hook_names == dict.fromkeys(given, PRE)
     assert (held.model, held.about) == ("tiny", about)
@@ -85,6 +86,21 @@ def test_a_control_vector_names_the_architecture_of_the_models_own_gguf_file(
     hint = text_of(gguf.GGUFReader(path), "controlvector.model_hint")
     assert hint == keys["general.architecture"]
     assert ss.load_vectors(path).model == "mine"
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".gguf"])
+@pytest.mark.parametrize("name", ["LlamaForCausalLM", "llama", "OwnForCausalLM", None])
+def test_an_architecture_comes_back_and_is_asked_for_where_other_tools_read_it(
+    tmp_path, capsys, suffix, name
+):
+    path, given = tmp_path / f"v{suffix}", {PRE: vectors()["feature_0"]}
+    held = ss.load_vectors(ss.save_vectors(path, given, model="mine", architecture=name))
+    assert (held.model, held.architecture) == ("mine", name)
+    asked = name is None and suffix == ".gguf"
+    assert ("give architecture=, the model's class" in capsys.readouterr().err) == asked
+    written = path.read_bytes()
+    ss.save_vectors(path, held.vectors, model=held.model, architecture=held.architecture)
+    assert path.read_bytes() == written
 
 
 def test_every_architecture_that_a_control_vector_may_name_is_one_of_llama_cpps():
@@ -171,6 +187,12 @@ def test_hooks_that_a_control_vector_cannot_express_are_refused(tmp_path, hook_n
     with pytest.raises(InputError, match=complaint):
         ss.save_vectors(tmp_path / "v.gguf", vectors(1), hook_name)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("given", [[torch.ones(4)], torch.ones(4)])
+def test_vectors_without_names_are_refused(tmp_path, unchecked, given):
+    with pytest.raises(InputError, match=r'should map names to vectors, .*: write {"name": v}'):
+        ss.save_vectors(tmp_path / "v.safetensors", given, PRE)
 
 
 def test_two_vectors_of_one_layer_are_no_control_vector(tmp_path):
@@ -275,7 +297,7 @@ def test_control_vectors_as_repeng_writes_them_are_read(tmp_path):
     writer.write_tensors_to_file()
     writer.close()
     held = ss.load_vectors(tmp_path / "v.gguf")
-    assert (held.model, held.about) == ("mistral", {})
+    assert (held.model, held.architecture, held.about) == ("mistral", "mistral", {})
     assert {name: v[0].item() for name, v in held.vectors.items()} == {
         "blocks.3.hook_resid_post": 3.0,
         "blocks.12.hook_resid_post": 12.0,

@@ -9,7 +9,7 @@ from steering.plain_edits import F, G, encoded, firing_sae, our_edits
 
 import saelens_steer as ss
 from saelens_steer.config import CompareEditsSettings
-from saelens_steer.data import Prompt, encode_prompts
+from saelens_steer.data import Prompt, encode_prompts, pad_left
 from saelens_steer.metrics import kl
 from saelens_steer.model import generate, last_token_logits, run_to_hook, stop_token_ids
 from saelens_steer.steering import Variant, add, set_to, steered
@@ -45,6 +45,12 @@ def table(random_model, edits):
 def patched(model, variants, prompts=TEXTS, **settings) -> pd.DataFrame:
     settings = {"max_new_tokens": N_NEW, "metrics": ["kl", "distinct_words"], **settings}
     return ss.compare_edits(model, variants, prompts, HOOK, **settings)
+
+
+def padded(model, texts):
+    """The texts' tokens and mask."""
+    heads = [e.head for e in encode_prompts(model.tokenizer, texts)]
+    return pad_left(heads, model.tokenizer)
 
 
 def alone(model, text: str, edit, **where) -> tuple[str, float]:
@@ -133,10 +139,16 @@ def test_positions_generated_leave_the_prompts_logits_as_they_are(random_model, 
     assert (rows != original).any()
 
 
-def test_generating_one_token_leaves_nothing_to_edit_beyond_the_prompt(random_model, edits):
-    settings = {"positions": "generated", "max_new_tokens": 1}
-    table = patched(random_model, edits, **settings)
-    assert (table.groupby("prompt")["completion"].nunique() == 1).all()
+def test_texts_that_end_at_their_first_token_are_not_edited_beyond_the_prompt(
+    random_model, edits, monkeypatch
+):
+    first = alone(random_model, TEXTS[0], None)[0]
+    new = generate(random_model, *padded(random_model, TEXTS), 1)[:, 0]
+    stops = [*stop_token_ids(random_model), *new.tolist()]
+    for module in ("model.generation", "sweeps.compare_edits"):
+        monkeypatch.setattr(f"saelens_steer.{module}.stop_token_ids", lambda _: stops)
+    table = patched(random_model, edits, positions="generated")
+    assert first and (table["completion"] == "").all() and not table["truncated"].any()
 
 
 def test_a_batch_of_prompts_equals_one_by_one(table, random_model, edits):
@@ -216,12 +228,8 @@ def test_prompts_may_be_raw_text_and_stand_under_a_system_message(random_model, 
     assert bare.loc[0, "completion"] == expected
     told = {"chat": True, "system": "Answer briefly. " * 3}
     told = patched(random_model, {"add": edits["add"]}, TEXTS[:1], **told)
-    asked = patched(random_model, {}, TEXTS[:1], chat=True)
+    asked = patched(random_model, {"add": edits["add"]}, TEXTS[:1], chat=True)
     assert told.loc[0, "completion"] != asked.loc[0, "completion"] != expected
-
-
-def test_no_variants_are_the_original_alone(random_model):
-    assert patched(random_model, {})["variant"].tolist() == ["original"] * len(TEXTS)
 
 
 @pytest.fixture
@@ -237,6 +245,8 @@ def untouched(random_model, monkeypatch):
     [
         ({"variants": {"original": add(torch.ones(32))}}, "cannot be called 'original'"),
         ({"variants": {"v": []}}, "'v' has no edit"),
+        ({"variants": {}}, r"nothing to apply: give \{\"push\": ss\.add\(vector, 2\.0\)\}"),
+        ({"positions": "generated", "max_new_tokens": 1}, "max_new_tokens should be at least 2"),
         ({"variants": {"v": [ablate(firing_sae(32), F)] * 2}}, "two edits at one hook"),
         ({"variants": {"v": ablate(firing_sae(16), F)}}, "16 dimensions"),
         ({"hook_name": "blocks.2.hook_resid_pr"}, "hook_resid_pre"),

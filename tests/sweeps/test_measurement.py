@@ -187,3 +187,10 @@ def test_public_names_are_never_shadowed_by_subpackages():
     assert not packages & set(ss.__all__)
     for name in ss.__all__:
         assert getattr(ss, name) is getattr(ss, name)
+
+
+def test_a_store_gives_tensors_in_one_order(tmp_path):
+    found = {f"t{i}": torch.ones(i + 1) for i in range(8)}
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        for _ in range(4):
+            assert [*Store(folder, "k").tensors("a", lambda: found)] == [*found]

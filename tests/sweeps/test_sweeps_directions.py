@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import saelens_steer as ss
+from saelens_steer.sweeps import Measurement
 
 HOOK = "blocks.2.hook_resid_pre"
 TEXTS = [ss.Prompt("1", "the sum of two", "a"), ss.Prompt("2", "def add(a, b):", "b")]
@@ -40,6 +41,24 @@ def test_names_stand_in_rows_claims_and_headline_beside_features(swept, vector):
     alone = swept(features=[3])
     np.testing.assert_allclose(kl_of(result, "feature_3"), kl_of(alone, "feature_3"), rtol=1e-4)
     assert any(name in result.headline for name in ("feature 3", "caa", "against"))
+
+
+@pytest.mark.parametrize(("n", "said"), [(39, True), (40, False), (0, False)])
+def test_too_few_controls_for_a_claim_are_said_before_the_sweep(
+    swept, vector, capsys, monkeypatch, n, said
+):
+    begun: list[str] = []
+    rows = Measurement.logit_rows
+
+    def noting(self, *args):
+        begun.append(capsys.readouterr().err)
+        return rows(self, *args)
+
+    monkeypatch.setattr(Measurement, "logit_rows", noting)
+    result = swept(directions={"v": vector, "w": -vector}, n_controls=n)
+    need = "claims about 2 directions need at least 40 controls and have 39"
+    assert (need in begun[0]) == said
+    assert any(need in sentence for sentence in result.warnings) == said
 
 
 FORMS = {
@@ -107,9 +126,15 @@ ELSEWHERE = {"v": "blocks.1.hook_resid_pre", "w": "blocks.3.hook_resid_pre"}
         (lambda v: {}, r"nothing to sweep: pass features=\[…\] or directions=…"),
         (lambda v: {"features": []}, "nothing to sweep"),
         (lambda v: {"directions": {}}, "nothing to sweep"),
-        (lambda v: {"directions": {"caa": 0 * v}}, "direction caa is zero"),
-        (lambda v: {"directions": {"a": v, "b": v * torch.nan}}, "direction b is not finite"),
-        (lambda v: {"directions": {"a": v / 0}}, "direction a is not finite"),
+        (lambda v: {"directions": {"caa": 0 * v}}, r"directions\['caa'\] is zero"),
+        (
+            lambda v: {"directions": {"a": v, "b": v * torch.nan}},
+            r"directions\['b'\] has entries that are not finite",
+        ),
+        (
+            lambda v: {"directions": {"a": v / 0}},
+            r"directions\['a'\] has entries that are not finite",
+        ),
         (lambda v: {"directions": {"s": {3: 0.0}}}, "direction s is zero"),
         (lambda v: {"directions": {"w": v[:3]}}, r"directions\['w'\] has shape \[3\]"),
         (lambda v: {"directions": {"m": torch.stack([v, v])}}, "holds 2 vectors: give each a name"),
@@ -117,7 +142,7 @@ ELSEWHERE = {"v": "blocks.1.hook_resid_pre", "w": "blocks.3.hook_resid_pre"}
         (lambda v: {"directions": {3: v}}, "has the name 3: names are strings"),
         (lambda v: {"directions": {" ": v}}, "has the name ' '"),
         (lambda v: {"directions": {"feature_3": v}, "features": 3}, "are called 'feature_3'"),
-        (lambda v: {"directions": {"isotropic_up": v}}, "'isotropic_up' is a name of controls"),
+        (lambda v: {"directions": {"isotropic_up": v}}, "'isotropic_up' is a name for controls"),
         (lambda v: {"directions": {"s": {}}}, "is empty: write weights of features"),
         (lambda v: {"directions": {"s": {3: "a"}}}, "should hold numbers"),
         (lambda v: {"directions": {"s": {3: 1, 99: 1}}}, "feature 99 is out of range"),
@@ -142,7 +167,7 @@ ELSEWHERE = {"v": "blocks.1.hook_resid_pre", "w": "blocks.3.hook_resid_pre"}
         (lambda v: {"sae": None, "features": 3, "hook_name": HOOK}, "pass directions instead"),
         (
             lambda v: {"sae": None, "directions": {"s": {3: 1.0}}, "hook_name": HOOK},
-            "is a sum of features, and sae is None",
+            "is a sum of features, but sae is None",
         ),
         (
             lambda v: {
@@ -189,7 +214,7 @@ def test_options_of_add_act_on_the_sum(vector):
     [
         ((2, 3, 32), 1.0, r"direction has shape \[2, 3, 32\]"),
         ((0, 32), 1.0, r"direction has shape \[0, 32\]"),
-        ((2, 32), [1.0, 2.0, 3.0], r"alpha has shape \[3\], and direction \[2, 32\]"),
+        ((2, 32), [1.0, 2.0, 3.0], "alpha has 3 numbers for 2 directions"),
         ((32,), [1.0, 2.0], "give one number, or one for each direction"),
     ],
 )

@@ -66,7 +66,7 @@ def test_by_kl_controls_have_the_mean_kl_of_their_candidate_at_the_same_strength
     plain = natural.rows.query("family == 'candidate' and alpha != 0")
     assert tested["m"].to_numpy() == pytest.approx(plain["m"].to_numpy(), abs=1e-5)
     assert "matched_to" not in natural.rows
-    assert "same KL (covariance)" in found.headline and "same size" in natural.headline
+    assert "same KL (covariance)" in found.headline and "same norm" in natural.headline
 
 
 def test_by_norm_controls_are_pushed_as_far_as_their_candidate_in_units_of_kl(
@@ -79,7 +79,7 @@ def test_by_norm_controls_are_pushed_as_far_as_their_candidate_in_units_of_kl(
     tested = found.rows.query("family == 'candidate' and alpha != 0")
     means = tested.groupby(["direction", "alpha"])["kl"].mean().reset_index()
     assert (means["kl"] / means["alpha"].abs() - 1).abs().max() <= 0.02 + 1e-4
-    assert "same size (covariance)" in found.headline
+    assert "same norm (covariance)" in found.headline
 
 
 def test_controls_go_the_way_of_the_sign_of_their_strength(random_model, small_sae):

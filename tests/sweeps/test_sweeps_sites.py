@@ -38,7 +38,7 @@ def model(request, random_model, random_bridge, gemma):
 
 @torch.no_grad()
 def by_hand(model, hook_name: str, change, alphas) -> dict[tuple[str, float], float]:
-    """KL to the unsteered model of every prompt × α, one row at a time."""
+    """KL from the unsteered model of every prompt × α, one row at a time."""
     found = {}
     for prompt in PROMPTS:
         tokens = model.tokenizer(prompt, return_tensors="pt").input_ids

@@ -244,7 +244,7 @@ def test_completions_in_units_of_kl_are_pushed_as_far_as_the_logits(random_model
 
 def test_a_kl_that_no_push_reaches_is_refused_in_a_sentence(random_model, small_sae):
     sentence = (
-        r"^feature_3 does not reach a mean KL of 500: a push of norm .* choose smaller strengths$"
+        r"^feature_3 does not reach a mean KL of 500: even a push of norm .* choose a smaller KL$"
     )
     with pytest.raises(ss.InputError, match=sentence):
         ss.sweep(random_model, small_sae, TEXTS, **(KL | {"alphas": [500]}))

@@ -24,6 +24,7 @@ from saelens_steer.model.engine.layers import (
 )
 from saelens_steer.model.engine.token_tree import Tree
 from saelens_steer.model.forward import final_logits
+from saelens_steer.model.generation import UNDEFINED
 
 LEAVE = 0.75
 """Finished rows are dropped once unfinished ones are at most this share of the batch."""
@@ -123,6 +124,8 @@ def decode(
 ) -> Int[Tensor, "row new_pos"]:
     """Up to n_tokens new tokens for each prefilled row; `pad` after a row's stop token.
 
+    A row whose residual or logits overflow ends in UNDEFINED.
+
     `steer(rows, tokens)` edits the activation [1, row, d_model] of the rows still in the batch as
     they read those tokens; `choose(logits, rows, step)` picks their next tokens.
     """
@@ -131,9 +134,10 @@ def decode(
     rows, ends = torch.arange(len(lengths), device=device), torch.tensor(stops, device=device)
     unfinished, logits = torch.ones_like(rows, dtype=torch.bool), final_logits(model, last)
     for step in range(n_tokens):
-        picked = choose(logits, rows, step)
+        sound = last.float().norm(dim=-1).isfinite() & logits.amax(-1).isfinite()
+        picked = choose(logits.nan_to_num(0.0), rows, step).where(sound, UNDEFINED)
         new[rows, step] = torch.where(unfinished, picked, pad)
-        unfinished = unfinished & ~torch.isin(picked, ends)
+        unfinished = unfinished & sound & ~torch.isin(picked, ends)
         n_unfinished = int(unfinished.sum())
         if n_unfinished == 0 or step == n_tokens - 1:
             return new[:, : step + 1]
@@ -142,11 +146,11 @@ def decode(
             rows, picked = rows[unfinished], picked[unfinished]
             unfinished = unfinished[unfinished]
         at = lengths[rows] + step
-        x = _embedded(model, picked, at)[None]
+        x = _embedded(model, picked.clamp(min=0), at)[None]
         attends = [cache.attend(number, layer) for number, layer in enumerate(layers)]
         x = _run(layers, x, at, attends, site, steer(rows, picked))
         cache.used += 1
-        logits = final_logits(model, x[0])
+        last, logits = x[0], final_logits(model, x[0])
     return new
 
 

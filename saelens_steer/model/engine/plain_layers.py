@@ -31,7 +31,7 @@ def why_not(model: HookedTransformer) -> str | None:
     if cfg.original_architecture in POST_NORM_ARCHITECTURES:
         return "the model has norms only after attention and MLP"
     if any(n is not None and n.length != cfg.d_head for n in (b.attn.q_norm for b in model.blocks)):
-        return "the model norms queries and keys of all heads together"
+        return "the model normalises the queries and keys of all heads together"
     if cfg.normalization_type not in ("RMS", "RMSPre", "LN", "LNPre"):
         return f"the model's norm is {cfg.normalization_type}"
     if cfg.positional_embedding_type not in ("rotary", "standard"):

@@ -1,5 +1,8 @@
-"""Models in one GGUF file: the header, the transformers config that it amounts to, the weights."""
+"""Models in one GGUF file: the header, the transformers config that it amounts to, the weights.
 
-from saelens_steer.model.gguf.header import DAMAGE as GGUF_DAMAGE
-from saelens_steer.model.gguf.header import gguf_package
-from saelens_steer.model.gguf.load import find_gguf, from_gguf
+Imported when first used; `__init__.pyi` lists the names.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from huggingface_hub import hf_hub_download
 
-from saelens_steer.errors import InputError, one_line
+from saelens_steer.errors import InputError, existing, one_line
+from saelens_steer.model.snapshot import download_failure
 
 NOT_A_MODEL = {
     "adapter": "a LoRA adapter without its base: merge it (llama-export-lora) and give the result",
@@ -19,7 +22,7 @@ NOT_A_MODEL = {
     "vocab": "a vocabulary without weights: give the file of the model",
     "controlvector": "a control vector: give the file of the model (load_vectors reads this one)",
 }
-DAMAGE = (ValueError, LookupError, TypeError, OverflowError, OSError, MemoryError)
+GGUF_DAMAGE = (ValueError, LookupError, TypeError, OverflowError, OSError, MemoryError)
 """Exceptions that the package gguf raises for a damaged file."""
 
 
@@ -39,6 +42,23 @@ class GgufFile:
         return self.values["general.architecture"]
 
 
+def find_gguf(name: str, revision: str | None = None) -> Path | None:
+    """The file that a name ending in .gguf refers to: a path, or owner/repository/file on the hub.
+
+    None for any other name.
+    """
+    path = Path(name).expanduser()
+    if path.suffix != ".gguf" or path.is_dir():
+        return None
+    on_hub = re.fullmatch(r"([\w.-]+/[\w.-]+)/(.+)", name)
+    if path.is_file() or on_hub is None:
+        return path
+    try:
+        return Path(hf_hub_download(on_hub[1], on_hub[2], revision=revision))
+    except Exception as e:  # hub, network and disk errors share no base class
+        raise InputError(download_failure(name, revision, e)) from e
+
+
 def gguf_package() -> Any:
     """The package gguf; InputError if it is not installed."""
     try:
@@ -50,9 +70,7 @@ def gguf_package() -> Any:
 
 def read_gguf(path: Path) -> GgufFile:
     """The header of a model's file; InputError for a damaged file or one without a model."""
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
-    stat = path.stat()
+    stat = existing(path).stat()
     return _read_header(path, stat.st_size, stat.st_mtime_ns)
 
 
@@ -65,7 +83,7 @@ def _read_header(path: Path, size: int, mtime_ns: int) -> GgufFile:  # noqa: ARG
         values = {name: _value(name, field) for name, field in reader.fields.items()}
         shapes = {t.name: tuple(int(n) for n in reversed(t.shape)) for t in reader.tensors}
         vectors = {t.name: np.array(t.data) for t in reader.tensors if _is_vector(t)}
-    except DAMAGE as error:
+    except GGUF_DAMAGE as error:
         raise InputError(
             f"{path} is damaged, or not a GGUF file ({one_line(error)}): download it again"
         ) from None

@@ -7,13 +7,11 @@ header by `gguf_config`, which refuses a file unless each key and each tensor is
 from __future__ import annotations
 
 import copy
-import re
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
 from transformers import (
     AutoModelForCausalLM,
     PretrainedConfig,
@@ -25,36 +23,24 @@ from saelens_steer.errors import InputError, one_line
 from saelens_steer.model.checkpoint import Checkpoint
 from saelens_steer.model.configs import text_config
 from saelens_steer.model.gguf.config import gguf_config
-from saelens_steer.model.gguf.header import DAMAGE, GgufFile, read_gguf
+from saelens_steer.model.gguf.header import GGUF_DAMAGE, GgufFile, read_gguf
 from saelens_steer.model.gguf.tokenizer import gguf_tokenizer
-from saelens_steer.model.snapshot import content_hash, download_failure, snapshot_commit
+from saelens_steer.model.snapshot import ADAPTER_CONFIG, content_hash, snapshot_commit
 from saelens_steer.model.tokenizer import with_tokenizer
 
 ENDS = ("eos", "eot", "eom")
 """Ends of text, of a turn and of a message: llama.cpp stops at each."""
 
 
-def find_gguf(name: str, revision: str | None = None) -> Path | None:
-    """The file that a name ending in .gguf refers to: a path, or owner/repository/file on the hub.
-
-    None for any other name.
-    """
-    path = Path(name).expanduser()
-    if path.suffix != ".gguf" or path.is_dir():
-        return None
-    on_hub = re.fullmatch(r"([\w.-]+/[\w.-]+)/(.+)", name)
-    if path.is_file() or on_hub is None:
-        return path
-    try:
-        return Path(hf_hub_download(on_hub[1], on_hub[2], revision=revision))
-    except Exception as e:  # hub, network and disk errors share no base class
-        raise InputError(download_failure(name, revision, e)) from e
-
-
 def from_gguf(
     name: str, path: Path, tokenizer: PreTrainedTokenizerBase | None = None
 ) -> Checkpoint:
     """The checkpoint in a file, with its own tokenizer unless another is given."""
+    if (beside := path.parent / ADAPTER_CONFIG).exists():
+        raise InputError(
+            f"{beside} lies beside {path}, and transformers would apply that adapter to it: move "
+            "one of them to another folder"
+        )
     file = read_gguf(path)
     config = text_config(gguf_config(file))
     return Checkpoint(
@@ -78,11 +64,12 @@ def read_gguf_weights(
             gguf_file=file.path.name,
             config=copy.deepcopy(config),
             dtype=dtype,
+            trust_remote_code=False,
             attn_implementation="eager",
             output_loading_info=True,
             **_dequantized(),
         )
-    except (*DAMAGE, RuntimeError, ImportError) as error:
+    except (*GGUF_DAMAGE, RuntimeError, ImportError) as error:
         raise InputError(f"transformers cannot read {file.path}: {one_line(error)}") from error
     hf, info = loaded
     if left_out := sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]])):

@@ -16,7 +16,7 @@ from tokenizers import decoders, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from saelens_steer.errors import InputError, one_line
-from saelens_steer.model.gguf.header import DAMAGE, GgufFile
+from saelens_steer.model.gguf.header import GGUF_DAMAGE, GgufFile
 
 LLAMA3 = ("llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral")
 WHOLE_WORDS = (*LLAMA3, "tekken")
@@ -65,7 +65,7 @@ def _from_transformers(file: GgufFile, adds_bos: bool) -> Any:
             return PreTrainedTokenizerFast.from_pretrained(
                 folder, gguf_file="model.gguf", add_bos_token=adds_bos, local_files_only=True
             )
-    except (*DAMAGE, RuntimeError) as error:
+    except (*GGUF_DAMAGE, RuntimeError) as error:
         raise InputError(
             f"the tokenizer in {file.path} cannot be read ({one_line(error)}): {ELSEWHERE}"
         ) from error

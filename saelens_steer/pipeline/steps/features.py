@@ -38,7 +38,7 @@ def feature_data(run: RunContext) -> None:
 def features(run: RunContext) -> None:
     """Write features.html from feature_pages.json, and labels.json if it exists."""
     data = read_mapping(run.folder.path("feature_pages.json"))
-    labels = read_labels(run.folder.path("labels.json"))
+    labels = read_labels(run.folder.current("labels.json"))
     name = run.folder.root.resolve().name
     write_text(run.folder.path("features.html"), features_page(data, name, labels=labels))
 

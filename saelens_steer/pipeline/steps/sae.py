@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,8 +15,10 @@ from sae_lens import SAE
 
 from saelens_steer.config import TrainSpec
 from saelens_steer.data import PromptReader, load_corpus, token_ids
+from saelens_steer.file_names import file_name
 from saelens_steer.files import write_json, write_text
 from saelens_steer.pipeline.context import RunContext
+from saelens_steer.pipeline.inputs import LOG
 from saelens_steer.pipeline.step_table import grid_specs
 from saelens_steer.progress import say
 from saelens_steer.report import frontier_figure, write_figure
@@ -52,7 +54,7 @@ def train(run: RunContext) -> None:
     del run.source_sae  # later steps read the saved one
     remove_checkpoints(folder)
     if source := run.source_with_figures:
-        _copy(source, folder, "metrics.jsonl")
+        _copy(source, folder, LOG)
 
 
 def quality(run: RunContext) -> None:
@@ -77,7 +79,7 @@ def audit_fit(run: RunContext) -> None:
     """Write audit.json: whether the SAE fits the model and hook; print any failures."""
     found = audited(run, run.sae)
     write_json(run.folder.path(f"sae/{AUDIT}"), asdict(found))
-    for sentence in may_not_fit(found.failures):
+    for sentence in may_not_fit(found.failures, found.notes):
         say(f"warning: {sentence}")
 
 
@@ -125,27 +127,20 @@ def grid(run: RunContext) -> Callable[[], None]:
     """Train each SAE of the grid as its own step; the writer makes grid.csv and its figure."""
     sae = run.spec.sae
     job = SAEGrid(run.model, sae.grid_specs, run.hook_name, **sae.log.model_dump())
-    _drop_others(run, set(sae.grid_specs))
+    _drop_others(run, set(map(file_name, sae.grid_specs)))
     for name, settings in grid_specs(run.spec).items():
-        folder = f"{GRID}/{name}"
+        folder = f"{GRID}/{file_name(name)}"
         inputs = [run.model_key, run.hook_name, run.corpus_version, settings]
         make = partial(job.train, name, run.folder.path(folder))
-        run.folder.do(f"{GRID_STEP}{name}", inputs, [folder], make)
+        run.folder.do(f"{GRID_STEP}{file_name(name)}", inputs, [folder], make)
     return partial(_write_table, run)
 
 
 def _drop_others(run: RunContext, names: set[str]) -> None:
-    """Remove the SAEs of an earlier grid that this one does not have."""
-    for step in run.folder.steps(GRID_STEP):
+    """Make the SAEs of an earlier grid that this one does not have stale."""
+    for step in run.folder.records.steps(GRID_STEP):
         if step.removeprefix(GRID_STEP) not in names:
-            folders = run.folder.outputs(step)  # checked, unlike the name in the file's name
-            run.folder.drop(step, [path for folder in folders for path in _leftovers(folder)])
-
-
-def _leftovers(folder: str) -> tuple[str, str]:
-    """The checkpoints and curves that training may have left beside an SAE's folder."""
-    path = PurePosixPath(folder)
-    return f"{folder}-checkpoints", str(path.parent / "tensorboard" / path.name)
+            run.folder.drop(step)
 
 
 def _write_table(run: RunContext) -> None:
@@ -159,7 +154,7 @@ def _write_table(run: RunContext) -> None:
 
 def _row(run: RunContext, name: str, spec: TrainSpec) -> dict[str, Any]:
     """The row of one SAE in grid.csv."""
-    quality = read_quality(run.folder.path(GRID) / name)
+    quality = read_quality(run.folder.path(GRID) / file_name(name))
     about = {"name": name, "architecture": spec.architecture, "d_sae": spec.d_sae}
     about["options"] = json.dumps(spec.options, sort_keys=True)
     return about | {key: quality[key] for key in MEASURES} | {"verdict": quality["verdict"]}

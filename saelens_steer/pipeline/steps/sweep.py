@@ -15,6 +15,7 @@ from saelens_steer.errors import InputError
 from saelens_steer.files import digest
 from saelens_steer.metrics import LogitMetric, metrics_version
 from saelens_steer.model import hook_layer
+from saelens_steer.pipeline.arguments import say_untestable
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.pipeline.outputs import read_rows, write_result, write_rows
 from saelens_steer.pipeline.result import Result
@@ -34,6 +35,7 @@ def sweep(run: RunContext) -> None:
     context = edit_context(run, sae, [run.spec.sweep.edit])
     measurement = replace(run.measurement(sae), context=context)
     everything = with_controls(measurement, _tested(run, sae), run.activations)
+    say_untestable(everything)
     _say_size(measurement, everything)
     measurement = _calibrated(run, measurement, everything)
     chosen = _chosen(run, everything)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -112,9 +113,14 @@ def checkpoint_in(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def refusing(what: str, damage: tuple[type[Exception], ...]) -> Iterator[None]:
-    """Turn exceptions for unsafe pickles and damaged files into InputError, prefixed by `what`."""
+    """Turn exceptions for unsafe pickles and damaged files into InputError, prefixed by `what`.
+
+    Silences SAELens's warnings about a file, all of which the loading here heeds or refuses.
+    """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"sae_lens\.")
+            yield
     except InputError:
         raise
     except UnpicklingError:
@@ -179,10 +185,7 @@ def _value(text: str) -> Any:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    try:
-        data = read_json(file)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{file} is not valid JSON: {one_line(error)}") from None
+    data = read_json(file)
     return data if isinstance(data, dict) else {}
 
 

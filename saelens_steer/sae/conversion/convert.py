@@ -139,7 +139,7 @@ def _check_one_hook(checkpoint: Checkpoint, hooks: Hooks) -> None:
         reads = f"reads {hooks.word or 'one side of a module'}"
         writes = f"writes {hooks.out_word or 'the other'}"
         raise InputError(
-            f"{file} is a transcoder ({reads}, {writes}), not an SAE of one hook: load it from its "
+            f"{file} is a transcoder ({reads}, {writes}), not an ordinary SAE: load it from its "
             "SAELens release"
         )
     named = next((name for name in names_of(file) if OTHER_KINDS.search(name)), None)
@@ -148,7 +148,7 @@ def _check_one_hook(checkpoint: Checkpoint, hooks: Hooks) -> None:
         why = f"is called {named}" if named else f"reads {hooks.word}, as transcoders do"
         raise InputError(
             f"{file} {why}: load a transcoder from its SAELens release, or write "
-            '"transcoder": false into a config.json beside it if it is an SAE of one hook'
+            '"transcoder": false into a config.json beside it if it is an ordinary SAE'
         )
 
 
@@ -275,5 +275,5 @@ def _of_input(sae: SAE[Any], norm: Normalisation) -> str:
     size = f"s = {low}" if low == high else f"s from {low} to {high}"
     x = "(x − μ)" if mean.any() else "x"
     if not bool((scale == 1).all()):
-        return f"; {x}/s folded, {size}"
-    return "; x − μ folded" if mean.any() else ""
+        return f"; it reads {x}/s, folded into its weights ({size})"
+    return "; it reads x − μ, folded into its weights" if mean.any() else ""

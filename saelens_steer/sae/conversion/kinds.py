@@ -168,7 +168,7 @@ def _said_of_bias(checkpoint: Checkpoint, tensors: Tensors) -> dict[str, bool]:
     if before is not None and before[0] == "pre_bias" and after is None:
         said["pre_bias: a tensor"] = True
     if before is not None and after is not None and not before[1].equal(after[1]) and said:
-        said[f"{before[0]}: another tensor than {after[0]}"] = False
+        said[f"{before[0]}: a different tensor from {after[0]}"] = False
     return said
 
 

@@ -74,9 +74,7 @@ def tensors_by_role(checkpoint: Checkpoint) -> Tensors:
     found: Tensors = {}
     for name in checkpoint.weights:
         if other := next((what for pattern, what in OTHERS if pattern.search(name)), None):
-            raise InputError(
-                f"{checkpoint.file} holds {name}, {other}: it is not an SAE of one hook"
-            )
+            raise InputError(f"{checkpoint.file} holds {name}, {other}: it is not an ordinary SAE")
     for name, tensor in checkpoint.weights.items():
         if (role := NAMES.get(name)) is None:
             _check_irrelevant(checkpoint, name, tensor)

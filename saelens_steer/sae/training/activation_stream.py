@@ -53,8 +53,8 @@ class ActivationStream:
                     empty = 0
                     yield vectors
         raise InputError(
-            f"{EMPTY_BATCHES} batches of the corpus in a row have no token to train on: tokens is "
-            f"{self.spec.tokens}, max_norm is {self.spec.max_norm}; change these or the corpus"
+            f"{EMPTY_BATCHES} consecutive batches of the corpus have no token to train on: tokens "
+            f"is {self.spec.tokens}, max_norm is {self.spec.max_norm}; change these or the corpus"
         )
 
     def _activations(self, tokens: Tokens, wanted: Mask) -> Vectors:
@@ -68,7 +68,7 @@ class ActivationStream:
         if self.spec.tokens == "all":
             return wanted
         inside = torch.ones_like(wanted)
-        inside[:, -1] = False  # contexts are cut anywhere, so their end is no assistant start
+        inside[:, -1] = False  # contexts are cut anywhere, so their end is not an assistant start
         return wanted & diagnostic_positions(tokens, inside, self.tokenizer)
 
 

@@ -12,9 +12,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from sae_lens import LanguageModelSAERunnerConfig, LoggingConfig
 from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 
-from saelens_steer.config import TrainSpec
+from saelens_steer.config import TrainSpec, check_architecture
 from saelens_steer.data import begins_with_bos
-from saelens_steer.errors import InputError, one_line, or_known
+from saelens_steer.errors import InputError, one_line
 from saelens_steer.model.model_class import Model, tokenizer_of
 from saelens_steer.sae.training.resume import PER_TRAINING, latest
 from saelens_steer.sae.training.scaling import SCALABLE
@@ -28,25 +28,9 @@ WHITENING, WIDTHS = "covariance_whitening", "matryoshka_widths"
 
 
 def check_train_spec(spec: TrainSpec) -> None:
-    """Raise InputError unless SAELens knows the architecture and each of its options."""
-    known = SAE_TRAINING_CLASS_REGISTRY
-    if spec.architecture not in known:
-        hint = or_known(spec.architecture, known)
-        raise InputError(f"SAELens has no training architecture {spec.architecture!r}; {hint}")
-    fields = {f.name for f in dataclasses.fields(known[spec.architecture][1])}
-    for option in spec.options:
-        if option not in fields:
-            hint = or_known(option, fields)
-            raise InputError(f"architecture {spec.architecture} has no option {option!r}; {hint}")
+    """Raise InputError unless SAELens can train such an SAE."""
+    check_architecture(spec)
     config = _sae_config(spec, d_in=1, device="cpu")
-    k = getattr(config, "k", None)
-    if k is not None and "k" not in spec.options:
-        raise InputError(
-            f"architecture {spec.architecture} needs options: {{k: …}}, the number of features "
-            "active per token"
-        )
-    if k is not None and not (isinstance(k, int | float) and 0 < k <= spec.d_sae):
-        raise InputError(f"option k must be a number up to d_sae = {spec.d_sae}, not {k!r}")
     _check_values(spec)
     if spec.normalize != "none":
         _check_scalable(spec, config)
@@ -56,7 +40,8 @@ def check_train_spec(spec: TrainSpec) -> None:
 
 
 def check_contexts(model: Model, spec: TrainSpec) -> None:
-    """Raise InputError unless the model can read contexts as the spec has them."""
+    """Raise InputError unless the model can read the spec's contexts, and memory hold the rest."""
+    spec.check_size(model.cfg.d_model, str(model.cfg.device))
     begins_with_bos(tokenizer_of(model), spec.prepend_bos)
     if spec.context_size > model.cfg.n_ctx:
         raise InputError(

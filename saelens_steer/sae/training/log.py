@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from sae_lens.saes.sae import TrainStepInput
 
-from saelens_steer.errors import InputError
-from saelens_steer.files import inside, remove
+from saelens_steer.aside import free_name
+from saelens_steer.files import inside
+from saelens_steer.progress import say
 from saelens_steer.tensors import Vectors
 
 LogLine = Mapping[str, int | float]
@@ -70,15 +70,6 @@ def held_out_line(trainer: Any, vectors: Vectors) -> dict[str, float]:
     }
 
 
-def check_loggers(tensorboard: bool) -> None:
-    """Raise InputError if TensorBoard is wanted but not installed."""
-    if tensorboard and find_spec("tensorboard") is None:
-        raise InputError(
-            "TensorBoard is not installed: pip install 'saelens-steer[tensorboard]', or turn off "
-            "tensorboard (sae.log.tensorboard)"
-        )
-
-
 @contextlib.contextmanager
 def open_loggers(
     out: Path,
@@ -91,14 +82,14 @@ def open_loggers(
     """The loggers to use for the SAE saved to `out`, closed on exit.
 
     `config`: the training's settings, for Weights & Biases. `resumed`: append to the TensorBoard
-    curves of the interrupted training; otherwise older curves are deleted.
+    curves of the interrupted training; otherwise the folder of older curves is renamed.
     """
     with contextlib.ExitStack() as stack:
         loggers: list[Logger] = []
         if tensorboard:
             folder = inside(out.parent, f"tensorboard/{out.name}")
-            if not resumed:
-                remove(folder)
+            if folder.is_dir() and not resumed:
+                say(f"earlier curves are now in {folder.rename(free_name(folder, 'earlier'))}")
             loggers.append(stack.enter_context(_tensorboard(folder)))
         if wandb:
             loggers.append(stack.enter_context(_wandb(wandb, out, config)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,21 +19,19 @@ PER_TRAINING = 10
 
 def checkpoint_folder(out: Path, *made_from: object) -> Path:
     """The checkpoint folder of the SAE saved to `out`; those of other settings are deleted."""
-    folder = _checkpoints_of(out)
-    own = inside(out.parent, f"{folder.name}/{digest(*made_from)}")
-    for other in folder.glob("*"):
-        if other != own:
-            remove(other)
+    own = inside(out.parent, f"{out.name}-checkpoints/{digest(*made_from)}")
+    remove_checkpoints(out, own)
     return own
 
 
-def remove_checkpoints(out: Path) -> None:
-    """Delete all checkpoints of the SAE saved to `out`."""
-    remove(_checkpoints_of(out))
-
-
-def _checkpoints_of(out: Path) -> Path:
-    return out.with_name(f"{out.name}-checkpoints")
+def remove_checkpoints(out: Path, but: Path | None = None) -> None:
+    """Delete the checkpoints of the SAE saved to `out`, and nothing else that lies beside them."""
+    folder = out.with_name(f"{out.name}-checkpoints")
+    for found in folder.glob("*"):
+        if found != but and re.fullmatch("[0-9a-f]{16}", found.name):
+            remove(found)
+    with contextlib.suppress(OSError):  # there is none, or something is left in it
+        folder.rmdir()
 
 
 def texts_digest(texts: Iterable[str]) -> str:

@@ -15,17 +15,19 @@ from typing import Any
 import torch
 from sae_lens import SAE
 
-from saelens_steer.config import TrainSpec
-from saelens_steer.data import load_corpus, token_ids
+from saelens_steer.config import TINY, TrainSpec, check_loggers, left_to_defaults, spec_of
+from saelens_steer.data import counted_corpus, token_ids
 from saelens_steer.errors import InputError
 from saelens_steer.files import replacing, write_json, write_jsonl
 from saelens_steer.model import check_stream, model_fingerprint
 from saelens_steer.model.model_class import Model
+from saelens_steer.progress import say
+from saelens_steer.sae.finite import unfinite
 from saelens_steer.sae.load import canonicalise, load_sae
 from saelens_steer.sae.quality import sae_quality
 from saelens_steer.sae.training.activation_stream import Cache
 from saelens_steer.sae.training.config import check_contexts, check_train_spec, runner_config
-from saelens_steer.sae.training.log import check_loggers, open_loggers
+from saelens_steer.sae.training.log import open_loggers
 from saelens_steer.sae.training.resume import checkpoint_folder, remove_checkpoints, texts_digest
 from saelens_steer.sae.training.runner import Runner, gather, held_out_tokens
 from saelens_steer.sae.training.scaling import fold_into
@@ -43,7 +45,7 @@ SPARE = {"all": 1.5, "diagnostic": 50.0}
 
 def train_sae(
     model: Model,
-    spec: TrainSpec,
+    spec: TrainSpec | Mapping[str, object],
     hook_name: str,
     out: str | Path,
     *,
@@ -58,12 +60,17 @@ def train_sae(
     writes the curves to event files in a folder `tensorboard` beside `out`; `wandb` names a Weights
     & Biases project to log them to. The saved SAE reads raw activations, even with
     normalize mean_scale, and its W_dec rows have unit norm if SAELens can fold the norms into the
-    encoder. Raises InputError before training for an unknown hook, architecture or option, and
-    for a corpus too small to fill the cache.
+    encoder. `spec` may be a mapping. An earlier SAE in `out` is kept under another name. A corpus
+    smaller than training_tokens is read several times, with a note. Raises InputError before
+    training for an unknown hook, architecture or option, for a corpus that fills no context or not
+    all of cached_tokens, and for a model other than tiny-qwen3 if `spec` states no corpus.
     """
+    spec = spec_of(TrainSpec, spec, "train_sae")
     check_stream(model, hook_name)
-    check_train_spec(spec)
+    if model.cfg.model_name != TINY and "corpus" not in spec.model_fields_set:
+        raise InputError(left_to_defaults(model.cfg.model_name, "the TrainSpec", ["corpus"]))
     check_contexts(model, spec)
+    check_train_spec(spec)
     check_loggers(tensorboard)
     texts = load_texts(model, spec)
     return Training(model, spec, hook_name, Path(out), *texts, tensorboard, wandb).run()
@@ -71,12 +78,25 @@ def train_sae(
 
 def load_texts(model: Any, spec: TrainSpec) -> tuple[Any, Any]:
     """Training texts and held-out texts. Raises InputError if either cannot fill one context."""
-    corpus = load_corpus(spec.corpus, model.tokenizer, _text_tokens(spec), spec.seed)
+    wanted = _text_tokens(spec)
+    corpus, held = counted_corpus(spec.corpus, model.tokenizer, wanted, spec.seed)
     least = min(MOST_SHARE, HELD_OUT_LEAST / _text_tokens(spec))
     training, held_out = split_corpus(corpus, max(HELD_OUT_SHARE, least))
     for texts in (training, held_out):
         _check_fills_context(texts, model.tokenizer, spec.context_size)
+    if spec.cached_tokens is None and held < wanted:
+        _say_repeats(spec, held * len(training) / len(corpus))
     return training, held_out
+
+
+def _say_repeats(spec: TrainSpec, n_tokens: float) -> None:
+    """Say how often a corpus with about n_tokens to train on is read, if more than once."""
+    if (times := spec.training_tokens / n_tokens) > 1:
+        about = "at least" if spec.tokens == "diagnostic" else "about"
+        say(
+            f"The corpus has only about {n_tokens:,.0f} tokens to train on, so training reads it "
+            f"{about} {times:.1f} times: give a larger corpus, or lower training_tokens"
+        )
 
 
 def _text_tokens(spec: TrainSpec) -> int:
@@ -140,9 +160,9 @@ class Training:
         return runner
 
     def _measure_in(self, folder: Path, runner: Runner) -> None:
-        sae = load_sae(folder, device=str(self.model.cfg.device))
-        if not all(weight.isfinite().all() for weight in sae.parameters()):
+        if any(unfinite(runner.sae)):
             raise InputError("the SAE's weights are not finite after training: lower sae.train.lr")
+        sae = load_sae(folder, device=str(self.model.cfg.device))
         size, max_norm = self.spec.context_size, self.spec.max_norm
         texts = self.held_out["text"]
         quality = sae_quality(self.model, sae, self.hook_name, texts, size, max_norm)
@@ -217,8 +237,8 @@ class SAEGrid:
             raise InputError("the grid has no SAE: give sae.grid an architecture")
         first = next(iter(specs.values()))
         for spec in specs.values():
-            check_train_spec(spec)
             check_contexts(model, spec)
+            check_train_spec(spec)
             if any(getattr(spec, key) != getattr(first, key) for key in SHARED):
                 raise InputError(f"the SAEs of a grid must share {', '.join(SHARED)}")
         if first.cached_tokens is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from saelens_steer.config import load_config
-from saelens_steer.data.corpus import TINY, TINY_CHATS
+from saelens_steer.data.corpus import TINY_CHATS, TINY_CORPUS
 from saelens_steer.sae.training.train import _text_tokens
 from scripts.tiny.data import CORPUS_TOKENS, write_corpus
 
@@ -25,6 +25,6 @@ def test_the_shipped_corpus_is_what_the_script_writes(tmp_path):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_the_shipped_corpus_is_enough_for_every_config(path):
     sae = load_config(path).sae
-    assert sae.train and sae.train.corpus == TINY
+    assert sae.train and sae.train.corpus == TINY_CORPUS
     for spec in (sae.train, *sae.grid_specs.values()):
         assert _text_tokens(spec) <= CORPUS_TOKENS

@@ -1,0 +1,226 @@
+"""Mistakes that researchers make in configs and calls, and what each is told."""
+
+CONFIGS = {
+    # keys and values
+    "swep: {n_controls: 8}": "unknown key 'swep'; did you mean 'sweep'?",
+    "<swep: {n_controls: 8}": "unknown key '<swep'; did you mean 'sweep'?",
+    "sweep: {alpha: [1]}": "unknown key 'sweep.alpha'; did you mean 'alphas'?",
+    "sweep: {completions: {max_tokens: 8}}": "did you mean 'max_new_tokens'?",
+    "sweep: {alphas: 3}": "sweep.alphas: should be a list: write [3]",
+    "sweep: {alphas: [0]}": "sweep.alphas: needs at least one strength other than 0",
+    "sweep: {alphas: [1, two]}": "sweep.alphas.1: should be a number, not 'two'",
+    "sweep: {n_controls: many}": "sweep.n_controls: should be a whole number, not 'many'",
+    "sweep: {n_controls: -5}": "should be greater than or equal to 0, not -5",
+    "sweep: {n_controls: 2.5}": "should be a whole number, not 2.5",
+    "select: {k: 0}": "select.k: should be greater than 0, not 0",
+    "sweep: {alpha_unit: max_activation}": "not 'max_activation'; did you mean 'max_act'?",
+    "sweep: {positions: first}": "should be 'all', 'prompt' or 'last', not 'first'",
+    "sweep: {exclude_special_tokens: maybe}": "should be true or false, not 'maybe'",
+    "sweep: {match: size}": "should be 'norm' or 'kl', not 'size'",
+    "prompts: {chat: yess}": "prompts.chat: should be true or false, not 'yess'",
+    "sae: tiny": "sae: should be a mapping of keys, such as train: …",
+    "hook_name: 4": "put it in quotes",
+    "hook_name: layer4": "use one such as 'blocks.4.hook_resid_pre'",
+    # what contradicts itself
+    "sweep: {completions: {samples: 4}}": "needs a temperature above 0",
+    "sweep: {features: [3], directions: [auroc]}": "set either features or directions, not both",
+    "sweep: {features: [3, 3]}": "sweep.features: lists a feature twice",
+    "sweep: {controls: [isotropic, isotropic]}": "lists a family twice",
+    "prompts: {limit: 5, sample: {n: 4}}": "give either limit or sample, not both",
+    "prompts: {chat: false, system: Be brief.}": "remove one of the two",
+    "select: {positive: math}": "are both 'math': name two domains",
+    "activations: {tokens: last}\nselect: {at: answer}": "set activations.tokens to all",
+    "sae: {train: {}, load: {source: x}}": "give exactly one of train and load",
+    "sae: {train: {cached_tokens: 900000}}": "cached_tokens must be between",
+    "sae: {train: {lr_end: 0.001}}": "set lr_scheduler to cosineannealing, or remove lr_end",
+    "sae: {load: {source: x}, frozen_decoder_baseline: true}": "needs train, not load",
+    "sweep: {completions: {files: true}}\nmetrics: [kl]": "add one to metrics, such as latex_first",
+    # edits, directions and controls
+    "sweep: {edit: abblate}": "there is no edit 'abblate'; did you mean 'ablate'?",
+    "sweep: {edit: {add: {keepnorm: true}}}": "did you mean 'keep_norm'?",
+    "sweep: {edit: {scale: {factor: 2}}}": "leave it out",
+    "sweep: {edit: {add: {gate: probe}}}": "set positions: last",
+    "sweep: {edit: project_out, alphas: [1, 2]}": "has no strength: leave alphas out",
+    "sweep: {edit: {custom: {function: 'nowhere:f'}}}": "cannot import 'nowhere'",
+    "sweep: {controls: covarience}": "should be one of covariance, isotropic",
+    "sweep: {controls: 'nowhere:family'}": "cannot import 'nowhere'",
+    "sweep: {directions: [mean_diference]}": "did you mean 'mean_difference'?",
+    "sweep: {directions: [linear_probe@answer]}": "only mean_difference, auroc",
+    "sweep: {directions: [nowhere.gguf]}": "there is no file nowhere.gguf",
+    "sweep: {features: [2000]}": "feature 2000 is out of range: the SAE will have 0 to 1023",
+    "features: {also: [-1]}": "feature -1 is out of range",
+    "compare_edits: {variants: {a: [abblate]}}": "variants.a.0: there is no edit 'abblate'",
+    "compare_edits: {variants: {original: [reconstruct]}}": "cannot be called 'original'",
+    "compare_edits: {variants: {a: [{set_to: {features: [3]}}]}}": "set_to needs value: …",
+    "compare_edits: {variants: {a: [{ablate: {features: maths}}]}}": "did you mean 'math'?",
+    "compare_directions: {baseline: auroc}": "set compare_directions.baseline to one of",
+    "compare_directions: {ask: {music: Sing.}}": "not a side of select; known: code, math",
+    "tradeoffs: {target: music}": "tradeoffs.target must be code or math, not 'music'",
+    "tradeoffs: {domain: music}": "its domains are code, math, mixed, prose, transport",
+    "tradeoffs: {}\nmetrics: [{margin: {target: latex_delimiters}}]": "add kl to metrics",
+    "tradeoffs: {alphas: [-1, 1]}": "strengths must be above 0",
+    "tradeoffs: {edits: [add, add]}": "an edit is listed twice",
+    # metrics
+    "metrics: kl": "metrics: should be a list: write [kl]",
+    "metrics: []": "metrics: should not be empty",
+    "metrics: [latex_firs, kl]": "unknown metric 'latex_firs'; did you mean 'latex_first'?",
+    "metrics: [kl, kl]": "two metrics write the column 'kl': rename or leave out one",
+    "metrics: [latex_first]": "should include a logit metric, such as kl or a margin",
+    "metrics: ['nowhere:metric', kl]": "cannot import 'nowhere'",
+    "metrics: ['configs.tiny.transport:mention_transport', kl]": "did you mean 'mentions_tr",
+    "metrics: ['configs/tiny/transport.py:f', kl]": "write configs.tiny.transport:f",
+    "metrics: ['os:getcwd', kl]": "its parameters must be (logits), (logits, baseline), (text)",
+    "metrics: [{margin: {name: m}}, kl]": "margin.target: is missing: add target: …",
+    "metrics: [{margin: {name: alpha, target: code_fences}}]": "rename it",
+    "metrics: [{margin: {target: latex_delimeters}}]": "did you mean 'latex_delimiters'?",
+    "metrics: [{mentions: {words: car}}, kl]": "words: should be a list: write [car]",
+    "select: {score: direct_logit}\nmetrics: [kl]": "make a margin the first logit metric",
+    # prompts
+    "prompts: {source: tiny-code-math-mix}": "did you mean tiny-code-math-mixed",
+    "prompts: {source: configs/tiny/request.txt}": "did you mean configs/tiny/requests.txt?",
+    "prompts: {source: no/such/data}": "is neither a .txt or .jsonl file nor a shipped set (code-",
+    "prompts: {sample: {n: 4000}}": "lower prompts.sample.n",
+    "prompts: {sample: {n: 4, by: label}}": "has no 'label' (prompts.sample.by), only id",
+    "prompts: {source: tiny-domains}": "select features on different prompts",
+    "select: {positive: music}": "its domains are code, math, prose, transport",
+    "select: {prompts: tiny-domain}": "did you mean tiny-domains",
+    "select: {score: aurocc}": "did you mean 'auroc'?",
+    "select: {at: answers}": "did you mean 'answer'?",
+    "label: {prompts: {source: nowhere.txt}}": "label.prompts: there is no file nowhere.txt",
+    "features: {topic: tiny-transport-topics}": "did you mean tiny-transport-topic",
+    # the SAE
+    "sae: {train: {architecture: topkk}}": "did you mean 'topk'?",
+    "sae: {train: {options: {kk: 4}}}": "has no option 'kk'; did you mean 'k'?",
+    "sae: {train: {options: {k: 4000}}}": "a number up to d_sae = 1024, not 4000",
+    "sae: {train: {architecture: topk}}": "needs options: {k: …}",
+    "sae: {train: {d_sae: -1}}": "should be greater than 0, not -1",
+    "sae: {train: {corpus: nowhere.txt}}": "there is no file nowhere.txt",
+    "sae: {train: {corpus: no/such-corpus}}": "cannot load the dataset 'no/such-corpus'",
+    "sae: {train: {}, grid: [{architecture: topk, vary: {kk: [4]}}]}": "has no option 'kk'",
+    "sae: {load: {source: runs/nowhere/sae}}": "is not an existing file or folder",
+    "sae: {load: {source: gpt2-small-res-jbb}}": "SAELens has gpt2-small-res-jb",
+    "sae: {load: {source: gpt2-small-res-jb}}": "needs an sae_id; try blocks.0.hook_resid_pre",
+    "sae: {load: {source: configs, sae_id: x}}": "holds one SAE: leave out sae_id",
+    # labels
+    "label: {provider: openai-compatible}": "needs server: {base_url: …, model: …}",
+    "label: {provider: openai}": "should be 'offline' or 'openai-compatible', not 'openai'",
+    "label: {provider: openai-compatible, server: {base_url: localhost, model: m}}": (
+        "should be a URL such as http://localhost:8000/v1"
+    ),
+    "label:\n  provider: openai-compatible\n"
+    "  server: {base_url: 'http://localhost/v1', model: m, key_env: NO_SUCH_KEY}": "export it",
+    # the model
+    "model: {class: Hooked}": "'HookedTransformer' or 'TransformerBridge', not 'Hooked'",
+    "model: {dtype: fp16}": "should be 'float32', 'bfloat16' or 'float16', not 'fp16'",
+    "model: {name: tiny-qwen}": "did you mean 'tiny-qwen3'?",
+    "model: {name: gpt2}": "the config must state hook_name, metrics, prompts, sae, select",
+}
+"""A config → part of the sentence with which it is refused, before torch is imported."""
+
+OF_THE_MODEL = {
+    "hook_name: blocks.40.hook_resid_pre": "the model has only layers 0 to 7",
+    "hook_name: blocks.4.hook_resid_pr": "use one of: blocks.4.hook_resid_pre",
+    "hook_name: blocks.4.attn.hook_pattern": "reached once per pass: hook_resid_pre",
+    "hook_name: blocks.1.mlp.hook_out": "use hook_mlp_out, or load the model with class",
+    "metrics: [{margin: {target: [supercalifragilistic]}}]": "such as its beginning 's'",
+    "metrics: [{margin: {target: [999999]}}]": "is not in the vocabulary (0 to 1279)",
+    "metrics: [{margin: {target: {regex: zzz}}}]": "no vocabulary entry matches",
+    "metrics: [kl, latex_first]\nprompts: {source: configs/tiny/requests.txt, chat: false}": (
+        "give messages or chat=True (prompts.chat: true), or leave the metric out"
+    ),
+    "prompts: {chat: false}": "chat",
+    "sweep: {completions: {max_new_tokens: 100000}}": "exceeds the model's n_ctx (512): shorten",
+    "compare_edits: {max_new_tokens: 600, variants: {a: [reconstruct]}}": "shorten one of them",
+    "sae: {train: {context_size: 100000}}": "is more than the model's n_ctx=512: lower it",
+    "compare_edits: {variants: {a: [{ablate: {features: [3], hook_name: "
+    "blocks.2.hook_resid_pre}}]}}": "leave hook_name out, or use add or project_out",
+    "sweep: {directions: [narrow.safetensors]}": "its vectors have 64 entries, but blocks.4.hook_",
+    "sweep: {directions: [elsewhere.safetensors]}": "only at blocks.2.hook_resid_pre: steer there",
+    "sae: {load: {source: narrow}}": "the SAE reads 64 dimensions, but activations have 192",
+    "sae: {load: {source: elsewhere}}": "the SAE was made for blocks.2.hook_resid_pre",
+    "sae: {load: {source: here}}\nfeatures: {also: [99]}": "the SAE has 0 to 7",
+}
+"""A config → the sentence that its model's config, hooks or tokenizer, or the SAE's files, cause.
+
+`narrow`, `elsewhere` and `here` are SAEs, or files of vectors: 64 wide, of another hook, right.
+"""
+
+CALLS = {
+    # arguments of a sweep
+    "ss.sweep(model, sae, P, features=[9])": "feature 9 is out of range: the SAE has 0 to 7",
+    "ss.sweep(model, sae, P, features=3.5)": "should be a whole number, not 3.5",
+    "ss.sweep(model, sae, P, features=[3, 3])": "lists a feature twice",
+    "ss.sweep(model, sae, P)": "pass features=[…] or directions=…",
+    "ss.sweep(model, sae, P, features=[1], edit='abblate')": "did you mean 'ablate'?",
+    "ss.sweep(model, sae, P, features=[1], edit={'scale': {'eror': 'drop'}})": "mean 'error'?",
+    "ss.sweep(model, sae, P, features=[1], alphas=2)": "should be a list: write [2]",
+    "ss.sweep(model, sae, P, features=[1], alphas=[0])": "at least one strength other than 0",
+    "ss.sweep(model, sae, P, features=[1], metrics='kl')": "write metrics=['kl']",
+    "ss.sweep(model, sae, P, features=[1], metrics=['kll'])": "did you mean 'kl'?",
+    "ss.sweep(model, sae, P, features=[1], metrics=[lambda logits: 0])": "a lambda has no name",
+    "ss.sweep(model, sae, P, features=[1], metrics=[{'m': lambda logits: logits}])": (
+        "must return one number per row"
+    ),
+    "ss.sweep(model, sae, P, features=[1], metrics=['kl', 'latex_first'])": "give messages or",
+    "ss.sweep(model, sae, P, features=[1], n_controls=-1)": "greater than or equal to 0, not -1",
+    "ss.sweep(model, sae, P, features=[1], controls='covarience')": "should be one of covariance",
+    "ss.sweep(model, sae, P, features=[1], alpha_unit='max')": "'max_act', 'resid_norm' or 'kl'",
+    "ss.sweep(model, sae, P, features=[1], positions='generated')": "'all', 'prompt' or 'last'",
+    "ss.sweep(model, sae, P, features=[1], completions={'max_tokens': 3})": "'max_new_tokens'?",
+    "ss.sweep(model, sae, P, features=[1], chat=False, system='x')": "remove one of the two",
+    "ss.sweep(model, sae, P, features=[1], hook_name='blocks.9.hook_resid_pre')": "layers 0 to 7",
+    "ss.sweep(model, sae, P, features=[1], hook_name='blocks.5.hook_resid_pre')": (
+        "use blocks.4.hook_resid_pre or blocks.3.hook_resid_post"
+    ),
+    "ss.sweep('tiny-qwen3', sae, P, features=[1])": "a TransformerLens model, not str: use load_mo",
+    "ss.sweep(model, 'runs/sae', P, features=[1])": "a SAELens SAE, not str: use load_sae",
+    "ss.sweep(model, narrow, P, features=[1], hook_name=HOOK)": "choose an SAE of this model",
+    "ss.sweep(model, sae, [], features=[1])": "give at least one prompt",
+    "ss.sweep(model, sae, 'Add.', features=[1])": "write prompts=['Add.'], a list of them",
+    "ss.sweep(model, sae, ['word ' * 2000], features=[1])": "more than the model's n_ctx (512)",
+    "ss.sweep(model, sae, [ss.Prompt('a', 'x'), ss.Prompt('a', 'y')], features=[1])": (
+        "give one another id"
+    ),
+    "ss.sweep(model, None, P, directions={'a': v})": "give hook_name=, such as 'blocks.4",
+    "ss.sweep(model, None, P, features=[1], hook_name=HOOK)": "pass directions instead",
+    "ss.sweep(model, None, P, directions={'a': v[:64]}, hook_name=HOOK)": "it should be [n, 192]",
+    "ss.sweep(model, sae, P, directions={'a': v}, alpha_unit='max_act')": "use resid_norm, or",
+    # texts with and without edits
+    "ss.compare_edits(model, {'original': ss.add(v)}, P, HOOK)": "cannot be called 'original'",
+    "ss.compare_edits(model, {'a': ss.add(v[:64])}, P, HOOK)": "64 entries, but the hook has 192",
+    "ss.compare_edits(model, {'a': ss.project_out(v[:64])}, P, HOOK)": "but the hook has 192",
+    "ss.compare_edits(model, {'a': ss.add(v)}, P)": "give hook_name=",
+    "ss.compare_edits(model, {'a': ss.add(v)}, P, HOOK, positions='first')": "or 'last', not",
+    "ss.generate(model, P, {'a': v[:64]}, hook_name=HOOK)": "it should be [n, 192], or [192]",
+    "ss.generate(model, P, {'a': v}, hook_name=HOOK, alphas=[0])": "not 0: unsteered text",
+    "ss.generate(model, P, {'a': v}, hook_name=HOOK, samples=2)": "set a temperature",
+    "ss.generate(model, P, {'a': v}, hook_name=HOOK, controls=-1)": "equal to 0, not -1",
+    # activations and features
+    "ss.cache_activations(model, P, tokens='first')": "'diagnostic' or 'answer', not 'first'",
+    "ss.cache_activations(model, P, batch_size=0)": "batch_size: should be greater than 0, not 0",
+    "ss.cache_activations(model, P, hook_name='blocks.4.hook_resid_pr')": "use one of: blocks.4",
+    "ss.select_features(sae, held, 'cod', 'math')": "the domains are code, math",
+    "ss.select_features(sae, held, 'math', 'math')": "name two domains",
+    "ss.select_features(sae, held, 'code', 'math', k=0)": "k: should be greater than 0, not 0",
+    "ss.select_features(sae, held, 'code', 'math', at='answers')": "did you mean 'answer'?",
+    "ss.select_features(sae, held, 'code', 'math', score='aurocc')": "did you mean 'auroc'?",
+    "ss.select_features(sae, held, 'code', 'math', score='direct_logit')": "use rank_features",
+    "ss.select_features(sae, held, 'code', 'math', pool='mean')": "should be 'tokens' or 'max'",
+    "ss.draw_controls('covarience', 3, d_model=192, seed=0)": "did you mean 'covariance'?",
+    # what is loaded
+    "ss.load_sae('runs/nowhere/sae')": "is not an existing file or folder",
+    "ss.load_sae('gpt2-small-res-jb', 'blocks.88.hook_resid_pre')": "try blocks.8.hook_resid_pre",
+    "ss.load_model('tiny-qwen')": "did you mean 'tiny-qwen3'?",
+    "ss.load_model('tiny-qwen3', dtype='fp16')": "use one of: float32, bfloat16, float16",
+    "ss.load_model('tiny-qwen3', n_ctx=10**5)": "choose 1 to 512 for this model",
+    "ss.load_prompts('tiny-domains', limit=0)": "limit should be at least 1, not 0",
+    "ss.load_prompts('configs/tiny/request.txt')": "did you mean configs/tiny/requests.txt?",
+    "ss.margin(target='latex_delimeters')": "did you mean 'latex_delimiters'?",
+    "ss.run({}, 'x', until='sweeep')": "did you mean 'sweep'?",
+    "ss.run({}, 'x', overrides='sweep.seed=1')": "write overrides=['sweep.seed=1']",
+}
+"""A call → the sentence that it raises before any forward pass.
+
+`sae` has 8 features at HOOK, `narrow` is 64 wide, `held` are activations of code and math, `v` is a
+vector, and `P` are prompts.
+"""
