@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
 import re
 from collections.abc import Mapping, Sequence
+from textwrap import indent
 from typing import Annotated, Any, NamedTuple, SupportsIndex
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -25,8 +27,21 @@ class Spec(BaseModel):
     """Base of all specs: frozen; unknown keys and non-finite numbers are errors."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Let `help` say what each field means, from the string below it."""
+        fields = [
+            f"{field.alias or name}\n{indent(field.description or '', '    ')}".rstrip()
+            for name, field in cls.model_fields.items()
+        ]
+        cls.__doc__ = "\n\n".join([inspect.cleandoc(cls.__doc__ or ""), "Fields:", *fields])
 
     @model_validator(mode="before")
     @classmethod

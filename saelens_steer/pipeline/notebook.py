@@ -52,6 +52,7 @@ from saelens_steer.sae import (
     audit_cached,
     check_feature,
     check_splice,
+    fitted,
     may_not_fit,
     reads_where_it_steers,
 )
@@ -128,7 +129,7 @@ def sweep(
     held = HeldActivations(measurement, activations)
     measurement = replace(measurement, context=_context(measurement, held.given_steered))
     scale, for_controls = held.scale(), held.for_controls()
-    misfits = _misfits(sae, for_controls[0])
+    misfits = _misfits(model, sae, for_controls[0])
     tested = found.scaled(spec.alpha_unit, scale)
     everything = with_controls(measurement, tested, *for_controls)
     say_untestable(everything)
@@ -163,8 +164,13 @@ def _config(measurement: Measurement) -> dict[str, Any]:
     }
 
 
-def _misfits(sae: SAE[Any] | None, activations: Activations | None) -> tuple[str, ...]:
-    """Warnings that the SAE may not fit, from activations that the sweep has anyway."""
+def _misfits(
+    model: Model, sae: SAE[Any] | None, activations: Activations | None
+) -> tuple[str, ...]:
+    """Warnings that the SAE may not fit, from activations that the sweep has anyway.
+
+    Where these do not suffice, an audit that `load_sae(…, model=model)` made does.
+    """
     if sae is None or not reads_where_it_steers(sae):
         return ()
     if activations is None:
@@ -173,7 +179,8 @@ def _misfits(sae: SAE[Any] | None, activations: Activations | None) -> tuple[str
         )
     else:
         audit = audit_cached(sae, activations)
-    found = tuple(may_not_fit(audit.failures, audit.notes))
+    notes = () if fitted(model, sae) else audit.notes
+    found = tuple(may_not_fit(audit.failures, notes))
     for sentence in found:
         say(f"warning: {sentence}")
     return found

@@ -17,6 +17,7 @@ from saelens_steer.sae.load import (
     check_feature,
     convert_sae,
     feature_indices,
+    fitted,
     load_sae,
     sae_fingerprint,
     save_sae,

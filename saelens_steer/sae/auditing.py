@@ -8,7 +8,6 @@ tokens. An SAE explains its own hook clearly best, whatever figures are stated f
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,6 @@ from saelens_steer.model import (
 from saelens_steer.model.hooks import HEADS
 from saelens_steer.model.model_class import Model, is_bridge, tokenizer_of
 from saelens_steer.numbers import percent
-from saelens_steer.progress import say
 from saelens_steer.sae.finite import unfinite
 from saelens_steer.sae.fit import fit_figures
 from saelens_steer.sae.misfit import (
@@ -123,23 +121,6 @@ def _contexts(model: Model, sae: SAE[Any], texts: Iterable[str]) -> Tokens:
     n = sum(len(token_ids(tokenizer_of(model), text)) for text in texts)
     size = max(1, min(CONTEXT, model.cfg.n_ctx, n))
     return packed_contexts(model, texts, size, sae)[: max(1, N_TOKENS // size)]
-
-
-def check_fit(
-    model: Model, sae: SAE[Any], source: str | Path, sae_id: str | None = None
-) -> SAE[Any]:
-    """The SAE loaded from `source`, if it fits the model; prints what was measured.
-
-    Raises InputError with the figures if its audit fails.
-    """
-    found = audit(model, sae, promised=promises(sae, source, sae_id))
-    if not found.passed:
-        raise InputError(
-            f"the SAE {source} does not fit {model.cfg.model_name}: {found} "
-            "(load it without model= to skip this check)"
-        )
-    say(f"{source}: {found}")
-    return sae
 
 
 def audit_cached(sae: SAE[Any], activations: Activations) -> Audit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -14,10 +15,11 @@ from saelens_steer.errors import InputError
 from saelens_steer.files import file_digest, write_with
 from saelens_steer.model.model_class import Model
 from saelens_steer.progress import say
-from saelens_steer.sae.auditing import check_fit
+from saelens_steer.sae.auditing import audit
 from saelens_steer.sae.centring import for_plain_weights
 from saelens_steer.sae.conversion import checkpoint_in, load_checkpoint, settings_files
 from saelens_steer.sae.finite import check_finite
+from saelens_steer.sae.promises import promises
 from saelens_steer.sae.saelens_format import SAELENS, is_saelens, load_folder, settings_of
 from saelens_steer.sae.sites import check_hook, is_transcoder
 from saelens_steer.sae.sources import from_elsewhere
@@ -50,7 +52,7 @@ def load_sae(
         width = model.cfg.d_model if d_model is None else d_model
         given = {"device": device, "d_model": width, "hook_name": hook_name}
         sae = load_sae(source, sae_id, model_name=model_name, **given)
-        return check_fit(model, for_plain_weights(sae, model), source, sae_id)
+        return _check_fit(model, for_plain_weights(sae, model), source, sae_id)
     found = Path(source).expanduser()
     check_sae_source(str(source), sae_id)
     if not found.exists():
@@ -64,6 +66,42 @@ def load_sae(
     return _at(
         load_checkpoint(file, device=device, d_model=d_model, hook_name=hook_name), hook_name
     )
+
+
+def _check_fit(
+    model: Model, sae: SAE[Any], source: str | Path, sae_id: str | None = None
+) -> SAE[Any]:
+    """The SAE loaded from `source`, if it fits the model; prints what was measured.
+
+    Raises InputError with the figures if its audit fails.
+    """
+    found = audit(model, sae, promised=promises(sae, source, sae_id))
+    if not found.passed:
+        raise InputError(
+            f"the SAE {source} does not fit {model.cfg.model_name}: {found} "
+            "(load it without model= to skip this check)"
+        )
+    say(f"{source}: {found}")
+    if found.figures:
+        _FITS[sae] = (weakref.ref(model), _versions(sae))
+    return sae
+
+
+_FITS: weakref.WeakKeyDictionary[SAE[Any], tuple[weakref.ref[Model], list[int]]] = (
+    weakref.WeakKeyDictionary()
+)
+"""SAEs that were audited as they were loaded: for which model, and their weights' state then."""
+
+
+def fitted(model: Model, sae: SAE[Any]) -> bool:
+    """Whether `load_sae(…, model=model)` found that the SAE fits, and its weights are as they were."""
+    passed = _FITS.get(sae)
+    return passed is not None and passed[0]() is model and passed[1] == _versions(sae)
+
+
+def _versions(sae: SAE[Any]) -> list[int]:
+    """For each weight, PyTorch's count of writes to it, with its address."""
+    return [n for weight in sae.parameters() for n in (weight._version, weight.data_ptr())]
 
 
 def source_version(source: str) -> str | None:

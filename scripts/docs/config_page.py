@@ -1,8 +1,5 @@
 """The config reference, generated from the pydantic specs and the strings below their fields."""
 
-import ast
-import inspect
-import itertools
 import re
 from collections.abc import Mapping
 from types import NoneType
@@ -38,11 +35,12 @@ def config_page() -> str:
     for spec in sorted(places, key=lambda s: _order(places[s])):
         if len(spec.model_fields) == 1:  # `{margin: …}`: its only key has a section
             continue
-        lines += [f"## {places[spec] or 'Sections'}\n", f"{inspect.cleandoc(spec.__doc__ or '')}\n"]
-        docs = _field_docs(spec)
+        about, _, _ = (spec.__doc__ or "").partition("\n\nFields:")
+        lines += [f"## {places[spec] or 'Sections'}\n", f"{about}\n"]
         for name, field in spec.model_fields.items():
             head = f"`{field.alias or name}` · {_type(field.annotation, places)}{_default(field)}"
-            lines += [f"{head}\n", *([f":   {docs[name]}\n"] if name in docs else [])]
+            meaning = (field.description or "").replace("\n", "\n    ")
+            lines += [f"{head}\n", *([f":   {meaning}\n"] if meaning else [])]
     return "\n".join(lines)
 
 
@@ -68,20 +66,6 @@ def _specs_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [spec for part in get_args(annotation) for spec in _specs_in(part)]
-
-
-def _field_docs(spec: type[BaseModel]) -> dict[str, str]:
-    """Field → the string below it, in the class and its bases."""
-    found: dict[str, str] = {}
-    for base in reversed(spec.__mro__):
-        if issubclass(base, BaseModel) and base is not BaseModel:
-            body = ast.parse(inspect.getsource(base)).body[0].body  # pyright: ignore
-            for field, below in itertools.pairwise(body):
-                if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
-                    found[ast.unparse(field.target)] = inspect.cleandoc(
-                        ast.literal_eval(below.value)
-                    )
-    return {name: text.replace("\n", "\n    ") for name, text in found.items()}
 
 
 def _type(annotation: Any, places: dict[type[BaseModel], str]) -> str:

@@ -1,6 +1,7 @@
 """Sweeps in child processes that are killed, for test_sweeps_killed: `python killing.py FOLDER`.
 
-The model is loaded once; every sweep runs in a fork of this process. Prints one JSON object.
+The model is loaded once; every sweep runs in a fork of this process. Moments are counted in shards
+begun and processor time, so a busy machine does not move them. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import os
 import random
 import signal
 import sys
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -74,23 +75,37 @@ def begin():
     return logits, texts
 
 
-def carry_out(logits: LogitSweep, texts: CompletionSweep, folder: Path) -> None:
+@dataclass(frozen=True)
+class Death:
+    """A process dies once it began so many shards and computed for so many seconds more."""
+
+    shards: int
+    seconds: float
+
+
+def carry_out(
+    logits: LogitSweep, texts: CompletionSweep, folder: Path, death: Death | None
+) -> None:
     """The whole sweep through stores in the folder, and its sorted table as the last file."""
     store = Store(folder / "rows", "k")
-    rows = run_logits(logits, noting(store, folder)).sort_values(["cell", "prompt"])
-    written = run_completions(texts, noting(Store(folder / "texts", "k"), folder))
+    rows = run_logits(logits, noting(store, folder, death)).sort_values(["cell", "prompt"])
+    written = run_completions(texts, noting(Store(folder / "texts", "k"), folder, death))
     rows.to_parquet(folder / "rows.parquet", index=False)
     written.sort_values(["cell", "prompt"]).to_parquet(folder / "texts.parquet", index=False)
 
 
-def noting(store: Store, folder: Path) -> Store:
-    """The store, which also notes the name of every shard that is computed."""
-    plain = store.frame
+def noting(store: Store, folder: Path, death: Death | None) -> Store:
+    """The store, which also notes the name of every shard that is computed, and may be killed."""
+    plain, log = store.frame, folder / COMPUTED
 
     def frame(name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         def noted() -> pd.DataFrame:
-            with (folder / COMPUTED).open("a") as log:
-                log.write(name + "\n")
+            with log.open("a") as file:
+                file.write(name + "\n")
+            if death and len(log.read_text().splitlines()) == death.shards:
+                signal.setitimer(
+                    signal.ITIMER_PROF, death.seconds
+                )  # unhandled: as final as kill -9
             return compute()
 
         return plain(name, noted)
@@ -99,20 +114,17 @@ def noting(store: Store, folder: Path) -> Store:
     return store
 
 
-def in_child(work: Callable[[], None], kill_after: float | None) -> float:
-    """Run in a fork, killed after so many seconds; how long it took."""
-    start = time.monotonic()
+def in_child(work: Callable[[], None]) -> tuple[int, float]:
+    """Run in a fork: the signal that ended it (0: none), and the processor seconds that it took."""
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
         work()
         os._exit(0)
-    if kill_after is not None:
-        time.sleep(kill_after)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if kill_after is None and status != 0:
-        raise SystemExit(f"a sweep ended with status {status}")
-    return time.monotonic() - start
+    _, status, used = os.wait4(child, 0)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        raise SystemExit(f"a sweep ended with status {os.WEXITSTATUS(status)}")
+    return os.WTERMSIG(status), used.ru_utime + used.ru_stime
 
 
 def committed(folder: Path) -> dict[str, tuple[int, int]]:
@@ -121,17 +133,20 @@ def committed(folder: Path) -> dict[str, tuple[int, int]]:
     return {p.stem[2:]: (p.stat().st_ino, p.stat().st_mtime_ns) for p in paths}
 
 
-def kill_once(sweep: Callable[[Path], None], folder: Path, moment: float) -> dict[str, int]:
+def kill_once(
+    sweep: Callable[[Path, Death | None], None], folder: Path, death: Death
+) -> dict[str, int]:
     """Kill a sweep, finish it, and say what was lost, done twice or written twice."""
     folder.mkdir()
-    in_child(partial(sweep, folder), moment)
+    ended_by, _ = in_child(partial(sweep, folder, death))
     before = committed(folder)
     log = folder / COMPUTED
-    begun = len(log.read_text().splitlines()) if log.exists() else 0
-    in_child(partial(sweep, folder), None)
+    begun = len(log.read_text().splitlines())
+    in_child(partial(sweep, folder, None))
     after = committed(folder)
     finishing = log.read_text().splitlines()[begun:]
     return {
+        "killed": ended_by == signal.SIGPROF,
         "committed": len(before),
         "lost": len(set(before) - set(after)),
         "rewritten": sum(after[name] != before[name] for name in before if name in after),
@@ -146,17 +161,19 @@ def main() -> None:
     sweep = partial(carry_out, logits, texts)
     whole = folder / "whole"
     whole.mkdir()
-    duration = in_child(partial(sweep, whole), None)
+    _, duration = in_child(partial(sweep, whole, None))
+    n_shards = len(committed(whole))
     draw = random.Random(0)
     found = []
     for number in range(KILLS):
-        moment = duration * (number + draw.random()) / KILLS
+        after, part = divmod(n_shards * (number + draw.random()) / KILLS, 1)
         place = folder / f"killed{number}"
-        found.append(kill_once(sweep, place, moment))
+        death = Death(shards=int(after) + 1, seconds=max(part * duration / n_shards, 1e-4))
+        found.append(kill_once(sweep, place, death))
         for name in ("rows.parquet", "texts.parquet"):
             same = (place / name).read_bytes() == (whole / name).read_bytes()
             found[-1][f"same_{name}"] = int(same)
-    print(json.dumps({"duration": duration, "shards": len(committed(whole)), "kills": found}))
+    print(json.dumps({"shards": n_shards, "kills": found}))
 
 
 if __name__ == "__main__":
