@@ -23,11 +23,16 @@ class InputError(ValueError):
     """
 
 
+MOST_NAMES = 30
+"""Known names that a message lists."""
+
+
 def or_known(name: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'?`, or all known names if none is close (sorted unless given as a list)."""
+    """`did you mean 'x'?`, or the known names if none is close (sorted unless given as a list)."""
     names = known if isinstance(known, list) else sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names[:MOST_NAMES])}{more}"
 
 
 def one_line(error: BaseException) -> str:

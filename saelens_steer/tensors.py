@@ -45,8 +45,9 @@ def as_floats(name: str, given: VectorLike, dtype: torch.dtype = torch.float32) 
         return given.detach().to(dtype)
     if isinstance(given, Tensor | np.ndarray):
         raise InputError(f"{name} has dtype {given.dtype}: convert it to floats")
+    hint = ": give its .direction" if hasattr(given, "direction") else ""
     raise InputError(
-        f"{name} should be a torch tensor or a numpy array, not {type(given).__name__}"
+        f"{name} should be a torch tensor or a numpy array, not {type(given).__name__}{hint}"
     )
 
 

@@ -153,6 +153,15 @@ ENTRIES = ("margin", "log_prob")
 """Their results are entries for metrics=[…], which no user names by type."""
 
 
+def test_help_on_a_spec_says_what_its_fields_mean():
+    assert "Fields:" in (doc := inspect.getdoc(ss.SweepSpec) or "")
+    about, _, fields = doc.partition("Fields:")
+    assert about.startswith("Directions × strengths")
+    for name in ss.SweepSpec.model_fields:
+        assert f"\n{name}\n" in f"{fields}\n"
+    assert "\nn_controls\n    K, the number of controls per family.\n" in fields
+
+
 def test_own_types_that_a_user_receives_are_public():
     source = Path(ss.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
     names = {

@@ -78,8 +78,8 @@ def cache_activations(
     encoded = encode_prompts(tokenizer_of(model), prompts, template, special_tokens)
     if tokens == "answer" and encoded and not any(e.answer for e in encoded):
         raise InputError(
-            "activations.tokens: answer keeps only answers, but no prompt has one: "
-            "give prompts with answers, or let the model write them (select.at: answer)"
+            "tokens='answer' keeps only answers, but no prompt has one: give prompts with answers, "
+            "as Prompt(…, answer=…) or rows of a file with `answer`"
         )
     if not encoded:
         raise InputError("no prompts to cache: the prompt set is empty")

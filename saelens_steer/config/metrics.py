@@ -57,9 +57,10 @@ def check_metric(name: str) -> str:
     if name in FORMS:
         raise InputError(f"the metric {name!r} needs its settings: write {{{name}: {{…}}}}")
     if ":" not in name and name not in METRICS:
+        module, _, function = name.rpartition(".")
+        named = f"{module}:{function}" if module and function else "package.module:function"
         raise InputError(
-            f"unknown metric {name!r}; {or_known(name, METRICS)} (a function is named "
-            "package.module:function)"
+            f"unknown metric {name!r}; {or_known(name, METRICS)} (a function is named {named})"
         )
     return name
 

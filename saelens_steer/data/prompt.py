@@ -113,10 +113,12 @@ def listed_prompts(prompts: Iterable[PromptLike]) -> list[Prompt]:
     if not words and (alone or not isinstance(prompts, Iterable)):
         raise _bare(prompts)
     listed = list(prompts)
-    if listed and all(isinstance(one, Mapping) and "messages" in one for one in listed):
+    first: Any = listed[0] if listed else None
+    if isinstance(first, Mapping) and "role" not in first:
+        key = next((key for key in ("messages", "text", "prompt") if key in first), "text")
         raise InputError(
-            "prompts are rows of a file: write prompts=[row['messages'] for row in rows], or give "
-            "the file to ss.load_prompts"
+            f"prompts are rows of a table: write prompts=[row[{key!r}] for row in rows], or give "
+            "their file to ss.load_prompts"
         )
     if listed and all(isinstance(one, Mapping) for one in listed):
         raise InputError("prompts is one conversation: write prompts=[messages], a list of them")

@@ -44,6 +44,11 @@ def load_prompts(source: str | Path, limit: int | None = None) -> list[Prompt]:
     turn by the assistant is the answer. In a .txt file, texts are separated by blank lines. `limit`
     keeps the first prompts only. InputError for a bad row.
     """
+    if not isinstance(source, str | Path):
+        raise InputError(
+            "load_prompts reads a set, a file or a dataset, given by name; a list of prompts needs "
+            "no loading: pass it as prompts="
+        )
     limit = None if limit is None else counted("limit", limit)
     found = _unique(source_rows(str(source)))
     if source_file(str(source)):

@@ -17,6 +17,8 @@ from saelens_steer.files import digest, file_digest, read_jsonl, read_text
 
 SHIPPED = Path(__file__).parent / "prompts"
 TEXT_COLUMNS = ("text", "prompt")
+TABLES = {".csv": "read_csv", ".parquet": "read_parquet", ".xlsx": "read_excel"}
+"""Files of rows that are not read, and what reads them."""
 
 SourceRow = tuple[str, int, dict[str, Any]]
 """Location of the row (for messages), its number from 1, and its columns."""
@@ -30,6 +32,11 @@ def source_rows(source: str) -> Iterator[SourceRow]:
     path = source_file(source)
     if path is None:
         return _dataset(source)
+    if (read := TABLES.get(path.suffix)) is not None:
+        raise InputError(
+            f"{path} is neither .jsonl nor .txt: convert it with pandas.{read}({str(path)!r})"
+            f".to_json({str(path.with_suffix('.jsonl'))!r}, orient='records', lines=True)"
+        )
     return text_rows(path) if path.suffix == ".txt" else json_lines(path)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, SupportsFloat, SupportsIndex
 
@@ -27,10 +27,12 @@ from saelens_steer.tensors import (
 DirectionLike = VectorLike | Probe | Mapping[SupportsIndex, SupportsFloat]
 """A vector [d_model], a probe (its unit direction), or a sum of features {index: weight}: weights
 times decoder rows."""
-DirectionsLike = VectorLike | SteeringVectors | Probe | Mapping[str, DirectionLike]
+DirectionsLike = (
+    VectorLike | Sequence[VectorLike] | SteeringVectors | Probe | Mapping[str, DirectionLike]
+)
 """Directions by name, {"caa": v, "both": {3: 1.0, 17: -0.5}}; or vectors [d_model] or [n, d_model],
-which are called direction_0, direction_1, …; or vectors from a file, of which those at the swept
-hook count, by their names; or a probe."""
+or a list of vectors, which are called direction_0, direction_1, …; or vectors from a file, of which
+those at the swept hook count, by their names; or a probe."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,11 @@ def _named(
     elif isinstance(directions, Probe):
         directions = {"probe": directions}
     elif not isinstance(directions, Mapping):
-        vectors = as_vectors("directions", directions, d_model)
+        if isinstance(directions, Sequence):
+            listed = enumerate(directions)
+            vectors = [as_direction(f"directions[{i}]", one, d_model) for i, one in listed]
+        else:
+            vectors = [*as_vectors("directions", directions, d_model)]
         directions = {f"direction_{i}": vector for i, vector in enumerate(vectors)}
     for name, given in directions.items():
         if not isinstance(name, str) or not name.strip():

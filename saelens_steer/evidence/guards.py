@@ -101,7 +101,8 @@ def _uncovered(grid: RowGrid, cubes: Mapping[str, Cube]) -> Iterator[str]:
         if fewest < grid.n_prompts:
             partly.append(f"{metric} (as few as {fewest} of {grid.n_prompts})")
     if nowhere:
-        yield f"Undefined on every steered prompt: {', '.join(nowhere)}."
+        overflow = " The model's numbers overflow: lower α." if "kl" in nowhere else ""
+        yield f"Undefined on every steered prompt: {', '.join(nowhere)}.{overflow}"
     if partly:
         each = ", ".join(partly)
         yield f"Undefined for some prompts, so means cover different prompts: {each}."

@@ -15,8 +15,8 @@ from sae_lens import SAE
 from torch import Tensor
 
 from saelens_steer.activations import Activations, At
-from saelens_steer.config import CONTRASTS, ContrastScore, SelectSpec, checked
-from saelens_steer.errors import InputError
+from saelens_steer.config import CAUSAL, CONTRASTS, ContrastScore, SelectSpec, checked
+from saelens_steer.errors import InputError, or_known
 from saelens_steer.features.scale import Scale, feature_activations
 from saelens_steer.sae import check_sae_at, codec, rows_at_once
 
@@ -54,10 +54,9 @@ class Selection:
 
     def __repr__(self) -> str:
         """The candidates of both sides."""
-        found = self.candidates.items()
-        sides = [f"{side}: {', '.join(map(str, own)) or 'none'}" for side, own in found]
-        live = f"{len(self.scores):,} live features"
-        return "\n".join([f"Selection by {self.score} at {PLACES[self.at]}, {live}", *sides])
+        about = f"by {self.score} at {PLACES[self.at]}, {len(self.scores):,} live features"
+        sides = (f"{s}: {', '.join(map(str, f)) or 'none'}" for s, f in self.candidates.items())
+        return "\n".join([f"Selection {about}", *sides])
 
     def _repr_html_(self) -> str:
         """The scores of the candidates."""
@@ -88,7 +87,7 @@ class Selection:
             "negative": self.negative,
             "at": self.at,
             "score": self.score,
-            **{f"{side}_candidates": found for side, found in self.candidates.items()},
+            **{f"{side}_candidates": f for side, f in self.candidates.items()},
             "scores": {str(f): row.to_dict() for f, row in chosen.iterrows()},
         }
 
@@ -114,15 +113,16 @@ def select_features(
     that fire on a single word of each text. Candidates fire on at least one domain and favour
     their side. max_act is A_max, the largest activation on any cached token. Activations are
     encoded once, in chunks; if there are too many to rank, auroc comes from binned activations and
-    auroc_error bounds its error. Raises InputError for an unknown domain, or one without any
-    cached token at `at`.
+    auroc_error bounds its error. Raises InputError for a domain without cached tokens at `at`.
     """
     given = {
         "positive": positive, "negative": negative, "k": k, "at": at, "score": score, "pool": pool,
     }  # fmt: skip
-    k = checked(SelectSpec, given, "select_features").k
-    if score not in CONTRASTS:
+    if score in CAUSAL:
         raise InputError(f"{score} needs the model's predictions: use rank_features for it")
+    if score not in CONTRASTS:
+        raise InputError(f"unknown score {score!r}; {or_known(str(score), [*CONTRASTS])}")
+    k = checked(SelectSpec, given, "select_features").k
     codec.check_positive(sae)
     check_sae_at(sae, activations.d_model, activations.hook_name)
     sides = [_DomainTokens(activations, domain, at, pool) for domain in (positive, negative)]

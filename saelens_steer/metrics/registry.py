@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from saelens_steer.config import (
     checked,
 )
 from saelens_steer.data import Encoded, describe
-from saelens_steer.errors import InputError
+from saelens_steer.errors import InputError, shortened
 from saelens_steer.files import digest
 from saelens_steer.functions import function_version
 from saelens_steer.metrics.code import Validity, code_validity
@@ -88,6 +88,8 @@ def metric_specs(metrics: MetricsLike) -> tuple[Asked, ...]:
             each = (repr(m) if isinstance(m, str) else f"{{{n!r}: …}}" for n, m in metrics.items())
             raise InputError(f"metrics should be a list: write metrics=[{', '.join(each)}]")
         raise InputError(f"metrics should be a list, not {shown}: write metrics=[{shown}]")
+    if not isinstance(metrics, Iterable):
+        raise InputError(f"metrics should be a list such as ['kl'], not {shortened(metrics)}")
     return tuple(spec for metric in metrics for spec in _specs(metric))
 
 

@@ -53,6 +53,10 @@ class Case:
     def spec(self) -> RunSpec:
         return self.draft.spec
 
+    def lose(self, key: str) -> None:
+        """Let no later rule read the value at a dotted key."""
+        self.draft = replace(self.draft, replaced=self.draft.replaced | {tuple(key.split("."))})
+
     @property
     def sides(self) -> list[str]:
         return [self.spec.select.positive, self.spec.select.negative]
@@ -60,7 +64,7 @@ class Case:
     @cached_property
     def metrics(self) -> list[tuple[MetricSpec, MetricFacts]]:
         """Each metric with its facts. Raises InputError for a function that is not a metric."""
-        return [(spec, _facts(spec)) for spec in self.spec.metrics]
+        return [(spec, metric_facts(spec)) for spec in self.spec.metrics]
 
     @property
     def outcome(self) -> tuple[MetricSpec, MetricFacts]:
@@ -71,7 +75,8 @@ class Case:
         return found
 
 
-def _facts(spec: MetricSpec) -> MetricFacts:
+def metric_facts(spec: MetricSpec) -> MetricFacts:
+    """What the metric reads, and its columns. Raises InputError for a function that is none."""
     if isinstance(spec, MarginMetric):
         return MetricFacts("logits", (spec.margin.name,))
     if isinstance(spec, LogProbMetric):
@@ -93,8 +98,7 @@ def prompts_rule(name: str, key: str, load: Callable[[Case], Iterable[Prompt]]) 
         try:
             case.prompts = replace(case.prompts, **{name: tuple(load(case))})
         except InputError as error:
-            lost = case.draft.replaced | {tuple(key.split("."))}
-            case.draft = replace(case.draft, replaced=lost)
+            case.lose(key)
             raise InputError(f"{key}: {error}") from None
 
     return rule

@@ -163,8 +163,11 @@ class Result:
         )
 
     def report(self, path: str | Path) -> Path:
-        """Write the report as one self-contained HTML page; returns its path."""
+        """Write the report as one self-contained page, a .html file; returns its path."""
         path = Path(path)
+        if path.suffix not in (".html", ".htm"):
+            page_name = str(path.with_suffix(".html"))
+            raise InputError(f"a report is an HTML page: write report({page_name!r})")
         with tempfile.TemporaryDirectory() as work:
             run = read_run(self.save(Path(work) / path.stem))
             return write_text(path, page(run, self.headline))

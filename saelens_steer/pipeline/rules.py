@@ -35,7 +35,7 @@ from saelens_steer.functions import imported
 from saelens_steer.model.gguf.header import find_gguf
 from saelens_steer.model.names import hub_ids
 from saelens_steer.model.snapshot import find_snapshot
-from saelens_steer.pipeline.case import Case, Rule, RunPrompts, prompts_rule
+from saelens_steer.pipeline.case import Case, Rule, RunPrompts, metric_facts, prompts_rule
 from saelens_steer.pipeline.sizes import absurd_sizes
 from saelens_steer.pipeline.step_table import STEPS, needed, step
 from saelens_steer.run_folder import WRITTEN_ALWAYS, RunFolder
@@ -179,6 +179,15 @@ def _sides(case: Case) -> Iterator[str]:
         yield f"tradeoffs.target must be {sides[0]} or {sides[1]}, not {spec.tradeoffs.target!r}"
 
 
+def _each_metric(case: Case) -> Iterator[str]:
+    for metric in case.spec.metrics:
+        try:
+            metric_facts(metric)
+        except InputError as error:
+            case.lose("metrics")
+            yield str(error)
+
+
 def _metrics(case: Case) -> None:
     own = [facts for spec, facts in case.metrics if not (isinstance(spec, str) and spec in METRICS)]
     found = [facts for _, facts in case.metrics]
@@ -262,6 +271,7 @@ RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (("select.positive", "select.negative", "select.prompts"), _domains),
     (("tradeoffs.prompts", "tradeoffs.limit", "tradeoffs.domain"), _tradeoff_domains),
     (("select.positive", "select.negative"), _sides),
+    ((), _each_metric),
     (("metrics", *SOURCE_KEYS), _metrics),
     (("metrics",), _metrics_of_sections),
     (("sweep", "prompts", "metrics", "sae", "select", "label", "tradeoffs"), _sizes),

@@ -94,7 +94,7 @@ _FITS: weakref.WeakKeyDictionary[SAE[Any], tuple[weakref.ref[Model], list[int]]]
 
 
 def fitted(model: Model, sae: SAE[Any]) -> bool:
-    """Whether `load_sae(…, model=model)` found that the SAE fits, and its weights are as they were."""
+    """Whether `load_sae(…, model=model)` found that the SAE fits, with the weights it has now."""
     passed = _FITS.get(sae)
     return passed is not None and passed[0]() is model and passed[1] == _versions(sae)
 
@@ -150,6 +150,8 @@ def check_feature(sae: SAE[Any], feature: SupportsIndex) -> int:
 def feature_indices(sae: SAE[Any], features: FeatureLike) -> list[int]:
     """One feature or several as ints. Raises InputError if the SAE has no such feature."""
     given: Any = plain(features)
+    if hasattr(given, "candidates"):
+        raise InputError("features is a Selection: give its .features, or some of its .candidates")
     listed: list[Any] = [given]
     if isinstance(given, Iterable) and not isinstance(given, str):
         listed = list(given)

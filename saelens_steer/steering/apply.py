@@ -38,6 +38,12 @@ class Receipt:
     """Steered pairs whose activation changed; 0 if the feature never fires."""
     rel_norm_sum: float = 0.0
 
+    def __repr__(self) -> str:
+        return (
+            f"Receipt(passes={self.passes}, positions={self.positions}, changed={self.changed}, "
+            f"rel_norm={self.rel_norm:.4g})"
+        )
+
     @property
     def rel_norm(self) -> float:
         """Mean ‖Δx‖ / ‖x‖ over the steered positions."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from saelens_steer.data import Prompt, load_prompts, prompts_hash
@@ -24,6 +25,15 @@ def test_ids_default_to_the_line_number_and_blank_lines_count(jsonl):
 
 def test_a_whole_number_as_id_and_a_prompt_column_are_read(jsonl):
     assert load_prompts(jsonl({"id": 7, "prompt": "x"})) == [Prompt("7", "x")]
+
+
+def test_a_table_is_refused_with_the_line_that_converts_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pd.DataFrame({"text": ["Hi", "Ho"]}).to_csv("p.csv", index=False)
+    with pytest.raises(InputError) as refused:
+        load_prompts("p.csv")
+    eval(str(refused.value).partition("convert it with ")[2], {"pandas": pd})
+    assert [p.text for p in load_prompts("p.jsonl")] == ["Hi", "Ho"]
 
 
 def test_limit_keeps_the_first(jsonl):

@@ -64,6 +64,7 @@ CONFIGS = {
     "metrics: kl": "metrics: should be a list: write [kl]",
     "metrics: []": "metrics: should not be empty",
     "metrics: [latex_firs, kl]": "unknown metric 'latex_firs'; did you mean 'latex_first'?",
+    "metrics: [own.entropy, kl]": "a function is named own:entropy",
     "metrics: [kl, kl]": "two metrics write the column 'kl': rename or leave out one",
     "metrics: [latex_first]": "should include a logit metric, such as kl or a margin",
     "metrics: ['nowhere:metric', kl]": "cannot import 'nowhere'",
@@ -149,6 +150,7 @@ CALLS = {
     # arguments of a sweep
     "ss.sweep(model, sae, P, features=[9])": "feature 9 is out of range: the SAE has 0 to 7",
     "ss.sweep(model, sae, P, features=3.5)": "should be a whole number, not 3.5",
+    "ss.sweep(model, sae, P, features=ss.select_features(sae, held, 'code', 'math'))": ".features",
     "ss.sweep(model, sae, P, features=[3, 3])": "lists a feature twice",
     "ss.sweep(model, sae, P)": "pass features=[…] or directions=…",
     "ss.sweep(model, sae, P, features=[1], edit='abblate')": "did you mean 'ablate'?",
@@ -156,6 +158,7 @@ CALLS = {
     "ss.sweep(model, sae, P, features=[1], alphas=2)": "should be a list: write [2]",
     "ss.sweep(model, sae, P, features=[1], alphas=[0])": "at least one strength other than 0",
     "ss.sweep(model, sae, P, features=[1], metrics='kl')": "write metrics=['kl']",
+    "ss.sweep(model, sae, P, features=[1], metrics=None)": "should be a list such as ['kl']",
     "ss.sweep(model, sae, P, features=[1], metrics=['kll'])": "did you mean 'kl'?",
     "ss.sweep(model, sae, P, features=[1], metrics=[lambda logits: 0])": "a lambda has no name",
     "ss.sweep(model, sae, P, features=[1], metrics=[{'m': lambda logits: logits}])": (
@@ -177,6 +180,7 @@ CALLS = {
     "ss.sweep(model, narrow, P, features=[1], hook_name=HOOK)": "choose an SAE of this model",
     "ss.sweep(model, sae, [], features=[1])": "give at least one prompt",
     "ss.sweep(model, sae, 'Add.', features=[1])": "write prompts=['Add.'], a list of them",
+    "ss.sweep(model, sae, [{'text': 'Add.'}], features=[1])": "[row['text'] for row in rows]",
     "ss.sweep(model, sae, ['word ' * 2000], features=[1])": "more than the model's n_ctx (512)",
     "ss.sweep(model, sae, [ss.Prompt('a', 'x'), ss.Prompt('a', 'y')], features=[1])": (
         "give one another id"
@@ -184,6 +188,8 @@ CALLS = {
     "ss.sweep(model, None, P, directions={'a': v})": "give hook_name=, such as 'blocks.4",
     "ss.sweep(model, None, P, features=[1], hook_name=HOOK)": "pass directions instead",
     "ss.sweep(model, None, P, directions={'a': v[:64]}, hook_name=HOOK)": "it should be [n, 192]",
+    "ss.sweep(model, None, P, directions=[v, 3], hook_name=HOOK)": "directions[1] should be a",
+    "ss.add(ss.Probe(v, 0.0))": "give its .direction",
     "ss.sweep(model, sae, P, directions={'a': v}, alpha_unit='max_act')": "use resid_norm, or",
     # texts with and without edits
     "ss.compare_edits(model, {'original': ss.add(v)}, P, HOOK)": "cannot be called 'original'",
@@ -197,6 +203,7 @@ CALLS = {
     "ss.generate(model, P, {'a': v}, hook_name=HOOK, controls=-1)": "equal to 0, not -1",
     # activations and features
     "ss.cache_activations(model, P, tokens='first')": "'diagnostic' or 'answer', not 'first'",
+    "ss.cache_activations(model, P, tokens='answer')": "as Prompt(…, answer=…)",
     "ss.cache_activations(model, P, batch_size=0)": "batch_size: should be greater than 0, not 0",
     "ss.cache_activations(model, P, hook_name='blocks.4.hook_resid_pr')": "use one of: blocks.4",
     "ss.select_features(sae, held, 'cod', 'math')": "the domains are code, math",
@@ -214,6 +221,7 @@ CALLS = {
     "ss.load_model('tiny-qwen3', dtype='fp16')": "use one of: float32, bfloat16, float16",
     "ss.load_model('tiny-qwen3', n_ctx=10**5)": "choose 1 to 512 for this model",
     "ss.load_prompts('tiny-domains', limit=0)": "limit should be at least 1, not 0",
+    "ss.load_prompts(['Add.', 'Subtract.'])": "a list of prompts needs no loading",
     "ss.load_prompts('configs/tiny/request.txt')": "did you mean configs/tiny/requests.txt?",
     "ss.margin(target='latex_delimeters')": "did you mean 'latex_delimiters'?",
     "ss.run({}, 'x', until='sweeep')": "did you mean 'sweep'?",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pandas as pd
 import pytest
 import torch
 from saes import random_sae
@@ -73,6 +76,37 @@ def test_what_the_model_cannot_read_is_named_by_prompt(random_model, vector):
     ):
         with pytest.raises(ss.InputError, match=says):
             call()
+
+
+def test_a_list_of_vectors_holds_a_direction_each(random_model, vector):
+    settings: dict[str, Any] = {
+        "hook_name": HOOK,
+        "alphas": [1],
+        "metrics": ["kl"],
+        "n_controls": 2,
+    }
+    second = torch.randn(len(vector), generator=torch.Generator().manual_seed(0))
+    listed, stacked = (
+        ss.sweep(random_model, None, TEXTS, directions=directions, **settings)
+        for directions in ([vector, second.numpy()], torch.stack([vector, second]))
+    )
+    assert {"direction_0", "direction_1"} < set(listed.rows["direction"])
+    pd.testing.assert_frame_equal(listed.rows, stacked.rows)
+    with pytest.raises(ss.InputError, match="there is nothing to sweep"):
+        ss.sweep(random_model, None, TEXTS, directions=[], **settings)
+
+
+def test_an_overflowing_push_is_named(random_model, vector):
+    settings: dict[str, Any] = {"hook_name": HOOK, "metrics": ["kl"], "n_controls": 2}
+    found = ss.sweep(random_model, None, TEXTS, directions=vector, alphas=[1e30], **settings)
+    assert any("overflow: lower α" in warning for warning in found.warnings)
+
+
+def test_a_report_is_a_html_page(random_model, vector, tmp_path):
+    settings: dict[str, Any] = {"hook_name": HOOK, "metrics": ["kl"], "n_controls": 2}
+    found = ss.sweep(random_model, None, TEXTS, directions=vector, alphas=[1], **settings)
+    with pytest.raises(ss.InputError, match=r"report\('report.html'\)"):
+        found.report("report.pdf")
 
 
 def test_alphas_that_nothing_takes_are_refused(random_model, vector):

@@ -123,6 +123,12 @@ def test_mistakes_in_several_sections_are_told_at_once():
     ]
 
 
+def test_all_wrong_metrics_are_told_at_once():
+    said = refusal("metrics: [klx, 'nowhere:metric', 'os:no_such', 'os:getcwd']")
+    assert said.startswith("config has 4 mistakes:")
+    assert "known: DirEntry, " in said and " more" in said and len(said) < 1500
+
+
 @pytest.mark.parametrize(
     ("text", "sentences"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -145,6 +146,23 @@ def test_an_sae_that_does_not_fit_is_not_loaded_for_the_model(sae, scene, other,
     with pytest.raises(InputError, match=r"does not fit .*explains .*load it without model="):
         ss.load_sae(folder, model=other.model)
     assert ss.load_sae(folder).cfg.d_in == 32
+
+
+def test_a_sweep_trusts_an_audit_on_loading_while_weights_and_model_stay(
+    sae, scene, other, tmp_path
+):
+    loaded = ss.load_sae(save_sae(sae, tmp_path / "sae"), model=scene.model)
+    few: dict[str, Any] = {"alphas": [1.0], "metrics": ["kl"], "n_controls": 2}
+
+    def unchecked(model) -> bool:
+        found = ss.sweep(model, loaded, ["One.", "Two."], features=[3], **few)
+        return any("Whether the SAE fits was not checked" in one for one in found.warnings)
+
+    assert not unchecked(scene.model)
+    assert unchecked(other.model)
+    with torch.no_grad():
+        loaded.W_dec.mul_(2)
+    assert unchecked(scene.model)
 
 
 def test_a_file_with_damaged_weights_is_named_before_anything_is_run(sae, scene):
