@@ -73,7 +73,9 @@ class StepRecords:
 
     def __getitem__(self, step: str) -> StepRecord:
         """What is known about a step. Raises InputError if its record is damaged."""
-        path = self.path(step)
+        return self._read(self.path(step))
+
+    def _read(self, path: Path) -> StepRecord:
         if not path.exists():
             return StepRecord()
         try:
@@ -95,7 +97,7 @@ class StepRecords:
             return None
 
     def __iter__(self) -> Iterator[StepRecord]:
-        return (self[step] for step in self.steps())
+        return map(self._read, sorted(self.folder.glob("*.json")))
 
     def known(self) -> dict[str, set[str]]:
         """Every file that a step wrote → the digests of what any step wrote into it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +27,13 @@ LIBRARIES = (
     *("numpy", "scipy", "pandas"),
 )
 
+_version = cache(version)
+"""The version of a library, which takes the parsing of a file."""
+
 
 def library_versions() -> dict[str, str]:
     """Versions of this package and of the libraries that affect the numbers."""
-    return {"saelens-steer": __version__, **{name: version(name) for name in LIBRARIES}}
+    return {"saelens-steer": __version__, **{name: _version(name) for name in LIBRARIES}}
 
 
 def measured_on(measurement: Measurement) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from saelens_steer.pipeline.context import RunContext
 from saelens_steer.pipeline.result import Result
 from saelens_steer.pipeline.step import Step
 from saelens_steer.pipeline.verify import verify
+from saelens_steer.report.markup import ENVIRONMENT
 from saelens_steer.run_folder import RunFolder
 
 BEGIN = "begin"
@@ -45,13 +46,15 @@ CHANGES = {
 
 
 def import_everything() -> None:
-    """Import each module, so that no fork does."""
+    """Import each module and compile each template, so that no fork does."""
     torch.set_num_threads(1)
     for found in pkgutil.walk_packages(saelens_steer.__path__, "saelens_steer."):
         if not found.name.endswith("__main__"):
             importlib.import_module(found.name)
     for name in ("pandas", "pyarrow.parquet", "plotly.graph_objects", "scipy.stats", "jinja2"):
         importlib.import_module(name)
+    for name in ENVIRONMENT.list_templates():
+        ENVIRONMENT.get_template(name)
 
 
 def in_child(
