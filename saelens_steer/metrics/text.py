@@ -9,8 +9,8 @@ from typing import Any
 from saelens_steer.metrics.metric import Metric, TextMetric
 from saelens_steer.model import UNDEFINED
 
-LONG, PIECE = 16, 4
-"""The longest word that counts as one, and the letters of the pieces of a longer one."""
+WORD = re.compile(r"(?<!\S)\S{1,16}(?!\S)|\S{1,4}")
+"""A word of up to 16 letters, or a piece of a longer one."""
 
 
 def distinct_words(text: str) -> float:
@@ -19,11 +19,7 @@ def distinct_words(text: str) -> float:
     Text pushed too far falls into loops: a value near 0. Words of more than 16 letters count as
     their pieces of 4, so that loops without spaces (a rule of dashes, Chinese) are seen too.
     """
-    words = [
-        word[i : i + PIECE] if len(word) > LONG else word
-        for word in text.split()
-        for i in range(0, len(word) if len(word) > LONG else 1, PIECE)
-    ]
+    words = WORD.findall(text)
     return len(set(words)) / len(words) if words else float("nan")
 
 

@@ -39,8 +39,8 @@ def check(found: dict[str, Any], kills: int) -> None:
 
 
 @pytest.mark.slow
-def test_25_kills_in_every_step_leave_nothing_behind_and_lose_nothing(tmp_path):
-    check(study("killing", tmp_path, 25), 25)
+def test_18_kills_in_every_step_leave_nothing_behind_and_lose_nothing(tmp_path):
+    check(study("killing", tmp_path, 18), 18)
 
 
 @pytest.mark.nightly

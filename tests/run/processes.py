@@ -11,25 +11,17 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def start(args: list[str], **env: str) -> subprocess.Popen:
-    """Start a process in the repository's root, offline and single-threaded."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **env}
-    return subprocess.Popen(
-        args,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=environment,
-    )
-
-
 def finished(args: list[str], **env: str) -> str:
-    """The stdout of a process, which must exit with 0."""
-    process = start(args, **env)
-    stdout, stderr = process.communicate(timeout=600)
-    assert process.returncode == 0, stderr
-    return stdout
+    """The stdout of a process in the repository's root, offline and single-threaded.
+
+    It must exit with 0.
+    """
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **env}
+    done = subprocess.run(
+        args, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def ran(config: str, out: Path, overrides: Mapping[str, object], **env: str) -> Path:

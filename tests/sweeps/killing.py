@@ -37,7 +37,7 @@ from saelens_steer.sweeps import (
 from saelens_steer.sweeps.logits import run_logits
 from saelens_steer.sweeps.plan import shards
 
-KILLS = 25
+KILLS = 12
 COMPUTED = "computed.txt"
 """A line for each batch of rows that any process began to compute."""
 
