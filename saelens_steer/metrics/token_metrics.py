@@ -41,9 +41,7 @@ def margin_sets(
         other = complement(target, tokenizer, d_vocab)
     else:
         other = token_set(spec.other, tokenizer, d_vocab)
-    if shared := sorted(set(target) & set(other)):
-        names = ", ".join(map(repr, describe(shared[:3], tokenizer)))
-        raise InputError(f"margin {spec.name!r}: target and other share {names}; make them differ")
+    _check_apart(f"margin {spec.name!r}: target and other", target, other, tokenizer)
     if not other:
         raise InputError(f"margin {spec.name!r}: the target is the whole vocabulary; narrow it")
     return torch.tensor(target), torch.tensor(other)
@@ -65,9 +63,13 @@ def log_prob_sets(
     """Ids of the target and of the excluded tokens. Raises InputError if they share one."""
     target = token_set(spec.target, tokenizer, d_vocab)
     excluded = token_set(spec.excluding, tokenizer, d_vocab) if spec.excluding else []
-    if shared := sorted(set(target) & set(excluded)):
-        names = ", ".join(map(repr, describe(shared[:3], tokenizer)))
-        raise InputError(
-            f"log_prob {spec.name!r}: target and excluding share {names}; make them differ"
-        )
+    _check_apart(f"log_prob {spec.name!r}: target and excluding", target, excluded, tokenizer)
     return torch.tensor(target), torch.tensor(excluded, dtype=torch.long)
+
+
+def _check_apart(
+    both: str, one: list[int], other: list[int], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    if shared := sorted(set(one) & set(other)):
+        names = ", ".join(map(repr, describe(shared[:3], tokenizer)))
+        raise InputError(f"{both} share {names}; make them differ")

@@ -82,8 +82,7 @@ def _check_scores(run: RunContext) -> None:
 
 def _check_apart(run: RunContext) -> None:
     """No steered prompt is read as the same tokens as a selection prompt, however it is given."""
-    selecting = encode_prompts(run.model.tokenizer, run.selection_prompts, **run.encoding)
-    ids = {e.head: e.prompt.id for e in selecting}
+    ids = {e.head: e.prompt.id for e in run.encoded_selection}
     for one in run.measurement().encoded:
         if one.head in ids:
             raise InputError(
@@ -96,8 +95,7 @@ def _check_answers(run: RunContext) -> None:
     """Selection prompts leave room for the answers that the model is to write."""
     if not run.spec.reads_answers:
         return
-    encoded = encode_prompts(run.model.tokenizer, run.selection_prompts, **run.encoding)
-    if unanswered := [one for one in encoded if not one.answer]:
+    if unanswered := [one for one in run.encoded_selection if not one.answer]:
         key, n = "select.answer_tokens", run.spec.select.answer_tokens
         check_room(run.model, unanswered, n, key)
 

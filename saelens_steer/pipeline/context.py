@@ -14,9 +14,11 @@ from saelens_steer.activations import Activations
 from saelens_steer.config import RunSpec, dump_config
 from saelens_steer.config.base import Spec
 from saelens_steer.data import (
+    Encoded,
     TextStart,
     any_plain,
     as_prompts,
+    encode_prompts,
     prompts_hash,
     say_start,
     text_start,
@@ -165,6 +167,11 @@ class RunContext(RunInputs):
     def encoding(self) -> dict[str, Any]:
         """How the selection prompts become tokens: keywords of `encode_prompts`."""
         return {"template": self.spec.template, "special_tokens": self.special_tokens}
+
+    @cached_property
+    def encoded_selection(self) -> list[Encoded]:
+        """The tokens of the selection prompts."""
+        return encode_prompts(self.model.tokenizer, self.selection_prompts, **self.encoding)
 
     @property
     def caching(self) -> dict[str, Any]:
