@@ -61,6 +61,7 @@ def refusal(call: Any) -> str:
         ),
         ("tradeoffs={max_new_tokens: 900000000000}", "lower tradeoffs.top"),
         ("tradeoffs={top: 300000000}", "of tradeoffs) would need about"),
+        ("compare_directions={k: 300000000}", "lower compare_directions.k"),
         (
             "label={provider: openai-compatible, server: {base_url: 'http://localhost:1/v1', "
             "model: a, timeout: 1e300}}",

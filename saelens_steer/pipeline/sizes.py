@@ -34,6 +34,11 @@ def absurd_sizes(
     if patched:
         few = min(n_steered, patched.limit or n_steered)
         checks.append(partial(patched.check_size, few, len(patched.variants)))
+    if compared := spec.compare_directions:
+        n = len(compared.methods) * most(compared.k) * 2 * n_steered
+        factors = "methods × features of compare_directions × norm and KL × prompts"
+        instead = "lower compare_directions.k, or give fewer prompts"
+        checks.append(partial(check_rows, n, factors, instead))
     if traded:
         treatments = len(traded.directions) * most(traded.top) * len(traded.edits)
         n = treatments * (len(traded.alphas) + 1) * len(prompts.tradeoffs)
