@@ -116,7 +116,7 @@ def test_what_a_killed_process_of_the_same_id_left_is_no_obstacle(tmp_path):
         SafetensorsLikeError("I/O error: No space left on device (os error 28)"),
     ],
 )
-def test_a_full_disk_is_the_users_to_mend_and_leaves_nothing(place, error):
+def test_a_full_disk_stops_with_one_sentence_and_leaves_nothing(place, error):
     before = contents(place.parent)
 
     def write(temporary: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
             read(tmp_path / "pipe")
 
 
-def test_a_place_where_nothing_can_be_written_is_the_users_to_mend(tmp_path):
+def test_a_folder_that_cannot_be_written_to_stops_with_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file" / "x", tmp_path / "file" / "x" / "y", tmp_path / ("x" * 300)):
         with pytest.raises(InputError, match="cannot write"):

@@ -187,7 +187,7 @@ def test_a_variant_that_overflows_has_rows_but_no_numbers(random_model, capsys):
     assert "the residual overflows in 6 of" in capsys.readouterr().err
 
 
-def test_an_infinite_value_of_ones_own_metric_is_left_out_and_said(random_model, capsys):
+def test_an_infinite_value_of_a_metric_is_left_out_with_a_warning(random_model, capsys):
     def odds(logits):
         return torch.where(logits[:, 0] > logits[:, 1], torch.inf, 1.0)
 

@@ -96,7 +96,7 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def test_a_step_that_fails_is_not_taken_for_done(step, tmp_path):
+def test_a_failed_step_does_not_count_as_done(step, tmp_path):
     step(1)
 
     def fail() -> None:
@@ -167,7 +167,7 @@ def test_no_record_or_output_lies_outside_the_folder(tmp_path, name):
     assert contents(tmp_path) == before
 
 
-def test_a_memory_that_lies_elsewhere_is_refused(tmp_path):
+def test_records_behind_a_link_are_refused(tmp_path):
     run = tmp_path / "run"
     RunFolder(run).mark()
     shutil.move(run / ".steps", tmp_path / "elsewhere")

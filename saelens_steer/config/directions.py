@@ -28,7 +28,7 @@ class SelectSpec(Spec):
     first margin's target tokens minus its other tokens), output_score and token_confidence (the
     effect of a push on the tokens that W_dec[f] raises most, and on the model's confidence), and
     attribution (the gradient of the first metric along W_dec[f]; it uses the outcome itself, so it
-    is a ceiling).
+    is circular: a reference, not evidence).
     """
 
     prompts: str = "tiny-domains"

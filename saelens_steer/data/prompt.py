@@ -63,7 +63,7 @@ class Prompt:
 
     @property
     def content(self) -> tuple[tuple[str, object], ...]:
-        """All that the model is asked; plain text counts as a user's turn."""
+        """All that the model is asked; plain text counts as a user turn."""
         if self.ids is not None:
             return (("ids", self.ids),)
         if self.messages is None:
@@ -92,7 +92,7 @@ class Prompt:
             return replace(self, text=f"{self.text} {words}")
         if not self.messages or self.messages[-1]["role"] != "user":
             raise InputError(
-                f"prompt {self.id!r} does not end in a user's turn, so {words!r} cannot be "
+                f"prompt {self.id!r} does not end in a user turn, so {words!r} cannot be "
                 "added: give text or a conversation that does"
             )
         asked = {"role": "user", "content": f"{self.text} {words}"}
@@ -133,7 +133,7 @@ def conversation(messages: Sequence[Message], named: str) -> tuple[dict[str, str
         raise InputError(f"{named} has no messages: leave it out")
     found = tuple(_message(m, f"messages[{i}] of {named}") for i, m in enumerate(messages))
     if not any(m["role"] == "user" for m in found):
-        raise InputError(f"{named} has no user's turn: add {{'role': 'user', 'content': …}}")
+        raise InputError(f"{named} has no user turn: add {{'role': 'user', 'content': …}}")
     return found
 
 
@@ -221,9 +221,9 @@ def _prompt(given: Any, number: int) -> Prompt:
             given = Prompt(id_, ids=_token_ids(given, where))
         else:
             kinds = " and ".join(sorted({type(one).__name__ for one in given}))
+            what = f"a list of {kinds}" if kinds else "an empty list"
             raise InputError(
-                f"{where} is a list of {kinds or 'nothing'}: a list holds either the messages of a "
-                "conversation or token ids"
+                f"{where} is {what}: a list holds either the messages of a conversation or ids"
             )
     if isinstance(given, Mapping):
         raise InputError(f"{where} is one message: write [message], a conversation")

@@ -158,8 +158,9 @@ def text_of(row: dict[str, Any], where: str, columns: tuple[str, ...]) -> str:
     column = next((c for c in columns if c in row), None)
     if column is None:
         wanted = " or ".join(repr(c) for c in columns)
-        names = [key if str(key).isprintable() else repr(key) for key in row]
-        raise InputError(f"{where} has no {wanted}, only {', '.join(map(str, names)) or 'nothing'}")
+        names = [str(key) if str(key).isprintable() else repr(key) for key in row]
+        has = f", only {', '.join(names)}" if names else " and is empty"
+        raise InputError(f"{where} has no {wanted}{has}")
     text = row[column]
     if not isinstance(text, str):
         raise InputError(f"{where}: {column!r} must be a string, not {type(text).__name__}")

@@ -92,18 +92,18 @@ class GivenDirections:
         if "feature" in needs:
             raise InputError(
                 f"{spec.edit.label} edits SAE features, and {name} is not one: use add or "
-                "project_out, or leave it out"
+                f"project_out, or leave {name} out"
             )
         if spec.alpha_unit == "max_act":
             raise InputError(
                 f"alpha_unit max_act applies to SAE features, and {name} has no A_max: use "
-                "resid_norm, or leave it out"
+                f"resid_norm, or leave {name} out"
             )
         for family in spec.families:
             if family in SOURCES and "sae" in SOURCES[family].needs:
                 raise InputError(
                     f"{family} controls are matched to features of an SAE, and {name} is not one: "
-                    "use covariance controls, or leave it out"
+                    f"use covariance controls, or leave {name} out"
                 )
 
     def scaled(self, alpha_unit: str, scale: Scale = NO_SCALE) -> Directions:

@@ -284,7 +284,7 @@ def _agreement(evidence: LabelEvidence, background: WordCounts) -> str:
     if not both:
         return "None of the words it promotes appears in the contexts."
     listed = ", ".join(quoted(word) for word in both[:MOST_LISTED])
-    return f"Of the words it promotes, the contexts contain {listed}."
+    return f"Promoted words that also occur in the contexts: {listed}."
 
 
 def quoted(text: str) -> str:

@@ -72,4 +72,4 @@ def _check_apart(
 ) -> None:
     if shared := sorted(set(one) & set(other)):
         names = ", ".join(map(repr, describe(shared[:3], tokenizer)))
-        raise InputError(f"{both} share {names}; make them differ")
+        raise InputError(f"{both} share {names}: remove these from one of the two")

@@ -93,7 +93,8 @@ def check_editable(model: Model, hook_name: str) -> str:
     if is_bridge(model) and hook_name.endswith("hook_resid_mid"):
         raise InputError(
             f"Edits at {hook_name!r} do not take effect in a TransformerBridge; "
-            "use hook_resid_pre or hook_resid_post, or class HookedTransformer."
+            "use hook_resid_pre or hook_resid_post, or load the model with "
+            "model_class='HookedTransformer' (model.class)."
         )
     return hook_name
 

@@ -62,7 +62,7 @@ def load_model(
     n_ctx: int | None = None,
     revision: str | None = None,
 ) -> Model:
-    """Load a TransformerLens model, weights unprocessed, and prove that it equals its checkpoint.
+    """Load a TransformerLens model, weights unprocessed, and check that it equals its checkpoint.
 
     `name` is "tiny-qwen3", a folder, a hub id, one of TransformerLens's aliases such as gpt2-small,
     or a transformers model with its `tokenizer`. A checkpoint that no HookedTransformer can

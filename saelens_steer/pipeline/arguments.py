@@ -46,8 +46,8 @@ def hook_of(model: Model, sae: SAE[Any], hook_name: str | None) -> str:
     if named is None:
         what = "where it writes" if is_transcoder(sae) else "which hook it reads"
         raise InputError(
-            f"the SAE does not say {what}: give hook_name=, such as "
-            f"{default_hook_name(model)!r}, if it was trained there"
+            f"the SAE does not say {what}: give it as hook_name=, "
+            f"for example {default_hook_name(model)!r}"
         )
     found = check_steerable(model, named)
     check_sae(sae, model, found)
@@ -77,7 +77,8 @@ def check_activations(
     """Raise InputError unless these are of this hook of the model, on texts that begin alike."""
     if activations.hook_name not in same_places(hook_name):
         raise InputError(
-            f"the activations are of {activations.hook_name}, not of {hook_name}: cache them there"
+            f"the activations are of {activations.hook_name}, not of {hook_name}: cache them at "
+            "that hook"
         )
     if activations.d_model != (width := hook_width(model, hook_name)):
         raise InputError(

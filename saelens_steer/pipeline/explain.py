@@ -68,8 +68,8 @@ def label_features(
     other prompts, of which `n_prompts` are steered. `answers`: a folder that keeps a server's
     answers; the same call then asks only for missing ones. `server`: such as {"base_url": …,
     "model": …}. LabelSpec documents the other arguments, TemplateSpec `chat` and the options after
-    it. Raises InputError before any steering. A feature that could not be labelled has a row with
-    its status.
+    it. Invalid arguments raise InputError before any steering. A feature that could not be
+    labelled has a row with its status.
     """
     given = {
         "provider": provider, "server": server, "evidence": evidence, "alphas": alphas,
@@ -120,7 +120,7 @@ def feature_pages(
 
     `topic`: activations of prompts whose domains are the categories of one topic. FeaturesSpec
     documents the other arguments. Notebooks display the result; `save` writes it as a page. Raises
-    InputError for an unknown feature or another hook.
+    InputError for an unknown feature, or activations of a hook that the SAE does not read.
     """
     given = {"contexts": contexts, "window": window, "tokens": tokens, "neighbours": neighbours}
     spec = checked(FeaturesSpec, {"topic": None, **given}, "feature_pages")

@@ -72,7 +72,7 @@ def generate(
     """Generate without steering, with each treatment, and with random controls of the same norm.
 
     `treatments`: name → a vector [d_model], which is added at each of `alphas`; one edit or
-    several in order, which set their own strength; or a mapping of hooks to these.
+    several in order, which set their own strength; or a mapping from hooks to these.
     `hook_name`: the hook of treatments that name none; edits of an SAE know theirs. `controls`:
     random directions of the covariance family per treatment and strength, each with the same ‖Δx‖
     at each token. `activations`: at the hook, for the controls and for mean ‖x‖; by default those
@@ -146,9 +146,10 @@ def compare_edits(
     """Generate with and without edits: one row per prompt × variant, first the unedited `original`.
 
     `variants`: name → one edit, or several in order, at `hook_name`; a vector is added as it is; a
-    mapping of hooks to these edits at several hooks at once. CompareEditsSettings documents the
-    settings, TemplateSpec `chat` and the options after it. Columns as in `edits_table`, with
-    activations if all edits use the same SAE. Raises InputError before any forward pass.
+    mapping from hooks to any of these edits several hooks at once. See CompareEditsSettings for the
+    settings, and TemplateSpec for `chat` and the options after it. Columns as in `edits_table`,
+    with activations if all edits use the same SAE. Invalid arguments raise InputError before any
+    forward pass.
     """
     given = {
         "positions": positions, "exclude_special_tokens": exclude_special_tokens,
@@ -229,7 +230,7 @@ def _given(
     if hook is None:
         raise InputError(
             f"the activations are of {activations.hook_name}, and the treatments are at "
-            f"{', '.join(hooks)}: cache them there, or leave them out"
+            f"{', '.join(hooks)}: cache activations there, or leave out activations="
         )
     check_activations(activations, model, hook, start)
     return {hook: activations}

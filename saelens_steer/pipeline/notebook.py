@@ -102,10 +102,10 @@ def sweep(
     theirs. `edit`: a name, or a name and options as in a config, such as {"scale": {"error":
     "drop"}}. `metrics`: names, `margin(…)`, `log_prob(…)`, functions, or {name: function}. The
     hook is the one that the SAE's decoder writes at; give `hook_name` if it names none.
-    `activations` there determine controls, A_max and mean ‖x‖; by default those of the prompts are
-    cached. A transcoder's A_max comes from the hook it reads, and `activations` may be of either
-    hook. TemplateSpec documents `chat` and the options after it, which decide what is read,
-    SweepSpec the other arguments. Raises InputError before any forward pass.
+    `activations`, cached at that hook, determine controls, A_max and mean ‖x‖; None: those of the
+    prompts. A transcoder's A_max comes from the hook it reads, and `activations` may be of either
+    hook. See TemplateSpec for `chat` and the options after it, and SweepSpec for the others.
+    Invalid arguments raise InputError before any forward pass.
     """
     given: dict[str, object] = {
         "edit": edit, "alphas": alphas, "alpha_unit": alpha_unit, "positions": positions,

@@ -114,7 +114,8 @@ def _features(case: Case) -> Iterator[str]:
         if feature < 0:
             yield f"feature {feature} is out of range: features are counted from 0"
         elif train and feature >= train.d_sae:
-            yield f"feature {feature} is out of range: the SAE will have 0 to {train.d_sae - 1}"
+            last = train.d_sae - 1
+            yield f"feature {feature} is out of range: the SAE will have features 0 to {last}"
 
 
 def _loading(case: Case) -> None:

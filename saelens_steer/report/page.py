@@ -29,7 +29,7 @@ from saelens_steer.report.run_folder import REPORT, RunTables, read_run
 
 CONFIG = {"displaylogo": False, "responsive": True}
 SECTIONS = {
-    "patches": ("Patched outputs", texts.edits_section),
+    "patches": ("Edited outputs", texts.edits_section),
     "claims": ("Claims", findings.claims_section),
     "dose": ("Dose-response", findings.dose_section),
     "frozen_decoder_baseline": ("Frozen decoder", findings.baseline_section),

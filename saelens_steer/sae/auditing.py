@@ -98,8 +98,8 @@ def audit(
         return judged_fit(fit_figures(sae, activations, target), stated)
     if name is None:
         raise InputError(
-            "the SAE does not say which hook it reads: give hook_name=, such as "
-            f"{default_hook_name(model)!r}, if it was trained there"
+            "the SAE does not say which hook it reads: give it as hook_name=, "
+            f"for example {default_hook_name(model)!r}"
         )
     tokens = _contexts(model, sae, shipped_texts(model) if texts is None else texts)
     return audit_tokens(model, sae, name, tokens, stated)

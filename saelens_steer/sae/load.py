@@ -42,11 +42,11 @@ def load_sae(
     format (see `conversion/`; a file, or a folder with one); a SAELens release and its `sae_id`;
     `owner/name` on the hub, with a folder or file in it as `sae_id`. `d_model`, `hook_name` and
     `model_name` supply what the source does not state. With `model`, the SAE must pass an audit on
-    that model. The centring of writing weights is folded into an SAE that was trained with it, if
-    `model`, or else the name of the SAE's model, shows that its norms are LayerNorms. Raises
-    InputError for an unknown source or id (the closest is named), for a hook other than the SAE's
-    own, for files neither cached nor reachable, and for a file that is damaged, ambiguous, holds
-    NaN or an infinity, or could run code.
+    that model. If the SAE was trained on centred writing weights, the centring is folded into it,
+    provided that `model`, or else the name of the SAE's model, shows that the norms are LayerNorms.
+    Raises InputError for an unknown source or id (the closest is named), for a hook other than the
+    SAE's own, for files neither cached nor reachable, and for a file that is damaged, ambiguous,
+    holds NaN or an infinity, or could run code.
     """
     if model is not None:
         width = model.cfg.d_model if d_model is None else d_model
@@ -143,7 +143,9 @@ def check_feature(sae: SAE[Any], feature: SupportsIndex) -> int:
     """The index as an int. Raises InputError if the SAE has no such feature."""
     index = whole("a feature", feature)
     if not 0 <= index < sae.cfg.d_sae:
-        raise InputError(f"feature {index} is out of range: the SAE has 0 to {sae.cfg.d_sae - 1}")
+        raise InputError(
+            f"feature {index} is out of range: the SAE has features 0 to {sae.cfg.d_sae - 1}"
+        )
     return index
 
 

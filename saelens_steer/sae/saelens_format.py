@@ -185,9 +185,8 @@ def _fold_input_statistics(sae: SAE[Any], folder: Path) -> SAE[Any]:
     elif mode == "expected_average_only_in":
         if factor is None:
             raise InputError(
-                f"{folder} expects scaled activations, but holds no scale: write "
-                f'{{"scaling_factor": NUMBER}}, √d_in / mean ‖x‖ of its training, into a {SCALER} '
-                "beside it"
+                f"{folder} expects scaled activations, but has no scale: write {SCALER} in it with "
+                '{"scaling_factor": NUMBER}, which is √d_in / mean ‖x‖ of the training activations'
             )
         _fold_factor(sae, folder, factor)
     elif factor not in (None, 1.0):

@@ -58,10 +58,10 @@ def reads_at(sae: SAE[Any]) -> str | None:
     if found is not None and in_block(found) == "hook_mlp_in":
         layer = hook_layer(found)
         raise InputError(
-            f"the transcoder names {found} as its input, which is before the norm, but this name "
-            "is also given to transcoders of the norm's output: write into the metadata of its "
-            f'cfg.json "hf_hook_name": "model.layers.{layer}.mlp.input" if it reads the output, or '
-            f'"hook_name": "blocks.{layer}.hook_resid_mid" if it reads the input'
+            f"the transcoder gives {found} as its input, a name used both for the activation "
+            "before the norm and for the norm's output: in the metadata of its cfg.json, write "
+            f'"hf_hook_name": "model.layers.{layer}.mlp.input" if it reads the norm\'s output, or '
+            f'"hook_name": "blocks.{layer}.hook_resid_mid" if it reads the activation before it'
         )
     return found
 

@@ -101,7 +101,7 @@ def _from_release(release: str, sae_id: str, device: str, model_name: str | None
             raise InputError(why) from None
     if sae.cfg.normalize_activations == "expected_average_only_in":
         raise InputError(
-            f"{name} expects scaled activations, but SAELens's directory has no "
+            f"{name} expects scaled activations, but SAELens's list of SAEs has no "
             "norm_scaling_factor for it: choose another id"
         )
     if model_name is not None:
@@ -112,7 +112,7 @@ def _from_release(release: str, sae_id: str, device: str, model_name: str | None
 def _model_of(release: str, sae_id: str, given: str | None) -> str | None:
     """The model given for a release, or None if directory and loader agree on it.
 
-    SAELens's directory and its loader name different models for two releases, and one of them is
+    SAELens's list of SAEs and its loader name different models for two releases, and one of them is
     wrong. Raises InputError unless the user says which.
     """
     entry = get_pretrained_saes_directory()[release]
@@ -125,9 +125,9 @@ def _model_of(release: str, sae_id: str, given: str | None) -> str | None:
         raise InputError(f"{release} was trained on {both}, not on {given}: correct model_name")
     if given is None and len(set(map(_short, names))) > 1:
         raise InputError(
-            f"SAELens's directory says that {release} was trained on {names[0]}, its loader says "
-            f"{names[1]}, and an SAE of the wrong model gives wrong features: give the right one, "
-            f'model_name="{names[0]}" or model_name="{names[1]}"'
+            f"SAELens's list of SAEs says that {release} was trained on {names[0]}, its loader "
+            f"says {names[1]}, and an SAE of the wrong model gives wrong features: give the right "
+            f'one, model_name="{names[0]}" or model_name="{names[1]}"'
         )
     return given
 

@@ -95,10 +95,10 @@ def add(
 
     `direction`: [d_model], or several [k, d_model], whose sum is added; `alpha` may then hold one
     number for each. keep_norm: rescale x′ to ‖x‖, so that only the angle changes. gate: push only
-    activations that a Probe, or a feature given as (sae, feature), lets through (Lee et al. 2024,
-    arXiv 2409.05907). orthogonal_to: push along the part of the sum orthogonal to these directions
-    [n, d_model], at the same norm. `per_row` gives each row of a batch another edit. Raises
-    InputError for values that are not finite, or if it lies in the span of orthogonal_to.
+    activations on the positive side of a Probe, or on which a feature, (sae, feature), fires (Lee
+    et al. 2024, arXiv 2409.05907). orthogonal_to: push along the part of the sum orthogonal to
+    these directions [n, d_model], at the same norm. `per_row` gives each row its own edit. Raises
+    InputError for values that are not finite, or if the sum lies in the span of orthogonal_to.
     """
     rows, steps = _rows("direction", direction), as_numbers("alpha", alpha)
     if steps.ndim and len(steps) != len(rows):
@@ -154,7 +154,7 @@ def orthogonal_part(
 ) -> Tensor:
     """The part of each direction orthogonal to all `others`, scaled to the direction's norm.
 
-    Raises InputError for another width, or if less than a thousandth of a direction is left.
+    Raises InputError if the width is wrong, or if less than a thousandth of a direction is left.
     """
     if direction.ndim == 2:
         return torch.stack([orthogonal_part(one, others) for one in direction])
@@ -195,7 +195,7 @@ def project_out(direction: VectorLike) -> Edit:
 def per_row(edits: Sequence[Edit]) -> Edit:
     """One edit per row of a batch; rows with the same edit go through it together.
 
-    Applying it to a batch with another number of rows raises InputError.
+    Applying it to a batch with a different number of rows raises InputError.
     """
     edits, rows = as_edits("edits of rows", edits), dict[int, list[int]]()
     for row, edit in enumerate(edits):
@@ -213,7 +213,7 @@ def per_row(edits: Sequence[Edit]) -> Edit:
 
 
 def _rows(name: str, given: VectorLike) -> Vectors:
-    """The argument `name` as [k, d_model]. Raises InputError for another shape."""
+    """The argument `name` as [k, d_model]. Raises InputError if the shape is wrong."""
     rows = as_floats(name, given)
     if rows.ndim not in (1, 2) or not rows.numel():
         raise InputError(

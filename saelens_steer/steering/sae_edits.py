@@ -135,7 +135,9 @@ def _through(sae: SAE[Any], changes: tuple[Change, ...], error: ErrorTerm) -> SA
 
     def act(resid: Resid) -> Resid:
         if resid.shape[-1] != sae.cfg.d_in:
-            raise InputError(f"the SAE has d_in {sae.cfg.d_in}, but the hook {resid.shape[-1]}")
+            raise InputError(
+                f"the SAE has d_in {sae.cfg.d_in}, but the hook has width {resid.shape[-1]}"
+            )
         parts = resid.flatten(0, 1).split(rows_at_once(sae))
         return torch.cat([_acted(sae, changes, error, x) for x in parts]).view_as(resid)
 

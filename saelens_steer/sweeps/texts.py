@@ -60,8 +60,8 @@ def check_room(
     if not new_tokens:
         raise InputError(f"{has}, more than the model's n_ctx ({n_ctx}): shorten it")
     raise InputError(
-        f"{has}, which plus {key} ({new_tokens}) exceeds the model's n_ctx "
-        f"({n_ctx}): shorten one of them"
+        f"{has}: with {key} ({new_tokens}) more, that exceeds the model's n_ctx ({n_ctx}); shorten "
+        "the prompt or lower that number"
     )
 
 

@@ -391,7 +391,7 @@ def test_words_are_added_to_the_last_turn_of_the_user():
     asked = Prompt("1", messages=[SYSTEM, USER]).followed_by("in code")
     assert asked.messages[-1]["content"] == asked.text == "add two numbers in code"
     for prompt in (Prompt("1", ids=[3]), Prompt("1", messages=[USER, SAID])):
-        with pytest.raises(InputError, match="does not end in a user's turn"):
+        with pytest.raises(InputError, match="does not end in a user turn"):
             prompt.followed_by("now")
 
 

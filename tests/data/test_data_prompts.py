@@ -67,7 +67,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_fine(tmp_path):
         ("[" * 100_000, "not valid JSON"),
         ('["text"]', "must be a JSON object"),
         ('{"domain": "code"}', "no 'text' or 'prompt', only domain"),
-        ("{}", "only nothing"),
+        ("{}", "and is empty"),
         ('{"text": 3}', "must be a string, not int"),
         ('{"text": null}', "must be a string, not NoneType"),
         ('{"text": " \\n"}', "is empty"),

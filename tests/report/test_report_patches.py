@@ -1,4 +1,4 @@
-"""The section of patched outputs: numbers of each variant, and foreign texts as texts."""
+"""The section of edited outputs: numbers of each variant, and foreign texts as texts."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def section_of(folder, table: pd.DataFrame) -> str:
 
 
 def test_a_run_without_patches_has_no_such_section(fresh_run):
-    assert "Patched outputs" not in page(read_run(fresh_run), "x")
+    assert "Edited outputs" not in page(read_run(fresh_run), "x")
 
 
 def test_the_section_is_in_the_page_and_its_contents(fresh_run):
     write_compared_edits(fresh_run, patches({"original": ["a"], "v": ["b"]}))
     text = build_report(fresh_run, "x").read_text(encoding="utf-8")
-    assert "<h2>Patched outputs</h2>" in text
-    assert '<a href="#patches">Patched outputs</a>' in text
+    assert "<h2>Edited outputs</h2>" in text
+    assert '<a href="#patches">Edited outputs</a>' in text
 
 
 def test_foreign_texts_are_shown_as_texts(fresh_run):

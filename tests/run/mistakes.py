@@ -47,7 +47,7 @@ CONFIGS = {
     "sweep: {directions: [mean_diference]}": "did you mean 'mean_difference'?",
     "sweep: {directions: [linear_probe@answer]}": "only mean_difference, auroc",
     "sweep: {directions: [nowhere.gguf]}": "there is no file nowhere.gguf",
-    "sweep: {features: [2000]}": "feature 2000 is out of range: the SAE will have 0 to 1023",
+    "sweep: {features: [2000]}": "the SAE will have features 0 to 1023",
     "features: {also: [-1]}": "feature -1 is out of range",
     "compare_edits: {variants: {a: [abblate]}}": "variants.a.0: there is no edit 'abblate'",
     "compare_edits: {variants: {original: [reconstruct]}}": "cannot be called 'original'",
@@ -131,7 +131,7 @@ OF_THE_MODEL = {
     ),
     "prompts: {chat: false}": "chat",
     "sweep: {completions: {max_new_tokens: 100000}}": "exceeds the model's n_ctx (512): shorten",
-    "compare_edits: {max_new_tokens: 600, variants: {a: [reconstruct]}}": "shorten one of them",
+    "compare_edits: {max_new_tokens: 600, variants: {a: [reconstruct]}}": "or lower that number",
     "sae: {train: {context_size: 100000}}": "is more than the model's n_ctx=512: lower it",
     "compare_edits: {variants: {a: [{ablate: {features: [3], hook_name: "
     "blocks.2.hook_resid_pre}}]}}": "leave hook_name out, or use add or project_out",
@@ -139,7 +139,7 @@ OF_THE_MODEL = {
     "sweep: {directions: [elsewhere.safetensors]}": "only at blocks.2.hook_resid_pre: steer there",
     "sae: {load: {source: narrow}}": "the SAE reads 64 dimensions, but activations have 192",
     "sae: {load: {source: elsewhere}}": "the SAE was made for blocks.2.hook_resid_pre",
-    "sae: {load: {source: here}}\nfeatures: {also: [99]}": "the SAE has 0 to 7",
+    "sae: {load: {source: here}}\nfeatures: {also: [99]}": "the SAE has features 0 to 7",
 }
 """A config → the sentence that its model's config, hooks or tokenizer, or the SAE's files, cause.
 
@@ -148,7 +148,7 @@ OF_THE_MODEL = {
 
 CALLS = {
     # arguments of a sweep
-    "ss.sweep(model, sae, P, features=[9])": "feature 9 is out of range: the SAE has 0 to 7",
+    "ss.sweep(model, sae, P, features=[9])": "9 is out of range: the SAE has features 0 to 7",
     "ss.sweep(model, sae, P, features=3.5)": "should be a whole number, not 3.5",
     "ss.sweep(model, sae, P, features=ss.select_features(sae, held, 'code', 'math'))": ".features",
     "ss.sweep(model, sae, P, features=[3, 3])": "lists a feature twice",

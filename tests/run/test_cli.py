@@ -215,7 +215,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, refused):
     assert [p.name for p in tmp_path.rglob("*")] == ["sae", "notes.txt"]
 
 
-def test_stopping_says_how_to_go_on(monkeypatch, capsys):
+def test_ctrl_c_prints_how_to_resume(monkeypatch, capsys):
     def stopped(*args, **named):
         raise KeyboardInterrupt
 

@@ -148,7 +148,7 @@ REFUSED = {
     "no section": ({"compare_edits": None}, "no section compare_edits"),
     "a feature out of range": (
         {"compare_edits": {"variants": {"v": [{"add": {"features": [32]}}]}}},
-        "feature 32 is out of range: the SAE has 0 to 31",
+        "feature 32 is out of range: the SAE has features 0 to 31",
     ),
     "a domain that is not selected": (
         {"compare_edits": {"variants": {"v": [{"ablate": {"features": "cod"}}]}}},

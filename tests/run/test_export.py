@@ -81,7 +81,7 @@ def test_a_gguf_file_holds_the_vector_at_the_layer_before_the_hook(run, said, tm
     "file, options, complaint",
     [
         ("v.gguf", (), "one vector per layer, not 3: choose one with --feature"),
-        ("v.gguf", ("--feature", 32), "feature 32 is out of range: the SAE has 0 to 31"),
+        ("v.gguf", ("--feature", 32), "feature 32 is out of range: the SAE has features 0 to 31"),
         ("v.gguf", ("--feature", -1), "feature -1 is out of range"),
         ("v.bin", (), "end in .safetensors or .gguf"),
         ("v.gguf", ("--feature", 3, "--alpha", "nan"), "alpha should be a finite number"),

@@ -66,7 +66,10 @@ def test_the_candidates_of_both_sides_are_shown_with_the_categories_of_the_topic
 @pytest.mark.parametrize(
     ("args", "hint"),
     [
-        (["--set", "features.also=[32]"], "feature 32 is out of range: the SAE has 0 to 31"),
+        (
+            ["--set", "features.also=[32]"],
+            "32 is out of range: the SAE has features 0 to 31",
+        ),
         (["--set", "sweep.alphas=[2]"], "only features.*"),
         (["--set", "features.contets=3"], "contexts"),
         (["--set", "features.contexts=0"], "features.contexts"),

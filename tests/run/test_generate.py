@@ -114,7 +114,11 @@ def test_samples_are_reproducible_and_the_same_draws_for_each_variant(tiny_model
         ({"a": torch.ones(192)}, {"alphas": (0.0,)}, "not 0"),
         ({"a": torch.ones(192)}, {"samples": 2}, "temperature"),
         ({"a": torch.ones(192)}, {"max_new_tokens": 4000}, "n_ctx"),
-        ({"a": torch.ones(192)}, {"activations": activations_at(NEXT, 192)}, "cache them there"),
+        (
+            {"a": torch.ones(192)},
+            {"activations": activations_at(NEXT, 192)},
+            "cache activations",
+        ),
         ({"a": torch.ones(192)}, {"activations": activations_at(HOOK, 7)}, "7 wide"),
     ],
 )

@@ -111,7 +111,7 @@ def test_mistakes_in_several_sections_are_told_at_once():
     first, *each = refusal("\n".join(sections)).splitlines()
     assert first == "config has 8 mistakes:"
     assert [line.split(";")[0] for line in sorted(each)] == [
-        "- feature 5000 is out of range: the SAE will have 0 to 1023",
+        "- feature 5000 is out of range: the SAE will have features 0 to 1023",
         "- label.n_prompts: should be greater than 0, not 0",
         "- metrics.0: unknown metric 'klx'",
         "- prompts: there is no file nowhere.jsonl",

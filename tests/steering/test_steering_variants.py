@@ -197,7 +197,7 @@ def test_a_place_with_two_names_is_one_place(known):
 def test_what_a_config_refers_to_and_is_not_there_is_refused_with_the_nearest(sae, known):
     with pytest.raises(InputError, match="no candidates for 'cod'; did you mean 'code'"):
         build_variant("v", specs({"ablate": {"features": "cod"}}), known)
-    with pytest.raises(InputError, match="feature 64 is out of range: the SAE has 0 to 63"):
+    with pytest.raises(InputError, match="feature 64 is out of range: the SAE has features 0"):
         build_variant("v", specs({"add": {"features": [64]}}), known)
     with pytest.raises(InputError, match="never fires on the cached activations"):
         none = EditInputs(sae, HOOK, CANDIDATES, Scale({63: 0.0}))
