@@ -223,7 +223,7 @@ def _prompt(given: Any, number: int) -> Prompt:
             kinds = " and ".join(sorted({type(one).__name__ for one in given}))
             what = f"a list of {kinds}" if kinds else "an empty list"
             raise InputError(
-                f"{where} is {what}: a list holds either the messages of a conversation or ids"
+                f"{where} is {what}: a list holds the messages of a conversation, or token ids"
             )
     if isinstance(given, Mapping):
         raise InputError(f"{where} is one message: write [message], a conversation")

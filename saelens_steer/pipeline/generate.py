@@ -147,9 +147,8 @@ def compare_edits(
 
     `variants`: name → one edit, or several in order, at `hook_name`; a vector is added as it is; a
     mapping from hooks to any of these edits several hooks at once. See CompareEditsSettings for the
-    settings, and TemplateSpec for `chat` and the options after it. Columns as in `edits_table`,
-    with activations if all edits use the same SAE. Invalid arguments raise InputError before any
-    forward pass.
+    settings, TemplateSpec for `chat` and the options after it. Columns as in `edits_table`, with
+    activations if all edits use the same SAE. Invalid arguments raise InputError at once.
     """
     given = {
         "positions": positions, "exclude_special_tokens": exclude_special_tokens,

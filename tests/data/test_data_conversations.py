@@ -172,8 +172,8 @@ def test_content_as_parts_is_their_text(qwen):
         ([{"role": "user", "content": ["x"]}], "type 'str'"),
         ([{"role": "user", "content": "\ud800"}], "surrogate"),
         ([USER, {"role": "assistant", "content": "", "tool_calls": [{}]}], "calls tools"),
-        ([SYSTEM], "no user's turn"),
-        ([], "nothing|no messages"),
+        ([SYSTEM], "no user turn"),
+        ([], "empty list|no messages"),
     ],
 )
 def test_a_message_that_no_template_could_write_is_refused_in_one_sentence(
