@@ -76,10 +76,11 @@ def main() -> None:
             Study(home / "grid", config, until="grid").begin(),
         ]
     places = [(study, phase) for study in studies for phase in study.phases]
+    stride = 1 if kills >= len(places) else max(1, len(places) // kills)
     done, failures = [], list[str]()
     begun = time.monotonic()
     for number in range(kills):
-        study, phase = places[number % len(places)]
+        study, phase = places[number * stride % len(places)]
         changes, seconds = study.phases[phase]
         by_change = (number + number // len(places)) % 2 == 0
         at = draw.randint(1, max(changes, 1)) if by_change else draw.random() * seconds

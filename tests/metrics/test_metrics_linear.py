@@ -36,7 +36,7 @@ def test_twice_the_text_takes_about_twice_the_time(unit, before):
         all_of(text)
         return time.thread_time() - began
 
-    if (once := seconds(40_000)) < 0.5:
-        return
-    short, long = (min(seconds(n) for _ in range(2)) for n in (10_000, 40_000))
-    assert min(once, long) < max(4 * 3 * short, 0.5)
+    for _ in range(3):  # another process may have slowed one of the two down
+        if (long := seconds(40_000)) < 0.5 or long < 4 * 3 * seconds(10_000):
+            return
+    raise AssertionError(f"{long:.1f} s")

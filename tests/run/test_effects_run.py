@@ -62,6 +62,7 @@ def run(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.nightly
 def test_the_same_seed_gives_the_same_bytes(run, tmp_path):
     again = tmp_path / "second"
     finished(command(again))

@@ -48,6 +48,7 @@ def side_by_side(out: Path) -> list[list[str]]:
     return [["original", *prompt["variants"]] for prompt in prompts]
 
 
+@pytest.mark.nightly
 def test_multiples_of_the_largest_activation_on_llama(tmp_path):
     env = under("meta-llama/Llama-3.1-8B-Instruct", random_llama, tmp_path, 21)
     sae = random_sae(32, "blocks.19.hook_resid_post")
@@ -73,6 +74,7 @@ def test_multiples_of_the_largest_activation_on_llama(tmp_path):
     assert own["receipt_push"].to_numpy() == pytest.approx(2 * size, rel=1e-4)
 
 
+@pytest.mark.nightly
 def test_the_output_of_an_mlp_of_gemma(tmp_path):
     kinds = [("full" if i % 3 == 2 else "sliding") + "_attention" for i in range(15)]
     write = partial(random_gemma3, layer_types=kinds)
