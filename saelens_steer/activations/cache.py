@@ -123,7 +123,7 @@ def with_answers(
         tokens, mask = pad_left(heads, tokenizer_of(model), model.cfg.device, model.cfg.d_vocab)
         new = generate(model, tokens, mask, max_new_tokens)
         if bool((new == UNDEFINED).any()):
-            raise InputError("generation failed: residuals overflow; try dtype float32")
+            raise InputError("generation failed: the residual stream overflows; try dtype float32")
         written += [written_text(tokenizer_of(model), row) for row in new.tolist()]
         note(len(new))
     answers = iter(written)
@@ -180,7 +180,7 @@ def _batch(
     counts = kept.sum(1).tolist()
     chosen = resid[kept]
     if not chosen.isfinite().all():
-        raise InputError(f"residuals at {hook_name} are not finite: try model.dtype float32")
+        raise InputError(f"activations at {hook_name} are not finite: try model.dtype float32")
     vectors = chosen.cpu().float()
     return list(zip(vectors.split(counts), positions[kept].cpu().split(counts), strict=True))
 

@@ -206,7 +206,7 @@ def _residuals(inputs: ControlInputs, family: str) -> Activations | Tensor:
     vectors = inputs.vectors
     if vectors is None or len(vectors) < 2:
         raise InputError(
-            f"{family} controls need at least two residual vectors: "
+            f"{family} controls need at least two activations: "
             "pass activations, or choose isotropic controls"
         )
     width = vectors.d_model if isinstance(vectors, Activations) else vectors.shape[1]

@@ -80,8 +80,8 @@ def generate(
     TemplateSpec `chat` and the options after it.
 
     Returns one row per prompt × variant × sample, the unsteered `original` first, with the columns
-    of `compare_edits`, alpha (NaN for edits) and control (whether it is a random one). Raises
-    InputError before any forward pass.
+    of `compare_edits`, alpha (NaN for edits) and control (whether it is a random one). Invalid
+    arguments raise InputError before any forward pass.
     """
     given = {
         "alphas": alphas, "alpha_unit": alpha_unit, "temperature": temperature,

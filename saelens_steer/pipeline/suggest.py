@@ -86,8 +86,8 @@ def suggest_alpha(
     median share of distinct words halves (loops lower the perplexity). `sae`: the direction's SAE,
     which decides how plain text begins, and the hook if `hook_name` is None. `activations` at the
     hook give mean ‖x‖; by default those of the prompts are cached. TemplateSpec documents `chat`
-    and the options after it. Raises InputError before any forward pass, or if half of the unsteered
-    texts are empty.
+    and the options after it. Raises InputError for invalid arguments, before any forward pass, and
+    if half of the unsteered texts are empty.
     """
     given = {
         "positions": positions, "exclude_special_tokens": exclude_special_tokens,
