@@ -35,7 +35,7 @@ from saelens_steer.config.sweep import SweepSpec
 SOURCE_KEYS = ("sweep.directions", "compare_directions.methods", "tradeoffs.directions")
 DEMO: dict[str, Any] = {
     "sweep": {
-        "alphas": [-0.8, -0.4, 0, 0.4, 0.8],
+        "alphas": [-0.6, -0.3, 0, 0.3, 0.6],
         "alpha_unit": "resid_norm",
         "completions": {"top": 1, "n_controls": 40},
     }

@@ -14,7 +14,7 @@ from saelens_steer.config.base import Spec
 from saelens_steer.config.draft import AnySpec, Draft, draft
 from saelens_steer.config.inputs import TemplateSpec
 from saelens_steer.config.run import RunSpec
-from saelens_steer.errors import InputError, existing, is_there, shortened
+from saelens_steer.errors import InputError, existing, shortened
 
 EXPONENT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+\Z")
 """PyYAML reads 1e-3 as text: it requires a point and a sign, as in 1.0e-3."""
@@ -163,8 +163,6 @@ def draft_config(
 def _read(path: str | Path) -> Any:
     """The data in a YAML file; an empty mapping for an empty file."""
     try:
-        if not is_there(path):
-            existing(Path(path))  # raises, with the nearest name
         found = Path(path).stat()
         if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for its writer
             own = (
@@ -174,6 +172,9 @@ def _read(path: str | Path) -> Any:
         if found.st_size > MOST_BYTES:
             raise InputError(f"cannot read the config {path}: it has over {MOST_BYTES:,} bytes")
         text = Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        existing(Path(path))  # raises, with the nearest name
+        raise
     except OSError as error:
         raise InputError(f"cannot read the config {path}: {error.strerror}") from None
     except UnicodeDecodeError:

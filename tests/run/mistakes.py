@@ -130,7 +130,7 @@ OF_THE_MODEL = {
         "give messages or chat=True (prompts.chat: true), or leave the metric out"
     ),
     "prompts: {chat: false}": "chat",
-    "sweep: {completions: {max_new_tokens: 100000}}": "exceeds the model's n_ctx (512): shorten",
+    "sweep: {completions: {max_new_tokens: 100000}}": "exceeds the model's n_ctx (512); shorten",
     "compare_edits: {max_new_tokens: 600, variants: {a: [reconstruct]}}": "or lower that number",
     "sae: {train: {context_size: 100000}}": "is more than the model's n_ctx=512: lower it",
     "compare_edits: {variants: {a: [{ablate: {features: [3], hook_name: "

@@ -87,7 +87,7 @@ def test_a_run_with_patches_from_its_first_outputs_to_its_report(parts, command,
 
     assert command("run", parts, out)[:2] == (0, str(out / "report.html"))
     assert made_at(out, "compare_edits.csv", "compare_edits.json", "features.json") == before
-    assert "<h2>Patched outputs</h2>" in (out / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Edited outputs</h2>" in (out / "report.html").read_text(encoding="utf-8")
     _has_one_file_for_each_feature_and_prompt(out)
 
     swept = ("features.json", "sweep/rows-00000.parquet", "completions.jsonl", "claims.csv")
@@ -104,7 +104,7 @@ def test_a_run_with_patches_from_its_first_outputs_to_its_report(parts, command,
     assert made_at(out, *swept) == kept
     assert RunFolder(out).stale() == ["compare_edits.csv", "compare_edits.json"]
     assert set(pd.read_csv(out / "compare_edits.csv")["variant"]) == {"original", "boosted"}
-    assert "Patched outputs" not in (out / "report.html").read_text(encoding="utf-8")
+    assert "Edited outputs" not in (out / "report.html").read_text(encoding="utf-8")
 
 
 def _is_side_by_side(out: Path) -> None:
@@ -172,7 +172,7 @@ REFUSED = {
     ),
     "texts longer than the model": (
         {"compare_edits": {**PATCH, "max_new_tokens": 500}},
-        r"max_new_tokens (500) exceeds the model's n_ctx (512)",
+        r"max_new_tokens (500) more, that exceeds the model's n_ctx (512)",
     ),
     "files of texts that nothing reads": ({"metrics": ["kl"]}, "sweep.completions.files"),
 }
@@ -243,7 +243,7 @@ def test_a_decoder_alone_runs_through_where_features_are_named(parts, command, t
     patched = pd.read_csv(out / "compare_edits.csv").query("variant == 'v'")
     assert patched["receipt_act"].isna().all() and (patched["receipt_changed"] > 0).all()
     assert set(patched["hook_name"]) == {"blocks.1.hook_mlp_out, blocks.2.hook_resid_pre"}
-    assert "Patched outputs" in (out / "report.html").read_text(encoding="utf-8")
+    assert "Edited outputs" in (out / "report.html").read_text(encoding="utf-8")
 
 
 def texts_of(feature: int | None, alphas: list[float], samples: int = 1) -> pd.DataFrame:

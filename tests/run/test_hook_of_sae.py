@@ -15,7 +15,7 @@ HOOK = "blocks.1.hook_resid_pre"
 def test_an_sae_without_a_hook_is_refused_before_any_pass(random_model, monkeypatch):
     sae = random_sae(random_model.cfg.d_model, hook_name=None)
     monkeypatch.setattr(type(random_model), "forward", lambda *a, **g: pytest.fail("a pass"))
-    with pytest.raises(InputError, match="does not say which hook it reads: give hook_name="):
+    with pytest.raises(InputError, match="does not say which hook it reads: give it as hook_name="):
         ss.sweep(random_model, sae, ["some text"], features=[1], alphas=[0, 1], n_controls=3)
     assert hook_of(random_model, sae, HOOK) == HOOK
 

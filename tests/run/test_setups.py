@@ -104,7 +104,7 @@ def test_a_car_or_a_bus_on_qwen25(tmp_path):
     first = json.loads((out / "compare_edits.json").read_text())[0]
     assert first["prompt"] == "Generally, which is bigger, a car or a bus?"
     page = (out / "report.html").read_text()
-    assert "Patched outputs" in page
+    assert "Edited outputs" in page
     assert "Generally, which is bigger, a car or a bus?" in page
 
 

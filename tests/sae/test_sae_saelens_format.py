@@ -128,8 +128,8 @@ def test_whitening_is_folded(tmp_path):
 
 
 SCALERS = {
-    "no file": ("expected_average_only_in", None, "write .*scaling_factor.* activation_scaler"),
-    "no number": ("expected_average_only_in", {"scaling_factor": None}, "holds no scale"),
+    "no file": ("expected_average_only_in", None, "write activation_scaler.json .*scaling_factor"),
+    "no number": ("expected_average_only_in", {"scaling_factor": None}, "has no scale"),
     "no positive number": ("expected_average_only_in", {"scaling_factor": 0.0}, "positive number"),
     "a scale that is not used": ("none", {"scaling_factor": 2.0}, "one of the two is wrong"),
     "no whitening": ("covariance_whitening", {"has_whitening": False}, "holds no activation_white"),
@@ -278,7 +278,7 @@ MISREAD = {
     ),
     "one head": (OLD | {"hook_point_head_index": 3}, "hook_head_index: 3"),
     "one head in the newer format": (NEWER | {"hook_head_index": 0}, "hook_head_index: 0"),
-    "a scale that was never written": (OLD | {"normalize_activations": True}, "holds no scale"),
+    "a scale that was never written": (OLD | {"normalize_activations": True}, "has no scale"),
     "a temporal SAE": (NEWER | {"architecture": "temporal"}, "is a temporal SAE, which is not"),
     "an unknown kind": (NEWER | {"architecture": "mine"}, "is a mine SAE, which is not supported"),
 }

@@ -253,7 +253,10 @@ def untouched(random_model, monkeypatch):
         ({"hook_name": "blocks.9.hook_resid_pre"}, "0 to 3"),
         ({"hook_name": "blocks.2.attn.hook_q"}, "one vector for each position"),
         ({"prompts": []}, "prompts is empty"),
-        ({"max_new_tokens": 600}, r"max_new_tokens \(600\) exceeds the model's n_ctx \(512\)"),
+        (
+            {"max_new_tokens": 600},
+            r"max_new_tokens \(600\) more, that exceeds the model's n_ctx \(512\)",
+        ),
         ({"max_norm": -1.0}, "max_norm: should be a positive number"),
         ({"metrics": ["latex_firs"]}, "latex_first"),
     ],
