@@ -114,7 +114,7 @@ def listed_prompts(prompts: Iterable[PromptLike]) -> list[Prompt]:
         raise _bare(prompts)
     listed = list(prompts)
     first: Any = listed[0] if listed else None
-    if isinstance(first, Mapping) and "role" not in first:
+    if isinstance(first, Mapping) and not {"role", "content"} & first.keys():
         key = next((key for key in ("messages", "text", "prompt") if key in first), "text")
         raise InputError(
             f"prompts are rows of a table: write prompts=[row[{key!r}] for row in rows], or give "
