@@ -189,13 +189,12 @@ def _without(data: Any, place: Place, nearest: str | None) -> Any:
 
 def _sentence(error: Any, place: Place, spec: type[BaseModel]) -> str:
     """One of pydantic's errors in a config's words."""
-    where, kind, given = ".".join(map(str, place)), error["type"], error["input"]
+    named = (str(key) if str(key).isprintable() else repr(key) for key in place)
+    where, kind, given = ".".join(named), error["type"], error["input"]
     if kind == "invalid_key":
         return f"the key {given!r} is not text: put it in quotes"
     if kind == "extra_forbidden":
-        return (
-            f"unknown key {where!r}; {or_known(str(place[-1]), list(_keys_at(spec, place[:-1])))}"
-        )
+        return f"unknown key {'.'.join(map(str, place))!r}; {or_known(str(place[-1]), list(_keys_at(spec, place[:-1])))}"
     message = PLAINER.get(kind) or error["msg"].removeprefix("Value error, ")
     single = not isinstance(given, dict | list | tuple)
     if kind == "missing":
