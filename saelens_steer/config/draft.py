@@ -189,12 +189,12 @@ def _without(data: Any, place: Place, nearest: str | None) -> Any:
 
 def _sentence(error: Any, place: Place, spec: type[BaseModel]) -> str:
     """One of pydantic's errors in a config's words."""
-    named = (str(key) if str(key).isprintable() else repr(key) for key in place)
-    where, kind, given = ".".join(named), error["type"], error["input"]
+    where, kind, given = ".".join(map(_shown, place)), error["type"], error["input"]
     if kind == "invalid_key":
         return f"the key {given!r} is not text: put it in quotes"
     if kind == "extra_forbidden":
-        return f"unknown key {'.'.join(map(str, place))!r}; {or_known(str(place[-1]), list(_keys_at(spec, place[:-1])))}"
+        key, known = ".".join(map(str, place)), list(_keys_at(spec, place[:-1]))
+        return f"unknown key {key!r}; {or_known(str(place[-1]), known)}"
     message = PLAINER.get(kind) or error["msg"].removeprefix("Value error, ")
     single = not isinstance(given, dict | list | tuple)
     if kind == "missing":
@@ -202,7 +202,7 @@ def _sentence(error: Any, place: Place, spec: type[BaseModel]) -> str:
     elif kind == "string_type" and single:
         message = f"should be text, but is read as {shortened(given)}: put it in quotes"
     elif kind == "tuple_type" and single and given is not None:
-        message = f"should be a list: write [{given if len(str(given)) < 80 else '…'}]"
+        message = f"should be a list: write [{_shown(given) if len(str(given)) < 80 else '…'}]"
     elif kind in ("model_type", "dict_type"):
         message += "".join(f", such as {key}: …" for key in [*_keys_at(spec, place)][:1])
     elif single and (kind in PLAINER or message.startswith("Input ")):
@@ -210,6 +210,11 @@ def _sentence(error: Any, place: Place, spec: type[BaseModel]) -> str:
         near = _nearest(str(given), re.findall(r"'([^']+)'", error["msg"]))
         message += f"; did you mean {near!r}?" if near else ""
     return f"{where}: {message}" if where else message
+
+
+def _shown(value: object) -> str:
+    """A value as text on one line."""
+    return str(value) if str(value).isprintable() else repr(value)
 
 
 def _keys_at(spec: type[BaseModel], path: Sequence[int | str]) -> Iterable[str]:

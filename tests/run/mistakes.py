@@ -6,7 +6,6 @@ CONFIGS = {
     "<swep: {n_controls: 8}": "unknown key '<swep'; did you mean 'sweep'?",
     "sweep: {alpha: [1]}": "unknown key 'sweep.alpha'; did you mean 'alphas'?",
     "sweep: {completions: {max_tokens: 8}}": "did you mean 'max_new_tokens'?",
-    'sweep: {"al\nphas": 3}': "unknown key",
     "sweep: {alphas: 3}": "sweep.alphas: should be a list: write [3]",
     "sweep: {alphas: [0]}": "sweep.alphas: needs at least one strength other than 0",
     "sweep: {alphas: [1, two]}": "sweep.alphas.1: should be a number, not 'two'",

@@ -129,6 +129,16 @@ def test_all_wrong_metrics_are_told_at_once():
     assert "known: DirEntry, " in said and " more" in said and len(said) < 1500
 
 
+def test_each_mistake_is_one_line_whatever_its_key_and_value_hold():
+    grid = {"architecture": "topk", "vary": {"a\nb": 3, "k": "x\ny", "c\u202e": [4]}}
+    config = {"sae": {"train": {}, "grid": [grid]}, "metrics": "k\nl", "s\nweep": {}}
+    with pytest.raises(InputError) as refused:
+        check_config(draft_config(config))
+    first, *each = str(refused.value).splitlines()
+    assert first == f"config has {len(each)} mistakes:"
+    assert all(line.startswith("- ") and line.isprintable() for line in each)
+
+
 @pytest.mark.parametrize(
     ("text", "sentences"),
     [
