@@ -1,7 +1,8 @@
-"""Runs that are killed and resumed: `python killing.py FOLDER KILLS` prints one JSON object.
+"""Runs that are killed and resumed: `python killing.py FOLDER KILLS [FIRST]` prints a JSON object.
 
-Half of the kills come before a change of the folder (a rename, an fsync, a file opened …), half at
-a random time; they go round all phases of the run.
+FIRST is the number of the first kill, so that processes can share one series. Half of the kills
+come before a change of the folder (a rename, an fsync, a file opened …), half at a random time;
+they go round all phases of the run.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def kill_once(study: Study, phase: str, at: int | float) -> list[str]:
 
 def main() -> None:
     import_everything()
-    home, kills, draw = Path(sys.argv[1]), int(sys.argv[2]), random.Random(0)
+    home, kills = Path(sys.argv[1]), int(sys.argv[2])
+    first = int(sys.argv[3]) if len(sys.argv) > 3 else 0
     start = time.monotonic()
     config = every_step(home)
     studies = [Study(home / "trained", config).begin()]
@@ -79,7 +81,8 @@ def main() -> None:
     stride = 1 if kills >= len(places) else max(1, len(places) // kills)
     done, failures = [], list[str]()
     begun = time.monotonic()
-    for number in range(kills):
+    for number in range(first, first + kills):
+        draw = random.Random(number)
         study, phase = places[number * stride % len(places)]
         changes, seconds = study.phases[phase]
         by_change = (number + number // len(places)) % 2 == 0
