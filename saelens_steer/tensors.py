@@ -46,6 +46,8 @@ def as_floats(name: str, given: VectorLike, dtype: torch.dtype = torch.float32) 
     if isinstance(given, Tensor | np.ndarray):
         raise InputError(f"{name} has dtype {given.dtype}: convert it to floats")
     hint = ": give its .direction" if hasattr(given, "direction") else ""
+    if hasattr(given, "W_dec"):
+        hint = ": give sae.W_dec[feature]"
     raise InputError(
         f"{name} should be a torch tensor or a numpy array, not {type(given).__name__}{hint}"
     )

@@ -66,7 +66,10 @@ def _treatment(best: Any, edit: str, unit: str) -> str:
     strength = f"α = {best['alpha']:g}{unit}".replace("= -", "= −")
     if edit in PUSHES:
         return f"Pushing {name} by {strength}"
-    options = EDITS.get(edit.partition("(")[0])
+    kind = edit.partition("(")[0]
+    if kind == "reconstruct":
+        return "Replacing activations by the SAE's reconstruction"
+    options = EDITS.get(kind)
     timeless = options is not None and options.STRENGTH is None
     return f"Applying {edit} to {name}" + ("" if timeless else f" at {strength}")
 

@@ -38,6 +38,7 @@ from .hooks import check_editable as check_editable
 from .hooks import check_hook_name as check_hook_name
 from .hooks import check_steerable as check_steerable
 from .hooks import check_stream as check_stream
+from .hooks import check_vector_hook as check_vector_hook
 from .hooks import default_hook_name as default_hook_name
 from .hooks import flat as flat
 from .hooks import hook_layer as hook_layer

@@ -140,6 +140,15 @@ def _check_among(model: Model, hook_name: str, hooks: tuple[str, ...], what: str
     return hook_name
 
 
+def check_vector_hook(hook_name: str) -> None:
+    """Raise InputError unless some model can be steered there."""
+    if in_block(hook_name) not in (*STREAM, *BEFORE_NORM, HEADS):
+        raise InputError(
+            f"No model can be steered at {hook_name!r}: give a hook that holds one vector for each "
+            f"position, such as 'blocks.{hook_layer(hook_name)}.hook_resid_pre'"
+        )
+
+
 def hook_width(model: Model, hook_name: str) -> int:
     """The width of a position's vector at a hook that can be steered."""
     cfg = model.cfg

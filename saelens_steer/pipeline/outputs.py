@@ -45,13 +45,16 @@ def write_result(
 
 
 def read_completions(folder: Path, rows: pd.DataFrame) -> pd.DataFrame:
-    """The texts in completions.jsonl, with the columns that only the rows have."""
+    """The texts in completions.jsonl, with the columns that only the rows have, in their order."""
     texts = pd.DataFrame(read_lines(folder / "completions.jsonl"))
     if texts.empty:
         return texts
     about = rows.drop_duplicates("direction").set_index("direction")
     kept = [name for name in OF_DIRECTION if name in about]
-    return texts.drop(columns="prompt").join(about[kept], on="direction")
+    found = texts.drop(columns="prompt").join(about[kept], on="direction")
+    last = max((rows.columns.get_loc(name) for name in kept), default=-1)
+    front = [name for name in rows.columns[: last + 1] if name in found]
+    return found[[*front, *found.columns.difference(front, sort=False)]]
 
 
 def write_rows(folder: Path, tables: Iterable[pd.DataFrame]) -> Path:

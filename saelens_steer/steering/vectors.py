@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from saelens_steer.errors import InputError, existing, one_line
 from saelens_steer.files import file_digest, write_with
-from saelens_steer.model import hook_layer, same_places
+from saelens_steer.model import check_vector_hook, hook_layer, same_places
 from saelens_steer.progress import say
 from saelens_steer.steering.gguf import (
     LLAMA_CPP,
@@ -75,7 +75,7 @@ def save_vectors(
     architecture: the model's class, such as LlamaForCausalLM; a .gguf file states llama.cpp's name
     for it, and should have one. about: name → JSON data. A .gguf file holds one vector per layer,
     at the hooks that `gguf.direction_layer` accepts. Raises InputError for another suffix, no
-    vectors, unequal widths, entries that are not finite, or a hook outside the layers.
+    vectors, unequal widths, entries that are not finite, or a hook that no model steers at.
     """
     path, about = Path(path), dict(about or {})
     kind = file_kind(path)
@@ -89,6 +89,8 @@ def save_vectors(
         floats, {name: hook_name or name for name in floats}, model, about, architecture
     )
     _check(held, "save_vectors")
+    for name in held.hook_names.values():
+        check_vector_hook(name)
     if kind == ".gguf" and architecture is None and model not in LLAMA_CPP.values():
         say(
             f"{path} names no architecture, which other tools need: give "

@@ -159,6 +159,11 @@ def test_tables_read_back_from_csv_give_the_same_sentence(tmp_path):
     ("edit", "alphas", "said"),
     [
         ("ablate", (0.0, 1.0), "Applying ablate to feature 3 raises m by"),
+        (
+            "reconstruct",
+            (0.0, 1.0),
+            "Replacing activations by the SAE's reconstruction raises m by",
+        ),
         ("set_to", (0.0, 2.0), "Applying set_to to feature 3 at α = 2 raises m by"),
         ("add(orthogonal_to=domains)", (0.0, 2.0), "Pushing feature 3 by α = 2 raises m by"),
     ],

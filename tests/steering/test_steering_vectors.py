@@ -323,3 +323,15 @@ def test_without_the_package_one_sentence_says_what_to_install(tmp_path, monkeyp
     with pytest.raises(InputError, match=r"saelens-steer\[gguf\]"):
         ss.save_vectors(tmp_path / "v.gguf", vectors(1), PRE)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["hook_resid_prex", "attn.hook_q", "ln1.hook_normalized", ""])
+def test_a_vector_is_saved_only_for_a_hook_that_can_be_steered(tmp_path, place):
+    with pytest.raises(InputError, match=r"No model can be steered|not in a layer"):
+        ss.save_vectors(tmp_path / "v.safetensors", {"v": torch.ones(4)}, f"blocks.3.{place}")
+
+
+@pytest.mark.parametrize("place", ["hook_attn_out", "attn.hook_z", "mlp.hook_out"])
+def test_a_vector_is_saved_for_each_kind_of_hook_that_can_be_steered(tmp_path, place):
+    path = ss.save_vectors(tmp_path / "v.safetensors", {"v": torch.ones(4)}, f"blocks.3.{place}")
+    assert ss.load_vectors(path).hook_names == {"v": f"blocks.3.{place}"}
