@@ -123,6 +123,7 @@ class Runner(LanguageModelSAETrainingRunner):
         """Advance SAELens's bar, with the last logged line; outside a terminal, lines of text."""
         note(self.spec.batch_tokens)
         if not is_terminal():
+            bar.leave = False
             bar.close()
             return
         if self.log and trainer.n_training_steps % every == 0:
@@ -130,7 +131,7 @@ class Runner(LanguageModelSAETrainingRunner):
             text = f"loss {line['loss']:.4g} | L0 {line['l0']:.1f} | "
             text += f"explained variance {line['explained_variance']:.3f}"
             bar.set_description(text, refresh=False)
-            bar.update(trainer.n_training_samples - bar.n)
+        bar.update(trainer.n_training_samples - bar.n)
 
     def epochs(self, trainer: Any) -> float:
         """Passes over the cached activations so far; 0 if none are cached."""
