@@ -49,7 +49,7 @@ def shortened(value: object) -> str:
 def one_string(name: str, given: str) -> InputError:
     """The error for one string as `name`, a list of strings: it would be read as characters."""
     cut = repr(given if len(given) <= 40 else f"{given[:40]}…")
-    return InputError(f"{name} is one string: write {name}=[{cut}], a list of them")
+    return InputError(f"{name} is a string: write {name}=[{cut}], a list of strings")
 
 
 def first_line(error: BaseException) -> str:

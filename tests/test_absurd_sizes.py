@@ -77,7 +77,7 @@ def test_a_config_of_absurd_size_is_refused_and_nothing_is_removed(override, why
     assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
 
 
-def test_a_sweep_in_a_notebook_is_refused_likewise(random_model):
+def test_a_sweep_of_absurd_size_in_a_notebook_is_refused_too(random_model):
     hook, vector = "blocks.1.hook_resid_pre", torch.ones(random_model.cfg.d_model)
     sweep = partial(ss.sweep, random_model, None, [[1, 2, 3]], directions=vector, hook_name=hook)
     calls: list[dict[str, Any]] = [

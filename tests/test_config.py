@@ -364,7 +364,7 @@ def test_a_token_set_is_given_in_exactly_one_way(target):
 def test_a_metric_of_no_known_form_is_told_all(metric):
     sentence = refusal({"metrics": ["kl", metric]})
     assert sentence == (
-        "config: metrics.1: a metric is a shipped name, {margin: …}, {log_prob: …}, "
+        "config: metrics.1: a metric is the name of a built-in one, {margin: …}, {log_prob: …}, "
         "{mentions: …} or package.module:function"
     )
 

@@ -117,7 +117,7 @@ def test_a_record_that_names_a_file_elsewhere_is_refused(made, name):
         made.mark()
 
 
-def test_a_file_changed_back_and_forth_is_judged_by_its_content(made):
+def test_a_file_changed_and_changed_back_is_judged_by_its_content(made):
     path, whole = made.path("table.csv"), made.path("table.csv").read_bytes()
     for _ in range(3):
         flip(path)

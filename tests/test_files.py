@@ -99,7 +99,7 @@ def test_a_folder_with_files_that_the_new_one_lacks_is_kept_under_another_name(
     assert contents(tmp_path) == kept | {"folder/part": "2", "folder.earlier-2/part": "1"}
 
 
-def test_what_a_killed_process_of_the_same_id_left_is_no_obstacle(tmp_path):
+def test_leftovers_of_a_killed_process_with_the_same_id_do_not_block_a_run(tmp_path):
     left = tmp_path / f".folder.{os.getpid()}.tmp"
     left.mkdir()
     (left / "half").write_text("half")
@@ -142,9 +142,7 @@ def test_another_error_is_not_taken_for_a_full_disk(tmp_path):
 
 @pytest.mark.parametrize("number", ["EIO", "ESTALE", "EMFILE", "ENFILE", "EFBIG", "EROFS", "ENXIO"])
 @pytest.mark.parametrize("named", [True, False])
-def test_whatever_the_system_refuses_is_said_with_the_path_and_leaves_the_old_file(
-    tmp_path, number, named
-):
+def test_system_errors_name_the_path_and_leave_the_old_file(tmp_path, number, named):
     place, number = write_text(tmp_path / "x", "old"), getattr(errno, number)
 
     def write(temporary: Path) -> None:
@@ -162,7 +160,7 @@ def fail(message: str) -> None:
     raise SafetensorsLikeError(message)
 
 
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for read in (read_text, lambda path: list(read_jsonl(path))):
         with pytest.raises(InputError, match="pipe is not a regular file: give one"):

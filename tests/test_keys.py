@@ -92,7 +92,7 @@ def test_code_counts_with_all_modules_of_ones_own_that_it_imports(own, module):
         assert versions() == versions()
 
 
-def test_a_changed_module_below_the_function_is_the_one_that_runs(own):
+def test_a_changed_module_that_a_metric_imports_is_the_one_that_runs(own):
     logits = torch.ones(2, 3)
     for factor in (1, 5):
         later(own / "deep.py", f"FACTOR = {factor}\ndef times(x): return FACTOR * x\n")
@@ -116,7 +116,7 @@ def corpus_folder(place: Path) -> Path:
     return place
 
 
-def test_a_corpus_folder_counts_by_all_files_that_are_read_from_it(tmp_path, random_model):
+def test_the_key_of_a_corpus_folder_covers_every_file_read_from_it(tmp_path, random_model):
     folder = corpus_folder(tmp_path / "corpus")
     name = str(folder)
     before = source_version(name)
@@ -206,7 +206,7 @@ UNRELATED = {
 
 
 @pytest.mark.parametrize("layout", ["one file", "sharded"])
-def test_a_model_folder_counts_by_every_file_that_decides_what_it_writes(layout, tmp_path):
+def test_the_key_of_a_model_folder_covers_every_file_that_affects_its_output(layout, tmp_path):
     folder = random_qwen3(tmp_path / "model")
     if layout == "sharded":
         sharded(folder)
@@ -256,7 +256,7 @@ def test_a_model_in_memory_counts_with_its_stop_tokens(tmp_path):
     assert _digest(hf, tokenizer) != before
 
 
-def test_the_figures_and_the_log_beside_a_loaded_sae_count(tmp_path):
+def test_the_key_of_a_loaded_sae_covers_the_figures_and_log_beside_it(tmp_path):
     folder = save_sae(random_sae(32), tmp_path / "sae")
     (folder / "quality.json").write_text(json.dumps({"verdict": "Good", "l0": 3}))
     (folder / "metrics.jsonl").write_text('{"step": 1}\n')

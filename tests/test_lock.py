@@ -41,7 +41,9 @@ def other(folder):
         process.kill()
 
 
-def test_a_second_run_is_refused_with_host_process_and_start_and_a_dead_one_is_not(folder, other):
+def test_a_second_run_is_refused_with_host_process_and_start_but_a_dead_run_blocks_nobody(
+    folder, other
+):
     for act in (folder.check, folder.locked().__enter__):
         with pytest.raises(InputError) as refused:
             act()
@@ -79,7 +81,7 @@ def test_a_note_that_cannot_be_removed_hides_no_error(folder, monkeypatch):
 
 
 @pytest.mark.parametrize(("age", "held"), [(0, True), (SILENCE - 30, True), (SILENCE + 1, False)])
-def test_a_run_on_another_machine_holds_the_folder_while_its_heart_beats(folder, age, held):
+def test_a_run_on_another_machine_holds_the_folder_while_its_heartbeat_continues(folder, age, held):
     holder = folder.root / ".steps/lock.holder"
     holder.write_text(json.dumps({"host": "elsewhere", "pid": 7, "started": "2026-01-01 10:00:00"}))
     os.utime(holder, (time.time() - age,) * 2)
@@ -104,7 +106,7 @@ def test_the_heart_beats_while_a_run_is_there(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{", '{"host": 3}'])
-def test_a_damaged_note_about_the_holder_stops_nobody_for_long(folder, text):
+def test_a_damaged_lock_is_ignored_once_it_is_old(folder, text):
     holder = folder.root / ".steps/lock.holder"
     holder.write_text(text)
     os.utime(holder, (1.0, 1.0))

@@ -62,7 +62,9 @@ def jump_relu(width: int) -> JumpReLUSAE:
         ),
     ],
 )
-def test_a_config_has_no_value_that_is_no_number_even_among_options(section, place, bad, tmp_path):
+def test_nan_and_infinity_in_a_config_are_refused_even_inside_options(
+    section, place, bad, tmp_path
+):
     file = tmp_path / "config.yaml"
     file.write_text(section.replace("BAD", f".{bad}" if bad >= 0 or bad != bad else f"-.{-bad}"))
     with pytest.raises(InputError, match=re.escape(place) + r"\S*: should be a finite number"):
@@ -71,7 +73,7 @@ def test_a_config_has_no_value_that_is_no_number_even_among_options(section, pla
 
 @pytest.mark.parametrize("bad", NOT_NUMBERS)
 @pytest.mark.parametrize("name", ["W_enc", "W_dec", "b_enc", "b_dec", "threshold"])
-def test_an_sae_with_a_weight_that_is_no_number_is_refused_as_a_file_and_as_an_object(
+def test_an_sae_with_a_non_finite_weight_is_refused_as_a_file_and_as_an_object(
     name, bad, random_model, tmp_path
 ):
     sae = jump_relu(random_model.cfg.d_model)
@@ -105,7 +107,7 @@ def test_a_decoder_without_an_encoder_may_hold_nan_in_the_encoder_alone(random_m
 @pytest.mark.parametrize(
     "name", ["model.embed_tokens.weight", "model.norm.weight", "model.layers.1.mlp.up_proj.weight"]
 )
-def test_a_model_with_a_weight_that_is_no_number_is_refused(name, bad, tmp_path):
+def test_a_model_with_a_non_finite_weight_is_refused(name, bad, tmp_path):
     folder = random_qwen3(tmp_path / "model")
     weights = load_file(folder / "model.safetensors")
     weights[name].view(-1)[-1] = bad
@@ -114,7 +116,7 @@ def test_a_model_with_a_weight_that_is_no_number_is_refused(name, bad, tmp_path)
         load_model(str(folder))
 
 
-def test_weights_that_overflow_in_the_asked_dtype_are_refused(tmp_path):
+def test_weights_that_overflow_in_the_requested_dtype_are_refused(tmp_path):
     folder = random_qwen3(tmp_path / "model")
     weights = load_file(folder / "model.safetensors")
     weights["model.layers.0.mlp.up_proj.weight"][0, 0] = 1e5
@@ -240,7 +242,7 @@ def test_a_table_with_an_infinite_value_is_summarised_as_if_the_value_were_missi
 
 
 @pytest.mark.parametrize("bad", NOT_NUMBERS)
-def test_activations_and_directions_that_are_no_numbers_are_refused(bad, random_model, tmp_path):
+def test_non_finite_activations_and_directions_are_refused(bad, random_model, tmp_path):
     found = ss.cache_activations(random_model, PROMPTS, hook_name=HOOK)
     found.save(tmp_path / "good")
     vectors = found.vectors.clone()

@@ -75,7 +75,7 @@ def test_a_rerun_makes_all_that_depends_on_it_stale_and_leaves_its_files(folder,
     assert folder.stale() == ["plots/third.html", "third.csv"]
 
 
-def test_several_renamed_versions_are_said_with_their_size_and_stay(folder, capsys):
+def test_several_renamed_versions_stay_and_their_total_size_is_printed(folder, capsys):
     def edit_and_redo(number: int) -> None:
         folder.path("a/one.csv").write_text("edited" * 100_000 * number)
         write = lambda: write_folder(folder, "a", "one.csv")  # noqa: E731
@@ -164,7 +164,7 @@ def test_a_file_that_no_step_wrote_is_refused_before_any_work(folder, do, file):
 
 
 @pytest.mark.parametrize("file", ["notes.txt", "plots/mine.png", "sweep/notes.txt", "sae/a/b.txt"])
-def test_a_file_of_the_users_that_is_in_no_ones_way_is_left_alone(folder, do, file):
+def test_a_user_file_that_is_not_in_the_way_is_left_alone(folder, do, file):
     def make() -> None:
         for name in ("sae", "sweep"):
             write_folder(folder, name, "part", "a/part")
@@ -239,7 +239,7 @@ def test_an_unedited_stale_file_is_replaced_without_a_copy(folder, do):
     assert visible(folder) == {"in": "first 1", "out": "second 2"}
 
 
-def test_what_a_link_leads_to_stays(folder, tmp_path):
+def test_the_target_of_a_link_is_left_alone(folder, tmp_path):
     away = tmp_path / "away"
     folder.do("first", [1], ["acts"], lambda: write_folder(folder, "acts", "shard"))
     folder.path("acts").rename(away)
@@ -254,7 +254,7 @@ class StoppedError(Exception):
 
 
 @pytest.mark.parametrize("after", range(12))
-def test_wherever_a_rerun_is_stopped_nothing_is_lost_and_the_next_one_ends_alike(
+def test_a_rerun_stopped_anywhere_loses_nothing_and_the_next_one_is_identical(
     folder, do, monkeypatch, after
 ):
     """Stopped after so many renames: of records while withdrawing, and of files while writing."""

@@ -38,7 +38,7 @@ def test_a_step_is_done_once(step):
 
 
 @pytest.mark.parametrize("change", [2, "1", [1], None, {"a": 1}])
-def test_a_changed_input_does_the_step_again_and_the_old_answer_is_gone(step, tmp_path, change):
+def test_a_changed_input_reruns_the_step_and_the_old_answer_is_not_used(step, tmp_path, change):
     step(1)
     assert step(change) == 2
     assert (tmp_path / "out").read_text() == str(change)

@@ -112,7 +112,7 @@ def with_answers(
 ) -> list[Prompt]:
     """Add the model's greedy answer to each prompt that has none.
 
-    An answer is cut where retokenising its text would change the model's tokens (`written_text`).
+    An answer is cut where retokenizing its text would change the model's tokens (`written_text`).
     `note` is called with the number of answers in each batch.
     """
     unanswered = [p for p in prompts if not p.answer]

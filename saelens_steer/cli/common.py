@@ -109,8 +109,8 @@ def exit_status() -> Iterator[None]:
         raise typer.Exit(2) from None
     except SystemExit as error:  # of a metric, which names itself, it is an InputError
         print(
-            f"saelens-steer: an edit, source or family of your own called sys.exit({error.code!r}):"
-            " raise an error instead",
+            "saelens-steer: one of your edits, sources or families called "
+            f"sys.exit({error.code!r}): raise an error instead",
             file=sys.stderr,
         )
         raise typer.Exit(2) from None

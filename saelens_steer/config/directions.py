@@ -26,7 +26,7 @@ class SelectSpec(Spec):
     Contrast scores compare activations on two domains: mean_difference, auroc, firing_difference.
     Causal scores use the model's predictions: direct_logit (the logit that W_dec[f] adds to the
     first margin's target tokens minus its other tokens), output_score and token_confidence (the
-    effect of a push on the tokens that W_dec[f] raises most, and on the model's confidence), and
+    effect of a push on the tokens that W_dec[f] promotes most, and on the model's confidence), and
     attribution (the gradient of the first metric along W_dec[f]; it uses the outcome itself, so it
     is circular: a reference, not evidence).
     """

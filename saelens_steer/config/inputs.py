@@ -70,11 +70,11 @@ class TemplateSpec(Spec):
 
     chat: bool | None = None
     """true: wrap plain text in the chat template, as a user message. false: leave it unchanged;
-    conversations are then errors. null: leave it unchanged, and say so if there is a template."""
+    conversations are then errors. null: leave it unchanged, with a note if there is a template."""
     system: str | None = None
     """A system message for the chat template."""
     add_generation_prompt: bool = True
-    """End where the assistant's answer begins, or continue a last message by the assistant. false:
+    """End where the assistant's answer begins, or continue a final assistant message. false:
     the conversation as the template writes it."""
     chat_template_kwargs: Mapping[str, Annotated[object, AfterValidator(finite)]] | None = None
     """Options of the chat template, such as {enable_thinking: true}, which is false by default."""

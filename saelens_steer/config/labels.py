@@ -28,7 +28,7 @@ class FeaturesSpec(Spec):
     """Neighbours shown: the features with the largest decoder cosines."""
     topic: str | None = "tiny-transport-topic"
     """Prompts of one topic, with its categories as domains; pages then show each feature's strength
-    by category. null, the default for any model but the tiny one: do not."""
+    by category. null, the default for any model but the tiny one: omit them."""
 
 
 WIDE = (-8.0, -6.0, -4.0, -3.0, -2.0, -1.0, -0.5, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
@@ -53,7 +53,7 @@ class ServerSpec(Spec):
     timeout: float = Field(default=120.0, gt=0, le=86_400)
     """Seconds before a request times out."""
     retries: int = Field(default=4, ge=0, le=1000)
-    """Retries of a request after a 408, 409, 429 or 5xx, a time-out or a broken connection."""
+    """Retries of a request after a 408, 409, 429 or 5xx, a timeout or a broken connection."""
     backoff: float = Field(default=1.0, ge=0, le=3600)
     """Seconds of the first wait. Waits double up to a minute, and begin once the time that the
     server asks for (Retry-After, up to an hour) has passed."""
@@ -98,12 +98,12 @@ class LabelSpec(Spec):
     """Labels for the features on the pages, from what activates them and what they write."""
 
     provider: Literal["offline", "openai-compatible"] = "offline"
-    """offline: words from the contexts, raised tokens and steered texts, without any model."""
+    """offline: words from the contexts, promoted tokens and steered texts, without any model."""
     server: ServerSpec | None = None
     """Required for openai-compatible."""
     evidence: Literal["both", "input", "output"] = "both"
     """What the labeller sees. input: the contexts that activate a feature most. output: steered
-    texts, and the tokens that its decoder row raises and lowers."""
+    texts, and the tokens that its decoder row promotes and suppresses."""
     alphas: Literal["wide"] | tuple[float, ...] = (-2.0, -1.0, 1.0, 2.0)
     """Strengths of the steered texts, as multiples of A_max. wide: fourteen from -8 to 8."""
     prompts: PromptSpec | None = None

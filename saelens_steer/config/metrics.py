@@ -87,7 +87,7 @@ def check_columns(names: Sequence[str], own: Sequence[str] = ()) -> None:
         if name in names[:i]:
             raise InputError(f"two metrics write the column {name!r}: rename or leave out one")
         if not name.strip():
-            raise InputError("a metric needs a name that is not empty")
+            raise InputError("a metric's name must not be empty")
         if name in TABLE_COLUMNS or any(name == f"{n}{s}" for n in names for s in SUFFIXES):
             raise InputError(
                 f"a metric cannot be called {name!r}: the result tables have that column; rename it"
@@ -203,12 +203,13 @@ MetricSpec = Annotated[
         _metric_form,
         custom_error_type="metric",
         custom_error_message=(
-            "a metric is a shipped name, {margin: …}, {log_prob: …}, {mentions: …} or "
+            "a metric is the name of a built-in one, {margin: …}, {log_prob: …}, {mentions: …} or "
             "package.module:function"
         ),
     ),
 ]
-"""A shipped name, a margin, a log-probability, words to mention, or `package.module:function`."""
+"""The name of a built-in metric, a margin, a log-probability, words to mention, or
+`package.module:function`."""
 
 DEFAULT_METRICS: tuple[MetricSpec, ...] = (
     MarginMetric(

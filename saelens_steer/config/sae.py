@@ -29,8 +29,8 @@ class TrainSpec(Spec):
     """Keep the decoder at its random initialisation and train the rest, so that features are random
     directions with a fitted encoder."""
     corpus: str = TINY_CORPUS
-    """`tiny` (chats of 650,000 tokens in the tiny model's tokenizer), a text or .jsonl file, or a
-    Hugging Face dataset with a `text` column."""
+    """`tiny` (chats, 650,000 tokens in total with the tiny model's tokenizer), a text or .jsonl
+    file, or a Hugging Face dataset with a `text` column."""
     prepend_bos: bool | None = None
     """Whether contexts, and the texts inside them, begin with BOS. null: they do if the
     checkpoint's own tokenizer puts BOS before text."""

@@ -166,7 +166,7 @@ def _read(path: str | Path) -> Any:
         found = Path(path).stat()
         if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for its writer
             own = (
-                " (that of a run folder is its config.yaml)" if stat.S_ISDIR(found.st_mode) else ""
+                " (a run folder's config is its config.yaml)" if stat.S_ISDIR(found.st_mode) else ""
             )
             raise InputError(f"cannot read the config {path}: it is not a file{own}")
         if found.st_size > MOST_BYTES:

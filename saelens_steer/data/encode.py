@@ -27,10 +27,10 @@ from saelens_steer.no_tokenizer import check_tokenizer
 from saelens_steer.progress import say_once
 
 PromptKind = Literal["chat", "plain", "templated", "ids"]
-"""In the chat template; plain text; text that already holds the template; token ids."""
+"""In the chat template; plain text; text that already contains the template; token ids."""
 AS_IT_IS: dict[str, tuple[str, str]] = {
     "plain": ("plain text", "set chat=True (prompts.chat: true), or leave the option out"),
-    "templated": ("text that already holds the template", "leave the option out"),
+    "templated": ("text that already contains the template", "leave the option out"),
     "ids": ("a list of token ids", "leave the option out"),
 }
 """Kind → what it is called, and what to write in place of an option of the template."""
@@ -86,7 +86,7 @@ def encode_prompts(
 ) -> list[Encoded]:
     """Encode conversations in the chat template, plain text as it is unless `template.chat`.
 
-    Token ids, and text that already holds the template, are read as they are. `special_tokens`
+    Token ids, and text that already contains the template, are read as they are. `special_tokens`
     applies to plain text: None follows the tokenizer, a bool adds BOS or not, an SAE means as it
     was trained. InputError for what the template cannot write, and for options that a prompt cannot
     follow.
@@ -162,7 +162,9 @@ class PromptReader:
                 f"which is read as it is: {instead}"
             )
         if kind == "templated" and self.template.chat:
-            say_once(self.tokenizer, "Texts that already hold the chat template are not wrapped.")
+            say_once(
+                self.tokenizer, "Text that already contains the chat template is not wrapped again."
+            )
         if kind == "plain" and self.template.chat is None and self.tokenizer.chat_template:
             say_once(
                 self.tokenizer,

@@ -121,9 +121,13 @@ def listed_prompts(prompts: Iterable[PromptLike]) -> list[Prompt]:
             "their file to ss.load_prompts"
         )
     if listed and all(isinstance(one, Mapping) for one in listed):
-        raise InputError("prompts is one conversation: write prompts=[messages], a list of them")
+        raise InputError(
+            "prompts is a single conversation: write prompts=[messages], a list of conversations"
+        )
     if listed and all(_is_id(one) for one in listed):
-        raise InputError("prompts is one list of token ids: write prompts=[ids], a list of them")
+        raise InputError(
+            "prompts is a single list of token ids: write prompts=[ids], a list of such lists"
+        )
     return [_prompt(one, number) for number, one in enumerate(listed)]
 
 
@@ -195,17 +199,19 @@ def _token_ids(ids: Any, named: str) -> tuple[int, ...]:
 def _bare(prompts: object) -> InputError:
     if _is_array(prompts):
         return InputError(
-            "prompts is one tensor: write prompts=[row.tolist() for row in tensor], without padding"
+            "prompts is a tensor: write prompts=[row.tolist() for row in tensor], without padding"
         )
     if _is_table(prompts):
-        return InputError("prompts is one table: write prompts=list(table['prompt']), its texts")
+        return InputError(
+            "prompts is a table: write prompts=list(table['prompt']) to pass its texts"
+        )
     if isinstance(prompts, str) and prompts.endswith((".jsonl", ".txt")):
         return InputError(f"prompts is the name of a file: write ss.load_prompts({prompts!r})")
     if isinstance(prompts, str):
         return one_string("prompts", prompts)
     if isinstance(prompts, Mapping):
-        return InputError("prompts is one message: write prompts=[[message]]")
-    return InputError(f"prompts is one {type(prompts).__name__}: write prompts=[prompt]")
+        return InputError("prompts is a single message: write prompts=[[message]]")
+    return InputError(f"prompts is a single {type(prompts).__name__}: write prompts=[prompt]")
 
 
 def _prompt(given: Any, number: int) -> Prompt:
@@ -226,7 +232,7 @@ def _prompt(given: Any, number: int) -> Prompt:
                 f"{where} is {what}: a list holds the messages of a conversation, or token ids"
             )
     if isinstance(given, Mapping):
-        raise InputError(f"{where} is one message: write [message], a conversation")
+        raise InputError(f"{where} is a single message: write [message], a conversation")
     if not isinstance(given, Prompt):
         raise InputError(
             f"{where} is a {type(given).__name__}: it should be text, a Prompt, a list of messages "

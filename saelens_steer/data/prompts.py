@@ -40,8 +40,8 @@ def load_prompts(source: str | Path, limit: int | None = None) -> list[Prompt]:
     """The prompts of a shipped set, a .jsonl or .txt file, or a dataset `name[:config[:split]]`.
 
     Each row has `messages`, a conversation, or `text`; `prompt` may be either, or a list of token
-    ids. It may have `id` (default: its line or row number, from 1), `domain` and `answer`. A last
-    turn by the assistant is the answer. In a .txt file, texts are separated by blank lines. `limit`
+    ids. It may have `id` (default: its line or row number, from 1), `domain` and `answer`. A final
+    assistant turn is the answer. In a .txt file, texts are separated by blank lines. `limit`
     keeps the first prompts only. InputError for a bad row.
     """
     if not isinstance(source, str | Path):

@@ -181,7 +181,7 @@ def listed_texts(texts: Iterable[str]) -> list[str]:
     if isinstance(texts, str):
         raise one_string("texts", texts)
     if not isinstance(texts, Iterable):
-        raise InputError(f"texts is one {type(texts).__name__}: give a list of strings")
+        raise InputError(f"texts is a single {type(texts).__name__}: give a list of strings")
     listed = list(texts)
     for i, text in enumerate(listed):
         if not isinstance(text, str):

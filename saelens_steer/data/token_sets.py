@@ -147,9 +147,9 @@ def _single(text: str, entries: dict[int, str]) -> list[int]:
     found = [i for i, entry in entries.items() if entry in wanted]
     if not found:
         inside = [entry for entry in entries.values() if entry and text.startswith(entry)]
-        near = f", such as its beginning {max(inside, key=len)!r}" if inside else ""
+        near = f", such as its prefix {max(inside, key=len)!r}" if inside else ""
         raise InputError(
-            f"{text!r} is not a single ordinary token, with or without a leading space: give one "
+            f"{text!r} is not a single ordinary token, with or without a leading space: use one "
             f"that is{near}"
         )
     return found

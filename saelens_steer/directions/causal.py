@@ -28,8 +28,8 @@ from saelens_steer.sweeps import LogitSweep, Measurement, measured_batches
 from saelens_steer.tensors import Logits, PerRow
 
 TOP_TOKENS = 20
-"""Tokens that represent a feature: those whose logits W_dec[f] raises most (Arad et al. 2025). Also
-the number of most likely tokens in token_confidence (Wang et al. 2025)."""
+"""Tokens that represent a feature: those whose logits W_dec[f] promotes most (Arad et al. 2025).
+Also the number of most likely tokens in token_confidence (Wang et al. 2025)."""
 UNEMBED_BATCH = 256
 """Features whose direct logits are held in memory together."""
 PROMPT_BATCH = 8
@@ -74,7 +74,7 @@ class CausalScoring:
         if not math.isfinite(positive - negative) or positive == negative:
             raise InputError(
                 f"{metric.name} does not separate {self.positive} from {self.negative}: "
-                "choose as first logit metric one that does"
+                "make the first logit metric one that does"
             )
         return 1 if positive > negative else -1
 

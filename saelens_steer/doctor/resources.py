@@ -135,8 +135,8 @@ def _verdict(needed: int, free: int | None, device: Any) -> str:
     if free is None:
         return f"free memory on {device} is not known"
     if needed <= free:
-        return f"{_gib(free)} GiB are free on {device}: enough"
-    return f"{_gib(free)} GiB are free on {device}: too little, lower sweep.batch_tokens"
+        return f"{_gib(free)} GiB free on {device}: enough"
+    return f"{_gib(free)} GiB free on {device}: too little; lower sweep.batch_tokens"
 
 
 def free_bytes(model: Any) -> int | None:

@@ -212,7 +212,7 @@ def _wrong(reader: PromptReader, prompt: Prompt) -> Iterator[str]:
     named, found = f"prompt {prompt.id!r}", Counter(each.head)
     if each.kind in ("templated", "ids"):
         if bos is not None and each.head[:2] == (bos, bos):
-            yield f"{named} begins with {tokenizer.convert_ids_to_tokens(bos)} 2 times"
+            yield f"{named} begins with {tokenizer.convert_ids_to_tokens(bos)} twice"
         return
     turns = prompt.messages and [{**turn, "content": "x"} for turn in prompt.messages]
     wanted = Counter(

@@ -18,11 +18,11 @@ LABELLED = "labelled"
 HELP = {
     "refused": "fix label.server and rerun to retry, with label.server.ask_again=true if the model "
     "itself refused",
-    "unanswered": "rerun to ask for what is missing",
+    "unanswered": "rerun to ask the unanswered questions again",
     "over_budget": "rerun to continue, within label.server.max_requests and max_tokens",
     "unreadable": "the answers are kept in .store/answers, and their questions are repeated only "
-    "with label.server.ask_again=true; another label.server.model or more max_answer_tokens may "
-    "help",
+    "with label.server.ask_again=true; another label.server.model or a larger max_answer_tokens "
+    "may help",
 }
 """Each status that a rerun may change, and how."""
 MOST_REASONS = 3
@@ -157,5 +157,7 @@ def summary_of(missing: Sequence[Missing]) -> list[str]:
         which = f"feature {features[0]}" if n == 1 else f"{n} features, such as {features[0]}"
         lines.append(f"{what} {status.replace('_', ' ')} for {which}: {why}")
     if len(order) > MOST_REASONS:
-        lines.append(f"and {len(order) - MOST_REASONS} other reasons, in the detail of labels.csv")
+        lines.append(
+            f"and {len(order) - MOST_REASONS} other reasons: see the detail columns of labels.csv"
+        )
     return [*lines, *dict.fromkeys(HELP[one.status] for one in missing)]

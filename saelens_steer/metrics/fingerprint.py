@@ -58,10 +58,11 @@ def fingerprint(function: Callable[..., Any]) -> str:
     version, the user's own by the content of their files. Arrays and plain data count by value.
     Raises UnknownContentError for anything else, such as a tokenizer in a global.
     """
+    name = getattr(function, "__name__", "the metric")
     try:
-        return digest(list(sys.version_info[:2]), _Parts().value(function, "itself"))
+        return digest(list(sys.version_info[:2]), _Parts().value(function, name))
     except RecursionError:
-        raise UnknownContentError("itself in a way that cannot be followed") from None
+        raise UnknownContentError("values that are nested too deeply to follow") from None
 
 
 class _Parts:
@@ -77,7 +78,7 @@ class _Parts:
             return [kind.__name__, repr(value)]
         if (known := public_name(value)) is not None:
             if known[1].rpartition(".")[2] in (HIDDEN if known[0] in BUILTIN else OUTSIDE):
-                raise UnknownContentError(f"what {known[1]} finds")
+                raise UnknownContentError(f"the result of {known[1]}")
             return known
         if kind not in (tuple, frozenset) and (again := self.again(value)):
             return again
@@ -153,12 +154,14 @@ class _Parts:
         """The globals and modules that the code names, with their values."""
         found: list[Any] = []
         for name in sorted(names.attributes & OUTSIDE):
-            raise UnknownContentError(f"what {name} finds")
+            raise UnknownContentError(f"the result of {name}")
         for name in sorted(names.globals):
             if name in f.__globals__:
                 found.append([name, self.read(f.__globals__[name], name, names.attributes)])
-            elif name in HIDDEN or not hasattr(builtins, name):
-                raise UnknownContentError(f"what {name} finds")
+            elif not hasattr(builtins, name):
+                raise UnknownContentError(f"{name}, which is not defined")
+            elif name in HIDDEN:
+                raise UnknownContentError(f"the result of {name}")
         for name in sorted(names.imports):
             try:
                 module = importlib.import_module(name, f.__globals__.get("__package__"))
@@ -183,7 +186,7 @@ class _Parts:
         return [file_digest(path), inner]
 
     def method(self, method: types.MethodType, where: str) -> Any:
-        owner = self.value(method.__self__, f"the object of {where}")
+        owner = self.value(method.__self__, f"the object that {where} belongs to")
         return [self.value(method.__func__, where), owner]
 
     def partial(self, f: functools.partial[Any], where: str) -> Any:
@@ -199,7 +202,7 @@ class _Parts:
             version = installed(module)
             hidden = version is None or f.__name__ in HIDDEN
             return None if hidden else [module, f.__qualname__, version]
-        return [f.__name__, self.value(owner, f"the object of {where}")]
+        return [f.__name__, self.value(owner, f"the object that {where} belongs to")]
 
     def class_(self, cls: type, where: str) -> Any:
         """Bases and members."""

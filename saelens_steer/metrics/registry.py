@@ -41,11 +41,11 @@ from saelens_steer.no_tokenizer import check_tokenizer
 from saelens_steer.progress import say_once
 
 TokenSet = str | Sequence[str] | Sequence[int] | TokenSetSpec
-"""The name of a shipped set, token strings, token ids, or a spec."""
+"""The name of a built-in set, token strings, token ids, or a spec."""
 MetricForm = MarginMetric | LogProbMetric | MentionsMetric | FunctionMetric | Mapping[str, object]
 MetricLike = str | MetricForm | Callable[..., object]
-"""A shipped name, a `margin(…)` or `log_prob(…)`, a function of `logits` or of `text`,
-{name: function}, a name `package.module:function`, or a metric as a config writes it."""
+"""The name of a built-in metric, a `margin(…)` or `log_prob(…)`, a function of `logits` or of
+`text`, {name: function}, a name `package.module:function`, or a metric as a config writes it."""
 MetricsLike = Sequence[MetricLike] | Mapping[str, Callable[..., object]]
 """A list of metrics, or {name: function}."""
 Asked = MetricSpec | FunctionMetric
@@ -115,7 +115,7 @@ def _version(spec: Asked, fresh: str) -> object:
         say_once(
             fingerprint,
             f"metric {spec.name!r} reads {reads}, whose content cannot be compared with an earlier "
-            "run's: its values are measured again in every run",
+            "run's, so its values are measured again in every run",
         )
         return [spec.name, fresh]
 
@@ -210,8 +210,8 @@ def _specs(metric: object) -> list[Asked]:
         return [*shipped] or [FunctionMetric.of(metric)]
     if not isinstance(metric, Mapping):
         raise InputError(
-            "a metric is a shipped name, a margin, a log_prob, mentions, a function, or "
-            f"package.module:function, not {metric!r}"
+            "a metric is the name of a built-in one, a margin, a log_prob, mentions, a function, "
+            f"or package.module:function, not {metric!r}"
         )
     form = next((form for key, form in FORMS.items() if key in metric), MarginMetric)
     return [checked(form, dict(metric), "metrics")]

@@ -87,7 +87,7 @@ def _check_apart(run: RunContext) -> None:
         if one.head in ids:
             raise InputError(
                 f"the steered prompt {one.prompt.id!r} and the selection prompt {ids[one.head]!r} "
-                "are the same tokens: select features on different prompts"
+                "have the same tokens: select features on different prompts"
             )
 
 

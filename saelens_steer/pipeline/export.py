@@ -55,7 +55,7 @@ def export_vectors(
     if file.exists():
         earlier = free_name(file, "earlier")
         file.rename(earlier)
-        say(f"{file} existed and is now {earlier}")
+        say(f"{file} already existed and was renamed to {earlier}")
     return save_vectors(
         file,
         {name: row * alpha for name, row in rows.items()},

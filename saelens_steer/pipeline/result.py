@@ -36,7 +36,7 @@ SHOWN = 20
 
 
 def _doubled(encoded: Iterable[Encoded]) -> Iterator[str]:
-    """A warning if prompts are the same tokens."""
+    """A warning if prompts have the same tokens."""
     first, pairs = dict[tuple[int, ...], str](), list[str]()
     for one in encoded:
         if (other := first.setdefault(one.head, one.prompt.id)) != one.prompt.id:
@@ -44,7 +44,7 @@ def _doubled(encoded: Iterable[Encoded]) -> Iterator[str]:
     if pairs:
         more = f" (and {len(pairs) - NAMED} more)" if len(pairs) > NAMED else ""
         yield (
-            f"Prompts {', '.join(pairs[:NAMED])}{more} are the same tokens, so the intervals are "
+            f"Prompts {', '.join(pairs[:NAMED])}{more} have the same tokens, so the intervals are "
             "too narrow: leave one of them out."
         )
 

@@ -84,7 +84,7 @@ def _about(data: Data, labels: Labels, figures: bool = True) -> dict[str, Any]:
 def _summary(data: Data) -> str:
     """How many features are alive, in a sentence."""
     if data["n_alive"] is None:
-        return "This SAE has only its decoder."
+        return "This SAE has only a decoder."
     return (
         f"{number(data['n_alive'], 0)} of {number(data['d_sae'], 0)} features fire on the cached "
         f"tokens, {number(data['n_dense'], 0)} of them on more than a tenth."

@@ -125,19 +125,19 @@ def _panel(run: RunTables, claims: dict[str, pd.DataFrame]) -> dict[str, Any]:
 def _count_sentence(run: RunTables, own: pd.DataFrame, metric: str) -> str:
     more, null = (list(own["verdict"]).count(v) for v in (PASSES, FAILS))
     untested, total = len(own) - more - null, len(set(run.claims["direction"]))
-    who = f"{len(own)} of {total} candidates were measured. " if len(own) < total else ""
+    who = f"{len(own)} of {total} candidates were measured" if len(own) < total else ""
     k, label = short(int(max(own["n_controls"]))), name_label(metric)
     if untested == len(own):
         least = short(least_controls(len(own)))
         return (
-            f"{label}: {who}not testable with {k} controls, because a claim about "
+            f"{label}: {who and f'{who}; '}not testable with {k} controls, because a claim about "
             f"{count(len(own), 'direction')} needs at least {least}."
         )
     rest = f", and {untested} cannot be tested" if untested else ""
     judged = f"(q < 0.05, {k} controls)"
     things = count(len(own), "direction")
-    move = "moves" if more == 1 else "move"
-    return f"{who}{more} of {things} {move} {label} more than random directions do {judged}{rest}."
+    move = f"{'moves' if more == 1 else 'move'} {label} more than random directions do"
+    return f"{who and f'{who}. '}{more} of {things} {move} {judged}{rest}."
 
 
 def families_table(run: RunTables) -> dict[str, Any]:

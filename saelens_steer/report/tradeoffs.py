@@ -184,7 +184,7 @@ def by_domain_figure(
         hovertemplate="%{y} on %{x}<br>Δ %{z:.3g}<extra></extra>",
         colorbar={"title": {"text": axis_label("Δ", units.get(metric, ""))}, "thickness": 12},
     )
-    title = f"Interference: Δ {name_label(metric)} by domain"
+    title = f"Δ {name_label(metric)} by domain"
     plot = go.Figure(heat).update_layout(margin={"l": 230, "r": 110})
     return theme.base(plot, title, 170 + 30 * len(grid))
 

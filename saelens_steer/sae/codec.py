@@ -112,7 +112,7 @@ def check_encoder(sae: SAE[Any]) -> None:
     """Raise InputError for an SAE without an encoder."""
     if sae.cfg.metadata.decoder_only:
         raise InputError(
-            "this SAE has only its decoder: it can steer along W_dec, but ablate, scale, set, "
+            "this SAE has only a decoder: it can steer along W_dec, but ablate, scale, set, "
             "suppress_and_boost, reconstruct and selection need an SAE with an encoder"
         )
 

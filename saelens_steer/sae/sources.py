@@ -64,7 +64,9 @@ def known_release(repository: str, inside: str | None) -> tuple[str, str] | None
     if releases and inside is None:
         some = "; ".join(f"{name} (sae_id like {_example(name)})" for name in releases)
         which = "release" if len(releases) == 1 else "releases"
-        raise InputError(f"{repository} is SAELens's {which} {some}: give one as source")
+        raise InputError(
+            f"{repository} belongs to SAELens's {which} {some}: pass a release as source"
+        )
     part = str(inside).strip("/")
     found = {
         path: (release, sae_id)
@@ -75,7 +77,7 @@ def known_release(repository: str, inside: str | None) -> tuple[str, str] | None
     if len(found) > 1:
         choices = "; ".join(f"{release} ({path})" for path, (release, _) in found.items())
         raise InputError(
-            f"{part!r} fits several SAEs of {repository}: give the release as source, or the "
+            f"{part!r} matches several SAEs of {repository}: give the release as source, or the "
             f"folder as sae_id: {choices}"
         )
     return next(iter(found.values()), None)

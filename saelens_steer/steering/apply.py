@@ -115,8 +115,8 @@ def steered(
     one context per hook. At `attn.hook_z` they act on all heads of a position as one vector.
     `positions`: `all`, `prompt`, `generated`, `last` (the last prompt token), or a boolean mask
     [batch, pos] over the prompt. The first pass is the prompt, with or without a KV cache. Padding
-    is never steered: what an attention mask passed to the model hides, or else the padding tokens
-    at either end of a row; of a positions mask, only what the attention mask hides.
+    is never steered: the tokens that the model's attention mask hides or, without one, the padding
+    at either end of a row. A positions mask may select any token that no attention mask hides.
     `exclude_special_tokens` skips special tokens; `max_norm` skips attention sinks, positions whose
     norm exceeds this multiple of their prompt's median (auto: 10 if an SAE is spliced in, otherwise
     no limit); `added` skips that many tokens at the start of each row, such as a BOS put before it.

@@ -109,7 +109,7 @@ class Measurement:
         for one in self.encoded:
             if one.kind == "templated":
                 raise InputError(
-                    f"prompt {one.prompt.id!r} already holds the chat template, so "
+                    f"prompt {one.prompt.id!r} already contains the chat template, so "
                     f"{words!r} would be outside the user's turn: give its messages, or leave out "
                     "ask"
                 )

@@ -237,7 +237,7 @@ def test_a_template_without_special_tokens_is_recognised_by_its_end():
 def test_options_of_the_template_are_refused_for_what_is_read_as_it_is(qwen, option):
     (name,) = option
     asked = qwen.apply_chat_template([USER], tokenize=False)
-    for prompt, what in (("add", "plain text"), (asked, "already holds"), ([5, 6], "token ids")):
+    for prompt, what in (("add", "plain text"), (asked, "already contains"), ([5, 6], "token ids")):
         with pytest.raises(InputError, match=f"{name} applies to the chat template.*{what}"):
             one(qwen, prompt, **option)
     with pytest.raises(ValueError, match=f"{name} needs the chat template"):
@@ -285,9 +285,9 @@ def test_what_is_no_token_id_is_refused(qwen, unchecked, ids):
         (Prompt(text="x"), r"write prompts=\[prompt\]"),
         (torch.ones(2, 3, dtype=torch.long), r"row\.tolist\(\) for row"),
         (pd.DataFrame({"prompt": ["add"]}), r"write prompts=list\(table\['prompt'\]\)"),
-        (None, "prompts is one NoneType"),
-        (5, "prompts is one int"),
-        (["add", USER], r"prompts\[1\] is one message: write \[message\]"),
+        (None, "prompts is a single NoneType"),
+        (5, "prompts is a single int"),
+        (["add", USER], r"prompts\[1\] is a single message: write \[message\]"),
         (["add", 5], r"prompts\[1\] is a int: it should be text, a Prompt"),
         ([["add", "two"]], r"prompts\[0\] is a list of str"),
         ([["add", 2]], r"prompts\[0\] is a list of int and str"),

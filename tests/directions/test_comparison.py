@@ -61,7 +61,7 @@ def test_words_that_ask_are_the_users_or_are_refused(job, template):
     head = "".join(job.measurement.model.tokenizer.decode(asking(prompt).ids[0]))
     assert head == written.replace(prompt.text, f"{prompt.text} Be brief.")
     assert asking(Prompt("1", "Add two.")).prompts[0].text == "Add two. Be brief."
-    with pytest.raises(InputError, match=r"'1' already holds the chat template.*messages"):
+    with pytest.raises(InputError, match=r"'1' already contains the chat template.*messages"):
         asking(prompt, Prompt("1", written))
 
 

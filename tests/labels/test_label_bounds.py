@@ -45,21 +45,21 @@ def failure_of(reply: Reply, tmp_path: Any, **settings: Any) -> tuple[LabelError
 
 
 @pytest.mark.parametrize("reply", DRIPS.values(), ids=DRIPS)
-def test_a_server_that_drips_is_given_up_after_the_time_out(tmp_path, reply):
+def test_a_server_that_drips_is_abandoned_after_the_timeout(tmp_path, reply):
     began = time.monotonic()
     failure, _ = failure_of(reply, tmp_path, timeout=1)
     assert str(failure) == "no answer within 1 s" and time.monotonic() - began < 4
 
 
 @pytest.mark.parametrize("reply", HUGE.values(), ids=HUGE)
-def test_of_an_answer_that_is_huge_or_compressed_no_more_than_its_bound_is_read(tmp_path, reply):
+def test_a_huge_or_compressed_answer_is_read_only_up_to_its_bound(tmp_path, reply):
     failure, (server, _) = failure_of(reply, tmp_path)
     assert "more than 8 MB" in str(failure) or "is compressed" in str(failure)
     assert server.headers[0]["accept-encoding"] == "identity"
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_not_followed_and_ends_the_asking(tmp_path, status, monkeypatch):
+def test_a_redirect_is_not_followed_and_stops_further_questions(tmp_path, status, monkeypatch):
     monkeypatch.setenv("MY_API_KEY", "sk-canary-5f2a")
     with serving() as other:
         to = f"{other.base_url}/chat/completions"

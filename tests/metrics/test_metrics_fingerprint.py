@@ -233,22 +233,22 @@ def test_an_error_while_reading_a_closure_is_not_taken_for_an_empty_one(monkeypa
 
 UNKNOWN = {
     "the attribute of an object": (reading(Mutable()), "table, a Mutable"),
-    "an object that is called": (Mutable(), "itself, a Mutable"),
-    "a method of one": (Mutable().__call__, "the object of itself, a Mutable"),
+    "an object that is called": (Mutable(), "the metric, a Mutable"),
+    "a method of one": (Mutable().__call__, "the object that __call__ belongs to, a Mutable"),
     "an iterator": (reading(iter([1])), "table, a list_iterator"),
-    "a file": (defined("def f(text): return len(open('a').read())"), "what open finds"),
+    "a file": (defined("def f(text): return len(open('a').read())"), "the result of open"),
     "a file by its path": (
         defined("def f(text): return Path('a').read_text()", Path=Path),
-        "what read_text finds",
+        "the result of read_text",
     ),
-    "a file of arrays": (defined("def f(logits): return np.load('a.npy')"), "what load finds"),
+    "a file of arrays": (defined("def f(logits): return np.load('a.npy')"), "the result of load"),
     "a file, in a cached helper": (
         defined(
             "@cache\ndef g(): return Path('a').open()\ndef f(text): return g()",
             cache=functools.cache,
             Path=Path,
         ),
-        "what open finds",
+        "the result of open",
     ),
     "the environment": (
         defined("def f(text):\n    import os\n    return os.environ['A']"),
@@ -256,15 +256,18 @@ UNKNOWN = {
     ),
     "a variable": (
         defined("def f(text): return getenv('A')", getenv=os.getenv),
-        "what getenv finds",
+        "the result of getenv",
     ),
-    "a builtin by another name": (reading(eval), "what eval finds"),
+    "a builtin by another name": (reading(eval), "the result of eval"),
     "a checkpoint": (
         defined("def f(text): return Model.from_pretrained('a')", Model=Frozen),
-        "what from_pretrained finds",
+        "the result of from_pretrained",
     ),
-    "a tensor without data": (maker(torch.empty(2, device="meta")), "scale in itself, a Tensor"),
-    "a name that is not there": (defined("def f(text): return missing"), "what missing finds"),
+    "a tensor without data": (maker(torch.empty(2, device="meta")), "scale in <lambda>, a Tensor"),
+    "a name that is not there": (
+        defined("def f(text): return missing"),
+        "missing, which is not defined",
+    ),
     "a random generator": (reading(np.random.default_rng(0)), "table, a Generator"),
     "through a helper": (
         defined("def g(x): return table(x)\ndef f(logits): return g(logits)", table=Mutable()),

@@ -118,7 +118,7 @@ def test_a_function_without_a_use_is_refused_in_a_sentence(unchecked):
             "'late' failed on the completion 'One",
         ),
         (in_place, "'top' changes the logits that it is given: clone them first"),
-        ([3], "a metric is a shipped name, a margin, a log_prob, mentions, a function"),
+        ([3], "a metric is the name of a built-in one, a margin, a log_prob, mentions, a function"),
         ({"kl": "kl"}, "metrics should be a list"),
         ({"e": entropy, "kl": "kl"}, r"a list: write metrics=\[{'e': …}, 'kl'\]"),
     ):

@@ -62,7 +62,7 @@ def test_an_interrupt_stays_one():
         metric(interrupted)
 
 
-def test_a_metric_that_takes_long_is_named_while_it_runs(monkeypatch, capsys):
+def test_a_slow_metric_is_named_while_it_runs(monkeypatch, capsys):
     monkeypatch.setattr(custom, "PATIENCE", 0.1)
     metric(hangs)
     said = capsys.readouterr().err

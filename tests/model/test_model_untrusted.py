@@ -218,7 +218,7 @@ class Hub:
 
 @pytest.mark.parametrize("offline", [False, True])
 @pytest.mark.parametrize("card", ["", "dataset_info:\n  builder_name: own\n"])
-def test_the_loading_script_of_a_data_set_on_the_hub_is_not_run(
+def test_the_loading_script_of_a_dataset_on_the_hub_is_not_run(
     tmp_path, marker, monkeypatch, offline, card
 ):
     Hub.folder = tmp_path / "0123"

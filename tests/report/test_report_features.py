@@ -93,7 +93,7 @@ def test_a_page_without_scripts_links_to_nothing_that_it_left_out(data):
 
 def test_a_decoder_alone_says_so_and_has_tokens_and_neighbours():
     text = features_page(decoder_only(SHOWN), "x", scripts=False)
-    assert "only its decoder" in text and "Nearest by decoder cosine" in text
+    assert "only a decoder" in text and "Nearest by decoder cosine" in text
     assert "<ol" not in text and 'class="histogram"' not in text and 'id="topic"' not in text
 
 

@@ -123,7 +123,7 @@ OF_THE_MODEL = {
     "hook_name: blocks.4.hook_resid_pr": "use one of: blocks.4.hook_resid_pre",
     "hook_name: blocks.4.attn.hook_pattern": "reached once per pass: hook_resid_pre",
     "hook_name: blocks.1.mlp.hook_out": "use hook_mlp_out, or load the model with class",
-    "metrics: [{margin: {target: [supercalifragilistic]}}]": "such as its beginning 's'",
+    "metrics: [{margin: {target: [supercalifragilistic]}}]": "such as its prefix 's'",
     "metrics: [{margin: {target: [999999]}}]": "is not in the vocabulary (0 to 1279)",
     "metrics: [{margin: {target: {regex: zzz}}}]": "no vocabulary entry matches",
     "metrics: [kl, latex_first]\nprompts: {source: configs/tiny/requests.txt, chat: false}": (
@@ -179,7 +179,7 @@ CALLS = {
     "ss.sweep(model, 'runs/sae', P, features=[1])": "a SAELens SAE, not str: use load_sae",
     "ss.sweep(model, narrow, P, features=[1], hook_name=HOOK)": "choose an SAE of this model",
     "ss.sweep(model, sae, [], features=[1])": "give at least one prompt",
-    "ss.sweep(model, sae, 'Add.', features=[1])": "write prompts=['Add.'], a list of them",
+    "ss.sweep(model, sae, 'Add.', features=[1])": "write prompts=['Add.'], a list of strings",
     "ss.sweep(model, sae, [{'text': 'Add.'}], features=[1])": "[row['text'] for row in rows]",
     "ss.sweep(model, sae, ['word ' * 2000], features=[1])": "more than the model's n_ctx (512)",
     "ss.sweep(model, sae, [ss.Prompt('a', 'x'), ss.Prompt('a', 'y')], features=[1])": (

@@ -154,7 +154,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, refused, monke
     assert not list(tmp_path.iterdir())
 
 
-def test_a_home_folder_is_found_behind_an_equals_sign(tmp_path, monkeypatch, capsys):
+def test_a_tilde_after_an_equals_sign_is_expanded(tmp_path, monkeypatch, capsys):
     given = []
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(
@@ -176,7 +176,7 @@ def test_a_home_folder_is_found_behind_an_equals_sign(tmp_path, monkeypatch, cap
         (RecursionError("deep"), 1, "RecursionError: deep. Please report it with "),
     ],
 )
-def test_an_error_that_is_no_ones_input_leaves_its_traceback_in_the_folder(
+def test_an_unexpected_error_leaves_its_traceback_in_the_folder(
     tmp_path, monkeypatch, capsys, error, status, says
 ):
     def fail(*_):
@@ -196,7 +196,7 @@ def test_an_error_that_is_no_ones_input_leaves_its_traceback_in_the_folder(
         )
 
 
-def test_letters_that_the_locale_lacks_are_named_with_what_to_set(tmp_path):
+def test_characters_that_the_locale_cannot_encode_are_named_with_the_variable_to_set(tmp_path):
     home = tmp_path / "größe"
     home.mkdir()
     (home / "config.yaml").write_text("sweep: {alphas: 3}")

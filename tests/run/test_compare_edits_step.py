@@ -210,7 +210,7 @@ def test_what_takes_an_encoder_is_refused_where_there_is_none(parts, command, tm
     config = {**decoder_only(parts), "compare_edits": {"variants": {"v": [NEED_AN_ENCODER[case]]}}}
     status, _, errors = command("compare-edits", config, tmp_path / "run")
     assert status == 2
-    assert "only its decoder" in errors and len(errors.strip().splitlines()) == 1
+    assert "only a decoder" in errors and len(errors.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
 
@@ -222,7 +222,7 @@ def test_a_sweep_of_candidates_or_in_a_max_takes_an_encoder(parts, command, tmp_
             "compare_edits": None,
         }
         status, _, errors = command("run", config, tmp_path / "run")
-        assert (status, "only its decoder" in errors) == (2, True)
+        assert (status, "only a decoder" in errors) == (2, True)
 
 
 def test_a_decoder_alone_runs_through_where_features_are_named(parts, command, tmp_path):

@@ -120,6 +120,6 @@ def test_alphas_that_nothing_takes_are_refused(random_model, vector):
 def test_equal_prompts_are_said_to_narrow_the_intervals(random_model, vector):
     how = {"directions": {"v": vector}, "hook_name": HOOK, "chat": False, "n_controls": 0}
     result = ss.sweep(random_model, None, [*TEXTS, TEXTS[0]], alphas=[1.0], **how)
-    assert any("Prompts '1' and '3' are the same tokens" in one for one in result.warnings)
+    assert any("Prompts '1' and '3' have the same tokens" in one for one in result.warnings)
     result = ss.sweep(random_model, None, TEXTS, alphas=[1.0], **how)
     assert not any("the same tokens" in one for one in result.warnings)

@@ -181,7 +181,7 @@ def test_every_feature_has_a_status_however_a_server_misbehaves_and_a_rerun_asks
         options = asking(server, timeout=2, concurrency=1, structured="off")
         status, out, errors = said("label", config, "--out", folder, *options)
         assert (status, out) == (1, f"{folder / 'labels.json'}\n")
-        assert "rerun to ask for what is missing" in errors
+        assert "rerun to ask the unanswered questions again" in errors
         assert "labels: label unanswered for 2 features, such as" in errors or "429" in errors
         found = entries(folder)
         assert len(found) == len(rows(folder))

@@ -43,7 +43,7 @@ def test_a_selection_prompt_is_recognised_in_whatever_form_it_is_steered(given, 
     tokenizer = tokenizer.model.tokenizer
     asked = tokenizer.apply_chat_template([selected], tokenize=False, add_generation_prompt=True)
     for row in ({"text": asked}, {"prompt": tokenizer(asked)["input_ids"]}):
-        with pytest.raises(InputError, match="'list0' are the same tokens"):
+        with pytest.raises(InputError, match="'list0' have the same tokens"):
             checked(given, tmp_path, [row])
     with pytest.raises(InputError, match="both steered and used for selection"):
         checked(given, tmp_path, [{"messages": [selected]}])

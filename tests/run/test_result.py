@@ -61,7 +61,7 @@ def test_metrics_keep_their_order_whatever_they_read(tiny_model, tmp_path):
 
 
 def test_warnings_that_only_the_run_could_give_are_kept(result, tmp_path):
-    said = "Prompts '1' and '3' are the same tokens."
+    said = "Prompts '1' and '3' have the same tokens."
     kept = replace(result, stored_warnings=(said,)).save(tmp_path / "run")
     assert ss.Result.load(kept).warnings == [*result.warnings, said]
 

@@ -139,7 +139,7 @@ def test_a_file_of_the_users_in_the_way_stops_a_run_before_it_starts(config, fol
     assert texts(folder) == before
 
 
-def test_a_sweep_stopped_while_it_writes_is_read_by_nothing_and_ends_alike(
+def test_nothing_reads_a_sweep_stopped_while_writing_and_its_rerun_is_identical(
     config, folder, whole, monkeypatch, tmp_path, carried_out
 ):
     def stop(*_: Any) -> None:

@@ -78,7 +78,7 @@ def test_missing_files_are_all_named_and_the_command_ends_with_two(copy):
         "activations/index.parquet", "sae/quality.json", "report.html", "labels.json",
     ],
 )  # fmt: skip
-def test_what_was_damaged_is_refused_by_its_readers_and_computed_again_alike(
+def test_damaged_files_are_refused_by_readers_and_recomputed_identically(
     config, whole, copy, name, capsys, carried_out
 ):
     flip(copy / name, (copy / name).stat().st_size // 2)
@@ -110,7 +110,7 @@ def test_a_damaged_shard_is_measured_again_and_others_are_not(
     assert verify(copy) == files(copy)
 
 
-def test_the_config_never_stands_beside_tables_of_another(config, copy, carried_out):
+def test_the_config_never_coexists_with_tables_of_another_config(config, copy, carried_out):
     other = {**config, "sweep": {**config["sweep"], "alphas": [-1, 1]}}
     carried_out(other, copy, until="select")
     folder = RunFolder(copy)

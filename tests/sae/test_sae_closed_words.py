@@ -320,7 +320,7 @@ ELSEWHERE = {
 @pytest.mark.parametrize("case", ELSEWHERE)
 def test_contradictory_hooks_are_refused_and_the_advice_settles_them(tmp_path, case):
     said = RELU | ELSEWHERE[case]
-    advice = refused(tmp_path, OWN, said, "which are different places")
+    advice = refused(tmp_path, OWN, said, "which disagree about the hook")
     ignored = advised(advice)
     assert old.load(tmp_path, OWN, said=said | {"ignore": ignored}).cfg.metadata.hook_name
 

@@ -128,7 +128,7 @@ def test_whatever_needs_an_encoder_refuses_a_decoder_alone_with_one_sentence(ran
         with pytest.raises(InputError) as refused:
             use()
         said.append(str(refused.value))
-    assert len(set(said)) == 1 and "only its decoder" in said[0]
+    assert len(set(said)) == 1 and "only a decoder" in said[0]
 
 
 def test_a_decoder_alone_steers_along_its_rows(random_model):

@@ -39,7 +39,7 @@ def test_one_string_is_not_read_as_a_list_of_characters(random_model):
     sae = random_sae(random_model.cfg.d_model, HOOK)
     text = "add two numbers " * 200
     for measure in (ss.sae_quality, audit):
-        with pytest.raises(InputError, match=r"texts is one string: write texts=\['add two"):
+        with pytest.raises(InputError, match=r"texts is a string: write texts=\['add two"):
             measure(random_model, sae, HOOK, text)
         with pytest.raises(InputError, match=r"texts\[1\] is a int: give a string"):
             measure(random_model, sae, HOOK, [text, 3])

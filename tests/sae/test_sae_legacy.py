@@ -251,7 +251,7 @@ def test_a_decoder_alone_can_only_steer_and_the_user_is_told(load, tmp_path, cap
     for loaded in (sae, load_sae(save_sae(sae, tmp_path / "saved"))):
         assert loaded.W_dec.data.equal(W_DEC) and loaded.W_enc.isnan().all()
         assert loaded.cfg.metadata.decoder_only is True
-        with pytest.raises(InputError, match="only its decoder: it can steer along W_dec"):
+        with pytest.raises(InputError, match="only a decoder: it can steer along W_dec"):
             codec.encode(loaded, X)
 
 

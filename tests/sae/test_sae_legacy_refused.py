@@ -88,7 +88,7 @@ REFUSED = {
     "two means": (OWN | {"mean": MEAN, "act_mean": MEAN}, "holds both act_mean and mean|mean and"),
     "a norm of nothing": (
         OWN | {"activation_norm": 0.0},
-        "norm must be finite, and a scale positive",
+        "norm must be finite, and positive if it is a scale",
     ),
     "a bias that is not finite": (OWN | {"b_dec": B_DEC * torch.nan}, "must be a finite vector"),
     "three axes": (OWN | {"W_dec": W_DEC[None]}, "must be a finite matrix"),

@@ -191,7 +191,7 @@ UNFOUND = {
     "no such id of a known repository": ((LLAMA_FILES[0], "layer_77"), "not in the cache"),
     "no id": (
         (LLAMA_FILES[0], None),
-        rf"is SAELens's release {LLAMA[0]} \(sae_id like resid_post",
+        rf"belongs to SAELens's release {LLAMA[0]} \(sae_id like resid_post",
     ),
     "no name": (("someone/one/more", None), "not an existing file or folder, a SAELens release"),
 }
@@ -255,7 +255,7 @@ AMBIGUOUS = {
 def test_an_id_that_fits_several_saes_of_a_repository_is_refused_with_all(monkeypatch, source):
     never = lambda *args, **given: pytest.fail("one was taken")  # noqa: E731
     monkeypatch.setattr("sae_lens.SAE.from_pretrained", never)
-    with pytest.raises(InputError, match="fits several SAEs") as refused:
+    with pytest.raises(InputError, match="matches several SAEs") as refused:
         load_sae(*source)
     assert str(refused.value).count(f"/{source[1]})") >= AMBIGUOUS[source]
 

@@ -195,7 +195,7 @@ def test_an_sae_without_an_encoder_steers_and_refuses_edits_that_encode(x):
         lambda: suppress_and_boost(bare, F, 1.0),
         lambda: reconstruct(bare),
     ):
-        with pytest.raises(InputError, match="only its decoder"):
+        with pytest.raises(InputError, match="only a decoder"):
             make()
 
 

@@ -214,7 +214,7 @@ def test_at_two_hooks_the_activations_are_those_where_the_sae_was_made_for(reque
 def test_a_decoder_alone_can_be_added_and_its_activations_are_not_known(random_model, sae):
     bare = firing_sae(sae.cfg.d_in)
     bare.cfg.metadata.decoder_only = True
-    with pytest.raises(ss.InputError, match="only its decoder"):
+    with pytest.raises(ss.InputError, match="only a decoder"):
         patched(random_model, {"v": ss.ablate(bare, F)})
     row = at_two_hooks(random_model, Variant("v", {HOOK: (add(bare.W_dec[F], 3.0),)}, (F,)), bare)
     assert pd.isna(row["receipt_act"]) and row["receipt_changed"] > 0

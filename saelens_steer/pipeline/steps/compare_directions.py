@@ -15,7 +15,7 @@ def compare_directions(run: RunContext) -> None:
     spec = run.spec.compare_directions
     assert spec is not None
     finder = direction_finder(run)
-    with progress("ways to choose", len(spec.methods)) as note:
+    with progress("finding directions", len(spec.methods)) as note:
         directions_by = []
         for method in spec.methods:
             directions_by += finder.directions_by(method, spec.k)
@@ -23,7 +23,7 @@ def compare_directions(run: RunContext) -> None:
     outcome_sign = finder.scoring.outcome_sign
     signs = {finder.sides[0]: outcome_sign, finder.sides[1]: -outcome_sign}
     job = ComparisonInputs(run.measurement(), spec, run.scale, signs)
-    with progress("their effects", None) as note:
+    with progress("effects of directions", None) as note:
         rows = comparison_rows(job, directions_by)
         note(len(rows))
     table = comparison_table(rows, spec.baseline, run.spec.sweep.seed)

@@ -185,7 +185,7 @@ def _check_one_place(checkpoint: Checkpoint, known: dict[str, str], layer: int |
         other = f"{next(key for key in LAYER_KEYS if key in checkpoint.settings)}: {layer}"
     if other is not None:
         raise InputError(
-            f"{checkpoint.file} has {first[0]} and {other}, which are different places: if "
+            f"{checkpoint.file} has {first[0]} and {other}, which disagree about the hook: if "
             f"the first is right, write {ignoring(other.split(':')[0])}"
         )
 

@@ -90,7 +90,9 @@ def normalisation_of(checkpoint: Checkpoint) -> Normalisation:
     mean, scale = _first(checkpoint, MEANS), _first(checkpoint, SCALES)
     for name, value in filter(None, (mean, scale)):
         if not bool(value.isfinite().all()) or (scale and name == scale[0] and value.min() <= 0):
-            raise InputError(f"{checkpoint.file}: {name} must be finite, and a scale positive")
+            raise InputError(
+                f"{checkpoint.file}: {name} must be finite, and positive if it is a scale"
+            )
     norm = _dataset_norm(checkpoint)
     held = next((pair[0] for pair in (mean, scale) if pair), DATASET_NORM if norm else None)
     stated = _stated(checkpoint)
