@@ -185,4 +185,4 @@ def test_no_metric_may_take_a_column_of_the_tables():
     for name in ("alpha", "prompt_id", "n", "truncated"):
         refused({"margin": {"name": name, "target": [70]}}, match=f"cannot be called '{name}'")
     refused("kl", {"margin": {"name": "kl_delta", "target": [70]}}, match="'kl_delta'")
-    refused({"margin": {"name": "", "target": [70]}}, match="a name that is not empty")
+    refused({"margin": {"name": "", "target": [70]}}, match="name must not be empty")
