@@ -18,18 +18,18 @@ torch.set_num_threads(1)
 # saelens_steer is imported inside the fixtures: earlier, its shapes would go unchecked.
 
 
-SLOW_FILES = (
-    "test_notebooks.py",
-    "test_run_folder.py",
-    "test_setups.py",
-    "test_cli.py",
-    "test_doctor.py",
+LONGEST = (
+    *("test_notebooks", "test_kills", "test_faults", "test_run_folder", "test_setups"),
+    *("test_mistakes", "test_docs_code", "test_metrics_linear", "test_sweeps_killed"),
+    *("test_offline", "test_releases", "test_doctor", "test_cli", "test_report_names"),
 )
+"""Files of tests that take longest, the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The slowest files first: two workers that take whole files then end at about one time."""
-    items.sort(key=lambda item: item.path.name not in SLOW_FILES)
+    """Put the longest files first, so that workers that take whole files end at about one time."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
 
 
 @pytest.fixture(scope="session", autouse=True)
