@@ -54,8 +54,9 @@ def test_a_file_that_is_there_is_kept_under_another_name(run, said, tmp_path):
     before = file.read_bytes()
     status, printed, err = said("export", run, file)
     assert (status, printed) == (0, f"{file}\n")
-    assert (tmp_path / "v.earlier-1.safetensors").read_bytes() == before
-    assert f"{file} already existed and was renamed to {tmp_path / 'v.earlier-1.safetensors'}" in err
+    renamed = tmp_path / "v.earlier-1.safetensors"
+    assert f"{file} already existed and was renamed to {renamed}" in err
+    assert renamed.read_bytes() == before
 
 
 def test_features_and_alpha_can_be_chosen(run, said, tmp_path):
