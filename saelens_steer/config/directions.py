@@ -34,6 +34,9 @@ class SelectSpec(Spec):
     prompts: str = "tiny-domains"
     positive: str = "code"
     negative: str = "math"
+    reference: str | None = None
+    """A third domain, such as prose, with which each side is compared instead of with the other:
+    what one side's features do to the other is then no part of how they were chosen."""
     at: Literal["assistant_start", "prompt", "answer"] = "assistant_start"
     """Which tokens are compared: the last of the prompt, all of it, or the answer's."""
     k: Count = 10
@@ -58,6 +61,8 @@ class SelectSpec(Spec):
     def _two_domains(self) -> SelectSpec:
         if self.positive == self.negative:
             raise ValueError(f"positive and negative are both {self.positive!r}: name two domains")
+        if self.reference in (self.positive, self.negative):
+            raise ValueError(f"reference is a side, {self.reference!r}: name a third domain")
         return self
 
 

@@ -74,6 +74,12 @@ class DirectionFinder:
         return self.spec.positive, self.spec.negative
 
     @property
+    def rivals(self) -> tuple[str, str]:
+        """The domain with which each side is compared."""
+        reference = self.spec.reference
+        return (self.spec.negative, self.spec.positive) if reference is None else (reference,) * 2
+
+    @property
     def scale(self) -> Scale:
         """A_max of every feature, and mean ‖x‖, over the cached activations."""
         return self._contrast(self.spec.at).scale
@@ -82,9 +88,10 @@ class DirectionFinder:
         """The best k directions of a source for each side, or fewer if it is exhausted.
 
         Scores find features for each side. Means, probes and custom functions find directions
-        towards the positive side, which are reversed for the negative one. Features, files and
-        controls are the same for both. Raises InputError if a source finds nothing, or another
-        direction under the name of one found before.
+        towards the positive side, which are reversed for the negative one, or directions from
+        `select.reference` towards each side. Features, files and controls are the same for both.
+        Raises InputError if a source finds nothing, or another direction under the name of one
+        found before.
         """
         if isinstance(source, int):
             found = _same(self, str(source), *_features(self.sae, [source]))
@@ -114,7 +121,8 @@ class DirectionFinder:
         for source in sources:
             for one in self.directions_by(source, k):
                 for name, feature, vector in zip(one.names, one.features, one.vectors, strict=True):
-                    if feature is None and one.side != self.sides[0]:
+                    opposite = feature is None and self.spec.reference is None
+                    if opposite and one.side != self.sides[0]:
                         continue
                     row = vector if feature is None else self.sae.W_dec[feature].detach()
                     found[name] = feature, row.float().cpu()
@@ -137,6 +145,7 @@ class DirectionFinder:
         """Contrast scores at a part of the prompts, computed once."""
         if at not in self._seen:
             options: dict[str, Any] = {"at": at, "pool": self.spec.pool}
+            options["reference"] = self.spec.reference
             self._seen[at] = select_features(self.sae, self.activations, *self.sides, **options)
         return self._seen[at]
 
@@ -152,12 +161,13 @@ def by_score(finder: DirectionFinder, source: str, k: int) -> list[FoundDirectio
 
 def by_activations(finder: DirectionFinder, source: str, k: int) -> list[FoundDirections]:  # noqa: ARG001
     """The difference of means of the two sides, or a linear probe between them."""
-    vector = (
-        linear_probe(finder.activations, *finder.sides).direction
-        if source == "linear_probe"
-        else difference_of_means(finder.activations, *finder.sides)
-    )
-    return _mirrored(finder, source, vector)
+
+    def towards(side: str, rival: str) -> Direction:
+        if source == "linear_probe":
+            return linear_probe(finder.activations, side, rival).direction
+        return difference_of_means(finder.activations, side, rival)
+
+    return _towards_sides(finder, source, lambda *pair: [towards(*pair)])
 
 
 def at_random(finder: DirectionFinder, source: str, k: int) -> list[FoundDirections]:
@@ -193,10 +203,14 @@ def _by_function(finder: DirectionFinder, source: str, k: int) -> list[FoundDire
 
     Raises InputError for a direction that is zero or not finite.
     """
-    found = imported(source, "source of directions")(finder.activations, *finder.sides)
-    vectors = as_vectors(source, found, finder.activations.d_model)[:k]
-    units = [as_direction(source, one, vectors.shape[1]) for one in vectors]
-    return _mirrored(finder, source, *(one / one.norm() for one in units))
+    function, activations = imported(source, "source of directions"), finder.activations
+
+    def towards(side: str, rival: str) -> list[Direction]:
+        vectors = as_vectors(source, function(activations, side, rival), activations.d_model)[:k]
+        units = [as_direction(source, one, vectors.shape[1]) for one in vectors]
+        return [one / one.norm() for one in units]
+
+    return _towards_sides(finder, source, towards)
 
 
 def _of_file(finder: DirectionFinder, source: str, k: int) -> list[FoundDirections]:
@@ -228,15 +242,21 @@ def _same(
     return [FoundDirections(source, side, names, features, units) for side in finder.sides]
 
 
-def _mirrored(finder: DirectionFinder, source: str, *vectors: Direction) -> list[FoundDirections]:
-    """Directions towards the positive side, negated for the negative side."""
+def _towards_sides(
+    finder: DirectionFinder, source: str, towards: Callable[[str, str], list[Direction]]
+) -> list[FoundDirections]:
+    """What `towards(side, rival)` finds: for the positive side, negated for the negative side; with
+    a reference, for each side."""
+    found = [torch.stack(towards(finder.sides[0], finder.rivals[0]))]
+    mirrored = finder.spec.reference is None
+    found.append(-found[0] if mirrored else torch.stack(towards(finder.sides[1], finder.rivals[1])))
     base = source.rpartition(":")[2]
-    numbers = [f"{base}_{i}" for i in range(len(vectors))] if len(vectors) > 1 else [base]
-    units, features = torch.stack(vectors), (None,) * len(vectors)
-    return [
-        FoundDirections(source, side, tuple(f"{n}_{side}" for n in numbers), features, sign * units)
-        for side, sign in zip(finder.sides, (1, -1), strict=True)
-    ]
+    made = []
+    for side, units in zip(finder.sides, found, strict=True):
+        numbers = [f"{base}_{i}" for i in range(len(units))] if len(units) > 1 else [base]
+        names = tuple(f"{name}_{side}" for name in numbers)
+        made.append(FoundDirections(source, side, names, (None,) * len(units), units))
+    return made
 
 
 def unit_rows(sae: SAE[Any], features: Sequence[int]) -> Vectors:

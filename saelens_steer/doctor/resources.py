@@ -87,6 +87,8 @@ def sizes_of_work(run: RunContext, measurement: Measurement, sizes: WorkSizes) -
     yield Finding("hook", run.hook_name)
     yield Finding("prompts", f"{len(lengths)} steered, of {min(lengths)} to {max(lengths)} tokens")
     sides = f"{select.positive} against {select.negative}"
+    if select.reference:
+        sides = f"{select.positive} and {select.negative}, each against {select.reference}"
     yield Finding("selection", f"{count(len(run.selection_prompts), 'prompt')}, {sides}")
     yield Finding("metrics", ", ".join(metric.name for metric in measurement.metrics))
     if compared := spec.compare_edits:

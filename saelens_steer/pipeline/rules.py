@@ -149,7 +149,7 @@ def _tradeoffs_apart(case: Case) -> None:
 def _domains(case: Case) -> Iterator[str]:
     known = sorted({p.domain for p in case.prompts.selection} - {""})
     hint = f"its domains are {', '.join(known)}" if known else "give each of its rows a domain"
-    for domain in case.sides:
+    for domain in filter(None, (*case.sides, case.spec.select.reference)):
         if domain not in known:
             yield f"{case.spec.select.prompts} has no prompt of domain {domain!r}; {hint}"
 
@@ -269,7 +269,7 @@ RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (("prompts", "select.prompts"), _apart),
     (("label.prompts", "select.prompts"), _label_apart),
     (("tradeoffs.prompts", "prompts", "select.prompts"), _tradeoffs_apart),
-    (("select.positive", "select.negative", "select.prompts"), _domains),
+    (("select.positive", "select.negative", "select.reference", "select.prompts"), _domains),
     (("tradeoffs.prompts", "tradeoffs.limit", "tradeoffs.domain"), _tradeoff_domains),
     (("select.positive", "select.negative"), _sides),
     ((), _each_metric),

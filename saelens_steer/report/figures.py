@@ -113,10 +113,13 @@ def scores_figure(features: Mapping[str, Any]) -> go.Figure:
     score, scores = str(features.get("score", "score")), features["scores"]
     label, figure = plain(name_label(score)), go.Figure()
     for i, side in enumerate(run_folder.side_names(features)):
-        own = [f for f in features.get(f"{side}_candidates", []) if score in scores.get(str(f), {})]
+        column = f"negative_{score}" if i and features.get("reference") else score
+        own = [
+            f for f in features.get(f"{side}_candidates", []) if column in scores.get(str(f), {})
+        ]
         figure.add_bar(
             y=[f"feature {f}" for f in own],
-            x=[scores[str(f)][score] for f in own],
+            x=[scores[str(f)][column] for f in own],
             orientation="h",
             marker={"color": theme.SIDE_COLOURS[i]},
             name=plain(f"{side} candidates"),

@@ -22,6 +22,7 @@ def selection_section(run: RunTables) -> str:
     return render(
         "selection.html",
         sides=sides,
+        reference=run.features.get("reference"),
         at=PLACES.get(str(run.features.get("at", "")), ""),
         chart=chart("scores", scores_figure(run.features)) if scores else None,
         places={c: decimals(own.get(c) or 0 for own in scores.values()) for c in columns},

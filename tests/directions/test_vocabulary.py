@@ -36,6 +36,7 @@ from saelens_steer.directions import (
 )
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import comparison_table
+from saelens_steer.features import select_features
 from saelens_steer.model import last_token_logits
 from saelens_steer.steering import (
     BUILDERS,
@@ -267,6 +268,28 @@ def test_directions_of_your_own_function_are_unit_vectors(find, monkeypatch, siz
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for found, sign in zip(find.directions_by(f"{module.__name__}:found", 2), (1, -1), strict=True):
         torch.testing.assert_close(found.vectors, sign * torch.nn.functional.normalize(own))
+
+
+@pytest.mark.parametrize("source", ["difference_of_means", "linear_probe", OWN])
+def test_with_a_reference_each_side_has_a_direction_from_it(find, acts, source):
+    finder = replace(find, spec=find.spec.model_copy(update={"reference": "prose"}))
+    for found, side in zip(finder.directions_by(source, 1), ("code", "math"), strict=True):
+        assert found.side == side and found.names[0].endswith(side)
+        if source != OWN:
+            made = difference_of_means if source == "difference_of_means" else linear_probe
+            alone = made(acts, side, "prose")
+            torch.testing.assert_close(found.vectors[0], getattr(alone, "direction", alone))
+    tested = finder.under_test([source], 1, "raw")
+    assert len(tested.names) == 2, "they are no opposites, so both are swept"
+    assert len(find.under_test([source], 1, "raw").names) == 1
+
+
+def test_with_a_reference_a_score_finds_decoder_rows_against_it(find, sae, acts):
+    finder = replace(find, spec=find.spec.model_copy(update={"reference": "prose"}))
+    code, math = finder.directions_by("mean_difference", 3)
+    alone = select_features(sae, acts, "code", "prose", k=3, at=find.spec.at)
+    assert list(code.features) == alone.candidates["code"]
+    assert not set(code.features) & set(math.features)
 
 
 def test_a_name_means_one_direction_whoever_asks_for_it(find, sae, tmp_path):

@@ -12,8 +12,8 @@ from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 
 from saelens_steer.activations import Activations
 from saelens_steer.errors import InputError
-from saelens_steer.features import contrast, select_features
-from saelens_steer.features.contrast import auroc
+from saelens_steer.features import contrast, domain_statistics, select_features
+from saelens_steer.features.domain_statistics import auroc
 from saelens_steer.features.scale import feature_activations, firing_rates, measured_scale
 from saelens_steer.sae import codec
 
@@ -91,6 +91,50 @@ def test_where_nothing_fires_nothing_is_chosen():
     json.dumps(found.to_json(HOOK, {}), allow_nan=False)
 
 
+def three_domains() -> Activations:
+    """Coordinate 1 marks code and, more, maths; 2 code; 3 maths; 4 prose, as against both."""
+    draw = torch.Generator().manual_seed(0)
+    code, math, prose = 0.1 * torch.rand(3, 12, D, generator=draw) - 0.5
+    code[:, 1], math[:, 1] = 2.0, 4.0
+    code[:, 2], math[:, 3], prose[:, 4] = 3.0, 3.0, 5.0
+    parts = {"code": code, "math": math, "prose": prose}
+    return activations({(domain, "assistant_start"): x for domain, x in parts.items()})
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_with_a_reference_each_side_is_compared_with_it_and_not_with_the_other(score):
+    apart = select_features(identity_sae(), three_domains(), "code", "math", score=score)
+    assert 1 not in apart.candidates["code"], "it fires more for maths"
+    found = select_features(
+        identity_sae(), three_domains(), "code", "math", reference="prose", score=score
+    )
+    assert set(found.candidates["code"]) == {1, 2}
+    assert found.candidates["math"] == [3], "feature 1 is among the best of both, so it is code's"
+    assert found.to_json(HOOK, {})["reference"] == "prose"
+
+
+def test_the_scores_of_a_reference_are_those_of_two_selections_against_it():
+    both = select_features(identity_sae(), three_domains(), "code", "math", reference="prose")
+    for prefix, side in (("", "code"), ("negative_", "math")):
+        alone = select_features(identity_sae(), three_domains(), side, "prose").scores
+        for name in (*SCORES, "auroc_error"):
+            own = both.scores[prefix + name].loc[alone.index]
+            np.testing.assert_array_equal(own, alone[name])
+    assert set(both.scores.index) == {1, 2, 3, 4}, "and features of prose alone are scored"
+
+
+def test_code_against_prose_is_the_same_whatever_the_other_side_is():
+    found = select_features(identity_sae(), three_domains(), "code", "math", reference="prose")
+    alone = select_features(identity_sae(), three_domains(), "code", "prose")
+    assert found.candidates["code"] == alone.candidates["code"]
+
+
+@pytest.mark.parametrize("side", ["code", "math"])
+def test_a_reference_is_a_third_domain(side):
+    with pytest.raises(InputError, match="name a third domain"):
+        select_features(identity_sae(), three_domains(), "code", "math", reference=side)
+
+
 @pytest.mark.parametrize("score", SCORES)
 def test_ties_go_to_the_lower_index_on_both_sides(score):
     code, math = torch.zeros(4, D), torch.zeros(4, D)
@@ -129,7 +173,7 @@ def test_auroc_is_the_share_of_pairs_won_with_ties_half(monkeypatch):
         (0, 1)
     ) / 2
     np.testing.assert_allclose(auroc(positive, negative), won)
-    monkeypatch.setattr(contrast, "COLUMNS", 2)
+    monkeypatch.setattr(domain_statistics, "COLUMNS", 2)
     np.testing.assert_allclose(auroc(positive, negative), won)
 
 
@@ -327,10 +371,10 @@ def test_too_many_to_rank_are_binned_within_the_error_that_is_told(monkeypatch):
 
 def test_bins_are_in_the_order_of_what_they_hold():
     z = torch.logspace(-20, 20, 4000, base=2.0)
-    places = contrast.bins(z)
+    places = domain_statistics.bins(z)
     assert (places.diff() >= 0).all()
-    assert int(places[0]) == 0 and int(places[-1]) == contrast.BINS - 1
-    inside = (z >= 2.0**contrast.SMALLEST) & (z < 2.0**16)
+    assert int(places[0]) == 0 and int(places[-1]) == domain_statistics.BINS - 1
+    inside = (z >= 2.0**domain_statistics.SMALLEST) & (z < 2.0**16)
     held = [z[inside & (places == b)] for b in places[inside].unique()]
     width = torch.stack([some.max() / some.min() for some in held])
     assert width.max() <= 1 + 1 / 16 + 1e-6

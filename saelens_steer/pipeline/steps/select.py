@@ -99,7 +99,8 @@ def edit_context(run: RunContext, sae: SAE[Any], edits: Iterable[EditSpec]) -> E
         last = cache_activations(run.model, list(run.prompts), hook_name=run.hook_name, **options)
         probe = probe_between(last.vectors, vectors_of(activations, all_domains))
     if "domains" in needs:
-        others = [domain for domain in all_domains if domain not in sides]
+        reference = run.spec.select.reference
+        others = [domain for domain in all_domains if domain not in (*sides, reference)]
         led = [difference_of_means(activations, [domain], sides) for domain in others]
         domains = torch.stack(led) if led else None
     return EditContext(sae, probe, domains)
