@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from saelens_steer.errors import InputError
 from saelens_steer.numbers import decimals, number, short
 from saelens_steer.report import interference_figure
 from saelens_steer.report.figures import claims_figure, scores_figure, validity_figure
+from saelens_steer.report.method import selection_section
 from saelens_steer.report.run_folder import read_run
 from saelens_steer.report.theme import NULL, SIDE_COLOURS, name_label
 from saelens_steer.steering import direction_label
@@ -136,6 +139,18 @@ def test_the_band_is_of_the_family_that_claims_compare_with(run):
 def test_scores_have_a_bar_per_candidate(run):
     figure = scores_figure(run.features)
     assert [len(t.x) for t in figure.data] == [10, 10]
+
+
+def test_with_a_reference_each_side_shows_its_own_score_against_it(run):
+    own = {"mean_difference": -1.0, "negative_mean_difference": 2.0}
+    features = {
+        **{"positive": "code", "negative": "math", "reference": "prose"},
+        **{"score": "mean_difference", "code_candidates": [3], "math_candidates": [5]},
+        **{"scores": {"3": {**own, "mean_difference": 4.0}, "5": own}, "at": "assistant_start"},
+    }
+    assert [list(t.x) for t in scores_figure(features).data] == [[4.0], [2.0]]
+    section = selection_section(replace(run, features=features))
+    assert "distinguish code and math, each from prose at" in " ".join(section.split())
 
 
 @pytest.mark.parametrize(
