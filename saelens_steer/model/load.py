@@ -244,13 +244,9 @@ def _hooked_transformer(hf: PreTrainedModel, spec: LoadRequest) -> HookedTransfo
     if cfg.positional_embedding_type != "rotary":  # with ALiBi, TransformerLens makes an unused one
         positions = weights.get("pos_embed.W_pos", torch.zeros(spec.n_ctx, cfg.d_model))
         weights["pos_embed.W_pos"] = positions[: spec.n_ctx]
-    model.load_and_process_state_dict(
-        weights,
-        fold_ln=False,
-        center_writing_weights=False,
-        center_unembed=False,
-        fold_value_biases=False,
-    )
+    # at once: load_and_process_state_dict walks the whole model for each tensor, and passes float64
+    # weights through float32
+    model.load_state_dict(model.fill_missing_keys(weights), strict=False)
     return model
 
 
