@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 @exit_status()
 def metrics(
     run_folder: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run with sweep.cache_logits: true.")
+        Path,
+        typer.Argument(
+            metavar="RUN", help="A run; logit metrics need its sweep.cache_logits: true."
+        ),
     ],
     set_: Set = None,
 ) -> None:
@@ -27,18 +30,19 @@ def metrics(
     Logit metrics need no forward pass. The first text metric, and compare_edits, do.
     """
     from saelens_steer.config import load_config
+    from saelens_steer.pipeline.case import metric_facts
 
     config = _config_of(run_folder)
     known = load_config(config, [])
-    if not known.sweep.cache_logits:
-        raise InputError(
-            f"{run_folder} kept no logits: sweep with --set sweep.cache_logits=true first"
-        )
     for given in set_ or []:
         if given.split("=")[0] != "metrics":
             raise InputError(f"--set {given}: this command accepts only metrics=[…]")
     requested = load_config(config, set_ or []).metrics
     new = tuple(metric for metric in requested if metric not in known.metrics)
+    if not known.sweep.cache_logits and any(metric_facts(one).of == "logits" for one in new):
+        raise InputError(
+            f"{run_folder} kept no logits: sweep with --set sweep.cache_logits=true first"
+        )
     spec = known.model_copy(update={"metrics": known.metrics + new})
     print(_rerun(spec, run_folder, "sweep"))
 

@@ -104,7 +104,7 @@ def rank_by(
         for side, scored in sides.items()
     }
     scores = found.scores.assign(**{score: values.reindex(found.scores.index)})
-    return replace(found, score=score, candidates=best, scores=scores)
+    return replace(found, score=score, candidates=best, scores=scores, k=spec.k)
 
 
 def check_causal(score: str, hook_name: str) -> None:

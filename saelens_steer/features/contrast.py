@@ -25,6 +25,8 @@ from saelens_steer.features.scale import Scale, feature_activations
 from saelens_steer.sae import check_sae_at, codec, rows_at_once
 
 Pool = Literal["tokens", "max"]
+SEPARATES = 0.05
+"""The best candidate's AUROC should be at least this far from 0.5."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,14 @@ class Selection:
     """A_max of every feature and mean ‖x‖ over all cached tokens."""
     reference: str | None = None
     """The domain with which each side was compared; None: with the other side."""
+    k: int = 0
+    """Candidates that were asked for, per side."""
 
     def __repr__(self) -> str:
         """The candidates of both sides."""
         about = f"by {self.score} at {PLACES[self.at]}, {len(self.scores):,} live features"
         sides = (f"{s}: {', '.join(map(str, f)) or 'none'}" for s, f in self.candidates.items())
-        return "\n".join([f"Selection {about}", *sides])
+        return "\n".join([f"Selection {about}", *sides, *self.doubts])
 
     def _repr_html_(self) -> str:
         """The scores of the candidates."""
@@ -64,10 +68,34 @@ class Selection:
         """
         middle = 0.5 if score == "auroc" else 0.0
         towards = self.scores[score] - middle
-        away = -towards if self.reference is None else self.scores[f"negative_{score}"] - middle
+        away = -towards
+        if self.reference is not None:
+            away = self.scores[self._column(self.negative, score)] - middle
         best = _best(towards, k)
         candidates = {self.positive: best, self.negative: _best(away.drop(best), k)}
-        return replace(self, score=score, candidates=candidates)
+        return replace(self, score=score, candidates=candidates, k=k)
+
+    @property
+    def doubts(self) -> list[str]:
+        """Sentences on sides with fewer than k candidates, or whose candidates hardly differ."""
+        found = []
+        for side, own in self.candidates.items():
+            if len(own) < self.k:
+                few = f"only {len(own)} of {self.k}" if own else "none"
+                found.append(f"Features that favour {side} by {self.score}: {few}.")
+            if own and self.score in CONTRASTS:
+                column = "auroc" if self.reference is None else self._column(side, "auroc")
+                best = float((self.scores.loc[own, column] - 0.5).abs().max())
+                if best < SEPARATES:
+                    found.append(
+                        f"The features for {side} hardly separate it: their AUROC is within "
+                        f"{best:.2g} of 0.5, which is chance."
+                    )
+        return found
+
+    def _column(self, side: str, score: str) -> str:
+        """The column with a side's score against the reference."""
+        return score if side == self.positive else f"negative_{score}"
 
     @property
     def features(self) -> list[int]:
@@ -85,6 +113,7 @@ class Selection:
             **({"reference": self.reference} if self.reference else {}),
             "at": self.at,
             "score": self.score,
+            "doubts": self.doubts,
             **{f"{side}_candidates": f for side, f in self.candidates.items()},
             "scores": {str(f): row.to_dict() for f, row in chosen.iterrows()},
         }

@@ -256,6 +256,8 @@ def _domains(rates: Mapping[str, float]) -> str:
     order = sorted((domain for domain in rates if domain), key=lambda d: (-rates[d], d))
     if not order or rates[order[0]] <= 0:
         return ""
+    if len(order) > 1 and rates[order[0]] == rates[order[-1]]:
+        return f"It fires on {100 * rates[order[0]]:.2g} % of the tokens of every domain."
     most, least = ((printable(d), f"{100 * rates[d]:.2g} %") for d in (order[0], order[-1]))
     rest = f", and least on {least[0]}, {least[1]}" if len(order) > 1 else ""
     return f"It fires most on {most[0]}, {most[1]} of tokens{rest}."

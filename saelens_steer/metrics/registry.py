@@ -47,7 +47,7 @@ MetricLike = str | MetricForm | Callable[..., object]
 """The name of a built-in metric, a `margin(…)` or `log_prob(…)`, a function of `logits` or of
 `text`, {name: function}, a name `package.module:function`, or a metric as a config writes it."""
 MetricsLike = Sequence[MetricLike] | Mapping[str, Callable[..., object]]
-"""A list of metrics, or {name: function}."""
+"""A list of metrics, or {name: function}, in which margins and log-probabilities count as well."""
 Asked = MetricSpec | FunctionMetric
 """A metric as a sweep keeps it."""
 
@@ -80,7 +80,7 @@ def log_prob(
 
 def metric_specs(metrics: MetricsLike) -> tuple[Asked, ...]:
     """The metrics as specs or named functions. Raises InputError for one that is neither."""
-    if isinstance(metrics, Mapping) and _names_functions(metrics):
+    if isinstance(metrics, Mapping) and _names_metrics(metrics):
         metrics = [metrics]
     if isinstance(metrics, str | Mapping) or callable(metrics):
         shown = getattr(metrics, "__name__", None) or repr(metrics)
@@ -192,9 +192,19 @@ def _resolve(spec: Asked, tokenizer: PreTrainedTokenizerBase, d_vocab: int, devi
     return SHIPPED[spec]
 
 
-def _names_functions(given: Mapping[str, object]) -> bool:
-    """Whether a mapping is {name: function}, and not a metric as a config writes it."""
-    return bool(given) and all(callable(one) for one in given.values())
+def _names_metrics(given: Mapping[str, object]) -> bool:
+    """Whether a mapping is {name: metric}, and not a metric as a config writes it."""
+    named = MarginMetric, LogProbMetric
+    return bool(given) and all(callable(one) or isinstance(one, named) for one in given.values())
+
+
+def _named(name: str, metric: Any) -> Asked:
+    """A function or a `margin(…)` or `log_prob(…)` under another name."""
+    if not isinstance(metric, MarginMetric | LogProbMetric):
+        return FunctionMetric(name, metric)
+    form = "margin" if isinstance(metric, MarginMetric) else "log_prob"
+    given = metric.model_dump()
+    return checked(type(metric), {form: {**given[form], "name": name}}, "metrics")
 
 
 def _specs(metric: object) -> list[Asked]:
@@ -203,8 +213,8 @@ def _specs(metric: object) -> list[Asked]:
         return [check_metric(metric)]
     if isinstance(metric, MarginMetric | LogProbMetric | MentionsMetric | FunctionMetric):
         return [metric]
-    if isinstance(metric, Mapping) and _names_functions(metric):
-        return [FunctionMetric(str(name), function) for name, function in metric.items()]
+    if isinstance(metric, Mapping) and _names_metrics(metric):
+        return [_named(str(name), one) for name, one in metric.items()]
     if callable(metric):  # `ss.kl` is the shipped metric itself
         shipped = [name for name, known in SHIPPED.items() if known.fn is metric]
         return [*shipped] or [FunctionMetric.of(metric)]

@@ -10,14 +10,20 @@ from sae_lens import SAE
 from transformers import PreTrainedTokenizerBase
 
 from saelens_steer.activations import Activations
+from saelens_steer.config import SweepSpec
 from saelens_steer.data import Prompt, PromptLike, TextStart, as_prompts
 from saelens_steer.errors import InputError
 from saelens_steer.evidence import lacking_controls
 from saelens_steer.model import check_steerable, default_hook_name, hook_width, same_places
 from saelens_steer.model.model_class import Model, tokenizer_of
+from saelens_steer.numbers import count
 from saelens_steer.progress import say
 from saelens_steer.sae import check_sae, is_transcoder, steers_at
 from saelens_steer.steering import CANDIDATE, Directions, SteeringVectors
+
+FEWEST, MANY = 100, 10_000
+"""Covariance controls should come from at least so many different tokens; more than MANY are not
+counted."""
 
 
 def hook_without_sae(model: Model, hook_name: str | None, directions: object) -> str:
@@ -99,6 +105,21 @@ def say_untestable(everything: Directions) -> None:
     )
     if sets and (why := lacking_controls(families.count(CANDIDATE), min(sets.values()))):
         say(f"warning: {why}, so no effect will be testable: raise n_controls (sweep.n_controls)")
+
+
+def few_tokens(spec: SweepSpec, activations: Activations | None) -> tuple[str, ...]:
+    """A warning if covariance controls come from so few tokens that they may all be alike."""
+    if activations is None or "covariance" not in spec.families or not spec.n_controls:
+        return ()
+    if len(activations) >= MANY or (n := len(activations.vectors.unique(dim=0))) >= FEWEST:
+        return ()
+    warning = (
+        f"The covariance controls come from only {count(n, 'different token')}, so they may be "
+        f"alike, and verdicts too favourable: give activations of at least {FEWEST} tokens "
+        "(select.prompts), or controls='isotropic' (sweep.controls)."
+    )
+    say(f"warning: {warning}")
+    return (warning,)
 
 
 def check_start(

@@ -38,6 +38,7 @@ from saelens_steer.metrics import FunctionMetric, MetricsLike, metric_specs
 from saelens_steer.model import hook_width
 from saelens_steer.model.model_class import Model
 from saelens_steer.pipeline.arguments import (
+    few_tokens,
     given_prompts,
     hook_of,
     hook_without_sae,
@@ -129,7 +130,10 @@ def sweep(
     held = HeldActivations(measurement, activations)
     measurement = replace(measurement, context=_context(measurement, held.given_steered))
     scale, for_controls = held.scale(), held.for_controls()
-    misfits = _misfits(model, sae, for_controls[0])
+    misfits = (
+        *_misfits(model, sae, for_controls[0]),
+        *few_tokens(spec, for_controls[0]),
+    )
     tested = found.scaled(spec.alpha_unit, scale)
     everything = with_controls(measurement, tested, *for_controls)
     say_untestable(everything)

@@ -23,6 +23,7 @@ from saelens_steer.model.model_class import tokenizer_of
 from saelens_steer.numbers import count
 from saelens_steer.pipeline.outputs import read_completions, write_result, write_rows
 from saelens_steer.pipeline.step_table import RESULT_FILES
+from saelens_steer.progress import say
 from saelens_steer.report import interference_figure, metric_names, page, read_run, units_of
 from saelens_steer.run_folder import ABOUT, CONFIG, RUN, SAVED, WRITTEN_ALWAYS, RunFolder
 from saelens_steer.steering import CANDIDATE
@@ -124,6 +125,8 @@ class Result:
         place.check()
         place.check_free([*WRITTEN_ALWAYS, *RESULT_FILES, "controls.csv"])
         config = {FROM_PYTHON: True, **self.config}
+        if place.has(CONFIG):
+            say(f"{place.root} held a result, which this one replaces")
         with place.locked():
             place.withdraw(place.records.steps())
             place.mark()

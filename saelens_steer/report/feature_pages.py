@@ -55,6 +55,12 @@ def features_page(data: Data, name: str, scripts: bool = True, labels: Labels | 
 class FeaturePages(FeaturePageData):
     """Feature pages that a notebook shows, and that can be saved as a page."""
 
+    def __repr__(self) -> str:
+        """What the pages show; `save` writes them."""
+        shown = ", ".join(str(page.feature) for page in self.pages[:10])
+        more = ", …" if len(self.pages) > 10 else ""
+        return f"FeaturePages of {self.hook_name}: {shown}{more}. {_summary(self.to_json())}"
+
     def _repr_html_(self) -> str:
         """The pages in a frame in which no script runs, so without the figures of a topic."""
         page = features_page(self.to_json(), self.hook_name, scripts=False)
@@ -94,16 +100,18 @@ def _summary(data: Data) -> str:
 def _page(data: Data, page: Data, entry: Entry | None) -> dict[str, Any]:
     """A feature's page with its colour, its label, and the domain it fires on most often."""
     colour, firing = SIDE_COLOURS[side_place(data, page["side"])], page["firing"] or {}
-    most = "–"
+    most = ""
     if firing.get("firing_rate"):
-        most = max(firing["domains"], key=itemgetter("firing_rate"))["domain"]
+        rates = [(own["firing_rate"], own["domain"] or "(no domain)") for own in firing["domains"]]
+        if len({rate for rate, _ in rates}) > 1:
+            most = max(rates, key=itemgetter(0))[1]
     bins = firing["histogram"] if firing else {"counts": []}
     return {
         **page,
         "colour": colour,
         "rgb": " ".join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5)),
         "label": shown(entry) if entry else None,
-        "busiest": most or "(no domain)",
+        "busiest": most,
         "bins": _bins(**bins) if bins["counts"] else [],
     }
 

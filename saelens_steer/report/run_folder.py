@@ -160,8 +160,11 @@ class RunTables:
 
     @property
     def misfits(self) -> list[str]:
-        """What the SAE's audit found, which comes first: it may explain everything else."""
-        return may_not_fit(self.audit.get("failures") or [], self.audit.get("notes") or [])
+        """What the SAE's audit found, which may explain everything else, and doubts of the
+        selection."""
+        found = may_not_fit(self.audit.get("failures") or [], self.audit.get("notes") or [])
+        doubts = self.features.get("doubts")
+        return [*found, *(map(str, doubts) if isinstance(doubts, list) else ())]
 
     @cached_property
     def sides(self) -> dict[str, str]:

@@ -135,6 +135,20 @@ def test_a_reference_is_a_third_domain(side):
         select_features(identity_sae(), three_domains(), "code", "math", reference=side)
 
 
+def test_a_selection_says_where_it_found_too_few_or_nothing_that_separates():
+    assert select_features(identity_sae(), planted(), "code", "math", k=1).doubts == []
+    found = select_features(identity_sae(), planted(), "code", "math", k=2)
+    assert found.doubts == ["Features that favour math by mean_difference: only 1 of 2."]
+    assert found.doubts[0] in repr(found) and found.to_json(HOOK, {})["doubts"] == found.doubts
+    draw = torch.Generator().manual_seed(0)
+    alike = torch.rand(2, 400, D, generator=draw)
+    parts = [("code", "assistant_start"), ("math", "assistant_start")]
+    acts = activations(dict(zip(parts, alike, strict=True)))
+    (code, math) = select_features(identity_sae(), acts, "code", "math", k=2).doubts
+    assert code.startswith("The features for code hardly separate it: their AUROC is within 0.0")
+    assert "for math" in math
+
+
 @pytest.mark.parametrize("score", SCORES)
 def test_ties_go_to_the_lower_index_on_both_sides(score):
     code, math = torch.zeros(4, D), torch.zeros(4, D)
@@ -298,6 +312,7 @@ def test_the_file_is_valid_json_with_the_keys_that_readers_expect():
     assert written == {
         "hook_name": HOOK,
         "sae": {"source": "sae"},
+        "doubts": [],
         "code_candidates": [2],
         "math_candidates": [6],
         "positive": "code",

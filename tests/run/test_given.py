@@ -123,3 +123,45 @@ def test_equal_prompts_are_said_to_narrow_the_intervals(random_model, vector):
     assert any("Prompts '1' and '3' have the same tokens" in one for one in result.warnings)
     result = ss.sweep(random_model, None, TEXTS, alphas=[1.0], **how)
     assert not any("the same tokens" in one for one in result.warnings)
+
+
+@pytest.mark.parametrize("texts", [["add"], ["add two", "add one"]])
+def test_covariance_of_a_few_tokens_is_said_to_give_controls_that_are_alike(
+    random_model, vector, texts
+):
+    how: dict[str, Any] = {"hook_name": HOOK, "n_controls": 20, "metrics": ["kl"], "alphas": [1.0]}
+    result = ss.sweep(random_model, None, texts, directions=vector, **how)
+    assert any("controls come from only" in one for one in result.warnings)
+    other = ss.sweep(random_model, None, texts, directions=vector, controls="isotropic", **how)
+    assert not any("controls come from only" in one for one in other.warnings)
+
+
+def test_covariance_of_many_tokens_is_not(random_model, vector):
+    draw = torch.Generator().manual_seed(0)
+    words = [f"sort the {n} words of list {n * n}" for n in torch.randperm(40, generator=draw)]
+    cached = ss.cache_activations(random_model, words, hook_name=HOOK, chat=False)
+    how: dict[str, Any] = {"n_controls": 20, "metrics": ["kl"], "alphas": [1.0]}
+    result = ss.sweep(
+        random_model, None, TEXTS, directions=vector, activations=cached, hook_name=HOOK, **how
+    )
+    assert not any("controls come from only" in one for one in result.warnings)
+
+
+def test_margins_can_be_named_beside_functions(random_model, vector):
+    given = {"top": lambda logits: logits.amax(-1), "yes": ss.margin(target=[5])}
+    how: dict[str, Any] = {"hook_name": HOOK, "n_controls": 20, "alphas": [1.0]}
+    named = ss.sweep(random_model, None, TEXTS, directions=vector, metrics=given, **how)
+    assert named.metrics == ("top", "yes")
+    own = [{"p": ss.log_prob(target=[5])}, ss.margin(target=[5], name="yes")]
+    listed = ss.sweep(random_model, None, TEXTS, directions=vector, metrics=own, **how)
+    assert listed.metrics == ("p", "yes")
+    pd.testing.assert_series_equal(listed.rows["yes"], named.rows["yes"])
+
+
+def test_a_result_that_replaces_another_says_so(random_model, vector, tmp_path, capsys):
+    how: dict[str, Any] = {"hook_name": HOOK, "n_controls": 2, "metrics": ["kl"], "alphas": [1.0]}
+    result = ss.sweep(random_model, None, TEXTS, directions=vector, **how)
+    result.save(tmp_path / "r")
+    assert "held a result" not in capsys.readouterr().err
+    result.save(tmp_path / "r")
+    assert f"{tmp_path / 'r'} held a result, which this one replaces" in capsys.readouterr().err

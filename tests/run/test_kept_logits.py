@@ -104,7 +104,7 @@ def test_a_run_that_kept_none_is_refused_and_keeps_them_once_it_is_told_to(
 ):
     folder = tmp_path / "run"
     swept(folder, KL)
-    asked = ["saelens-steer", "metrics", str(folder), "--set", KEPT]
+    asked = ["saelens-steer", "metrics", str(folder), "--set", BOTH]
     monkeypatch.setattr("sys.argv", asked)
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -113,6 +113,17 @@ def test_a_run_that_kept_none_is_refused_and_keeps_them_once_it_is_told_to(
     assert not (folder / ".store/logits").exists()
     swept(folder, KL, KEPT)
     assert list((folder / ".store/logits").glob("*.safetensors"))
+
+
+def test_a_metric_of_texts_is_added_where_no_logits_were_kept(tmp_path, monkeypatch):
+    folder, texts = tmp_path / "run", "sweep.completions.max_new_tokens=4"
+    swept(folder, texts, "sweep.completions.top=1", "metrics=[kl,latex_first]")
+    metrics = "metrics=[kl,latex_first,distinct_words]"
+    monkeypatch.setattr("sys.argv", ["saelens-steer", "metrics", str(folder), "--set", metrics])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    assert "distinct_words_delta" in pd.read_csv(folder / "interference.csv")
 
 
 def test_a_metric_of_texts_leaves_the_rows_as_they_were_measured(tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ from saelens_steer.directions import (
 from saelens_steer.features import measured_scale
 from saelens_steer.files import write_json
 from saelens_steer.pipeline.context import RunContext
+from saelens_steer.progress import say
 from saelens_steer.sae import counts_firing, sae_fingerprint
 from saelens_steer.steering import EditContext
 
@@ -64,6 +65,9 @@ def select(run: RunContext) -> None:
     else:
         found = direction_finder(run, sae).selection(s.score, s.k)
         content = found.to_json(run.hook_name, about)
+        content["doubts"] = [] if named else found.doubts
+        for doubt in content["doubts"]:
+            say(f"warning: {doubt}")
         scale = found.scale.of(sorted({*found.features, *named}))
     max_act = {str(feature): value for feature, value in scale.max_act.items()}
     content |= {"resid_norm": scale.resid_norm, "max_act": max_act}

@@ -15,7 +15,7 @@ from saelens_steer.errors import InputError
 from saelens_steer.files import digest
 from saelens_steer.metrics import LogitMetric, metrics_version
 from saelens_steer.model import hook_layer
-from saelens_steer.pipeline.arguments import say_untestable
+from saelens_steer.pipeline.arguments import few_tokens, say_untestable
 from saelens_steer.pipeline.context import RunContext
 from saelens_steer.pipeline.outputs import read_rows, write_result, write_rows
 from saelens_steer.pipeline.result import Result
@@ -36,6 +36,7 @@ def sweep(run: RunContext) -> None:
     measurement = replace(run.measurement(sae), context=context)
     everything = with_controls(measurement, _tested(run, sae), run.activations)
     say_untestable(everything)
+    doubts = few_tokens(measurement.spec, run.activations)
     _say_size(measurement, everything)
     measurement = _calibrated(run, measurement, everything)
     chosen = _chosen(run, everything)
@@ -47,6 +48,7 @@ def sweep(run: RunContext) -> None:
         texts = kept_texts(run, measurement, everything, chosen, note)
     place = write_rows(run.folder.root, (measurement.joined(table, texts) for table in tables()))
     result = Result.of(measurement, read_rows(place, measurement.metric_columns(texts)), texts)
+    result = replace(result, misfits=(*doubts, *result.misfits))
     layer = hook_layer(run.hook_name) if run.spec.sweep.completions.files else None
     texts_of = {prompt.id: prompt.text for prompt in run.prompts}
     write_result(run.folder.root, result, texts_of, layer)
