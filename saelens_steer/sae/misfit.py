@@ -92,16 +92,16 @@ def _failures(figures: Figures, promised: Promises) -> Iterator[str]:
     if not explained >= LEAST_EXPLAINED:
         yield (
             f"it explains {percent(explained)} of the variance, but SAEs that fit explain at "
-            f"least {percent(LEAST_EXPLAINED)}: check model, hook and normalisation, "
-            "or train it on more tokens"
+            f"least {percent(LEAST_EXPLAINED)}: check model, hook and normalisation, and that "
+            "the texts are like those it was trained on, or train it on more tokens"
         )
     elif (known := promised.get("explained_variance")) and more_unexplained(
         explained, known, UNEXPLAINED
     ):
         yield (
             f"it explains {percent(explained)} of the variance, but {percent(known)} in "
-            "training: check that the model is the one it was trained on, not a base model or a "
-            "fine-tuned one"
+            "training: check that the texts are like those it was trained on, and that the model "
+            "is the same one, not a base model or a fine-tuned one"
         )
     if (known := promised.get("l0")) and not _within(l0, known, L0_FACTOR):
         yield (
