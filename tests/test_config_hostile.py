@@ -40,7 +40,7 @@ TEXTS = {
     "sweep: {seed: 0x" + "f" * 5000 + "}": "cannot be read as int",
     "sweep: {seed: 1" + ":59" * 50_000 + "}": "cannot be read as int",
     "model: {name: 2024-13-45}": "must state hook_name",
-    "hook_name: 0000-01-01T99:99:99+99:99": "not in a layer",
+    "hook_name: 0000-01-01T99:99:99+99:99": "not a hook of a layer",
     "a: !!timestamp 2024-01-01": "the tag 'timestamp' is not supported",
     "a: !!python/object/apply:os.system [exit]": "the tag 'python/object/apply:os.system'",
     "a: !!python/tuple [1]": "the tag 'python/tuple' is not supported",

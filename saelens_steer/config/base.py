@@ -92,7 +92,7 @@ def hook_layer(hook_name: str) -> int:
     found = BLOCK.fullmatch(hook_name)
     if found is None:
         raise InputError(
-            f"The hook {hook_name!r} is not in a layer; use one such as 'blocks.4.hook_resid_pre'."
+            f"{hook_name!r} is not a hook of a layer; use one such as 'blocks.4.hook_resid_pre'."
         )
     return int(found[1])
 

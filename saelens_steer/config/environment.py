@@ -48,7 +48,9 @@ def check_sae_source(source: str, sae_id: str | None) -> None:
         if sae_id is not None:
             local = Path(source).expanduser()
             kind = "folder" if local.is_dir() else "file"
-            raise InputError(f"{local} is a {kind}, which holds one SAE: leave out sae_id")
+            raise InputError(
+                f"{local} is a {kind}, and a {kind} may hold only one SAE: leave out sae_id"
+            )
         return
     releases = sae_releases()
     if source in releases:

@@ -60,7 +60,8 @@ def check_metric(name: str) -> str:
         module, _, function = name.rpartition(".")
         named = f"{module}:{function}" if module and function else "package.module:function"
         raise InputError(
-            f"unknown metric {name!r}; {or_known(name, METRICS)} (a function is named {named})"
+            f"unknown metric {name!r}; {or_known(name, METRICS)} (if it is a function, write "
+            f"{named})"
         )
     return name
 

@@ -136,8 +136,8 @@ class RunSpec(Spec):
         if self.reads_answers and self.activations.tokens == "last":
             found.append(
                 Clash(
-                    "select.at: answer and methods @answer need activations of answers: set "
-                    "activations.tokens to all",
+                    "select.at: answer, like any method with @answer, needs the activations of the "
+                    "answers: set activations.tokens to all",
                     ("select.at", "activations.tokens", *SOURCE_KEYS),
                 )
             )

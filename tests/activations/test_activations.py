@@ -317,7 +317,7 @@ def test_no_prompt_needs_no_answer(random_model, monkeypatch):
     [
         ("blocks.2.hook_resid_pr", "hook_resid_pre"),
         ("blocks.4.hook_resid_pre", "0 to 3"),
-        ("hook_embed", "not in a layer"),
+        ("hook_embed", "not a hook of a layer"),
     ],
 )
 def test_an_unknown_hook_is_refused_before_any_forward_pass(

@@ -174,7 +174,7 @@ def test_ids_that_no_hook_of_a_layer_reads_are_named_apart_from_the_others():
     release = judged("gemma-scope-2b-pt-res")
     unusable = [verdict for verdict in release.verdicts if verdict.refusal]
     assert release.usable and [len(verdict.sae_ids) for verdict in unusable] == [4]
-    assert "'hook_embed' is not in a layer" in str(unusable[0].refusal)
+    assert "'hook_embed' is not a hook of a layer" in str(unusable[0].refusal)
 
 
 def test_a_release_with_two_models_says_that_the_right_one_must_be_given():

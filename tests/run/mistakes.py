@@ -64,7 +64,7 @@ CONFIGS = {
     "metrics: kl": "metrics: should be a list: write [kl]",
     "metrics: []": "metrics: should not be empty",
     "metrics: [latex_firs, kl]": "unknown metric 'latex_firs'; did you mean 'latex_first'?",
-    "metrics: [own.entropy, kl]": "a function is named own:entropy",
+    "metrics: [own.entropy, kl]": "if it is a function, write own:entropy",
     "metrics: [kl, kl]": "two metrics write the column 'kl': rename or leave out one",
     "metrics: [latex_first]": "should include a logit metric, such as kl or a margin",
     "metrics: ['nowhere:metric', kl]": "cannot import 'nowhere'",
@@ -101,7 +101,7 @@ CONFIGS = {
     "sae: {load: {source: runs/nowhere/sae}}": "is not an existing file or folder",
     "sae: {load: {source: gpt2-small-res-jbb}}": "SAELens has gpt2-small-res-jb",
     "sae: {load: {source: gpt2-small-res-jb}}": "needs an sae_id; try blocks.0.hook_resid_pre",
-    "sae: {load: {source: configs, sae_id: x}}": "holds one SAE: leave out sae_id",
+    "sae: {load: {source: configs, sae_id: x}}": "may hold only one SAE: leave out sae_id",
     # labels
     "label: {provider: openai-compatible}": "needs server: {base_url: …, model: …}",
     "label: {provider: openai}": "should be 'offline' or 'openai-compatible', not 'openai'",

@@ -124,5 +124,5 @@ def test_a_damaged_file_is_refused(tmp_path, name):
 
 
 def test_a_file_with_an_sae_id_is_refused(tmp_path):
-    with pytest.raises(InputError, match="a file, which holds one SAE: leave out sae_id"):
+    with pytest.raises(InputError, match="a file may hold only one SAE: leave out sae_id"):
         load_sae(old.saved(tmp_path / "sae.pt", OWN), "blocks.2")

@@ -92,7 +92,7 @@ def test_a_folder_that_is_not_whole_is_refused_in_one_sentence(saved, case):
 
 
 def test_a_folder_with_an_sae_id_is_refused(saved):
-    with pytest.raises(InputError, match="holds one SAE: leave out sae_id"):
+    with pytest.raises(InputError, match="may hold only one SAE: leave out sae_id"):
         load_sae(saved, "blocks.2")
 
 

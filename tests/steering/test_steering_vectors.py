@@ -180,7 +180,7 @@ def test_vectors_in_half_precision_are_written_in_float32(tmp_path):
         ("blocks.4.mlp.hook_out", "cannot be added at"),
         ("blocks.1.hook_resid_pre", "before the output of layer 1"),
         ("blocks.0.hook_resid_post", "before the output of layer 1"),
-        ("hook_embed", "not in a layer"),
+        ("hook_embed", "not a hook of a layer"),
     ],
 )
 def test_hooks_that_a_control_vector_cannot_express_are_refused(tmp_path, hook_name, complaint):
@@ -327,7 +327,7 @@ def test_without_the_package_one_sentence_says_what_to_install(tmp_path, monkeyp
 
 @pytest.mark.parametrize("place", ["hook_resid_prex", "attn.hook_q", "ln1.hook_normalized", ""])
 def test_a_vector_is_saved_only_for_a_hook_that_can_be_steered(tmp_path, place):
-    with pytest.raises(InputError, match=r"No model can be steered|not in a layer"):
+    with pytest.raises(InputError, match=r"No model can be steered|not a hook of a layer"):
         ss.save_vectors(tmp_path / "v.safetensors", {"v": torch.ones(4)}, f"blocks.3.{place}")
 
 
