@@ -1,0 +1,32 @@
+"""The prompts of the study of SmolLM2: their number, each once, and as their script writes them."""
+
+from collections import Counter
+
+import scripts.smollm2.prompts as written
+from saelens_steer import load_prompts
+from scripts.smollm2 import topics
+
+
+def test_the_files_are_what_the_script_writes(tmp_path, monkeypatch):
+    shipped = written.FOLDER
+    monkeypatch.setattr(written, "FOLDER", tmp_path)
+    written.main()
+    made = sorted(tmp_path.iterdir())
+    assert [file.name for file in made] == ["others.jsonl", "selection.jsonl"]
+    assert all(file.read_bytes() == (shipped / file.name).read_bytes() for file in made)
+
+
+def test_each_domain_has_its_number_of_prompts():
+    domains = [p.domain for p in load_prompts(str(written.FOLDER / "selection.jsonl"))]
+    assert Counter(domains) == {"code": 60, "math": 60, "prose": 60}
+    others = [p.domain for p in load_prompts(str(written.FOLDER / "others.jsonl"))]
+    assert Counter(others) == {"facts": 15, "advice": 15, "lists": 15, "dialogue": 15}
+
+
+def test_no_subject_is_in_two_sets():
+    blocks = [topics.PILOT, topics.QUANTITIES, topics.CODE, topics.MATHEMATICS, topics.PROSE]
+    subjects = [
+        line for block in [*blocks, *topics.OTHERS.values()] for line in topics.lines(block)
+    ]
+    assert [line for line, times in Counter(subjects).items() if times > 1] == []
+    assert len(topics.lines(topics.QUANTITIES)) == 96 and len(topics.lines(topics.PILOT)) == 16
