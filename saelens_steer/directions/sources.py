@@ -76,8 +76,9 @@ class DirectionFinder:
     @property
     def rivals(self) -> tuple[str, str]:
         """The domain with which each side is compared."""
-        reference = self.spec.reference
-        return (self.spec.negative, self.spec.positive) if reference is None else (reference,) * 2
+        if (reference := self.spec.reference) is not None:
+            return reference, reference
+        return self.spec.negative, self.spec.positive
 
     @property
     def scale(self) -> Scale:

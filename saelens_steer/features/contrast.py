@@ -67,8 +67,8 @@ class Selection:
         With a reference, a feature may be among the best of both sides; it counts for the positive.
         """
         middle = 0.5 if score == "auroc" else 0.0
-        towards = self.scores[score] - middle
-        away = -towards
+        towards: Any = self.scores[score] - middle
+        away: Any = -towards
         if self.reference is not None:
             away = self.scores[self._column(self.negative, score)] - middle
         best = _best(towards, k)
@@ -188,7 +188,7 @@ def _scores(
 ) -> pd.DataFrame:
     """The columns of `Selection.scores`, but max_act, of features that fire on any domain."""
     domains = [positive, negative, *([] if reference is None else [reference])]
-    alive = np.flatnonzero(sum(one.fired for one in domains).numpy() > 0)
+    alive = np.flatnonzero(torch.stack([one.fired for one in domains]).sum(0).numpy() > 0)
     rates = {
         f"firing_rate_{name}": one.rate[alive]
         for name, one in zip(("positive", "negative", "reference"), domains, strict=False)

@@ -52,9 +52,10 @@ def read_completions(folder: Path, rows: pd.DataFrame) -> pd.DataFrame:
     about = rows.drop_duplicates("direction").set_index("direction")
     kept = [name for name in OF_DIRECTION if name in about]
     found = texts.drop(columns="prompt").join(about[kept], on="direction")
-    last = max((rows.columns.get_loc(name) for name in kept), default=-1)
-    front = [name for name in rows.columns[: last + 1] if name in found]
-    return found[[*front, *found.columns.difference(front, sort=False)]]
+    names = list(rows.columns)
+    last = max(map(names.index, kept), default=-1)
+    front = [name for name in names[: last + 1] if name in found]
+    return found.reindex(columns=[*front, *(name for name in found if name not in front)])
 
 
 def write_rows(folder: Path, tables: Iterable[pd.DataFrame]) -> Path:
