@@ -294,6 +294,7 @@ class RunFolder:
             PurePosixPath(name, part).as_posix(): str(content_digest(file))
             for file, part in parts.items()
         }
-        record = self.records[step]
-        self.records[step] = replace(record, files={**record.files, **new})
+        one = self.records[step]
+        before = {file: d for file, d in one.files.items() if file in new}  # known until replaced
+        self.records[step] = replace(one, files={**one.files, **new}, stale={**one.stale, **before})
         return kept

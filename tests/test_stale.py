@@ -330,3 +330,30 @@ def test_a_copied_run_folder_is_the_same_run(folder, do, tmp_path):
     other = RunFolder(copied)
     other.do("first", [2], ["a"], lambda: write_text(other.path("a"), "new"))
     assert visible(other) == {"a": "new"}
+
+
+def test_a_kill_between_the_record_of_a_file_and_the_file_makes_the_old_one_no_edit(
+    folder, monkeypatch
+):
+    """A step may rewrite its own file, as the run does with provenance.json."""
+    file = folder.path("about.json")
+    with folder.writing("run", "key"):
+        write_text(file, "first")
+
+    real = os.replace
+
+    def until_the_file(old: object, new: object, **how: object) -> None:
+        if str(new) == str(file):
+            raise KeyboardInterrupt
+        real(old, new, **how)
+
+    monkeypatch.setattr(os, "replace", until_the_file)
+    with pytest.raises(KeyboardInterrupt), folder.writing("run", "key"):
+        write_text(file, "second")
+    monkeypatch.undo()
+    assert file.read_text() == "first"
+    with folder.writing("run", "key"):
+        write_text(file, "second")
+    assert file.read_text() == "second"
+    assert [*folder.root.glob("*edited*")] == []
+    assert folder.records["run"].stale == {}
