@@ -219,9 +219,8 @@ class RunFolder:
         """Record the files written inside the context as those of a step, which gets this key."""
         with watched(partial(self._before_writing, name)):
             yield
-        record = self.records[name]
-        stale = {file: old for file, old in record.stale.items() if file not in record.files}
-        self.records[name] = replace(record, stale=stale, key=key or record.key)
+        record = self.records.settled(name)
+        self.records[name] = replace(record, key=key or record.key)
 
     def mark_unfinished(self, name: str) -> None:
         """Keep what a step has made, but run it again the next time."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -88,6 +88,19 @@ class StepRecords:
 
     def __setitem__(self, step: str, record: StepRecord) -> None:
         write_sealed(self.path(step), asdict(record))
+
+    def settled(self, step: str) -> StepRecord:
+        """A step's record without earlier digests of files that are there anew.
+
+        A file may still be an old one: a kill came before it was replaced, and then the step wrote
+        another of its files.
+        """
+        record, stale = self[step], Digests()
+        for file, old in record.stale.items():
+            new = record.files.get(file)
+            if new is None or (old != new and content_digest(inside(self.root, file)) == old):
+                stale[file] = old
+        return replace(record, stale=stale)
 
     def key_of(self, step: str) -> str | None:
         """A step's key; None also if its record is damaged."""

@@ -353,6 +353,8 @@ def test_a_kill_between_the_record_of_a_file_and_the_file_makes_the_old_one_no_e
     monkeypatch.undo()
     assert file.read_text() == "first"
     with folder.writing("run", "key"):
+        write_text(folder.path("other.json"), "other")
+    with folder.writing("run", "key"):
         write_text(file, "second")
     assert file.read_text() == "second"
     assert [*folder.root.glob("*edited*")] == []
