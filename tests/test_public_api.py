@@ -42,7 +42,7 @@ HELD = {
     # the selection says how it was made
     "rank_features": (
         SelectSpec,
-        {"prompts", "positive", "negative", "at", "pool", "answer_tokens", "chat"},
+        {"prompts", "positive", "negative", "reference", "at", "pool", "answer_tokens", "chat"},
     ),
     # from activations that are there
     "select_features": (

@@ -327,7 +327,7 @@ def test_bad_input_is_one_sentence_and_status_2(tmp_path, command):
 def test_too_little_memory_is_said(hooked, monkeypatch):
     monkeypatch.setattr(resources, "free_bytes", lambda model: 0)
     said = [str(finding) for finding in examine(hooked.run.spec)]
-    assert any("too little, lower sweep.batch_tokens" in line for line in said)
+    assert any("too little; lower sweep.batch_tokens" in line for line in said)
 
 
 def test_weights_that_are_shared_count_once():
