@@ -90,13 +90,11 @@ def spent(*arguments: object) -> tuple[float, subprocess.CompletedProcess[str]]:
 def test_a_refusal_takes_less_than_five_seconds_of_cpu(kind, tmp_path):
     command, text = PATHS[kind]
     (tmp_path / "config.yaml").write_text(text)
-    for _ in range(3):  # a busy neighbour slows the processor down
-        cpu, done = spent("-m", "saelens_steer.cli", command, tmp_path / "config.yaml")
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith("saelens-steer: ") and "Traceback" not in done.stderr
-        if cpu < MOST_CPU:
-            return
-    raise AssertionError(f"{cpu:.1f} s")
+    cpu, done = spent("-m", "saelens_steer.cli", command, tmp_path / "config.yaml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("saelens-steer: ") and "Traceback" not in done.stderr
+    # torch alone takes 2 s, but more than 4 s where a busy neighbour slows the processor down
+    assert cpu < MOST_CPU or cpu < 1.5 * spent("-c", "import torch")[0]
 
 
 @pytest.mark.slow
