@@ -6,24 +6,29 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from scripts.smollm2.topics import CODE, MATHEMATICS, OTHERS, PROSE, lines
+import yaml
 
 FOLDER = Path(__file__).parents[2] / "configs" / "smollm2"
-SELECTION = {
-    "code": ("Write Python code to {}.", CODE),
-    "math": ("State {} as a formula.", MATHEMATICS),
-    "prose": ("Write a paragraph about {}.", PROSE),
+SUBJECTS: dict[str, list[str]] = yaml.safe_load(
+    Path(__file__).with_name("subjects.yaml").read_text(encoding="utf-8")
+)
+SETS = {
+    "selection": {
+        "code": "Write Python code to {}.",
+        "math": "State {} as a formula.",
+        "prose": "Write a paragraph about {}.",
+    },
+    "others": {
+        "facts": "Tell me about {}.",
+        "advice": "Give me advice on {}.",
+        "lists": "Name {}.",
+        "dialogue": "Write a short dialogue between {}.",
+    },
 }
-"""Domain → its wording and subjects."""
-OTHER_WORDINGS = {
-    "facts": "Tell me about {}.",
-    "advice": "Give me advice on {}.",
-    "lists": "Name {}.",
-    "dialogue": "Write a short dialogue between {}.",
-}
+"""File → domain → its wording."""
 
 
-def rows(domain: str, wording: str, subjects: str) -> list[dict[str, object]]:
+def rows(domain: str, wording: str) -> list[dict[str, object]]:
     """One prompt of a single turn for each subject."""
     return [
         {
@@ -31,19 +36,16 @@ def rows(domain: str, wording: str, subjects: str) -> list[dict[str, object]]:
             "messages": [{"role": "user", "content": wording.format(subject)}],
             "domain": domain,
         }
-        for number, subject in enumerate(lines(subjects), start=1)
+        for number, subject in enumerate(SUBJECTS[domain], start=1)
     ]
 
 
 def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
-    others = {name: (OTHER_WORDINGS[name], subjects) for name, subjects in OTHERS.items()}
-    for file, domains in (("selection", SELECTION), ("others", others)):
-        made = [
-            row for name, (ask, subjects) in domains.items() for row in rows(name, ask, subjects)
-        ]
+    for name, domains in SETS.items():
+        made = [row for domain, wording in domains.items() for row in rows(domain, wording)]
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made)
-        (FOLDER / f"{file}.jsonl").write_text(text, encoding="utf-8")
+        (FOLDER / f"{name}.jsonl").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

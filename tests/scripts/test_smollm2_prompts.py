@@ -4,7 +4,6 @@ from collections import Counter
 
 import scripts.smollm2.prompts as written
 from saelens_steer import load_prompts
-from scripts.smollm2 import topics
 
 
 def test_the_files_are_what_the_script_writes(tmp_path, monkeypatch):
@@ -24,9 +23,6 @@ def test_each_domain_has_its_number_of_prompts():
 
 
 def test_no_subject_is_in_two_sets():
-    blocks = [topics.PILOT, topics.QUANTITIES, topics.CODE, topics.MATHEMATICS, topics.PROSE]
-    subjects = [
-        line for block in [*blocks, *topics.OTHERS.values()] for line in topics.lines(block)
-    ]
-    assert [line for line, times in Counter(subjects).items() if times > 1] == []
-    assert len(topics.lines(topics.QUANTITIES)) == 96 and len(topics.lines(topics.PILOT)) == 16
+    subjects = [subject for block in written.SUBJECTS.values() for subject in block]
+    assert [subject for subject, times in Counter(subjects).items() if times > 1] == []
+    assert len(written.SUBJECTS["quantities"]) == 96 and len(written.SUBJECTS["pilot"]) == 16
