@@ -247,11 +247,7 @@ def test_the_tables_of_a_whole_run_take_less_than_two_seconds():
     rows = long_table(cube, (-4.0, -2.0, 0.0, 2.0, 4.0), n_candidates=20)
     metrics = [f"metric_{i}" for i in range(8)]
     rows = rows.assign(**dict.fromkeys(metrics, rows[M]))
-
-    def seconds() -> float:
-        start = time.thread_time()
-        summarise(rows, metrics)
-        claims(rows, metrics)
-        return time.thread_time() - start
-
-    assert any(seconds() < 2.0 for _ in range(3))  # a busy neighbour slows the processor down
+    start = time.perf_counter()
+    summarise(rows, metrics)
+    claims(rows, metrics)
+    assert time.perf_counter() - start < 2.0

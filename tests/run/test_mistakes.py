@@ -93,8 +93,7 @@ def test_a_refusal_takes_less_than_five_seconds_of_cpu(kind, tmp_path):
     cpu, done = spent("-m", "saelens_steer.cli", command, tmp_path / "config.yaml")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("saelens-steer: ") and "Traceback" not in done.stderr
-    # torch alone takes 2 s, but more than 4 s where a busy neighbour slows the processor down
-    assert cpu < MOST_CPU or cpu < 1.5 * spent("-c", "import torch")[0]
+    assert cpu < MOST_CPU
 
 
 @pytest.mark.slow
