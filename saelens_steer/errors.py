@@ -80,7 +80,7 @@ def existing(path: Path) -> Path:
         if path.is_dir():
             raise InputError(f"{path} is a folder: give a file")
         if not path.is_file():  # a pipe would be waited for
-            raise InputError(f"{path} is not a regular file: give one")
+            raise InputError(f"{path} is not a regular file: give a regular file")
         return path
     beside = [one.name for one in path.parent.glob("*")] if is_there(path.parent) else []
     near = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.8)

@@ -186,7 +186,7 @@ def test_a_variant_that_overflows_has_rows_but_no_numbers(random_model, capsys):
     far, near = (table[table["variant"] == name] for name in edits)
     assert far[["kl", "distinct_words", "receipt_rel_norm", "truncated"]].isna().all(axis=None)
     assert near[["kl", "distinct_words", "receipt_rel_norm", "truncated"]].notna().all(axis=None)
-    assert "the residual overflows in 6 of" in capsys.readouterr().err
+    assert "the residual stream overflows in 6 of" in capsys.readouterr().err
 
 
 def test_an_infinite_value_of_a_metric_is_left_out_with_a_warning(random_model, capsys):

@@ -91,7 +91,9 @@ class GenerateSettings(CompareEditsSettings):
     @model_validator(mode="after")
     def _each_is_another(self) -> GenerateSettings:
         if self.samples > 1 and self.temperature == 0:
-            raise ValueError("samples > 1 at temperature 0 are all the same: set a temperature")
+            raise ValueError(
+                "samples > 1 needs a temperature above 0: greedy samples are identical"
+            )
         if not all(alpha and isfinite(alpha) for alpha in self.alphas):
             raise ValueError("alphas should be finite and not 0: unsteered text is always included")
         return self

@@ -36,7 +36,7 @@ class SelectSpec(Spec):
     negative: str = "math"
     reference: str | None = None
     """A third domain, such as prose, with which each side is compared instead of with the other:
-    what one side's features do to the other is then no part of how they were chosen."""
+    what one side's features do to the other then plays no part in choosing them."""
     at: Literal["assistant_start", "prompt", "answer"] = "assistant_start"
     """Which tokens are compared: the last of the prompt, all of it, or the answer's."""
     k: Count = 10

@@ -280,4 +280,6 @@ def check_sweepable(edit: EditSpec, section: str) -> None:
 def check_gate(edit: EditSpec, positions: str) -> None:
     """Raise ValueError if a probe gate would see tokens that it is not fitted to."""
     if "probe" in edit.options.needs and positions != "last":
-        raise ValueError("gate: probe is fitted to the last prompt token: set positions: last")
+        raise ValueError(
+            "the probe of gate: probe is fitted to the last prompt token, so set positions: last"
+        )

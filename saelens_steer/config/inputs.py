@@ -32,7 +32,7 @@ class ModelSpec(Spec):
 
 
 class SampleSpec(Spec):
-    """A random sample of a large source, stratified: equally many prompts from each stratum.
+    """A random sample of a large source, stratified: the same number of prompts from each stratum.
 
     Texts are stripped. Rows that are empty, too short, or duplicates after cutting are skipped; the
     rest are usable. If a stratum has too few rows, the others make up the difference.

@@ -145,8 +145,8 @@ class RunSpec(Spec):
         if "prompt" in read and self.activations.tokens != "all":
             found.append(
                 Clash(
-                    "select.at: prompt and methods @prompt need activations of whole prompts: set "
-                    "activations.tokens to all",
+                    "select.at: prompt and methods with @prompt need activations of whole prompts: "
+                    "set activations.tokens to all",
                     ("select.at", "activations.tokens", *SOURCE_KEYS),
                 )
             )

@@ -171,7 +171,8 @@ class GridSpec(Spec):
                 )
             if name in found:
                 raise ValueError(
-                    f"two SAEs of the grid would be named {name!r}: give vary distinct values"
+                    f"two SAEs of the grid would be named {name!r}: make the values of vary "
+                    "distinct"
                 )
             changes = {
                 "architecture": self.architecture,

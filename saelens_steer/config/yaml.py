@@ -123,7 +123,7 @@ def parse_yaml(text: str, source: str | Path) -> Any:
     except yaml.YAMLError as error:
         why = f"the character {chr(getattr(error, 'character', 0))!a} is not allowed"
     except (ValueError, OverflowError):
-        why = "a quoted text contains an invalid escape"
+        why = "a quoted string contains an invalid escape"
     raise InputError(f"{source} is not valid YAML: {why}")
 
 

@@ -180,6 +180,5 @@ def lacking_controls(tests: int, controls: int) -> str:
     if controls >= (least := least_controls(tests)):
         return ""
     directions = f"{tests:,} direction" + ("" if tests == 1 else "s")
-    return (
-        f"claims about {directions} need at least {least:,} controls and have {controls or 'none'}"
-    )
+    have = controls or "none"
+    return f"claims about {directions} need at least {least:,} controls but have {have}"

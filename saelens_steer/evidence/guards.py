@@ -101,7 +101,7 @@ def _uncovered(grid: RowGrid, cubes: Mapping[str, Cube]) -> Iterator[str]:
         if fewest < grid.n_prompts:
             partly.append(f"{metric} (as few as {fewest} of {grid.n_prompts})")
     if nowhere:
-        overflow = " The model's numbers overflow: lower α." if "kl" in nowhere else ""
+        overflow = " The model's activations overflow: lower α." if "kl" in nowhere else ""
         yield f"Undefined on every steered prompt: {', '.join(nowhere)}.{overflow}"
     if partly:
         each = ", ".join(partly)
@@ -143,20 +143,20 @@ def _dose(grid: RowGrid, own: pd.DataFrame) -> Iterator[str]:
         names = [direction_label(str(name)) for name in grid.directions["direction"][still]]
         shown = ", ".join([*names[:NAMED], *(["…"] if len(names) > NAMED else [])])
         yield (
-            f"{len(names)} of {count(int(known.sum()), 'direction')} never changed a residual "
+            f"{len(names)} of {count(int(known.sum()), 'direction')} never changed an activation "
             f"({shown}): steering along them tested nothing."
         )
     smallest, largest = (dose[~still][:, sizes == size] for size in (sizes.min(), sizes.max()))
     weak, strong = (_mean(part) for part in (largest, smallest))
     if weak < TOO_WEAK:
         yield (
-            f"At |α| = {sizes.max():g}, the largest, steering adds {100 * weak:.2g} % of the "
-            "residual's norm: too weak for a null result to be informative."
+            f"At |α| = {sizes.max():g}, the largest, steering changes activations by "
+            f"{100 * weak:.2g} % of their norm: too weak for a null result to be informative."
         )
     if strong > TOO_STRONG:
         yield (
             f"At |α| = {sizes.min():g}, the smallest, the norm of a push is {strong:.2g} times "
-            "the residual's: too strong to show what a feature does."
+            "the activation's: too strong to show what a feature does."
         )
 
 

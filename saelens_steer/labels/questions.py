@@ -36,8 +36,8 @@ def naming(evidence: LabelEvidence) -> Question:
         _steered(evidence.texts),
         f'Answer {{"summary": …, "analysis": …}}. summary: what the feature stands for, in at most '
         f"{MOST_WORDS} words, specific, without the words feature or model. analysis: two to five "
-        "sentences on the evidence, on what speaks against the summary, and on how what fires the "
-        "feature and what it writes agree or differ.",
+        "sentences on the evidence, on what speaks against the summary, and on how what activates "
+        "the feature and what it makes the model write agree or differ.",
     ]
     text = {"type": "string"}
     return _question("feature_name", [p for p in parts if p], summary=text, analysis=text)
@@ -60,8 +60,9 @@ def choosing(name: Name, pairs: Sequence[BlindPair]) -> Question:
     texts = [{"prompt": pair.prompt, "A": pair.first, "B": pair.second} for pair in pairs]
     parts = [
         f"A feature was described as {_quoted(name.summary)}. For each prompt a model wrote two "
-        "texts. In one of them this feature was strengthened, in the other another direction was, "
-        "by as much. Both may be damaged. In which one was it this feature?",
+        "texts. In one of them this feature was strengthened; in the other, another direction was, "
+        "by the same amount. Both texts may be damaged. In which one was this feature "
+        "strengthened?",
         _numbered(texts),
         f'Answer {{"choices": [A or B for each of the {len(pairs)} prompts, in order]}}.',
     ]
@@ -94,13 +95,20 @@ def _rates(evidence: LabelEvidence) -> str:
 
 def _tokens(verb: str, tokens: Sequence[WrittenToken]) -> str:
     texts = ", ".join(_quoted(token.text) for token in tokens[:MOST_TOKENS])
-    return f"Its decoder row directly {verb} these next tokens most: {texts}." if texts else ""
+    return (
+        f"Its decoder row directly {verb} the logits of these next tokens most: {texts}."
+        if texts
+        else ""
+    )
 
 
 def _steered(texts: Sequence[SteeredTexts]) -> str:
     if not texts:
         return ""
-    lines = ["It was added to the model's activations, times a strength, or taken away (below 0):"]
+    lines = [
+        "It was multiplied by a strength and added to the model's activations (below 0: "
+        "subtracted):"
+    ]
     for text in texts:
         lines.append(f"prompt {_quoted(text.prompt)}")
         lines.append(f"  not steered: {_quoted(text.original)}")

@@ -70,8 +70,8 @@ class HeldActivations:
             return self.steered
         if self._other_hook is None:
             raise InputError(
-                "the transcoder does not say which hook it reads, which A_max and firing rates "
-                'need: write "hook_name" into the metadata of its cfg.json'
+                "the transcoder does not say which hook it reads, and A_max and firing rates "
+                'need it: write "hook_name" into the metadata of its cfg.json'
             )
         if self.given is not None and self.given_steered is None:
             return self.given

@@ -85,12 +85,12 @@ def _over_sides(comparison: Any) -> Any:
 
 
 def _gain(row: Any, baseline: str) -> str:
-    """`2.1 × [1.5, 3.0] the effect of the baseline`, or the difference if there is no ratio."""
+    """`2.1 [1.5, 3.0] times the effect of the baseline`, or the difference if there is no ratio."""
     if math.isnan(row["difference"]):
         return f"{baseline} chose no direction to compare with"
     if not math.isnan(row["ratio"]):
         ratio, low, high = _times(row)
-        return f"{ratio} × [{low}, {high}] the effect of {baseline}"
+        return f"{ratio} [{low}, {high}] times the effect of {baseline}"
     places = decimals([row["effect"], row["difference"]])
     more, low, high = estimate(row, "difference", places, signed=True)
     return f"{more} [{low}, {high}] relative to {baseline}, whose effect is not clearly positive"
@@ -111,7 +111,9 @@ def comparison_figure(comparison: pd.DataFrame, units: Mapping[str, str]) -> go.
         if not own.empty:
             plot.add_trace(_dots(own, colour, symbol, EQUAL.get(equal, equal)))
     metric, methods = str(rows["metric"].iloc[0]), list(dict.fromkeys(map(plain, rows["method"])))
-    label = theme.axis_label(f"Δ {name_label(metric)} towards the side", units.get(metric, ""))
+    label = theme.axis_label(
+        f"Δ {name_label(metric)} towards the chosen side", units.get(metric, "")
+    )
     plot.update_xaxes(title_text=label, zeroline=True, zerolinecolor=theme.BAND_LINE)
     plot.update_yaxes(categoryorder="array", categoryarray=methods[::-1], dtick=1)
     plot.update_layout(legend_y=1.0, margin={"t": 96, "l": 262})

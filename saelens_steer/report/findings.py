@@ -193,11 +193,11 @@ def _baseline_sentence(metric: str, counts: list[Sorted], reaches: list[float], 
     """How many features of each SAE do more than random directions, and their mean T."""
     far = "the mean T is {} against {}".format(*(number(reach, places) for reach in reaches))
     if min(counts)[0] < 0:
-        return f"There are too few controls to test the counts; {far}."
+        return f"There are too few controls to test the features; {far}."
     own, baseline = (text for _, text in counts)
     return (
-        f"{own} features move {metric} more than random directions do, and {baseline} of the "
-        f"baseline's; {far}."
+        f"{own} features move {metric} more than random directions do, against {baseline} for "
+        f"the baseline; {far}."
     )
 
 

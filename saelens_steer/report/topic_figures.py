@@ -51,7 +51,7 @@ def topic_heatmap(data: Data) -> go.Figure:
     figure.update_xaxes(type="category", tickangle=-60, ticks="", showgrid=False)
     figure.update_yaxes(type="category", autorange="reversed", ticks="", showgrid=False, dtick=1)
     figure.update_layout(margin={"l": 96, "r": 24, "t": 64, "b": 84})
-    return theme.base(figure, "Strength by category", 150 + 20 * len(data["pages"]))
+    return theme.base(figure, "Activation by category", 150 + 20 * len(data["pages"]))
 
 
 def topic_bars(data: Data) -> go.Figure:
@@ -74,7 +74,7 @@ def topic_bars(data: Data) -> go.Figure:
     _label_axes(figure, rows, names, most)
     figure.update_layout(margin={"r": 92, "b": 84}, legend_y=1.0)
     height = 170 + round(ROW * (len(rows) + TALLEST))
-    return theme.base(figure, "Strength by category, in perspective", height)
+    return theme.base(figure, "Activation by category, in perspective", height)
 
 
 def bars_caption(data: Data) -> str:

@@ -70,8 +70,8 @@ def edits_table(job: EditComparison, note: Note = unnoted) -> pd.DataFrame:
     if lost.any():
         named = ", ".join(map(repr, table.loc[lost, "variant"].unique()[:3]))
         say(
-            f"warning: the residual overflows in {int(lost.sum())} of {len(table)} rows ({named}), "
-            "which have no metrics: choose smaller strengths"
+            f"warning: the residual stream overflows in {int(lost.sum())} of {len(table)} rows "
+            f"({named}), which have no metrics: choose smaller strengths"
         )
     return table
 

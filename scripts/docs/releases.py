@@ -49,7 +49,7 @@ PLAIN, FROM_HOOK, WHOLE = "plain layers", "from the hook on", "full passes"
 TOKENS = [[5, 6, 7, 8, 9], [10, 11, 12]]
 INTRO = """# SAELens releases
 
-All {n} releases of the directory of sae-lens {version}, of which {usable} can be used.
+All {n} releases in the directory of sae-lens {version}, of which {usable} can be used.
 `load_sae(release, sae_id)` loads an SAE. `load_model` accepts its model under each name given here:
 the directory's, and the loader's if that differs. The table is generated from metadata: SAELens's
 own loaders read the config of each kind of SAE, which is then tried, with small random weights, on
@@ -63,8 +63,8 @@ along `W_dec` at the second. If they differ, the SAE is a transcoder, which has 
 [Run on a GPU](../how-to/gpu.md).
 
 Releases in SAELens's format state in their `cfg.json` which kind they are and whether training
-contexts began with BOS; plain text then begins the same way. For all others it begins as the
-model's own tokenizer begins it.
+contexts began with BOS; plain text then begins the same way. For all others, the model's own
+tokenizer decides how it begins.
 """
 
 
@@ -183,7 +183,7 @@ def notes_on(sae: SAE[Any]) -> Iterator[str]:
     """What to know before using the SAE."""
     about, scaling = sae.cfg.metadata, sae.cfg.normalize_activations
     if about.centring_folded:
-        yield "trained on centred weights, which is folded into the SAE"
+        yield "trained on centred weights; the centring is folded into the SAE"
     if scaling != "none":
         yield f"scales its input ({scaling})"
     if is_transcoder(sae):

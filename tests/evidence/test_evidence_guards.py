@@ -89,7 +89,7 @@ def test_several_saturated_rates_are_named_together():
 
 def test_steering_that_adds_under_two_percent_is_too_weak():
     assert warned(with_dose(sound(), 0.0049)) == [
-        "At |α| = 4, the largest, steering adds 2 % of the residual's norm: "
+        "At |α| = 4, the largest, steering changes activations by 2 % of their norm: "
         "too weak for a null result to be informative."
     ]
     assert warned(with_dose(sound(), 0.0051)) == []
@@ -97,7 +97,7 @@ def test_steering_that_adds_under_two_percent_is_too_weak():
 
 def test_a_push_larger_than_the_residual_at_the_smallest_strength_is_too_strong():
     assert warned(with_dose(sound(), 0.3)) == [
-        "At |α| = 4, the smallest, the norm of a push is 1.2 times the residual's: "
+        "At |α| = 4, the smallest, the norm of a push is 1.2 times the activation's: "
         "too strong to show what a feature does."
     ]
 
@@ -112,7 +112,7 @@ def test_a_direction_that_changes_nothing_is_named_and_does_not_weaken_the_other
     rows = sound()
     rows.loc[rows["direction"] == "feature_1", "receipt_rel_norm"] = 0.0
     assert warned(rows) == [
-        "1 of 2 directions never changed a residual (feature 1): steering along them tested "
+        "1 of 2 directions never changed an activation (feature 1): steering along them tested "
         "nothing."
     ]
 
@@ -171,12 +171,12 @@ def test_few_prompts_are_not_to_be_trusted_and_one_gives_no_interval():
 def test_metrics_that_lack_controls_alike_are_named_in_one_sentence():
     rows = with_rate(sound(n_controls=39), 0.0, ones=10)
     assert warned(rows, M, "rate") == [
-        "Not testable (claims about 2 directions need at least 40 controls and have 39): "
+        "Not testable (claims about 2 directions need at least 40 controls but have 39): "
         f"{M}, rate."
     ]
     assert warned(sound(n_controls=40)) == []
     assert warned(sound(n_controls=0)) == [
-        f"Not testable (claims about 2 directions need at least 40 controls and have none): {M}."
+        f"Not testable (claims about 2 directions need at least 40 controls but have none): {M}."
     ]
 
 
@@ -185,7 +185,7 @@ def test_a_metric_of_text_is_judged_by_the_directions_that_have_texts():
     having = rows["direction"].isin(["feature_0", "covariance_0000", "covariance_0001"])
     rows.loc[~having, "rate"] = np.nan
     assert warned(rows, M, "rate") == [
-        "Not testable (claims about 1 direction need at least 20 controls and have 2): rate."
+        "Not testable (claims about 1 direction need at least 20 controls but have 2): rate."
     ]
 
 

@@ -27,8 +27,8 @@ def test_input_evidence_shows_nothing_of_what_a_feature_writes():
 def test_output_evidence_shows_nothing_of_what_activates_a_feature():
     text = asked(naming(case().evidence.only("output")))
     assert "«" not in text
-    assert 'raises these next tokens most: " apple", " pear"' in text
-    assert 'lowers these next tokens most: " saw"' in text
+    assert 'raises the logits of these next tokens most: " apple", " pear"' in text
+    assert 'lowers the logits of these next tokens most: " saw"' in text
 
 
 def test_texts_of_both_signs_are_shown_beside_the_unsteered_one():

@@ -79,7 +79,7 @@ def pushed(**more):
 def test_the_best_score_stands_beside_the_baseline_with_its_interval():
     said = comparison_sentence(compared(["direct_logit", "output_score", "auroc@answer"]))
     assert said.startswith("Of 3 scores, direct_logit moves math_margin furthest at equal norm: ")
-    assert "2.5 × [1.2, 4.0] the effect of auroc@answer" in said
+    assert "2.5 [1.2, 4.0] times the effect of auroc@answer" in said
 
 
 def test_without_a_ratio_the_difference_is_named_and_why():
@@ -154,7 +154,7 @@ def test_the_twin_stands_beside_the_features(tmp_path):
     claims = claims.assign(T=claims["T"] / 2, verdict="no more than random")
     run = replace(run, baseline=claims)
     shown = baseline_section(run)
-    assert "and 0 of 20 of the baseline" in shown
+    assert "against 0 of 20 for the baseline" in shown
     assert shown.count("<tr>") > 1
 
 

@@ -56,7 +56,7 @@ def test_too_few_controls_for_a_claim_are_said_before_the_sweep(
 
     monkeypatch.setattr(Measurement, "logit_rows", noting)
     result = swept(directions={"v": vector, "w": -vector}, n_controls=n)
-    need = "claims about 2 directions need at least 40 controls and have 39"
+    need = "claims about 2 directions need at least 40 controls but have 39"
     assert (need in begun[0]) == said
     assert any(need in sentence for sentence in result.warnings) == said
 
