@@ -23,20 +23,26 @@ from saelens_steer.report.theme import one_line, quoted
 SHOWN = {12: "code", 87: "code", 154: "code", 333: "math", 999: "math"}
 
 
+def named(folder):
+    """A run folder with labels and feature pages."""
+    write_labels(folder)
+    features_of.write(folder, features_of.feature_pages(SHOWN, hostile=False))
+    return folder
+
+
 @pytest.fixture
 def named_run(fresh_run):
-    """A run folder with labels and feature pages."""
-    write_labels(fresh_run)
-    features_of.write(fresh_run, features_of.feature_pages(SHOWN, hostile=False))
-    return fresh_run
+    return named(fresh_run)
 
 
-@pytest.fixture
-def html(named_run):
-    return page(read_run(named_run), "x")
+@pytest.fixture(scope="module")
+def html(synthetic, tmp_path_factory):
+    """The page of such a folder, which no test changes."""
+    folder = synthetic.write_run(tmp_path_factory.mktemp("named") / "run")
+    return page(read_run(named(folder)), "x")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def own(html):
     """The section of the labels alone."""
     return html.split('<section id="labels">')[1].split("</section>")[0]
