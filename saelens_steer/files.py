@@ -31,7 +31,7 @@ def unwatched(path: Path, temporary: Path | None) -> list[Path]:
         lost = [f for f in old if f not in new or file_digest(old[f]) != file_digest(new[f])]
         if first := min(lost, key=lambda f: (f in new, f), default=None):
             aside = path.rename(free_name(path, "earlier"))
-            say(f"{path} held another {first}: the old folder is now {aside}")
+            say(f"{path} held a different {first}: the old folder is now {aside}")
             say_aside(path.parent.glob(f"{glob.escape(path.name)}.*"))
     return []
 
@@ -157,7 +157,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write in {folder}: {error.strerror}") from None
+        raise InputError(f"cannot write to {folder}: {error.strerror}") from None
 
 
 def _remove_if_there(path: Path) -> None:

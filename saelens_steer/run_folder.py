@@ -260,10 +260,11 @@ class RunFolder:
             files = [f"{name}/{f.relative_to(path)}" if f != path else name for f in files_in(path)]
             others += files if not known.keys() & {*files} else []
         if others:
+            them = "them" if len(others) > 1 else "it"
             more = f" and {count(len(others) - 3, 'more file')}" if len(others) > 3 else ""
             raise InputError(
                 f"{self.root} holds {', '.join(others[:3])}{more}, which this run did not write "
-                "but has to replace: move it elsewhere and rerun"
+                f"but has to replace: move {them} elsewhere and rerun"
             )
 
     def _before_writing(self, step: str, path: Path, temporary: Path | None) -> list[Path]:

@@ -37,7 +37,7 @@ def locked(root: Path, folder: Path) -> Iterator[None]:
     except Timeout:
         raise _taken(root, holder) from None
     except OSError as error:
-        raise InputError(f"cannot write in {root}: {error.strerror}") from None
+        raise InputError(f"cannot write to {root}: {error.strerror}") from None
     try:
         if _is_alive_elsewhere(holder):
             raise _taken(root, holder)

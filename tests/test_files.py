@@ -92,7 +92,7 @@ def test_a_folder_with_files_that_the_new_one_lacks_is_kept_under_another_name(
         with replacing(path) as temporary:
             temporary.mkdir()
             (temporary / "part").write_text(text)
-        assert f"held another {other}: the old folder is now" in " ".join(
+        assert f"held a different {other}: the old folder is now" in " ".join(
             capsys.readouterr().err.split()
         )
     kept = {f"folder.earlier-{n}/{other}": str(n) for n in (1, 2)}

@@ -255,7 +255,7 @@ def _override(data: dict[str, Any], override: str) -> dict[str, Any]:
     if not equals or not all(key.split(".")):
         raise InputError(f"an override is written dotted.key=value, not {shown}")
     if len(keys := key.split(".")) > DEEPEST:
-        raise InputError(f"an override has at most {DEEPEST} keys, not the {len(keys)} of {shown}")
+        raise InputError(f"an override has at most {DEEPEST} keys, but {shown} has {len(keys)}")
     return _put(data, keys, parse_yaml(text, f"the value of override {shown}"))
 
 

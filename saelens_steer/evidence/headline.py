@@ -65,7 +65,7 @@ def _treatment(best: Any, edit: str, unit: str) -> str:
     name = direction_label(str(best["direction"]))
     strength = f"α = {best['alpha']:g}{unit}".replace("= -", "= −")
     if edit in PUSHES:
-        return f"Pushing {name} by {strength}"
+        return f"Pushing along {name} by {strength}"
     kind = edit.partition("(")[0]
     if kind == "reconstruct":
         return "Replacing activations by the SAE's reconstruction"

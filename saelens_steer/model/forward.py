@@ -291,8 +291,9 @@ def resid_gradient(
         (gradient,) = torch.autograd.grad(value.sum(), seen["x"])
     if not gradient[mask.to(gradient.device)].isfinite().all():
         raise InputError(
-            "Attribution found no finite gradient, as in bridges in compatibility mode with padded "
-            "rows: load the model with load_model, or use prompts of one length."
+            "Attribution found no finite gradient, as happens with a TransformerBridge in "
+            "compatibility mode and padded rows: load the model with load_model, or use prompts of "
+            "one length."
         )
     gradient = flat(hook_name, gradient)
     return torch.where(mask[..., None].to(gradient.device), gradient.float(), 0.0)

@@ -83,8 +83,8 @@ def check_activations(
     """Raise InputError unless these are of this hook of the model, on texts that begin alike."""
     if activations.hook_name not in same_places(hook_name):
         raise InputError(
-            f"the activations are of {activations.hook_name}, not of {hook_name}: cache them at "
-            "that hook"
+            f"the activations were cached at {activations.hook_name}, not at {hook_name}: "
+            "cache them at that hook"
         )
     if activations.d_model != (width := hook_width(model, hook_name)):
         raise InputError(

@@ -161,7 +161,7 @@ def _refuse_transcoder(sae: SAE[Any]) -> None:
     """Raise InputError: a run caches one hook, and selects, steers and measures there."""
     if is_transcoder(sae):
         raise InputError(
-            f"sae.load is a transcoder, which reads {reads_at(sae)} and writes at "
+            f"sae.load is a transcoder, which reads from {reads_at(sae)} and writes to "
             f"{steers_at(sae)}, but a run works at one hook: use the Python functions "
             "(cache_activations and select_features at the first, sweep at the second)"
         )

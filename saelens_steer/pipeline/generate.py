@@ -228,7 +228,7 @@ def _given(
     hook = next((hook for hook in hooks if hook in places), None)
     if hook is None:
         raise InputError(
-            f"the activations are of {activations.hook_name}, and the treatments are at "
+            f"the activations were cached at {activations.hook_name}, and the treatments are at "
             f"{', '.join(hooks)}: cache activations there, or leave out activations="
         )
     check_activations(activations, model, hook, start)

@@ -145,7 +145,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
             ignore_cleanup_errors=True,
         )
     except OSError as error:
-        raise InputError(f"cannot write in {folder}: {error.strerror}") from None
+        raise InputError(f"cannot write to {folder}: {error.strerror}") from None
     with made as name:
         yield Path(name)
 

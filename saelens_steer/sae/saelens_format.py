@@ -126,7 +126,9 @@ def _checked_kind(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     head = settings.get("hook_head_index", settings.get("hook_point_head_index"))
     head = metadata.get("hook_head_index", head)
     if head is not None:
-        raise InputError(f"{file} has hook_head_index: {head}: an SAE of one head is not supported")
+        raise InputError(
+            f"{file} has hook_head_index: {head}: an SAE trained on a single head is not supported"
+        )
     if word != "topk" and architecture != "topk":
         return {"architecture": architecture}
     return {"architecture": "topk", "k": _k(file, settings.get("k"), kwargs.get("k"))}
@@ -185,8 +187,9 @@ def _fold_input_statistics(sae: SAE[Any], folder: Path) -> SAE[Any]:
     elif mode == "expected_average_only_in":
         if factor is None:
             raise InputError(
-                f"{folder} expects scaled activations, but has no scale: write {SCALER} in it with "
-                '{"scaling_factor": NUMBER}, which is √d_in / mean ‖x‖ of the training activations'
+                f"{folder} expects scaled activations, but has no scale: create {SCALER} there, "
+                'containing {"scaling_factor": NUMBER}, where NUMBER is √d_in / mean ‖x‖ of the training '
+                "activations"
             )
         _fold_factor(sae, folder, factor)
     elif factor not in (None, 1.0):

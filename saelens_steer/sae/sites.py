@@ -36,7 +36,7 @@ MODULE_OUTPUTS = ("mlp", "self_attn", "attn", "attention")
 
 
 def is_transcoder(sae: SAE[Any]) -> bool:
-    """Whether the SAE reads one hook and writes at another."""
+    """Whether the SAE reads one hook and writes to another."""
     return sae.cfg.architecture() in TRANSCODERS
 
 
@@ -90,7 +90,7 @@ def check_sae(sae: SAE[Any], model: Any, hook_name: str) -> None:
         what = f"the SAE reads {rows} dimensions, but activations have {width}"
         if is_transcoder(sae):
             what = f"the transcoder writes {rows} dimensions, but {hook_name} has {width}"
-        raise InputError(f"{what}: choose an SAE of this model")
+        raise InputError(f"{what}: choose an SAE for this model")
     _check_side_of_norm(sae, model, hook_name)
     _check_centring(sae, model)
 
@@ -102,7 +102,7 @@ def check_sae_at(sae: SAE[Any], width: int, hook_name: str) -> None:
     if sae.cfg.d_in != width:
         raise InputError(
             f"the SAE reads {sae.cfg.d_in} dimensions, but activations have {width}: "
-            "choose an SAE of this model"
+            "choose an SAE for this model"
         )
 
 
@@ -119,8 +119,8 @@ def check_splice(sae: SAE[Any]) -> None:
     check_encoder(sae)
     if is_transcoder(sae):
         raise InputError(
-            f"this is a transcoder, which reads {reads_at(sae)} and writes at {steers_at(sae)}: "
-            "ablate, scale, set_to, suppress_and_boost, reconstruct, gates and SAE quality need an "
+            f"this is a transcoder, which reads from {reads_at(sae)} and writes to "
+            f"{steers_at(sae)}: ablate, scale, set_to, suppress_and_boost, reconstruct, gates and SAE quality need an "
             f"ordinary SAE; use add or project_out along W_dec at {steers_at(sae)}"
         )
 
@@ -131,7 +131,7 @@ def _check_kind(sae: SAE[Any]) -> None:
     if sae.W_dec.ndim != 2:
         raise InputError(
             f"W_dec has shape {list(sae.W_dec.shape)}, as in a cross-layer transcoder, which "
-            "writes at many hooks: it is not supported"
+            "writes to many hooks: it is not supported"
         )
     check_finite(sae)
 
@@ -142,7 +142,7 @@ def _check_reads(sae: SAE[Any], hook_name: str) -> None:
         return
     if is_transcoder(sae):
         raise InputError(
-            f"the transcoder reads {right} and writes at {steers_at(sae)}, but these are "
+            f"the transcoder reads from {right} and writes to {steers_at(sae)}, but these are "
             f"activations of {hook_name}: cache them with hook_name={right!r}"
         )
     use = " or ".join(places)
@@ -154,12 +154,12 @@ def _check_steers(sae: SAE[Any], model: Any, right: str | None, hook_name: str) 
     if right is None and reads is not None and hook_name in same_places(reads):
         layer = hook_layer(reads)
         raise InputError(
-            f"the transcoder reads {reads} but does not say where it writes: give the hook of its "
-            f"output as hook_name, such as 'blocks.{layer}.hook_mlp_out'"
+            f"the transcoder reads from {reads} but does not say where it writes to: give the hook "
+            f"of its output as hook_name, such as 'blocks.{layer}.hook_mlp_out'"
         )
     if right is not None and hook_name not in same_places(right):
         raise InputError(
-            f"the transcoder reads {reads} and writes at {right}: steer at {right}, not at "
+            f"the transcoder reads from {reads} and writes to {right}: steer at {right}, not at "
             f"{hook_name}"
         )
     word = str(sae.cfg.metadata.hf_hook_name or "")

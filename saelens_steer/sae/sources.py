@@ -128,7 +128,7 @@ def _model_of(release: str, sae_id: str, given: str | None) -> str | None:
     if given is None and len(set(map(_short, names))) > 1:
         raise InputError(
             f"SAELens's list of SAEs says that {release} was trained on {names[0]}, its loader "
-            f"says {names[1]}, and an SAE of the wrong model gives wrong features: give the right "
+            f"says {names[1]}, and an SAE for the wrong model gives wrong features: give the right "
             f'one, model_name="{names[0]}" or model_name="{names[1]}"'
         )
     return given

@@ -123,7 +123,7 @@ def vectors_at(path: str | Path, hook_name: str, width: int) -> dict[str, Direct
     if (wide := len(next(iter(found.values())))) != width:
         raise InputError(
             f"{path}: its vectors have {wide} entries, but {hook_name} has {width}: give vectors "
-            "of this model"
+            "for this model"
         )
     return found
 

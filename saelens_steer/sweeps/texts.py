@@ -60,7 +60,7 @@ def check_room(
     if not new_tokens:
         raise InputError(f"{has}, more than the model's n_ctx ({n_ctx}): shorten it")
     raise InputError(
-        f"{has}: with {key} ({new_tokens}) more, that exceeds the model's n_ctx ({n_ctx}); shorten "
+        f"{has}, and {key} ({new_tokens}) more would exceed the model's n_ctx ({n_ctx}): shorten "
         "the prompt or lower that number"
     )
 

@@ -190,7 +190,7 @@ class UnsteeredPass:
             chosen = chosen & within(self._at_hook, self.limits)
         if not bool(chosen.any(1).all()):
             raise InputError(
-                f"some prompt has no steered position with positions: {self.positions}, "
+                f"at least one prompt has no steered position with positions: {self.positions}, "
                 f"exclude_special_tokens: {self.exclude_special_tokens} and max_norm: "
                 f"{self.max_norm}: relax one of them"
             )

@@ -37,7 +37,7 @@ class Text(HTMLParser):
         lines = "".join(self._found).replace("¶", "").split("\n")
         self.text = "\n".join(line.rstrip() for line in lines if line.strip())
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002
         self._hidden += tag in HIDDEN
         self._exact += tag == "pre"
         if tag in BREAKS:

@@ -29,14 +29,14 @@ def even(n: int, largest: float = 0.3) -> list[float]:
 
 def test_a_push_beyond_all_random_ones_is_said_to_be_so():
     assert sentence(-2.0, 0.1, controls=even(100)) == (
-        "Pushing feature 0 by α = 4 lowers math_margin by 2.0 [1.9, 2.1]; none of 100 random "
+        "Pushing along feature 0 by α = 4 lowers math_margin by 2.0 [1.9, 2.1]; none of 100 random "
         "directions of the same norm (covariance) do as much (p = 0.02 for the best of 2 features)."
     )
 
 
 def test_a_push_within_the_random_ones_is_said_to_be_no_more():
     assert sentence(0.2, 0.1, controls=even(100)) == (
-        "Pushing feature 0 by α = 4 raises math_margin by 0.20 [0.15, 0.25]; 34 % of 100 random "
+        "Pushing along feature 0 by α = 4 raises math_margin by 0.20 [0.15, 0.25]; 34 % of 100 random "
         "directions of the same norm (covariance) do as much, and none of the 2 features does "
         "more than random directions."
     )
@@ -73,14 +73,16 @@ def test_many_modest_passes_without_a_standing_best_are_both_said():
 
 def test_no_effect_at_all_is_said_to_be_none():
     text = sentence(0.0, controls=[0.0] * 30, wobble=0.0)
-    assert text.startswith("Pushing feature 0 by α = 4 does not change math_margin; 100 % of 30")
+    assert text.startswith(
+        "Pushing along feature 0 by α = 4 does not change math_margin; 100 % of 30"
+    )
 
 
 def test_a_unit_and_a_plain_vector_are_named():
     text = sentence(
         -2.0, controls=even(30), alpha_unit="unit", feature=pd.array([pd.NA] * 372, dtype="Int64")
     )
-    assert text.startswith("Pushing feature 0 by α = 4 (unit) lowers math_margin")
+    assert text.startswith("Pushing along feature 0 by α = 4 (unit) lowers math_margin")
     assert text.endswith("do as much (p = 0.032).")
 
 
@@ -88,7 +90,7 @@ def test_one_prompt_gives_no_interval_and_no_verb():
     rows = long_table(np.array([[[0.0], [2.0]], [[0.0], [1.0]]]), (0.0, -4.0))
     text = headline(claims(rows, [M]), summarise(rows, [M]))
     assert text.startswith(
-        "Pushing feature 0 by α = −4 changes math_margin by 2.0 (no interval: too few prompts); "
+        "Pushing along feature 0 by α = −4 changes math_margin by 2.0 (no interval: too few prompts); "
     )
 
 
@@ -108,17 +110,17 @@ def test_a_named_metric_leads_and_an_unknown_one_is_refused():
 def test_a_rise_of_kl_is_no_news_and_so_said_as_a_disturbance():
     text = sentence(2.0, controls=even(100), metric="kl")
     assert text.startswith(
-        "Pushing feature 0 by α = 4 shifts the next-token distribution by 2.0 nats of KL [1.9, "
+        "Pushing along feature 0 by α = 4 shifts the next-token distribution by 2.0 nats of KL [1.9, "
     )
     assert "; none of 100 random directions" in text and "raises" not in text
     within = sentence(0.2, 0.1, controls=even(100), metric="kl")
     assert within.startswith(
-        "Pushing feature 0 by α = 4 shifts the next-token distribution by 0.20 nats of"
+        "Pushing along feature 0 by α = 4 shifts the next-token distribution by 0.20 nats of"
     )
     assert within.endswith("and none of the 2 features does more than random directions.")
     still = sentence(0.0, controls=[0.0] * 30, wobble=0.0, metric="kl")
     assert still.startswith(
-        "Pushing feature 0 by α = 4 shifts the next-token distribution by 0 nats of KL ["
+        "Pushing along feature 0 by α = 4 shifts the next-token distribution by 0 nats of KL ["
     )
 
 
@@ -165,7 +167,7 @@ def test_tables_read_back_from_csv_give_the_same_sentence(tmp_path):
             "Replacing activations by the SAE's reconstruction raises m by",
         ),
         ("set_to", (0.0, 2.0), "Applying set_to to feature 3 at α = 2 raises m by"),
-        ("add(orthogonal_to=domains)", (0.0, 2.0), "Pushing feature 3 by α = 2 raises m by"),
+        ("add(orthogonal_to=domains)", (0.0, 2.0), "Pushing along feature 3 by α = 2 raises m by"),
     ],
 )
 def test_the_headline_names_an_edit_that_is_no_push_and_what_its_controls_share(edit, alphas, said):

@@ -177,7 +177,7 @@ CALLS = {
     ),
     "ss.sweep('tiny-qwen3', sae, P, features=[1])": "a TransformerLens model, not str: use load_mo",
     "ss.sweep(model, 'runs/sae', P, features=[1])": "a SAELens SAE, not str: use load_sae",
-    "ss.sweep(model, narrow, P, features=[1], hook_name=HOOK)": "choose an SAE of this model",
+    "ss.sweep(model, narrow, P, features=[1], hook_name=HOOK)": "choose an SAE for this model",
     "ss.sweep(model, sae, [], features=[1])": "give at least one prompt",
     "ss.sweep(model, sae, 'Add.', features=[1])": "write prompts=['Add.'], a list of strings",
     "ss.sweep(model, sae, [{'text': 'Add.'}], features=[1])": "[row['text'] for row in rows]",

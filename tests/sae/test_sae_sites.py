@@ -96,7 +96,7 @@ def test_a_transcoder_is_never_spliced_in(random_model, kind):
         lambda: ss.add(torch.ones(32), gate=(transcoder, 3)),
         lambda: ss.sae_quality(random_model, transcoder, OUT, ["text"]),
     ):
-        with pytest.raises(InputError, match=f"writes at {OUT}.*use add or project_out"):
+        with pytest.raises(InputError, match=f"writes to {OUT}.*use add or project_out"):
             edit()
 
 

@@ -165,7 +165,7 @@ def test_plain_strings_are_prompts_too(random_model, sae):
 
 def test_activations_of_another_hook_are_refused(random_model, sae):
     other = ss.cache_activations(random_model, PROMPTS, hook_name="blocks.1.hook_resid_pre")
-    with pytest.raises(ss.InputError, match=r"activations are of blocks\.1"):
+    with pytest.raises(ss.InputError, match=r"activations were cached at blocks\.1"):
         ss.sweep(random_model, sae, PROMPTS, metrics=METRICS, activations=other, **SMALL)
 
 

@@ -159,7 +159,7 @@ def test_features_of_a_transcoder_are_selected_on_what_it_reads(random_model):
 def test_what_a_transcoder_cannot_do_is_refused_before_any_pass(random_model):
     transcoder = random_transcoder(random_model.cfg.d_model, LAYER)
     for wrong, hint in (
-        ({"edit": "ablate"}, f"writes at {OUT}.*use add or project_out"),
+        ({"edit": "ablate"}, f"writes to {OUT}.*use add or project_out"),
         ({"edit": "reconstruct"}, "use add or project_out"),
         ({"edit": {"add": {"gate": "feature"}}}, "use add or project_out"),
         ({"hook_name": READ}, "mlp.hook_in"),

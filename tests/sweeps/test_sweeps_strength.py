@@ -313,7 +313,7 @@ def test_what_a_sweep_leaves_alone_is_what_a_context_does(request, model, hook_n
 def test_a_prompt_with_nothing_left_to_steer_is_refused(random_model):
     ending = [[5, 6, 7], [8, 9, SPECIAL]]
     sweep = logit_sweep(random_model, prompts=ending, positions="last", exclude_special_tokens=True)
-    with pytest.raises(ss.InputError, match="some prompt has no steered position"):
+    with pytest.raises(ss.InputError, match="at least one prompt has no steered position"):
         measured(sweep)
     fine = based(sweep, prompts=ending[:1])
     assert set(measured(fine)["receipt_positions"]) == {1}

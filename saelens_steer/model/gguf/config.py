@@ -48,8 +48,8 @@ def _sizes(keys: Keys) -> Sizes:
     layers = {name.split(".")[1] for name in keys.file.shapes if name.startswith("blk.")}
     if layers != {str(layer) for layer in range(sizes.n_layers)}:
         raise InputError(
-            f"{keys.file.path} states {sizes.n_layers} layers, but holds tensors of {len(layers)}: "
-            "download it again"
+            f"{keys.file.path} states {sizes.n_layers} layers, but holds tensors for "
+            f"{len(layers)}: download it again"
         )
     return sizes
 

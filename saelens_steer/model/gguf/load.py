@@ -38,8 +38,8 @@ def from_gguf(
     """The checkpoint in a file, with its own tokenizer unless another is given."""
     if (beside := path.parent / ADAPTER_CONFIG).exists():
         raise InputError(
-            f"{beside} lies beside {path}, and transformers would apply that adapter to it: move "
-            "one of them to another folder"
+            f"{beside} is in the same folder as {path}, and transformers would apply that "
+            "adapter to it: move one of them to another folder"
         )
     file = read_gguf(path)
     config = text_config(gguf_config(file))

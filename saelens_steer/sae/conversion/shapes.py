@@ -69,7 +69,7 @@ def oriented(matrix: WeightMatrix, rows: Axis, sizes: LayerSizes) -> Float[Tenso
     if d_in == d_sae:
         if matrix.rows is None:
             raise InputError(
-                f"{matrix.name} is square ({d_in}), and its name does not tell what its rows are: "
+                f"{matrix.name} is square ({d_in}), and its name does not say what its rows are: "
                 "name it W_dec [d_sae, d_in] or decoder.weight [d_in, d_sae] (encoders: W_enc "
                 "[d_in, d_sae] or encoder.weight [d_sae, d_in])"
             )

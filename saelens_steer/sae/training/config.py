@@ -158,5 +158,5 @@ def _sae_config(spec: TrainSpec, d_in: int, device: str) -> Any:
         return config_class(d_in=d_in, d_sae=spec.d_sae, device=device, **options)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"SAELens refuses the options of {spec.architecture}: {one_line(error)}"
+            f"SAELens rejects the options of {spec.architecture}: {one_line(error)}"
         ) from None

@@ -42,11 +42,11 @@ def try_steps(spec: TrainSpec, config: Any) -> None:
             sae.cfg.get_inference_sae_cfg_dict()
         except Exception as error:  # SAELens's checks share no base class
             why = one_line(error) or type(error).__name__
-            raise InputError(f"SAELens refuses the options of {spec.architecture}: {why}") from None
+            raise InputError(f"SAELens rejects the options of {spec.architecture}: {why}") from None
     if not all(weight.isfinite().all() for weight in sae.parameters()):
         raise InputError(
-            f"the options of {spec.architecture} make weights that are not finite at the first "
-            "step: change its coefficients"
+            f"with these options, the weights of {spec.architecture} are not finite after the "
+            "first step: change the coefficients"
         )
 
 
