@@ -163,7 +163,7 @@ def fail(message: str) -> None:
 def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for read in (read_text, lambda path: list(read_jsonl(path))):
-        with pytest.raises(InputError, match="pipe is not a regular file: give one"):
+        with pytest.raises(InputError, match="pipe is not a regular file: give a regular file"):
             read(tmp_path / "pipe")
 
 

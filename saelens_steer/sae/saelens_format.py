@@ -188,8 +188,8 @@ def _fold_input_statistics(sae: SAE[Any], folder: Path) -> SAE[Any]:
         if factor is None:
             raise InputError(
                 f"{folder} expects scaled activations, but has no scale: create {SCALER} there, "
-                'containing {"scaling_factor": NUMBER}, where NUMBER is √d_in / mean ‖x‖ of the training '
-                "activations"
+                'containing {"scaling_factor": NUMBER}, where NUMBER is √d_in / mean ‖x‖ of the '
+                "training activations"
             )
         _fold_factor(sae, folder, factor)
     elif factor not in (None, 1.0):

@@ -120,8 +120,9 @@ def check_splice(sae: SAE[Any]) -> None:
     if is_transcoder(sae):
         raise InputError(
             f"this is a transcoder, which reads from {reads_at(sae)} and writes to "
-            f"{steers_at(sae)}: ablate, scale, set_to, suppress_and_boost, reconstruct, gates and SAE quality need an "
-            f"ordinary SAE; use add or project_out along W_dec at {steers_at(sae)}"
+            f"{steers_at(sae)}: ablate, scale, set_to, suppress_and_boost, reconstruct, gates "
+            "and SAE quality need an ordinary SAE; use add or project_out along W_dec at "
+            f"{steers_at(sae)}"
         )
 
 

@@ -77,11 +77,16 @@ def pieces(text: str, longest: int) -> Iterator[str]:
     yield part
 
 
+def library_files(pattern: str) -> list[Path]:
+    """Files of the standard library."""
+    found = Path(os.__file__).parent.rglob(pattern)
+    return sorted(file for file in found if not NOT_READ & {*file.parts})
+
+
 def unpacked(work: Path) -> Iterator[tuple[str, list[Path]]]:
     """Domain → its files, of the standard library and of each package."""
-    library = Path(os.__file__).parent
     for domain, pattern in RECIPE["stdlib"].items():
-        yield domain, [f for f in library.rglob(pattern) if not NOT_READ & {*f.parts}]
+        yield domain, library_files(pattern)
     for package, files in RECIPE["packages"].items():
         subprocess.run(["apt-get", "download", "-qq", package], cwd=work, check=True)
         name = package.partition("=")[0]

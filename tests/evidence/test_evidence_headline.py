@@ -36,9 +36,9 @@ def test_a_push_beyond_all_random_ones_is_said_to_be_so():
 
 def test_a_push_within_the_random_ones_is_said_to_be_no_more():
     assert sentence(0.2, 0.1, controls=even(100)) == (
-        "Pushing along feature 0 by α = 4 raises math_margin by 0.20 [0.15, 0.25]; 34 % of 100 random "
-        "directions of the same norm (covariance) do as much, and none of the 2 features does "
-        "more than random directions."
+        "Pushing along feature 0 by α = 4 raises math_margin by 0.20 [0.15, 0.25]; 34 % of 100 "
+        "random directions of the same norm (covariance) do as much, and none of the 2 features "
+        "does more than random directions."
     )
 
 
@@ -90,7 +90,8 @@ def test_one_prompt_gives_no_interval_and_no_verb():
     rows = long_table(np.array([[[0.0], [2.0]], [[0.0], [1.0]]]), (0.0, -4.0))
     text = headline(claims(rows, [M]), summarise(rows, [M]))
     assert text.startswith(
-        "Pushing along feature 0 by α = −4 changes math_margin by 2.0 (no interval: too few prompts); "
+        "Pushing along feature 0 by α = −4 changes math_margin by 2.0 (no interval: too few "
+        "prompts); "
     )
 
 
@@ -110,7 +111,8 @@ def test_a_named_metric_leads_and_an_unknown_one_is_refused():
 def test_a_rise_of_kl_is_no_news_and_so_said_as_a_disturbance():
     text = sentence(2.0, controls=even(100), metric="kl")
     assert text.startswith(
-        "Pushing along feature 0 by α = 4 shifts the next-token distribution by 2.0 nats of KL [1.9, "
+        "Pushing along feature 0 by α = 4 shifts the next-token distribution by 2.0 nats of KL "
+        "[1.9, "
     )
     assert "; none of 100 random directions" in text and "raises" not in text
     within = sentence(0.2, 0.1, controls=even(100), metric="kl")

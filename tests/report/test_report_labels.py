@@ -100,7 +100,7 @@ def test_a_score_is_good_only_where_its_whole_interval_is_above_chance(own):
     assert not is_good(no_score("too_few"))
     assert row(own, 12).count('"badge good"') == 1 and row(own, 12).count('"badge quiet"') == 1
     assert '"badge good"' not in row(own, 101)
-    assert "above it for 1 of them in detection and 1 in the causal test." in own
+    assert "above it for 1 feature in detection and 1 in the causal test." in own
 
 
 def test_a_missing_score_is_words_with_the_detail_on_hover(own):
