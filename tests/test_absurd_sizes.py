@@ -175,7 +175,7 @@ def test_answers_longer_than_the_context_are_refused_before_the_weights_are_read
     topic = "prompts: tiny-transport-topic, positive: car, negative: ferry"
     draft = draft_config({}, [f"select={{{topic}, at: answer, answer_tokens: 100000000000}}"])
     said = refusal(lambda: checked_context(draft.spec, tmp_path / "out"))
-    assert "with select.answer_tokens (100000000000) more, that exceeds the model's n_ctx" in said
+    assert "and select.answer_tokens (100000000000) more would exceed the model's n_ctx" in said
     assert not (tmp_path / "out").exists()
 
 

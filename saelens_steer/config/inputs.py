@@ -24,6 +24,9 @@ class ModelSpec(Spec):
 
     name: str = TINY
     """`tiny-qwen3`, a Hugging Face id, a local folder, or a GGUF file."""
+    fetch_with: str | None = None
+    """The command that fetches a local folder or file. It is never run; the error names it if that
+    folder or file is missing."""
     class_: Literal["HookedTransformer", "TransformerBridge"] = Field(
         default="HookedTransformer", alias="class"
     )

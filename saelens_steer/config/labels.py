@@ -108,7 +108,7 @@ class LabelSpec(Spec):
     """Strengths of the steered texts, as multiples of A_max. wide: fourteen from -8 to 8."""
     prompts: PromptSpec | None = None
     """Prompts to steer for the labels, such as a `sample` of a source; null: `n_prompts` of the
-    run's prompts, equally many from each domain."""
+    run's prompts, the same number from each domain."""
     n_prompts: Count = 12
     max_new_tokens: Count = 48
     examples: CountOrZero = 2

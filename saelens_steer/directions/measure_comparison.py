@@ -45,8 +45,8 @@ def comparison_rows(job: ComparisonInputs, found: Sequence[FoundDirections]) -> 
     feature, equal (norm, kl or asking), alpha (in multiples of the mean ‖x‖, or nats), prompt_id,
     domain, effect, kl and metric.
 
-    effect: Δ of the first logit metric towards the side. A direction found by several methods is
-    measured once.
+    effect: Δ of the first logit metric towards the direction's side. A direction found by several
+    methods is measured once.
     """
     parts = [_asked(job, side, words) for side, words in job.spec.ask.items()]
     distinct = {

@@ -90,7 +90,9 @@ def _device(case: Case) -> None:
 
 def _model(case: Case) -> None:
     """Downloads nothing; if the hub is off, its models must be cached."""
-    name = case.spec.model.name
+    name, fetch = case.spec.model.name, case.spec.model.fetch_with
+    if fetch and not is_there(name):
+        raise InputError(f"model.name {name} is missing: to fetch it, run {fetch}")
     on_hub = name.endswith(".gguf") or hub_ids(name)
     if is_there(name) or constants.HF_HUB_OFFLINE or not on_hub:
         file = find_gguf(name)

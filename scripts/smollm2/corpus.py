@@ -102,6 +102,8 @@ def main(out: Path) -> None:
         for domain, files in unpacked(Path(work)):
             texts = [p for f in sorted(files) for p in pieces(text_of(f), RECIPE["longest"])]
             texts = [text for text in texts if len(text) > 200]
+            if domain == "math":
+                texts = [text for text in texts if text.count("$") >= RECIPE["dollars"]]
             draw.shuffle(texts)
             domains.setdefault(domain, []).append(texts)
     rows = list[dict[str, str]]()

@@ -144,7 +144,9 @@ def test_an_adapter_beside_a_gguf_file_is_not_applied_to_it(tmp_path, random_fol
     file = contents_of(random_folder).write(folder / "model.gguf")
     if with_config:
         shutil.copy(random_folder / "config.json", folder)
-    with pytest.raises(InputError, match=r"adapter_config\.json lies beside .*model\.gguf"):
+    with pytest.raises(
+        InputError, match=r"adapter_config\.json is in the same folder as .*model\.gguf"
+    ):
         load_model(file)
 
 

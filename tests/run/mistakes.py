@@ -47,6 +47,8 @@ CONFIGS = {
     "sweep: {directions: [mean_diference]}": "did you mean 'mean_difference'?",
     "sweep: {directions: [linear_probe@answer]}": "only mean_difference, auroc",
     "sweep: {directions: [nowhere.gguf]}": "there is no file nowhere.gguf",
+    "model: {name: ./a/b/nowhere.gguf}": "there is no file a/b/nowhere.gguf",
+    "model: {name: a/no.gguf, fetch_with: make model}": "is missing: to fetch it, run make model",
     "sweep: {features: [2000]}": "the SAE will have features 0 to 1023",
     "features: {also: [-1]}": "feature -1 is out of range",
     "compare_edits: {variants: {a: [abblate]}}": "variants.a.0: there is no edit 'abblate'",
@@ -130,7 +132,7 @@ OF_THE_MODEL = {
         "give messages or chat=True (prompts.chat: true), or leave the metric out"
     ),
     "prompts: {chat: false}": "chat",
-    "sweep: {completions: {max_new_tokens: 100000}}": "exceeds the model's n_ctx (512); shorten",
+    "sweep: {completions: {max_new_tokens: 100000}}": "exceed the model's n_ctx (512): shorten",
     "compare_edits: {max_new_tokens: 600, variants: {a: [reconstruct]}}": "or lower that number",
     "sae: {train: {context_size: 100000}}": "is more than the model's n_ctx=512: lower it",
     "compare_edits: {variants: {a: [{ablate: {features: [3], hook_name: "
@@ -199,7 +201,7 @@ CALLS = {
     "ss.compare_edits(model, {'a': ss.add(v)}, P, HOOK, positions='first')": "or 'last', not",
     "ss.generate(model, P, {'a': v[:64]}, hook_name=HOOK)": "it should be [n, 192], or [192]",
     "ss.generate(model, P, {'a': v}, hook_name=HOOK, alphas=[0])": "not 0: unsteered text",
-    "ss.generate(model, P, {'a': v}, hook_name=HOOK, samples=2)": "set a temperature",
+    "ss.generate(model, P, {'a': v}, hook_name=HOOK, samples=2)": "needs a temperature above 0",
     "ss.generate(model, P, {'a': v}, hook_name=HOOK, controls=-1)": "equal to 0, not -1",
     # activations and features
     "ss.cache_activations(model, P, tokens='first')": "'diagnostic' or 'answer', not 'first'",

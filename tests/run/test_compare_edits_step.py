@@ -172,7 +172,7 @@ REFUSED = {
     ),
     "texts longer than the model": (
         {"compare_edits": {**PATCH, "max_new_tokens": 500}},
-        r"max_new_tokens (500) more, that exceeds the model's n_ctx (512)",
+        r"max_new_tokens (500) more would exceed the model's n_ctx (512)",
     ),
     "files of texts that nothing reads": ({"metrics": ["kl"]}, "sweep.completions.files"),
 }

@@ -128,7 +128,11 @@ def test_whitening_is_folded(tmp_path):
 
 
 SCALERS = {
-    "no file": ("expected_average_only_in", None, "create activation_scaler.json there.*scaling_factor"),
+    "no file": (
+        "expected_average_only_in",
+        None,
+        "create activation_scaler.json there.*scaling_factor",
+    ),
     "no number": ("expected_average_only_in", {"scaling_factor": None}, "has no scale"),
     "no positive number": ("expected_average_only_in", {"scaling_factor": 0.0}, "positive number"),
     "a scale that is not used": ("none", {"scaling_factor": 2.0}, "one of the two is wrong"),

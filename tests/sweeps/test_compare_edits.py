@@ -255,7 +255,7 @@ def untouched(random_model, monkeypatch):
         ({"prompts": []}, "prompts is empty"),
         (
             {"max_new_tokens": 600},
-            r"max_new_tokens \(600\) more, that exceeds the model's n_ctx \(512\)",
+            r"max_new_tokens \(600\) more would exceed the model's n_ctx \(512\)",
         ),
         ({"max_norm": -1.0}, "max_norm: should be a positive number"),
         ({"metrics": ["latex_firs"]}, "latex_first"),

@@ -50,7 +50,7 @@ def find_gguf(name: str, revision: str | None = None) -> Path | None:
     path = Path(name).expanduser()
     if path.suffix != ".gguf" or path.is_dir():
         return None
-    on_hub = re.fullmatch(r"([\w.-]+/[\w.-]+)/(.+)", name)
+    on_hub = re.fullmatch(r"(\w[\w.-]*/\w[\w.-]*)/(.+)", name)
     if path.is_file() or on_hub is None:
         return path
     try:

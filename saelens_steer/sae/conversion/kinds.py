@@ -186,7 +186,7 @@ def check_input_norm(checkpoint: Checkpoint, kind: SAEKind, normalisation: Norma
         return True
     raise InputError(
         f"{checkpoint.file} resembles OpenAI's TopK SAEs, which normalise their input but do "
-        f'not state it: write "normalize_activations": "layer_norm" or "none" {WRITE}'
+        f'not record it: write "normalize_activations": "layer_norm" or "none" {WRITE}'
     )
 
 
