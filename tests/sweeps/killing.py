@@ -166,7 +166,8 @@ def main() -> None:
     draw = random.Random(0)
     found = []
     for number in range(KILLS):
-        after, part = divmod(n_shards * (number + draw.random()) / KILLS, 1)
+        late = draw.random() if number else 0.0  # the first kill comes before any shard is written
+        after, part = divmod(n_shards * (number + late) / KILLS, 1)
         place = folder / f"killed{number}"
         death = Death(shards=int(after) + 1, seconds=max(part * duration / n_shards, 1e-4))
         found.append(kill_once(sweep, place, death))
