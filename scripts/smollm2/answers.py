@@ -67,24 +67,31 @@ def conversations() -> Iterator[list[dict[str, str]]]:
 
 
 def main(folder: str, out: Path) -> None:
+    """Append the answers that the file lacks, a batch at a time, so that it can be interrupted."""
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left")
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    torch.manual_seed(0)
-    texts = [
-        tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        for turns in conversations()
-    ]
-    with out.open("w", encoding="utf-8") as file, torch.inference_mode():
-        texts.sort(key=len)
-        for first in range(0, len(texts), BATCH):
-            batch = texts[first : first + BATCH]
-            inputs = tokenizer(batch, padding=True, return_tensors="pt")
+    texts = sorted(
+        (
+            tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            for turns in conversations()
+        ),
+        key=len,
+    )
+    done = len(out.read_text("utf-8").splitlines()) if out.is_file() else 0
+    for first in range(done, len(texts), BATCH):
+        torch.manual_seed(first)
+        batch = texts[first : first + BATCH]
+        inputs = tokenizer(batch, padding=True, return_tensors="pt")
+        with torch.inference_mode():
             new = model.generate(
                 **inputs, max_new_tokens=NEW_TOKENS, do_sample=True, temperature=TEMPERATURE
             )[:, inputs["input_ids"].shape[1] :]
-            for text, answer in zip(batch, tokenizer.batch_decode(new), strict=True):
-                whole = text + answer.partition("<|im_end|>")[0] + "<|im_end|>\n"
-                file.write(json.dumps({"text": whole, "domain": "chat"}, ensure_ascii=False) + "\n")
+        rows = [
+            {"text": text + answer.partition("<|im_end|>")[0] + "<|im_end|>\n", "domain": "chat"}
+            for text, answer in zip(batch, tokenizer.batch_decode(new), strict=True)
+        ]
+        with out.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 if __name__ == "__main__":
