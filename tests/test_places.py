@@ -66,6 +66,7 @@ def test_a_command_that_meets_a_folder_in_place_of_a_file_ends_with_two(folder, 
     assert everything(folder) == before
 
 
+@pytest.mark.slow
 def test_a_folder_in_place_of_any_file_is_refused_by_its_path(folder):
     assert len(FILES) > 20
     for name in (*FILES, *WRITTEN_ALWAYS, TRACEBACK, HALVED):

@@ -66,13 +66,9 @@ class Selection:
 
         With a reference, a feature may be among the best of both sides; it counts for the positive.
         """
-        middle = 0.5 if score == "auroc" else 0.0
-        towards: Any = self.scores[score] - middle
-        away: Any = -towards
-        if self.reference is not None:
-            away = self.scores[self._column(self.negative, score)] - middle
-        best = _best(towards, k)
-        candidates = {self.positive: best, self.negative: _best(away.drop(best), k)}
+        best = _best(self._favour(self.positive, score), k)
+        away = self._favour(self.negative, score).drop(best)
+        candidates = {self.positive: best, self.negative: _best(away, k)}
         return replace(self, score=score, candidates=candidates, k=k)
 
     @property
@@ -84,8 +80,7 @@ class Selection:
                 few = f"only {len(own)} of {self.k}" if own else "none"
                 found.append(f"Features that favour {side} by {self.score}: {few}.")
             if own and self.score in CONTRASTS:
-                column = "auroc" if self.reference is None else self._column(side, "auroc")
-                best = float((self.scores.loc[own, column] - 0.5).abs().max())
+                best = float(self._favour(side, "auroc")[own].abs().max())
                 if best < SEPARATES:
                     found.append(
                         f"The features for {side} hardly separate it: their AUROC is within "
@@ -93,9 +88,12 @@ class Selection:
                     )
         return found
 
-    def _column(self, side: str, score: str) -> str:
-        """The column with a side's score against the reference."""
-        return score if side == self.positive else f"negative_{score}"
+    def _favour(self, side: str, score: str) -> pd.Series:
+        """How much a score of each feature favours a side: above 0 if it does."""
+        middle, sign = 0.5 if score == "auroc" else 0.0, 1 if side == self.positive else -1
+        if self.reference is not None and side == self.negative:
+            sign, score = 1, f"negative_{score}"
+        return sign * (self.scores[score] - middle)
 
     @property
     def features(self) -> list[int]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +54,30 @@ def export_vectors(
     sae, about = load_sae(folder / "sae"), read_mapping(folder / "provenance.json")
     model = about.get("model", {})
     rows = {f"feature_{f}": sae.W_dec[check_feature(sae, f)].detach().float() for f in chosen}
-    if file.exists():
-        earlier = free_name(file, "earlier")
-        file.rename(earlier)
-        say(f"{file} already existed and was renamed to {earlier}")
-    return save_vectors(
-        file,
-        {name: row * alpha for name, row in rows.items()},
-        _hook_name(known, about, sae),
-        model=str(model.get("name") or "unknown"),
-        architecture=model.get("architecture"),
-        about={f"feature_{f}": {"feature": f, "alpha": alpha} for f in chosen},
-    )
+    with _keeping(file):
+        return save_vectors(
+            file,
+            {name: row * alpha for name, row in rows.items()},
+            _hook_name(known, about, sae),
+            model=str(model.get("name") or "unknown"),
+            architecture=model.get("architecture"),
+            about={f"feature_{f}": {"feature": f, "alpha": alpha} for f in chosen},
+        )
+
+
+@contextmanager
+def _keeping(file: Path) -> Iterator[None]:
+    """Keep an existing file under another name, if what is done here replaces it."""
+    if not file.is_file():
+        yield
+        return
+    earlier = Path(shutil.copy2(file, free_name(file, "earlier")))
+    try:
+        yield
+    except BaseException:
+        earlier.unlink()
+        raise
+    say(f"{file} already existed: its earlier version is now {earlier}")
 
 
 def _candidates(known: dict[str, Any]) -> list[int]:

@@ -1,5 +1,6 @@
-"""Write the real texts on which the SAEs of the study are trained, as corpus.yaml lists them:
-`python -m scripts.smollm2.corpus FILE.jsonl` downloads Debian packages, so it needs apt."""
+"""Write the texts on which the SAEs of the study are trained, as corpus.yaml lists them, and with
+them the model's own answers: `python -m scripts.smollm2.corpus FILE.jsonl ANSWERS.jsonl` downloads
+Debian packages, so it needs apt."""
 
 from __future__ import annotations
 
@@ -96,7 +97,7 @@ def unpacked(work: Path) -> Iterator[tuple[str, list[Path]]]:
             yield domain, [file for file in (work / name).glob(pattern) if file.is_file()]
 
 
-def main(out: Path) -> None:
+def main(out: Path, answers: Path) -> None:
     draw, domains = random.Random(RECIPE["seed"]), dict[str, list[list[str]]]()
     with tempfile.TemporaryDirectory() as work:
         for domain, files in unpacked(Path(work)):
@@ -106,7 +107,7 @@ def main(out: Path) -> None:
                 texts = [text for text in texts if text.count("$") >= RECIPE["dollars"]]
             draw.shuffle(texts)
             domains.setdefault(domain, []).append(texts)
-    rows = list[dict[str, str]]()
+    rows = [json.loads(line) for line in answers.read_text("utf-8").splitlines()]
     for domain, sources in domains.items():
         left = RECIPE["characters"][domain]
         for number, texts in enumerate(sources):  # sources give equally much, while they last
@@ -119,4 +120,4 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pandas as pd
+import pytest
 from synthetic import write_run
 
 from saelens_steer.report import build_report
@@ -13,6 +14,7 @@ from saelens_steer.tables import write_csv
 METRICS = ["kl", "KL", "a b", "a-b", "../up", "é" * 200, "CON", "007", "😀", "مرحبا"]
 
 
+@pytest.mark.slow
 def test_each_metric_has_its_own_figures_tabs_and_rows_in_a_report(tmp_path):
     folder = write_run(tmp_path / "run")
     summary, claims = (pd.read_csv(folder / f"{name}.csv") for name in ("interference", "claims"))

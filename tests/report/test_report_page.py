@@ -232,6 +232,7 @@ def with_two_families(folder) -> None:
     pd.concat([claims, strict]).to_csv(folder / "controls.csv", index=False)
 
 
+@pytest.mark.slow
 def test_metrics_that_cannot_be_tested_share_one_tab(fresh_run):
     claims = pd.read_csv(fresh_run / "claims.csv")
     metrics = list(dict.fromkeys(claims["metric"]))

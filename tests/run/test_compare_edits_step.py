@@ -225,6 +225,7 @@ def test_a_sweep_of_candidates_or_in_a_max_takes_an_encoder(parts, command, tmp_
         assert (status, "only a decoder" in errors) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_decoder_alone_runs_through_where_features_are_named(parts, command, tmp_path):
     out = tmp_path / "run"
     edits = [

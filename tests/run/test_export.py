@@ -55,8 +55,22 @@ def test_a_file_that_is_there_is_kept_under_another_name(run, said, tmp_path):
     status, printed, err = said("export", run, file)
     assert (status, printed) == (0, f"{file}\n")
     renamed = tmp_path / "v.earlier-1.safetensors"
-    assert f"{file} already existed and was renamed to {renamed}" in err
+    assert f"{file} already existed: its earlier version is now {renamed}" in err
     assert renamed.read_bytes() == before
+
+
+def test_a_file_stays_in_its_place_if_the_new_one_cannot_be_written(
+    run, said, tmp_path, monkeypatch
+):
+    def full(*args, **named):
+        raise InputError("No space left on device")
+
+    file = tmp_path / "v.safetensors"
+    file.write_bytes(b"mine")
+    monkeypatch.setattr("saelens_steer.pipeline.export.save_vectors", full)
+    status, _, err = said("export", run, file)
+    assert status == 2 and "No space left on device" in err
+    assert [p.name for p in tmp_path.glob("v*")] == [file.name] and file.read_bytes() == b"mine"
 
 
 def test_features_and_alpha_can_be_chosen(run, said, tmp_path):

@@ -106,6 +106,7 @@ def test_a_topic_longer_than_the_model_is_refused_before_any_work(parts, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_command_adds_features_and_remeasures_nothing_else(done, said):
     kept = ["features.json", "interference.csv", "completions.jsonl"]
     before = [(done / name).stat().st_mtime_ns for name in kept]

@@ -79,6 +79,7 @@ def test_the_unit_of_alpha_is_the_norm_of_what_is_added(tiny_model, prompts, vec
     assert norms["resid_norm"] == pytest.approx(0.5, rel=0.15)
 
 
+@pytest.mark.slow
 def test_samples_are_reproducible_and_the_same_draws_for_each_variant(tiny_model, prompts, vector):
     how = {"hook_name": HOOK, "temperature": 2.0, "samples": 2, "max_new_tokens": 8, "controls": 0}
     once = ss.generate(tiny_model, prompts, {"tiny push": vector * 1e-6}, **how)

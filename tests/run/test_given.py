@@ -61,7 +61,7 @@ def test_what_the_model_cannot_read_is_named_by_prompt(random_model, vector):
     n_ctx, d_vocab = random_model.cfg.n_ctx, random_model.cfg.d_vocab
     how = {"hook_name": HOOK}
     long = [[5], [5] * (n_ctx - 2)]
-    with pytest.raises(ss.InputError, match=rf"^prompt '2' has {n_ctx - 2} tokens: with max"):
+    with pytest.raises(ss.InputError, match=rf"^prompt '2' has {n_ctx - 2} tokens, and max"):
         ss.generate(random_model, long, {"v": vector}, max_new_tokens=10, **how)
     with pytest.raises(
         ss.InputError, match=rf"^prompt '1' has {n_ctx + 1} .* \({n_ctx}\): shorten"

@@ -122,7 +122,7 @@ def test_saved_into_the_folder_of_a_run_it_leaves_the_runs_other_files_but_stale
     assert folder.path("controls.edited-1.csv").read_text() == "annotated"
     folder.path(".steps/sweep.json").unlink()
     before = sorted(folder.root.rglob("*"))
-    with pytest.raises(ss.InputError, match=r"completions\.jsonl, interference\.csv, .* move it"):
+    with pytest.raises(ss.InputError, match=r"completions\.jsonl, interference\.csv, .* move them"):
         result.save(folder.root)
     assert sorted(folder.root.rglob("*")) == before
 

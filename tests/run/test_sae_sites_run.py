@@ -43,7 +43,7 @@ def test_a_run_works_at_all_heads(tiny_model, tmp_path):
 def test_a_run_refuses_a_transcoder_before_it_starts(tiny_model, tmp_path):
     out = "blocks.4.hook_mlp_out"
     given = config(out, random_transcoder(tiny_model.cfg.d_model, 4), tmp_path / "sae")
-    with pytest.raises(InputError, match=r"reads blocks\.4\.mlp\.hook_in.*Python functions"):
+    with pytest.raises(InputError, match=r"reads from blocks\.4\.mlp\.hook_in.*Python functions"):
         ss.run(given, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

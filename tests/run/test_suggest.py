@@ -76,6 +76,7 @@ def test_a_model_that_writes_nothing_is_no_measure_of_broken_texts(
         ss.suggest_alpha(tiny_model, vector, prompts, hook_name=HOOK)
 
 
+@pytest.mark.slow
 def test_strengths_tried_together_are_those_tried_one_at_a_time(
     tiny_model, prompts, vector, monkeypatch
 ):

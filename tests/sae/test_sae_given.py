@@ -63,6 +63,7 @@ def test_another_model_is_not_trained_on_the_tiny_models_corpus_unasked(random_m
         train_sae(random_model, TrainSpec(d_sae=32), HOOK, tmp_path / "sae")
 
 
+@pytest.mark.slow
 def test_an_earlier_sae_is_kept_and_a_corpus_read_again_is_counted(
     random_model, small, tmp_path, capsys
 ):
