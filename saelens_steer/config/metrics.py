@@ -86,7 +86,7 @@ def check_columns(names: Sequence[str], own: Sequence[str] = ()) -> None:
             raise InputError(f"metric {name!r} has the name of a built-in one: give another name")
     for i, name in enumerate(names):
         if name in names[:i]:
-            raise InputError(f"two metrics write the column {name!r}: rename or leave out one")
+            raise InputError(f"two metrics write the column {name!r}: rename one, or leave one out")
         if not name.strip():
             raise InputError("a metric's name must not be empty")
         if name in TABLE_COLUMNS or any(name == f"{n}{s}" for n in names for s in SUFFIXES):

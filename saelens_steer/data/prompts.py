@@ -158,7 +158,7 @@ def _prompt(row: dict[str, Any], where: str, number: int) -> Prompt:
     domain, answer = _optional(row, "domain", where) or "", _optional(row, "answer", where)
     given = _listed(row)
     if isinstance(row.get("messages"), list) and isinstance(row.get("text"), str):
-        raise InputError(f"{where} has both 'messages' and 'text': leave out one")
+        raise InputError(f"{where} has both 'messages' and 'text': leave one out")
     _say_misspelt(row)
     if given is None:
         return Prompt(id_, text_of(row, where, TEXT_COLUMNS), domain, answer)
@@ -166,7 +166,7 @@ def _prompt(row: dict[str, Any], where: str, number: int) -> Prompt:
         return Prompt(id_, "", domain, answer, ids=given)
     messages, last = _asked(given, where)
     if last and answer:
-        raise InputError(f"{where} has two answers, 'answer' and a last turn: leave out one")
+        raise InputError(f"{where} has two answers, 'answer' and a last turn: leave one out")
     return Prompt(id_, "", domain, answer or last, messages=messages)
 
 

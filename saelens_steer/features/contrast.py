@@ -80,7 +80,7 @@ class Selection:
                 few = f"only {len(own)} of {self.k}" if own else "none"
                 found.append(f"Features that favour {side} by {self.score}: {few}.")
             if own and self.score in CONTRASTS:
-                best = float(self._favour(side, "auroc")[own].abs().max())
+                best = float(self._favour(side, "auroc").loc[own].abs().max())
                 if best < SEPARATES:
                     found.append(
                         f"The features for {side} hardly separate it: their AUROC is within "
@@ -93,7 +93,8 @@ class Selection:
         middle, sign = 0.5 if score == "auroc" else 0.0, 1 if side == self.positive else -1
         if self.reference is not None and side == self.negative:
             sign, score = 1, f"negative_{score}"
-        return sign * (self.scores[score] - middle)
+        values: Any = self.scores[score]
+        return sign * (values - middle)
 
     @property
     def features(self) -> list[int]:

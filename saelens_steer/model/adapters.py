@@ -80,7 +80,7 @@ def read_adapter(name: str, folder: Path) -> Adapter:
     _check_files(name, folder)
     if importlib.util.find_spec("peft") is None:
         raise InputError(
-            f"{name} is a LoRA adapter for {base}, and merging it needs the package peft: "
+            f"{name} is a LoRA adapter for {base}, and merging it needs the peft package: "
             "pip install saelens-steer[peft]"
         )
     return Adapter(name, folder, base, about.get("revision"))

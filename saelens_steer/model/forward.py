@@ -293,7 +293,7 @@ def resid_gradient(
         raise InputError(
             "Attribution found no finite gradient, as happens with a TransformerBridge in "
             "compatibility mode and padded rows: load the model with load_model, or use prompts of "
-            "one length."
+            "the same length."
         )
     gradient = flat(hook_name, gradient)
     return torch.where(mask[..., None].to(gradient.device), gradient.float(), 0.0)

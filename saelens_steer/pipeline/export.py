@@ -43,14 +43,14 @@ def export_vectors(
     chosen = list(dict.fromkeys(features or _candidates(known)))
     if not chosen:
         raise InputError(
-            f"{folder} names no candidates: run the step select there, or give --feature"
+            f"{folder} names no candidates: run the select step there, or give --feature"
         )
     if kind == ".gguf" and len(chosen) > 1:
         raise InputError(
             f"a .gguf file holds one vector per layer, not {len(chosen)}: choose one with --feature"
         )
     if not run.current("sae").is_dir():
-        raise InputError(f"{folder} holds no SAE: run the step train there")
+        raise InputError(f"{folder} holds no SAE: run the train step there")
     sae, about = load_sae(folder / "sae"), read_mapping(folder / "provenance.json")
     model = about.get("model", {})
     rows = {f"feature_{f}": sae.W_dec[check_feature(sae, f)].detach().float() for f in chosen}

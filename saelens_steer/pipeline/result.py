@@ -146,7 +146,7 @@ class Result:
         if not place.exists():
             raise InputError(f"there is no folder {place}")
         if not RunFolder(place).current("sweep").is_dir():
-            raise InputError(f"{place} holds no result: it has no current folder sweep/")
+            raise InputError(f"{place} holds no result: it has no up-to-date sweep/ folder")
         run = read_run(place)
         rows = read_parquet(place / "sweep")
         sweep, misfits = run.spec.get("sweep") or {}, run.provenance.get("misfits") or []

@@ -24,7 +24,7 @@ def verify(run_dir: str | Path) -> list[str]:
     """
     folder = RunFolder(run_dir)
     if not folder.path(STATE).is_dir():
-        raise InputError(f"{run_dir} is not a run folder: it holds no folder {STATE}")
+        raise InputError(f"{run_dir} is not a run folder: it has no {STATE} folder")
     checked = dict(_verdicts(folder))
     if bad := sorted(name for name, is_whole in checked.items() if not is_whole):
         are = "is missing or was" if len(bad) == 1 else "are missing or were"

@@ -216,8 +216,9 @@ def _of_words(hook_name: str | None, word: str | None) -> str | None:
     found = _mlp_input(word) or hook_of_word(word)
     if found is None:
         raise InputError(
-            f"the transcoder's metadata names {word!r}, which is not a known tensor: correct "
-            "hf_hook_name (hf_hook_name_out) in its cfg.json, such as model.layers.5.mlp.input"
+            f"the transcoder's metadata names {word!r}, which is not a known tensor: in its "
+            "cfg.json, set hf_hook_name (or hf_hook_name_out) to one such as "
+            "model.layers.5.mlp.input"
         )
     if hook_name is not None and hook_layer(hook_name) != hook_layer(found):
         raise InputError(

@@ -162,7 +162,7 @@ def orthogonal_part(
     if others.shape[1] != len(direction):
         raise InputError(
             f"orthogonal_to has width {others.shape[1]}, but the direction has {len(direction)}: "
-            "take both at one hook"
+            "take both from the same hook"
         )
     basis, v = _basis(others), direction.double()
     left = v - (v @ basis.T) @ basis

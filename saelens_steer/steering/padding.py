@@ -65,8 +65,8 @@ def real_tokens(tokens: Ids, padding: Padding, mask: Mask | None, ends_matter: b
     if ends_matter and not (padding.on_the_right and bool((trailing == 0).any())):
         row = int(trailing.argmax())
         raise InputError(
-            f"row {row} ends in {int(trailing[row])} tokens {padding.pad}, which serve here both "
-            "as padding and as end of text, so where the text ends is ambiguous: pass an "
+            f"row {row} ends in {int(trailing[row])} tokens with id {padding.pad}, which serve "
+            "both as padding and as end of text here, so where the text ends is ambiguous: pass an "
             "attention_mask with zeros at the padding, or pad on the left"
         )
     return real & text

@@ -49,7 +49,7 @@ class SteeringVectors:
         found = {n: v for n, v in self.vectors.items() if self.hook_names[n] in places}
         if not found:
             hooks = ", ".join(sorted(set(self.hook_names.values())))
-            raise InputError(f"no vector is at {hook_name}, only at {hooks}: steer there")
+            raise InputError(f"there is no vector at {hook_name}, only at {hooks}: steer there")
         return found
 
     def __repr__(self) -> str:
@@ -148,7 +148,8 @@ def _check(held: SteeringVectors, where: str) -> None:
     shapes = {tuple(vector.shape) for vector in held.vectors.values()}
     if len(shapes) > 1 or len(min(shapes)) != 1 or min(shapes) == (0,):
         raise InputError(
-            f"{where}: vectors should be one-dimensional and of one width, not {sorted(shapes)}"
+            f"{where}: vectors should be one-dimensional and all of the same width, not "
+            f"{sorted(shapes)}"
         )
     for name, vector in held.vectors.items():
         hook_layer(held.hook_names[name])

@@ -149,7 +149,9 @@ def test_a_gradient_of_padded_rows_is_right_or_refused(plain, processed):
     try:
         ours = resid_gradient(processed, tokens, mask, hook, of)
     except InputError as error:
-        assert isinstance(processed, TransformerBridge) and "prompts of one length" in str(error)
+        assert isinstance(processed, TransformerBridge) and "prompts of the same length" in str(
+            error
+        )
         return
     theirs = resid_gradient(plain, tokens, mask, hook, of)
     if plain.cfg.normalization_type == "LN":  # a centred stream has no gradient along ones

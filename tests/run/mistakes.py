@@ -67,7 +67,7 @@ CONFIGS = {
     "metrics: []": "metrics: should not be empty",
     "metrics: [latex_firs, kl]": "unknown metric 'latex_firs'; did you mean 'latex_first'?",
     "metrics: [own.entropy, kl]": "if it is a function, write own:entropy",
-    "metrics: [kl, kl]": "two metrics write the column 'kl': rename or leave out one",
+    "metrics: [kl, kl]": "two metrics write the column 'kl': rename one, or leave one out",
     "metrics: [latex_first]": "should include a logit metric, such as kl or a margin",
     "metrics: ['nowhere:metric', kl]": "cannot import 'nowhere'",
     "metrics: ['configs.tiny.transport:mention_transport', kl]": "did you mean 'mentions_tr",

@@ -206,9 +206,9 @@ def test_an_annotated_image_is_kept_and_a_users_own_is_refused_or_left_alone(dra
 @pytest.mark.parametrize(
     ("stale", "options", "complaint"),
     [
-        ("select", (), "names no candidates: run the step select there"),
+        ("select", (), "names no candidates: run the select step there"),
         ("train", (), "names no candidates"),
-        ("train", ("--feature", 3), "holds no SAE: run the step train there"),
+        ("train", ("--feature", 3), "holds no SAE: run the train step there"),
     ],
 )
 def test_vectors_of_a_stale_selection_or_sae_are_not_exported(

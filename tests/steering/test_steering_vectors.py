@@ -209,7 +209,7 @@ def test_two_vectors_of_one_layer_are_no_control_vector(tmp_path):
     [
         (lambda v: v | {"b": torch.full((WIDTH,), float("nan"))}, "b has entries that are not fin"),
         (lambda v: v | {"b": torch.full((WIDTH,), 1e39, dtype=torch.float64)}, "not finite"),
-        (lambda v: v | {"b": torch.ones(WIDTH + 1)}, "of one width"),
+        (lambda v: v | {"b": torch.ones(WIDTH + 1)}, "of the same width"),
         (lambda v: v | {"b": torch.ones(1, WIDTH)}, "one-dimensional"),
         (lambda v: {}, "there are no vectors"),
     ],

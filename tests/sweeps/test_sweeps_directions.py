@@ -157,7 +157,7 @@ ELSEWHERE = {"v": "blocks.1.hook_resid_pre", "w": "blocks.3.hook_resid_pre"}
         ),
         (
             lambda v: {"directions": ss.SteeringVectors({"v": v, "w": v}, ELSEWHERE)},
-            f"no vector is at {HOOK}, only at blocks.1.hook_resid_pre, blocks.3",
+            f"there is no vector at {HOOK}, only at blocks.1.hook_resid_pre, blocks.3",
         ),
         (
             lambda v: {"sae": None, "directions": ss.SteeringVectors({"v": v, "w": v}, ELSEWHERE)},

@@ -64,7 +64,7 @@ def gguf_package() -> Any:
     try:
         import gguf
     except ImportError:
-        raise InputError("GGUF files need the package gguf: install saelens-steer[gguf]") from None
+        raise InputError("GGUF files need the gguf package: install saelens-steer[gguf]") from None
     return gguf
 
 
