@@ -60,7 +60,7 @@ def table(found: list[dict[str, Any]]) -> str:
                 hits = sum(s for is_it, s in said if is_it == of)
                 n = sum(is_it == of for is_it, _ in said)
                 low, high = interval(hits, n)
-                cells += [f"{hits} / {n}", f"{low:.1%} – {high:.1%}"]
+                cells += [f"{hits} / {n}", f"{100 * low:.1f} % – {100 * high:.1f} %"]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
