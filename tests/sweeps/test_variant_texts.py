@@ -67,7 +67,10 @@ WHERE = [
 ]
 
 
-@pytest.mark.parametrize(("temperature", "where"), [(0.0, {}), *((1.5, where) for where in WHERE)])
+GREEDY = [pytest.param(0.0, where, marks=pytest.mark.slow if where else []) for where in WHERE]
+
+
+@pytest.mark.parametrize(("temperature", "where"), [*GREEDY, *((1.5, where) for where in WHERE)])
 def test_texts_are_those_of_one_variant_at_a_time(random_model, variants, temperature, where):
     alone = texts(random_model, variants, 1, temperature, **where)
     for batch_size in (7, 100):
