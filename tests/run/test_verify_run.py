@@ -116,7 +116,7 @@ def test_the_config_never_coexists_with_tables_of_another_config(config, copy, c
     folder = RunFolder(copy)
     assert folder.has("features.json") and not folder.has("claims.csv")
     assert {"claims.csv", "report.html", "sweep/rows-00000.parquet"} <= {*folder.stale()}
-    with pytest.raises(InputError, match="no current"):
+    with pytest.raises(InputError, match="no up-to-date"):
         ss.Result.load(copy)
     verify(copy)
 
