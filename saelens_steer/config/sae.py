@@ -41,6 +41,10 @@ class TrainSpec(Spec):
     epochs. null: compute fresh activations throughout. The cache is on the model's device in its
     dtype: cached_tokens × d_model × 2 bytes in bfloat16, or 6.9 GB for 3,000,000 tokens at a width
     of 1,152."""
+    cache_folder: str | None = None
+    """Also keep the cached activations in this folder, in shards. An interrupted training then
+    continues with the shards it has, and further SAEs on the same model, hook and texts read them
+    all; give these one corpus_seed. null: in memory only."""
     patience: Count | None = None
     """Stop after this many consecutive epochs in which the held-out loss does not fall by 0.1 % of
     its best; training_tokens is then an upper limit. Needs cached_tokens."""
@@ -65,6 +69,14 @@ class TrainSpec(Spec):
     last one. Resuming is not exact (weights drift by 0.01 to 0.02), so quality.json and the
     provenance record where it happened. false: an interrupted training restarts."""
     seed: Seed = 0
+    """Initial weights, and the order of the activations."""
+    corpus_seed: Seed | None = None
+    """Order of the texts, and which are held out. null: the same as seed."""
+
+    @property
+    def texts_seed(self) -> int:
+        """`corpus_seed`, or the seed it defaults to."""
+        return self.seed if self.corpus_seed is None else self.corpus_seed
 
     def check_size(self, d_in: int = 1, device: str | None = None) -> None:
         """Raise InputError if the SAE, a batch or the cached activations exceed the memory.
@@ -110,6 +122,8 @@ class TrainSpec(Spec):
             )
         if self.patience is not None and cached is None:
             raise ValueError("patience counts epochs of cached activations: set cached_tokens")
+        if self.cache_folder is not None and cached is None:
+            raise ValueError("cache_folder keeps cached activations: set cached_tokens")
         return self
 
     @model_validator(mode="after")
@@ -156,6 +170,8 @@ class GridSpec(Spec):
     normalize: Literal["none", "mean_scale"] = "none"
     lr: float | None = Field(default=None, gt=0)
     """null: the lr of train."""
+    seed: Seed | None = None
+    """Initial weights, and the order of the activations; null: the seed of train."""
 
     def specs(self, train: TrainSpec) -> dict[str, TrainSpec]:
         """Name → spec of each SAE: `train` with this architecture and these options."""
@@ -179,6 +195,8 @@ class GridSpec(Spec):
                 "options": self.options | varied,
                 "normalize": self.normalize,
                 "lr": self.lr or train.lr,
+                "seed": train.seed if self.seed is None else self.seed,
+                "corpus_seed": train.texts_seed,
                 "cached_tokens": train.cached_tokens or train.training_tokens,
             }
             found[name] = TrainSpec.model_validate(train.model_dump() | changes)

@@ -59,3 +59,4 @@ from .provenance import REMEMBERED as REMEMBERED
 from .provenance import model_fingerprint as model_fingerprint
 from .provenance import model_provenance as model_provenance
 from .provenance import origin_of as origin_of
+from .provenance import weights_digest as weights_digest

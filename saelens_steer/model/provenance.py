@@ -55,8 +55,12 @@ def model_fingerprint(model: Model) -> str:
 
     For a model that `load_model` did not load: sha256 of its current parameters.
     """
-    if origin := origin_of(model):
-        return origin.fingerprint
+    origin = origin_of(model)
+    return origin.fingerprint if origin else weights_digest(model)
+
+
+def weights_digest(model: Model) -> str:
+    """sha256 of the model's current parameters."""
     digest = hashlib.sha256()
     for name, weight in sorted(model.named_parameters()):
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())

@@ -180,7 +180,7 @@ def _check_widths(run: RunContext, width: int, pushed_at: set[str | None]) -> No
 def _check_future_sae(run: RunContext, train: TrainSpec, encoded_at: set[str]) -> None:
     check_contexts(run.model, train)
     check_train_spec(train)
-    load_corpus(train.corpus, run.model.tokenizer, 1, train.seed)  # raises if it has no text
+    load_corpus(train.corpus, run.model.tokenizer, 1, train.texts_seed)  # raises if it has no text
     if _counts_firing(run.spec):
         check_unsigned(train.architecture)
     for hook_name in encoded_at - {*same_places(run.hook_name)}:

@@ -29,9 +29,13 @@ TRANSPORT = {
 """Server settings that decide how requests are sent, but not what is answered."""
 
 
+UNRELATED = {"resume", "cache_folder"}
+"""Training settings that do not change the SAE."""
+
+
 def grid_specs(spec: RunSpec) -> dict[str, object]:
     """The settings that decide each SAE of the grid, by name."""
-    return {name: one.model_dump(exclude={"resume"}) for name, one in spec.sae.grid_specs.items()}
+    return {name: one.model_dump(exclude=UNRELATED) for name, one in spec.sae.grid_specs.items()}
 
 
 def _cache(spec: RunSpec) -> list[object]:
@@ -40,8 +44,8 @@ def _cache(spec: RunSpec) -> list[object]:
 
 
 def _train(spec: RunSpec) -> list[object]:
-    # Resuming does not change the SAE, and load.corpus only changes its quality figures.
-    unrelated = {"train": {"resume"}, "load": {"corpus"}}
+    # load.corpus only changes the SAE's quality figures
+    unrelated = {"train": UNRELATED, "load": {"corpus"}}
     sae = spec.sae.model_dump(include={"train", "load"}, exclude=unrelated)
     return [MODEL, HOOK, sae, SAE_SOURCE]
 

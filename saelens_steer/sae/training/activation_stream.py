@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from saelens_steer.activations import keep_ordinary, without_sinks
 from saelens_steer.config import TrainSpec
 from saelens_steer.data import diagnostic_positions
-from saelens_steer.errors import InputError
+from saelens_steer.errors import InputError, one_line
+from saelens_steer.files import write_with
 from saelens_steer.tensors import Mask, Tokens, Vectors
 
 Cache = Float[Tensor, "cached d_in"]
+
+SHARD, COUNTS = 16_384, ("batches_read", "sinks_dropped")
+"""Least number of vectors in a shard, and what it records of the stream up to its end."""
 
 EMPTY_BATCHES = 200
 """Consecutive batches without a token to train on before giving up."""
@@ -31,7 +40,7 @@ class ActivationStream:
         self.store = store
         self.tokenizer = tokenizer
         self.spec = spec
-        self.sinks_dropped = 0
+        self.sinks_dropped = self.batches_read = 0
 
     @torch.no_grad()
     def kept(self, *, repeat: bool) -> Iterator[Vectors]:
@@ -42,7 +51,7 @@ class ActivationStream:
         empty = 0
         while not repeat or empty < EMPTY_BATCHES:
             try:
-                tokens = self.store.get_batch_tokens(raise_at_epoch_end=not repeat)
+                tokens = self._tokens(repeat)
             except StopIteration:
                 return
             wanted = self._wanted(tokens)
@@ -56,6 +65,16 @@ class ActivationStream:
             f"{EMPTY_BATCHES} consecutive batches of the corpus have no token to train on: tokens "
             f"is {self.spec.tokens}, max_norm is {self.spec.max_norm}; change these or the corpus"
         )
+
+    def skip(self, batches: int) -> None:
+        """Read on to after this batch of the corpus, without computing activations."""
+        while self.batches_read < batches:
+            self._tokens(repeat=False)
+
+    def _tokens(self, repeat: bool) -> Tokens:
+        tokens: Tokens = self.store.get_batch_tokens(raise_at_epoch_end=not repeat)
+        self.batches_read += 1
+        return tokens
 
     def _activations(self, tokens: Tokens, wanted: Mask) -> Vectors:
         vectors = self.store.get_activations(tokens)[wanted.to(self.store.device)]
@@ -82,6 +101,38 @@ def at_least(kept: Iterable[Vectors], n: int) -> list[Vectors]:
         if have >= n:
             break
     return parts
+
+
+def kept_in(folder: Path, stream: ActivationStream, dtype: torch.dtype) -> Iterator[Vectors]:
+    """Yield the stream in shards, of which the folder keeps each and computes only those it lacks.
+
+    Raises InputError for a damaged shard.
+    """
+    for number in itertools.count():
+        file = folder / f"{number:05}.safetensors"
+        if file.is_file():
+            shard = _shard_in(file)
+            stream.skip(int(shard["batches_read"]))
+            stream.sinks_dropped = int(shard["sinks_dropped"])
+        else:
+            parts = at_least(stream.kept(repeat=False), SHARD)
+            if not parts:
+                return
+            counts = {key: torch.tensor(getattr(stream, key)) for key in COUNTS}
+            shard = {"vectors": torch.cat(parts).to(dtype), **counts}
+            write_with(file, partial(save_file, shard))
+        yield shard["vectors"]
+
+
+def _shard_in(file: Path) -> dict[str, Tensor]:
+    try:
+        shard = load_file(file)
+        return {key: shard[key] for key in ("vectors", *COUNTS)}
+    except (SafetensorError, OSError, KeyError) as error:
+        raise InputError(
+            f"{file} is not a shard of cached activations ({one_line(error)}): delete it, and it "
+            "is computed again"
+        ) from None
 
 
 def cached(kept: Iterable[Vectors], n: int, dtype: torch.dtype) -> Cache:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from sae_lens.training.activations_store import ActivationsStore
 from sae_lens.training.mixing_buffer import mixing_buffer
 
 from saelens_steer.config import TrainSpec
-from saelens_steer.files import read_json
+from saelens_steer.files import digest, read_json
+from saelens_steer.model import model_fingerprint, weights_digest
 from saelens_steer.progress import Note, is_terminal, progress
 from saelens_steer.sae.training.activation_stream import (
     ActivationStream,
@@ -23,12 +25,14 @@ from saelens_steer.sae.training.activation_stream import (
     at_least,
     cached,
     epochs,
+    kept_in,
 )
 from saelens_steer.sae.training.config import BUFFER_BATCHES
 from saelens_steer.sae.training.log import Logger, held_out_line, log_line
-from saelens_steer.sae.training.resume import STATE, keep_state
+from saelens_steer.sae.training.resume import STATE, keep_state, texts_digest
 from saelens_steer.sae.training.scaling import Scaling, scaling_of
 from saelens_steer.tensors import Vectors
+from saelens_steer.version import __version__
 
 LOG_EVERY, LOG_LINES = 5, 2000
 """Steps between log lines, and the number of lines above which the interval grows."""
@@ -206,7 +210,21 @@ def gather(runner: Runner) -> Cache:
     assert n is not None
     if runner.resumed_at:  # SAELens has advanced the store to where training stopped
         runner.stream = runner.stream_of(runner.texts)
-    return cached(runner.stream.kept(repeat=False), held_out_tokens(n) + n, runner.dtype)
+    kept = runner.stream.kept(repeat=False)
+    if (name := runner.spec.cache_folder) is not None:
+        kept = kept_in(Path(name) / _made_from(runner), runner.stream, runner.dtype)
+    return cached(kept, held_out_tokens(n) + n, runner.dtype)
+
+
+def _made_from(runner: Runner) -> str:
+    """The folder name of these activations: a digest of what decides them."""
+    spec, texts = runner.spec, texts_digest(runner.texts["text"])
+    decide = ("tokens", "prepend_bos", "max_norm", "context_size", "batch_tokens")
+    settings = [getattr(spec, key) for key in decide]
+    model = [type(runner.model).__name__, model_fingerprint(runner.model)]
+    model += [weights_digest(runner.model), str(runner.dtype)]  # it may have been edited in memory
+    made_by = [__version__, version("torch"), version("transformer-lens")]
+    return digest(runner.cfg.hook_name, model, texts, settings, made_by)
 
 
 def held_out_tokens(cached_tokens: int) -> int:

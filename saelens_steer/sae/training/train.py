@@ -79,7 +79,7 @@ def train_sae(
 def load_texts(model: Any, spec: TrainSpec) -> tuple[Any, Any]:
     """Training texts and held-out texts. Raises InputError if either cannot fill one context."""
     wanted = _text_tokens(spec)
-    corpus, held = counted_corpus(spec.corpus, model.tokenizer, wanted, spec.seed)
+    corpus, held = counted_corpus(spec.corpus, model.tokenizer, wanted, spec.texts_seed)
     least = min(MOST_SHARE, HELD_OUT_LEAST / _text_tokens(spec))
     training, held_out = split_corpus(corpus, max(HELD_OUT_SHARE, least))
     for texts in (training, held_out):
@@ -209,9 +209,9 @@ def split_corpus(corpus: Any, share: float = HELD_OUT_SHARE) -> tuple[Any, Any]:
 
 SHARED = (
     *("corpus", "prepend_bos", "tokens", "cached_tokens", "context_size", "max_norm"),
-    *("batch_tokens", "seed"),
+    *("batch_tokens", "texts_seed"),
 )
-"""Settings shared by all SAEs of a grid: they decide the activations and their order."""
+"""Settings shared by all SAEs of a grid: they decide the activations."""
 
 
 class SAEGrid:
@@ -240,7 +240,8 @@ class SAEGrid:
             check_contexts(model, spec)
             check_train_spec(spec)
             if any(getattr(spec, key) != getattr(first, key) for key in SHARED):
-                raise InputError(f"the SAEs of a grid must share {', '.join(SHARED)}")
+                shared = ", ".join(SHARED).replace("texts_seed", "corpus_seed")
+                raise InputError(f"the SAEs of a grid must share {shared}")
         if first.cached_tokens is None:
             raise InputError("the SAEs of a grid share cached activations: set cached_tokens")
         self.model, self.specs, self.hook_name = model, dict(specs), hook_name
