@@ -106,11 +106,11 @@ def check_disjoint(steered: Sequence[Prompt], selecting: Sequence[Prompt]) -> No
     selected_on = {p.content for p in selecting}
     shared = {p.content: p.text or str(p.ids) for p in steered if p.content in selected_on}
     if shared:
-        are = "is" if len(shared) == 1 else "are"
+        are, first = ("is", "") if len(shared) == 1 else ("are", "the first: ")
         example = min(shared.values())[:60]
         raise InputError(
-            f"{count(len(shared), 'prompt')} {are} both steered and used for selection, "
-            f"such as {example!r}: select features on different prompts"
+            f"{count(len(shared), 'prompt')} {are} both steered and used for selection "
+            f"({first}{example!r}): select features on different prompts"
         )
 
 

@@ -144,7 +144,7 @@ def _dose(grid: RowGrid, own: pd.DataFrame) -> Iterator[str]:
         shown = ", ".join([*names[:NAMED], *(["…"] if len(names) > NAMED else [])])
         yield (
             f"{len(names)} of {count(int(known.sum()), 'direction')} never changed an activation "
-            f"({shown}): steering along them tested nothing."
+            f"({shown}): steering along {'it' if len(names) == 1 else 'them'} tested nothing."
         )
     smallest, largest = (dose[~still][:, sizes == size] for size in (sizes.min(), sizes.max()))
     weak, strong = (_mean(part) for part in (largest, smallest))

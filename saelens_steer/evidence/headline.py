@@ -114,8 +114,9 @@ def _comparison(best: Any, ours: pd.DataFrame, p_best: float, alike: str) -> str
         return f"{do}, {so} more than random directions"
     if p_best < LEVEL:
         return f"{do} (p = {p_best:.2g}{f' for the best of {tested}' if n > 1 else ''})"
+    more = "does" if passing == 1 else "do"
     return (
-        f"{do}; {passing} of {tested} do more than random directions (q < {LEVEL:g}), "
+        f"{do}; {passing} of {tested} {more} more than random directions (q < {LEVEL:g}), "
         f"but the best of {n} random ones often does as much as this one (p = {p_best:.2g})"
     )
 

@@ -174,10 +174,10 @@ class Client:
                 if tried >= self.spec.retries:
                     raise LabelError("unanswered", f"{failure}{tries}") from None
                 if asked > LONGEST_WAIT:
-                    hours = f"the server asks to wait {asked / 3600:.1f} hours"
+                    hours = f"the server asks for a wait of {asked / 3600:.1f} hours"
                     raise LabelError("unanswered", f"{failure}; {hours}{tries}") from None
             if asked > LONGEST_BACKOFF:
-                say(f"{self.spec.base_url} asks to wait {asked:.0f} seconds")
+                say(f"{self.spec.base_url} asks for a wait of {asked:.0f} seconds")
             backoff = self.spec.backoff * 2**tried * random.uniform(0.5, 1)
             self.sleep(asked + min(LONGEST_BACKOFF, backoff))
             tried += 1

@@ -71,8 +71,8 @@ def given_prompts(model: Model, prompts: Sequence[PromptLike]) -> list[Prompt]:
     for number, prompt in enumerate(found):
         if (other := seen.setdefault(prompt.id, number)) != number:
             raise InputError(
-                f"prompts[{other}] and prompts[{number}] have the same id {prompt.id!r}: give one "
-                "another id"
+                f"prompts[{other}] and prompts[{number}] have the same id {prompt.id!r}: give "
+                "one of them a different id"
             )
     return found
 

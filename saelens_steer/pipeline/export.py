@@ -122,5 +122,6 @@ def generate_topic(spec: RunSpec, out: str | Path) -> Path:
         options = {"batch_size": size, "template": spec.template, "note": note}
         answered = with_answers(model, prompts, spec.select.answer_tokens, **options)
     if empty := sum(not prompt.answer for prompt in answered):
-        say(f"{empty} of {missing} continuations are empty: the model stopped immediately")
+        are = "is" if empty == 1 else "are"
+        say(f"{empty} of {missing} continuations {are} empty: the model stopped immediately")
     return write_jsonl(Path(out), [prompt.to_row() for prompt in answered])

@@ -125,7 +125,8 @@ def _panel(run: RunTables, claims: dict[str, pd.DataFrame]) -> dict[str, Any]:
 def _count_sentence(run: RunTables, own: pd.DataFrame, metric: str) -> str:
     more, null = (list(own["verdict"]).count(v) for v in (PASSES, FAILS))
     untested, total = len(own) - more - null, len(set(run.claims["direction"]))
-    who = f"{len(own)} of {total} candidates were measured" if len(own) < total else ""
+    were = "was" if len(own) == 1 else "were"
+    who = f"{len(own)} of {total} candidates {were} measured" if len(own) < total else ""
     k, label = short(int(max(own["n_controls"]))), name_label(metric)
     if untested == len(own):
         least = short(least_controls(len(own)))
@@ -195,8 +196,9 @@ def _baseline_sentence(metric: str, counts: list[Sorted], reaches: list[float], 
     if min(counts)[0] < 0:
         return f"There are too few controls to test the features; {far}."
     own, baseline = (text for _, text in counts)
+    move = "moves" if own.startswith("1 ") else "move"
     return (
-        f"{own} features move {metric} more than random directions do, against {baseline} for "
+        f"{own} features {move} {metric} more than random directions do, against {baseline} for "
         f"the baseline; {far}."
     )
 

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 from saelens_steer.metrics.code import fences
-from saelens_steer.numbers import decimals, short
+from saelens_steer.numbers import count, decimals, short
 from saelens_steer.report.markup import render
 from saelens_steer.report.run_folder import RunTables, claims_on, metric_names
 from saelens_steer.report.theme import name_label, quoted
@@ -194,7 +194,7 @@ def segments(text: str) -> list[list[str]]:
 
 def _length(record: dict[str, Any]) -> str:
     cut = ", cut at the token limit" if record.get("truncated") else ""
-    return f"{short(record['n_tokens'])} tokens{cut}"
+    return f"{count(record['n_tokens'], 'token')}{cut}"
 
 
 def _brief(text: str, most: int) -> str:

@@ -29,7 +29,7 @@ from saelens_steer.model import (
 )
 from saelens_steer.model.hooks import HEADS
 from saelens_steer.model.model_class import Model, is_bridge, tokenizer_of
-from saelens_steer.numbers import percent
+from saelens_steer.numbers import count, percent
 from saelens_steer.sae.finite import unfinite
 from saelens_steer.sae.fit import fit_figures
 from saelens_steer.sae.misfit import (
@@ -131,7 +131,7 @@ def audit_cached(sae: SAE[Any], activations: Activations) -> Audit:
     """
     if activations.tokens != "all":
         return Audit(
-            notes=("the activations may not be of all tokens, so the fit was not audited",)
+            notes=("the activations might not cover all tokens, so the fit was not audited",)
         )
     later = np.flatnonzero(activations.index["position"].to_numpy() > 0)
     n = min(N_TOKENS, len(later))
@@ -168,7 +168,10 @@ def audit_tokens(
 def _broken(sae: SAE[Any]) -> Iterator[str]:
     """A sentence for each weight that is not finite."""
     for name, _ in unfinite(sae):
-        yield f"its {name} has values that are not finite: the file or its dtype is damaged"
+        yield (
+            f"its {name} has values that are not finite: the file is damaged, or its dtype too "
+            "narrow"
+        )
 
 
 class _Sites:
@@ -241,9 +244,9 @@ class _Sites:
         best = max(fits, key=lambda n: fits[n])
         if fits[best] > 0 and more_unexplained(fits[begins], fits[best], BETTER_BOS):
             yield (
-                f"it explains {percent(fits[best])} of the variance of texts with {best} BOS "
-                f"tokens before them, but {percent(fits[begins])} with {begins}, as here: check "
-                "how texts are tokenized"
+                f"it explains {percent(fits[best])} of the variance of texts with "
+                f"{count(best, 'BOS token')} before them, but {percent(fits[begins])} with "
+                f"{begins}, as here: check how texts are tokenized"
             )
 
     def _with_bos(self, rest: Tokens, bos: int, n: int, size: int) -> float:

@@ -216,7 +216,9 @@ def _fold_factor(sae: SAE[Any], folder: Path, factor: float) -> None:
     """Make an SAE of factor · x read x, in place."""
     if sae.cfg.architecture() in ("matching_pursuit", *TRANSCODERS):
         kind = sae.cfg.architecture()
-        raise InputError(f"{folder}: scaled activations cannot be folded into a {kind} SAE")
+        raise InputError(
+            f"{folder}: the scale of its activations cannot be folded into a {kind} SAE"
+        )
     unit_decoder(sae)
     sae.fold_activation_norm_scaling_factor(factor)
 

@@ -159,7 +159,7 @@ def _overfit(training: Sequence[Line]) -> Faults:
         return []
     fact = (
         f"the SAE explains {percent(trained)} of the variance of training activations but only "
-        f"{percent(held_out)} on held-out ones"
+        f"{percent(held_out)} of that of held-out ones"
     )
     return [(fact, "train on more tokens, or use fewer features")]
 

@@ -112,7 +112,7 @@ def test_a_direction_that_changes_nothing_is_named_and_does_not_weaken_the_other
     rows = sound()
     rows.loc[rows["direction"] == "feature_1", "receipt_rel_norm"] = 0.0
     assert warned(rows) == [
-        "1 of 2 directions never changed an activation (feature 1): steering along them tested "
+        "1 of 2 directions never changed an activation (feature 1): steering along it tested "
         "nothing."
     ]
 

@@ -236,7 +236,7 @@ def test_a_wait_of_more_than_an_hour_leaves_the_question_unanswered(tmp_path):
     with serving(lambda q: error(429, Retry_After="86400")) as server:
         failure = failing(client(server, tmp_path))
     assert (failure.status, len(server.asked)) == ("unanswered", 1)
-    assert "asks to wait 24.0 hours" in str(failure)
+    assert "asks for a wait of 24.0 hours" in str(failure)
 
 
 @pytest.mark.parametrize("said", ["nan", "-3", "soon", "inf", "Sun, 29 Nov 1999 12:00:00 GMT"])

@@ -185,7 +185,7 @@ CALLS = {
     "ss.sweep(model, sae, [{'text': 'Add.'}], features=[1])": "[row['text'] for row in rows]",
     "ss.sweep(model, sae, ['word ' * 2000], features=[1])": "more than the model's n_ctx (512)",
     "ss.sweep(model, sae, [ss.Prompt('a', 'x'), ss.Prompt('a', 'y')], features=[1])": (
-        "give one another id"
+        "give one of them a different id"
     ),
     "ss.sweep(model, None, P, directions={'a': v})": "give hook_name=, such as 'blocks.4",
     "ss.sweep(model, None, P, features=[1], hook_name=HOOK)": "pass directions instead",

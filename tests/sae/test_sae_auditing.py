@@ -288,7 +288,7 @@ def test_a_cache_of_chosen_tokens_is_not_audited_and_prompts_count_alike(scene, 
     prompts = shipped_texts(scene.model)[:30]
     given = {"hook_name": HOOK, "chat": False, "max_norm": None}
     chosen = ss.cache_activations(scene.model, prompts, tokens="last", **given)
-    assert "may not be of all tokens" in str(audit_cached(random_sae(32, HOOK), chosen))
+    assert "might not cover all tokens" in str(audit_cached(random_sae(32, HOOK), chosen))
     whole = ss.cache_activations(scene.model, prompts, **given)
     assert audit_cached(sae, whole).passed
     vectors = whole.vectors.clone()

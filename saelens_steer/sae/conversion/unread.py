@@ -57,7 +57,8 @@ def check_tensors(file: Path, beside: Mapping[str, Tensor], sizes: tuple[int, in
             raise InputError(
                 f"{file} holds {name} {list(tensor.shape)} beside the SAE's weights, which may "
                 "change what the SAE computes: rename it activation_mean or activation_norm (which "
-                f"divides the input) if it is that, or write {ignoring(name)} if it changes nothing"
+                f"divides the input) if it is one of these, or write {ignoring(name)} if it "
+                "changes nothing"
             )
 
 
