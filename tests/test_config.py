@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from saelens_steer.config import (
@@ -391,11 +392,23 @@ def test_one_family_of_controls_is_written_as_its_name_and_several_as_a_list():
     assert parse_config({}, ["sweep.n_controls=0"]).sweep.families == ()
 
 
+def test_a_mapping_gives_each_family_its_number():
+    spec = parse_config({}, ["sweep.controls={covariance: 199, isotropic: 39}"])
+    assert spec.sweep.families == ("covariance", "isotropic")
+    assert spec.sweep.work(tested=1)[0] == 238
+    assert parse_config(yaml.safe_load(dump_config(spec))) == spec
+    both = {"controls": {"covariance": 9}, "n_controls": 9}
+    assert "leave n_controls out" in refusal({"sweep": both})
+
+
 @pytest.mark.parametrize(
     ("controls", "sentence"),
     [
         ("covarience", "should be one of covariance, isotropic, feature, permuted, token_differ"),
-        (["covariance", 3], "or a list of them"),
+        (["covariance", 3], "a list, or a mapping"),
+        ({"covariance": 0}, "a list, or a mapping"),
+        ({"covariances": 9}, "should be one of"),
+        ({}, "lists no family"),
         ([], "lists no family"),
         (["isotropic", "isotropic"], "lists a family twice"),
     ],

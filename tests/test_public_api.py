@@ -10,7 +10,7 @@ import subprocess
 import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -68,7 +68,8 @@ FUNCTIONS = [name for name in ss.__all__ if inspect.isfunction(getattr(ss, name)
 
 
 def plain(annotation: Any) -> frozenset[str]:
-    """The members of a type as a set of texts; a tuple counts as a sequence, an int as a float."""
+    """The members of a type as a set of texts; a tuple counts as a sequence, a dict as a
+    mapping, an int as a float."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is typing.Annotated:
         return plain(inner[0])
@@ -80,6 +81,8 @@ def plain(annotation: Any) -> frozenset[str]:
         return frozenset(map(repr, inner))
     if origin in (tuple, Sequence):
         return frozenset({f"list of {sorted(plain(inner[0]))}"})
+    if origin is dict:
+        return frozenset({str(Mapping[inner])})
     return frozenset({str(annotation)})
 
 

@@ -69,12 +69,12 @@ class SweepSpec(Spec):
     median. auto: 10 if an SAE is spliced in, otherwise no limit."""
     n_controls: CountOrZero = 512
     """K, the number of controls per family."""
-    controls: str | tuple[str, ...] = "covariance"
-    """Families of controls. Claims are tested against the first; each further one shows how the
-    result depends on the family, and costs as many rows again. covariance: N(0, Σ), with Σ of the
-    cached residuals. isotropic: uniform directions. feature: W_dec rows of other features that fire
-    about as often. permuted: directions under test with shuffled coordinates. token_difference:
-    x_a − x_b of two cached tokens."""
+    controls: str | tuple[str, ...] | dict[str, Count] = "covariance"
+    """Families of controls, or a mapping of each to its number. Claims are tested against the
+    first; each further one shows how the result depends on the family, and costs rows of its own.
+    covariance: N(0, Σ), with Σ of the cached residuals. isotropic: uniform directions. feature:
+    W_dec rows of other features that fire about as often. permuted: directions under test with
+    shuffled coordinates. token_difference: x_a − x_b of two cached tokens."""
     match: Match | None = None
     """What a control shares with its candidate: the norm of the push, or the mean KL from the
     unsteered model. null: kl if alpha_unit is kl, otherwise norm; candidates of equal norm then
@@ -99,14 +99,21 @@ class SweepSpec(Spec):
     @property
     def families(self) -> tuple[str, ...]:
         """Families of controls, that of the claims first; empty without controls."""
+        return tuple(self.controls_by_family)
+
+    @property
+    def controls_by_family(self) -> dict[str, int]:
+        """Family of controls → number, that of the claims first; empty without controls."""
+        if isinstance(self.controls, dict):
+            return self.controls
         families = (self.controls,) if isinstance(self.controls, str) else self.controls
-        return families if self.n_controls else ()
+        return dict.fromkeys(families, self.n_controls) if self.n_controls else {}
 
     def work(self, tested: int) -> tuple[int, int]:
         """Upper bounds for this many directions: their controls, and the directions with texts."""
         apart = tested if self.per_candidate_controls or self.alpha_unit == "max_act" else 1
-        n_controls, few = self.n_controls * len(self.families) * apart, self.completions
-        chosen = min(tested, 2 * few.top)
+        n_controls = sum(self.controls_by_family.values()) * apart
+        few, chosen = self.completions, min(tested, 2 * self.completions.top)
         of_each = few.n_controls * (chosen if apart > 1 else 1)
         return n_controls, chosen + min(of_each, n_controls)
 
@@ -155,16 +162,19 @@ class SweepSpec(Spec):
     @field_validator("controls", mode="wrap")
     @classmethod
     def _family_or_families(cls, value: Any, check: Any) -> Any:
-        wanted = ValueError(f"should be one of {', '.join(FAMILIES)}, or a list of them")
+        known = ", ".join(FAMILIES)
+        wanted = ValueError(f"should be one of {known}, a list, or a mapping of each to its number")
         try:
             given = check(value)
         except ValidationError:
             raise wanted from None
-        families = (given,) if isinstance(given, str) else given
+        families = (given,) if isinstance(given, str) else tuple(given)
         if any(family not in FAMILIES and not is_custom(family) for family in families):
             raise wanted
         if not families or len(set(families)) < len(families):
             raise ValueError("lists a family twice" if families else "lists no family")
+        if isinstance(given, dict):
+            return given
         return families[0] if len(families) == 1 else families
 
     @field_validator("features", mode="wrap")
@@ -193,6 +203,13 @@ class SweepSpec(Spec):
             check_sources(self.directions)
             if self.features != "candidates":
                 raise ValueError("set either features or directions, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _one_number_per_family(self) -> SweepSpec:
+        default = type(self).model_fields["n_controls"].default
+        if isinstance(self.controls, dict) and self.n_controls != default:
+            raise ValueError("controls states the number of each family: leave n_controls out")
         return self
 
     @model_validator(mode="after")

@@ -80,8 +80,8 @@ def with_controls(
     spec.check_size(len(measurement.prompts), bool(measurement.text_metrics), len(tested))
     inputs = ControlInputs(d_model, activations, tested.vectors, tested.features, sae, rates)
     everything = tested
-    for family in spec.families:
-        drawn = controls_of(family, spec.n_controls, inputs, spec.seed)
+    for family, n in spec.controls_by_family.items():
+        drawn = controls_of(family, n, inputs, spec.seed)
         everything += (
             per_candidate_controls(family, drawn, tested)
             if spec.per_candidate_controls

@@ -109,7 +109,7 @@ def sizes_of_work(run: RunContext, measurement: Measurement, sizes: WorkSizes) -
         default = "" if "label" in spec.model_fields_set else " (label: null leaves them out)"
         what = f"{count(labelled, 'feature')}, by {by}, from {count(n_texts, 'text')}"
         yield Finding("labels", f"{what}{default}")
-    needed, n = least_controls(tested), spec.sweep.n_controls
+    needed, n = least_controls(tested), next(iter(spec.sweep.controls_by_family.values()), 0)
     enough = "enough" if n >= needed else f"too few: at least {needed:,} are needed"
     yield Finding("controls", f"{n:,} for {count(tested, 'claim')} per metric: {enough}")
 

@@ -109,7 +109,7 @@ def say_untestable(everything: Directions) -> None:
 
 def few_tokens(spec: SweepSpec, activations: Activations | None) -> tuple[str, ...]:
     """A warning if covariance controls come from so few tokens that they may all be alike."""
-    if activations is None or "covariance" not in spec.families or not spec.n_controls:
+    if activations is None or "covariance" not in spec.families:
         return ()
     if len(activations) >= MANY or (n := len(activations.vectors.unique(dim=0))) >= FEWEST:
         return ()

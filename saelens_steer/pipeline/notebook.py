@@ -82,7 +82,7 @@ def sweep(
     max_norm: float | int | Literal["auto"] | None = "auto",
     metrics: MetricsLike = ("kl",),
     n_controls: int = 512,
-    controls: str | Sequence[str] = "covariance",
+    controls: str | Sequence[str] | Mapping[str, int] = "covariance",
     match: Match | None = None,
     activations: Activations | None = None,
     completions: CompletionSpec | Mapping[str, object] = CompletionSpec(),  # noqa: B008
