@@ -1,0 +1,66 @@
+"""What a run of the study answers, one-sided, as its plan fixes it.
+
+`python -m scripts.smollm2.answer RUN` prints the primary endpoint against each family of controls,
+and the claim on texts.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pandas as pd
+
+import saelens_steer as ss
+
+OUTCOME, TEXT = "latex_if_no_fence", "finished_latex"
+
+
+def p_of_harm(own: float, controls: pd.Series) -> float:
+    """(1 + the number of controls at or below the feature) / (1 + their number)."""
+    return (1 + int((controls <= own).sum())) / (1 + len(controls))
+
+
+def changes(rows: pd.DataFrame, outcome: str = OUTCOME) -> pd.DataFrame:
+    """By direction: its family, and the mean change of the outcome over prompts at α*."""
+    keyed = rows.set_index(["direction", "family", "prompt_id"])
+    at = [keyed.loc[keyed["alpha"] == alpha, outcome] for alpha in (0.0, rows["alpha"].max())]
+    return (at[1] - at[0]).groupby(level=[0, 1]).mean().rename("change").reset_index()
+
+
+def shares(texts: pd.DataFrame) -> pd.DataFrame:
+    """By direction: its family, the share of finished answers with LaTeX at α*, how many are
+    missing, and the share if all of these contain LaTeX (most) or none (least)."""
+    steered = texts[texts["alpha"] == texts["alpha"].max()]
+    has = steered[TEXT].astype(float)
+    columns = {"share": has, "missing": has.isna(), "most": has.fillna(1), "least": has.fillna(0)}
+    table = pd.DataFrame({key: steered[key] for key in ("direction", "family")} | columns)
+    kinds = {"share": "mean", "missing": "sum", "most": "mean", "least": "mean"}
+    return table.groupby(["direction", "family"]).agg(kinds).reset_index()
+
+
+def of_controls(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["family"] != "candidate"]
+
+
+def main(run: str) -> None:
+    result = ss.Result.load(run)
+    claim = result.claims.set_index("metric").loc[OUTCOME]
+    change = changes(result.rows)
+    own = float(change.loc[change["family"] == "candidate", "change"].iloc[0])
+    print(f"{OUTCOME}: {own:+.3f} [{claim['ci_low']:+.3f}, {claim['ci_high']:+.3f}]")
+    for family, part in of_controls(change).groupby("family")["change"]:
+        p, about = p_of_harm(own, part), f"{len(part)} controls, mean {part.mean():+.3f}"
+        print(f"  {family}: p = {p:.3f}, {about}")
+    share = shares(result.completions)
+    text, controls = share[share["family"] == "candidate"].iloc[0], of_controls(share)
+    p, worst = (
+        p_of_harm(text["share"], controls["share"]),
+        p_of_harm(text["most"], controls["least"]),
+    )
+    cut = f"{int(text['missing'])} cut (controls: {controls['missing'].mean():.1f} on average)"
+    print(f"{TEXT}: {text['share']:.2f} against {controls['share'].mean():.2f}, {cut}")
+    print(f"  p = {p:.3f}, worst case {worst:.3f}, {len(controls)} controls")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
