@@ -150,7 +150,7 @@ def test_large_studies_remain_possible(memory, tmp_path):
         ({"context_size": 10**11}, "context_size 100000000000 is more than the model's n_ctx"),
     ],
 )
-def test_a_training_of_absurd_size_is_refused_before_it_begins(
+def test_training_of_absurd_size_is_refused_before_it_begins(
     spec, why, random_model, tmp_path, memory
 ):
     train = partial(ss.train_sae, random_model, {"corpus": "tiny", **spec}, HOOK, tmp_path / "sae")

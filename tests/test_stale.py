@@ -332,7 +332,7 @@ def test_a_copied_run_folder_is_the_same_run(folder, do, tmp_path):
     assert visible(other) == {"a": "new"}
 
 
-def test_a_kill_between_the_record_of_a_file_and_the_file_makes_the_old_one_no_edit(
+def test_after_a_kill_between_record_and_file_the_old_file_is_not_taken_for_edited(
     folder, monkeypatch
 ):
     """A step may rewrite its own file, as the run does with provenance.json."""

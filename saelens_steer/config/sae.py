@@ -187,8 +187,7 @@ class GridSpec(Spec):
                 )
             if name in found:
                 raise ValueError(
-                    f"two SAEs of the grid would be named {name!r}: make the values of vary "
-                    "distinct"
+                    f"two SAEs of the grid would be named {name!r}: give vary distinct values"
                 )
             changes = {
                 "architecture": self.architecture,

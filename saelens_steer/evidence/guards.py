@@ -126,9 +126,9 @@ def _saturated(grid: RowGrid, cubes: Mapping[str, Cube]) -> Iterator[str]:
         if at >= SATURATED * n:
             found.append(f"{metric} at {bound} ({at} of {n} prompts)")
     if found:
-        they = "it" if len(found) == 1 else "they"
-        each = ", ".join(found)
-        yield f"Already at the limit without steering, so {they} can only move one way: {each}."
+        one, each = len(found) == 1, ", ".join(found)
+        these = "This metric is at its limit" if one else "These metrics are at their limits"
+        yield f"{these} without steering, and can only move one way: {each}."
 
 
 def _dose(grid: RowGrid, own: pd.DataFrame) -> Iterator[str]:

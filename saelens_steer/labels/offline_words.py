@@ -274,7 +274,7 @@ def _peaks(contexts: Sequence[Context]) -> str:
 def _raises(raised: Sequence[WrittenToken]) -> str:
     if not raised:
         return "The evidence has no promoted tokens."
-    return f"It promotes {', '.join(quoted(token.text) for token in raised[:MOST_LISTED])} most."
+    return f"It most strongly promotes {', '.join(quoted(t.text) for t in raised[:MOST_LISTED])}."
 
 
 def _agreement(evidence: LabelEvidence, background: WordCounts) -> str:

@@ -72,4 +72,5 @@ def _check_apart(
 ) -> None:
     if shared := sorted(set(one) & set(other)):
         names = ", ".join(map(repr, describe(shared[:3], tokenizer)))
-        raise InputError(f"{both} share {names}: remove these from one of the two")
+        them = "it" if len(shared) == 1 else "them"
+        raise InputError(f"{both} share {names}: remove {them} from one of the two")

@@ -66,7 +66,9 @@ def comparison_sentence(comparison: pd.DataFrame) -> str:
     if scores.empty:
         return "No scores were compared, only directions that need no SAE."
     best = scores.sort_values(by="effect", ascending=False, kind="stable")["method"].iloc[0]
-    of = f"Of {len(scores)} score{'' if len(scores) == 1 else 's'}"
+    if len(scores) == 1:
+        return f"Only one score was compared, {best}."
+    of = f"Of {len(scores)} scores"
     if best == baseline:
         return f"{of}, none moves {metric} further than {baseline} does at equal norm."
     own = rows[rows["method"] == best]

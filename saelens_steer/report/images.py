@@ -84,7 +84,7 @@ def find_browser() -> str:
     if found := installed or _downloaded():
         return found
     raise InputError(
-        "images are drawn by Chromium or Chrome, and none was found: install one, name it in "
+        "drawing images needs Chromium or Chrome, and neither was found: install one, name it in "
         "BROWSER_PATH, or run plotly_get_chrome from the extra saelens-steer[images]"
     )
 

@@ -24,7 +24,8 @@ def changes(rows: pd.DataFrame, outcome: str = OUTCOME) -> pd.DataFrame:
     """By direction: its family, and the mean change of the outcome over prompts at α*."""
     keyed = rows.set_index(["direction", "family", "prompt_id"])
     at = [keyed.loc[keyed["alpha"] == alpha, outcome] for alpha in (0.0, rows["alpha"].max())]
-    return (at[1] - at[0]).groupby(level=[0, 1]).mean().rename("change").reset_index()
+    mean = (at[1] - at[0]).groupby(level=[0, 1]).mean()
+    return mean.to_frame("change").reset_index()
 
 
 def shares(texts: pd.DataFrame) -> pd.DataFrame:

@@ -63,7 +63,7 @@ def test_without_a_direction_under_test_there_is_nothing_to_warn_of():
 @pytest.mark.parametrize("bound", [0.0, 1.0])
 def test_a_rate_that_nearly_every_unsteered_prompt_has_at_its_end_is_saturated(bound):
     assert warned(with_rate(sound(), bound, ones=1), "rate") == [
-        "Already at the limit without steering, so it can only move one way: "
+        "This metric is at its limit without steering, and can only move one way: "
         f"rate at {bound:.0f} (23 of 24 prompts)."
     ]
     assert warned(with_rate(sound(), bound, ones=2), "rate") == []
@@ -79,7 +79,7 @@ def test_kl_is_zero_by_construction_and_margins_have_no_end():
 def test_several_saturated_rates_are_named_together():
     rows = with_rate(with_rate(sound(), 0.0, name="low"), 1.0, name="high")
     assert warned(rows, "low", M, "high") == [
-        "Already at the limit without steering, so they can only move one way: "
+        "These metrics are at their limits without steering, and can only move one way: "
         "low at 0 (24 of 24 prompts), high at 1 (24 of 24 prompts)."
     ]
 

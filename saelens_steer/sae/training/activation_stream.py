@@ -131,7 +131,7 @@ def _shard_in(file: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, KeyError) as error:
         raise InputError(
             f"{file} is not a shard of cached activations ({one_line(error)}): delete it, and it "
-            "is computed again"
+            "will be computed again"
         ) from None
 
 

@@ -69,7 +69,8 @@ def _check_values(spec: TrainSpec) -> None:
     ends = [0, *widths, spec.d_sae]
     if any(a >= b for a, b in itertools.pairwise(ends[:-1])) or (widths and ends[-2] > spec.d_sae):
         raise InputError(
-            f"option {WIDTHS} must increase up to at most d_sae = {spec.d_sae}, not {[*widths]}"
+            f"the values of option {WIDTHS} must increase and be at most d_sae = {spec.d_sae}, not "
+            f"{[*widths]}"
         )
 
 
