@@ -87,12 +87,12 @@ def changed_texts(run: RunTables) -> dict[str, Any] | None:
         return None
     order = list(_ordered_directions(run, tested))
     differ = [r for r in tested if r["completion"] != plain[_place(r)]]
-    sentence = (
-        f"{_share(len(differ), len(tested), ' steered texts')} differ from the unsteered text"
-    )
+    changed = _share(len(differ), len(tested), " steered texts")
+    sentence = f"{changed} {'differs' if len(differ) == 1 else 'differ'} from the unsteered text"
     if random := [r for r in steered if r.get("family", CANDIDATE) != CANDIDATE]:
         n_random = sum(r["completion"] != plain[_place(r)] for r in random)
-        sentence += f"; with random directions, {_share(n_random, len(random))} do"
+        do = "does" if n_random == 1 else "do"
+        sentence += f"; with random directions, {_share(n_random, len(random))} {do}"
     if not differ:
         return {"sentence": f"{sentence}.", "example": None}
     main = metric_names(run.summary)[0]

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from saelens_steer.numbers import decimals, number
+from saelens_steer.numbers import count, decimals, number
 from saelens_steer.report import theme
 from saelens_steer.report.markup import chart, render
 from saelens_steer.report.run_folder import RunTables
@@ -75,7 +75,7 @@ def front_sentence(front: pd.DataFrame) -> str:
         parts.append(f"{' and '.join(edits)} {does} closed on the other domains")
     if len(always):
         which = " that act on every prompt" if edits else ""
-        of = f"{'the ' if edits else ''}{len(always)} pairs{which}"
+        of = f"{'the ' if edits else ''}{count(len(always), 'pair')}{which}"
         parts.append(_least(always, of, reached[reached["baseline"].astype(bool)]))
     size, metric = number(reached["effect"].mean(), 1), reached["metric"].iloc[0]
     at = f"At an effect of {size} on {metric} ({reached['domain'].iloc[0]} prompts)"

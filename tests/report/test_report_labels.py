@@ -133,7 +133,7 @@ def test_the_lead_says_who_named_the_features(named_run, own):
     assert "Offline" not in own
     write_labels(named_run, {12: entry(12, "Lists", provider="offline", model=None)})
     alone = labels_section(read_run(named_run))
-    assert "1 of 1 features have a label, from the offline provider." in alone
+    assert "1 of 1 features has a label, from the offline provider." in alone
     assert "the judge looks for the words of the label" in alone
 
 
