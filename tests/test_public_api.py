@@ -161,7 +161,7 @@ def test_help_on_a_spec_says_what_its_fields_mean():
     assert about.startswith("Directions × strengths")
     for name in ss.SweepSpec.model_fields:
         assert f"\n{name}\n" in f"{fields}\n"
-    assert "\nn_controls\n    K, the number of controls per family.\n" in fields
+    assert "\nn_controls\n    K, the number of controls per family, or a mapping" in fields
 
 
 def test_own_types_that_a_user_receives_are_public():

@@ -42,9 +42,11 @@ class TrainSpec(Spec):
     dtype: cached_tokens × d_model × 2 bytes in bfloat16, or 6.9 GB for 3,000,000 tokens at a width
     of 1,152."""
     cache_folder: str | None = None
-    """Also keep the cached activations in this folder, in shards. An interrupted training then
-    continues with the shards it has, and further SAEs on the same model, hook and texts read them
-    all; give these one corpus_seed. null: in memory only."""
+    """Also keep the cached activations in this folder, in shards, with as much disk as memory.
+    After an interruption, the shards already written are read instead of computed; the training
+    itself starts over unless resume is set. Further SAEs read them too if model, hook, texts,
+    corpus_seed, cached_tokens, batch_tokens, context_size and max_norm are the same. null: only in
+    memory."""
     patience: Count | None = None
     """Stop after this many consecutive epochs in which the held-out loss does not fall by 0.1 % of
     its best; training_tokens is then an upper limit. Needs cached_tokens."""
@@ -71,7 +73,7 @@ class TrainSpec(Spec):
     seed: Seed = 0
     """Initial weights, and the order of the activations."""
     corpus_seed: Seed | None = None
-    """Order of the texts, and which are held out. null: the same as seed."""
+    """Which texts are held out, and the order of a file's texts. null: the same as seed."""
 
     @property
     def texts_seed(self) -> int:

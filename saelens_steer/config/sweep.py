@@ -67,14 +67,14 @@ class SweepSpec(Spec):
     max_norm: MaxNorm = "auto"
     """Leave attention sinks unsteered: positions whose norm exceeds this multiple of their prompt's
     median. auto: 10 if an SAE is spliced in, otherwise no limit."""
-    n_controls: CountOrZero = 512
-    """K, the number of controls per family."""
-    controls: str | tuple[str, ...] | dict[str, Count] = "covariance"
-    """Families of controls, or a mapping of each to its number. Claims are tested against the
-    first; each further one shows how the result depends on the family, and costs rows of its own.
-    covariance: N(0, Σ), with Σ of the cached residuals. isotropic: uniform directions. feature:
-    W_dec rows of other features that fire about as often. permuted: directions under test with
-    shuffled coordinates. token_difference: x_a − x_b of two cached tokens."""
+    n_controls: CountOrZero | dict[str, Count] = 512
+    """K, the number of controls per family, or a mapping of each family to its number."""
+    controls: str | tuple[str, ...] = "covariance"
+    """Families of controls. Claims are tested against the first; each further one shows how the
+    result depends on the family, and adds as many rows as it has controls. covariance: N(0, Σ),
+    with Σ of the cached residuals. isotropic: uniform directions. feature: W_dec rows of other
+    features that fire about as often. permuted: directions under test with shuffled coordinates.
+    token_difference: x_a − x_b of two cached tokens."""
     match: Match | None = None
     """What a control shares with its candidate: the norm of the push, or the mean KL from the
     unsteered model. null: kl if alpha_unit is kl, otherwise norm; candidates of equal norm then
@@ -104,18 +104,18 @@ class SweepSpec(Spec):
     @property
     def controls_by_family(self) -> dict[str, int]:
         """Family of controls → number, that of the claims first; empty without controls."""
-        if isinstance(self.controls, dict):
-            return self.controls
         families = (self.controls,) if isinstance(self.controls, str) else self.controls
+        if isinstance(self.n_controls, dict):
+            return {family: self.n_controls[family] for family in families}
         return dict.fromkeys(families, self.n_controls) if self.n_controls else {}
 
     def work(self, tested: int) -> tuple[int, int]:
         """Upper bounds for this many directions: their controls, and the directions with texts."""
         apart = tested if self.per_candidate_controls or self.alpha_unit == "max_act" else 1
-        n_controls = sum(self.controls_by_family.values()) * apart
-        few, chosen = self.completions, min(tested, 2 * self.completions.top)
+        numbers, few = [n * apart for n in self.controls_by_family.values()], self.completions
+        chosen = min(tested, 2 * few.top)
         of_each = few.n_controls * (chosen if apart > 1 else 1)
-        return n_controls, chosen + min(of_each, n_controls)
+        return sum(numbers), chosen + min([of_each, *numbers[:1]])
 
     def check_size(self, n_prompts: int, texts: bool, tested: int = 1) -> None:
         """Raise InputError if the rows of this many directions exceed the memory, or the texts.
@@ -162,19 +162,16 @@ class SweepSpec(Spec):
     @field_validator("controls", mode="wrap")
     @classmethod
     def _family_or_families(cls, value: Any, check: Any) -> Any:
-        known = ", ".join(FAMILIES)
-        wanted = ValueError(f"should be one of {known}, a list, or a mapping of each to its number")
+        wanted = ValueError(f"should be one of {', '.join(FAMILIES)}, or a list of them")
         try:
             given = check(value)
         except ValidationError:
             raise wanted from None
-        families = (given,) if isinstance(given, str) else tuple(given)
+        families = (given,) if isinstance(given, str) else given
         if any(family not in FAMILIES and not is_custom(family) for family in families):
             raise wanted
         if not families or len(set(families)) < len(families):
             raise ValueError("lists a family twice" if families else "lists no family")
-        if isinstance(given, dict):
-            return given
         return families[0] if len(families) == 1 else families
 
     @field_validator("features", mode="wrap")
@@ -207,9 +204,12 @@ class SweepSpec(Spec):
 
     @model_validator(mode="after")
     def _one_number_per_family(self) -> SweepSpec:
-        default = type(self).model_fields["n_controls"].default
-        if isinstance(self.controls, dict) and self.n_controls != default:
-            raise ValueError("controls states the number of each family: leave n_controls out")
+        families = {self.controls} if isinstance(self.controls, str) else {*self.controls}
+        if isinstance(self.n_controls, dict) and {*self.n_controls} != families:
+            raise ValueError(
+                "n_controls should give a number to each family in controls and to no other: "
+                f"{', '.join(sorted(families))}"
+            )
         return self
 
     @model_validator(mode="after")

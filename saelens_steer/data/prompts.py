@@ -106,7 +106,7 @@ def check_disjoint(steered: Sequence[Prompt], selecting: Sequence[Prompt]) -> No
     selected_on = {p.content for p in selecting}
     shared = {p.content: p.text or str(p.ids) for p in steered if p.content in selected_on}
     if shared:
-        are, first = ("is", "") if len(shared) == 1 else ("are", "the first: ")
+        are, first = ("is", "") if len(shared) == 1 else ("are", "for example ")
         example = min(shared.values())[:60]
         raise InputError(
             f"{count(len(shared), 'prompt')} {are} both steered and used for selection "

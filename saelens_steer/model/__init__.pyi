@@ -60,3 +60,4 @@ from .provenance import model_fingerprint as model_fingerprint
 from .provenance import model_provenance as model_provenance
 from .provenance import origin_of as origin_of
 from .provenance import weights_digest as weights_digest
+from .tokenizer import tokenizer_digest as tokenizer_digest

@@ -81,8 +81,8 @@ def sweep(
     exclude_special_tokens: bool = False,
     max_norm: float | int | Literal["auto"] | None = "auto",
     metrics: MetricsLike = ("kl",),
-    n_controls: int = 512,
-    controls: str | Sequence[str] | Mapping[str, int] = "covariance",
+    n_controls: int | Mapping[str, int] = 512,
+    controls: str | Sequence[str] = "covariance",
     match: Match | None = None,
     activations: Activations | None = None,
     completions: CompletionSpec | Mapping[str, object] = CompletionSpec(),  # noqa: B008

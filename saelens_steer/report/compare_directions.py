@@ -66,9 +66,9 @@ def comparison_sentence(comparison: pd.DataFrame) -> str:
     if scores.empty:
         return "No scores were compared, only directions that need no SAE."
     best = scores.sort_values(by="effect", ascending=False, kind="stable")["method"].iloc[0]
-    if len(scores) == 1:
-        return f"Only one score was compared, {best}."
-    of = f"Of {len(scores)} scores"
+    of = f"Of {len(scores)} scores" if len(scores) > 1 else "With one score compared"
+    if best == baseline and len(scores) == 1:
+        return f"Only one score was compared: {best}."
     if best == baseline:
         return f"{of}, none moves {metric} further than {baseline} does at equal norm."
     own = rows[rows["method"] == best]

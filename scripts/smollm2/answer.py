@@ -6,6 +6,7 @@ and the claim on texts.
 
 from __future__ import annotations
 
+import math
 import sys
 
 import pandas as pd
@@ -16,8 +17,13 @@ OUTCOME, TEXT = "latex_if_no_fence", "finished_latex"
 
 
 def p_of_harm(own: float, controls: pd.Series) -> float:
-    """(1 + the number of controls at or below the feature) / (1 + their number)."""
-    return (1 + int((controls <= own).sum())) / (1 + len(controls))
+    """(1 + the number of controls at or below the feature) / (1 + their number).
+
+    An undefined control counts as at or below; NaN if the feature is undefined.
+    """
+    if math.isnan(own):
+        return math.nan
+    return (1 + int((~(controls > own)).sum())) / (1 + len(controls))
 
 
 def changes(rows: pd.DataFrame, outcome: str = OUTCOME) -> pd.DataFrame:
@@ -39,27 +45,33 @@ def shares(texts: pd.DataFrame) -> pd.DataFrame:
     return table.groupby(["direction", "family"]).agg(kinds).reset_index()
 
 
+def the_candidate(table: pd.DataFrame) -> pd.Series:
+    own = table[table["family"] == "candidate"]
+    if len(own) != 1:
+        raise SystemExit(f"the plan tests one feature, and the run has {len(own)}")
+    return own.iloc[0]
+
+
 def of_controls(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table["family"] != "candidate"]
+    return table.loc[table["family"] != "candidate"]
 
 
 def main(run: str) -> None:
     result = ss.Result.load(run)
     claim = result.claims.set_index("metric").loc[OUTCOME]
-    change = changes(result.rows)
-    own = float(change.loc[change["family"] == "candidate", "change"].iloc[0])
-    print(f"{OUTCOME}: {own:+.3f} [{claim['ci_low']:+.3f}, {claim['ci_high']:+.3f}]")
-    for family, part in of_controls(change).groupby("family")["change"]:
+    change, share = changes(result.rows), shares(result.completions)
+    own = float(the_candidate(change)["change"])
+    interval = f"[{claim['ci_low']:+.3f}, {claim['ci_high']:+.3f}]"
+    print(f"{OUTCOME} at α* = {result.rows['alpha'].max():g}: {own:+.3f} {interval}")
+    for family, part in of_controls(change).groupby("family", sort=False)["change"]:
         p, about = p_of_harm(own, part), f"{len(part)} controls, mean {part.mean():+.3f}"
-        print(f"  {family}: p = {p:.3f}, {about}")
-    share = shares(result.completions)
-    text, controls = share[share["family"] == "candidate"].iloc[0], of_controls(share)
-    p, worst = (
-        p_of_harm(text["share"], controls["share"]),
-        p_of_harm(text["most"], controls["least"]),
-    )
-    cut = f"{int(text['missing'])} cut (controls: {controls['missing'].mean():.1f} on average)"
-    print(f"{TEXT}: {text['share']:.2f} against {controls['share'].mean():.2f}, {cut}")
+        primary = ", the primary endpoint" if family == result.controls else ""
+        print(f"  {family}: p = {p:.3f}, {about}{primary}")
+    text, controls = the_candidate(share), of_controls(share)
+    p = p_of_harm(float(text["share"]), controls["share"])
+    worst = p_of_harm(float(text["most"]), controls["least"])
+    missing = f"{int(text['missing'])} missing ({controls['missing'].mean():.1f} per control)"
+    print(f"{TEXT}: {text['share']:.2f} against {controls['share'].mean():.2f}, {missing}")
     print(f"  p = {p:.3f}, worst case {worst:.3f}, {len(controls)} controls")
 
 

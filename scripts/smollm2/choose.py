@@ -5,6 +5,7 @@ them: `saelens-steer select configs/smollm2/code_vs_math.yaml --out RUN`, then
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -24,16 +25,19 @@ def main(run: Path) -> None:
     feature, unit = found["code_candidates"][0], found["resid_norm"]
     selection = ss.load_prompts(config["select"]["prompts"])
     domains = (config["select"]["positive"], config["select"]["reference"])
-    prompts = [p for d in domains for p in [p for p in selection if p.domain == d][:OF_EACH]]
+    by_domain = {d: [prompt for prompt in selection if prompt.domain == d] for d in domains}
+    prompts = [prompt for own in by_domain.values() for prompt in own[:OF_EACH]]
     direction = sae.W_dec[feature].detach()
     activations = Activations.load(run / "activations")
     suggested = ss.suggest_alpha(model, direction, prompts, sae=sae, activations=activations)
     print(suggested.table.to_string())
+    if suggested.positive is None:
+        raise SystemExit("no strength changes these texts without breaking them")
     norm = float(direction.norm()) / unit
     largest = found["max_act"][str(feature)] * norm
     alpha = suggested.positive * norm
     print(f"feature {feature}: suggested {alpha:.4g} × mean ‖x‖, A_max {largest:.4g} × mean ‖x‖")
-    print(f"α* = {min(alpha, largest):.2g}")
+    print(f"α* = {math.floor(100 * min(alpha, largest)) / 100}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import saelens_steer as ss
-from saelens_steer.activations import without_sinks
+from saelens_steer.activations import keep_ordinary, without_sinks
 from saelens_steer.config import load_config
 from saelens_steer.sae.training.activation_stream import at_least
 from saelens_steer.sae.training.train import load_texts
@@ -31,6 +31,7 @@ Replace = Callable[[Tensor], Tensor]
 
 
 def vectors_in(folder: Path) -> Iterator[Tensor]:
+    (folder,) = folder.iterdir()  # the activations of one model, hook and order of texts
     for file in sorted(folder.rglob("*.safetensors")):
         yield load_file(file)["vectors"].float()
 
@@ -47,11 +48,10 @@ def replacements(sae: Any, folder: Path) -> dict[str, Replace]:
     }
 
 
-def spliced(replace: Replace, x: Tensor, hook: object) -> Tensor:  # noqa: ARG001
-    """The stream with all but position 0 and attention sinks replaced."""
-    inside = without_sinks(x.flatten(0, 1), SINK).view(x.shape[:2]).clone()
-    inside[:, 0] = False
-    x = x.clone()
+def spliced(replace: Replace, inside: Tensor, x: Tensor, hook: object) -> Tensor:  # noqa: ARG001
+    """The stream with the tokens `inside` replaced, but for attention sinks."""
+    x, inside = x.clone(), inside.clone()
+    inside[inside.clone()] = without_sinks(x[inside], SINK)
     x[inside] = replace(x[inside])
     return x
 
@@ -59,11 +59,14 @@ def spliced(replace: Replace, x: Tensor, hook: object) -> Tensor:  # noqa: ARG00
 def losses(
     model: Any, hook_name: str, contexts: Tensor, ways: dict[str, Replace]
 ) -> dict[str, float]:
-    """Loss in nats per token: as it is, and with each replacement."""
+    """Loss in nats per token: as it is, and with each replacement. Position 0, special tokens and
+    attention sinks, on which the SAE was not trained, stay as they are."""
     sums = dict.fromkeys(("intact", *ways), 0.0)
     for tokens in contexts.split(BATCH):
+        inside = keep_ordinary(tokens, model.tokenizer)
+        inside[:, 0] = False
         for way in sums:
-            hooks = [(hook_name, partial(spliced, ways[way]))] if way in ways else []
+            hooks = [(hook_name, partial(spliced, ways[way], inside))] if way in ways else []
             loss = model.run_with_hooks(tokens, fwd_hooks=hooks, return_type="loss")
             sums[way] += float(loss) * len(tokens)
     return {way: total / len(contexts) for way, total in sums.items()}
@@ -74,9 +77,10 @@ def main(source: str, folder: Path) -> None:
     spec = load_config(CONFIG)
     assert spec.sae.train is not None
     model, sae = ss.load_model(spec.model.name), ss.load_sae(source)
-    held_out = set(load_texts(model, spec.sae.train)[1]["text"])
     lines = Path(spec.sae.train.corpus).read_text("utf-8").splitlines()
-    texts = pd.DataFrame([row for row in map(json.loads, lines) if row["text"] in held_out])
+    domains = {row["text"]: row["domain"] for row in map(json.loads, lines)}
+    texts = pd.DataFrame({"text": load_texts(model, spec.sae.train)[1]["text"]})
+    texts["domain"] = texts["text"].map(domains)
     ways, rows = replacements(sae, folder), list[dict[str, object]]()
     for domain, own in [*texts.groupby("domain"), ("all", texts)]:
         ids = [i for text in own["text"] for i in model.tokenizer(text)["input_ids"]]
@@ -90,11 +94,9 @@ def main(source: str, folder: Path) -> None:
     fired, total, n_tokens = torch.zeros(sae.cfg.d_sae), 0, 0
     for part in vectors_in(folder):
         z = sae.encode(part)
-        fired, total, n_tokens = (
-            fired + (z > 0).sum(0),
-            total + int((z > 0).sum()),
-            n_tokens + len(z),
-        )
+        fired += (z > 0).sum(0)
+        total += int((z > 0).sum())
+        n_tokens += len(z)
         if n_tokens >= ENCODED:
             break
     silent = float((fired == 0).float().mean())

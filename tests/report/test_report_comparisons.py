@@ -91,7 +91,7 @@ def test_without_a_ratio_the_difference_is_named_and_why():
 
 def test_a_ceiling_and_a_reference_are_never_the_best_score():
     said = comparison_sentence(compared(["attribution", "linear_probe", "auroc@answer"]))
-    assert said == "Only one score was compared, auroc@answer."
+    assert said == "Only one score was compared: auroc@answer."
 
 
 def test_references_alone_make_a_section_too(tmp_path):

@@ -129,6 +129,37 @@ def test_a_damaged_shard_is_refused_by_name(damage, random_model, small, tmp_pat
     train_sae(random_model, spec, HOOK, tmp_path / "second")
 
 
+def test_a_shard_that_does_not_continue_the_one_before_is_refused(
+    random_model, small, tmp_path, passes
+):
+    spec = small(**CACHED, cache_folder=str(tmp_path / "cache"))
+    train_sae(random_model, spec, HOOK, tmp_path / "first")
+    (second,) = (tmp_path / "cache").rglob("00001.safetensors")
+    third = second.with_name("00002.safetensors")
+    third.write_bytes(second.read_bytes())
+    with pytest.raises(InputError, match=r"00002\.safetensors does not continue"):
+        train_sae(random_model, spec, HOOK, tmp_path / "second")
+
+
+def test_a_corpus_that_is_too_small_is_refused_as_without_the_folder(
+    random_model, small, tmp_path, passes
+):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n\n".join(f"The {n} words of text number {n}." for n in range(150)))
+    spec = {**CACHED, "corpus": str(texts), "cached_tokens": 5000}
+    kept = {**spec, "cache_folder": str(tmp_path / "cache")}
+    refusals = []
+    for one in (spec, kept, kept):
+        with pytest.raises(InputError) as error:
+            train_sae(random_model, small(**one), HOOK, tmp_path / "sae")
+        refusals.append(str(error.value))
+    assert "the corpus gives only" in refusals[0] and len({*refusals}) == 1
+    fits = {**kept, "cached_tokens": 1500}
+    for name in ("first", "second"):
+        train_sae(random_model, small(**fits), HOOK, tmp_path / name)
+    assert sae_fingerprint(tmp_path / "first") == sae_fingerprint(tmp_path / "second")
+
+
 def test_a_grid_of_two_seeds_reads_one_corpus(random_model, small, tmp_path, passes):
     specs = {name: small(**CACHED, seed=seed) for name, seed in (("a", 0), ("b", 1))}
     grid = module.SAEGrid(random_model, specs, HOOK)

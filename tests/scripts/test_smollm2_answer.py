@@ -1,5 +1,7 @@
 """The study's outcome on texts and its two one-sided claims, on tables made by hand."""
 
+import math
+
 import pandas as pd
 import pytest
 
@@ -25,6 +27,11 @@ def test_an_answer_counts_only_if_it_ended(text, truncated, expected):
 def test_p_counts_the_feature_among_its_controls():
     assert p_of_harm(-1.0, pd.Series([-2.0, -1.0, 0.0])) == 3 / 4
     assert p_of_harm(-3.0, pd.Series([-2.0] * 199)) == 1 / 200
+
+
+def test_what_is_undefined_never_lowers_p():
+    assert p_of_harm(-1.0, pd.Series([math.nan, 0.0, 0.0])) == 2 / 4
+    assert math.isnan(p_of_harm(math.nan, pd.Series([0.0, 0.0])))
 
 
 def rows(direction: str, family: str, *effects: float) -> list[dict]:

@@ -13,12 +13,17 @@ from scripts.smollm2 import answer
 CONFIG = "configs/smollm2/code_vs_math.yaml"
 SMALL = (
     "select.answer_tokens=6",
+    "sweep.controls=covariance",
     "sweep.completions={max_new_tokens: 32, top: 1, n_controls: 2}",
 )
 
 
 def study(folder: Path, n_prompts: int, n_controls: int) -> ss.Result:
-    size = (f"prompts.limit={n_prompts}", f"sweep.controls={{covariance: {n_controls}}}")
+    size = (
+        f"prompts.limit={n_prompts}",
+        "sweep.controls=covariance",
+        f"sweep.n_controls={n_controls}",
+    )
     report = ss.run(CONFIG, folder, overrides=(f"model.name={smollm2_gguf()}", *SMALL, *size))
     assert report.name == "report.html"
     return ss.Result.load(folder)
@@ -26,7 +31,7 @@ def study(folder: Path, n_prompts: int, n_controls: int) -> ss.Result:
 
 @pytest.mark.slow
 def test_a_small_form_answers_both_claims_and_is_part_of_a_larger_one(tmp_path, capsys):
-    small = study(tmp_path / "run", n_prompts=3, n_controls=19)
+    small = study(tmp_path / "run", n_prompts=3, n_controls=20)
     claims = small.claims.set_index("metric")
     assert claims.loc[answer.OUTCOME, "verdict"] in (PASSES, FAILS)
     (feature,) = claims["feature"].unique()
@@ -34,7 +39,7 @@ def test_a_small_form_answers_both_claims_and_is_part_of_a_larger_one(tmp_path, 
     answer.main(str(tmp_path / "run"))
     said = capsys.readouterr().out
     assert "covariance: p = " in said and answer.TEXT in said
-    larger = study(tmp_path / "run", n_prompts=4, n_controls=22)
+    larger = study(tmp_path / "run", n_prompts=4, n_controls=23)
     keys = ["direction", "alpha", "prompt_id"]
     both = small.rows.merge(larger.rows, on=keys, suffixes=("", "_larger"))
     assert len(both) == len(small.rows) and feature in set(both["feature"].dropna())

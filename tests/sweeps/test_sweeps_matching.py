@@ -186,15 +186,14 @@ def test_every_family_can_be_swept_at_once(random_model, small_sae):
 
 def test_a_mapping_draws_a_number_of_each_family(random_model, small_sae):
     numbers = {"isotropic": 20, "permuted": 7}
-    settings = {key: value for key, value in SMALL.items() if key != "n_controls"}
-    alphas = {"alphas": [1.0], "alpha_unit": "unit"}
-    found = ss.sweep(random_model, small_sae, TEXTS, **settings, **alphas, controls=numbers)
+    settings = {**SMALL, "alphas": [1.0], "alpha_unit": "unit", "n_controls": numbers}
+    found = ss.sweep(random_model, small_sae, TEXTS, **settings, controls=[*numbers])
     drawn = found.rows.drop_duplicates("direction")["family"].value_counts()
     assert {family: drawn[family] for family in numbers} == numbers
     assert set(found.claims["controls"]) == {"isotropic"} and set(found.claims["n_controls"]) == {
         20
     }
-    alone = {**settings, **alphas, "n_controls": 20, "controls": "isotropic"}
+    alone = {**settings, "n_controls": 20, "controls": "isotropic"}
     pd.testing.assert_frame_equal(
         found.claims, ss.sweep(random_model, small_sae, TEXTS, **alone).claims
     )

@@ -18,13 +18,17 @@ from saelens_steer.activations import keep_ordinary, without_sinks
 from saelens_steer.config import TrainSpec
 from saelens_steer.data import diagnostic_positions
 from saelens_steer.errors import InputError, one_line
-from saelens_steer.files import write_with
+from saelens_steer.files import remove_leftovers, write_with
+from saelens_steer.progress import say
 from saelens_steer.tensors import Mask, Tokens, Vectors
 
 Cache = Float[Tensor, "cached d_in"]
 
-SHARD, COUNTS = 16_384, ("batches_read", "sinks_dropped")
-"""Least number of vectors in a shard, and what it records of the stream up to its end."""
+SHARD = 16_384
+"""Least number of vectors in a shard, except for the last of a corpus."""
+SHARD_KEYS = {"vectors", "first_batch", "end_batch", "sinks_dropped"}
+"""What a shard holds: its vectors, the batches of the corpus that it covers, and the number of
+sinks dropped in them."""
 
 EMPTY_BATCHES = 200
 """Consecutive batches without a token to train on before giving up."""
@@ -67,9 +71,15 @@ class ActivationStream:
         )
 
     def skip(self, batches: int) -> None:
-        """Read on to after this batch of the corpus, without computing activations."""
+        """Advance past this many batches of the corpus, without computing activations."""
         while self.batches_read < batches:
-            self._tokens(repeat=False)
+            try:
+                self._tokens(repeat=False)
+            except StopIteration:
+                raise InputError(
+                    f"the corpus has {self.batches_read} batches, and cached activations are of "
+                    f"{batches}: delete the folder sae.train.cache_folder"
+                ) from None
 
     def _tokens(self, repeat: bool) -> Tokens:
         tokens: Tokens = self.store.get_batch_tokens(raise_at_epoch_end=not repeat)
@@ -104,35 +114,52 @@ def at_least(kept: Iterable[Vectors], n: int) -> list[Vectors]:
 
 
 def kept_in(folder: Path, stream: ActivationStream, dtype: torch.dtype) -> Iterator[Vectors]:
-    """Yield the stream in shards, of which the folder keeps each and computes only those it lacks.
+    """Yield the stream in shards: read those in the folder, compute and write the others.
 
-    Raises InputError for a damaged shard.
+    Raises InputError for a shard that is damaged or does not continue the one before.
     """
+    remove_leftovers(folder)
+    say(f"{'reading' if any(folder.glob('*')) else 'keeping'} cached activations in {folder}")
+    kept, ended = stream.kept(repeat=False), 0
     for number in itertools.count():
         file = folder / f"{number:05}.safetensors"
         if file.is_file():
-            shard = _shard_in(file)
-            stream.skip(int(shard["batches_read"]))
-            stream.sinks_dropped = int(shard["sinks_dropped"])
+            shard = _shard_in(file, str(stream.store.device))
+            if int(shard["first_batch"]) != ended:
+                raise InputError(f"{file} does not continue the shard before it: delete {folder}")
+            stream.sinks_dropped += int(shard["sinks_dropped"])
         else:
-            parts = at_least(stream.kept(repeat=False), SHARD)
-            if not parts:
+            stream.skip(ended)
+            sinks = stream.sinks_dropped
+            if not (parts := at_least(kept, SHARD)):
                 return
-            counts = {key: torch.tensor(getattr(stream, key)) for key in COUNTS}
-            shard = {"vectors": torch.cat(parts).to(dtype), **counts}
+            counts = {
+                "first_batch": ended,
+                "end_batch": stream.batches_read,
+                "sinks_dropped": stream.sinks_dropped - sinks,
+            }
+            about = {key: torch.tensor(n) for key, n in counts.items()}
+            shard = {"vectors": torch.cat(parts).to(dtype), **about}
             write_with(file, partial(save_file, shard))
+        ended = int(shard["end_batch"])
         yield shard["vectors"]
 
 
-def _shard_in(file: Path) -> dict[str, Tensor]:
+def _shard_in(file: Path, device: str) -> dict[str, Tensor]:
     try:
-        shard = load_file(file)
-        return {key: shard[key] for key in ("vectors", *COUNTS)}
-    except (SafetensorError, OSError, KeyError) as error:
-        raise InputError(
-            f"{file} is not a shard of cached activations ({one_line(error)}): delete it, and it "
-            "will be computed again"
-        ) from None
+        shard = load_file(file, device=device)
+    except SafetensorError as error:
+        why = one_line(error)
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {one_line(error)}") from None
+    else:
+        if not (lacking := SHARD_KEYS - {*shard}):
+            return shard
+        why = f"it lacks {', '.join(sorted(lacking))}"
+    raise InputError(
+        f"{file} is not a shard of cached activations ({why}): delete it, and it will be computed "
+        "again"
+    )
 
 
 def cached(kept: Iterable[Vectors], n: int, dtype: torch.dtype) -> Cache:

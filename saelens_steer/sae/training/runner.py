@@ -17,7 +17,7 @@ from sae_lens.training.mixing_buffer import mixing_buffer
 
 from saelens_steer.config import TrainSpec
 from saelens_steer.files import digest, read_json
-from saelens_steer.model import model_fingerprint, weights_digest
+from saelens_steer.model import model_fingerprint, tokenizer_digest, weights_digest
 from saelens_steer.progress import Note, is_terminal, progress
 from saelens_steer.sae.training.activation_stream import (
     ActivationStream,
@@ -212,19 +212,20 @@ def gather(runner: Runner) -> Cache:
         runner.stream = runner.stream_of(runner.texts)
     kept = runner.stream.kept(repeat=False)
     if (name := runner.spec.cache_folder) is not None:
-        kept = kept_in(Path(name) / _made_from(runner), runner.stream, runner.dtype)
+        kept = kept_in(Path(name).expanduser() / _made_from(runner), runner.stream, runner.dtype)
     return cached(kept, held_out_tokens(n) + n, runner.dtype)
 
 
 def _made_from(runner: Runner) -> str:
     """The folder name of these activations: a digest of what decides them."""
-    spec, texts = runner.spec, texts_digest(runner.texts["text"])
+    spec, model = runner.spec, runner.model
     decide = ("tokens", "prepend_bos", "max_norm", "context_size", "batch_tokens")
-    settings = [getattr(spec, key) for key in decide]
-    model = [type(runner.model).__name__, model_fingerprint(runner.model)]
-    model += [weights_digest(runner.model), str(runner.dtype)]  # it may have been edited in memory
-    made_by = [__version__, version("torch"), version("transformer-lens")]
-    return digest(runner.cfg.hook_name, model, texts, settings, made_by)
+    texts = [texts_digest(runner.texts["text"]), *(getattr(spec, key) for key in decide)]
+    # the weights, because a loaded model may have been edited since
+    weights = [type(model).__name__, model_fingerprint(model), weights_digest(model)]
+    weights += [str(runner.dtype), torch.device(runner.cfg.device).type]
+    made_by = [__version__, *map(version, ("torch", "transformer-lens", "sae-lens"))]
+    return digest(runner.cfg.hook_name, texts, tokenizer_digest(model.tokenizer), weights, made_by)
 
 
 def held_out_tokens(cached_tokens: int) -> int:

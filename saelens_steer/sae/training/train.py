@@ -134,7 +134,11 @@ class Training:
         if not self.spec.resume:
             remove_checkpoints(self.out)
             return None
-        made_from = [self.spec.model_dump(), self.hook_name, model_fingerprint(self.model)]
+        made_from = [
+            self.spec.model_dump(exclude={"cache_folder"}),
+            self.hook_name,
+            model_fingerprint(self.model),
+        ]
         made_from += [__version__, version("sae-lens"), version("torch")]
         texts = (text for part in (self.texts, self.held_out) for text in part["text"])
         return checkpoint_folder(self.out, *made_from, texts_digest(texts))
@@ -209,9 +213,13 @@ def split_corpus(corpus: Any, share: float = HELD_OUT_SHARE) -> tuple[Any, Any]:
 
 SHARED = (
     *("corpus", "prepend_bos", "tokens", "cached_tokens", "context_size", "max_norm"),
-    *("batch_tokens", "texts_seed"),
+    *("batch_tokens", "corpus_seed"),
 )
 """Settings shared by all SAEs of a grid: they decide the activations."""
+
+
+def _decides(spec: TrainSpec, key: str) -> object:
+    return spec.texts_seed if key == "corpus_seed" else getattr(spec, key)
 
 
 class SAEGrid:
@@ -239,9 +247,8 @@ class SAEGrid:
         for spec in specs.values():
             check_contexts(model, spec)
             check_train_spec(spec)
-            if any(getattr(spec, key) != getattr(first, key) for key in SHARED):
-                shared = ", ".join(SHARED).replace("texts_seed", "corpus_seed")
-                raise InputError(f"the SAEs of a grid must share {shared}")
+            if any(_decides(spec, key) != _decides(first, key) for key in SHARED):
+                raise InputError(f"the SAEs of a grid must share {', '.join(SHARED)}")
         if first.cached_tokens is None:
             raise InputError("the SAEs of a grid share cached activations: set cached_tokens")
         self.model, self.specs, self.hook_name = model, dict(specs), hook_name
