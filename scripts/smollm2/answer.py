@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+from typing import Any
 
 import pandas as pd
 
@@ -16,7 +17,7 @@ import saelens_steer as ss
 OUTCOME, TEXT = "latex_if_no_fence", "finished_latex"
 
 
-def p_of_harm(own: float, controls: pd.Series) -> float:
+def p_of_harm(own: float, controls: Any) -> float:
     """(1 + the number of controls at or below the feature) / (1 + their number).
 
     An undefined control counts as at or below; NaN if the feature is undefined.
@@ -38,27 +39,27 @@ def shares(texts: pd.DataFrame) -> pd.DataFrame:
     """By direction: its family, the share of finished answers with LaTeX at α*, how many are
     missing, and the share if all of these contain LaTeX (most) or none (least)."""
     steered = texts[texts["alpha"] == texts["alpha"].max()]
-    has = steered[TEXT].astype(float)
+    has: Any = steered[TEXT].astype(float)
     columns = {"share": has, "missing": has.isna(), "most": has.fillna(1), "least": has.fillna(0)}
     table = pd.DataFrame({key: steered[key] for key in ("direction", "family")} | columns)
     kinds = {"share": "mean", "missing": "sum", "most": "mean", "least": "mean"}
     return table.groupby(["direction", "family"]).agg(kinds).reset_index()
 
 
-def the_candidate(table: pd.DataFrame) -> pd.Series:
+def the_candidate(table: pd.DataFrame) -> Any:
     own = table[table["family"] == "candidate"]
     if len(own) != 1:
         raise SystemExit(f"the plan tests one feature, and the run has {len(own)}")
     return own.iloc[0]
 
 
-def of_controls(table: pd.DataFrame) -> pd.DataFrame:
+def of_controls(table: pd.DataFrame) -> Any:
     return table.loc[table["family"] != "candidate"]
 
 
 def main(run: str) -> None:
     result = ss.Result.load(run)
-    claim = result.claims.set_index("metric").loc[OUTCOME]
+    claim: Any = result.claims.set_index("metric").loc[OUTCOME]
     change, share = changes(result.rows), shares(result.completions)
     own = float(the_candidate(change)["change"])
     interval = f"[{claim['ci_low']:+.3f}, {claim['ci_high']:+.3f}]"

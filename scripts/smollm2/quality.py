@@ -76,11 +76,12 @@ def losses(
 def main(source: str, folder: Path) -> None:
     spec = load_config(CONFIG)
     assert spec.sae.train is not None
-    model, sae = ss.load_model(spec.model.name), ss.load_sae(source)
+    model: Any = ss.load_model(spec.model.name)
+    sae = ss.load_sae(source)
     lines = Path(spec.sae.train.corpus).read_text("utf-8").splitlines()
     domains = {row["text"]: row["domain"] for row in map(json.loads, lines)}
-    texts = pd.DataFrame({"text": load_texts(model, spec.sae.train)[1]["text"]})
-    texts["domain"] = texts["text"].map(domains)
+    held_out = load_texts(model, spec.sae.train)[1]["text"]
+    texts = pd.DataFrame({"text": held_out, "domain": [domains[text] for text in held_out]})
     ways, rows = replacements(sae, folder), list[dict[str, object]]()
     for domain, own in [*texts.groupby("domain"), ("all", texts)]:
         ids = [i for text in own["text"] for i in model.tokenizer(text)["input_ids"]]
