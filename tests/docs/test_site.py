@@ -34,7 +34,7 @@ def test_the_config_page_has_every_section_with_types_and_defaults():
 
     page = config_page()
     assert all(f"`{name}` · " in page for name in RunSpec.model_fields)
-    assert "`n_controls` · integer, default `512`" in page
+    assert "`n_controls` · integer or mapping of names to integer, default `512`" in page
     assert "`target` · [metrics.margin.target](#metricsmargintarget), required" in page
 
 

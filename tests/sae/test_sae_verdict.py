@@ -85,7 +85,7 @@ def test_an_overfitted_sae_gets_a_warning():
         {"explained_variance": 0.96},
     ]
     [warning] = judged(GOOD, lines)["warnings"]
-    assert "95 % of the variance of training activations but only 80 % on held-out ones" in warning
+    assert "95 % of the variance of training activations but only 80 % of that of" in warning
     assert judged(GOOD, lines[:1])["warnings"] == []
 
 
