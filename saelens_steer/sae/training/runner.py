@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from sae_lens import LanguageModelSAETrainingRunner
@@ -218,7 +218,7 @@ def gather(runner: Runner) -> Cache:
 
 def _made_from(runner: Runner) -> str:
     """The folder name of these activations: a digest of what decides them."""
-    spec, model = runner.spec, runner.model
+    spec, model = runner.spec, cast(Any, runner.model)
     decide = ("tokens", "prepend_bos", "max_norm", "context_size", "batch_tokens")
     texts = [texts_digest(runner.texts["text"]), *(getattr(spec, key) for key in decide)]
     # the weights, because a loaded model may have been edited since
