@@ -43,7 +43,7 @@ def test_a_small_form_answers_both_claims_and_is_part_of_a_larger_one(tmp_path, 
     keys = ["direction", "alpha", "prompt_id"]
     both = small.rows.merge(larger.rows, on=keys, suffixes=("", "_larger"))
     assert len(both) == len(small.rows) and feature in set(both["feature"].dropna())
-    for metric in (answer.OUTCOME, "math_margin", "kl"):
+    for metric in (answer.OUTCOME, "math_margin", "kl"):  # up to the packing of the rows
         pd.testing.assert_series_equal(
-            both[metric], both[f"{metric}_larger"], check_names=False, atol=1e-5, rtol=0
+            both[metric], both[f"{metric}_larger"], check_names=False, atol=5e-5, rtol=0
         )
