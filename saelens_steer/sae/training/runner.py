@@ -219,8 +219,9 @@ def gather(runner: Runner) -> Cache:
 def _made_from(runner: Runner) -> str:
     """The folder name of these activations: a digest of what decides them."""
     spec, model = runner.spec, cast(Any, runner.model)
-    decide = ("tokens", "prepend_bos", "max_norm", "context_size", "batch_tokens")
-    texts = [texts_digest(runner.texts["text"]), *(getattr(spec, key) for key in decide)]
+    decide = ("tokens", "max_norm", "context_size", "batch_tokens")
+    settings = [runner.cfg.prepend_bos, *(getattr(spec, key) for key in decide)]
+    texts = [texts_digest(runner.texts["text"]), *settings]
     # the weights, because a loaded model may have been edited since
     weights = [type(model).__name__, model_fingerprint(model), weights_digest(model)]
     weights += [str(runner.dtype), torch.device(runner.cfg.device).type]
